@@ -1,0 +1,54 @@
+"""TinyLLM: learn a small student from the rationales of several large language models.
+
+The public names are imported when they are first used, so `import tinyllm` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyllm.config import Config, load_config
+    from tinyllm.errors import TinyLLMError
+    from tinyllm.pipeline import ask_student, check_run, evaluate_run, generate_run, report_run, run_all, train_run
+    from tinyllm.questions import Question, load_splits
+    from tinyllm.runs import RunFolder
+
+_HOMES = {
+    "Config": "config",
+    "Question": "questions",
+    "RunFolder": "runs",
+    "TinyLLMError": "errors",
+    "ask_student": "pipeline",
+    "check_run": "pipeline",
+    "evaluate_run": "pipeline",
+    "generate_run": "pipeline",
+    "load_config": "config",
+    "load_splits": "questions",
+    "report_run": "pipeline",
+    "run_all": "pipeline",
+    "train_run": "pipeline",
+}
+
+__all__ = [
+    "Config",
+    "Question",
+    "RunFolder",
+    "TinyLLMError",
+    "ask_student",
+    "check_run",
+    "evaluate_run",
+    "generate_run",
+    "load_config",
+    "load_splits",
+    "report_run",
+    "run_all",
+    "train_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tinyllm' has no attribute '{name}'")
+    return getattr(import_module(f"tinyllm.{_HOMES[name]}"), name)

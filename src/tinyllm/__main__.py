@@ -1,0 +1,5 @@
+"""`python -m tinyllm`."""
+
+from tinyllm.cli import main
+
+main()

@@ -1,0 +1,284 @@
+"""The command line: a command parses, calls one public function, prints.
+
+Exit codes: 0 done · 2 the person's mistake (one message) · 3 finished, but some requests got no reply
+(`rejected.jsonl`; running again asks them again) · 130 interrupted, everything kept · anything else is a bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tinyllm.config import Config
+    from tinyllm.news import News
+    from tinyllm.runs import RunFolder
+
+app = typer.Typer(
+    name="tinyllm",
+    help="Learn a small student from the rationales of several large language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting: section.key=value.", metavar="KEY=VALUE")
+]
+RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Folder of the run; else runs/<name>.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; news go to stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No news, only the result.")]
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The configuration to write.")] = Path("tinyllm.yaml"),
+    data: Annotated[Path | None, typer.Option("--data", help="A file of questions (.csv, .jsonl, .parquet).")] = None,
+) -> None:
+    """Write a configuration to start from."""
+    from tinyllm.init import write_config
+
+    write_config(path, data)
+    typer.echo(f"Wrote {path}. Look at it, then: tinyllm check {path}, and tinyllm run {path}")
+
+
+@app.command()
+def check(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False) -> None:
+    """Find every problem before anything is spent, and say what a run will do."""
+    from tinyllm.pipeline import check_run
+
+    config, run, news = _opened(target, set_, run_dir)
+    checked = check_run(config, news)
+    _print(asdict(checked), as_json, lambda: _check_text(config, run, asdict(checked)))
+
+
+@app.command()
+def generate(
+    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
+    """Have the teachers write rationales; resumes where it stopped."""
+    from tinyllm.pipeline import generate_run
+
+    config, run, news = _opened(target, set_, run_dir, quiet=quiet)
+    with run.claimed(config):
+        yields = {name: asdict(found) for name, found in generate_run(config, run, news).items()}
+    _print(yields, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
+    _exit_if_failed({name: found["rejected"].get("failed", 0) for name, found in yields.items()}, run)
+
+
+@app.command()
+def train(
+    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
+    """Train the student on the rationales of the run; resumes from the last checkpoint."""
+    from tinyllm.pipeline import train_run
+
+    config, run, news = _opened(target, set_, run_dir, quiet=quiet)
+    with run.claimed(config):
+        figures = train_run(config, run, news)
+    _print(figures, as_json, lambda: f"Student: {run.student}\nNext: tinyllm evaluate {run.path}")
+
+
+@app.command()
+def evaluate(
+    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
+    """Score the student, before and after training."""
+    from tinyllm.pipeline import evaluate_run
+
+    config, run, news = _opened(target, set_, run_dir, quiet=quiet)
+    with run.claimed(config):
+        figures = evaluate_run(config, run, news)
+    _print(figures, as_json, lambda: _accuracy_text(figures) + f"\nNext: tinyllm report {run.path}")
+
+
+@app.command()
+def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False) -> None:
+    """Write the report, one page that opens from disk."""
+    from tinyllm.pipeline import report_run
+
+    _, run, news = _opened(target, set_, run_dir)
+    page = report_run(run, news)
+    _print({"report": str(page)}, as_json, lambda: f"Report: {page}")
+
+
+@app.command()
+def run(
+    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
+    """Do everything: rationales, training, evaluation, report; stages that are done are left out."""
+    from tinyllm.pipeline import run_all
+
+    config, folder, news = _opened(target, set_, run_dir, quiet=quiet)
+    with folder.claimed(config):
+        outcome = run_all(config, folder, news)
+    _print(outcome.metrics, as_json, lambda: _accuracy_text(outcome.metrics) + _next_steps(folder, outcome.report))
+    _exit_if_failed(outcome.failed, folder)
+
+
+@app.command()
+def ask(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
+    question: Annotated[str, typer.Argument(help="The question.")],
+    choice: Annotated[list[str], typer.Option("--choice", "-c", help="A choice; give two or more.")],
+    context: Annotated[str | None, typer.Option(help="A text that the question is about.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also write a rationale as each teacher would.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a trained student a question."""
+    from tinyllm.errors import DataError
+    from tinyllm.pipeline import ask_student
+    from tinyllm.questions import Question
+
+    if len(choice) < 2:
+        raise DataError(f"A question needs at least two choices, got {len(choice)}: give -c several times.")
+    answered = ask_student(folder, Question("asked", question, tuple(choice), 0, context), explain=explain)
+    _print(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
+
+
+@app.command("import-release")
+def import_release(
+    folder: Annotated[Path, typer.Argument(help="The authors' repository, or its folder `datasets`.")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write <dataset>/<split>.jsonl.")] = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Read the paper authors' published questions and rationales into questions files."""
+    from tinyllm.questions import import_release as read
+
+    counts = read(folder, out)
+    lines = [f"{name}: " + ", ".join(f"{n} {what}" for what, n in found.items()) for name, found in counts.items()]
+    _print(counts, as_json, lambda: "\n".join(lines) + f"\nWritten to {out}. Use it with: data: {{folder: {out}/arc}}")
+
+
+def main() -> None:
+    """Run the command line; the person's mistakes end with one message and exit code 2."""
+    from tinyllm.errors import TinyLLMError
+
+    try:
+        code = app(standalone_mode=False)
+    except TinyLLMError as error:
+        _stop(str(error), 2)
+    except KeyboardInterrupt:
+        _stop("Interrupted. Everything finished so far is kept; run the same command again to go on.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if not _is_disk_full(error):
+            _exit_on_usage_error(error)
+            raise
+        _stop(
+            f"The disk is full ({error}). Everything finished so far is kept; free some space and run the same "
+            "command again to go on.",
+            2,
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _exit_on_usage_error(error: Exception) -> None:
+    """Let the command-line library print its own messages about unknown options and the like."""
+    show = getattr(error, "show", None)
+    if callable(show):
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+    if isinstance(error, (typer.Abort,)):
+        sys.exit(130)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        return True
+    # safetensors and pyarrow wrap the operating system's error in one of their own.
+    return "No space left on device" in str(error) or "os error 28" in str(error)
+
+
+def _stop(message: str, code: int) -> None:
+    typer.echo(f"tinyllm: {message}" if code == 130 else f"Error: {message}", err=True)
+    sys.exit(code)
+
+
+def _opened(
+    target: Path, overrides: list[str] | None, run_dir: Path | None, *, quiet: bool = False
+) -> tuple[Config, RunFolder, News]:
+    """Return the configuration, the run folder and the news of a command."""
+    from tinyllm.config import load_config
+    from tinyllm.news import News
+    from tinyllm.runs import RunFolder
+
+    is_run = target.is_dir()
+    config = load_config(target / "config.yaml" if is_run else target, overrides or ())
+    folder = run_dir or (target if is_run else Path("runs") / config.name)
+    return config, RunFolder(folder), News(quiet=quiet)
+
+
+def _print(value: Any, as_json: bool, text: Callable[[], str]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text())
+
+
+def _exit_if_failed(failed: dict[str, int], run: RunFolder) -> None:
+    lost = {name: n for name, n in failed.items() if n}
+    if lost:
+        told = ", ".join(f"{n} of {name}" for name, n in lost.items())
+        typer.echo(f"Some requests got no reply ({told}); see {run.path / 'rejected.jsonl'}. Run again to ask again.", err=True)  # fmt: skip
+        raise typer.Exit(3)
+
+
+def _check_text(config: Config, run: RunFolder, checked: dict[str, Any]) -> str:
+    sizes = ", ".join(f"{n} {name}" for name, n in checked["questions"].items())
+    requests = "\n".join(f"  {name}: {n} rationales to ask for" for name, n in checked["requests"].items())
+    return (
+        f"No problems found in '{config.name}' (preset {config.preset}, method {config.train.method}).\n"
+        f"Questions: {sizes}" + (f", {checked['dropped']} left out" if checked["dropped"] else "") + "\n"
+        f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}\n"
+        + (requests + "\n" if requests else "")
+        + f"Training: at least {checked['steps']} optimizer steps\nNext: tinyllm run … (into {run.path})"
+    )
+
+
+def _accuracy_text(figures: dict[str, Any]) -> str:
+    def show(found: dict[str, Any] | None) -> str:
+        if found is None:
+            return "—"
+        low, high = found["ci95"]
+        unparsed = f", {found['unparsed']} unparsed" if found.get("unparsed") else ""
+        return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{unparsed})"
+
+    before = figures.get("before", {})
+    rows = [f"  {s}: {show(before.get(s))} → {show(found)}" for s, found in figures["accuracy"].items()]
+    n = next(iter(figures["accuracy"].values()), {}).get("n", 0)
+    return (
+        f"Accuracy on {n} test questions, before → after training, with 95 % intervals:\n"
+        + "\n".join(rows)
+        + f"\n  always the majority: {100 * figures['majority']:.1f} %, chance: {100 * figures['chance']:.1f} %"
+    )
+
+
+def _next_steps(folder: RunFolder, page: Path) -> str:
+    return (
+        f"\n\nReport: {page.resolve()}\n"
+        "What to try next:\n"
+        f"  open the report in a browser; it shows every question with the teachers' rationales\n"
+        f'  tinyllm ask {folder.path} "What does a thermometer measure?" -c mass -c temperature -c length --explain\n'
+        "  tinyllm init my.yaml --data my-questions.csv    then: tinyllm run my.yaml"
+    )
+
+
+def _answer_text(choices: list[str], answered: dict[str, Any]) -> str:
+    lines = []
+    for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
+        lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
+    lines += [f"\nas {teacher}: {text}" for teacher, text in answered["rationales"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,564 @@
+"""The configuration: frozen schemas, YAML in, all problems in one message out. Imports no torch.
+
+A configuration is read in four steps: YAML text → mapping (with the line of each key) → preset underneath,
+`--set` on top → schemas. Every problem of every section is collected before anything is raised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from tinyllm.errors import ConfigError, did_you_mean
+
+ANSWER_TASK = "answer"
+"""The name of the task of answering; every other task bears the name of a teacher."""
+
+Preset = Literal["paper", "release"]
+Method = Literal["fine-tuning", "step-by-step", "tinyllm"]
+Form = Literal["chat", "completion"]
+CheckName = Literal["empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FieldMap(Section):
+    """Which column of a file holds what. Dots reach into nested columns (`choices.text`)."""
+
+    id: str = Field("id", description="Column of the question's name; rows without one are numbered.")
+    question: str = Field("question", description="Column of the question's text.")
+    context: str = Field("context", description="Column of the optional context.")
+    choices: str | tuple[str, ...] = Field(
+        "choices", description="Column that holds the list of choices, or a list of columns, one a choice."
+    )
+    answer: str = Field("answer", description="Column of the answer.")
+    answer_as: Literal["index", "letter", "text", "label"] = Field(
+        "index", description="How the answer is given: 0-based index, letter A…, the choice's text, or a label."
+    )
+    labels: str | None = Field(None, description="Column of the choices' labels, for `answer_as: label`.")
+    rationales: str = Field("rationales", description="Column of rationales: a mapping from teacher to text.")
+
+
+class CutSection(Section):
+    """A seeded cut of the training file into splits."""
+
+    valid: float = Field(0.1, ge=0, lt=1, description="Share of the questions for validation.")
+    test: float = Field(0.2, ge=0, lt=1, description="Share of the questions for testing.")
+    seed: int = Field(0, description="Seed of the cut.")
+
+
+class DataSection(Section):
+    """Where the questions come from: a named dataset, a folder with one file a split, or files."""
+
+    dataset: str | None = Field(
+        None,
+        description="A named dataset (starter, obqa, arc, piqa, riddle, pubmedqa, bioasq), "
+        "or owner/name of one on the Hugging Face hub.",
+    )
+    subset: str | None = Field(None, description="Configuration name of a hub dataset.")
+    folder: Path | None = Field(None, description="Folder with train, valid and test files (.jsonl, .csv, .parquet).")
+    train: Path | None = Field(None, description="Questions to train on (.jsonl, .csv or .parquet).")
+    valid: Path | None = Field(None, description="Questions to select on.")
+    test: Path | None = Field(None, description="Questions to evaluate on.")
+    cut: CutSection | None = Field(None, description="Cut the missing splits from `train`; default 10 % and 20 %.")
+    fields: FieldMap = Field(default_factory=FieldMap, description="Which column holds what.")
+    limit: int | None = Field(None, ge=1, description="At most so many questions of each split.")
+    on_invalid: Literal["error", "drop"] = Field("error", description="What to do about rows that are no questions.")
+
+
+class TeacherSection(Section):
+    """What every kind of teacher has."""
+
+    name: Name = Field(description="The teacher's name, used in `alpha`, files and reports.")
+
+
+class PromptedTeacher(TeacherSection):
+    """What every kind of teacher that is asked with a prompt has."""
+
+    stop: tuple[str, ...] = Field(("\n\n", "\nQuestion:"), description="Stop sequences of a completion prompt.")
+
+
+class OpenAITeacher(PromptedTeacher):
+    """A model behind an OpenAI-compatible endpoint."""
+
+    kind: Literal["openai"]
+    model: str = Field(description="The model's name at the endpoint.")
+    base_url: str = Field("https://api.openai.com/v1", description="The endpoint, up to and with /v1.")
+    api_key_env: str | None = Field("OPENAI_API_KEY", description="Environment variable that holds the key; null: none.")
+    form: Form = Field("chat", description="Chat messages, or one plain text to complete.")
+    concurrency: int = Field(16, ge=1, description="Requests in flight at once.")
+    timeout_s: float = Field(120.0, gt=0, description="Seconds for one whole request.")
+    max_attempts: int = Field(5, ge=1, description="Attempts a request gets; a rate limit is not an attempt.")
+
+
+class LlamaCppTeacher(PromptedTeacher):
+    """A GGUF model served in this process by llama.cpp."""
+
+    kind: Literal["llamacpp"]
+    model: str = Field(description="smollm2-135m-instruct, gemma3-270m, or the path of a .gguf file.")
+    form: Form = Field("completion", description="Chat messages, or one plain text to complete.")
+    slots: int = Field(16, ge=1, description="Requests that the server works on at once.")
+    threads: int | None = Field(None, ge=1, description="Processor threads; null: all.")
+    context_tokens: int = Field(2048, ge=128, description="Tokens of prompt and reply that each slot holds.")
+    gpu_layers: int = Field(0, ge=-1, description="Layers on the GPU; -1: all.")
+
+
+class TransformersTeacher(PromptedTeacher):
+    """A model run in this process by transformers, in batches; causal or encoder-decoder."""
+
+    kind: Literal["transformers"]
+    model: str = Field(description="Hub name or folder.")
+    revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
+    form: Form = Field("completion", description="Chat messages, or one plain text to complete.")
+    batch_size: int = Field(8, ge=1, description="Prompts in one batch.")
+    device: str | None = Field(None, description="cpu, cuda, cuda:1, mps; null: the best there is.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the weights.")
+
+
+class GivenTeacher(TeacherSection):
+    """Rationales that come with the questions."""
+
+    kind: Literal["given"]
+    source: str | None = Field(None, description="Key in the questions' `rationales`; null: the teacher's name.")
+
+
+class ScriptedTeacher(TeacherSection):
+    """A teacher that fills in a template; for tests and dry runs."""
+
+    kind: Literal["scripted"]
+    template: str = Field(
+        "It is {answer}, because that is what {question} asks for.",
+        description="Text with {question} and {answer} in it.",
+    )
+
+
+TeacherConfig = Annotated[
+    OpenAITeacher | LlamaCppTeacher | TransformersTeacher | GivenTeacher | ScriptedTeacher,
+    Field(discriminator="kind"),
+]
+
+
+class ExamplesSection(Section):
+    """The in-context example generator: what stands before the question in a teacher's prompt."""
+
+    strategy: Literal["random", "none"] = Field("random", description="How examples are picked from the training split.")
+    count: int = Field(2, ge=0, le=32, description="Examples per prompt.")
+    worked: str | None = Field(
+        "worked",
+        description="Pick among questions that carry a rationale under this key, and show it; "
+        "null, or none in the data: examples show question, choices and answer only.",
+    )
+    seed: int = Field(0, description="Seed; the pick depends on it and on the question's id alone.")
+
+
+class RationalesSection(Section):
+    """How rationales are asked for, checked and kept."""
+
+    examples: ExamplesSection = Field(default_factory=ExamplesSection, description="In-context examples.")
+    teacher_forcing: bool = Field(True, description="Tell the teacher the right answer and ask why (the paper).")
+    max_tokens: int = Field(256, ge=1, description="Longest reply, in the teacher's tokens.")
+    temperature: float = Field(0.7, ge=0, description="Sampling temperature; 0: greedy.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
+    seed: int = Field(0, description="Sampling seed, where the teacher takes one.")
+    checks: tuple[CheckName, ...] = Field(
+        get_args(CheckName), description="Checks that a rationale must pass; a failing one is counted and left out."
+    )
+    repair: bool = Field(
+        True, description="Cut a text that stops mid-sentence or runs on after its last good sentence, before checking."
+    )
+    store: Path | None = Field(None, description="Database of replies; null: replies.sqlite beside the run folder.")
+
+
+class LoraSection(Section):
+    """Low-rank adapters."""
+
+    rank: int = Field(16, ge=1, description="Rank of the adapters.")
+    alpha: int = Field(32, ge=1, description="Scale of the adapters, divided by the rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters.")
+    targets: tuple[str, ...] | None = Field(None, description="Names of modules; null: all linear ones but the head.")
+
+
+class PrefixesSection(Section):
+    """The prefix p that names the task, one a task (the paper's p_A and p_m)."""
+
+    answer: str = Field("predict: ", description="Prefix of the task of answering.")
+    rationale: str = Field("explain as {teacher}: ", description="Prefix of a teacher's task; {teacher} is its name.")
+    ordered: tuple[str, ...] = Field((), description="Prefixes of the first, second, … teacher, instead.")
+
+
+class StudentSection(Section):
+    """The small model that learns."""
+
+    model: str = Field(
+        "google/flan-t5-small",
+        description="Hub name, folder, .gguf file, or a packaged model (smollm2-135m-instruct, gemma3-270m).",
+    )
+    revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
+    adapter: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters.")
+    lora: LoraSection = Field(default_factory=LoraSection, description="Settings of `adapter: lora`.")
+    prefixes: PrefixesSection = Field(default_factory=PrefixesSection, description="One prefix a task.")
+    layout: Literal["labelled", "release"] = Field(
+        "labelled", description="How question and choices are written out; `release` as the authors' code does."
+    )
+
+
+class TrainSection(Section):
+    """What is learnt from what, and how."""
+
+    method: Method = Field("tinyllm", description="The mixture: which targets the student sees, with what weight.")
+    teacher: str | None = Field(None, description="The one teacher of `step-by-step`; null: the only one there is.")
+    alpha: float | dict[str, float] = Field(
+        1.0, description="α_m, the weight of each teacher's loss; one number for all, or one a teacher; 0 leaves it out."
+    )
+    normalisation: Literal["tokens", "examples"] = Field(
+        "examples",
+        description="Each L is the mean over all target tokens of the batch, or over examples of the mean over tokens.",
+    )
+    learning_rate: float | None = Field(None, gt=0, description="Peak rate; null: 5e-5 for full, 2e-4 for lora.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Rate after the warm-up.")
+    warmup_steps: int = Field(0, ge=0, description="Optimizer steps of linear warm-up.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradient clipping; 0: none.")
+    batch_size: int = Field(16, ge=1, description="Questions in one optimizer step.")
+    micro_batch_tokens: int = Field(2048, ge=16, description="Padded tokens in one forward pass; memory, not semantics.")
+    max_input_tokens: int = Field(1024, ge=16, description="Longest input; the context is cut to fit, nothing else.")
+    max_target_tokens: int = Field(256, ge=1, description="Longest target, in the student's tokens; the rest is cut.")
+    epochs: int = Field(1, ge=1, description="Passes over the training questions.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic; bf16 and fp16 are autocast.")
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    save_steps: int = Field(50, ge=1, description="Optimizer steps between checkpoints.")
+    logging_steps: int = Field(1, ge=1, description="Optimizer steps between lines of the training log.")
+    report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, trackio…")
+    seed: int = Field(0, ge=0, description="Seed of the order of questions, of dropout and of new weights.")
+
+
+class EvaluateSection(Section):
+    """How the student is scored."""
+
+    scorers: tuple[Literal["likelihood", "generation"], ...] = Field(
+        ("likelihood", "generation"), description="Rank the choices by likelihood; generate the answer and match it."
+    )
+    before: bool = Field(True, description="Score the untrained student too.")
+    max_new_tokens: int = Field(48, ge=1, description="Longest generated answer.")
+    batch_tokens: int = Field(4096, ge=16, description="Padded tokens in one forward pass.")
+    rationales: int = Field(8, ge=0, description="Test questions for which the student also writes its rationales.")
+    train_questions: int = Field(
+        32, ge=0, description="Training questions answered too, so that the report can show them; never in a figure."
+    )
+    max_rationale_tokens: int = Field(96, ge=1, description="Longest generated rationale.")
+
+
+class Config(Section):
+    """One run."""
+
+    name: Name = Field("run", description="Name of the run and of its folder.")
+    preset: Preset = Field("paper", description="Settings of the paper, or of the authors' released code.")
+    data: DataSection
+    teachers: tuple[TeacherConfig, ...] = ()
+    rationales: RationalesSection = Field(default_factory=RationalesSection)
+    student: StudentSection = Field(default_factory=StudentSection)
+    train: TrainSection = Field(default_factory=TrainSection)
+    evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
+
+
+# The schemas' own defaults are the paper's; this is what the authors' released code does otherwise.
+PRESETS: Mapping[Preset, Mapping[str, Any]] = {
+    "paper": {},
+    "release": {
+        "rationales": {"checks": [], "repair": False},
+        "student": {"layout": "release", "prefixes": {"answer": "predict: ", "ordered": ["explain: ", "rationale: "]}},
+        "train": {"normalisation": "tokens", "batch_size": 64, "max_input_tokens": 100, "max_target_tokens": 256},
+        "evaluate": {"scorers": ["generation"]},
+    },
+}
+
+
+def teacher_weights(config: Config) -> dict[str, float]:
+    """Return α_m of every teacher, in the order of `teachers`."""
+    alpha = config.train.alpha
+    return {t.name: alpha[t.name] if isinstance(alpha, dict) else alpha for t in config.teachers}
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and `section.key=value` overrides into a configuration.
+
+    Raises:
+        ConfigError: the file cannot be read, or anything in it is wrong; one message with all problems.
+    """
+    tree, lines = _read_yaml(path)
+    return build_config(tree, overrides, source=str(path), lines=lines)
+
+
+def build_config(
+    tree: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    source: str = "configuration",
+    lines: Mapping[tuple[str | int, ...], int] | None = None,
+) -> Config:
+    """Turn a mapping into a configuration; see `load_config`."""
+    problems: list[str] = []
+    merged = _apply_overrides(tree, overrides, problems)
+    preset = merged.get("preset", "paper")
+    if preset in PRESETS:
+        merged = _merge(PRESETS[preset], merged)
+    config = _validate(merged, source, lines or {}, problems)
+    if config is not None:
+        problems += _contradictions(config)
+    if config is None or problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """Return the resolved configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def describe_differences(old: Config, new: Config) -> list[str]:
+    """Return `section.key: old → new` for every setting in which two configurations differ."""
+    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    keys = sorted(before.keys() | after.keys())
+    return [f"{k}: {before.get(k)!r} → {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        here = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise ConfigError(
+            f"No configuration at {path}.{did_you_mean(str(path), here)} `tinyllm init {path}` writes a new one."
+        ) from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; give a YAML file, or a run folder with a config.yaml in it.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no mapping; it needs at least `data:`. `tinyllm init` writes an example.")
+    return tree, dict(_line_numbers(node, ()))
+
+
+def _line_numbers(node: yaml.Node | None, at: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*at, key.value), key.start_mark.line + 1
+            yield from _line_numbers(value, (*at, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*at, index), value.start_mark.line + 1
+            yield from _line_numbers(value, (*at, index))
+
+
+def _apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:
+    merged = dict(tree)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            problems.append(f"--set {override}: expected section.key=value, as in --set train.seed=1")
+            continue
+        try:
+            value = _plain_number(yaml.safe_load(text))
+        except yaml.YAMLError:
+            value = text
+        patch: Any = value
+        for key in reversed(path.split(".")):
+            patch = {key: patch}
+        merged = _merge(merged, patch)
+    return merged
+
+
+def _plain_number(value: Any) -> Any:
+    """Read `5e-5` as the number it is: YAML 1.1 wants a dot in it and calls it text otherwise."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _flatten(tree: Any, at: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict) and tree:
+        return {k: v for key, sub in tree.items() for k, v in _flatten(sub, f"{at}.{key}" if at else key).items()}
+    return {at: tree}
+
+
+# --- checking ----------------------------------------------------------------------------------------------------
+
+
+def _validate(
+    tree: Mapping[str, Any], source: str, lines: Mapping[tuple[str | int, ...], int], problems: list[str]
+) -> Config | None:
+    if tree.get("data") is None:
+        problems.append("data: missing; say where the questions are, as in `data: {train: questions.csv}`")
+        tree = {**tree, "data": {}}
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        for detail in error.errors():
+            problems.append(_one_problem(detail, lines, tree))
+        return None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in the configuration an error is: the keys as the person wrote them, and the schema there."""
+
+    keys: tuple[str | int, ...]
+    known: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = ""
+        for key in self.keys:
+            text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+        return text
+
+
+def _one_problem(detail: Any, lines: Mapping[tuple[str | int, ...], int], tree: Mapping[str, Any]) -> str:
+    place = _place(detail["loc"], tree)
+    line = next((lines[place.keys[:n]] for n in range(len(place.keys), 0, -1) if place.keys[:n] in lines), None)
+    where = f"line {line}: {place}" if line else str(place)
+    got = detail.get("input")
+    if detail["type"] == "extra_forbidden":
+        key = str(place.keys[-1])
+        return f"{where}: unknown key.{did_you_mean(key, place.known)} Known: {', '.join(place.known)}"
+    if detail["type"] == "missing":
+        return f"{where}: missing"
+    if detail["type"] == "union_tag_invalid":
+        kind = str(detail["ctx"]["tag"])
+        kinds = [str(k) for k in _TEACHER_KINDS]
+        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}"
+    if detail["type"] == "union_tag_not_found":
+        return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
+    hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
+    return f"{where}: {detail['msg']}, got {got!r}.{hint}"
+
+
+_TEACHER_KINDS = {"openai": OpenAITeacher, "llamacpp": LlamaCppTeacher, "transformers": TransformersTeacher,
+                  "given": GivenTeacher, "scripted": ScriptedTeacher}  # fmt: skip
+
+
+def _place(loc: Sequence[str | int], tree: Any) -> _Place:
+    """Follow an error's location through schema and tree, leaving out the tags pydantic puts in for unions."""
+    keys: list[str | int] = []
+    model: Any = Config
+    for step in loc:
+        if len(keys) == 2 and keys[0] == "teachers" and step in _TEACHER_KINDS:
+            model = _TEACHER_KINDS[str(step)]
+            continue
+        if isinstance(step, str) and "[" in step or step in ("float", "str", "tuple"):
+            continue  # the arm of a union of plain types
+        keys.append(step)
+        field = model.model_fields.get(step) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        if field is not None:
+            arms = [field.annotation, *get_args(field.annotation)]
+            inner = next((a for a in arms if isinstance(a, type) and issubclass(a, BaseModel)), None)
+            model = inner or model
+    return _Place(tuple(keys), tuple(model.model_fields))
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Return what no single field can see."""
+    names = [t.name for t in config.teachers]
+    return [
+        *_data_problems(config.data),
+        *_teacher_problems(names),
+        *_alpha_problems(config.train.alpha, names),
+        *_method_problems(config.train, names),
+        *_prefix_problems(config.student.prefixes, names),
+    ]
+
+
+def _data_problems(data: DataSection) -> Iterable[str]:
+    if data.dataset is None and data.folder is None and data.train is None:
+        yield "data: nothing to read; give one of `dataset: starter`, `folder: DIR`, or `train: FILE`"
+    if data.train is not None and (data.folder is not None or data.dataset is not None):
+        yield "data: give either `train` (with `valid`, `test`), or `dataset` / `folder`, not both"
+    if data.cut is not None and data.cut.valid + data.cut.test >= 1:
+        yield f"data.cut: valid {data.cut.valid} and test {data.cut.test} leave nothing to train on"
+    if data.fields.answer_as == "label" and data.fields.labels is None:
+        yield "data.fields.labels: missing; `answer_as: label` needs the column of the labels"
+
+
+def _teacher_problems(names: Sequence[str]) -> Iterable[str]:
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        yield f"teachers: the name '{name}' is used {names.count(name)} times; give each teacher a name of its own"
+    if ANSWER_TASK in names:
+        yield f"teachers: '{ANSWER_TASK}' is the name of the task of answering; give the teacher another name"
+
+
+def _alpha_problems(alpha: float | dict[str, float], names: Sequence[str]) -> Iterable[str]:
+    weights = alpha if isinstance(alpha, dict) else {"": alpha}
+    for name, weight in weights.items():
+        where = f"train.alpha.{name}" if name else "train.alpha"
+        if name and name not in names:
+            yield f"{where}: no such teacher.{did_you_mean(name, names)} Teachers: {', '.join(names) or 'none'}"
+        if not 0 <= weight < float("inf"):
+            yield f"{where}: a weight is a number from 0 up, got {weight}"
+    if isinstance(alpha, dict):
+        for name in names:
+            if name not in alpha:
+                yield f"train.alpha: teacher '{name}' has no weight; add `{name}: 1.0` (0 leaves it out)"
+
+
+def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]:
+    if train.method == "step-by-step":
+        if train.teacher is None and len(names) != 1:
+            yield f"train.teacher: `step-by-step` learns from one teacher; choose one of {', '.join(names) or 'none'}"
+        if train.teacher is not None and train.teacher not in names:
+            yield (
+                f"train.teacher: no teacher '{train.teacher}'.{did_you_mean(train.teacher, names)} "
+                f"Teachers: {', '.join(names) or 'none'}"
+            )
+    if train.method == "tinyllm" and not names:
+        yield "teachers: `method: tinyllm` needs at least one teacher; or use `method: fine-tuning`"
+
+
+def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:
+    tasks = task_prefixes(prefixes, names)
+    for text in sorted({p for p in tasks.values() if list(tasks.values()).count(p) > 1}):
+        same = ", ".join(t for t, p in tasks.items() if p == text)
+        yield f"student.prefixes: {text!r} names several tasks ({same}); each task needs a prefix of its own"
+
+
+def task_prefixes(prefixes: PrefixesSection, teachers: Sequence[str]) -> dict[str, str]:
+    """Return the prefix of every task: p_A for answering, p_m for each teacher (the paper's notation)."""
+    named = {ANSWER_TASK: prefixes.answer}
+    for index, teacher in enumerate(teachers):
+        ordered = prefixes.ordered[index] if index < len(prefixes.ordered) else None
+        named[teacher] = prefixes.rationale.replace("{teacher}", teacher) if ordered is None else ordered
+    return named
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of a configuration, for editors."""
+    return TypeAdapter(Config).json_schema()

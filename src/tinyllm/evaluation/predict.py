@@ -1,0 +1,104 @@
+"""Predictions: what a student answered to each question, kept in full so that any figure can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tinyllm.config import EvaluateSection
+from tinyllm.evaluation.scoring import Generated, OptionScores, generate_texts, match_choice, score_options
+from tinyllm.questions.types import Question
+from tinyllm.student.model import Student
+
+Stage = Literal["before", "after"]
+Update = Callable[[int, int, str], None]
+
+
+@dataclass(slots=True)
+class Prediction:
+    """One student's answer to one question.
+
+    Attributes:
+        stage: before or after training.
+        split: `test`; or `train`, for looking at only, never in an accuracy.
+        rationales: the student's own, by the teacher in whose manner it wrote.
+    """
+
+    stage: Stage
+    split: Literal["test", "train"]
+    question: Question
+    likelihood: OptionScores | None = None
+    generation: Generated | None = None
+    rationales: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a line of `predictions.jsonl`."""
+        q = self.question
+        line: dict[str, Any] = {"stage": self.stage, "split": self.split, "id": q.id, "question": q.question}
+        if q.context:
+            line["context"] = q.context
+        line |= {"choices": list(q.choices), "answer": q.answer}
+        if self.likelihood is not None:
+            scores = self.likelihood
+            line["likelihood"] = {
+                "pred": scores.best,
+                "pred_normalised": scores.best_normalised,
+                "total": [round(v, 5) for v in scores.total],
+                "mean": [round(v, 5) for v in scores.mean],
+            }
+        if self.generation is not None:
+            line["generation"] = {"text": self.generation.text, "pred": self.generation.choice}
+        if self.rationales:
+            line["rationales"] = self.rationales
+        return line
+
+
+def predict(
+    stage: Stage,
+    student: Student,
+    test: Sequence[Question],
+    train: Sequence[Question],
+    section: EvaluateSection,
+    update: Update,
+) -> list[Prediction]:
+    """Have a student answer questions with every scorer asked for.
+
+    Args:
+        train: training questions to answer too, for the report; by likelihood only.
+    """
+    learner = student.learner()
+    predictions = [Prediction(stage, "test", q) for q in test] + [Prediction(stage, "train", q) for q in train]
+    if "likelihood" in section.scorers:
+        asked = [p.question for p in predictions]
+        scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens, progress=update)
+        for prediction, score in zip(predictions, scores, strict=True):
+            prediction.likelihood = score
+    tested = predictions[: len(test)]
+    if "generation" in section.scorers:
+        for prediction, text in zip(tested, _write(student, test, section, update), strict=True):
+            prediction.generation = match_choice(text, prediction.question.choices)
+    if stage == "after":
+        shown = tested[: section.rationales]
+        for teacher in student.card.teachers if shown else ():
+            texts = generate_texts(
+                student,
+                [p.question for p in shown],
+                task=teacher,
+                max_new_tokens=section.max_rationale_tokens,
+                batch_tokens=section.batch_tokens,
+                progress=update,
+            )
+            for prediction, text in zip(shown, texts, strict=True):
+                prediction.rationales[teacher] = text
+    return predictions
+
+
+def _write(student: Student, questions: Sequence[Question], section: EvaluateSection, update: Update) -> list[str]:
+    return generate_texts(
+        student,
+        questions,
+        max_new_tokens=section.max_new_tokens,
+        batch_tokens=section.batch_tokens,
+        progress=update,
+    )

@@ -1,0 +1,176 @@
+"""Scoring: rank the choices by likelihood, or generate the answer and match it.
+
+The two differ. Likelihood asks which choice the student finds likeliest, and always gets an answer. Generation asks
+what the student writes, and may get nothing that is a choice (counted as unparsed, and wrong). The paper reports the
+second; part of a gain in it is the gain of learning the format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from tinyllm.config import ANSWER_TASK
+from tinyllm.questions.types import Question
+from tinyllm.student.encode import Encoder
+from tinyllm.student.learner import Learner, to_device
+from tinyllm.student.model import Student
+from tinyllm.student.plan import cut
+
+Progress = Callable[[int, int, str], None]
+"""Called with questions done, questions in all, and a note."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionScores:
+    """Log-likelihoods (natural logarithm) of the choices of one question, end-of-text token left out.
+
+    Attributes:
+        total: sum over the tokens of each choice.
+        mean: the same divided by its number of tokens.
+    """
+
+    total: tuple[float, ...]
+    mean: tuple[float, ...]
+
+    @property
+    def best(self) -> int:
+        """The likeliest choice by total log-likelihood."""
+        return max(range(len(self.total)), key=self.total.__getitem__)
+
+    @property
+    def best_normalised(self) -> int:
+        """The likeliest choice by log-likelihood a token."""
+        return max(range(len(self.mean)), key=self.mean.__getitem__)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What the student wrote, and the choice it is; `choice` is None where it is none (unparsed)."""
+
+    text: str
+    choice: int | None
+
+
+@torch.no_grad()
+def score_options(
+    student: Student,
+    learner: Learner,
+    questions: Sequence[Question],
+    *,
+    batch_tokens: int = 4096,
+    progress: Progress | None = None,
+) -> list[OptionScores]:
+    """Return the log-likelihood of every choice of every question under the answering prefix.
+
+    All choices of a question share one pass over its prompt, and questions are batched by length.
+    """
+    learner.eval()
+    encoder = student.encoder(share_prompt=learner.share_prompt)
+    prefix = student.card.prefixes[ANSWER_TASK]
+    # Ids need not be unique here (several splits at once), so a row is named by its question's place.
+    rows = [replace(r, question_id=str(i)) for i, q in enumerate(questions) for r in encoder.options(q, prefix)]
+    found: list[dict[int, tuple[float, int]]] = [{} for _ in questions]
+    done = 0
+    for micro in cut(rows, [tuple(1.0 for _ in row.branches) for row in rows], batch_tokens):
+        batch = to_device(learner.collate(micro, ()), learner.device)
+        branches = [(int(row.question_id), b) for row in micro.rows for b in row.branches]
+        sums = torch.zeros(len(branches), device=learner.device).index_add_(0, batch["branch_ids"], -learner(batch))
+        for (place, branch), value in zip(branches, sums.tolist(), strict=True):
+            found[place][int(branch.task)] = value, len(branch.target)
+        done += len(micro.rows)
+        if progress is not None:
+            progress(done * len(questions) // len(rows), len(questions), "ranking the choices")
+    return [_scores([of[i] for i in range(len(of))]) for of in found]
+
+
+def _scores(choices: Sequence[tuple[float, int]]) -> OptionScores:
+    return OptionScores(tuple(t for t, _ in choices), tuple(t / max(1, n) for t, n in choices))
+
+
+@torch.no_grad()
+def generate_texts(
+    student: Student,
+    questions: Sequence[Question],
+    *,
+    task: str = ANSWER_TASK,
+    max_new_tokens: int = 48,
+    batch_tokens: int = 4096,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Return what the student writes for one task, greedily: its answer, or a rationale in a teacher's manner."""
+    student.model.eval()
+    encoder = student.encoder()
+    prompts = [encoder.generation_prompt(q, student.card.prefixes[task]) for q in questions]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    texts, done = [""] * len(prompts), 0
+    for group in _groups(order, prompts, max_new_tokens, batch_tokens):
+        for i, text in zip(group, _generate(student, encoder, [prompts[i] for i in group], max_new_tokens), strict=True):
+            texts[i] = text
+        done += len(group)
+        if progress is not None:
+            progress(done, len(prompts), "writing answers" if task == ANSWER_TASK else f"writing as {task}")
+    return texts
+
+
+def _groups(
+    order: Sequence[int], prompts: Sequence[Sequence[int]], new_tokens: int, budget: int
+) -> Iterator[Sequence[int]]:
+    """Cut an order of prompts, longest first, into batches of at most `budget` tokens, new ones included."""
+    start = 0
+    while start < len(order):
+        size = max(1, budget // (len(prompts[order[start]]) + new_tokens))
+        yield order[start : start + size]
+        start += size
+
+
+def _generate(student: Student, encoder: Encoder, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    width = max(map(len, prompts))
+    pad = int(student.tokenizer.pad_token_id)
+    # A causal student writes on from the right edge, so its padding goes to the left.
+    left = not student.is_encoder_decoder
+    ids = torch.tensor([_padded(p, width, pad, left) for p in prompts], device=student.model.device)
+    mask = torch.tensor([_padded([1] * len(p), width, 0, left) for p in prompts], device=student.model.device)
+    output = student.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=pad,
+        eos_token_id=encoder.end,
+    )
+    new = output if student.is_encoder_decoder else output[:, width:]
+    return [text.strip() for text in student.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+
+def _padded(values: Sequence[int], width: int, value: int, left: bool) -> list[int]:
+    padding = [value] * (width - len(values))
+    return [*padding, *values] if left else [*values, *padding]
+
+
+def match_choice(text: str, choices: Sequence[str]) -> Generated:
+    """Find the choice that a generated answer is: equal after `normalise`, or its letter alone or before its text.
+
+    Two choices that are the same after normalisation match neither.
+    """
+    said = normalise(text)
+    known = [normalise(c) for c in choices]
+    letter = re.fullmatch(r"\(?([a-z])\)?", said)
+    if said in known:
+        hits = [i for i, c in enumerate(known) if c == said]
+    elif letter is not None:
+        hits = [ord(letter[1]) - ord("a")]
+    else:
+        hits = [i for i, c in enumerate(known) if re.fullmatch(rf"\(?{chr(ord('a') + i)}\)?[.:]? {re.escape(c)}", said)]
+    valid = [i for i in hits if i < len(choices)]
+    return Generated(text, valid[0] if len(valid) == 1 else None)
+
+
+def normalise(text: str) -> str:
+    """Lower the case, fold white space, and strip quotation marks and a final full stop, comma or the like."""
+    folded = " ".join(text.casefold().split())
+    return folded.strip(" \"'“”‘’").rstrip(".,;:!").strip(" \"'“”‘’")

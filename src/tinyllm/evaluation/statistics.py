@@ -1,0 +1,106 @@
+"""Figures with intervals: no accuracy without its 95 % interval, no comparison with its own noise left out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tinyllm.questions.types import Question
+
+_Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """A share of right answers among n, with Wilson's 95 % interval."""
+
+    value: float
+    ci95: tuple[float, float]
+    n: int
+
+
+def accuracy(right: Sequence[bool]) -> Accuracy:
+    """Return the share of True with its interval; (0, 1) where there is nothing to count."""
+    n, k = len(right), sum(right)
+    return Accuracy(k / n if n else 0.0, wilson(k, n), n)
+
+
+def wilson(successes: int, n: int, z: float = _Z95) -> tuple[float, float]:
+    """Return Wilson's score interval for a proportion.
+
+    With p = k / n:  (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n). It stays within 0…1 and holds its level for
+    small n and for p near 0 or 1, where p ± 1.96 s.e. does not.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p, square = successes / n, z * z
+    centre = p + square / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + square / n)), min(1.0, (centre + half) / (1 + square / n))
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two students on the same questions: difference of accuracies (second minus first), interval, exact p."""
+
+    difference: float
+    ci95: tuple[float, float]
+    p: float
+    fixed: int
+    broken: int
+    n: int
+
+
+def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+    """Compare two lists of right and wrong on the same questions.
+
+    The interval is the normal one for a difference of paired proportions; p is McNemar's exact (two-sided binomial)
+    test on the questions on which the two differ.
+    """
+    n = len(first)
+    fixed = sum(b and not a for a, b in zip(first, second, strict=True))
+    broken = sum(a and not b for a, b in zip(first, second, strict=True))
+    if n == 0:
+        return Paired(0.0, (-1.0, 1.0), 1.0, 0, 0, 0)
+    difference = (fixed - broken) / n
+    half = _Z95 * math.sqrt(max(0.0, (fixed + broken) / n - difference**2) / n)
+    return Paired(
+        difference,
+        (max(-1.0, difference - half), min(1.0, difference + half)),
+        _mcnemar(fixed, broken),
+        fixed,
+        broken,
+        n,
+    )
+
+
+def _mcnemar(b: int, c: int) -> float:
+    n, k = b + c, min(b, c)
+    if n == 0:
+        return 1.0
+    tail = sum(math.comb(n, i) for i in range(k + 1))
+    return float(min(1.0, 2 * tail / 2**n))
+
+
+def majority_rate(train: Sequence[Question], test: Sequence[Question]) -> float:
+    """Return the accuracy on `test` of always giving the most frequent answer of `train`.
+
+    Where all questions have the same choices (yes / no / maybe) an answer is its text, else its position.
+    """
+    if not test:
+        return 0.0
+    same = len({frozenset(q.choices) for q in (*train, *test)}) == 1
+    answers = Counter(_answer(q, same) for q in train or test)
+    best = min(answers, key=lambda a: (-answers[a], str(a)))
+    return sum(_answer(q, same) == best for q in test) / len(test)
+
+
+def _answer(question: Question, by_text: bool) -> str | int:
+    return question.answer_text if by_text else question.answer
+
+
+def chance_rate(test: Sequence[Question]) -> float:
+    """Return the expected accuracy of guessing."""
+    return sum(1 / len(q.choices) for q in test) / len(test) if test else 0.0

@@ -1,0 +1,131 @@
+"""News for the person who waits: bars on a terminal, elsewhere a line every few seconds. Always on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+_LINE_EVERY_S = 5.0
+
+
+class Task:
+    """One thing under way; `update` is cheap and may be called from any thread."""
+
+    def __init__(self, label: str, total: int | None) -> None:
+        self.label, self.total, self.done, self.note = label, total, 0, ""
+        self.started = time.monotonic()
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Say how far it is; `total` may change on the way."""
+        self.done, self.note = done, note
+        if total is not None:
+            self.total = total
+
+    def line(self) -> str:
+        """Return the state in one line: label, share, time gone and time to go, note."""
+        gone = time.monotonic() - self.started
+        parts = [self.label]
+        if self.total:
+            parts.append(f"{self.done}/{self.total}")
+            if 0 < self.done < self.total:
+                parts.append(f"about {_duration(gone * (self.total - self.done) / self.done)} to go")
+        parts += [_duration(gone), self.note]
+        return " · ".join(p for p in parts if p)
+
+
+class News:
+    """Tells what goes on. `quiet` says only what must be said."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if not self.quiet:
+            self.console.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def task(self, label: str, total: int | None = None) -> Iterator[Task]:
+        """Show one thing under way until the block ends, then say how long it took."""
+        task = Task(label, total)
+        watcher = _Bars(self.console) if self.console.is_terminal else _Lines(self.console)
+        if self.quiet:
+            yield task
+            return
+        with watcher.watching(task):
+            yield task
+        self.say(f"✓ {label} · {_duration(time.monotonic() - task.started)}" + (f" · {task.note}" if task.note else ""))
+
+
+class _Bars:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextlib.contextmanager
+    def watching(self, task: Task) -> Iterator[None]:
+        """Redraw a bar a few times a second."""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress, _ticking(0.2) as ticks:
+            bar = progress.add_task(task.label, total=task.total, note="")
+            ticks.append(lambda: progress.update(bar, completed=task.done, total=task.total, note=task.note))
+            yield
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextlib.contextmanager
+    def watching(self, task: Task) -> Iterator[None]:
+        """Print a line every few seconds, also while nothing moves."""
+        with _ticking(_LINE_EVERY_S) as ticks:
+            ticks.append(lambda: self.console.print(f"  {task.line()}", markup=False))
+            yield
+
+
+@contextlib.contextmanager
+def _ticking(every_s: float) -> Iterator[list[object]]:
+    """Call what is in the list yielded, again and again, from a thread of its own."""
+    ticks: list[object] = []
+    stop = threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(every_s):
+            for tick in ticks:
+                if callable(tick):
+                    tick()
+
+    thread = threading.Thread(target=loop, daemon=True, name="tinyllm-news")
+    thread.start()
+    try:
+        yield ticks
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+
+
+def stdout_is_for_machines() -> bool:
+    """Whether standard output is not a terminal."""
+    return not sys.stdout.isatty()

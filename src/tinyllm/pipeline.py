@@ -1,0 +1,377 @@
+"""The stages of a run. Each reads its input from the run folder and writes its output there, and can be run alone.
+
+    check → generate → train → evaluate → report
+
+`run_all` runs them in order and leaves out what is done. Stages load and save; the work itself is done by functions
+that take objects (`rationales.generate`, `student.train`, `evaluation.scoring`, …).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teacher_weights
+from tinyllm.errors import DataError, RunFolderError
+from tinyllm.news import News
+from tinyllm.questions.types import Dropped, Question, Splits
+from tinyllm.runs import RunFolder, read_json, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from tinyllm.evaluation.predict import Prediction
+    from tinyllm.rationales.types import TeacherYield
+    from tinyllm.student.encode import Encoder
+    from tinyllm.student.model import Student, StudentCard
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` found: all that can be said before anything is spent."""
+
+    questions: dict[str, int]
+    dropped: int
+    warnings: dict[str, int]
+    requests: dict[str, int]
+    steps: int
+    padding_fraction: float
+
+
+def load_questions(config: Config, news: News) -> Splits:
+    """Read the questions of a run and say what was left out."""
+    from tinyllm.questions import load_splits
+
+    with news.task("Reading questions") as task:
+        splits = load_splits(config.data)
+        task.note = f"{len(splits.train)} train, {len(splits.valid)} valid, {len(splits.test)} test"
+    for text, count in splits.warnings.items():
+        news.say(f"  note: {count} × {text}")
+    if splits.dropped:
+        news.say(f"  note: {len(splits.dropped)} rows left out, as data.on_invalid: drop asks; the report names them")
+    return splits
+
+
+def fit_questions(splits: Splits, encoder: Encoder, prefixes: Iterable[str], on_invalid: str) -> Splits:
+    """Settle what to do about questions that are too long for the student even without their context.
+
+    Raises:
+        DataError: there are some, and `on_invalid` is `error`.
+    """
+    prefixes = tuple(prefixes)
+    long = {
+        name: {t.question_id: t for t in encoder.too_long(getattr(splits, name), prefixes)}
+        for name in ("train", "valid", "test")
+    }
+    dropped = [
+        Dropped(name, f"question '{t.question_id}'", f"{t.tokens} tokens of question and choices, {t.allowed} allowed")
+        for name, found in long.items()
+        for t in found.values()
+    ]
+    if dropped and on_invalid == "error":
+        lines = "\n".join(f"  - {d.split}: {d.where}: {d.reason}" for d in dropped[:_SHOWN])
+        more = f"\n  … and {len(dropped) - _SHOWN} more" if len(dropped) > _SHOWN else ""
+        raise DataError(
+            f"{len(dropped)} questions are longer than the longest input, and only a context may be cut:\n{lines}{more}\n"
+            "Raise train.max_input_tokens, shorten them, or leave them out with data.on_invalid: drop."
+        )
+    kept = {name: tuple(q for q in getattr(splits, name) if q.id not in found) for name, found in long.items()}
+    return replace(splits, dropped=(*splits.dropped, *dropped), **kept)
+
+
+def student_card(config: Config) -> StudentCard:
+    """Return how this run's student is asked: with a prefix for each teacher that has a weight above 0."""
+    from tinyllm.student.model import StudentCard
+
+    names = [t.name for t in config.teachers]
+    return StudentCard(
+        prefixes=task_prefixes(config.student.prefixes, names),
+        layout=config.student.layout,
+        max_input_tokens=config.train.max_input_tokens,
+    )
+
+
+# --- check -------------------------------------------------------------------------------------------------------
+
+
+def check_run(config: Config, news: News) -> Checked:
+    """Find every problem that can be found without spending anything, and say what a run will do."""
+    from tinyllm.student.mixture import mix
+    from tinyllm.student.train import plan_steps, tokenise
+
+    splits, encoder = _checked_questions(config, news)
+    requests = {t.name: len(splits.train) for t in config.teachers if t.kind != "given"}
+    given = _given_rationales(config, splits.train)
+    targets = mix(config.train.method, splits.train, given, _mixture_settings(config))
+    plan = plan_steps(tokenise(encoder, splits.train, targets), config.train)
+    return Checked(
+        questions={name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
+        dropped=len(splits.dropped),
+        warnings=dict(splits.warnings),
+        requests=requests,
+        steps=len(plan),
+        padding_fraction=plan.padding().fraction,
+    )
+
+
+def _checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
+    """Read the questions and hold them against the student's tokenizer, before anything is spent."""
+    from tinyllm.student.model import load_tokenizer
+
+    splits = load_questions(config, news)
+    with news.task("Reading the student's tokenizer"):
+        tokenizer, is_encoder_decoder = load_tokenizer(config.student)
+    card = student_card(config)
+    encoder = card.encoder(
+        tokenizer, is_encoder_decoder=is_encoder_decoder, max_target_tokens=config.train.max_target_tokens
+    )
+    return fit_questions(splits, encoder, card.prefixes.values(), config.data.on_invalid), encoder
+
+
+def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any]:
+    from tinyllm.rationales.types import Rationale
+
+    sources = {t.name: t.source or t.name for t in config.teachers if t.kind == "given"}
+    return [
+        Rationale(q.id, name, q.rationales[source])
+        for q in questions
+        for name, source in sources.items()
+        if source in q.rationales
+    ]
+
+
+# --- generate ----------------------------------------------------------------------------------------------------
+
+
+def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, TeacherYield]:
+    """Have the teachers write rationales for the training questions; what the store holds is not asked again.
+
+    Writes `rationales.parquet`, `rejected.jsonl`.
+    """
+    from tinyllm.rationales.files import write_rationales
+    from tinyllm.rationales.generate import generate
+    from tinyllm.rationales.store import Store
+    from tinyllm.teachers import make_teacher
+
+    splits = splits or _checked_questions(config, news)[0]
+    teachers = [make_teacher(spec, splits.train) for spec in config.teachers]
+    store_path = config.rationales.store or run.path.parent / "replies.sqlite"
+    with Store(store_path) as store, news.task("Rationales", len(splits.train) * len(teachers)) as task:
+        progress = _GenerationNews(task, [t.name for t in teachers])
+        generated = asyncio.run(
+            generate(splits.train, splits.train, teachers, config.rationales, store, progress)
+        )
+        task.note = progress.summary()
+    write_rationales(run.path, generated)
+    for name, found in generated.yields.items():
+        rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1]))
+        news.say(
+            f"  {name}: {found.rationales} rationales"
+            + (f" ({sum(found.repaired.values())} repaired)" if found.repaired else "")
+            + (f", {found.missing} missing" if found.missing else "")
+            + (f", rejected: {rejected}" if rejected else "")
+        )
+    return dict(generated.yields)
+
+
+class _GenerationNews:
+    """Adds up the teachers' progress for one bar."""
+
+    def __init__(self, task: Any, teachers: Sequence[str]) -> None:
+        self.task = task
+        self.state = {name: (0, 0, 0) for name in teachers}
+
+    def advance(self, teacher: str, done: int, total: int, kept: int, rejected: int) -> None:  # noqa: ARG002
+        """Take in one teacher's state."""
+        self.state[teacher] = done, kept, rejected
+        self.task.update(sum(d for d, _, _ in self.state.values()), note=self.summary())
+
+    def summary(self) -> str:
+        """Return kept and rejected rationales by teacher."""
+        return ", ".join(f"{name} {kept} kept {rejected} rejected" for name, (_, kept, rejected) in self.state.items())
+
+
+# --- train -------------------------------------------------------------------------------------------------------
+
+
+def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
+    """Train the student on answers and rationales, resuming from a checkpoint if there is one.
+
+    Writes `student/`, `train_log.jsonl`, `train_result.json`.
+    """
+    from tinyllm.rationales.files import read_rationales
+    from tinyllm.student.mixture import mix
+    from tinyllm.student.model import add_lora, load_student, save_student
+    from tinyllm.student.train import discard_checkpoints, plan_steps, tokenise, train
+
+    splits = splits or _checked_questions(config, news)[0]
+    rationales = read_rationales(run.path) if config.teachers else ()
+    settings = _mixture_settings(config)
+    targets = mix(config.train.method, splits.train, rationales, settings)
+    with news.task(f"Loading the student {config.student.model}"):
+        student = load_student(config.student, student_card(config))
+        if config.student.adapter == "lora":
+            add_lora(student, config.student.lora, config.train.seed)
+        learner = student.learner()
+    if not learner.share_prompt:
+        news.say("  note: this model's attention takes no mask, so each task is computed in a row of its own (slower)")
+    encoder = student.encoder(max_target_tokens=config.train.max_target_tokens, share_prompt=learner.share_prompt)
+    plan = plan_steps(tokenise(encoder, splits.train, targets), config.train)
+    counts = Counter(t.task for t in targets)
+    news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in counts.items()))
+    with news.task("Training", len(plan)) as task:
+        result = train(
+            student,
+            learner,
+            plan,
+            config.train,
+            tasks=(ANSWER_TASK, *settings.alpha),
+            folder=run.path,
+            progress=lambda done, total, note: task.update(done, total, note),
+        )
+        task.note = f"loss {result.final_loss:.3f}" if result.final_loss is not None else ""
+    with news.task("Saving the student"):
+        save_student(student, run.student, _model_card(config, counts))
+        figures = {**asdict(result), "targets": dict(counts)}
+        write_json(run.train_result, figures)
+        discard_checkpoints(run.path)
+    return figures
+
+
+def _mixture_settings(config: Config) -> Any:
+    from tinyllm.student.mixture import MixtureSettings
+
+    names = [t.name for t in config.teachers]
+    return MixtureSettings(
+        prefixes=task_prefixes(config.student.prefixes, names),
+        alpha=teacher_weights(config),
+        teacher=config.train.teacher,
+    )
+
+
+def _model_card(config: Config, targets: Counter[str]) -> str:
+    from tinyllm.student.card import model_card
+
+    return model_card(config, targets)
+
+
+# --- evaluate ----------------------------------------------------------------------------------------------------
+
+
+def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
+    """Score the student before and after training on the test split.
+
+    Writes `predictions.jsonl`, `metrics.json`.
+    """
+    from tinyllm.evaluation.metrics import metrics
+    from tinyllm.evaluation.predict import predict
+    from tinyllm.rationales.files import read_yields
+    from tinyllm.student.model import load_student, read_student
+
+    if not run.is_trained:
+        raise RunFolderError(f"{run.path} has no trained student; run `tinyllm train` first.")
+    splits = splits or _checked_questions(config, news)[0]
+    if not splits.test:
+        raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
+    predictions: list[Prediction] = []
+    for stage in ("before", "after") if config.evaluate.before else ("after",):
+        with news.task(f"Evaluating {'the untrained student' if stage == 'before' else 'the student'}") as task:
+            task.note = "loading"
+            student: Student = (
+                load_student(config.student, student_card(config)) if stage == "before" else read_student(run.student)
+            )
+            taught = splits.train[: config.evaluate.train_questions] if stage == "after" else ()
+            predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
+    figures = metrics(
+        config,
+        splits,
+        predictions,
+        read_yields(run.path) if config.teachers else {},
+        read_json(run.train_result),
+    )
+    write_jsonl(run.predictions, [p.as_json() for p in predictions])
+    write_json(run.metrics, figures)
+    return figures
+
+
+# --- report and the whole ------------------------------------------------------------------------------------------
+
+
+def report_run(run: RunFolder, news: News) -> Path:
+    """Write `report.html`, a page that opens from disk."""
+    from tinyllm.report import write_report
+
+    with news.task("Writing the report"):
+        return write_report(run.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a whole run gave.
+
+    Attributes:
+        failed: requests that got no reply after all attempts, by teacher; running again asks them again.
+    """
+
+    metrics: dict[str, Any]
+    report: Path
+    failed: dict[str, int]
+
+
+def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
+    """Run every stage that is not done yet."""
+    splits, _ = _checked_questions(config, news)
+    yields = generate_run(config, run, news, splits) if config.teachers else {}
+    if run.is_trained:
+        news.say(f"✓ The student is already trained ({run.student})")
+    else:
+        train_run(config, run, news, splits)
+    figures = evaluate_run(config, run, news, splits)
+    failed = {name: found.rejected.get("failed", 0) for name, found in yields.items()}
+    return Outcome(figures, report_run(run, news), {name: n for name, n in failed.items() if n})
+
+
+# --- ask ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A student's answer to one question.
+
+    Attributes:
+        probabilities: of each choice, from the total log-likelihoods of the choices (they sum to 1).
+        rationales: what the student writes in each teacher's manner.
+    """
+
+    choice: int
+    text: str
+    probabilities: tuple[float, ...]
+    rationales: dict[str, str]
+
+
+def ask_student(folder: Path, question: Question, *, explain: bool, max_rationale_tokens: int = 96) -> Answered:
+    """Ask a trained student one question.
+
+    Args:
+        folder: a run folder, or the student's own.
+        explain: also have it write a rationale in the manner of each of its teachers.
+    """
+    import math
+
+    from tinyllm.evaluation.scoring import generate_texts, score_options
+    from tinyllm.student.model import read_student
+
+    student = read_student(folder / "student" if (folder / "student").is_dir() else folder)
+    total = score_options(student, student.learner(), [question])[0].total
+    top = max(total)
+    mass = [math.exp(t - top) for t in total]
+    teachers = student.card.teachers if explain else ()
+    rationales = {
+        t: generate_texts(student, [question], task=t, max_new_tokens=max_rationale_tokens)[0] for t in teachers
+    }
+    best = total.index(top)
+    return Answered(best, question.choices[best], tuple(m / sum(mass) for m in mass), rationales)

@@ -1,0 +1,177 @@
+"""Run folders: one folder a run, locked while it is worked on, every file whole or not there.
+
+    runs/<name>/
+      config.yaml  environment.json            what was asked, and on what machine
+      rationales.parquet  rejected.jsonl       generate
+      student/  train_log.jsonl                train (checkpoints/ while it runs)
+      predictions.jsonl  metrics.json          evaluate
+      report.html                              report
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tinyllm.config import Config, describe_differences, dump_config, load_config
+from tinyllm.errors import RunFolderError
+
+_PACKAGES = ("tinyllm-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pyarrow")
+_SHOWN_DIFFERENCES = 12
+
+
+class RunFolder:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.student = path / "student"
+        self.predictions = path / "predictions.jsonl"
+        self.metrics = path / "metrics.json"
+        self.train_result = path / "train_result.json"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether training came to its end."""
+        return self.student.is_dir() and self.train_result.is_file()
+
+    def config(self) -> Config:
+        """Return the configuration this run was made with.
+
+        Raises:
+            RunFolderError: the folder holds none.
+        """
+        if not self.config_file.is_file():
+            raise RunFolderError(f"{self.path} is no run folder (it has no config.yaml); `tinyllm run CONFIG` makes one.")
+        return load_config(self.config_file)
+
+    @contextlib.contextmanager
+    def claimed(self, config: Config) -> Iterator[None]:
+        """Lock the folder for this process and settle that it belongs to this configuration.
+
+        Only `evaluate` may differ from what the folder was made with: predictions are cheap to make again.
+
+        Raises:
+            RunFolderError: another process is at work in it, or it belongs to another configuration.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            if self.config_file.is_file():
+                self._check_same(config)
+            write_text(self.config_file, dump_config(config))
+            write_json(self.path / "environment.json", environment())
+            yield
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"Another process is at work in {self.path}. Wait for it, or choose another folder with --run-dir."
+                ) from None
+            yield
+
+    def _check_same(self, config: Config) -> None:
+        different = describe_differences(self.config(), config)
+        different = [d for d in different if not d.startswith(("evaluate.", "name:"))]
+        if not different:
+            return
+        shown = "\n".join(f"  - {d}" for d in different[:_SHOWN_DIFFERENCES])
+        more = len(different) - _SHOWN_DIFFERENCES
+        shown += f"\n  … and {more} more" if more > 0 else ""
+        raise RunFolderError(
+            f"{self.path} holds a run of another configuration, and mixing the two would make its figures "
+            f"meaningless. What differs (there → now):\n{shown}\n"
+            f"Choose another folder with --run-dir, or remove this one."
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result depends on besides the configuration: versions, machine, date."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "command": " ".join(["tinyllm", *sys.argv[1:]]),
+        "packages": dict(_versions()),
+    }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            yield package, importlib.metadata.version(package)
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+# --- files that are whole or not there ---------------------------------------------------------------------------
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file by way of a temporary one, so that a crash or a full disk leaves the old file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object that TinyLLM wrote.
+
+    Raises:
+        RunFolderError: the file is missing or damaged.
+    """
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(f"{path} is not there; run the stage that writes it first.") from None
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}); remove it and run the stage that writes it again.") from None
+    return value
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object a line; an absent file has none."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]

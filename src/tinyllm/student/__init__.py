@@ -1,0 +1,1 @@
+"""The student: what it learns (mixture), in which order and shape (plan, batch), and how (learner, train)."""

@@ -1,0 +1,50 @@
+"""The model card that a saved student carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teacher_weights
+
+
+def model_card(config: Config, targets: Mapping[str, int]) -> str:
+    """Return the README.md of a student: what it is, what it learnt from, how to ask it."""
+    teachers = "\n".join(
+        f"- `{t.name}` ({t.kind}{', ' + t.model if hasattr(t, 'model') else ''}), α = {weight}, "
+        f"{targets.get(t.name, 0)} rationales"
+        for t, weight in zip(config.teachers, teacher_weights(config).values(), strict=True)
+    )
+    prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
+    table = "\n".join(f"| `{task}` | `{prefix}` |" for task, prefix in prefixes.items())
+    return f"""---
+library_name: transformers
+base_model: {config.student.model}
+tags: [tinyllm, distillation, multiple-choice]
+---
+
+# {config.name}
+
+A student that answers multiple-choice questions, trained with TinyLLM by the method `{config.train.method}`
+(preset `{config.preset}`, {config.student.adapter} weights) from `{config.student.model}`.
+
+It learnt {targets.get(ANSWER_TASK, 0)} answers and, from each teacher, rationales:
+
+{teachers or "(none)"}
+
+## How to ask it
+
+    tinyllm ask FOLDER "What does a thermometer measure?" -c mass -c temperature -c length -c time --explain
+
+Or load it with plain `transformers` (`from_pretrained`). It expects the question, its choices and one of these
+prefixes, before the text (encoder-decoder) or after it (causal); `tinyllm.json` has them too:
+
+| task | prefix |
+|---|---|
+{table}
+
+## Limits
+
+It is as good as `metrics.json` of its run says, on questions like its test questions, and not better. Its rationales
+are learnt text: they may be wrong while the answer is right, and the other way round. The licences of the base model,
+of the teachers' outputs and of the questions apply.
+"""

@@ -1,0 +1,281 @@
+"""Students on disk: loading from the hub, a folder or a GGUF file; LoRA; saving as a plain transformers model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyllm.config import ANSWER_TASK, LoraSection, StudentSection
+from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
+from tinyllm.packaged import cache_folder, is_packaged, known_models, model_file
+from tinyllm.student.encode import Encoder, Layout
+from tinyllm.student.learner import Learner
+
+CARD_FILE = "tinyllm.json"
+"""In the student's folder: the prefixes and the layout it was trained with."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudentCard:
+    """What one has to know, besides the model's own files, to ask a student.
+
+    Attributes:
+        prefixes: the prefix of each task, `answer` and one a teacher.
+        layout: how question and choices are written out.
+        max_input_tokens: longest input; the context is cut to fit.
+    """
+
+    prefixes: Mapping[str, str]
+    layout: Layout = "labelled"
+    max_input_tokens: int = 1024
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers whose kind of rationale the student has learnt to write."""
+        return tuple(task for task in self.prefixes if task != ANSWER_TASK)
+
+    def encoder(
+        self, tokenizer: Any, *, is_encoder_decoder: bool, max_target_tokens: int = 256, share_prompt: bool = True
+    ) -> Encoder:
+        """Return what turns questions into tokens the way this student is asked."""
+        return Encoder(
+            tokenizer,
+            is_encoder_decoder=is_encoder_decoder,
+            layout=self.layout,
+            max_input_tokens=self.max_input_tokens,
+            max_target_tokens=max_target_tokens,
+            share_prompt=share_prompt,
+        )
+
+
+@dataclass(slots=True)
+class Student:
+    """A model, its tokenizer, and how it is asked."""
+
+    model: Any
+    tokenizer: Any
+    card: StudentCard
+
+    @property
+    def is_encoder_decoder(self) -> bool:
+        """T5 and its kin, as against causal models."""
+        return bool(self.model.config.is_encoder_decoder)
+
+    def encoder(self, *, max_target_tokens: int = 256, share_prompt: bool = True) -> Encoder:
+        """Return what turns questions into this student's tokens; `share_prompt` as the learner found it possible."""
+        return self.card.encoder(
+            self.tokenizer,
+            is_encoder_decoder=self.is_encoder_decoder,
+            max_target_tokens=max_target_tokens,
+            share_prompt=share_prompt,
+        )
+
+    def learner(self) -> Learner:
+        """Return the function from batches to cross-entropies."""
+        learner = Learner(self.model, pad=int(self.tokenizer.pad_token_id))
+        learner.verify()
+        return learner
+
+
+def load_student(section: StudentSection, card: StudentCard) -> Student:
+    """Load the model that is to learn, in float32.
+
+    Raises:
+        StudentError: there is no such model, or it can't be read.
+        MissingDependencyError: a GGUF file without the `llamacpp` extra.
+    """
+    return _read(_location(section), section.revision, card)
+
+
+def load_tokenizer(section: StudentSection) -> tuple[Any, bool]:
+    """Return the student's tokenizer, and whether the student is an encoder-decoder, without loading weights."""
+    tokenizer, config = _tokenizer_and_config(_location(section), section.revision)
+    return tokenizer, bool(config.is_encoder_decoder)
+
+
+def read_student(folder: Path) -> Student:
+    """Load a student that TinyLLM saved.
+
+    Raises:
+        StudentError: the folder holds no student, or is damaged.
+    """
+    try:
+        raw = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens") if k in raw}
+        card = StudentCard(**known)
+    except (OSError, ValueError, TypeError) as error:
+        raise StudentError(
+            f"{folder} holds no student that TinyLLM saved ({CARD_FILE}: {error}); `tinyllm train` makes one."
+        ) from None
+    return _read(str(folder), None, card)
+
+
+def add_lora(student: Student, section: LoraSection, seed: int) -> None:
+    """Freeze the student and put trainable low-rank adapters into its linear layers.
+
+    Raises:
+        StudentError: none of the modules named is in this model.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM if student.is_encoder_decoder else TaskType.CAUSAL_LM,
+        r=section.rank,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules="all-linear" if section.targets is None else list(section.targets),
+    )
+    try:
+        student.model = get_peft_model(student.model, config)
+    except ValueError as error:
+        names = sorted({n.rpartition(".")[2] for n, m in student.model.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise StudentError(f"student.lora.targets: {error} Linear modules: {', '.join(names)}") from None
+
+
+def save_student(student: Student, folder: Path, model_card: str) -> None:
+    """Write the student so that plain `from_pretrained(folder)` loads it; adapters are merged into the weights.
+
+    The folder appears whole or not at all.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    model = student.model.merge_and_unload() if hasattr(student.model, "merge_and_unload") else student.model
+    student.model = model
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch, _quietly():
+        made = Path(scratch) / folder.name
+        model.save_pretrained(made, safe_serialization=True)
+        student.tokenizer.save_pretrained(made)
+        (made / CARD_FILE).write_text(json.dumps(asdict(student.card), indent=2, ensure_ascii=False), encoding="utf-8")
+        (made / "README.md").write_text(model_card, encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.rename(folder)
+
+
+# --- sources -----------------------------------------------------------------------------------------------------
+
+
+def _location(section: StudentSection) -> str:
+    """Return a hub name or a folder; a GGUF file is de-quantised into a folder first, once."""
+    if is_packaged(section.model):
+        return str(_dequantised(model_file(section.model)))
+    path = Path(section.model)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise StudentError(f"student.model: no file {path}.{did_you_mean(section.model, known_models())}")
+        return str(_dequantised(path))
+    return section.model
+
+
+def _tokenizer_and_config(location: str, revision: str | None) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoTokenizer
+
+    source = {"revision": revision} if revision else {}
+    with _loading(location), _quietly():
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **source)
+        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **source)
+    if tokenizer.eos_token_id is None:
+        raise StudentError(f"student.model: the tokenizer of '{location}' has no end-of-text token.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, config
+
+
+def _read(location: str, revision: str | None, card: StudentCard) -> Student:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    tokenizer, config = _tokenizer_and_config(location, revision)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    source = {"revision": revision} if revision else {}
+    with _loading(location), _quietly():
+        model = kind.from_pretrained(
+            location, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **source
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return Student(model, tokenizer, card)
+
+
+@contextlib.contextmanager
+def _loading(location: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise StudentError(
+            f"student.model: cannot load '{location}'.{did_you_mean(location, known_models())} Give a name on the "
+            f"Hugging Face hub (needs the network), a folder with safetensors weights, a .gguf file, or one of "
+            f"{', '.join(known_models())}. The loader says: {_first_line(error)}"
+        ) from None
+
+
+def _dequantised(path: Path) -> Path:
+    """De-quantise a GGUF file once, and from then on load the safetensors made of it."""
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingDependencyError(
+            "Reading a GGUF file needs the package gguf: pip install 'tinyllm-distill[llamacpp]'"
+        )
+    stat = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    folder = cache_folder() / "students" / f"{path.stem}-{key}"
+    if not folder.is_dir():
+        _dequantise(path, folder)
+    return folder
+
+
+def _dequantise(path: Path, folder: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quietly():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        except (OSError, ValueError, NotImplementedError) as error:
+            raise StudentError(f"student.model: cannot read {path} as a GGUF model: {_first_line(error)}") from None
+    # transformers refuses to save a model that was quantised, even when its weights no longer are.
+    del loaded.config.quantization_config
+    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    model.tie_weights()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _quietly():
+        made = Path(scratch) / "model"
+        model.save_pretrained(made)
+        tokenizer.save_pretrained(made)
+        with contextlib.suppress(OSError):  # another process may have made it meanwhile
+            made.rename(folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence transformers' own bars and warnings; TinyLLM reports what matters itself."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), os.environ.get("TQDM_DISABLE")
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        hf_logging.enable_progress_bar()
+        if bars is None:
+            del os.environ["TQDM_DISABLE"]
+        else:
+            os.environ["TQDM_DISABLE"] = bars

@@ -1,0 +1,398 @@
+"""Training: `transformers.Trainer` runs the loop; batches and loss are ours.
+
+One item of the data loader is one whole optimizer step. `training_step` runs its micro-batches; their token weights
+already hold α and the normalisers of the whole step, so the losses are summed, and nothing depends on the cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from tinyllm.config import TrainSection
+from tinyllm.errors import NonFiniteLossError, StudentError
+from tinyllm.questions.types import Question
+from tinyllm.student.batch import Batch
+from tinyllm.student.learner import Learner, weighted_loss
+from tinyllm.student.mixture import Target
+from tinyllm.student.model import Student
+from tinyllm.student.encode import Encoder, Row
+from tinyllm.student.plan import StepPlan
+
+WEIGHTS_FILE = "trained.safetensors"
+LOG_FILE = "train_log.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """Figures of a training. Tokens are counted in the steps of this call, a resumed part aside."""
+
+    steps: int
+    seconds: float
+    examples_per_second: float
+    target_tokens: int
+    padding_fraction: float
+    peak_memory_bytes: int
+    final_loss: float | None
+    shared_prompts: bool
+
+
+Progress = Callable[[int, int, str], None]
+"""Called after each step with steps done, steps in all, and a note."""
+
+
+def tokenise(encoder: Encoder, questions: Sequence[Question], targets: Sequence[Target]) -> list[list[Row]]:
+    """Return the rows of each question, in the order of the questions; a question without targets has none."""
+    of_question: dict[str, list[Target]] = {}
+    for target in targets:
+        of_question.setdefault(target.question_id, []).append(target)
+    rows = (encoder.rows(q, of_question.get(q.id, ())) for q in questions)
+    return [r for r in rows if r]
+
+
+def plan_steps(rows: Sequence[Sequence[Row]], section: TrainSection) -> StepPlan:
+    """Return the step plan that the configuration asks for."""
+    return StepPlan(
+        rows,
+        batch_size=section.batch_size,
+        epochs=section.epochs,
+        seed=section.seed,
+        normalisation=section.normalisation,
+        micro_batch_tokens=section.micro_batch_tokens,
+        max_steps=section.max_steps,
+    )
+
+
+def train(
+    student: Student,
+    learner: Learner,
+    plan: StepPlan,
+    section: TrainSection,
+    *,
+    tasks: Sequence[str],
+    folder: Path,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a student in place, resuming from the newest whole checkpoint in `folder/checkpoints`.
+
+    Args:
+        tasks: `answer` and the teachers, for the losses in the log.
+        folder: gets `checkpoints/` while training, and `train_log.jsonl`.
+
+    Raises:
+        StudentError: fp16 with T5; precision that this machine lacks.
+        NonFiniteLossError: the loss is infinite or not a number; says at which step, on which questions.
+    """
+    _check_precision(student, section)
+    checkpoints = folder / "checkpoints"
+    resume = newest_checkpoint(checkpoints)
+    log = TrainLog(folder / LOG_FILE, keep_steps=_steps_done(resume))
+    trainer = PlanTrainer(learner, plan, tasks, _arguments(student, plan, section, checkpoints), log, progress)
+    start = time.monotonic()
+    with _interruptible(trainer):
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    seconds = time.monotonic() - start
+    steps = len(plan) - _steps_done(resume)
+    questions = sum(len(plan[i].question_ids) for i in range(len(plan) - steps, len(plan)))
+    return TrainResult(
+        steps=len(plan),
+        seconds=seconds,
+        examples_per_second=questions / seconds if seconds else 0.0,
+        target_tokens=trainer.target_tokens,
+        padding_fraction=plan.padding().fraction,
+        peak_memory_bytes=peak_memory_bytes(),
+        final_loss=log.last_loss,
+        shared_prompts=learner.share_prompt,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepLosses:
+    """The loss L of one optimizer step, and each task's own mean loss L_A, L_m, before its α."""
+
+    total: float
+    by_task: dict[str, float]
+
+    @classmethod
+    def of(cls, sums: Tensor, tasks: Sequence[str]) -> StepLosses:
+        """Make it from the sums over all micro-batches of weight · cross-entropy and of weight, (2, tasks)."""
+        pairs = zip(tasks, sums[0].tolist(), sums[1].tolist(), strict=True)
+        return cls(float(sums[0].sum()), {task: loss / weight for task, loss, weight in pairs if weight > 0})
+
+
+class PlanTrainer(Trainer):
+    """`transformers.Trainer` over a step plan. Its `model` is a `Learner`."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        plan: StepPlan,
+        tasks: Sequence[str],
+        arguments: TrainingArguments,
+        log: TrainLog | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__(model=learner, args=arguments)
+        self.plan, self.tasks, self.target_tokens = plan, tuple(tasks), 0
+        self.losses = StepLosses(0.0, {})
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        if self.is_world_process_zero():
+            self.add_callback(_Watch(self, log, progress))
+
+    def get_train_dataloader(self) -> DataLoader[list[Batch]]:
+        """Return a loader whose every item is this process's share of one optimizer step.
+
+        It is not handed to Accelerate, which would deal whole steps out to the processes.
+        """
+        steps = _Steps(self.plan, self.model, self.tasks, self.args.process_index, self.args.world_size)
+        return DataLoader(steps, batch_size=1, collate_fn=itemgetter(0))
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:  # noqa: ARG002
+        """Run one optimizer step's micro-batches, forward and backward; return L.
+
+        DDP averages the gradients of its processes; their shares are to be summed, hence the factor.
+        """
+        model.train()
+        batches = self._prepare_inputs(inputs)["micro_batches"]
+        processes = self.args.world_size
+        sums = torch.zeros(2, len(self.tasks), device=self.args.device)  # of losses, of weights
+        for place, batch in enumerate(batches):
+            last = place == len(batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    loss, parts = weighted_loss(model(batch), batch, len(self.tasks))
+                if not torch.isfinite(loss):
+                    raise self._non_finite(place, loss)
+                self.accelerator.backward(loss * processes)
+            sums += parts
+            self.target_tokens += int((batch["weights"] > 0).sum())
+        sums = self.accelerator.reduce(sums, reduction="sum")
+        self.losses = StepLosses.of(sums, self.tasks)
+        return sums[0].sum()
+
+    def _non_finite(self, place: int, loss: Tensor) -> NonFiniteLossError:
+        step = self.plan[self.state.global_step]
+        micro = step.share(self.args.process_index, self.args.world_size)[place]
+        ids = ", ".join(dict.fromkeys(row.question_id for row in micro.rows))
+        return NonFiniteLossError(
+            f"The loss is {loss.item()} at step {step.index + 1} of {len(self.plan)}, on the questions {ids}. "
+            "The last checkpoint is kept. Lower train.learning_rate, set train.max_grad_norm, use "
+            "train.precision: fp32, or look at these questions' targets."
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
+        """Save what is trained and nothing else: all weights, or the adapters. No pickled arguments."""
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {n: p.detach().contiguous().cpu() for n, p in self._learner().named_parameters() if p.requires_grad}
+        save_file(weights, folder / WEIGHTS_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
+        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS_FILE)
+        with torch.no_grad():
+            for name, parameter in self._learner().named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
+
+    def _learner(self) -> Learner:
+        learner: Learner = self.accelerator.unwrap_model(self.model)
+        return learner
+
+
+class _Steps(Dataset[dict[str, list[Batch]]]):
+    """Optimizer steps as one process computes them."""
+
+    def __init__(self, plan: StepPlan, learner: Any, tasks: Sequence[str], rank: int, processes: int) -> None:
+        self.plan, self.learner, self.tasks, self.rank, self.processes = plan, learner, tasks, rank, processes
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> dict[str, list[Batch]]:
+        share = self.plan[index].share(self.rank, self.processes)
+        return {"micro_batches": [self.learner.collate(micro, self.tasks) for micro in share]}
+
+
+class TrainLog:
+    """`train_log.jsonl`: one line a step; lines after the step that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, keep_steps: int = 0) -> None:
+        self.path = path
+        self.last_loss: float | None = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in read_log(path) if line["step"] <= keep_steps]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append one step."""
+        self.last_loss = line["loss"]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the steps logged so far; a line that a crash cut short is left out."""
+    lines = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
+    return lines
+
+
+class _Watch(TrainerCallback):
+    """Writes the log and tells the progress."""
+
+    def __init__(self, trainer: PlanTrainer, log: TrainLog | None, progress: Progress | None) -> None:
+        self.trainer, self.log, self.progress = trainer, log, progress
+        self.started = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self.started = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:  # noqa: ARG002
+        if self.log is None or logs is None or "loss" not in logs:
+            return
+        losses = self.trainer.losses
+        self.log.add(
+            {
+                "step": state.global_step,
+                "epoch": round(state.global_step / self.trainer.plan.steps_per_epoch, 4),
+                "loss": round(losses.total, 6),
+                "losses": {task: round(loss, 6) for task, loss in losses.by_task.items()},
+                "learning_rate": logs.get("learning_rate"),
+                "grad_norm": logs.get("grad_norm"),
+                "seconds": round(time.monotonic() - self.started, 3),
+            }
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if self.progress is not None:
+            self.progress(state.global_step, len(self.trainer.plan), f"loss {self.trainer.losses.total:.3f}")
+
+
+class _StopWhenAsked(TrainerCallback):
+    """Saves a checkpoint and stops after the step in which Ctrl-C was pressed."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+
+@contextlib.contextmanager
+def _interruptible(trainer: PlanTrainer) -> Iterator[None]:
+    """Let the first Ctrl-C end the training after its step, with a checkpoint; the second stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    watch = _StopWhenAsked()
+    trainer.add_callback(watch)
+
+    def on_interrupt(*_: object) -> None:
+        watch.asked = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if watch.asked and trainer.state.global_step < len(trainer.plan):
+        raise KeyboardInterrupt
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint; one cut short by a crash lacks the state that is written last."""
+    whole = [c for c in folder.glob("checkpoint-*") if _steps_done(c) > 0]
+    return max(whole, key=_steps_done, default=None)
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a finished training."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory in use so far: on the GPU if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        import resource
+    except ImportError:  # not on this operating system
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _steps_done(checkpoint: Path | None) -> int:
+    if checkpoint is None:
+        return 0
+    try:
+        return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+def _check_precision(student: Student, section: TrainSection) -> None:
+    if section.precision == "fp16" and student.model.config.model_type in {"t5", "mt5", "umt5", "longt5"}:
+        raise StudentError(
+            "train.precision: fp16 makes T5 overflow to NaN (it was pre-trained in bfloat16, with larger activations "
+            "than fp16 can hold). Use bf16 where the hardware has it, else fp32."
+        )
+    if section.precision == "fp16" and not torch.cuda.is_available():
+        raise StudentError("train.precision: fp16 needs a GPU, and this machine has none in reach; use fp32 or bf16.")
+    if section.precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise StudentError("train.precision: this GPU has no bfloat16 arithmetic; use fp32, or fp16 (not for T5).")
+
+
+def _arguments(student: Student, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:
+    is_lora = hasattr(student.model, "peft_config")
+    if section.gradient_checkpointing:
+        student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if is_lora:
+            student.model.enable_input_require_grads()
+    schedule = "constant_with_warmup" if section.schedule == "constant" else section.schedule
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=len(plan),
+        per_device_train_batch_size=1,
+        learning_rate=section.learning_rate or (2e-4 if is_lora else 5e-5),
+        lr_scheduler_type=schedule,
+        warmup_steps=section.warmup_steps,
+        weight_decay=section.weight_decay,
+        max_grad_norm=section.max_grad_norm,
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=section.precision == "bf16",
+        fp16=section.precision == "fp16",
+        seed=section.seed,
+        logging_steps=section.logging_steps,
+        logging_nan_inf_filter=False,  # a loss that is not finite stops the run
+        save_steps=section.save_steps,
+        save_total_limit=2,
+        report_to=list(section.report_to),
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        ddp_find_unused_parameters=False,
+    )

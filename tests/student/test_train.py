@@ -1,0 +1,207 @@
+"""Training: resume, several processes, precision, losses that are not finite, what is saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
+
+from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
+from tinyllm.errors import NonFiniteLossError, StudentError
+from tinyllm.student.mixture import MixtureSettings, mix
+from tinyllm.student.model import Student, add_lora, read_student, save_student
+from tinyllm.student.train import discard_checkpoints, newest_checkpoint, plan_steps, read_log, tokenise, train
+
+TASKS = (ANSWER_TASK, *TEACHERS)
+SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)
+
+
+def run_training(folder: Path, student: Student, section: TrainSection = SECTION, count: int = 10):
+    questions = some_questions(count)
+    settings = MixtureSettings(student.card.prefixes, dict.fromkeys(TEACHERS, 0.5))
+    targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), settings)
+    learner = student.learner()
+    plan = plan_steps(tokenise(student.encoder(share_prompt=learner.share_prompt), questions, targets), section)
+    return train(student, learner, plan, section, tasks=TASKS, folder=folder)
+
+
+def weights(student: Student) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in student.model.named_parameters()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_every_family_learns_is_saved_and_answers_as_before(tmp_path, family, adapter):
+    student = tiny_student(family)
+    if adapter == "lora":
+        add_lora(student, LoraSection(rank=4, alpha=8), seed=0)
+    before = weights(student)
+    result = run_training(tmp_path, student)
+    log = read_log(tmp_path / "train_log.jsonl")
+    assert [line["step"] for line in log] == list(range(1, result.steps + 1))
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert set(log[0]["losses"]) == set(TASKS)
+    total = log[0]["losses"][ANSWER_TASK] + 0.5 * sum(log[0]["losses"][t] for t in TEACHERS)
+    assert log[0]["loss"] == pytest.approx(total, rel=1e-4)
+    assert any(not torch.equal(before[n], p) for n, p in weights(student).items()), "no weight moved"
+
+    tokens = torch.arange(3, 40)[None]
+    inputs = {"input_ids": tokens} | ({"decoder_input_ids": tokens[:, :5]} if student.is_encoder_decoder else {})
+    with torch.no_grad():
+        answered = student.model.eval()(**inputs).logits
+    save_student(student, tmp_path / "student", "# card")
+    reloaded = read_student(tmp_path / "student")
+    with torch.no_grad():
+        torch.testing.assert_close(reloaded.model.eval()(**inputs).logits, answered, rtol=1e-4, atol=1e-5)
+    assert reloaded.card == student.card
+    assert not list((tmp_path / "student").glob("adapter*")), "adapters are merged, so from_pretrained needs no peft"
+    assert not [f for f in (tmp_path / "student").iterdir() if f.suffix in {".bin", ".pt", ".pkl"}]
+
+
+def test_lora_trains_adapters_only(tmp_path):
+    student = tiny_student("llama")
+    add_lora(student, LoraSection(rank=4), seed=0)
+    before = weights(student)
+    run_training(tmp_path, student)
+    moved = {n for n, p in weights(student).items() if not torch.equal(before[n], p)}
+    assert moved
+    assert all("lora_" in n for n in moved)
+    checkpoint = newest_checkpoint(tmp_path / "checkpoints")
+    assert (checkpoint / "trained.safetensors").stat().st_size < 100_000
+
+
+def test_unknown_lora_targets_name_the_modules_there_are():
+    with pytest.raises(StudentError, match=r"nonsense.*Linear modules: .*q_proj"):
+        add_lora(tiny_student("llama"), LoraSection(targets=("nonsense",)), seed=0)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_a_training_killed_in_the_middle_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, family):
+    whole = tiny_student(family, dropout=0.1)
+    run_training(tmp_path / "whole", whole)
+
+    script = (
+        "import sys, time; sys.path[:0] = [{src!r}, {tests!r}]\n"
+        "from pathlib import Path\n"
+        "from support import tiny_student\n"
+        "from student.test_train import run_training, SECTION\n"
+        "import tinyllm.student.train as t\n"
+        "add = t.TrainLog.add\n"
+        "def slow(self, line): add(self, line); time.sleep(0.3)\n"
+        "t.TrainLog.add = slow\n"
+        "run_training(Path({folder!r}), tiny_student({family!r}, dropout=0.1))\n"
+    ).format(src="src", tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "killed"), family=family)
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    log = tmp_path / "killed" / "train_log.jsonl"
+    deadline = time.monotonic() + 120
+    while len(read_log(log)) < 5:
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert 0 < len(read_log(log)) < 9
+
+    resumed = tiny_student(family, dropout=0.1)
+    run_training(tmp_path / "killed", resumed)
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(resumed)[name]), name
+    strip = [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(log)]
+    assert strip == [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(tmp_path / "whole" / "train_log.jsonl")]  # fmt: skip
+
+
+def test_a_checkpoint_cut_short_is_ignored(tmp_path):
+    run_training(tmp_path, tiny_student("llama"))
+    newest = newest_checkpoint(tmp_path / "checkpoints")
+    later = newest.with_name("checkpoint-999")
+    later.mkdir()
+    (later / "trainer_state.json").write_text('{"global_st', encoding="utf-8")
+    assert newest_checkpoint(tmp_path / "checkpoints") == newest
+    discard_checkpoints(tmp_path)
+    assert newest_checkpoint(tmp_path / "checkpoints") is None
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path):
+    one = tiny_student("t5")
+    run_training(tmp_path / "one", one)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = (
+        "import sys; sys.path[:0] = [{src!r}, {tests!r}]\n"
+        "from pathlib import Path\n"
+        "import torch, torch.distributed\n"
+        "torch.set_num_threads(1)\n"
+        "from support import tiny_student\n"
+        "from student.test_train import run_training, weights\n"
+        "student = tiny_student('t5')\n"
+        "run_training(Path({folder!r}), student)\n"
+        "if torch.distributed.get_rank() == 0: torch.save(weights(student), {out!r})\n"
+        "torch.distributed.destroy_process_group()\n"
+    ).format(src="src", tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "two"), out=str(tmp_path / "two.pt"))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in processes:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors.decode()
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    for name, weight in weights(one).items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+    curves = [[line["loss"] for line in read_log(tmp_path / f / "train_log.jsonl")] for f in ("one", "two")]
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+
+
+def test_fp16_with_t5_is_refused_with_a_reason(tmp_path):
+    with pytest.raises(StudentError, match=r"fp16 makes T5 overflow.*bf16"):
+        run_training(tmp_path, tiny_student("t5"), SECTION.model_copy(update={"precision": "fp16"}))
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_questions(tmp_path):
+    student = tiny_student("llama")
+    with torch.no_grad():
+        student.model.lm_head.weight[:, 0] = float("inf")
+    with pytest.raises(NonFiniteLossError, match=r"The loss is (nan|inf) at step 1 of 9, on the questions q\d"):
+        run_training(tmp_path, student)
+
+
+def test_bf16_keeps_float32_weights(tmp_path):
+    student = tiny_student("t5")
+    run_training(tmp_path, student, SECTION.model_copy(update={"precision": "bf16", "epochs": 1}))
+    assert {p.dtype for p in student.model.parameters()} == {torch.float32}
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path):
+    plain, checkpointed = tiny_student("llama"), tiny_student("llama")
+    run_training(tmp_path / "a", plain)
+    run_training(tmp_path / "b", checkpointed, SECTION.model_copy(update={"gradient_checkpointing": True}))
+    for name, weight in weights(plain).items():
+        torch.testing.assert_close(weights(checkpointed)[name], weight, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_tensorboard_gets_the_losses(tmp_path):
+    pytest.importorskip("tensorboard")
+    run_training(tmp_path, tiny_student("llama"), SECTION.model_copy(update={"report_to": ("tensorboard",), "epochs": 1}))
+    assert list(tmp_path.rglob("events.out.tfevents.*"))
+
+
+def test_the_log_is_json_lines(tmp_path):
+    run_training(tmp_path, tiny_student("llama"), SECTION.model_copy(update={"epochs": 1}))
+    for line in (tmp_path / "train_log.jsonl").read_text(encoding="utf-8").splitlines():
+        assert {"step", "epoch", "loss", "losses", "learning_rate", "grad_norm", "seconds"} <= json.loads(line).keys()

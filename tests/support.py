@@ -1,0 +1,106 @@
+"""Tiny real models and questions for the tests: two layers, a few dimensions, a byte-level tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from tinyllm.config import PrefixesSection, task_prefixes
+from tinyllm.questions import Question
+from tinyllm.rationales.types import Rationale
+from tinyllm.student.model import Student, StudentCard
+
+TEACHERS = ("ada", "bob")
+FAMILIES = ("t5", "llama", "gemma3", "qwen2")
+_SPECIAL = ("<pad>", "</s>", "<unk>")
+
+
+def repository() -> Path:
+    """The root of the repository."""
+    return Path(__file__).parents[1]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer: any text, a vocabulary of 259."""
+    vocabulary = {token: i for i, token in enumerate((*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=4096
+    )
+
+
+def tiny_model(family: str, seed: int = 0, dropout: float = 0.0) -> torch.nn.Module:
+    """A two-layer model of a family, without dropout unless asked, so that two computations can be compared."""
+    torch.manual_seed(seed)
+    size = {"vocab_size": 259, "pad_token_id": 0, "eos_token_id": 1}
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 4096,
+        "bos_token_id": None,
+    }
+    if family == "t5":
+        config = T5Config(
+            d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=dropout,
+            decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False, **size,
+        )  # fmt: skip
+        return T5ForConditionalGeneration(config)
+    if family == "llama":
+        return LlamaForCausalLM(LlamaConfig(attention_dropout=dropout, **shape, **size))
+    if family == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(attention_dropout=dropout, **shape, **size))
+    if family == "gemma3":
+        kinds = ["sliding_attention", "full_attention"]
+        return Gemma3ForCausalLM(Gemma3TextConfig(head_dim=8, sliding_window=16, layer_types=kinds, **shape, **size))
+    raise ValueError(family)
+
+
+def tiny_student(family: str, seed: int = 0, teachers: Sequence[str] = TEACHERS, dropout: float = 0.0) -> Student:
+    """A tiny student with the prefixes of the given teachers."""
+    card = StudentCard(prefixes=task_prefixes(PrefixesSection(), teachers))
+    return Student(tiny_model(family, seed, dropout), tiny_tokenizer(), card)
+
+
+def save_tiny(folder: Path, family: str, seed: int = 0, dropout: float = 0.0) -> Path:
+    """A tiny model and its tokenizer in a folder, as if it came from the hub."""
+    tiny_model(family, seed, dropout).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def some_questions(count: int = 6) -> list[Question]:
+    """Questions of different lengths."""
+    words = ["ice", "water vapour", "a thermometer", "the moon", "iron", "a green leaf in the sun"]
+    return [
+        Question(f"q{i}", f"Which is {'really ' * (i % 4)}number {i}?", tuple(words[(i + k) % 6] for k in range(4)), i % 4)
+        for i in range(count)
+    ]
+
+
+def some_rationales(questions: Sequence[Question], missing: Sequence[tuple[str, str]] = ()) -> list[Rationale]:
+    """Rationales of different lengths by both teachers, but for the (question, teacher) pairs that are missing."""
+    return [
+        Rationale(q.id, teacher, f"{q.answer_text} is right" + " because it is so" * ((i * 3 + len(teacher)) % 4) + ".")
+        for i, q in enumerate(questions)
+        for teacher in TEACHERS
+        if (q.id, teacher) not in missing
+    ]
