@@ -91,7 +91,9 @@ def some_questions(count: int = 6) -> list[Question]:
     """Questions of different lengths."""
     words = ["ice", "water vapour", "a thermometer", "the moon", "iron", "a green leaf in the sun"]
     return [
-        Question(f"q{i}", f"Which is {'really ' * (i % 4)}number {i}?", tuple(words[(i + k) % 6] for k in range(4)), i % 4)
+        Question(
+            f"q{i}", f"Which is {'really ' * (i % 4)}number {i}?", tuple(words[(i + k) % 6] for k in range(4)), i % 4
+        )
         for i in range(count)
     ]
 

@@ -232,7 +232,8 @@ def _exit_if_failed(failed: dict[str, int], run: RunFolder) -> None:
     lost = {name: n for name, n in failed.items() if n}
     if lost:
         told = ", ".join(f"{n} of {name}" for name, n in lost.items())
-        typer.echo(f"Some requests got no reply ({told}); see {run.path / 'rejected.jsonl'}. Run again to ask again.", err=True)  # fmt: skip
+        message = f"Some requests got no reply ({told}); see {run.path / 'rejected.jsonl'}. Run again to ask again."
+        typer.echo(message, err=True)
         raise typer.Exit(3)
 
 
@@ -256,9 +257,9 @@ def _accuracy_text(figures: dict[str, Any]) -> str:
         unparsed = f", {found['unparsed']} unparsed" if found.get("unparsed") else ""
         return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{unparsed})"
 
-    before = figures.get("before", {})
+    before: dict[str, Any] = figures.get("before", {})
     rows = [f"  {s}: {show(before.get(s))} → {show(found)}" for s, found in figures["accuracy"].items()]
-    n = next(iter(figures["accuracy"].values()), {}).get("n", 0)
+    n = max((found["n"] for found in figures["accuracy"].values()), default=0)
     return (
         f"Accuracy on {n} test questions, before → after training, with 95 % intervals:\n"
         + "\n".join(rows)

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -43,7 +43,7 @@ class News:
     """Tells what goes on. `quiet` says only what must be said."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.quiet = quiet
 
     def say(self, text: str) -> None:
@@ -98,16 +98,15 @@ class _Lines:
 
 
 @contextlib.contextmanager
-def _ticking(every_s: float) -> Iterator[list[object]]:
+def _ticking(every_s: float) -> Iterator[list[Callable[[], None]]]:
     """Call what is in the list yielded, again and again, from a thread of its own."""
-    ticks: list[object] = []
+    ticks: list[Callable[[], None]] = []
     stop = threading.Event()
 
     def loop() -> None:
         while not stop.wait(every_s):
             for tick in ticks:
-                if callable(tick):
-                    tick()
+                tick()
 
     thread = threading.Thread(target=loop, daemon=True, name="tinyllm-news")
     thread.start()
@@ -124,8 +123,3 @@ def _duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
     return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
-
-
-def stdout_is_for_machines() -> bool:
-    """Whether standard output is not a terminal."""
-    return not sys.stdout.isatty()

@@ -76,11 +76,20 @@ def fit_questions(splits: Splits, encoder: Encoder, prefixes: Iterable[str], on_
         lines = "\n".join(f"  - {d.split}: {d.where}: {d.reason}" for d in dropped[:_SHOWN])
         more = f"\n  … and {len(dropped) - _SHOWN} more" if len(dropped) > _SHOWN else ""
         raise DataError(
-            f"{len(dropped)} questions are longer than the longest input, and only a context may be cut:\n{lines}{more}\n"
+            f"{len(dropped)} questions are longer than the longest input; only a context may be cut:\n{lines}{more}\n"
             "Raise train.max_input_tokens, shorten them, or leave them out with data.on_invalid: drop."
         )
-    kept = {name: tuple(q for q in getattr(splits, name) if q.id not in found) for name, found in long.items()}
-    return replace(splits, dropped=(*splits.dropped, *dropped), **kept)
+
+    def kept(name: str) -> tuple[Question, ...]:
+        return tuple(q for q in getattr(splits, name) if q.id not in long[name])
+
+    return replace(
+        splits,
+        train=kept("train"),
+        valid=kept("valid"),
+        test=kept("test"),
+        dropped=(*splits.dropped, *dropped),
+    )
 
 
 def student_card(config: Config) -> StudentCard:
@@ -162,9 +171,7 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     store_path = config.rationales.store or run.path.parent / "replies.sqlite"
     with Store(store_path) as store, news.task("Rationales", len(splits.train) * len(teachers)) as task:
         progress = _GenerationNews(task, [t.name for t in teachers])
-        generated = asyncio.run(
-            generate(splits.train, splits.train, teachers, config.rationales, store, progress)
-        )
+        generated = asyncio.run(generate(splits.train, splits.train, teachers, config.rationales, store, progress))
         task.note = progress.summary()
     write_rationales(run.path, generated)
     for name, found in generated.yields.items():
@@ -183,7 +190,7 @@ class _GenerationNews:
 
     def __init__(self, task: Any, teachers: Sequence[str]) -> None:
         self.task = task
-        self.state = {name: (0, 0, 0) for name in teachers}
+        self.state = dict.fromkeys(teachers, (0, 0, 0))
 
     def advance(self, teacher: str, done: int, total: int, kept: int, rejected: int) -> None:  # noqa: ARG002
         """Take in one teacher's state."""

@@ -1,11 +1,11 @@
 """Run folders: one folder a run, locked while it is worked on, every file whole or not there.
 
-    runs/<name>/
-      config.yaml  environment.json            what was asked, and on what machine
-      rationales.parquet  rejected.jsonl       generate
-      student/  train_log.jsonl                train (checkpoints/ while it runs)
-      predictions.jsonl  metrics.json          evaluate
-      report.html                              report
+runs/<name>/
+  config.yaml  environment.json            what was asked, and on what machine
+  rationales.parquet  rejected.jsonl       generate
+  student/  train_log.jsonl                train (checkpoints/ while it runs)
+  predictions.jsonl  metrics.json          evaluate
+  report.html                              report
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class RunFolder:
             RunFolderError: the folder holds none.
         """
         if not self.config_file.is_file():
-            raise RunFolderError(f"{self.path} is no run folder (it has no config.yaml); `tinyllm run CONFIG` makes one.")
+            raise RunFolderError(f"{self.path} has no config.yaml, so it is no run; `tinyllm run CONFIG` makes one.")
         return load_config(self.config_file)
 
     @contextlib.contextmanager
@@ -166,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunFolderError(f"{path} is not there; run the stage that writes it first.") from None
     except ValueError as error:
-        raise RunFolderError(f"{path} is damaged ({error}); remove it and run the stage that writes it again.") from None
+        raise RunFolderError(f"{path} is damaged ({error}); remove it and run its stage again.") from None
     return value
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 
+from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK
 from tinyllm.questions import Question
 from tinyllm.student.learner import Learner, weighted_loss

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 
+from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
 from tinyllm.errors import NonFiniteLossError, StudentError
 from tinyllm.student.mixture import MixtureSettings, mix
@@ -148,7 +148,9 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
         "run_training(Path({folder!r}), student)\n"
         "if torch.distributed.get_rank() == 0: torch.save(weights(student), {out!r})\n"
         "torch.distributed.destroy_process_group()\n"
-    ).format(src="src", tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "two"), out=str(tmp_path / "two.pt"))
+    ).format(
+        src="src", tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "two"), out=str(tmp_path / "two.pt")
+    )
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script],
@@ -197,7 +199,9 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
 
 def test_tensorboard_gets_the_losses(tmp_path):
     pytest.importorskip("tensorboard")
-    run_training(tmp_path, tiny_student("llama"), SECTION.model_copy(update={"report_to": ("tensorboard",), "epochs": 1}))
+    run_training(
+        tmp_path, tiny_student("llama"), SECTION.model_copy(update={"report_to": ("tensorboard",), "epochs": 1})
+    )
     assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 

@@ -24,6 +24,10 @@ Progress = Callable[[int, int, str], None]
 """Called with questions done, questions in all, and a note."""
 
 
+def _silence(done: int, total: int, note: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class OptionScores:
     """Log-likelihoods (natural logarithm) of the choices of one question, end-of-text token left out.
@@ -74,6 +78,8 @@ def score_options(
     # Ids need not be unique here (several splits at once), so a row is named by its question's place.
     rows = [replace(r, question_id=str(i)) for i, q in enumerate(questions) for r in encoder.options(q, prefix)]
     found: list[dict[int, tuple[float, int]]] = [{} for _ in questions]
+    tell = progress or _silence
+    tell(0, len(questions), "ranking the choices")
     done = 0
     for micro in cut(rows, [tuple(1.0 for _ in row.branches) for row in rows], batch_tokens):
         batch = to_device(learner.collate(micro, ()), learner.device)
@@ -82,8 +88,7 @@ def score_options(
         for (place, branch), value in zip(branches, sums.tolist(), strict=True):
             found[place][int(branch.task)] = value, len(branch.target)
         done += len(micro.rows)
-        if progress is not None:
-            progress(done * len(questions) // len(rows), len(questions), "ranking the choices")
+        tell(done * len(questions) // len(rows), len(questions), "ranking the choices")
     return [_scores([of[i] for i in range(len(of))]) for of in found]
 
 
@@ -107,12 +112,15 @@ def generate_texts(
     prompts = [encoder.generation_prompt(q, student.card.prefixes[task]) for q in questions]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     texts, done = [""] * len(prompts), 0
+    tell, what = progress or _silence, "writing answers" if task == ANSWER_TASK else f"writing as {task}"
+    tell(0, len(prompts), what)
     for group in _groups(order, prompts, max_new_tokens, batch_tokens):
-        for i, text in zip(group, _generate(student, encoder, [prompts[i] for i in group], max_new_tokens), strict=True):
+        for i, text in zip(
+            group, _generate(student, encoder, [prompts[i] for i in group], max_new_tokens), strict=True
+        ):
             texts[i] = text
         done += len(group)
-        if progress is not None:
-            progress(done, len(prompts), "writing answers" if task == ANSWER_TASK else f"writing as {task}")
+        tell(done, len(prompts), what)
     return texts
 
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from tinyllm.questions.types import Question
 
@@ -80,8 +81,12 @@ def _mcnemar(b: int, c: int) -> float:
     n, k = b + c, min(b, c)
     if n == 0:
         return 1.0
-    tail = sum(math.comb(n, i) for i in range(k + 1))
-    return float(min(1.0, 2 * tail / 2**n))
+    # Σ C(n, i) for i ≤ k, each term from the one before: exact whole numbers, also for thousands of questions.
+    term = tail = 1
+    for i in range(k):
+        term = term * (n - i) // (i + 1)
+        tail += term
+    return min(1.0, float(Fraction(2 * tail, 1 << n)))
 
 
 def majority_rate(train: Sequence[Question], test: Sequence[Question]) -> float:

@@ -112,7 +112,10 @@ def _targets(micro: MicroBatch, tasks: Sequence[str]) -> Batch:
 
     Branches are numbered through the micro-batch, row by row.
     """
-    branches = [(b, w) for row, ws in zip(micro.rows, micro.weights, strict=True) for b, w in zip(row.branches, ws, strict=True)]  # fmt: skip
+    branches = [
+        pair for row, weights in zip(micro.rows, micro.weights, strict=True)
+        for pair in zip(row.branches, weights, strict=True)
+    ]  # fmt: skip
     number = {task: i for i, task in enumerate(tasks)}
     lengths = [len(b.target) for b, _ in branches]
     repeat = torch.tensor(lengths)

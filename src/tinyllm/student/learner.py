@@ -92,7 +92,8 @@ class Learner(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.student.parameters()).device
+        device: torch.device = next(self.student.parameters()).device
+        return device
 
     def _causal_logits(self, batch: Batch) -> Tensor:
         inputs = {
@@ -126,8 +127,11 @@ class Learner(nn.Module):
         if self.whole_forward:
             encoded.last_hidden_state = states
             output = model(
-                encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=batch["decoder_input_ids"], use_cache=False
-            )  # fmt: skip
+                encoder_outputs=encoded,
+                attention_mask=mask,
+                decoder_input_ids=batch["decoder_input_ids"],
+                use_cache=False,
+            )
             return _at(_logits(output), batch["target_at"])
         decoded = model.get_decoder()(
             input_ids=batch["decoder_input_ids"],

@@ -59,7 +59,9 @@ def mix(
 
 
 def fine_tuning(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
+    questions: Sequence[Question],
+    rationales: Sequence[Rationale],  # noqa: ARG001
+    settings: MixtureSettings,
 ) -> tuple[Target, ...]:
     """Return answers only: L = L_A."""
     return _answers_and(questions, (), settings, teachers=())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -141,7 +141,8 @@ def add_lora(student: Student, section: LoraSection, seed: int) -> None:
     try:
         student.model = get_peft_model(student.model, config)
     except ValueError as error:
-        names = sorted({n.rpartition(".")[2] for n, m in student.model.named_modules() if isinstance(m, torch.nn.Linear)})
+        modules = student.model.named_modules()
+        names = sorted({n.rpartition(".")[2] for n, m in modules if isinstance(m, torch.nn.Linear)})
         raise StudentError(f"student.lora.targets: {error} Linear modules: {', '.join(names)}") from None
 
 
@@ -266,16 +267,13 @@ def _quietly() -> Iterator[None]:
     """Silence transformers' own bars and warnings; TinyLLM reports what matters itself."""
     from transformers.utils import logging as hf_logging
 
-    level, bars = hf_logging.get_verbosity(), os.environ.get("TQDM_DISABLE")
+    level = hf_logging.get_verbosity()
     hf_logging.set_verbosity(logging.ERROR)
     hf_logging.disable_progress_bar()
-    os.environ["TQDM_DISABLE"] = "1"
     try:
-        yield
+        # De-quantising draws a bar that knows no switch; news go to the stream that stderr was at the start.
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         hf_logging.set_verbosity(level)
         hf_logging.enable_progress_bar()
-        if bars is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = bars

@@ -30,10 +30,10 @@ from tinyllm.config import TrainSection
 from tinyllm.errors import NonFiniteLossError, StudentError
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import Batch
+from tinyllm.student.encode import Encoder, Row
 from tinyllm.student.learner import Learner, weighted_loss
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
-from tinyllm.student.encode import Encoder, Row
 from tinyllm.student.plan import StepPlan
 
 WEIGHTS_FILE = "trained.safetensors"
@@ -157,7 +157,7 @@ class PlanTrainer(Trainer):
         if self.is_world_process_zero():
             self.add_callback(_Watch(self, log, progress))
 
-    def get_train_dataloader(self) -> DataLoader[list[Batch]]:
+    def get_train_dataloader(self) -> DataLoader[dict[str, list[Batch]]]:
         """Return a loader whose every item is this process's share of one optimizer step.
 
         It is not handed to Accelerate, which would deal whole steps out to the processes.
@@ -184,7 +184,7 @@ class PlanTrainer(Trainer):
                 self.accelerator.backward(loss * processes)
             sums += parts
             self.target_tokens += int((batch["weights"] > 0).sum())
-        sums = self.accelerator.reduce(sums, reduction="sum")
+        sums = torch.as_tensor(self.accelerator.reduce(sums, reduction="sum"))
         self.losses = StepLosses.of(sums, self.tasks)
         return sums[0].sum()
 

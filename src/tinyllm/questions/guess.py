@@ -1,0 +1,64 @@
+"""Guess which column of a questions file holds what, for `tinyllm init`. The guess is written out, not acted on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyllm.errors import DataError
+from tinyllm.questions.files import read_file
+
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "question": ("question", "question_stem", "stem", "prompt", "query", "goal", "text"),
+    "context": ("context", "passage", "abstract"),
+    "answer": ("answer", "label", "answerkey", "answer_key", "correct", "correct_answer", "gold", "target"),
+    "id": ("id", "qid", "question_id", "uid"),
+}
+_CHOICE_LISTS = ("choices", "options", "answers", "endings")
+_CHOICE_COLUMN = re.compile(r"(?:(?:choice|option|answer|opt|sol|ending)[ _-]?)?([a-h]|[0-9])", re.IGNORECASE)
+_SAMPLE = 200
+
+
+def guess_fields(path: Path) -> dict[str, str]:
+    """Return what `data.fields` has to say about a file, as YAML; empty where the columns are named as expected.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    source = read_file(path)
+    if source.fatal:
+        raise DataError("\n".join(str(p) for p in source.fatal))
+    by_name = {c.casefold(): c for c in source.columns}
+    found = {key: next((by_name[n] for n in names if n in by_name), None) for key, names in _NAMES.items()}
+    fields = {key: column for key, column in found.items() if column is not None and column != key}
+    choices = _choices(source.columns, by_name, taken={c for c in found.values() if c})
+    if choices is not None and choices != "choices":
+        fields["choices"] = choices if isinstance(choices, str) else f"[{', '.join(choices)}]"
+    if found["answer"] is not None:
+        answers = [row.cells.get(found["answer"]) for row in source.rows[:_SAMPLE]]
+        columns = [choices] if isinstance(choices, str) else choices or []
+        rows = [[row.cells.get(c) for c in columns] for row in source.rows[:_SAMPLE]]
+        kind = _answer_kind(answers, rows)
+        if kind != "index":
+            fields["answer_as"] = kind
+    return fields
+
+
+def _choices(columns: Sequence[str], by_name: Mapping[str, str], taken: set[str]) -> str | list[str] | None:
+    for name in _CHOICE_LISTS:
+        if name in by_name:
+            return by_name[name]
+    single = [c for c in columns if c not in taken and _CHOICE_COLUMN.fullmatch(c)]
+    return single if len(single) > 1 else None
+
+
+def _answer_kind(answers: Sequence[Any], choices: Sequence[Sequence[Any]]) -> str:
+    texts = [str(a).strip() for a in answers if a is not None]
+    if texts and all(re.fullmatch(r"\d+", t) for t in texts):
+        return "index"
+    if texts and all(re.fullmatch(r"[A-Za-z]", t) for t in texts):
+        return "letter"
+    is_choice = [str(a).strip() in {str(c).strip() for c in row} for a, row in zip(answers, choices, strict=True)]
+    return "text" if any(is_choice) or texts else "index"

@@ -1,0 +1,49 @@
+"""What a question is, apart from where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A multiple-choice question with its known answer.
+
+    Attributes:
+        answer: 0-based index into `choices`.
+        context: text that the question is about, if any; the only part that is ever cut to fit.
+        rationales: rationales that came with the data, by teacher.
+    """
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+    context: str | None = None
+    rationales: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def answer_text(self) -> str:
+        """The text of the right choice."""
+        return self.choices[self.answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that was left out (`data.on_invalid: drop`), and why."""
+
+    split: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The questions of a run. `warnings` counts oddities that are no reason to leave a row out."""
+
+    train: tuple[Question, ...]
+    valid: tuple[Question, ...] = ()
+    test: tuple[Question, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    warnings: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Rationales: raw replies kept in a store, checked texts made from them."""

@@ -1,0 +1,101 @@
+"""What generation leaves in a run folder: `rationales.parquet`, `rejected.jsonl`, `yields.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from tinyllm.errors import RunFolderError
+from tinyllm.rationales.generate import Generated
+from tinyllm.rationales.types import Rationale, TeacherYield
+
+RATIONALES = "rationales.parquet"
+REJECTED = "rejected.jsonl"
+YIELDS = "yields.json"
+
+
+def write_rationales(folder: Path, generated: Generated) -> None:
+    """Write the three files; each appears whole or not at all, the rationales last.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; files that were there before are as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rejected = "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in generated.rejections)
+    yields = json.dumps({name: asdict(y) for name, y in generated.yields.items()}, ensure_ascii=False, indent=2) + "\n"
+    _replace(folder / REJECTED, lambda draft: draft.write_text(rejected, "utf-8"))
+    _replace(folder / YIELDS, lambda draft: draft.write_text(yields, "utf-8"))
+    _replace(folder / RATIONALES, lambda draft: _write_parquet(draft, generated.rationales))
+
+
+def read_rationales(folder: Path) -> tuple[Rationale, ...]:
+    """Read the rationales of a run folder.
+
+    Raises:
+        RunFolderError: they are not there, or the file is damaged; names it.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = folder / RATIONALES
+    _must_exist(file)
+    try:
+        rows = pq.read_table(file, columns=[f.name for f in fields(Rationale)]).to_pylist()
+        return tuple(Rationale(r["question_id"], r["teacher"], r["text"], tuple(r["repaired"])) for r in rows)
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise _damaged(file, error) from None
+
+
+def read_yields(folder: Path) -> dict[str, TeacherYield]:
+    """Read what each teacher gave, by name. Keys that this version does not know are left out.
+
+    Raises:
+        RunFolderError: the file is not there, or damaged; names it.
+    """
+    file = folder / YIELDS
+    _must_exist(file)
+    known = {f.name for f in fields(TeacherYield)}
+    try:
+        records: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
+        return {name: TeacherYield(**{k: v for k, v in r.items() if k in known}) for name, r in records.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise _damaged(file, error) from None
+
+
+def _write_parquet(file: Path, rationales: tuple[Rationale, ...]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.string()
+    schema = pa.schema(
+        [("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text))],
+    )
+    pq.write_table(pa.Table.from_pylist([asdict(r) for r in rationales], schema=schema), file)
+
+
+def _replace(file: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a draft beside the file, put it on the disk, and give it the file's name."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    draft = Path(name)
+    try:
+        write(draft)
+        os.fsync(handle)
+        draft.chmod(0o644)  # a draft is its owner's alone
+        draft.replace(file)
+    finally:
+        os.close(handle)
+        draft.unlink(missing_ok=True)
+
+
+def _must_exist(file: Path) -> None:
+    if not file.is_file():
+        raise RunFolderError(f"No {file.name} in {file.parent}: run `tinyllm generate` for this run first.")
+
+
+def _damaged(file: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(f"{file} is damaged ({error}). Run `tinyllm generate` again: stored replies cost nothing.")

@@ -1,0 +1,127 @@
+"""What the accuracies mean, in plain words, and no more than they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinyllm.report.words import interval, p_value, percent, plural, points
+
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A share of right answers with its 95 % interval over `n` questions."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    unparsed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The same test questions before and after training.
+
+    Attributes:
+        p: of the exact paired test: how often chance alone splits the changes as unevenly as this.
+    """
+
+    fixed: int
+    broken: int
+    right: int
+    wrong: int
+    p: float
+
+
+def verdict(before: Scored | None, after: Scored | None, majority: float | None, outcomes: Outcomes | None) -> str:
+    """Say what training did to one accuracy, whether it may be noise, and whether it beats the majority rate."""
+    if after is None:
+        if before is None:
+            return "The student has not been scored yet."
+        return f"Before training the student gets {_full(before)} right; it has not been scored after training yet."
+    if before is None:
+        start = (
+            f"The student gets {_full(after)} right. It was not scored before training, "
+            "so this page cannot say what training did."
+        )
+        return _join(start, _against_majority(after, majority), _unreadable(None, after))
+    return _join(
+        _moved(before, after),
+        _noise(before, after, outcomes),
+        _against_majority(after, majority),
+        _unreadable(before, after),
+    )
+
+
+def overlap(one: Scored, other: Scored) -> bool:
+    """Whether two intervals share a point."""
+    return one.low <= other.high and other.low <= one.high
+
+
+def _join(*sentences: str) -> str:
+    return " ".join(s for s in sentences if s)
+
+
+def _full(accuracy: Scored) -> str:
+    return (
+        f"{percent(accuracy.value)} of {plural(accuracy.n, 'question')} "
+        f"(95\u00a0% interval {interval(accuracy.low, accuracy.high)})"
+    )
+
+
+def _moved(before: Scored, after: Scored) -> str:
+    numbers = plural(after.n, "question")
+    if before.n != after.n:
+        numbers = f"{plural(before.n, 'question')} before, {after.n:,} after: not the same test"
+    if percent(before.value) == percent(after.value):
+        return f"Training left accuracy at {percent(after.value)} ({numbers})."
+    change = points(after.value - before.value)
+    return f"Training moved accuracy from {percent(before.value)} to {percent(after.value)} ({change}, {numbers})."
+
+
+def _noise(before: Scored, after: Scored, outcomes: Outcomes | None) -> str:
+    ranges = f"{interval(before.low, before.high)} and {interval(after.low, after.high)}"
+    overlaps = overlap(before, after)
+    same = percent(before.value) == percent(after.value)
+    if outcomes is None:
+        if same:
+            return f"The 95\u00a0% intervals are {ranges}."
+        if overlaps:
+            return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise."
+        return f"The 95\u00a0% intervals ({ranges}) do not overlap, so noise alone hardly explains it."
+    changes = f"it fixed {outcomes.fixed:,} and broke {outcomes.broken:,} (exact paired test, {p_value(outcomes.p)})"
+    real = outcomes.p < _SIGNIFICANT
+    if same:
+        return f"Question by question, {changes}."
+    if not overlaps:
+        found = "" if real else ", yet chance alone could split the changes like that"
+        return f"The 95\u00a0% intervals ({ranges}) do not overlap; question by question, {changes}{found}."
+    if real:
+        return (
+            f"The 95\u00a0% intervals ({ranges}) overlap, so by them alone this may be noise; "
+            f"but question by question {changes}, which chance alone seldom does."
+        )
+    return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise: question by question, {changes}."
+
+
+def _against_majority(after: Scored, majority: float | None) -> str:
+    if majority is None:
+        return ""
+    rate = f"always giving the most frequent answer ({percent(majority)})"
+    if after.low > majority:
+        return f"It beats {rate}: the whole interval lies above."
+    if after.value > majority:
+        return f"It is above {rate}, but that lies within the interval, so it is not shown to beat it."
+    return f"It does not beat {rate}."
+
+
+def _unreadable(before: Scored | None, after: Scored) -> str:
+    now, then = after.unparsed, before.unparsed if before else None
+    if now is None:
+        return ""
+    sentence = f"Of {plural(after.n, 'generated answer')}, {now:,} could not be read as a choice"
+    if before is not None and then is not None and then > now and after.value > before.value:
+        return f"{sentence}, against {then:,} before training: part of the gain may be form, not knowledge."
+    return f"{sentence}." if now else ""

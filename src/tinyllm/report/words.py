@@ -1,0 +1,80 @@
+"""Numbers as people read them. A no-break space keeps a number and its unit on one line."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+NONE = "–"
+_MINUS = "\u2212"
+
+
+def percent(share: float | None) -> str:
+    """Write a share between 0 and 1 as a percentage with one decimal."""
+    return NONE if share is None else f"{100 * share:.1f}\u00a0%"
+
+
+def interval(low: float, high: float) -> str:
+    """Write an interval of shares: `36.6 to 55.7 %`."""
+    return f"{100 * low:.1f} to {100 * high:.1f}\u00a0%"
+
+
+def points(change: float) -> str:
+    """Write a difference of two shares in percentage points, with its sign."""
+    tenths = round(1000 * change)
+    sign = "+" if tenths > 0 else _MINUS if tenths < 0 else "±"
+    return f"{sign}{abs(tenths) / 10:.1f}\u00a0points"
+
+
+def count(number: float | None) -> str:
+    """Write a whole number with separators."""
+    return NONE if number is None else f"{number:,.0f}"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """Write a number with its noun: `1 question`, `2 questions`."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def decimal(number: float | None, digits: int = 3) -> str:
+    """Write a number with so many significant digits, very small ones as in a configuration: `5e-5`."""
+    return NONE if number is None else re.sub(r"e([+-])0", r"e\1", f"{number:.{digits}g}")
+
+
+def p_value(p: float) -> str:
+    """Write the result of a test: `p = 0.012`."""
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}" if p < 0.1 else f"p\u00a0=\u00a0{p:.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time in the two largest units that matter."""
+    if seconds is None:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f}\u00a0s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}\u00a0min {rest}\u00a0s"
+    return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
+
+
+def size(number: float | None) -> str:
+    """Write a number of bytes in the unit that suits it."""
+    if number is None:
+        return NONE
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:.0f}\u00a0{unit}"
+        number /= 1024
+    return f"{number:.2f}\u00a0GiB"
+
+
+def moment(text: str) -> str:
+    """Write a moment given in ISO 8601 to the minute; any other text as it is."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    if at.tzinfo is None:
+        return text
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

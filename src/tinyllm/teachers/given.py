@@ -1,0 +1,42 @@
+"""Rationales that come with the questions, as a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from tinyllm import config
+from tinyllm.questions import Question
+from tinyllm.teachers.base import Reply, Request
+
+
+class GivenTeacher:
+    """Answers with what the questions carry under one key, and with None where they carry nothing."""
+
+    stored = False
+    local = False
+    concurrency = 64  # nothing waits here; enough to keep the loop busy
+
+    def __init__(self, spec: config.GivenTeacher, questions: Sequence[Question]) -> None:
+        self.name = spec.name
+        self._source = spec.source or spec.name
+        self._texts = {q.id: q.rationales[self._source] for q in questions if self._source in q.rationales}
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What the rationales are: a key of the data."""
+        return {"kind": "given", "source": self._source}
+
+    async def ask(self, request: Request) -> Reply | None:
+        """Return the given rationale, its end unknown: the data does not say why its author stopped."""
+        text = self._texts.get(request.question_id, "")
+        return Reply(text, "unknown") if text.strip() else None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None

@@ -1,0 +1,185 @@
+"""A language model of transformers, loaded and run in this process. Imports torch: import it late."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jinja2
+import torch
+import transformers
+
+from tinyllm import config
+from tinyllm.errors import MissingDependencyError, TeacherError
+from tinyllm.teachers.base import FinishReason, Message, Prompt, Reply, Request, RequestFailed, Sampling
+
+_TAIL_TOKENS = 16  # a stop sequence is looked for in so many of the last tokens
+
+
+class LocalModel:
+    """Model and tokenizer; `generate` answers a batch.
+
+    Raises:
+        TeacherError: the model cannot be loaded; says why and what to do.
+    """
+
+    def __init__(self, spec: config.TransformersTeacher) -> None:
+        self._spec = spec
+        device = _device(spec)
+        with _load_errors(spec):
+            options = {"revision": spec.revision, "trust_remote_code": False}
+            settings = transformers.AutoConfig.from_pretrained(spec.model, **options)
+            self._encoder_decoder = bool(settings.is_encoder_decoder)
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model, **options)
+            family = transformers.AutoModelForSeq2SeqLM if self._encoder_decoder else transformers.AutoModelForCausalLM
+            model = family.from_pretrained(
+                spec.model, **options, config=settings, use_safetensors=True, dtype=getattr(torch, spec.dtype)
+            )
+        self._model = model.to(device).eval()
+        self._device = device
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        # New tokens are appended on the right, so the padding of a causal model must stand on the left.
+        self._tokenizer.padding_side = "right" if self._encoder_decoder else "left"
+        if spec.form == "chat" and not self._tokenizer.chat_template:
+            raise TeacherError(
+                f"Teacher '{spec.name}': '{spec.model}' has no chat template; write `form: completion` for it."
+            )
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply | RequestFailed]:
+        """Answer requests that share their sampling. Shapes: (batch, padded prompt) in, (batch, reply) out."""
+        began = time.perf_counter()
+        sampling = requests[0].sampling
+        rows = [self._encode(r.prompt) for r in requests]
+        answers: list[Reply | RequestFailed] = [self._too_long(row, sampling) for row in rows]  # type: ignore[misc]
+        fitting = [i for i, failed in enumerate(answers) if failed is None]
+        if fitting:
+            replies = self._run([rows[i] for i in fitting], sampling, _seed([requests[i] for i in fitting]))
+            latency = time.perf_counter() - began
+            for i, (text, finish, count) in zip(fitting, replies, strict=True):
+                answers[i] = Reply(text, finish, len(rows[i]), count, latency)
+        return answers
+
+    def _run(self, rows: list[list[int]], sampling: Sampling, seed: int) -> list[tuple[str, FinishReason, int]]:
+        batch = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
+        start = 1 if self._encoder_decoder else batch["input_ids"].shape[1]  # 1: the decoder's start token
+        greedy = sampling.temperature == 0
+        how = {} if greedy else {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+        stops = transformers.StoppingCriteriaList([_Stopped(self._tokenizer, sampling.stop, start)])
+        devices = [self._device] if self._device.type == "cuda" else []
+        # The generator is torch's own; what it was before is put back.
+        with torch.inference_mode(), torch.random.fork_rng(devices=devices), _memory_errors(self._spec):
+            torch.manual_seed(seed)
+            out = self._model.generate(
+                **{k: batch[k] for k in ("input_ids", "attention_mask")},
+                max_new_tokens=sampling.max_tokens, do_sample=not greedy, num_beams=1, **how,
+                pad_token_id=self._tokenizer.pad_token_id, stopping_criteria=stops,
+            )  # fmt: skip
+        return [self._decode(row[start:].tolist(), sampling) for row in out]
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if not prompt.messages:
+            return list(self._tokenizer(prompt.text)["input_ids"])
+        try:
+            text = self._template(prompt.messages)
+        except jinja2.TemplateError:  # some models know no system turn; then the instruction opens the first turn
+            system, first, *rest = prompt.messages
+            text = self._template([Message(first.role, f"{system.content}\n\n{first.content}"), *rest])
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _template(self, messages: Sequence[Message]) -> str:
+        turns = [{"role": m.role, "content": m.content} for m in messages]
+        return str(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def _too_long(self, row: list[int], sampling: Sampling) -> RequestFailed | None:
+        # T5's positions are relative and it states no limit here; what states one breaks beyond it.
+        most = getattr(self._model.config, "max_position_embeddings", None)
+        needed = len(row) + (0 if self._encoder_decoder else sampling.max_tokens)
+        if most is None or needed <= most:
+            return None
+        return RequestFailed(f"prompt and reply need {needed} tokens, '{self._spec.model}' has {most}")
+
+    def _decode(self, tokens: list[int], sampling: Sampling) -> tuple[str, FinishReason, int]:
+        ends = self._model.generation_config.eos_token_id
+        stop_ids = set(ends if isinstance(ends, list) else [ends]) - {None}
+        end = next((i for i, token in enumerate(tokens) if token in stop_ids), None)
+        tokens = tokens if end is None else tokens[:end]
+        text = str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        cut = _first_stop(text, sampling.stop)
+        count = sum(token != self._tokenizer.pad_token_id for token in tokens)
+        finish: FinishReason = "stop" if end is not None or cut is not None else "length"
+        return text[:cut], finish, count
+
+
+class _Stopped(transformers.StoppingCriteria):
+    """Ends a row once a stop sequence is among its last new tokens, so that no row is written on for nothing."""
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], start: int) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._start = start
+
+    def __call__(self, input_ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:  # (B, T) → (B,)
+        tails = input_ids[:, max(self._start, input_ids.shape[1] - _TAIL_TOKENS) :]
+        texts = self._tokenizer.batch_decode(tails, skip_special_tokens=True) if self._stop else [""] * len(tails)
+        ended = [_first_stop(text, self._stop) is not None for text in texts]
+        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
+
+
+def _first_stop(text: str, stop: Sequence[str]) -> int | None:
+    return min((at for s in stop if (at := text.find(s)) >= 0), default=None)
+
+
+def _seed(requests: Sequence[Request]) -> int:
+    """A batch's seed: the sampling seed and who is in the batch, so that batches do not repeat each other's draws."""
+    named = repr([(r.sampling.seed, r.sample, r.question_id) for r in requests])
+    return int.from_bytes(hashlib.sha256(named.encode("utf-8", "surrogatepass")).digest()[:4], "big")
+
+
+def _device(spec: config.TransformersTeacher) -> torch.device:
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if spec.device is None:
+        return torch.device(next(kind for kind, there in has.items() if there))
+    try:
+        device = torch.device(spec.device)
+    except RuntimeError:
+        raise TeacherError(f"Teacher '{spec.name}': no device '{spec.device}'; cpu, cuda, cuda:1 or mps.") from None
+    if not has.get(device.type, True) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        there = ", ".join(kind for kind, is_there in has.items() if is_there)
+        raise TeacherError(f"Teacher '{spec.name}': torch finds no device '{spec.device}' here; there is: {there}.")
+    return device
+
+
+@contextlib.contextmanager
+def _load_errors(spec: config.TransformersTeacher) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Teacher '{spec.name}': '{spec.model}' needs a package that is not installed: {_first_line(error)}"
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise TeacherError(
+            f"Teacher '{spec.name}': cannot load '{spec.model}'"
+            f"{f' at revision {spec.revision}' if spec.revision else ''}: {_first_line(error)}\n"
+            "  To do: give a folder with config.json, tokenizer and *.safetensors (no .bin, no remote code), "
+            "or owner/name of a model on the Hugging Face hub; offline, only what was downloaded before is there."
+        ) from None
+
+
+@contextlib.contextmanager
+def _memory_errors(spec: config.TransformersTeacher) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TeacherError(
+            f"Teacher '{spec.name}': out of memory: {_first_line(error)}\n"
+            f"  To do: lower `batch_size` ({spec.batch_size}) or `rationales.max_tokens`, or use `dtype: bfloat16`."
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,72 @@
+"""What generation leaves in the run folder reads back, and is whole or not there."""
+
+import json
+import os
+
+import pytest
+
+from tinyllm.errors import RunFolderError
+from tinyllm.rationales.files import read_rationales, read_yields, write_rationales
+from tinyllm.rationales.generate import Generated
+from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
+
+MADE = Generated(
+    (Rationale("q1", "ada", "So it is.\nÄ😀", ("cut_off", "runs_on")), Rationale("q2", "bob", "Because.")),
+    (Rejection("q2", "ada", "cut_off", 'It "is\n'), Rejection("q3", "ada", "failed", "HTTP 500")),
+    {"ada": TeacherYield(1, 0, {"cut_off": 1, "failed": 1}, {"cut_off": 1}, 30, 9), "bob": TeacherYield(1, 2)},
+)
+
+
+def test_what_is_written_reads_back(tmp_path):
+    write_rationales(tmp_path / "run", MADE)
+    assert read_rationales(tmp_path / "run") == MADE.rationales
+    assert read_yields(tmp_path / "run") == MADE.yields
+    rejected = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
+    assert rejected[0] == {"question_id": "q2", "teacher": "ada", "reason": "cut_off", "text": 'It "is\n'}
+    assert len(rejected) == 2
+    assert sorted(os.listdir(tmp_path / "run")) == ["rationales.parquet", "rejected.jsonl", "yields.json"]
+
+
+def test_nothing_made_is_written_too(tmp_path):
+    write_rationales(tmp_path, Generated((), (), {}))
+    assert read_rationales(tmp_path) == ()
+    assert read_yields(tmp_path) == {}
+    assert (tmp_path / "rejected.jsonl").read_text() == ""
+
+
+def test_a_column_and_a_key_from_the_future_are_ignored(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_rationales(tmp_path, MADE)
+    table = pq.read_table(tmp_path / "rationales.parquet")
+    pq.write_table(table.append_column("score", pa.array([1.0, 2.0])), tmp_path / "rationales.parquet")
+    (tmp_path / "yields.json").write_text(json.dumps({"ada": {"rationales": 3, "usd": 0.1}}))
+    assert read_rationales(tmp_path) == MADE.rationales
+    assert read_yields(tmp_path) == {"ada": TeacherYield(3)}
+
+
+@pytest.mark.parametrize(("name", "read"), [("rationales.parquet", read_rationales), ("yields.json", read_yields)])
+def test_what_is_missing_or_damaged_is_named(tmp_path, name, read):
+    with pytest.raises(RunFolderError, match=rf"No {name} in .*tinyllm generate"):
+        read(tmp_path)
+    write_rationales(tmp_path, MADE)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    with pytest.raises(RunFolderError, match=rf"{name} is damaged"):
+        read(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(RunFolderError, match=rf"{name} is damaged"):
+        read(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_ones(tmp_path, monkeypatch):
+    write_rationales(tmp_path, MADE)
+    before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_rationales(tmp_path, Generated((), (), {}))
+    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before

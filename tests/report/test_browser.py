@@ -1,0 +1,37 @@
+"""The page in a real browser, where there is one: the script runs, and nothing is complained of."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from made_up import SCRIPT
+
+from tinyllm.report import write_report
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_script_draws_the_first_questions_and_nothing_complains(made_up_run: Path, tmp_path: Path) -> None:
+    page = write_report(made_up_run).resolve()
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    profile, log = f"--user-data-dir={tmp_path / 'profile'}", ["--enable-logging=stderr", "--v=0"]
+    done = subprocess.run(
+        [str(CHROMIUM), *flags, profile, *log, "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr
+    drawn = re.sub(r'<script type="application/json".*?</script>', "", done.stdout, flags=re.DOTALL)
+    assert drawn.count('<article class="item">') == 10
+    assert "130 of 130 questions, 10 shown" in drawn
+    assert "✓ right answer" in drawn
+    assert SCRIPT not in drawn

@@ -1,0 +1,95 @@
+"""The sentences: they say no more than the figures show."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinyllm.report.verdict import Outcomes, Scored, verdict
+from tinyllm.report.words import decimal, duration, moment, p_value, plural, points, size
+
+LOW, HIGH = Scored(0.31, 0.22, 0.41, 100), Scored(0.46, 0.37, 0.56, 100)
+
+
+def test_overlapping_intervals_may_be_noise() -> None:
+    said = verdict(LOW, HIGH, None, None)
+    assert said == (
+        "Training moved accuracy from 31.0\u00a0% to 46.0\u00a0% (+15.0\u00a0points, 100 questions). "
+        "The 95\u00a0% intervals (22.0 to 41.0\u00a0% and 37.0 to 56.0\u00a0%) overlap, so this may be noise."
+    )
+
+
+def test_intervals_apart_are_hardly_noise() -> None:
+    said = verdict(LOW, Scored(0.6, 0.5, 0.7, 100), None, None)
+    assert "do not overlap, so noise alone hardly explains it" in said
+
+
+def test_intervals_that_touch_overlap() -> None:
+    touching = Scored(0.5, 0.41, 0.59, 100)
+    assert "overlap, so this may be noise" in verdict(LOW, touching, None, None)
+    assert "overlap, so this may be noise" in verdict(touching, LOW, None, None)
+
+
+def test_a_paired_test_can_tell_where_intervals_cannot() -> None:
+    told = verdict(LOW, HIGH, None, Outcomes(20, 5, 26, 49, 0.004))
+    assert "by them alone this may be noise; but question by question it fixed 20 and broke 5" in told
+    assert "p\u00a0=\u00a00.004" in told
+    untold = verdict(LOW, HIGH, None, Outcomes(27, 17, 19, 37, 0.17))
+    assert "overlap, so this may be noise: question by question, it fixed 27 and broke 17" in untold
+
+
+def test_a_loss_is_told_as_one() -> None:
+    said = verdict(HIGH, LOW, 0.5, None)
+    assert "from 46.0\u00a0% to 31.0\u00a0% (−15.0\u00a0points" in said
+    assert "It does not beat always giving the most frequent answer (50.0\u00a0%)." in said
+
+
+@pytest.mark.parametrize(
+    ("majority", "said"),
+    [
+        (0.27, "It beats always giving the most frequent answer (27.0\u00a0%): the whole interval lies above."),
+        (0.40, "not shown to beat it"),
+        (0.46, "It does not beat"),
+    ],
+)
+def test_the_majority_rate_is_beaten_only_by_the_whole_interval(majority: float, said: str) -> None:
+    assert said in verdict(LOW, HIGH, majority, None)
+
+
+def test_no_change_is_no_move() -> None:
+    assert verdict(LOW, LOW, None, None).startswith("Training left accuracy at 31.0\u00a0%")
+    assert "fixed 4 and broke 4" in verdict(LOW, LOW, None, Outcomes(4, 4, 27, 65, 1.0))
+
+
+def test_one_score_makes_no_comparison() -> None:
+    assert "cannot say what training did" in verdict(None, HIGH, None, None)
+    assert "not been scored after training" in verdict(LOW, None, 0.2, None)
+    assert verdict(None, None, None, None) == "The student has not been scored yet."
+
+
+def test_different_tests_are_told() -> None:
+    said = verdict(Scored(0.3, 0.2, 0.4, 50), HIGH, None, None)
+    assert "50 questions before, 100 after: not the same test" in said
+
+
+def test_a_gain_in_form_is_told() -> None:
+    before, after = Scored(0.08, 0.04, 0.15, 100, 71), Scored(0.44, 0.35, 0.54, 100, 3)
+    assert "against 71 before training: part of the gain may be form, not knowledge." in verdict(
+        before, after, None, None
+    )
+    assert "form" not in verdict(before, Scored(0.05, 0.02, 0.1, 100, 3), None, None)
+    assert "could not be read" not in verdict(None, Scored(0.44, 0.35, 0.54, 100, 0), None, None)
+
+
+def test_numbers_read_well() -> None:
+    assert [points(x) for x in (0.15, -0.0301, 0.0)] == ["+15.0\u00a0points", "−3.0\u00a0points", "±0.0\u00a0points"]
+    assert [decimal(x) for x in (5e-5, 0.000198, 6.4211, None)] == ["5e-5", "0.000198", "6.42", "–"]
+    assert [duration(s) for s in (3.21, 187.3, 3725)] == ["3.2\u00a0s", "3\u00a0min 7\u00a0s", "1\u00a0h 2\u00a0min"]
+    assert [size(n) for n in (512, 2**20, 3 * 2**30)] == ["512\u00a0bytes", "1\u00a0MiB", "3.00\u00a0GiB"]
+    assert [plural(n, "question") for n in (1, 2000)] == ["1 question", "2,000 questions"]
+    assert [p_value(p) for p in (0.0001, 0.0123, 0.5)] == [
+        "p\u00a0<\u00a00.001",
+        "p\u00a0=\u00a00.012",
+        "p\u00a0=\u00a00.50",
+    ]
+    assert moment("2026-01-31T12:34:56+01:00") == "2026-01-31 11:34 UTC"
+    assert moment("yesterday") == "yesterday"

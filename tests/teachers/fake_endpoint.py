@@ -1,0 +1,91 @@
+"""A real HTTP server that speaks the OpenAI protocol and fails when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+Answer = Callable[[dict[str, Any]], Any]
+"""From a request's body to a `web.Response`, or to "drop" (close the connection) or "hang"."""
+
+
+class FakeEndpoint:
+    """Counts requests, and answers them from a list; the last answer stands for all that follow."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers) or [good]
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
+        self.times: list[float] = []
+        self.most_in_flight = 0
+        self._in_flight = 0
+        self._release = asyncio.Event()
+        app = web.Application()
+        app.router.add_post("/v1/{tail:.*}", self._handle)
+        self._server = TestServer(app)
+
+    async def __aenter__(self) -> FakeEndpoint:
+        await self._server.start_server()
+        self.url = str(self._server.make_url("/v1"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._release.set()
+        await self._server.close()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.requests.append(body)
+        self.headers.append(dict(request.headers))
+        self.paths.append(request.path)
+        self.times.append(asyncio.get_running_loop().time())
+        self._in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            said = answer(body)
+            if said == "drop":
+                assert request.transport is not None
+                request.transport.abort()
+            elif said == "hang":
+                await self._release.wait()
+            elif isinstance(said, float):
+                await asyncio.sleep(said)
+                said = good(body)
+            return said if isinstance(said, web.Response) else web.Response()
+        finally:
+            self._in_flight -= 1
+
+
+def good(body: dict[str, Any], text: str = "Because it is so.", finish: str | None = "stop") -> web.Response:
+    said = {"message": {"content": text}} if "messages" in body else {"text": text}
+    usage = {"prompt_tokens": 7, "completion_tokens": 5}
+    return web.json_response({"choices": [{**said, "finish_reason": finish}], "usage": usage})
+
+
+def status(code: int, message: str = "no", *, kind: str = "", retry_after: str | None = None) -> Answer:
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    body = json.dumps({"error": {"message": message, "type": kind}})
+    return lambda _: web.Response(status=code, text=body, headers=headers)
+
+
+def raw(text: str, code: int = 200) -> Answer:
+    return lambda _: web.Response(status=code, text=text)
+
+
+def drop(_: dict[str, Any]) -> str:
+    return "drop"
+
+
+def hang(_: dict[str, Any]) -> str:
+    return "hang"
+
+
+def slow(_: dict[str, Any]) -> float:
+    return 0.05

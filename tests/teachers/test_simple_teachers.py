@@ -1,0 +1,80 @@
+"""Teachers that compute nothing: given rationales and scripts; and the closed table."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from tinyllm import config
+from tinyllm.questions import Question
+from tinyllm.teachers import Prompted, make_teacher
+from tinyllm.teachers.base import Prompt, Reply, Request, Sampling
+from tinyllm.teachers.scripted import ScriptedTeacher
+
+QUESTIONS = [
+    Question("a", "Why {answer}?", ("up {question}", "down"), 0, rationales={"ada": "For a reason.", "bob": " "}),
+    Question("b", "How?", ("so", "not so"), 1),
+]
+SAMPLING = Sampling(8, 0.7, 0.9, 0)
+
+
+def ask(teacher, question_id: str):
+    async def run():
+        async with teacher as entered:
+            return await entered.ask(Request(question_id, Prompt(text="one two"), SAMPLING))
+
+    return asyncio.run(run())
+
+
+def test_given_rationales_are_replies_whose_end_is_unknown():
+    teacher = make_teacher(config.GivenTeacher(name="ada", kind="given"), QUESTIONS)
+    assert ask(teacher, "a") == Reply("For a reason.", "unknown")
+    assert ask(teacher, "b") is None
+    assert (teacher.stored, teacher.local) == (False, False)
+    assert not isinstance(teacher, Prompted)
+
+
+def test_given_rationales_may_have_another_key_and_blank_ones_are_none():
+    teacher = make_teacher(config.GivenTeacher(name="x", kind="given", source="ada"), QUESTIONS)
+    assert ask(teacher, "a").text == "For a reason."
+    assert ask(make_teacher(config.GivenTeacher(name="bob", kind="given"), QUESTIONS), "a") is None
+
+
+def test_a_template_is_filled_in_once():
+    teacher = make_teacher(
+        config.ScriptedTeacher(name="s", kind="scripted", template="{answer}! {question} {x}"), QUESTIONS
+    )
+    reply = ask(teacher, "a")
+    assert reply.text == "up {question}! Why {answer}? {x}"
+    assert reply.finish_reason == "stop"
+    assert isinstance(teacher, Prompted)
+
+
+def test_identity_changes_with_the_template_only():
+    def identity(name: str, template: str):
+        return make_teacher(config.ScriptedTeacher(name=name, kind="scripted", template=template), []).identity
+
+    assert identity("s", "a") == identity("t", "a") != identity("s", "b")
+
+
+def test_a_script_may_be_a_function_that_waits_or_has_nothing():
+    async def later(question, request):
+        await asyncio.sleep(0)
+        return Reply(question.id, "length") if question.id == "a" else None
+
+    teacher = ScriptedTeacher("s", QUESTIONS, later)
+    assert ask(teacher, "a") == Reply("a", "length")
+    assert ask(teacher, "b") is None
+    assert ask(ScriptedTeacher("s", QUESTIONS, lambda q, r: r.prompt.text), "a").text == "one two"
+
+
+@pytest.mark.parametrize("kind", ["given", "scripted", "openai"])
+def test_making_a_teacher_loads_no_torch(kind):
+    more = ", model='m'" if kind == "openai" else ""
+    code = (
+        "import sys, pydantic\nfrom tinyllm import config\nfrom tinyllm.teachers import make_teacher\n"
+        f"spec = pydantic.TypeAdapter(config.TeacherConfig).validate_python(dict(name='t', kind='{kind}'{more}))\n"
+        "make_teacher(spec, [])\nassert not {'torch', 'transformers', 'pyarrow', 'xllamacpp'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
