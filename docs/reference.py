@@ -50,7 +50,14 @@ def _teachers() -> list[str]:
 
 
 def _table(title: str, path: str, section: type[BaseModel], leave_out: typing.Collection[str] = ()) -> list[str]:
-    lines = [title, "", f"{(section.__doc__ or '').strip()}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    lines = [
+        title,
+        "",
+        f"{(section.__doc__ or '').strip()}",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
     inner = []
     for name, field in section.model_fields.items():
         if name in leave_out:

@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,7 +71,7 @@ def generate(
     from tinyllm.pipeline import generate_run
 
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
-    with run.claimed(config):
+    with run.claimed(config, renews_rationales=True):
         yields = {name: asdict(found) for name, found in generate_run(config, run, news).items()}
     _print(yields, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
     _exit_if_failed({name: found["rejected"].get("failed", 0) for name, found in yields.items()}, run)
@@ -121,7 +121,7 @@ def run(
     from tinyllm.pipeline import run_all
 
     config, folder, news = _opened(target, set_, run_dir, quiet=quiet)
-    with folder.claimed(config):
+    with folder.claimed(config, renews_rationales=True):
         outcome = run_all(config, folder, news)
     _print(outcome.metrics, as_json, lambda: _accuracy_text(outcome.metrics) + _next_steps(folder, outcome.report))
     _exit_if_failed(outcome.failed, folder)
@@ -161,12 +161,18 @@ def import_release(
     _print(counts, as_json, lambda: "\n".join(lines) + f"\nWritten to {out}. Use it with: data: {{folder: {out}/arc}}")
 
 
-def main() -> None:
-    """Run the command line; the person's mistakes end with one message and exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; the person's mistakes end with one message and exit code 2.
+
+    Args:
+        arguments: instead of the process's own.
+    """
     from tinyllm.errors import TinyLLMError
 
     try:
-        code = app(standalone_mode=False)
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        if code == 130:  # the command-line library has taken the Ctrl-C
+            raise KeyboardInterrupt
     except TinyLLMError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
@@ -192,8 +198,6 @@ def _exit_on_usage_error(error: Exception) -> None:
     if callable(show):
         show()
         sys.exit(getattr(error, "exit_code", 2))
-    if isinstance(error, (typer.Abort,)):
-        sys.exit(130)
 
 
 def _is_disk_full(error: BaseException) -> bool:

@@ -111,8 +111,10 @@ def check_run(config: Config, news: News) -> Checked:
     """Find every problem that can be found without spending anything, and say what a run will do."""
     from tinyllm.student.mixture import mix
     from tinyllm.student.train import plan_steps, tokenise
+    from tinyllm.teachers import find_problems
 
     splits, encoder = _checked_questions(config, news)
+    find_problems(config.teachers, splits.train)
     requests = {t.name: len(splits.train) for t in config.teachers if t.kind != "given"}
     given = _given_rationales(config, splits.train)
     targets = mix(config.train.method, splits.train, given, _mixture_settings(config))

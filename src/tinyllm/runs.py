@@ -57,10 +57,14 @@ class RunFolder:
         return load_config(self.config_file)
 
     @contextlib.contextmanager
-    def claimed(self, config: Config) -> Iterator[None]:
-        """Lock the folder for this process and settle that it belongs to this configuration.
+    def claimed(self, config: Config, *, renews_rationales: bool = False) -> Iterator[None]:
+        """Lock the folder for this process and settle that what is in it belongs to this configuration.
 
-        Only `evaluate` may differ from what the folder was made with: predictions are cheap to make again.
+        What was made with other settings must not be mixed with what is made now. `evaluate` may always differ:
+        predictions are made again. As long as nothing is trained, so may `student` and `train`.
+
+        Args:
+            renews_rationales: the command makes the rationales again (from the store, if they are there).
 
         Raises:
             RunFolderError: another process is at work in it, or it belongs to another configuration.
@@ -68,7 +72,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock():
             if self.config_file.is_file():
-                self._check_same(config)
+                self._check_same(config, renews_rationales)
             write_text(self.config_file, dump_config(config))
             write_json(self.path / "environment.json", environment())
             yield
@@ -84,9 +88,14 @@ class RunFolder:
                 ) from None
             yield
 
-    def _check_same(self, config: Config) -> None:
-        different = describe_differences(self.config(), config)
-        different = [d for d in different if not d.startswith(("evaluate.", "name:"))]
+    def _check_same(self, config: Config, renews_rationales: bool) -> None:
+        if self.student.exists() or (self.path / "checkpoints").exists():
+            bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train")
+        elif (self.path / "rationales.parquet").exists() and not renews_rationales:
+            bound = ("data", "teachers", "rationales")
+        else:
+            return
+        different = [d for d in describe_differences(self.config(), config) if d.startswith(bound)]
         if not different:
             return
         shown = "\n".join(f"  - {d}" for d in different[:_SHOWN_DIFFERENCES])

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyllm.errors import RunFolderError
+from tinyllm.prompts import Message, Prompt
 from tinyllm.rationales.store import SCHEMA_VERSION, Entry, Store, reply_key
-from tinyllm.teachers.base import Message, Prompt, Reply, Request, Sampling
+from tinyllm.teachers.base import Reply, Request, Sampling
 
 IDENTITY = {"kind": "scripted", "model": "m"}
 SAMPLING = Sampling(16, 0.7, 0.9, 1, ("\n\n",))

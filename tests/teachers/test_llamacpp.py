@@ -8,10 +8,10 @@ import pytest
 
 from tinyllm import config, packaged
 from tinyllm.errors import MissingDependencyError, TeacherError
+from tinyllm.prompts import Prompt, teacher_prompt
 from tinyllm.questions import Question
-from tinyllm.teacher_prompts import teacher_prompt
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers.base import Prompt, Request, RequestFailed, Sampling
+from tinyllm.teachers.base import Request, RequestFailed, Sampling
 
 needs_xllamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="pip install 'tinyllm-distill[llamacpp]'"

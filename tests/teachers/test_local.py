@@ -8,8 +8,9 @@ import torch
 from support import save_tiny, tiny_tokenizer
 from tinyllm import config
 from tinyllm.errors import TeacherError
+from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers.base import Message, Prompt, Reply, Request, RequestFailed, Sampling
+from tinyllm.teachers.base import Reply, Request, RequestFailed, Sampling
 from tinyllm.teachers.local_model import LocalModel, _first_stop
 from tinyllm.teachers.transformers import TransformersTeacher
 

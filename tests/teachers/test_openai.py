@@ -11,8 +11,9 @@ from fake_endpoint import FakeEndpoint, drop, good, hang, raw, slow, status
 
 from tinyllm import config
 from tinyllm.errors import TeacherError
+from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers.base import Message, Prompt, Request, RequestFailed, Sampling
+from tinyllm.teachers.base import Request, RequestFailed, Sampling
 from tinyllm.teachers.endpoint import Patience, _seconds, public_url
 from tinyllm.teachers.openai import OpenAITeacher
 

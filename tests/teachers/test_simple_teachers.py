@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from tinyllm import config
+from tinyllm.prompts import Prompt
 from tinyllm.questions import Question
 from tinyllm.teachers import Prompted, make_teacher
-from tinyllm.teachers.base import Prompt, Reply, Request, Sampling
+from tinyllm.teachers.base import Reply, Request, Sampling
 from tinyllm.teachers.scripted import ScriptedTeacher
 
 QUESTIONS = [

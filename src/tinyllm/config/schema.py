@@ -14,6 +14,7 @@ ANSWER_TASK = "answer"
 Preset = Literal["paper", "release"]
 Method = Literal["fine-tuning", "step-by-step", "tinyllm"]
 Form = Literal["chat", "completion"]
+Layout = Literal["labelled", "release", "cloze"]
 CheckName = Literal["empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -201,8 +202,10 @@ class StudentSection(Section):
     adapter: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters.")
     lora: LoraSection = Field(default_factory=LoraSection, description="Settings of `adapter: lora`.")
     prefixes: PrefixesSection = Field(default_factory=PrefixesSection, description="One prefix a task.")
-    layout: Literal["labelled", "release"] = Field(
-        "labelled", description="How question and choices are written out; `release` as the authors' code does."
+    layout: Layout = Field(
+        "labelled",
+        description="How a question is written out: with its choices (`labelled`; `release`: as the authors' code), "
+        "or without them (`cloze`), which suits small causal students ranked by likelihood.",
     )
 
 

@@ -39,7 +39,10 @@ def wilson(successes: int, n: int, z: float = _Z95) -> tuple[float, float]:
     p, square = successes / n, z * z
     centre = p + square / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + square / n)), min(1.0, (centre + half) / (1 + square / n))
+    # At the ends the bound is p itself; rounding must not put it on the other side.
+    low = 0.0 if successes == 0 else (centre - half) / (1 + square / n)
+    high = 1.0 if successes == n else (centre + half) / (1 + square / n)
+    return low, high
 
 
 @dataclass(frozen=True, slots=True)

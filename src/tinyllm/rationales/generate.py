@@ -15,13 +15,13 @@ from typing import Protocol
 
 from tinyllm.config import RationalesSection
 from tinyllm.errors import TeacherError
+from tinyllm.prompts import ExampleGenerator, Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.checks import to_rationale, well_formed
 from tinyllm.rationales.store import Entry, Store, reply_key
 from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
-from tinyllm.teacher_prompts import ExampleGenerator, teacher_prompt
 from tinyllm.teachers import Prompted, Teacher
-from tinyllm.teachers.base import Prompt, Reply, Request, RequestFailed, Sampling
+from tinyllm.teachers.base import Reply, Request, RequestFailed, Sampling
 
 FAILED = "failed"
 """Reason of a rejection that is no check: the request got no reply."""

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from tinyllm.config import Layout
 from tinyllm.questions.types import Question
 from tinyllm.student.mixture import Target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Layout = Literal["labelled", "release"]
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -72,9 +72,11 @@ class TooLong:
 
 
 def question_text(question: Question, layout: Layout) -> tuple[str, str]:
-    """Return (context, question with choices) as a student reads them; the context is empty where there is none."""
+    """Return (context, question) as a student reads them; the context is empty where there is none."""
     choices = "\n".join(f"({_letter(i)}) {c}" for i, c in enumerate(question.choices))
     context = question.context or ""
+    if layout == "cloze":
+        return (f"Context: {context}\n" if context else ""), f"Question: {question.question}\n"
     if layout == "release":
         return (f"{context} \n " if context else ""), f"{question.question}\nAnswer Choices:\n{choices}"
     return (f"Context: {context}\n" if context else ""), f"Question: {question.question}\nChoices:\n{choices}\n"

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from tinyllm.config import ANSWER_TASK, LoraSection, StudentSection
+from tinyllm.config import ANSWER_TASK, Layout, LoraSection, StudentSection
 from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
 from tinyllm.packaged import cache_folder, is_packaged, known_models, model_file
-from tinyllm.student.encode import Encoder, Layout
+from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
 
 CARD_FILE = "tinyllm.json"

@@ -7,7 +7,9 @@ already hold α and the normalisers of the whole step, so the losses are summed,
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 import signal
 import sys
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -38,6 +41,7 @@ from tinyllm.student.plan import StepPlan
 
 WEIGHTS_FILE = "trained.safetensors"
 LOG_FILE = "train_log.jsonl"
+_LITTLE_SPACE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +201,15 @@ class PlanTrainer(Trainer):
             "The last checkpoint is kept. Lower train.learning_rate, set train.max_grad_norm, use "
             "train.precision: fp32, or look at these questions' targets."
         )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # torch and safetensors tell of a full disk each in its own way, or only that a position is unexpected.
+            if shutil.disk_usage(Path(self.args.output_dir)).free < _LITTLE_SPACE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.args.output_dir) from error
+            raise
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
         """Save what is trained and nothing else: all weights, or the adapters. No pickled arguments."""

@@ -5,35 +5,37 @@ The table of kinds is closed. A kind's module is imported when a teacher of that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 from tinyllm import config
-from tinyllm.config import Form
+from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.questions import Question
-from tinyllm.teachers.base import Teacher
+from tinyllm.teachers.base import Prompted, Teacher
 
 __all__ = ["Prompted", "Teacher", "make_teacher"]
 
 
-@runtime_checkable
-class Prompted(Protocol):
-    """What a teacher that reads its prompt says about it. A teacher without these is asked by question alone.
+def find_problems(specs: Sequence[config.TeacherConfig], questions: Sequence[Question]) -> None:
+    """Hold all teachers against this machine, without asking or starting any.
 
-    Attributes:
-        form: chat messages, or one plain text to complete.
-        stop: stop sequences of a plain text; a chat ends by itself.
+    Raises:
+        TeacherError: files, packages or keys are missing; one message for all teachers.
     """
-
-    @property
-    def form(self) -> Form:
-        """Which form of prompt it reads."""
-        ...
-
-    @property
-    def stop(self) -> tuple[str, ...]:
-        """Where a completion ends."""
-        ...
+    problems = []
+    for spec in specs:
+        try:
+            make_teacher(spec, questions)
+        except TinyLLMError as error:
+            problems.append(str(error))
+        key = spec.api_key_env if isinstance(spec, config.OpenAITeacher) else None
+        if key is not None and not os.environ.get(key):
+            problems.append(
+                f"Teacher '{spec.name}': the environment variable {key} is not set; put the key into it, or set "
+                "`api_key_env` to the variable that holds it, or to null for a server that wants none."
+            )
+    if problems:
+        raise TeacherError("\n".join(problems))
 
 
 def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question]) -> Teacher:

@@ -10,25 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, runtime_checkable
+
+from tinyllm.config import Form
+from tinyllm.prompts import Prompt
 
 FinishReason = Literal["stop", "length", "content_filter", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a chat."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What a teacher is shown: chat messages, or one plain text to complete; never both."""
-
-    messages: tuple[Message, ...] = ()
-    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +70,29 @@ class Teacher(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As in the configuration."""
+        ...
+
     @property
-    def identity(self) -> Mapping[str, str]: ...
+    def identity(self) -> Mapping[str, str]:
+        """What, besides the request, could change a reply."""
+        ...
+
     @property
-    def concurrency(self) -> int: ...
+    def concurrency(self) -> int:
+        """How many `ask` calls it can use at once."""
+        ...
+
     @property
-    def stored(self) -> bool: ...
+    def stored(self) -> bool:
+        """Whether replies belong into the store."""
+        ...
+
     @property
-    def local(self) -> bool: ...
+    def local(self) -> bool:
+        """Whether it computes on this machine."""
+        ...
 
     async def ask(self, request: Request) -> Reply | None:
         """Return the reply, or None where the teacher has nothing for this question (kind `given`).
@@ -107,3 +108,23 @@ class Teacher(Protocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """What a teacher that reads its prompt says about it. A teacher without these is asked by question alone.
+
+    Attributes:
+        form: chat messages, or one plain text to complete.
+        stop: stop sequences of a plain text; a chat ends by itself.
+    """
+
+    @property
+    def form(self) -> Form:
+        """Which form of prompt it reads."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Where a completion ends."""
+        ...

@@ -14,7 +14,8 @@ import transformers
 
 from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
-from tinyllm.teachers.base import FinishReason, Message, Prompt, Reply, Request, RequestFailed, Sampling
+from tinyllm.prompts import Message, Prompt
+from tinyllm.teachers.base import FinishReason, Reply, Request, RequestFailed, Sampling
 
 _TAIL_TOKENS = 16  # a stop sequence is looked for in so many of the last tokens
 

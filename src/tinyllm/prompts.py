@@ -11,11 +11,28 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import overload
+from dataclasses import dataclass
+from typing import Literal, overload
 
 from tinyllm.config import ExamplesSection, Form
 from tinyllm.questions import Question
-from tinyllm.teachers.base import Message, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a teacher is shown: chat messages, or one plain text to complete; never both."""
+
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+
 
 Strategy = Callable[[Question, Sequence[Question], int, random.Random], tuple[Question, ...]]
 """(question, pool without it, count, seeded generator) → at most `count` examples, in the order they are shown."""

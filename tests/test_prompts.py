@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyllm.config import ExamplesSection
+from tinyllm.prompts import ExampleGenerator, pick_examples, teacher_prompt
 from tinyllm.questions import Question
-from tinyllm.teacher_prompts import ExampleGenerator, pick_examples, teacher_prompt
 
 
 def question(n: int, worked: bool = False, **other) -> Question:
@@ -54,7 +54,7 @@ def test_the_pick_is_the_same_in_another_process_and_differs_by_question_and_see
     section = ExamplesSection(count=3, seed=5)
     picks = [[q.id for q in pick_examples(asked, POOL, section)] for asked in POOL[:4]]
     code = (
-        "from test_teacher_prompts import POOL, ExamplesSection, pick_examples\n"
+        "from test_prompts import POOL, ExamplesSection, pick_examples\n"
         "print([[q.id for q in pick_examples(a, POOL, ExamplesSection(count=3, seed=5))] for a in POOL[:4]])"
     )
     done = subprocess.run(
@@ -100,7 +100,7 @@ def test_twenty_thousand_questions_are_served_from_one_preparation():
 @settings(max_examples=50)
 @given(st.sets(st.integers(0, 9), max_size=9), st.integers(0, 99))
 def test_leaving_out_agrees_with_a_plain_list(left_out, seed):
-    from tinyllm.teacher_prompts import _Without
+    from tinyllm.prompts import _Without
 
     view = _Without(POOL[:10], sorted(left_out))
     plain = [q for n, q in enumerate(POOL[:10]) if n not in left_out]

@@ -1,0 +1,396 @@
+"""The command line, from a person's files to the report, and how it takes their mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from conftest import in_thread, rows
+from support import repository
+from teachers.fake_endpoint import FakeEndpoint
+from tinyllm.runs import read_jsonl
+
+CONTRACT = {
+    "config.yaml", "environment.json", "rationales.parquet", "rejected.jsonl", "student", "train_log.jsonl",
+    "predictions.jsonl", "metrics.json", "report.html",
+}  # fmt: skip
+
+
+def test_a_run_leaves_everything_that_the_contract_lists(cli, project):
+    said = cli("run", project.config)
+    assert said.code == 0, said.err
+    assert {f.name for f in project.run.iterdir()} >= CONTRACT
+    assert str(project.run / "report.html") in said.out
+    assert "tinyllm ask" in said.out
+
+    metrics = json.loads((project.run / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["preset"] == "paper"
+    for stage in ("accuracy", "before"):
+        for scorer in ("likelihood", "likelihood_normalised", "generation"):
+            low, high = metrics[stage][scorer]["ci95"]
+            assert 0 <= low <= metrics[stage][scorer]["value"] <= high <= 1
+            assert metrics[stage][scorer]["n"] == 6
+        assert 0 <= metrics[stage]["generation"]["unparsed"] <= 6
+    assert metrics["chance"] == 0.25
+    assert metrics["teachers"]["ada"] | {"repaired": {}} == {
+        "rationales": 12, "missing": 0, "rejected": {}, "repaired": {}, "prompt_tokens": metrics["teachers"]["ada"]["prompt_tokens"],
+        "completion_tokens": metrics["teachers"]["ada"]["completion_tokens"],
+    }  # fmt: skip
+    assert {"examples_per_second", "target_tokens", "padding_fraction", "seconds", "peak_memory_bytes"} <= metrics[
+        "train"
+    ].keys()
+    assert pq.read_table(project.run / "rationales.parquet").num_rows == 24
+    predictions = read_jsonl(project.run / "predictions.jsonl")
+    assert {(p["stage"], p["split"]) for p in predictions} == {
+        ("before", "test"),
+        ("after", "test"),
+        ("after", "train"),
+    }
+    assert sum("rationales" in p for p in predictions) == 2
+
+    again = cli("run", project.config)
+    assert again.code == 0
+    assert "already trained" in again.err
+
+
+def test_the_stages_can_be_run_one_by_one_and_print_json(cli, project):
+    for command in ("check", "generate", "train", "evaluate", "report"):
+        said = cli(command, project.config, "--json")
+        assert said.code == 0, said.err
+        json.loads(said.out)
+    from_folder = cli("evaluate", project.run, "--json", "--set", "evaluate.scorers=[likelihood]")
+    assert from_folder.code == 0, from_folder.err
+    assert set(json.loads(from_folder.out)["accuracy"]) == {"likelihood", "likelihood_normalised"}
+
+
+def test_a_causal_student_by_lora_and_step_by_step(cli, project, tiny_llama):
+    project.change("student", {"model": str(tiny_llama), "adapter": "lora", "layout": "cloze"})
+    project.change("train.method", "step-by-step")
+    project.change("train.teacher", "bob")
+    said = cli("run", project.config, "--json")
+    assert said.code == 0, said.err
+    assert set(json.loads(said.out)["train"]["targets"]) == {"answer", "bob"}
+
+
+def test_ask_answers_and_explains(cli, project):
+    cli("run", project.config)
+    said = cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "fire", "--explain", "--json")
+    assert said.code == 0, said.err
+    answered = json.loads(said.out)
+    assert answered["text"] in {"ice", "fire"}
+    assert sum(answered["probabilities"]) == pytest.approx(1)
+    assert set(answered["rationales"]) == {"ada", "bob"}
+    assert "%" in cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "fire").out
+    alone = cli("ask", project.run, "Which is cold?", "-c", "ice")
+    assert (alone.code, "at least two choices" in alone.err) == (2, True)
+
+
+def test_fine_tuning_needs_no_teachers(cli, project):
+    project.change("teachers", [])
+    project.change("train.method", "fine-tuning")
+    said = cli("run", project.config)
+    assert said.code == 0, said.err
+
+
+def test_the_preset_release_is_taken_and_named(cli, project):
+    project.change("preset", "release")
+    project.change("train.max_input_tokens", 200)
+    said = cli("run", project.config, "--json")
+    assert said.code == 0, said.err
+    metrics = json.loads(said.out)
+    assert metrics["preset"] == "release"
+    assert set(metrics["accuracy"]) == {"generation"}
+    card = (project.run / "student" / "README.md").read_text(encoding="utf-8")
+    assert "| `ada` | `explain: ` |" in card
+    assert "| `bob` | `rationale: ` |" in card
+
+
+def test_real_questions_teach_a_tiny_t5(cli, project):
+    folder = repository().parent / "shared" / "data" / "obqa"
+    if not folder.is_dir():
+        pytest.skip("the shared data are not there")
+    project.tree["data"] = {"dataset": "obqa", "folder": str(folder), "limit": 24}
+    project.tree["teachers"] = [{"name": n, "kind": "given"} for n in ("flan-t5-xl", "llama-2-7b-chat")]
+    project.change("train.max_steps", 3)
+    said = cli("run", project.config, "--json")
+    assert said.code == 0, said.err
+    metrics = json.loads(said.out)
+    assert metrics["teachers"]["flan-t5-xl"]["rationales"] >= 20
+    log = read_jsonl(project.run / "train_log.jsonl")
+    assert len(log) == 3
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------------
+
+
+def refused(said, *words: str) -> None:
+    assert said.code == 2, (said.code, said.err)
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    for word in words:
+        assert word in said.err, f"{word!r} is not in:\n{said.err}"
+
+
+def test_several_mistakes_in_one_message(cli, project):
+    project.tree["trian"] = {}
+    project.tree["train"] |= {"lerning_rate": 1, "alpha": {"ada": 1.0, "bop": 1.0}}
+    project.tree["teachers"][0]["kind"] = "skripted"
+    project.save()
+    refused(
+        cli("run", project.config),
+        "problems",
+        "trian: unknown key. Did you mean 'train'?",
+        "train.lerning_rate: unknown key. Did you mean 'learning_rate'?",
+        "unknown kind 'skripted'. Did you mean 'scripted'?",
+        "line ",
+    )
+    assert not project.run.exists()
+
+
+def test_alpha_and_teachers_must_agree(cli, project):
+    project.change("train.alpha", {"ada": 1.0, "bop": 0.5})
+    refused(
+        cli("run", project.config),
+        "no such teacher. Did you mean 'bob'?",
+        "teacher 'bob' has no weight; add `bob: 1.0`",
+    )
+    project.change("train.alpha", 1.0)
+    project.tree["teachers"][1]["name"] = "ada"
+    project.save()
+    refused(cli("run", project.config), "the name 'ada' is used 2 times")
+
+
+def test_a_configuration_that_is_not_there_or_not_yaml(cli, project):
+    refused(cli("run", "tinyllm.yml"), "No configuration at tinyllm.yml", "Did you mean 'tinyllm.yaml'?")
+    project.config.write_text("data: [1, 2\ntrain: {", encoding="utf-8")
+    refused(cli("run", project.config), "tinyllm.yaml, line 2: not YAML")
+    project.config.write_bytes(b"name: \xff\xfe")
+    refused(cli("run", project.config), "is not UTF-8 (byte 6)")
+    refused(cli("run", project.folder), "No configuration")
+
+
+BAD_ROWS = [
+    ('{"id": "x", "question": "Why', "line 3: ", "not"),
+    ({**rows(1)[0], "id": "q1"}, "line 3: ", "q1", "line 2"),
+    ({**rows(1)[0], "id": "x", "choices": ["only"]}, "line 3: ", "at least two"),
+    ({**rows(1)[0], "id": "x", "choices": ["ice", "ice", "iron"]}, "line 3: ", "stands there 2 times"),
+    ({**rows(1)[0], "id": "x", "answer": 4}, "line 3: ", "4", "0"),
+    ({**rows(1)[0], "id": "x", "answer": "water"}, "line 3: ", "water", "answer_as: text"),
+    ({"id": "x", "choices": ["a", "b"], "answer": 0}, "line 3: ", "question"),
+]
+
+
+@pytest.mark.parametrize("case", BAD_ROWS, ids=lambda case: str(case[1:]))
+def test_bad_rows_are_named_with_their_line_and_can_be_left_out(cli, project, case):
+    bad, *words = case
+    project.write_questions([*rows(2), bad, *rows(20)[2:]])
+    refused(cli("run", project.config), "questions.jsonl", "data.on_invalid: drop", *words)
+    assert not (project.run / "student").exists()
+
+    said = cli("run", project.config, "--set", "data.on_invalid=drop", "--json")
+    assert said.code == 0, said.err
+    dropped = json.loads(said.out)["data"]["dropped"]
+    assert len(dropped) == 1
+    assert "line 3" in dropped[0]["where"]
+    assert "line 3" in (project.run / "report.html").read_text(encoding="utf-8")
+
+
+def test_bad_files(cli, project):
+    project.questions.write_bytes(b"")
+    refused(cli("run", project.config), "questions.jsonl", "empty")
+    project.questions.write_bytes(b'{"id": "caf\xe9"}\n')
+    refused(cli("run", project.config), "questions.jsonl", "UTF-8")
+    project.questions.rename(project.folder / "question.jsonl")
+    refused(cli("run", project.config), "questions.jsonl", "Did you mean", "question.jsonl")
+
+
+def test_a_choice_twice_that_is_not_the_answer_is_a_counted_warning(cli, project):
+    project.write_questions(
+        [*rows(19), {**rows(1)[0], "id": "x", "choices": ["ice", "iron", "iron", "tin"], "answer": 0}]
+    )
+    said = cli("check", project.config, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["warnings"] == {"choice twice": 1}
+
+
+def test_a_question_longer_than_the_limit(cli, project):
+    project.write_questions([*rows(19), {**rows(1)[0], "id": "long", "question": "why " * 300}])
+    refused(
+        cli("run", project.config, "--set", "train.max_input_tokens=256"),
+        "1 questions are longer", "question 'long'", "256 allowed", "train.max_input_tokens", "data.on_invalid: drop",
+    )  # fmt: skip
+    said = cli("run", project.config, "--set", "train.max_input_tokens=256", "--set", "data.on_invalid=drop", "--json")
+    assert said.code == 0, said.err
+    assert "'long'" in json.loads(said.out)["data"]["dropped"][0]["where"]
+
+
+def test_a_student_that_is_not_there(cli, project):
+    refused(
+        cli("run", project.config, "--set", "student.model=smolm2-135m-instruct"),
+        "cannot load",
+        "Did you mean 'smollm2-135m-instruct'?",
+    )
+    refused(cli("run", project.config, "--set", "student.model=no.gguf"), "no file no.gguf")
+
+
+def test_a_teacher_model_that_is_not_there(cli, project):
+    project.change("teachers", [{"name": "g", "kind": "llamacpp", "model": "gema3-270m"}])
+    refused(cli("run", project.config), "Teacher 'g'", "Did you mean 'gemma3-270m'?")
+    refused(cli("check", project.config), "Teacher 'g'", "Did you mean 'gemma3-270m'?")
+
+
+def test_an_endpoint_that_does_not_answer(cli, project):
+    project.change(
+        "teachers",
+        [{"name": "far", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": None}],
+    )
+    refused(cli("run", project.config), "Teacher 'far'", "nothing answers at http://127.0.0.1:9/v1", "base_url")
+    assert not (project.run / "rationales.parquet").exists()
+
+
+def test_a_missing_and_a_wrong_key(cli, project, monkeypatch):
+    from aiohttp import web
+
+    def wrong_key(_body):
+        return web.json_response({"error": {"message": "Incorrect API key provided"}}, status=401)
+
+    endpoint = FakeEndpoint(wrong_key)
+    with in_thread(endpoint) as url:
+        teacher = {"name": "far", "kind": "openai", "model": "m", "base_url": url, "api_key_env": "TINY_TEST_KEY"}
+        project.change("teachers", [teacher])
+        monkeypatch.delenv("TINY_TEST_KEY", raising=False)
+        refused(cli("check", project.config), "TINY_TEST_KEY")
+        refused(cli("run", project.config), "TINY_TEST_KEY")
+        monkeypatch.setenv("TINY_TEST_KEY", "sk-secret-of-mine")
+        said = cli("run", project.config)
+        refused(said, "401", "Incorrect API key provided")
+        assert "sk-secret" not in said.err
+    for file in project.folder.rglob("*"):
+        assert not file.is_file() or b"sk-secret" not in file.read_bytes(), file
+
+
+def test_requests_without_a_reply_end_with_exit_code_3(cli, project):
+    from aiohttp import web
+
+    def too_long(_body):
+        return web.json_response({"error": {"message": "maximum context length exceeded"}}, status=400)
+
+    with in_thread(FakeEndpoint(too_long)) as url:
+        project.tree["teachers"][1] = {
+            "name": "bob",
+            "kind": "openai",
+            "model": "m",
+            "base_url": url,
+            "api_key_env": None,
+        }
+        project.save()
+        said = cli("run", project.config)
+    assert said.code == 3, said.err
+    assert "rejected.jsonl" in said.err
+    rejected = read_jsonl(project.run / "rejected.jsonl")
+    assert {(r["teacher"], r["reason"]) for r in rejected} == {("bob", "failed")}
+    assert len(rejected) == 12
+
+
+def test_a_run_folder_of_another_configuration(cli, project):
+    assert cli("run", project.config).code == 0
+    before = (project.run / "metrics.json").read_bytes()
+    refused(
+        cli("run", project.config, "--set", "train.alpha=0.25"),
+        "another configuration", "train.alpha: 1.0 → 0.25", "--run-dir",
+    )  # fmt: skip
+    assert (project.run / "metrics.json").read_bytes() == before
+
+
+def test_a_run_folder_in_use(cli, project):
+    from tinyllm.config import load_config
+    from tinyllm.runs import RunFolder
+
+    with RunFolder(project.run).claimed(load_config(project.config)):
+        refused(cli("run", project.config), "Another process is at work", "--run-dir")
+
+
+def test_evaluating_before_training(cli, project):
+    refused(cli("evaluate", project.config), "no trained student", "tinyllm train")
+
+
+def test_an_unknown_option_is_no_traceback(cli, project):
+    said = cli("run", project.config, "--fast")
+    assert said.code == 2
+    assert "--fast" in said.err
+
+
+def _small_disk(folder) -> bool:
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("stage", ["generate", "train"])
+def test_a_full_disk_loses_nothing_and_says_so(cli, project, stage):
+    disk = project.folder / "disk"
+    if not _small_disk(disk):
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        if stage == "generate":
+            (disk / "ballast").write_bytes(b"x" * 360_000)
+            project.change("rationales.store", str(disk / "replies.sqlite"))
+            refused(cli("generate", project.config), "The disk is full", "free some space")
+            (disk / "ballast").unlink()
+            assert cli("generate", project.config).code == 0
+        else:
+            assert cli("generate", project.config, "--run-dir", disk / "run").code == 0
+            (disk / "ballast").write_bytes(b"x" * 200_000)
+            refused(cli("train", project.config, "--run-dir", disk / "run"), "The disk is full", "free some space")
+            assert not (disk / "run" / "student").exists()
+            (disk / "ballast").unlink()
+            assert (disk / "run" / "rationales.parquet").is_file()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_an_interrupted_training_keeps_its_checkpoint_and_goes_on(project):
+    project.change("train.epochs", 40)
+    command = [sys.executable, "-m", "tinyllm", "run", str(project.config)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=project.folder)
+    log = project.run / "train_log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and len(log.read_text(encoding="utf-8").splitlines()) > 5):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err.decode()
+    assert b"Everything finished so far is kept" in err
+    assert b"Traceback" not in err
+    steps = len(log.read_text(encoding="utf-8").splitlines())
+    assert (project.run / "checkpoints" / f"checkpoint-{steps}" / "trainer_state.json").is_file()
+
+    done = subprocess.run(command, capture_output=True, cwd=project.folder, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    lines = [json.loads(line)["step"] for line in log.read_text(encoding="utf-8").splitlines()]
+    assert lines == list(range(1, 121))
+
+
+def test_help_loads_no_heavy_package():
+    code = (
+        "import sys, tinyllm.cli\n"
+        "try: tinyllm.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pyarrow', 'pydantic', 'aiohttp'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"import-release" in done.stdout
