@@ -171,12 +171,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-        if code == 130:  # the command-line library has taken the Ctrl-C
-            raise KeyboardInterrupt
     except TinyLLMError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
-        _stop("Interrupted. Everything finished so far is kept; run the same command again to go on.", 130)
+        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -189,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "command again to go on.",
             2,
         )
+    if code == 130:  # by one of the two ways in which a Ctrl-C gets here
+        _stop("Interrupted. Everything finished so far is kept; run the same command again to go on.", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,0 +1,86 @@
+"""Scoring: likelihoods are those of the plain model, generated answers are matched as stated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from support import some_questions, tiny_student
+from tinyllm.evaluation.scoring import OptionScores, generate_texts, match_choice, normalise, score_options
+from tinyllm.questions import Question
+
+
+@pytest.mark.parametrize("family", ["t5", "llama", "gemma3"])
+@pytest.mark.parametrize("batch_tokens", [16, 10_000])
+def test_option_scores_are_sums_of_the_plain_models_log_probabilities(family, batch_tokens):
+    student = tiny_student(family)
+    questions = [*some_questions(5), Question("q0", "Same id, other choices?", ("x", "y y y"), 0)]
+    told = []
+    scores = score_options(
+        student, student.learner(), questions, batch_tokens=batch_tokens, progress=lambda *a: told.append(a)
+    )
+    assert told[-1][:2] == (6, 6)
+    encoder = student.encoder()
+    for question, found in zip(questions, scores, strict=True):
+        assert len(found.total) == len(question.choices)
+        prompt = encoder.generation_prompt(question, student.card.prefixes["answer"])
+        for i, choice in enumerate(question.choices):
+            target = encoder.target(choice)[:-1]
+            with torch.no_grad():
+                if student.is_encoder_decoder:
+                    labels = torch.tensor([target])
+                    logits = student.model(input_ids=torch.tensor([prompt]), labels=labels).logits[0]
+                else:
+                    logits = student.model(input_ids=torch.tensor([[*prompt, *target]])).logits[0, len(prompt) - 1 : -1]
+            by_token = logits.log_softmax(-1)[range(len(target)), list(target)]
+            assert found.total[i] == pytest.approx(by_token.sum().item(), rel=1e-4)
+            assert found.mean[i] == pytest.approx(by_token.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_generation_in_batches_is_generation_alone(family):
+    student = tiny_student(family)
+    questions = some_questions(5)
+    together = generate_texts(student, questions, max_new_tokens=6)
+    alone = [generate_texts(student, [q], max_new_tokens=6)[0] for q in questions]
+    assert together == alone
+    assert generate_texts(student, questions, max_new_tokens=6, batch_tokens=16) == alone
+
+
+def test_the_best_choice_by_total_and_by_token():
+    scores = OptionScores(total=(-4.0, -3.0, -6.0), mean=(-2.0, -3.0, -0.5))
+    assert (scores.best, scores.best_normalised) == (1, 2)
+
+
+CHOICES = ("Ice", "ice cream", "A thermometer", "yes")
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("ice", 0),
+        (" ICE. ", 0),
+        ('"ice cream"', 1),
+        ("a  thermometer", 2),
+        ("(b)", 1),
+        ("c", 2),
+        ("(a) ice", 0),
+        ("b. ice cream", 1),
+        ("(b) ice", None),
+        ("the ice", None),
+        ("z", None),
+        ("", None),
+        ("yes!", 3),
+    ],
+)
+def test_generated_answers_are_matched(text, choice):
+    assert match_choice(text, CHOICES).choice == choice
+    assert match_choice(text, CHOICES).text == text
+
+
+def test_choices_that_are_the_same_match_neither():
+    assert match_choice("ice", ("ice", "Ice.")).choice is None
+
+
+def test_normalise():
+    assert normalise("  “The  Moon.” ") == "the moon"

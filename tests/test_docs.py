@@ -1,0 +1,69 @@
+"""The documents are true: configurations load, commands exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support import repository
+from tinyllm.cli import app
+from tinyllm.config import build_config, dump_config, load_config
+
+PAGES = sorted([*repository().glob("*.md"), *repository().glob("docs/**/*.md")])
+CONFIGS = sorted(repository().glob("configs/**/*.yaml"))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_shipped_configuration_loads(path):
+    config = load_config(path)
+    assert build_config(yaml.safe_load(dump_config(config))) == config
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_yaml_in_the_documents_is_a_configuration_or_a_part_of_one(page):
+    for block in blocks(page, "yaml"):
+        tree = yaml.safe_load(block)
+        tree = tree if page.name != "configuration.md" else tree["release"]
+        tree.setdefault("data", {"dataset": "starter"})
+        tree.setdefault("teachers", [{"name": "any", "kind": "scripted"}])
+        build_config(tree)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_in_the_documents_exist(page):
+    import typer.main
+
+    commands = typer.main.get_command(app).commands
+    text = page.read_text(encoding="utf-8")
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    for line in [*lines, *re.findall(r"`(tinyllm [^`]+)`", text)]:
+        words = shlex.split(line, comments=True)
+        if "tinyllm" not in words[:1] and not (words[:1] and words[0].endswith("/tinyllm")):
+            continue
+        if words[1].startswith("-") or "|" in words:
+            continue
+        assert words[1] in commands, line
+        options = {o for p in commands[words[1]].params for o in p.opts} | {"--help", "-h"}
+        assert {w.partition("=")[0] for w in words[2:] if w.startswith("-")} <= options, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_between_documents_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_make_targets_in_the_documents_exist():
+    makefile = (repository() / "Makefile").read_text(encoding="utf-8")
+    for page in PAGES:
+        for target in re.findall(r"\bmake ([a-z-]+)`", page.read_text(encoding="utf-8")):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page, target)
