@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,7 +61,9 @@ def check(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_jso
 
     config, run, news = _opened(target, set_, run_dir)
     checked = check_run(config, news)
-    _print(asdict(checked), as_json, lambda: _check_text(config, run, asdict(checked)))
+    _print(
+        asdict(checked), as_json, lambda: _check_text(config, run, asdict(checked)) + f"\nNext: tinyllm run {target}"
+    )
 
 
 @app.command()
@@ -169,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from tinyllm.errors import TinyLLMError
 
+    # What libraries will change in their next release is for those who build on them, not for who runs this.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except TinyLLMError as error:
@@ -249,7 +254,7 @@ def _check_text(config: Config, run: RunFolder, checked: dict[str, Any]) -> str:
         f"Questions: {sizes}" + (f", {checked['dropped']} left out" if checked["dropped"] else "") + "\n"
         f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}\n"
         + (requests + "\n" if requests else "")
-        + f"Training: at least {checked['steps']} optimizer steps\nNext: tinyllm run … (into {run.path})"
+        + f"Training: {checked['steps']} optimizer steps\nThe run's folder: {run.path}"
     )
 
 

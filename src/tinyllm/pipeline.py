@@ -134,7 +134,7 @@ def _checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
     from tinyllm.student.model import load_tokenizer
 
     splits = load_questions(config, news)
-    with news.task("Reading the student's tokenizer"):
+    with news.task("Preparing the student's tokenizer"):
         tokenizer, is_encoder_decoder = load_tokenizer(config.student)
     card = student_card(config)
     encoder = card.encoder(

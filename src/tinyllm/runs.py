@@ -183,4 +183,5 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object a line; an absent file has none."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    # Not `splitlines`: a text in JSON may hold line separators of other kinds.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

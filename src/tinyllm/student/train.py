@@ -265,7 +265,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the steps logged so far; a line that a crash cut short is left out."""
     lines = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8").split("\n"):
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(text))
     return lines
