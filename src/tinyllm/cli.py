@@ -60,10 +60,8 @@ def check(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_jso
     from tinyllm.pipeline import check_run
 
     config, run, news = _opened(target, set_, run_dir)
-    checked = check_run(config, news)
-    _print(
-        asdict(checked), as_json, lambda: _check_text(config, run, asdict(checked)) + f"\nNext: tinyllm run {target}"
-    )
+    checked = asdict(check_run(config, news))
+    _print(checked, as_json, lambda: _check_text(config, run, checked) + f"\nNext: tinyllm run {target}")
 
 
 @app.command()
