@@ -11,9 +11,10 @@ import time
 
 import pytest
 
+from tinyllm.atomic import write_json, write_jsonl, write_text
 from tinyllm.config import build_config
 from tinyllm.errors import RunFolderError
-from tinyllm.runs import RunFolder, environment, read_json, read_jsonl, write_json, write_jsonl, write_text
+from tinyllm.runs import RunFolder, environment, read_json, read_jsonl
 
 CONFIG = build_config({"data": {"dataset": "starter"}, "train": {"method": "fine-tuning"}})
 

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teacher_weights
+from tinyllm.atomic import write_json, write_jsonl
+from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, teacher_weights, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.news import News
 from tinyllm.questions.types import Dropped, Question, Splits
-from tinyllm.runs import RunFolder, read_json, write_json, write_jsonl
+from tinyllm.runs import RunFolder, read_json
 
 if TYPE_CHECKING:
     from tinyllm.evaluation.predict import Prediction
@@ -93,12 +94,11 @@ def fit_questions(splits: Splits, encoder: Encoder, prefixes: Iterable[str], on_
 
 
 def student_card(config: Config) -> StudentCard:
-    """Return how this run's student is asked: with a prefix for each teacher that has a weight above 0."""
+    """Return how this run's student is asked."""
     from tinyllm.student.model import StudentCard
 
-    names = [t.name for t in config.teachers]
     return StudentCard(
-        prefixes=task_prefixes(config.student.prefixes, names),
+        prefixes=prefixes_in_use(config),
         layout=config.student.layout,
         max_input_tokens=config.train.max_input_tokens,
     )
@@ -114,8 +114,8 @@ def check_run(config: Config, news: News) -> Checked:
     from tinyllm.teachers import find_problems
 
     splits, encoder = _checked_questions(config, news)
-    find_problems(config.teachers, splits.train)
-    requests = {t.name: len(splits.train) for t in config.teachers if t.kind != "given"}
+    find_problems(teachers_in_use(config), splits.train)
+    requests = {t.name: len(splits.train) for t in teachers_in_use(config) if t.kind != "given"}
     given = _given_rationales(config, splits.train)
     targets = mix(config.train.method, splits.train, given, _mixture_settings(config))
     plan = plan_steps(tokenise(encoder, splits.train, targets), config.train)
@@ -146,7 +146,7 @@ def _checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
 def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any]:
     from tinyllm.rationales.types import Rationale
 
-    sources = {t.name: t.source or t.name for t in config.teachers if t.kind == "given"}
+    sources = {t.name: t.source or t.name for t in teachers_in_use(config) if t.kind == "given"}
     return [
         Rationale(q.id, name, q.rationales[source])
         for q in questions
@@ -159,17 +159,20 @@ def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any
 
 
 def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, TeacherYield]:
-    """Have the teachers write rationales for the training questions; what the store holds is not asked again.
+    """Have the teachers that the method learns from write rationales for the training questions.
 
-    Writes `rationales.parquet`, `rejected.jsonl`.
+    What the store holds is not asked again. Writes `rationales.parquet`, `rejected.jsonl`.
     """
     from tinyllm.rationales.files import write_rationales
-    from tinyllm.rationales.generate import generate
+    from tinyllm.rationales.generate import Generated, generate
     from tinyllm.rationales.store import Store
     from tinyllm.teachers import make_teacher
 
+    if not teachers_in_use(config):
+        write_rationales(run.path, Generated((), (), {}))
+        return {}
     splits = splits or _checked_questions(config, news)[0]
-    teachers = [make_teacher(spec, splits.train) for spec in config.teachers]
+    teachers = [make_teacher(spec, splits.train) for spec in teachers_in_use(config)]
     store_path = config.rationales.store or run.path.parent / "replies.sqlite"
     with Store(store_path) as store, news.task("Rationales", len(splits.train) * len(teachers)) as task:
         progress = _GenerationNews(task, [t.name for t in teachers])
@@ -218,7 +221,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     from tinyllm.student.train import discard_checkpoints, plan_steps, tokenise, train
 
     splits = splits or _checked_questions(config, news)[0]
-    rationales = read_rationales(run.path) if config.teachers else ()
+    rationales = read_rationales(run.path)
     settings = _mixture_settings(config)
     targets = mix(config.train.method, splits.train, rationales, settings)
     with news.task(f"Loading the student {config.student.model}"):
@@ -254,10 +257,10 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
 def _mixture_settings(config: Config) -> Any:
     from tinyllm.student.mixture import MixtureSettings
 
-    names = [t.name for t in config.teachers]
+    weights = teacher_weights(config)
     return MixtureSettings(
-        prefixes=task_prefixes(config.student.prefixes, names),
-        alpha=teacher_weights(config),
+        prefixes=prefixes_in_use(config),
+        alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
         teacher=config.train.teacher,
     )
 
@@ -299,7 +302,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
         config,
         splits,
         predictions,
-        read_yields(run.path) if config.teachers else {},
+        read_yields(run.path),
         read_json(run.train_result),
     )
     write_jsonl(run.predictions, [p.as_json() for p in predictions])
@@ -334,7 +337,7 @@ class Outcome:
 def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
     """Run every stage that is not done yet."""
     splits, _ = _checked_questions(config, news)
-    yields = generate_run(config, run, news, splits) if config.teachers else {}
+    yields = generate_run(config, run, news, splits)
     if run.is_trained:
         news.say(f"✓ The student is already trained ({run.student})")
     else:

@@ -166,8 +166,10 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     for name, weight in weights(one).items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
-    curves = [[line["loss"] for line in read_log(tmp_path / f / "train_log.jsonl")] for f in ("one", "two")]
-    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+    # AdamW forgets the scale of gradients, so the gradients are compared too.
+    for figure in ("loss", "grad_norm"):
+        curves = [[line[figure] for line in read_log(tmp_path / f / "train_log.jsonl")] for f in ("one", "two")]
+        assert curves[1] == pytest.approx(curves[0], rel=1e-3 if figure == "grad_norm" else 1e-4), figure
 
 
 def test_fp16_with_t5_is_refused_with_a_reason(tmp_path):

@@ -27,8 +27,10 @@ from tinyllm.config.schema import (
     TeacherConfig,
     TrainSection,
     TransformersTeacher,
+    prefixes_in_use,
     task_prefixes,
     teacher_weights,
+    teachers_in_use,
 )
 
 __all__ = [
@@ -61,6 +63,8 @@ __all__ = [
     "describe_differences",
     "dump_config",
     "load_config",
+    "prefixes_in_use",
     "task_prefixes",
     "teacher_weights",
+    "teachers_in_use",
 ]

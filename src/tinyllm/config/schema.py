@@ -288,6 +288,24 @@ def teacher_weights(config: Config) -> dict[str, float]:
     return {t.name: alpha[t.name] if isinstance(alpha, dict) else alpha for t in config.teachers}
 
 
+def teachers_in_use(config: Config) -> tuple[TeacherConfig, ...]:
+    """Return the teachers that the method learns from: asking another one would be money for nothing."""
+    train = config.train
+    if train.method == "fine-tuning":
+        return ()
+    if train.method == "step-by-step" and train.teacher is not None:
+        return tuple(t for t in config.teachers if t.name == train.teacher)
+    weights = teacher_weights(config)
+    return tuple(t for t in config.teachers if weights[t.name] > 0)
+
+
+def prefixes_in_use(config: Config) -> dict[str, str]:
+    """Return the prefix of each task that the student learns; a teacher's does not depend on who else is in use."""
+    tasks = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
+    learnt = {ANSWER_TASK, *(t.name for t in teachers_in_use(config))}
+    return {task: prefix for task, prefix in tasks.items() if task in learnt}
+
+
 def task_prefixes(prefixes: PrefixesSection, teachers: Sequence[str]) -> dict[str, str]:
     """Return the prefix of every task: p_A for answering, p_m for each teacher (the paper's notation)."""
     named = {ANSWER_TASK: prefixes.answer}

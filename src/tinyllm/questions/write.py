@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tinyllm.atomic import write_text
 from tinyllm.errors import DataError
 from tinyllm.questions.types import Question
 
@@ -21,21 +20,12 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
     """
     text = "".join(json.dumps(to_record(q), ensure_ascii=False) + "\n" for q in questions)
     # Half a character (a lone surrogate) has no UTF-8; it becomes U+FFFD, which the check of encoding finds.
-    data = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_text(path, text)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"{path} cannot be written: {reason}; make room or give another folder") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def to_record(question: Question) -> dict[str, Any]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from tinyllm.atomic import replacing, write_json, write_jsonl
 from tinyllm.errors import RunFolderError
 from tinyllm.rationales.generate import Generated
 from tinyllm.rationales.types import Rationale, TeacherYield
@@ -25,12 +23,10 @@ def write_rationales(folder: Path, generated: Generated) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written; files that were there before are as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    rejected = "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in generated.rejections)
-    yields = json.dumps({name: asdict(y) for name, y in generated.yields.items()}, ensure_ascii=False, indent=2) + "\n"
-    _replace(folder / REJECTED, lambda draft: draft.write_text(rejected, "utf-8"))
-    _replace(folder / YIELDS, lambda draft: draft.write_text(yields, "utf-8"))
-    _replace(folder / RATIONALES, lambda draft: _write_parquet(draft, generated.rationales))
+    write_jsonl(folder / REJECTED, (asdict(r) for r in generated.rejections))
+    write_json(folder / YIELDS, {name: asdict(y) for name, y in generated.yields.items()})
+    with replacing(folder / RATIONALES) as draft:
+        _write_parquet(draft, generated.rationales)
 
 
 def read_rationales(folder: Path) -> tuple[Rationale, ...]:
@@ -76,20 +72,6 @@ def _write_parquet(file: Path, rationales: tuple[Rationale, ...]) -> None:
         [("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text))],
     )
     pq.write_table(pa.Table.from_pylist([asdict(r) for r in rationales], schema=schema), file)
-
-
-def _replace(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a draft beside the file, put it on the disk, and give it the file's name."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    draft = Path(name)
-    try:
-        write(draft)
-        os.fsync(handle)
-        draft.chmod(0o644)  # a draft is its owner's alone
-        draft.replace(file)
-    finally:
-        os.close(handle)
-        draft.unlink(missing_ok=True)
 
 
 def _must_exist(file: Path) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teacher_weights
+from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, teacher_weights, teachers_in_use
 
 
 def model_card(config: Config, targets: Mapping[str, int]) -> str:
     """Return the README.md of a student: what it is, what it learnt from, how to ask it."""
+    weights = teacher_weights(config)
     teachers = "\n".join(
-        f"- `{t.name}` ({t.kind}{', ' + t.model if hasattr(t, 'model') else ''}), α = {weight}, "
+        f"- `{t.name}` ({t.kind}{', ' + t.model if hasattr(t, 'model') else ''}), α = {weights[t.name]}, "
         f"{targets.get(t.name, 0)} rationales"
-        for t, weight in zip(config.teachers, teacher_weights(config).values(), strict=True)
+        for t in teachers_in_use(config)
     )
-    prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
-    table = "\n".join(f"| `{task}` | `{prefix}` |" for task, prefix in prefixes.items())
+    table = "\n".join(f"| `{task}` | `{prefix}` |" for task, prefix in prefixes_in_use(config).items())
     return f"""---
 library_name: transformers
 base_model: {config.student.model}
