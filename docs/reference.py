@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import typing
 from pathlib import Path
@@ -103,8 +104,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = list(field.default) if isinstance(field.default, tuple) else field.default
-    text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
-    return f"`{text}`".replace("|", "\\|")
+    return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|")
 
 
 if __name__ == "__main__":

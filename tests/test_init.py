@@ -13,12 +13,16 @@ from tinyllm.questions.guess import guess_fields
 FILES = {
     "letters.csv": (
         "stem,A,B,C,D,answerKey\n" + "".join(f"Which is cold {i}?,ice,fire,steam,lava,A\n" for i in range(10)),
-        {"question": "stem", "answer": "answerKey", "choices": "[A, B, C, D]", "answer_as": "letter"},
+        {"question": "stem", "answer": "answerKey", "choices": ["A", "B", "C", "D"], "answer_as": "letter"},
     ),
     "texts.csv": (
         "id,question,option_1,option_2,correct\n"
         + "".join(f"q{i},Which is cold {i}?,ice,fire,ice\n" for i in range(10)),
-        {"answer": "correct", "choices": "[option_1, option_2]", "answer_as": "text"},
+        {"answer": "correct", "choices": ["option_1", "option_2"], "answer_as": "text"},
+    ),
+    "numbers (1).csv": (
+        "question,1,2,answer\n" + "".join(f"Which is cold {i}?,ice,fire,{1 + i % 2}\n" for i in range(10)),
+        {"choices": ["1", "2"], "answer_as": "letter"},
     ),
     "ours.jsonl": (
         "".join(json.dumps({"question": f"Why {i}?", "choices": ["a", "b"], "answer": 0}) + "\n" for i in range(10)),

@@ -138,12 +138,9 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask a trained student a question."""
-    from tinyllm.errors import DataError
     from tinyllm.pipeline import ask_student
     from tinyllm.questions import Question
 
-    if len(choice) < 2:
-        raise DataError(f"A question needs at least two choices, got {len(choice)}: give -c several times.")
     answered = ask_student(folder, Question("asked", question, tuple(choice), 0, context), explain=explain)
     _print(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
 
@@ -178,6 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _stop(str(error), 2)
     except KeyboardInterrupt:
         code = 130
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+        _stop(f"{error.strerror}: {error.filename}. Choose another place, or mend its rights.", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -222,9 +221,15 @@ def _opened(
 ) -> tuple[Config, RunFolder, News]:
     """Return the configuration, the run folder and the news of a command."""
     from tinyllm.config import load_config
+    from tinyllm.errors import TinyLLMError
     from tinyllm.news import News
     from tinyllm.runs import RunFolder
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TinyLLMError(
+            "The commands run in one process; WORLD_SIZE says there are several. `tinyllm.student.train` trains over "
+            "several processes when it is called from Python."
+        )
     is_run = target.is_dir()
     config = load_config(target / "config.yaml" if is_run else target, overrides or ())
     folder = run_dir or (target if is_run else Path("runs") / config.name)

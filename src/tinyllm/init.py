@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+
+import yaml
 
 from tinyllm.errors import ConfigError
 
@@ -36,7 +40,7 @@ train:
 """
 
 _STARTER = """\
-  dataset: starter              # 300 questions that come with TinyLLM; put your own file here:
+  dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
   # train: questions.csv        # columns: question, choices (or choices: [A, B, C, D]), answer
 """
 
@@ -56,8 +60,10 @@ def write_config(path: Path, data: Path | None) -> None:
     """
     if path.exists():
         raise ConfigError(f"{path} is there already; give another name, as in `tinyllm init my.yaml`.")
-    section = _STARTER if data is None else _FILE.format(file=data, fields=_fields(data))
-    name = (data or path).stem.replace(" ", "-")
+    section = (
+        _STARTER if data is None else _FILE.format(file=json.dumps(str(data), ensure_ascii=False), fields=_fields(data))
+    )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", (data or path).stem).strip("-._") or "run"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_TEMPLATE.format(path=path, name=name, data=section), encoding="utf-8")
 
@@ -69,4 +75,5 @@ def _fields(data: Path) -> str:
     fields = guess_fields(data)
     if not fields:
         return ""
-    return "  fields: {" + ", ".join(f"{k}: {v}" for k, v in fields.items()) + "}\n"
+    text = yaml.safe_dump(fields, default_flow_style=True, sort_keys=False, width=1000, allow_unicode=True)
+    return f"  fields: {text.strip()}\n"

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.atomic import write_json, write_jsonl
-from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, teacher_weights, teachers_in_use
+from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, task_prefixes, teacher_weights, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.news import News
 from tinyllm.questions.types import Dropped, Question, Splits
@@ -24,9 +24,12 @@ from tinyllm.runs import RunFolder, read_json
 
 if TYPE_CHECKING:
     from tinyllm.evaluation.predict import Prediction
+    from tinyllm.rationales.generate import Generated
+    from tinyllm.rationales.store import Store
     from tinyllm.rationales.types import TeacherYield
     from tinyllm.student.encode import Encoder
     from tinyllm.student.model import Student, StudentCard
+    from tinyllm.teachers import Teacher
 
 _SHOWN = 20
 
@@ -57,16 +60,19 @@ def load_questions(config: Config, news: News) -> Splits:
     return splits
 
 
-def fit_questions(splits: Splits, encoder: Encoder, prefixes: Iterable[str], on_invalid: str) -> Splits:
+def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str], on_invalid: str) -> Splits:
     """Settle what to do about questions that are too long for the student even without their context.
+
+    What is left out depends on no method: training questions must fit under the prefix of every teacher, the others
+    under that of answering. So figures of different methods are of the same questions.
 
     Raises:
         DataError: there are some, and `on_invalid` is `error`.
     """
-    prefixes = tuple(prefixes)
+    needed = {"train": tuple(prefixes.values()), "valid": (prefixes[ANSWER_TASK],), "test": (prefixes[ANSWER_TASK],)}
     long = {
-        name: {t.question_id: t for t in encoder.too_long(getattr(splits, name), prefixes)}
-        for name in ("train", "valid", "test")
+        name: {t.question_id: t for t in encoder.too_long(getattr(splits, name), those)}
+        for name, those in needed.items()
     }
     dropped = [
         Dropped(name, f"question '{t.question_id}'", f"{t.tokens} tokens of question and choices, {t.allowed} allowed")
@@ -111,10 +117,10 @@ def check_run(config: Config, news: News) -> Checked:
     """Find every problem that can be found without spending anything, and say what a run will do."""
     from tinyllm.student.mixture import mix
     from tinyllm.student.train import plan_steps, tokenise
-    from tinyllm.teachers import find_problems
+    from tinyllm.teachers import make_teachers
 
     splits, encoder = _checked_questions(config, news)
-    find_problems(teachers_in_use(config), splits.train)
+    make_teachers(teachers_in_use(config), splits.train)
     requests = {t.name: len(splits.train) for t in teachers_in_use(config) if t.kind != "given"}
     given = _given_rationales(config, splits.train)
     targets = mix(config.train.method, splits.train, given, _mixture_settings(config))
@@ -132,15 +138,20 @@ def check_run(config: Config, news: News) -> Checked:
 def _checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
     """Read the questions and hold them against the student's tokenizer, before anything is spent."""
     from tinyllm.student.model import load_tokenizer
+    from tinyllm.student.train import check_precision
 
     splits = load_questions(config, news)
     with news.task("Preparing the student's tokenizer"):
-        tokenizer, is_encoder_decoder = load_tokenizer(config.student)
+        tokenizer, model_config = load_tokenizer(config.student)
+    check_precision(model_config.model_type, config.train)
     card = student_card(config)
     encoder = card.encoder(
-        tokenizer, is_encoder_decoder=is_encoder_decoder, max_target_tokens=config.train.max_target_tokens
+        tokenizer,
+        is_encoder_decoder=bool(model_config.is_encoder_decoder),
+        max_target_tokens=config.train.max_target_tokens,
     )
-    return fit_questions(splits, encoder, card.prefixes.values(), config.data.on_invalid), encoder
+    prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
+    return fit_questions(splits, encoder, prefixes, config.data.on_invalid), encoder
 
 
 def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any]:
@@ -164,20 +175,18 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     What the store holds is not asked again. Writes `rationales.parquet`, `rejected.jsonl`.
     """
     from tinyllm.rationales.files import write_rationales
-    from tinyllm.rationales.generate import Generated, generate
+    from tinyllm.rationales.generate import Generated
     from tinyllm.rationales.store import Store
-    from tinyllm.teachers import make_teacher
+    from tinyllm.teachers import make_teachers
 
     if not teachers_in_use(config):
         write_rationales(run.path, Generated((), (), {}))
         return {}
     splits = splits or _checked_questions(config, news)[0]
-    teachers = [make_teacher(spec, splits.train) for spec in teachers_in_use(config)]
     store_path = config.rationales.store or run.path.parent / "replies.sqlite"
-    with Store(store_path) as store, news.task("Rationales", len(splits.train) * len(teachers)) as task:
-        progress = _GenerationNews(task, [t.name for t in teachers])
-        generated = asyncio.run(generate(splits.train, splits.train, teachers, config.rationales, store, progress))
-        task.note = progress.summary()
+    with Store(store_path) as store:
+        teachers = make_teachers(teachers_in_use(config), splits.train, known=store.teachers())
+        generated = _generate(config, splits, teachers, store, news)
     write_rationales(run.path, generated)
     for name, found in generated.yields.items():
         rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1]))
@@ -188,6 +197,16 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
             + (f", rejected: {rejected}" if rejected else "")
         )
     return dict(generated.yields)
+
+
+def _generate(config: Config, splits: Splits, teachers: Sequence[Teacher], store: Store, news: News) -> Generated:
+    from tinyllm.rationales.generate import generate
+
+    with news.task("Rationales", len(splits.train) * len(teachers)) as task:
+        progress = _GenerationNews(task, [t.name for t in teachers])
+        generated = asyncio.run(generate(splits.train, splits.train, teachers, config.rationales, store, progress))
+        task.note = progress.summary()
+    return generated
 
 
 class _GenerationNews:
@@ -213,15 +232,16 @@ class _GenerationNews:
 def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
     """Train the student on answers and rationales, resuming from a checkpoint if there is one.
 
-    Writes `student/`, `train_log.jsonl`, `train_result.json`.
+    A student that is trained on exactly these targets is left as it is; if questions or rationales have changed
+    since, it is trained again. Writes `student/`, `train_log.jsonl`, `train_result.json`.
     """
     from tinyllm.rationales.files import read_rationales
     from tinyllm.student.mixture import mix
     from tinyllm.student.model import add_lora, load_student, save_student
-    from tinyllm.student.train import discard_checkpoints, plan_steps, tokenise, train
+    from tinyllm.student.train import discard_checkpoints, fingerprint, plan_steps, tokenise, train
 
     splits = splits or _checked_questions(config, news)[0]
-    rationales = read_rationales(run.path)
+    rationales = read_rationales(run.path) if teachers_in_use(config) else ()
     settings = _mixture_settings(config)
     targets = mix(config.train.method, splits.train, rationales, settings)
     with news.task(f"Loading the student {config.student.model}"):
@@ -233,6 +253,10 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say("  note: this model's attention takes no mask, so each task is computed in a row of its own (slower)")
     encoder = student.encoder(max_target_tokens=config.train.max_target_tokens, share_prompt=learner.share_prompt)
     plan = plan_steps(tokenise(encoder, splits.train, targets), config.train)
+    if run.is_trained and read_json(run.train_result).get("fingerprint") == fingerprint(plan):
+        news.say(f"✓ The student is already trained ({run.student})")
+        return read_json(run.train_result)
+    run.forget_training()
     counts = Counter(t.task for t in targets)
     news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in counts.items()))
     with news.task("Training", len(plan)) as task:
@@ -261,7 +285,6 @@ def _mixture_settings(config: Config) -> Any:
     return MixtureSettings(
         prefixes=prefixes_in_use(config),
         alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
-        teacher=config.train.teacher,
     )
 
 
@@ -289,6 +312,8 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     splits = splits or _checked_questions(config, news)[0]
     if not splits.test:
         raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
+    yields = read_yields(run.path) if teachers_in_use(config) else {}
+    train = read_json(run.train_result)
     predictions: list[Prediction] = []
     for stage in ("before", "after") if config.evaluate.before else ("after",):
         with news.task(f"Evaluating {'the untrained student' if stage == 'before' else 'the student'}") as task:
@@ -302,8 +327,8 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
         config,
         splits,
         predictions,
-        read_yields(run.path),
-        read_json(run.train_result),
+        yields,
+        train,
     )
     write_jsonl(run.predictions, [p.as_json() for p in predictions])
     write_json(run.metrics, figures)
@@ -338,10 +363,7 @@ def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
     """Run every stage that is not done yet."""
     splits, _ = _checked_questions(config, news)
     yields = generate_run(config, run, news, splits)
-    if run.is_trained:
-        news.say(f"✓ The student is already trained ({run.student})")
-    else:
-        train_run(config, run, news, splits)
+    train_run(config, run, news, splits)
     figures = evaluate_run(config, run, news, splits)
     failed = {name: found.rejected.get("failed", 0) for name, found in yields.items()}
     return Outcome(figures, report_run(run, news), {name: n for name, n in failed.items() if n})
@@ -365,6 +387,14 @@ class Answered:
     rationales: dict[str, str]
 
 
+def _check_asked(question: Question) -> None:
+    choices = [c.strip() for c in question.choices]
+    if not question.question.strip():
+        raise DataError("The question is empty.")
+    if len(choices) < 2 or not all(choices) or len(set(choices)) < len(choices):
+        raise DataError(f"A question needs two or more different choices that are not empty, got {choices}.")
+
+
 def ask_student(folder: Path, question: Question, *, explain: bool, max_rationale_tokens: int = 96) -> Answered:
     """Ask a trained student one question.
 
@@ -377,7 +407,12 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     from tinyllm.evaluation.scoring import generate_texts, score_options
     from tinyllm.student.model import read_student
 
+    _check_asked(question)
     student = read_student(folder / "student" if (folder / "student").is_dir() else folder)
+    if long := student.encoder().too_long([question], student.card.prefixes.values()):
+        raise DataError(
+            f"The question has {long[0].tokens} tokens with its choices; the student takes {long[0].allowed}."
+        )
     total = score_options(student, student.learner(), [question])[0].total
     top = max(total)
     mass = [math.exp(t - top) for t in total]

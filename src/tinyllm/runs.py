@@ -16,7 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import sys
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from tinyllm.errors import RunFolderError
 
 _PACKAGES = ("tinyllm-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pyarrow")
 _SHOWN_DIFFERENCES = 12
+_MAKES_RATIONALES = ("data", "teachers", "rationales")
 
 
 class RunFolder:
@@ -45,6 +46,12 @@ class RunFolder:
     def is_trained(self) -> bool:
         """Whether training came to its end."""
         return self.student.is_dir() and self.train_result.is_file()
+
+    def forget_training(self) -> None:
+        """Remove a student of other targets, and all that was said of it."""
+        shutil.rmtree(self.student, ignore_errors=True)
+        for file in (self.train_result, self.predictions, self.metrics, self.path / "report.html"):
+            file.unlink(missing_ok=True)
 
     def config(self) -> Config:
         """Return the configuration this run was made with.
@@ -71,11 +78,28 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            if self.config_file.is_file():
-                self._check_same(config, renews_rationales)
-            write_text(self.config_file, dump_config(config))
-            write_json(self.path / "environment.json", environment())
-            yield
+            try:
+                if self.config_file.is_file():
+                    self._check_same(config, renews_rationales)
+                    if renews_rationales:
+                        self._forget_other_rationales(config)
+                write_text(self.config_file, dump_config(config))
+                write_json(self.path / "environment.json", environment())
+                yield
+            except BaseException:
+                self._tidy()
+                raise
+
+    def _forget_other_rationales(self, config: Config) -> None:
+        """Remove rationales that were made with other settings: if making the new ones fails, none must be left."""
+        if any(d.startswith(_MAKES_RATIONALES) for d in describe_differences(self.config(), config)):
+            for name in ("rationales.parquet", "yields.json", "rejected.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Leave no folder behind in which nothing was done."""
+        if {f.name for f in self.path.iterdir()} <= {".lock", "config.yaml", "environment.json"}:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -92,7 +116,7 @@ class RunFolder:
         if self.student.exists() or (self.path / "checkpoints").exists():
             bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train")
         elif (self.path / "rationales.parquet").exists() and not renews_rationales:
-            bound = ("data", "teachers", "rationales")
+            bound = _MAKES_RATIONALES
         else:
             return
         different = [d for d in describe_differences(self.config(), config) if d.startswith(bound)]
@@ -116,7 +140,6 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "command": " ".join(["tinyllm", *sys.argv[1:]]),
         "packages": dict(_versions()),
     }
 

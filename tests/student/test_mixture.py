@@ -8,9 +8,9 @@ from tinyllm.student.mixture import MixtureSettings, mix
 PREFIXES = {"answer": "p: ", "ada": "a: ", "bob": "b: "}
 
 
-def tasks(method, alpha, teacher=None, missing=()):
+def tasks(method, alpha, missing=()):
     questions = some_questions(3)
-    targets = mix(method, questions, some_rationales(questions, missing), MixtureSettings(PREFIXES, alpha, teacher))
+    targets = mix(method, questions, some_rationales(questions, missing), MixtureSettings(PREFIXES, alpha))
     assert all(t.prefix == PREFIXES[t.task] for t in targets)
     return [(t.question_id, t.task, t.weight) for t in targets]
 
@@ -20,7 +20,7 @@ def test_fine_tuning_learns_answers_only():
 
 
 def test_step_by_step_learns_from_one_teacher():
-    found = tasks("step-by-step", {"ada": 0.3, "bob": 1.0}, teacher="ada")
+    found = tasks("step-by-step", {"ada": 0.3})
     assert found == [(f"q{i}", t, w) for i in range(3) for t, w in (("answer", 1.0), ("ada", 0.3))]
     assert {t for _, t, _ in tasks("step-by-step", {"bob": 1.0})} == {"answer", "bob"}
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from tinyllm.config.schema import (
     ANSWER_TASK,
     PRESETS,
+    SPEED_ONLY,
     Config,
     DataSection,
     GivenTeacher,
@@ -52,9 +53,9 @@ def build_config(
     """Turn a mapping into a configuration; see `load_config`."""
     problems: list[str] = []
     merged = _apply_overrides(tree, overrides, problems)
-    preset = merged.get("preset", "paper")
-    if preset in PRESETS:
-        merged = _merge(PRESETS[preset], merged)
+    for preset, settings in PRESETS.items():
+        if merged.get("preset") == preset:
+            merged = _merge(settings, merged)
     config = _validate(merged, lines or {}, problems)
     if config is not None:
         problems += _contradictions(config)
@@ -70,8 +71,10 @@ def dump_config(config: Config) -> str:
 
 
 def describe_differences(old: Config, new: Config) -> list[str]:
-    """Return `section.key: old → new` for every setting in which two configurations differ."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    """Return `section.key: old → new` for every setting in which two configurations differ, but for those that
+    change only how fast something is done, not what comes out.
+    """
+    before, after = (_flatten(_without_speed(config.model_dump(mode="json"))) for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{k}: {before.get(k)!r} → {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
 
@@ -147,6 +150,12 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _without_speed(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_speed(value) for key, value in tree.items() if key not in SPEED_ONLY}
+    return [_without_speed(value) for value in tree] if isinstance(tree, list) else tree
+
+
 def _flatten(tree: Any, at: str = "") -> dict[str, Any]:
     if isinstance(tree, dict) and tree:
         return {k: v for key, sub in tree.items() for k, v in _flatten(sub, f"{at}.{key}" if at else key).items()}
@@ -165,6 +174,7 @@ def _validate(
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
+        problems.extend(_contradictions_of_names(tree))
         problems.extend(_one_problem(detail, lines) for detail in error.errors())
         return None
 
@@ -199,9 +209,14 @@ def _one_problem(detail: Any, lines: Mapping[tuple[str | int, ...], int]) -> str
         return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}"
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
+    if place.keys[-1] in _MAY_HOLD_SECRETS:
+        return f"{where}: {detail['msg']}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
     return f"{where}: {detail['msg']}, got {got!r}.{hint}"
 
+
+_MAY_HOLD_SECRETS = ("api_key_env", "base_url")
+"""Fields into which people paste keys by mistake; their values are not repeated."""
 
 _TEACHER_KINDS = {"openai": OpenAITeacher, "llamacpp": LlamaCppTeacher, "transformers": TransformersTeacher,
                   "given": GivenTeacher, "scripted": ScriptedTeacher}  # fmt: skip
@@ -238,6 +253,18 @@ def _contradictions(config: Config) -> list[str]:
     ]
 
 
+def _contradictions_of_names(tree: Mapping[str, Any]) -> Iterable[str]:
+    """Return what can be said of teachers and weights while other settings are still wrong."""
+    teachers, train = tree.get("teachers") or [], tree.get("train") or {}
+    if not (isinstance(teachers, list) and all(isinstance(t, dict) for t in teachers) and isinstance(train, dict)):
+        return
+    names = [str(t.get("name")) for t in teachers]
+    yield from _teacher_problems(names)
+    alpha = train.get("alpha", 1.0)
+    if isinstance(alpha, dict) and all(isinstance(a, int | float) for a in alpha.values()):
+        yield from _alpha_problems(alpha, names)
+
+
 def _data_problems(data: DataSection) -> Iterable[str]:
     if data.dataset is None and data.folder is None and data.train is None:
         yield "data: nothing to read; give one of `dataset: starter`, `folder: DIR`, or `train: FILE`"
@@ -271,6 +298,7 @@ def _alpha_problems(alpha: float | dict[str, float], names: Sequence[str]) -> It
 
 
 def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]:
+    weights = train.alpha if isinstance(train.alpha, dict) else {"": train.alpha}
     if train.method == "step-by-step":
         if train.teacher is None and len(names) != 1:
             yield f"train.teacher: `step-by-step` learns from one teacher; choose one of {', '.join(names) or 'none'}"
@@ -279,12 +307,18 @@ def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]
                 f"train.teacher: no teacher '{train.teacher}'.{did_you_mean(train.teacher, names)} "
                 f"Teachers: {', '.join(names) or 'none'}"
             )
+        one = train.teacher or (names[0] if len(names) == 1 else "")
+        if weights.get(one, weights.get("")) == 0:
+            yield f"train.alpha: `step-by-step` learns from '{one}', so its weight must be above 0"
     if train.method == "tinyllm" and not names:
         yield "teachers: `method: tinyllm` needs at least one teacher; or use `method: fine-tuning`"
+    elif train.method == "tinyllm" and not any(weights.values()):
+        yield "train.alpha: all weights are 0, so no teacher is learnt from; use `method: fine-tuning` for that"
 
 
 def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:
-    tasks = task_prefixes(prefixes, names)
+    # Compared without the space at the end, which a causal student never sees.
+    tasks = {task: prefix.rstrip() for task, prefix in task_prefixes(prefixes, names).items()}
     for text in sorted({p for p in tasks.values() if list(tasks.values()).count(p) > 1}):
         same = ", ".join(t for t, p in tasks.items() if p == text)
         yield f"student.prefixes: {text!r} names several tasks ({same}); each task needs a prefix of its own"

@@ -86,8 +86,16 @@ class OpenAITeacher(PromptedTeacher):
 
     kind: Literal["openai"]
     model: str = Field(description="The model's name at the endpoint.")
-    base_url: str = Field("https://api.openai.com/v1", description="The endpoint, up to and with /v1.")
-    api_key_env: str | None = Field("OPENAI_API_KEY", description="Environment variable with the key; null: no key.")
+    base_url: str = Field(
+        "https://api.openai.com/v1",
+        pattern=r"^https?://[^@?#\s]+$",
+        description="The endpoint, up to and with /v1; no user, password or query in it.",
+    )
+    api_key_env: str | None = Field(
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable with the key; null: no key.",
+    )
     form: Form = Field("chat", description="Chat messages, or one plain text to complete.")
     concurrency: int = Field(16, ge=1, description="Requests in flight at once.")
     timeout_s: float = Field(120.0, gt=0, description="Seconds for one whole request.")
@@ -235,7 +243,7 @@ class TrainSection(Section):
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic; bf16 and fp16 are autocast.")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
-    save_steps: int = Field(50, ge=1, description="Optimizer steps between checkpoints.")
+    save_steps: int = Field(25, ge=1, description="Optimizer steps between checkpoints.")
     logging_steps: int = Field(1, ge=1, description="Optimizer steps between lines of the training log.")
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, trackio…")
     seed: int = Field(0, ge=0, description="Seed of the order of questions, of dropout and of new weights.")
@@ -245,7 +253,9 @@ class EvaluateSection(Section):
     """How the student is scored."""
 
     scorers: tuple[Literal["likelihood", "generation"], ...] = Field(
-        ("likelihood", "generation"), description="Rank the choices by likelihood; generate the answer and match it."
+        ("likelihood", "generation"),
+        min_length=1,
+        description="Rank the choices by likelihood; generate the answer and match it.",
     )
     before: bool = Field(True, description="Score the untrained student too.")
     max_new_tokens: int = Field(48, ge=1, description="Longest generated answer.")
@@ -269,6 +279,12 @@ class Config(Section):
     train: TrainSection = Field(default_factory=TrainSection)
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
 
+
+SPEED_ONLY = frozenset({
+    "micro_batch_tokens", "gradient_checkpointing", "save_steps", "logging_steps", "report_to",
+    "concurrency", "timeout_s", "max_attempts", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
+})  # fmt: skip
+"""Names of settings that do not change what comes out; a run may be continued with other ones."""
 
 # The schemas' own defaults are the paper's; this is what the authors' released code does otherwise.
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -44,14 +45,19 @@ class Prediction:
             line["likelihood"] = {
                 "pred": scores.best,
                 "pred_normalised": scores.best_normalised,
-                "total": [round(v, 5) for v in scores.total],
-                "mean": [round(v, 5) for v in scores.mean],
+                "total": [_rounded(v) for v in scores.total],
+                "mean": [_rounded(v) for v in scores.mean],
             }
         if self.generation is not None:
             line["generation"] = {"text": self.generation.text, "pred": self.generation.choice}
         if self.rationales:
             line["rationales"] = self.rationales
         return line
+
+
+def _rounded(value: float) -> float | None:
+    """A log-likelihood for a file; JSON has no infinity."""
+    return round(value, 5) if math.isfinite(value) else None
 
 
 def predict(
@@ -65,7 +71,7 @@ def predict(
     """Have a student answer questions with every scorer asked for.
 
     Args:
-        train: training questions to answer too, for the report; by likelihood only.
+        train: training questions to answer too, for the report; by one scorer only.
     """
     learner = student.learner()
     predictions = [Prediction(stage, "test", q) for q in test] + [Prediction(stage, "train", q) for q in train]
@@ -74,12 +80,14 @@ def predict(
         scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens, progress=update)
         for prediction, score in zip(predictions, scores, strict=True):
             prediction.likelihood = score
-    tested = predictions[: len(test)]
+    tested, taught = predictions[: len(test)], predictions[len(test) :]
     if "generation" in section.scorers:
-        for prediction, text in zip(tested, _write(student, test, section, update), strict=True):
+        written = tested if "likelihood" in section.scorers else predictions
+        texts = _write(student, [p.question for p in written], section, update)
+        for prediction, text in zip(written, texts, strict=True):
             prediction.generation = match_choice(text, prediction.question.choices)
     if stage == "after":
-        shown = tested[: section.rationales]
+        shown = [*tested[: section.rationales], *taught[: section.rationales]]
         for teacher in student.card.teachers if shown else ():
             texts = generate_texts(
                 student,

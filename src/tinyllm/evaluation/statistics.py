@@ -60,19 +60,20 @@ class Paired:
 def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
     """Compare two lists of right and wrong on the same questions.
 
-    The interval is the normal one for a difference of paired proportions; p is McNemar's exact (two-sided binomial)
-    test on the questions on which the two differ.
+    The interval is Agresti and Min's for a difference of paired proportions (half a question added to each of the
+    four outcomes, so that it has a width also where the two never differ); p is McNemar's exact (two-sided binomial)
+    test on the questions on which they differ.
     """
     n = len(first)
     fixed = sum(b and not a for a, b in zip(first, second, strict=True))
     broken = sum(a and not b for a, b in zip(first, second, strict=True))
     if n == 0:
         return Paired(0.0, (-1.0, 1.0), 1.0, 0, 0, 0)
-    difference = (fixed - broken) / n
-    half = _Z95 * math.sqrt(max(0.0, (fixed + broken) / n - difference**2) / n)
+    centre = (fixed - broken) / (n + 2)
+    half = _Z95 * math.sqrt(((fixed + broken + 1) / (n + 2) - centre**2) / (n + 2))
     return Paired(
-        difference,
-        (max(-1.0, difference - half), min(1.0, difference + half)),
+        (fixed - broken) / n,
+        (max(-1.0, centre - half), min(1.0, centre + half)),
         _mcnemar(fixed, broken),
         fixed,
         broken,

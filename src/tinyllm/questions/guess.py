@@ -21,7 +21,7 @@ _CHOICE_COLUMN = re.compile(r"(?:(?:choice|option|answer|opt|sol|ending)[ _-]?)?
 _SAMPLE = 200
 
 
-def guess_fields(path: Path) -> dict[str, str]:
+def guess_fields(path: Path) -> dict[str, str | list[str]]:
     """Return what `data.fields` has to say about a file, as YAML; empty where the columns are named as expected.
 
     Raises:
@@ -32,15 +32,17 @@ def guess_fields(path: Path) -> dict[str, str]:
         raise DataError("\n".join(str(p) for p in source.fatal))
     by_name = {c.casefold(): c for c in source.columns}
     found = {key: next((by_name[n] for n in names if n in by_name), None) for key, names in _NAMES.items()}
-    fields = {key: column for key, column in found.items() if column is not None and column != key}
+    fields: dict[str, str | list[str]] = {
+        key: column for key, column in found.items() if column is not None and column != key
+    }
     choices = _choices(source.columns, by_name, taken={c for c in found.values() if c})
     if choices is not None and choices != "choices":
-        fields["choices"] = choices if isinstance(choices, str) else f"[{', '.join(choices)}]"
+        fields["choices"] = choices
     if found["answer"] is not None:
         answers = [row.cells.get(found["answer"]) for row in source.rows[:_SAMPLE]]
         columns = [choices] if isinstance(choices, str) else choices or []
         rows = [[row.cells.get(c) for c in columns] for row in source.rows[:_SAMPLE]]
-        kind = _answer_kind(answers, rows)
+        kind = _answer_kind(answers, rows, len(columns) if len(columns) > 1 else None)
         if kind != "index":
             fields["answer_as"] = kind
     return fields
@@ -54,10 +56,12 @@ def _choices(columns: Sequence[str], by_name: Mapping[str, str], taken: set[str]
     return single if len(single) > 1 else None
 
 
-def _answer_kind(answers: Sequence[Any], choices: Sequence[Sequence[Any]]) -> str:
+def _answer_kind(answers: Sequence[Any], choices: Sequence[Sequence[Any]], count: int | None) -> str:
     texts = [str(a).strip() for a in answers if a is not None]
     if texts and all(re.fullmatch(r"\d+", t) for t in texts):
-        return "index"
+        numbers = {int(t) for t in texts}
+        # Counted from 1 if 0 never stands there and the number of choices does; `letter` reads such numbers.
+        return "letter" if count is not None and 0 not in numbers and count in numbers else "index"
     if texts and all(re.fullmatch(r"[A-Za-z]", t) for t in texts):
         return "letter"
     is_choice = [str(a).strip() in {str(c).strip() for c in row} for a, row in zip(answers, choices, strict=True)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tinyllm.config import RationalesSection
-from tinyllm.errors import TeacherError
+from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.prompts import ExampleGenerator, Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.checks import to_rationale, well_formed
@@ -116,9 +116,9 @@ def _collect(questions: Sequence[Question], tasks: Sequence[_Task]) -> Generated
 class _Halt:
     """Set by the first teacher that can answer nothing more; nobody begins anything new after that."""
 
-    error: TeacherError | None = None
+    error: TinyLLMError | None = None
 
-    def stop(self, error: TeacherError) -> None:
+    def stop(self, error: TinyLLMError) -> None:
         """Remember why; the first reason counts."""
         self.error = self.error or error
 
@@ -213,7 +213,7 @@ class _Task:
             self._started = True
             try:
                 await stack.enter_async_context(self.teacher)
-            except TeacherError as error:
+            except TinyLLMError as error:
                 self._halt.stop(error)
                 return False
         return True

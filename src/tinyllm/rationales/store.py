@@ -149,6 +149,11 @@ class Store:
                 found |= {key: Reply(*columns) for key, *columns in rows}
         return found
 
+    def teachers(self) -> set[str]:
+        """Return the names of all teachers that have replies here."""
+        with self._lock, self._explained():
+            return {name for (name,) in self._db.execute("SELECT DISTINCT teacher FROM replies")}
+
     def put(self, entry: Entry) -> Reply:
         """Store one reply; see `put_many`."""
         return self.put_many([entry])[0]

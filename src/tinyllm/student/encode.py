@@ -172,7 +172,7 @@ class Encoder:
         """Return what stands before and after the context."""
         if self.is_encoder_decoder:
             return self._tokens(prefix), (*self._tokens(body), self.end)
-        return self._start, self._tokens(body)
+        return self._start, self._tokens(body.rstrip("\n") + "\n")  # the prefix begins a line of its own
 
     def _room(self, prefix: str, head: Sequence[int], tail: Sequence[int]) -> int:
         after = 0 if self.is_encoder_decoder else len(self._prefix(prefix))

@@ -78,7 +78,7 @@ class Learner(nn.Module):
             return False  # a model whose attention or head has another interface
         plain = torch.cat([self._plain_logits(row, branch) for row in rows for branch in row.branches]).float()
         scale = plain.abs().max().clamp_min(1e-6)
-        return bool(((ours - plain).abs().max() / scale < 2e-2).item())
+        return bool(((ours - plain).abs().max() / scale < 1e-3).item())
 
     def _plain_logits(self, row: Row, branch: Branch) -> Tensor:
         """Return (targets, V) by the model's own forward, one branch in one row."""

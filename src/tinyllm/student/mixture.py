@@ -36,13 +36,11 @@ class MixtureSettings:
 
     Attributes:
         prefixes: the prefix of each task.
-        alpha: α_m of each teacher.
-        teacher: the one teacher of `step-by-step`.
+        alpha: α_m of each teacher that the method learns from (`config.teachers_in_use`).
     """
 
     prefixes: Mapping[str, str]
     alpha: Mapping[str, float]
-    teacher: str | None = None
 
 
 Mixture = Callable[[Sequence[Question], Sequence[Rationale], MixtureSettings], tuple[Target, ...]]
@@ -71,8 +69,7 @@ def step_by_step(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers and one teacher's rationales (distilling step-by-step): L = L_A + α L_m."""
-    teacher = settings.teacher or next(iter(settings.alpha))
-    return _answers_and(questions, rationales, settings, teachers=(teacher,))
+    return _answers_and(questions, rationales, settings, teachers=tuple(settings.alpha)[:1])
 
 
 def tinyllm(

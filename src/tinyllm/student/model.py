@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from tinyllm.config import ANSWER_TASK, Layout, LoraSection, StudentSection
 from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
@@ -99,10 +100,9 @@ def load_student(section: StudentSection, card: StudentCard) -> Student:
     return _read(_location(section), section.revision, card)
 
 
-def load_tokenizer(section: StudentSection) -> tuple[Any, bool]:
-    """Return the student's tokenizer, and whether the student is an encoder-decoder, without loading weights."""
-    tokenizer, config = _tokenizer_and_config(_location(section), section.revision)
-    return tokenizer, bool(config.is_encoder_decoder)
+def load_tokenizer(section: StudentSection) -> tuple[Any, Any]:
+    """Return the student's tokenizer and its model's configuration (a GGUF file is de-quantised for that, once)."""
+    return _tokenizer_and_config(_location(section), section.revision)
 
 
 def read_student(folder: Path) -> Student:
@@ -201,9 +201,23 @@ def _read(location: str, revision: str | None, card: StudentCard) -> Student:
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     source = {"revision": revision} if revision else {}
     with _loading(location), _quietly():
-        model = kind.from_pretrained(
-            location, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **source
+        model, found = kind.from_pretrained(
+            location,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **source,
         )
+    if found["missing_keys"]:
+        some = ", ".join(sorted(found["missing_keys"])[:3])
+        raise StudentError(
+            f"student.model: '{location}' lacks weights ({some}, …), which would be random; it is another kind of "
+            "model, or its download is not complete."
+        )
+    if torch.accelerator.is_available():
+        model = model.to(torch.accelerator.current_accelerator())
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return Student(model, tokenizer, card)
@@ -213,7 +227,7 @@ def _read(location: str, revision: str | None, card: StudentCard) -> Student:
 def _loading(location: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise StudentError(
             f"student.model: cannot load '{location}'.{did_you_mean(location, known_models())} Give a name on the "
             f"Hugging Face hub (needs the network), a folder with safetensors weights, a .gguf file, or one of "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -29,8 +30,9 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from tinyllm.atomic import write_jsonl, write_text
 from tinyllm.config import TrainSection
-from tinyllm.errors import NonFiniteLossError, StudentError
+from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import Batch
 from tinyllm.student.encode import Encoder, Row
@@ -46,7 +48,13 @@ _LITTLE_SPACE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """Figures of a training. Tokens are counted in the steps of this call, a resumed part aside."""
+    """Figures of a whole training, also if it was interrupted and resumed.
+
+    Attributes:
+        seconds: spent in optimizer steps.
+        target_tokens: learnt, over all steps.
+        fingerprint: of everything that was learnt; see `fingerprint`.
+    """
 
     steps: int
     seconds: float
@@ -56,6 +64,7 @@ class TrainResult:
     peak_memory_bytes: int
     final_loss: float | None
     shared_prompts: bool
+    fingerprint: str
 
 
 Progress = Callable[[int, int, str], None]
@@ -104,27 +113,45 @@ def train(
         StudentError: fp16 with T5; precision that this machine lacks.
         NonFiniteLossError: the loss is infinite or not a number; says at which step, on which questions.
     """
-    _check_precision(student, section)
+    check_precision(student.model.config.model_type, section)
     checkpoints = folder / "checkpoints"
+    _keep_only_checkpoints_of(checkpoints, fingerprint(plan))
     resume = newest_checkpoint(checkpoints)
     log = TrainLog(folder / LOG_FILE, keep_steps=_steps_done(resume))
     trainer = PlanTrainer(learner, plan, tasks, _arguments(student, plan, section, checkpoints), log, progress)
-    start = time.monotonic()
+    if "tensorboard" in section.report_to:
+        trainer.add_callback(_tensorboard(folder))
     with _interruptible(trainer):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    seconds = time.monotonic() - start
-    steps = len(plan) - _steps_done(resume)
-    questions = sum(len(plan[i].question_ids) for i in range(len(plan) - steps, len(plan)))
+    questions = sum(len(step.question_ids) for step in plan)
     return TrainResult(
         steps=len(plan),
-        seconds=seconds,
-        examples_per_second=questions / seconds if seconds else 0.0,
-        target_tokens=trainer.target_tokens,
+        seconds=log.seconds,
+        examples_per_second=questions / log.seconds if log.seconds else 0.0,
+        target_tokens=log.target_tokens,
         padding_fraction=plan.padding().fraction,
         peak_memory_bytes=peak_memory_bytes(),
         final_loss=log.last_loss,
         shared_prompts=learner.share_prompt,
+        fingerprint=fingerprint(plan),
     )
+
+
+def fingerprint(plan: StepPlan) -> str:
+    """Return a hash of everything that is learnt, in its order: another one means another training."""
+    digest = hashlib.sha256(repr((plan.batch_size, plan.seed, plan.normalisation, len(plan))).encode())
+    for rows in plan.questions:
+        digest.update(repr(rows).encode())
+    return digest.hexdigest()
+
+
+def _keep_only_checkpoints_of(folder: Path, key: str) -> None:
+    """Discard checkpoints of a training on other targets; going on from them would mix the two."""
+    note = folder / "fingerprint"
+    if folder.is_dir() and (not note.is_file() or note.read_text(encoding="utf-8") != key):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(note, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +181,7 @@ class PlanTrainer(Trainer):
         progress: Progress | None = None,
     ) -> None:
         super().__init__(model=learner, args=arguments)
-        self.plan, self.tasks, self.target_tokens = plan, tuple(tasks), 0
+        self.plan, self.tasks = plan, tuple(tasks)
         self.losses = StepLosses(0.0, {})
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -187,7 +214,6 @@ class PlanTrainer(Trainer):
                     raise self._non_finite(place, loss)
                 self.accelerator.backward(loss * processes)
             sums += parts
-            self.target_tokens += int((batch["weights"] > 0).sum())
         sums = torch.as_tensor(self.accelerator.reduce(sums, reduction="sum"))
         self.losses = StepLosses.of(sums, self.tasks)
         return sums[0].sum()
@@ -249,14 +275,16 @@ class TrainLog:
 
     def __init__(self, path: Path, keep_steps: int = 0) -> None:
         self.path = path
-        self.last_loss: float | None = None
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in read_log(path) if line["step"] <= keep_steps]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        last = kept[-1] if kept else {}
+        self.last_loss: float | None = last.get("loss")
+        self.seconds: float = last.get("seconds", 0.0)
+        self.target_tokens: int = last.get("target_tokens", 0)
+        write_jsonl(path, kept)
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append one step."""
-        self.last_loss = line["loss"]
+        self.last_loss, self.seconds, self.target_tokens = line["loss"], line["seconds"], line["target_tokens"]
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -276,10 +304,11 @@ class _Watch(TrainerCallback):
 
     def __init__(self, trainer: PlanTrainer, log: TrainLog | None, progress: Progress | None) -> None:
         self.trainer, self.log, self.progress = trainer, log, progress
-        self.started = time.monotonic()
+        self.seconds, self.target_tokens = (log.seconds, log.target_tokens) if log is not None else (0.0, 0)
+        self.began = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self.started = time.monotonic()
+        self.began = time.monotonic() - self.seconds
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:  # noqa: ARG002
         if self.log is None or logs is None or "loss" not in logs:
@@ -293,11 +322,14 @@ class _Watch(TrainerCallback):
                 "losses": {task: round(loss, 6) for task, loss in losses.by_task.items()},
                 "learning_rate": logs.get("learning_rate"),
                 "grad_norm": logs.get("grad_norm"),
-                "seconds": round(time.monotonic() - self.started, 3),
+                "seconds": round(time.monotonic() - self.began, 3),
+                "target_tokens": self.target_tokens,
             }
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        rows = (r for micro in self.trainer.plan[state.global_step - 1].micro_batches for r in micro.rows)
+        self.target_tokens += sum(len(b.target) for r in rows for b in r.branches)
         if self.progress is not None:
             self.progress(state.global_step, len(self.trainer.plan), f"loss {self.trainer.losses.total:.3f}")
 
@@ -367,15 +399,20 @@ def _steps_done(checkpoint: Path | None) -> int:
         return 0
 
 
-def _check_precision(student: Student, section: TrainSection) -> None:
-    if section.precision == "fp16" and student.model.config.model_type in {"t5", "mt5", "umt5", "longt5"}:
+def check_precision(model_type: str, section: TrainSection) -> None:
+    """Refuse arithmetic that the model or this machine cannot do.
+
+    Raises:
+        StudentError: fp16 with T5, fp16 without a GPU, bf16 on a GPU that lacks it.
+    """
+    if section.precision == "fp16" and model_type in {"t5", "mt5", "umt5", "longt5"}:
         raise StudentError(
             "train.precision: fp16 makes T5 overflow to NaN (it was pre-trained in bfloat16, with larger activations "
             "than fp16 can hold). Use bf16 where the hardware has it, else fp32."
         )
     if section.precision == "fp16" and not torch.cuda.is_available():
         raise StudentError("train.precision: fp16 needs a GPU, and this machine has none in reach; use fp32 or bf16.")
-    if section.precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+    if section.precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(False):
         raise StudentError("train.precision: this GPU has no bfloat16 arithmetic; use fp32, or fp16 (not for T5).")
 
 
@@ -386,7 +423,7 @@ def _arguments(student: Student, plan: StepPlan, section: TrainSection, checkpoi
         if is_lora:
             student.model.enable_input_require_grads()
     schedule = "constant_with_warmup" if section.schedule == "constant" else section.schedule
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=len(plan),
         per_device_train_batch_size=1,
@@ -403,9 +440,25 @@ def _arguments(student: Student, plan: StepPlan, section: TrainSection, checkpoi
         logging_nan_inf_filter=False,  # a loss that is not finite stops the run
         save_steps=section.save_steps,
         save_total_limit=2,
-        report_to=list(section.report_to),
+        report_to=[r for r in section.report_to if r != "tensorboard"],  # see `_tensorboard`
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
     )
+    # Several GPUs in one process would split a batch's tensors apart (DataParallel); several processes are the way.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
+
+
+def _tensorboard(folder: Path) -> TrainerCallback:
+    """Log to the run folder; by itself it would log into the checkpoints, which go when training is done."""
+    from transformers.integrations import TensorBoardCallback
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingDependencyError(
+            "train.report_to: tensorboard is not installed: pip install 'tinyllm-distill[tensorboard]'"
+        ) from None
+    return TensorBoardCallback(SummaryWriter(log_dir=str(folder / "tensorboard")))

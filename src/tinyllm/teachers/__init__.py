@@ -5,37 +5,39 @@ The table of kinds is closed. A kind's module is imported when a teacher of that
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tinyllm import config
 from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.questions import Question
 from tinyllm.teachers.base import Prompted, Teacher
 
-__all__ = ["Prompted", "Teacher", "make_teacher"]
+__all__ = ["Prompted", "Teacher", "make_teacher", "make_teachers"]
 
 
-def find_problems(specs: Sequence[config.TeacherConfig], questions: Sequence[Question]) -> None:
-    """Hold all teachers against this machine, without asking or starting any.
+def make_teachers(
+    specs: Sequence[config.TeacherConfig], questions: Sequence[Question], known: Collection[str] = ()
+) -> list[Teacher]:
+    """Make all teachers and look for what is missing, without starting any.
+
+    Args:
+        known: names of teachers that gave replies before; they may not be needed again, so only they are let off.
 
     Raises:
-        TeacherError: files, packages or keys are missing; one message for all teachers.
+        TeacherError: files, packages, keys or devices are missing; one message for all teachers.
     """
-    problems = []
+    teachers, problems = [], []
     for spec in specs:
         try:
-            make_teacher(spec, questions)
+            teacher = make_teacher(spec, questions)
+            if spec.name not in known:
+                teacher.check()
+            teachers.append(teacher)
         except TinyLLMError as error:
             problems.append(str(error))
-        key = spec.api_key_env if isinstance(spec, config.OpenAITeacher) else None
-        if key is not None and not os.environ.get(key):
-            problems.append(
-                f"Teacher '{spec.name}': the environment variable {key} is not set; put the key into it, or set "
-                "`api_key_env` to the variable that holds it, or to null for a server that wants none."
-            )
     if problems:
         raise TeacherError("\n".join(problems))
+    return teachers
 
 
 def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question]) -> Teacher:

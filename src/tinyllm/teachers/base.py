@@ -94,6 +94,14 @@ class Teacher(Protocol):
         """Whether it computes on this machine."""
         ...
 
+    def check(self) -> None:
+        """Look, without starting anything, for what is missing.
+
+        Raises:
+            TinyLLMError: a key, a package, a device or data are missing.
+        """
+        ...
+
     async def ask(self, request: Request) -> Reply | None:
         """Return the reply, or None where the teacher has nothing for this question (kind `given`).
 

@@ -163,6 +163,7 @@ class Endpoint:
         assert self._session is not None, "ask inside `async with`"  # noqa: S101
         began = time.perf_counter()
         try:
+            length_field = self._length_field
             async with self._session.post(self._url, json=self._body(request)) as response:
                 status, headers, raw = response.status, response.headers, await response.read()
         except TimeoutError as error:
@@ -182,7 +183,7 @@ class Endpoint:
         if status == 200:
             return self._read(text, time.perf_counter() - began)
         words = self._redacted(_words_of(text)) or "(it gave no reason)"
-        if self._wants_other_length(status, words):
+        if self._wants_other_length(status, words, length_field):
             return await self._once(request)
         raise self._refusal(status, words, headers.get("Retry-After"))
 
@@ -218,9 +219,13 @@ class Endpoint:
         prompt_tokens, completion_tokens = (n if type(n) is int else None for n in tokens)
         return Reply(said or "", finish, prompt_tokens, completion_tokens, latency_s)
 
-    def _wants_other_length(self, status: int, words: str) -> bool:
-        """Newer models of one provider refuse `max_tokens` and name the field they want instead; take it once."""
-        if status == 400 and "max_completion_tokens" in words and self._length_field == "max_tokens":
+    def _wants_other_length(self, status: int, words: str, sent: str) -> bool:
+        """Newer models of one provider refuse `max_tokens` and name the field they want instead; take it from then on.
+
+        Args:
+            sent: the field that this request had; many may be under way when the first is refused.
+        """
+        if status == 400 and "max_completion_tokens" in words and sent == "max_tokens":
             self._length_field = "max_completion_tokens"
             return True
         return False

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from tinyllm import config
+from tinyllm.errors import TeacherError, did_you_mean
 from tinyllm.questions import Question
 from tinyllm.teachers.base import Reply, Request
 
@@ -22,6 +23,18 @@ class GivenTeacher:
         self.name = spec.name
         self._source = spec.source or spec.name
         self._texts = {q.id: q.rationales[self._source] for q in questions if self._source in q.rationales}
+        self._keys = sorted({key for q in questions for key in q.rationales})
+
+    def check(self) -> None:
+        """Raise `TeacherError` if no question carries a rationale under the key, and name the keys there are."""
+        if self._texts:
+            return
+        known = ", ".join(self._keys) or "none"
+        raise TeacherError(
+            f"Teacher '{self.name}': no question carries a rationale under '{self._source}'."
+            f"{did_you_mean(self._source, self._keys)} Keys in the questions' `rationales`: {known}. "
+            "Mend `source` or the data, or take this teacher out."
+        )
 
     @property
     def identity(self) -> Mapping[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,11 @@ class LlamaCppTeacher:
         self.concurrency = spec.slots
         self.form: Form = spec.form
         self.stop = spec.stop
+
+    def check(self) -> None:
+        """Raise `MissingDependencyError` if xllamacpp is not installed; the file was looked for already."""
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise _missing(self.name)
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -87,14 +93,17 @@ def _find(spec: config.LlamaCppTeacher) -> Path:
     return file
 
 
+def _missing(name: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"Teacher '{name}' of kind llamacpp needs xllamacpp. Install it with: pip install 'tinyllm-distill[llamacpp]'"
+    )
+
+
 def _serve(spec: config.LlamaCppTeacher, file: Path) -> Any:
     try:
         import xllamacpp
     except ImportError:
-        raise MissingDependencyError(
-            f"Teacher '{spec.name}' of kind llamacpp needs xllamacpp. "
-            "Install it with: pip install 'tinyllm-distill[llamacpp]'"
-        ) from None
+        raise _missing(spec.name) from None
     threads = spec.threads or os.cpu_count() or 1
     params = xllamacpp.CommonParams()
     params.model.path = str(file)

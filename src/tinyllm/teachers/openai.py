@@ -32,6 +32,10 @@ class OpenAITeacher:
     def __repr__(self) -> str:
         return f"OpenAITeacher({self.name!r}, model={self._spec.model!r})"
 
+    def check(self) -> None:
+        """Raise `TeacherError` if the key is not in the environment."""
+        _key(self._spec)
+
     @property
     def identity(self) -> Mapping[str, str]:
         """Endpoint and model. What a server does with a model's name is its own affair, so its address counts."""

@@ -39,6 +39,18 @@ class TransformersTeacher:
         self.stop = spec.stop
         self._weights = _fingerprint(Path(spec.model).expanduser())
 
+    def check(self) -> None:
+        """Raise `TeacherError` if the device asked for is not there; the model is looked for when it is loaded."""
+        import torch
+
+        wanted = (self._spec.device or "cpu").partition(":")[0]
+        best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        there = ["cpu"] if best is None else ["cpu", best.type]
+        if wanted not in there:
+            raise TeacherError(
+                f"Teacher '{self.name}': there is no device '{self._spec.device}' here; there is {', '.join(there)}."
+            )
+
     @property
     def identity(self) -> Mapping[str, str]:
         """Model, revision and type of weights; for a folder the checksum of its files instead of where it lies."""
