@@ -1,11 +1,11 @@
 """Run folders: one folder a run, locked while it is worked on, every file whole or not there.
 
 runs/<name>/
-  config.yaml  environment.json            what was asked, and on what machine
-  rationales.parquet  rejected.jsonl       generate
-  student/  train_log.jsonl                train (checkpoints/ while it runs)
-  predictions.jsonl  metrics.json          evaluate
-  report.html                              report
+  config.yaml  environment.json                   what was asked, and on what machine
+  rationales.parquet  rejected.jsonl  yields.json  generate
+  student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
+  predictions.jsonl  metrics.json                 evaluate
+  report.html                                     report
 """
 
 from __future__ import annotations

@@ -256,8 +256,8 @@ def _dequantise(path: Path, folder: Path) -> None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        except (OSError, ValueError, NotImplementedError) as error:
-            raise StudentError(f"student.model: cannot read {path} as a GGUF model: {_first_line(error)}") from None
+        except Exception as error:  # the reader of a damaged file raises whatever it stumbles over
+            raise StudentError(f"student.model: cannot read {path} as a GGUF model: {_first_line(error)}") from error
     # transformers refuses to save a model that was quantised, even when its weights no longer are.
     del loaded.config.quantization_config
     model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
