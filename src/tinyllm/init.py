@@ -31,6 +31,7 @@ rationales:
 student:
   model: smollm2-135m-instruct  # or google/flan-t5-small, a folder, a .gguf file
   adapter: lora                 # or full
+  layout: cloze                 # rank the choices without showing them; `labelled` shows them (T5, larger students)
 
 train:
   method: tinyllm               # or fine-tuning, or step-by-step with one teacher
