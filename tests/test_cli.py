@@ -12,7 +12,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import in_thread, rows
+from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
 from tinyllm.runs import read_jsonl
