@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,3 +252,15 @@ def test_a_folder_that_cannot_be_made_and_a_path_that_is_a_folder_are_named(tmp_
         Store(tmp_path / "file" / "s")
     with pytest.raises(RunFolderError, match=str(tmp_path)):
         Store(tmp_path)
+
+
+def test_a_store_made_by_several_at_the_same_moment_is_one_store(tmp_path):
+    def make(path, barrier):
+        barrier.wait()
+        Store(path).close()
+
+    for attempt in range(40):
+        barrier = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as several:
+            made = [several.submit(make, tmp_path / f"s{attempt}", barrier) for _ in range(4)]
+        assert [m.exception() for m in made] == [None] * 4

@@ -19,7 +19,8 @@ from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
 from tinyllm.errors import NonFiniteLossError, StudentError
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
-from tinyllm.student.train import discard_checkpoints, newest_checkpoint, plan_steps, read_log, tokenise, train
+from tinyllm.student.train import discard_checkpoints, newest_checkpoint, plan_steps, tokenise, train
+from tinyllm.student.watch import read_log
 
 TASKS = (ANSWER_TASK, *TEACHERS)
 SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)
@@ -94,7 +95,7 @@ def test_a_training_killed_in_the_middle_ends_with_the_weights_of_an_uninterrupt
         "from pathlib import Path\n"
         "from support import tiny_student\n"
         "from student.test_train import run_training, SECTION\n"
-        "import tinyllm.student.train as t\n"
+        "import tinyllm.student.watch as t\n"
         "add = t.TrainLog.add\n"
         "def slow(self, line): add(self, line); time.sleep(0.3)\n"
         "t.TrainLog.add = slow\n"

@@ -102,9 +102,11 @@ class Store:
             raise
 
     def _prepare(self) -> None:
-        application = self._db.execute("PRAGMA application_id").fetchone()[0]
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        # In one statement, so of one moment: another process may be making the same store.
+        application, version, tables = self._db.execute(
+            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), "
+            "(SELECT count(*) FROM sqlite_schema)"
+        ).fetchone()
         if application != _APPLICATION_ID and (application or tables):
             raise RunFolderError(f"{self.path} is a database of another program; give `rationales.store` another path.")
         if version > SCHEMA_VERSION:

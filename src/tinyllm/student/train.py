@@ -12,11 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -27,12 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from tinyllm.atomic import write_jsonl, write_text
+from tinyllm.atomic import write_text
 from tinyllm.config import TrainSection
-from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
+from tinyllm.errors import NonFiniteLossError, StudentError
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import Batch
 from tinyllm.student.encode import Encoder, Row
@@ -40,9 +37,9 @@ from tinyllm.student.learner import Learner, weighted_loss
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
 from tinyllm.student.plan import StepPlan
+from tinyllm.student.watch import LOG_FILE, Progress, StepLosses, TrainLog, Watch, interruptible, tensorboard
 
 WEIGHTS_FILE = "trained.safetensors"
-LOG_FILE = "train_log.jsonl"
 _LITTLE_SPACE_BYTES = 1 << 20
 
 
@@ -65,10 +62,6 @@ class TrainResult:
     final_loss: float | None
     shared_prompts: bool
     fingerprint: str
-
-
-Progress = Callable[[int, int, str], None]
-"""Called after each step with steps done, steps in all, and a note."""
 
 
 def tokenise(encoder: Encoder, questions: Sequence[Question], targets: Sequence[Target]) -> list[list[Row]]:
@@ -120,8 +113,8 @@ def train(
     log = TrainLog(folder / LOG_FILE, keep_steps=_steps_done(resume))
     trainer = PlanTrainer(learner, plan, tasks, _arguments(student, plan, section, checkpoints), log, progress)
     if "tensorboard" in section.report_to:
-        trainer.add_callback(_tensorboard(folder))
-    with _interruptible(trainer):
+        trainer.add_callback(tensorboard(folder))
+    with interruptible(trainer):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     questions = sum(len(step.question_ids) for step in plan)
     return TrainResult(
@@ -154,20 +147,6 @@ def _keep_only_checkpoints_of(folder: Path, key: str) -> None:
     write_text(note, key)
 
 
-@dataclass(frozen=True, slots=True)
-class StepLosses:
-    """The loss L of one optimizer step, and each task's own mean loss L_A, L_m, before its α."""
-
-    total: float
-    by_task: dict[str, float]
-
-    @classmethod
-    def of(cls, sums: Tensor, tasks: Sequence[str]) -> StepLosses:
-        """Make it from the sums over all micro-batches of weight · cross-entropy and of weight, (2, tasks)."""
-        pairs = zip(tasks, sums[0].tolist(), sums[1].tolist(), strict=True)
-        return cls(float(sums[0].sum()), {task: loss / weight for task, loss, weight in pairs if weight > 0})
-
-
 class PlanTrainer(Trainer):
     """`transformers.Trainer` over a step plan. Its `model` is a `Learner`."""
 
@@ -186,7 +165,7 @@ class PlanTrainer(Trainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         if self.is_world_process_zero():
-            self.add_callback(_Watch(self, log, progress))
+            self.add_callback(Watch(self, log, progress))
 
     def get_train_dataloader(self) -> DataLoader[dict[str, list[Batch]]]:
         """Return a loader whose every item is this process's share of one optimizer step.
@@ -270,103 +249,6 @@ class _Steps(Dataset[dict[str, list[Batch]]]):
         return {"micro_batches": [self.learner.collate(micro, self.tasks) for micro in share]}
 
 
-class TrainLog:
-    """`train_log.jsonl`: one line a step; lines after the step that a run resumes from are dropped."""
-
-    def __init__(self, path: Path, keep_steps: int = 0) -> None:
-        self.path = path
-        kept = [line for line in read_log(path) if line["step"] <= keep_steps]
-        last = kept[-1] if kept else {}
-        self.last_loss: float | None = last.get("loss")
-        self.seconds: float = last.get("seconds", 0.0)
-        self.target_tokens: int = last.get("target_tokens", 0)
-        write_jsonl(path, kept)
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Append one step."""
-        self.last_loss, self.seconds, self.target_tokens = line["loss"], line["seconds"], line["target_tokens"]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the steps logged so far; a line that a crash cut short is left out."""
-    lines = []
-    if path.is_file():
-        for text in path.read_text(encoding="utf-8").split("\n"):
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(text))
-    return lines
-
-
-class _Watch(TrainerCallback):
-    """Writes the log and tells the progress."""
-
-    def __init__(self, trainer: PlanTrainer, log: TrainLog | None, progress: Progress | None) -> None:
-        self.trainer, self.log, self.progress = trainer, log, progress
-        self.seconds, self.target_tokens = (log.seconds, log.target_tokens) if log is not None else (0.0, 0)
-        self.began = time.monotonic()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        self.began = time.monotonic() - self.seconds
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:  # noqa: ARG002
-        if self.log is None or logs is None or "loss" not in logs:
-            return
-        losses = self.trainer.losses
-        self.log.add(
-            {
-                "step": state.global_step,
-                "epoch": round(state.global_step / self.trainer.plan.steps_per_epoch, 4),
-                "loss": round(losses.total, 6),
-                "losses": {task: round(loss, 6) for task, loss in losses.by_task.items()},
-                "learning_rate": logs.get("learning_rate"),
-                "grad_norm": logs.get("grad_norm"),
-                "seconds": round(time.monotonic() - self.began, 3),
-                "target_tokens": self.target_tokens,
-            }
-        )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        rows = (r for micro in self.trainer.plan[state.global_step - 1].micro_batches for r in micro.rows)
-        self.target_tokens += sum(len(b.target) for r in rows for b in r.branches)
-        if self.progress is not None:
-            self.progress(state.global_step, len(self.trainer.plan), f"loss {self.trainer.losses.total:.3f}")
-
-
-class _StopWhenAsked(TrainerCallback):
-    """Saves a checkpoint and stops after the step in which Ctrl-C was pressed."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        if self.asked:
-            control.should_save = control.should_training_stop = True
-
-
-@contextlib.contextmanager
-def _interruptible(trainer: PlanTrainer) -> Iterator[None]:
-    """Let the first Ctrl-C end the training after its step, with a checkpoint; the second stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    watch = _StopWhenAsked()
-    trainer.add_callback(watch)
-
-    def on_interrupt(*_: object) -> None:
-        watch.asked = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if watch.asked and trainer.state.global_step < len(trainer.plan):
-        raise KeyboardInterrupt
-
-
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint; one cut short by a crash lacks the state that is written last."""
     whole = [c for c in folder.glob("checkpoint-*") if _steps_done(c) > 0]
@@ -440,7 +322,7 @@ def _arguments(student: Student, plan: StepPlan, section: TrainSection, checkpoi
         logging_nan_inf_filter=False,  # a loss that is not finite stops the run
         save_steps=section.save_steps,
         save_total_limit=2,
-        report_to=[r for r in section.report_to if r != "tensorboard"],  # see `_tensorboard`
+        report_to=[r for r in section.report_to if r != "tensorboard"],  # see `watch.tensorboard`
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
@@ -449,16 +331,3 @@ def _arguments(student: Student, plan: StepPlan, section: TrainSection, checkpoi
     # Several GPUs in one process would split a batch's tensors apart (DataParallel); several processes are the way.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-def _tensorboard(folder: Path) -> TrainerCallback:
-    """Log to the run folder; by itself it would log into the checkpoints, which go when training is done."""
-    from transformers.integrations import TensorBoardCallback
-
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingDependencyError(
-            "train.report_to: tensorboard is not installed: pip install 'tinyllm-distill[tensorboard]'"
-        ) from None
-    return TensorBoardCallback(SummaryWriter(log_dir=str(folder / "tensorboard")))
