@@ -104,8 +104,8 @@ class Store:
     def _prepare(self) -> None:
         # In one statement, so of one moment: another process may be making the same store.
         application, version, tables = self._db.execute(
-            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), "
-            "(SELECT count(*) FROM sqlite_schema)"
+            "SELECT (SELECT application_id FROM pragma_application_id), "
+            "(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)"
         ).fetchone()
         if application != _APPLICATION_ID and (application or tables):
             raise RunFolderError(f"{self.path} is a database of another program; give `rationales.store` another path.")
