@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import sqlite3
 import sys
@@ -169,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # What libraries will change in their next release is for those who build on them, not for who runs this.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
+    # Without the network the hub's client tells of every retry; the message at the end says what to do.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except TinyLLMError as error:
@@ -251,7 +254,10 @@ def _exit_if_failed(failed: dict[str, int], run: RunFolder) -> None:
 
 def _check_text(config: Config, run: RunFolder, checked: dict[str, Any]) -> str:
     sizes = ", ".join(f"{n} {name}" for name, n in checked["questions"].items())
-    requests = "\n".join(f"  {name}: {n} rationales to ask for" for name, n in checked["requests"].items())
+    requests = "\n".join(
+        [f"  {name}: {n} rationales to ask for" for name, n in checked["requests"].items()]
+        + [f"  {name}: {n} rationales come with the data" for name, n in checked["given"].items()]
+    )
     return (
         f"No problems found in '{config.name}' (preset {config.preset}, method {config.train.method}).\n"
         f"Questions: {sizes}" + (f", {checked['dropped']} left out" if checked["dropped"] else "") + "\n"

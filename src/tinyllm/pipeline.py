@@ -36,12 +36,18 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What `check` found: all that can be said before anything is spent."""
+    """What `check` found: all that can be said before anything is spent.
+
+    Attributes:
+        requests: rationales to ask for, by teacher.
+        given: rationales that the data have, by teacher.
+    """
 
     questions: dict[str, int]
     dropped: int
     warnings: dict[str, int]
     requests: dict[str, int]
+    given: dict[str, int]
     steps: int
     padding_fraction: float
 
@@ -130,6 +136,7 @@ def check_run(config: Config, news: News) -> Checked:
         dropped=len(splits.dropped),
         warnings=dict(splits.warnings),
         requests=requests,
+        given=dict(Counter(r.teacher for r in given)),
         steps=len(plan),
         padding_fraction=plan.padding().fraction,
     )
