@@ -58,6 +58,9 @@ def test_a_run_leaves_everything_that_the_contract_lists(cli, project):
     again = cli("run", project.config)
     assert again.code == 0
     assert "already trained" in again.err
+    assert "already evaluated" in again.err
+    assert "Evaluating" not in again.err
+    assert "Evaluating" in cli("run", project.config, "--set", "evaluate.max_new_tokens=3").err
 
 
 def test_a_student_is_trained_again_when_its_questions_have_changed(cli, project):

@@ -224,7 +224,7 @@ def _opened(
 ) -> tuple[Config, RunFolder, News]:
     """Return the configuration, the run folder and the news of a command."""
     from tinyllm.config import load_config
-    from tinyllm.errors import TinyLLMError
+    from tinyllm.errors import RunFolderError, TinyLLMError
     from tinyllm.news import News
     from tinyllm.runs import RunFolder
 
@@ -233,6 +233,8 @@ def _opened(
             "The commands run in one process; WORLD_SIZE says there are several. `tinyllm.student.train` trains over "
             "several processes when it is called from Python."
         )
+    if not target.exists() and target.suffix not in (".yaml", ".yml"):
+        raise RunFolderError(f"There is no run folder {target}; `tinyllm run CONFIG` makes one.")
     is_run = target.is_dir()
     config = load_config(target / "config.yaml" if is_run else target, overrides or ())
     folder = run_dir or (target if is_run else Path("runs") / config.name)

@@ -60,7 +60,7 @@ def write_config(path: Path, data: Path | None) -> None:
         DataError: the questions file cannot be read.
     """
     if path.exists():
-        raise ConfigError(f"{path} is there already; give another name, as in `tinyllm init my.yaml`.")
+        raise ConfigError(f"{path} is there already; give another name, or remove it.")
     section = (
         _STARTER if data is None else _FILE.format(file=json.dumps(str(data), ensure_ascii=False), fields=_fields(data))
     )

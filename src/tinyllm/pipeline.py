@@ -368,10 +368,16 @@ class Outcome:
 
 def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
     """Run every stage that is not done yet."""
+    from tinyllm.evaluation.metrics import evaluation_fingerprint
+
     splits, _ = _checked_questions(config, news)
     yields = generate_run(config, run, news, splits)
     train_run(config, run, news, splits)
-    figures = evaluate_run(config, run, news, splits)
+    if run.metrics.is_file() and read_json(run.metrics).get("fingerprint") == evaluation_fingerprint(config, splits):
+        news.say(f"✓ The student is already evaluated ({run.metrics})")
+        figures = read_json(run.metrics)
+    else:
+        figures = evaluate_run(config, run, news, splits)
     failed = {name: found.rejected.get("failed", 0) for name, found in yields.items()}
     return Outcome(figures, report_run(run, news), {name: n for name, n in failed.items() if n})
 
@@ -415,6 +421,8 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     from tinyllm.student.model import read_student
 
     _check_asked(question)
+    if not folder.is_dir():
+        raise RunFolderError(f"There is no folder {folder}; give the folder of a run, or of its student.")
     student = read_student(folder / "student" if (folder / "student").is_dir() else folder)
     if long := student.encoder().too_long([question], student.card.prefixes.values()):
         raise DataError(

@@ -53,6 +53,7 @@ def test_a_loss_is_told_as_one() -> None:
 )
 def test_the_majority_rate_is_beaten_only_by_the_whole_interval(majority: float, said: str) -> None:
     assert said in verdict(LOW, HIGH, majority, None)
+    assert "It does not beat guessing (90.0\u00a0%)" in verdict(LOW, HIGH, majority, None, chance=0.9)
 
 
 def test_no_change_is_no_move() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,12 @@ from tinyllm.evaluation.predict import Prediction, Stage
 from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_rate, paired
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield
+
+
+def evaluation_fingerprint(config: Config, splits: Splits) -> str:
+    """Return a hash of what is asked and how it is scored: the same student would be given the same figures."""
+    asked = (config.evaluate.model_dump(), splits.test, splits.train[: config.evaluate.train_questions])
+    return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 
 def metrics(
@@ -26,6 +33,7 @@ def metrics(
         "preset": config.preset,
         "method": config.train.method,
         "student": config.student.model,
+        "fingerprint": evaluation_fingerprint(config, splits),
         "accuracy": _accuracies(predictions, "after"),
     }
     if config.evaluate.before:

@@ -169,7 +169,7 @@ def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction]) -> Ite
             change=points(after.value - before.value) if before and after else "",
             stage="after training" if after else "before training",
             note=f"{interval(shown.low, shown.high)}, {plural(shown.n, 'question')}",
-            verdict=verdict(before, after, _number(metrics, "majority"), outcomes),
+            verdict=verdict(before, after, _number(metrics, "majority"), outcomes, _number(metrics, "chance")),
             outcomes=outcomes,
         )
 

@@ -35,8 +35,17 @@ class Outcomes:
     p: float
 
 
-def verdict(before: Scored | None, after: Scored | None, majority: float | None, outcomes: Outcomes | None) -> str:
-    """Say what training did to one accuracy, whether it may be noise, and whether it beats the majority rate."""
+def verdict(
+    before: Scored | None,
+    after: Scored | None,
+    majority: float | None,
+    outcomes: Outcomes | None,
+    chance: float | None = None,
+) -> str:
+    """Say what training did to one accuracy, whether it may be noise, and whether it beats knowing nothing.
+
+    Knowing nothing is the better of guessing and always giving the most frequent answer.
+    """
     if after is None:
         if before is None:
             return "The student has not been scored yet."
@@ -46,11 +55,11 @@ def verdict(before: Scored | None, after: Scored | None, majority: float | None,
             f"The student gets {_full(after)} right. It was not scored before training, "
             "so this page cannot say what training did."
         )
-        return _join(start, _against_majority(after, majority), _unreadable(None, after))
+        return _join(start, _against_nothing(after, majority, chance), _unreadable(None, after))
     return _join(
         _moved(before, after),
         _noise(before, after, outcomes),
-        _against_majority(after, majority),
+        _against_nothing(after, majority, chance),
         _unreadable(before, after),
     )
 
@@ -106,10 +115,12 @@ def _noise(before: Scored, after: Scored, outcomes: Outcomes | None) -> str:
     return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise: question by question, {changes}."
 
 
-def _against_majority(after: Scored, majority: float | None) -> str:
+def _against_nothing(after: Scored, majority: float | None, chance: float | None) -> str:
     if majority is None:
         return ""
     rate = f"always giving the most frequent answer ({percent(majority)})"
+    if chance is not None and chance > majority:
+        rate, majority = f"guessing ({percent(chance)})", chance
     if after.low > majority:
         return f"It beats {rate}: the whole interval lies above."
     if after.value > majority:

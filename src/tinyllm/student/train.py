@@ -114,6 +114,8 @@ def train(
     trainer = PlanTrainer(learner, plan, tasks, _arguments(student, plan, section, checkpoints), log, progress)
     if "tensorboard" in section.report_to:
         trainer.add_callback(tensorboard(folder))
+    if resume is not None and progress is not None:
+        progress(_steps_done(resume), len(plan), "going on from a checkpoint")
     with interruptible(trainer):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     questions = sum(len(step.question_ids) for step in plan)
