@@ -107,6 +107,11 @@ def test_malformed_json_inside_a_file_is_not_called_cut_off(tmp_path: Path) -> N
     assert "cut off" not in text
 
 
+def test_a_line_that_ends_inside_a_text_is_told_as_such(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", GOOD, '{"id": "a', GOOD | {"id": "c"})
+    assert "line 2: not JSON (Unterminated string starting at, column 8); mend the line" in message(path)
+
+
 def test_json_that_is_no_object(tmp_path: Path) -> None:
     text = message(write(tmp_path / "t.jsonl", GOOD, "[1, 2]", '"x"'))
     assert "line 2: a list, not an object; write {'question'" in text

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from support import tiny_tokenizer
 from tinyllm.questions import Question
@@ -45,6 +46,50 @@ def test_a_question_that_does_not_fit_without_its_context_is_found():
     (found,) = made.too_long([long, question("context " * 50)], ["predict: "])
     assert (found.question_id, found.allowed) == ("long", 60)
     assert found.tokens == len(question_text(long, "labelled")[1]) + len("predict:")
+
+
+PIECES = st.sampled_from(["Why so? ", "x", " \n", "’", "ﷺ", "½", "한국", "𝐀", "</s>", "ΐ", "Ⱥ", "क़"])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(PIECES, min_size=1, max_size=30).map("".join),
+    st.integers(20, 160),
+    st.booleans(),
+    st.sampled_from(["labelled", "release", "cloze"]),
+    st.sampled_from([None, "NFC", "NFD", "NFKC", "NFKD", "Lowercase"]),
+)
+def test_what_is_too_long_is_told_as_if_every_question_were_tokenised(
+    words, limit, encoder_decoder, layout, normaliser
+):
+    tokenizer = tiny_tokenizer()
+    if normaliser is not None:
+        tokenizer.backend_tokenizer.normalizer = getattr(normalizers, normaliser)()
+    made = Encoder(tokenizer, is_encoder_decoder=encoder_decoder, layout=layout, max_input_tokens=limit)
+    asked = Question("q", words, ("ice", words[:3]), 0)
+    prefixes = ["predict: ", "explain as ada: "]
+    tokens = max(len(made.generation_prompt(asked, prefix)) for prefix in prefixes)
+    found = made.too_long([asked], prefixes)
+    assert [(t.question_id, t.tokens, t.allowed) for t in found] == ([("q", tokens, limit)] if tokens > limit else [])
+
+
+def test_a_question_that_is_short_in_bytes_is_not_tokenised():
+    counted = []
+
+    class Counting:
+        eos_token_id, bos_token_id = TOKENIZER.eos_token_id, None
+
+        def __call__(self, text, **more):
+            counted.append(text)
+            return TOKENIZER(text, **more)
+
+    made = Encoder(Counting(), is_encoder_decoder=True, max_input_tokens=200)
+    few = [question()] * 3
+    assert made.too_long(few, ["predict: "]) == []
+    before = len(counted)
+    assert made.too_long(few * 100, ["predict: "]) == []
+    assert len(counted) < 2 * before
+    assert not any("Why?" in text for text in counted)
 
 
 def test_the_prefix_stands_first_for_an_encoder_decoder_and_after_the_question_for_a_causal_student():

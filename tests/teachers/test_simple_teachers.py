@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from tinyllm import config
+from tinyllm.errors import TeacherError
 from tinyllm.prompts import Prompt
 from tinyllm.questions import Question
+from tinyllm.questions.spool import gather
 from tinyllm.teachers import Prompted, make_teacher
 from tinyllm.teachers.base import Reply, Request, Sampling
 from tinyllm.teachers.scripted import ScriptedTeacher
@@ -40,6 +42,29 @@ def test_given_rationales_may_have_another_key_and_blank_ones_are_none():
     teacher = make_teacher(config.GivenTeacher(name="x", kind="given", source="ada"), QUESTIONS)
     assert ask(teacher, "a").text == "For a reason."
     assert ask(make_teacher(config.GivenTeacher(name="bob", kind="given"), QUESTIONS), "a") is None
+
+
+def test_a_given_rationale_is_read_from_its_question_as_it_would_be_asked_for():
+    for name in ("ada", "bob", "cleo"):
+        teacher = make_teacher(config.GivenTeacher(name=name, kind="given"), QUESTIONS)
+        assert [teacher.reply(q) for q in QUESTIONS] == [ask(teacher, q.id) for q in QUESTIONS]
+    assert ask(teacher, "nobody's") is None
+
+
+def test_a_given_teacher_that_no_question_has_names_those_there_are():
+    make_teacher(config.GivenTeacher(name="bob", kind="given"), QUESTIONS).check()
+    with pytest.raises(TeacherError, match=r"under 'adda'\. Did you mean 'ada'\? Keys in .*: ada, bob\. Mend"):
+        make_teacher(config.GivenTeacher(name="adda", kind="given"), QUESTIONS).check()
+    with pytest.raises(TeacherError, match=r"under 'ada'\. Keys in the questions' `rationales`: none\."):
+        make_teacher(config.GivenTeacher(name="ada", kind="given"), QUESTIONS[1:]).check()
+
+
+def test_questions_on_disk_are_answered_as_those_in_memory():
+    asked = gather(QUESTIONS, in_memory=0)
+    given = make_teacher(config.GivenTeacher(name="ada", kind="given"), asked)
+    given.check()
+    assert ask(given, "a") == Reply("For a reason.", "unknown")
+    assert ask(ScriptedTeacher("s", asked, "{answer}"), "b").text == "not so"
 
 
 def test_a_template_is_filled_in_once():

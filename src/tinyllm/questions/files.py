@@ -1,7 +1,7 @@
-"""Read one split file into rows: JSONL, CSV or Parquet, by extension.
+"""Read one split file as a stream of rows: JSONL, CSV or Parquet, by extension. No file is ever whole in memory.
 
 What the cells of a row mean is the business of `rows.py`. Nothing is raised here: what is wrong with the file as a
-whole, or with one line of it, is collected, so that one message can name the problems of all splits.
+whole, or with one line of it, is in the stream, so that one message can name the problems of all splits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,33 +20,52 @@ from tinyllm.errors import did_you_mean
 Format = Literal["jsonl", "csv", "parquet"]
 EXTENSIONS: Mapping[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _EMPTY_REMEDY = "write one question a row, or leave this split out"
+_BUFFER_BYTES = 1 << 18
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and where: `data/train.csv, line 17`."""
+    """What is wrong, and where: `data/train.csv, line 17`.
+
+    Attributes:
+        fatal: it is the file as a whole that is wrong; then no row of it counts, those before included.
+    """
 
     where: str
     text: str
+    fatal: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One row of a file.
 
     Attributes:
         number: 1-based, counting rows (not lines), those that could not be parsed included.
-        where: file and line (Parquet: row) for messages.
+        source: the file (or dataset and split), for messages.
+        place: 1-based, of the line it starts on; in Parquet of the row.
         format: tells which cells may be text that stands for something else (numbers and lists in CSV).
     """
 
     number: int
-    where: str
+    source: str
+    place: int
     cells: Mapping[str, Any]
     format: Format
+
+    @property
+    def where(self) -> str:
+        """File and line (Parquet: row), for messages."""
+        return f"{self.source}, {self.unit} {self.place}"
+
+    @property
+    def unit(self) -> str:
+        """What `place` counts."""
+        return "row" if self.format == "parquet" else "line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +73,11 @@ class SplitRows:
     """What one split's file holds.
 
     Attributes:
-        columns: names of all columns that any row has, in order of appearance.
-        bad: lines that are no rows at all; they can be left out.
-        fatal: what is wrong with the file as a whole; nothing to leave out.
+        items: its rows, and what is wrong with the lines that are no rows; to be gone through once.
     """
 
     where: str
-    rows: tuple[Row, ...] = ()
-    columns: tuple[str, ...] = ()
-    bad: tuple[Problem, ...] = ()
-    fatal: tuple[Problem, ...] = ()
+    items: Iterable[Row | Problem]
 
 
 class _UnreadableError(Exception):
@@ -75,20 +89,26 @@ class _UnreadableError(Exception):
 
 
 def read_file(path: Path) -> SplitRows:
-    """Read all rows of a file. UTF-8, a byte order mark is tolerated, blank lines are skipped."""
-    where = str(path)
+    """Return all rows of a file, read as they are gone through.
+
+    UTF-8, a byte order mark is tolerated, blank lines are skipped.
+    """
+    return SplitRows(str(path), _items(path))
+
+
+def _items(path: Path) -> Iterator[Row | Problem]:
+    number = 0
     try:
-        kind = _format_of(path)
-        items = _READERS[kind](path)
+        for number, item in enumerate(_READERS[_format_of(path)](path), 1):  # noqa: B007 - told below
+            yield item
     except _UnreadableError as error:
-        at = where if error.line is None else f"{where}, line {error.line}"
-        return SplitRows(where, fatal=(Problem(at, str(error)),))
-    if not items:
-        return SplitRows(where, fatal=(Problem(where, "holds no rows; " + _EMPTY_REMEDY),))
-    rows = [i for i in items if isinstance(i, Row)]
-    bad = [i for i in items if isinstance(i, Problem)]
-    columns = tuple(dict.fromkeys(name for row in rows for name in row.cells))
-    return SplitRows(where, tuple(rows), columns, tuple(bad))
+        at = str(path) if error.line is None else f"{path}, line {error.line}"
+        yield Problem(at, str(error), fatal=True)
+    except OSError as error:
+        yield Problem(str(path), f"cannot be read: {error.strerror or error}", fatal=True)
+    else:
+        if not number:
+            yield Problem(str(path), "holds no rows; " + _EMPTY_REMEDY, fatal=True)
 
 
 def _format_of(path: Path) -> Format:
@@ -108,58 +128,82 @@ def _format_of(path: Path) -> Format:
     return EXTENSIONS[path.suffix.lower()]
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _UnreadableError(f"cannot be read: {error.strerror or error}") from None
-    body = data.removeprefix(codecs.BOM_UTF8)
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = error.start + len(data) - len(body)
-        line = data.count(b"\n", 0, byte) + 1
-        hint = " (it looks like UTF-16)" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
-        raise _UnreadableError(
-            f"not UTF-8: byte {byte} is 0x{data[byte]:02x}{hint}; save the file as UTF-8", line
-        ) from None
-    if not text.strip():
-        raise _UnreadableError("empty file; " + _EMPTY_REMEDY)
-    return text
+def _not_utf8(path: Path) -> _UnreadableError:
+    """Say where a file that is not UTF-8 stops being it."""
+    before = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                looks = number == 1 and line[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+                hint = " (it looks like UTF-16)" if looks else ""
+                byte = f"byte {before + error.start} is 0x{line[error.start]:02x}"
+                return _UnreadableError(f"not UTF-8: {byte}{hint}; save the file as UTF-8", number)
+            before += len(line)
+    return _UnreadableError("not UTF-8; save the file as UTF-8")
 
 
 # --- JSONL -------------------------------------------------------------------------------------------------------
 
 
-def _read_jsonl(path: Path) -> list[Row | Problem]:
-    # Only "\n" ends a line: str.splitlines would also cut at U+2028, which may stand inside a JSON text.
-    lines = [(number, line) for number, line in enumerate(_read_text(path).split("\n"), 1) if line.strip()]
-    if lines[0][1].strip() in ("[", "{"):
+def _read_jsonl(path: Path) -> Iterator[Row | Problem]:
+    lines = _text_lines(path)
+    waiting = next(lines, None)
+    if waiting is None:
+        raise _UnreadableError("empty file; " + _EMPTY_REMEDY)
+    if waiting[1].strip() in ("[", "{"):
         raise _UnreadableError("one JSON text over several lines; write each question as one object on one line", 1)
-    parsed = (_parse_line(path, k, number, line, k == len(lines)) for k, (number, line) in enumerate(lines, 1))
-    return list(parsed)
+    k = 0
+    while waiting is not None:
+        k += 1
+        (number, line), waiting = waiting, next(lines, None)
+        yield _parse_line(path, k, number, line, waiting is None)
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield each line that is not blank, with its number."""
+    # Only "\n" ends a line: str.splitlines would also cut at U+2028, which may stand inside a JSON text.
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode("utf-8")
+            except UnicodeDecodeError:
+                raise _not_utf8(path) from None
+            if text and not text.isspace():
+                yield number, text.removesuffix("\n")
 
 
 def _parse_line(path: Path, k: int, number: int, line: str, last: bool) -> Row | Problem:
-    where = f"{path}, line {number}"
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         cut = "; the file seems to be cut off here, fetch or write it again" if last else "; mend the line"
-        return Problem(where, f"not JSON ({error.msg}, column {error.colno}){cut}")
+        return Problem(f"{path}, line {number}", f"not JSON ({error.msg}, column {error.colno}){cut}")
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
-        return Problem(where, f"not JSON that can be read ({error}); mend the line")
+        return Problem(f"{path}, line {number}", f"not JSON that can be read ({error}); mend the line")
     if not isinstance(value, dict):
-        return Problem(where, f"{kind_of(value)}, not an object; write {{'question': …, 'choices': […], 'answer': …}}")
-    return Row(k, where, value, "jsonl")
+        wanted = "{'question': …, 'choices': […], 'answer': …}"
+        return Problem(f"{path}, line {number}", f"{kind_of(value)}, not an object; write {wanted}")
+    return Row(k, str(path), number, value, "jsonl")
 
 
 # --- CSV ---------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(path: Path) -> list[Row | Problem]:
-    records = _csv_records(_read_text(path))
-    line, header = next(records)
+def _read_csv(path: Path) -> Iterator[Row | Problem]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from _csv_rows(path, file)
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+
+
+def _csv_rows(path: Path, file: io.TextIOBase) -> Iterator[Row | Problem]:
+    records = _csv_records(file)
+    line, header = next(records, (0, []))
+    if not header:
+        raise _UnreadableError("empty file; " + _EMPTY_REMEDY)
     names = [name.strip() for name in header]
     for name in names:
         if name and names.count(name) > 1:
@@ -167,12 +211,13 @@ def _read_csv(path: Path) -> list[Row | Problem]:
     if len(names) == 1 and (mark := next((m for m in ";\t" if m in names[0]), None)):
         shown = "semicolons" if mark == ";" else "tabs"
         raise _UnreadableError(f"the columns are separated by {shown}; save it with commas", line)
-    return [_csv_row(path, k, number, names, cells) for k, (number, cells) in enumerate(records, 1)]
+    for k, (number, cells) in enumerate(records, 1):
+        yield _csv_row(path, k, number, names, cells)
 
 
-def _csv_records(text: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_records(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield each record with the line it starts on; blank lines and lines of empty cells are no records."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(file, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -189,34 +234,39 @@ def _csv_records(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _csv_row(path: Path, k: int, line: int, names: list[str], cells: list[str]) -> Row | Problem:
-    where = f"{path}, line {line}"
     if len(cells) > len(names):
-        return Problem(where, f"{len(cells)} cells for {len(names)} columns; put texts with commas in quotes")
+        text = f"{len(cells)} cells for {len(names)} columns; put texts with commas in quotes"
+        return Problem(f"{path}, line {line}", text)
     padded = cells + [""] * (len(names) - len(cells))  # spreadsheets leave out empty cells at the end
-    return Row(
-        k, where, {name: cell if cell.strip() else None for name, cell in zip(names, padded, strict=True)}, "csv"
-    )
+    by_name = {name: cell if cell.strip() else None for name, cell in zip(names, padded, strict=True)}
+    return Row(k, str(path), line, by_name, "csv")
 
 
 # --- Parquet -----------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(path: Path) -> list[Row | Problem]:
+def _read_parquet(path: Path) -> Iterator[Row | Problem]:
     import pyarrow
     import pyarrow.parquet
 
     if path.stat().st_size == 0:
         raise _UnreadableError("empty file; " + _EMPTY_REMEDY)
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            rows: list[dict[str, Any]] = file.read().to_pylist()
+        # So a column is read page by page; by default whole row groups, of up to a million rows, are read ahead.
+        with pyarrow.parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
+            batches = file.iter_batches(_ROWS_AT_ONCE, use_threads=False)
+            for k, cells in enumerate((cells for batch in batches for cells in batch.to_pylist()), 1):
+                yield Row(k, str(path), k, cells, "parquet")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise _UnreadableError(f"not a Parquet file that can be read ({reason}); write it again") from None
-    return [Row(k, f"{path}, row {k}", cells, "parquet") for k, cells in enumerate(rows, 1)]
 
 
-_READERS = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
+_READERS: Mapping[Format, Callable[[Path], Iterator[Row | Problem]]] = {
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "parquet": _read_parquet,
+}
 
 
 def kind_of(value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import DataError
-from tinyllm.questions.files import read_file
+from tinyllm.questions.files import Row, read_file
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "question": ("question", "question_stem", "stem", "prompt", "query", "goal", "text"),
@@ -27,25 +27,37 @@ def guess_fields(path: Path) -> dict[str, str | list[str]]:
     Raises:
         DataError: the file cannot be read.
     """
-    source = read_file(path)
-    if source.fatal:
-        raise DataError("\n".join(str(p) for p in source.fatal))
-    by_name = {c.casefold(): c for c in source.columns}
+    columns, sample = _look_at(path)
+    by_name = {c.casefold(): c for c in columns}
     found = {key: next((by_name[n] for n in names if n in by_name), None) for key, names in _NAMES.items()}
     fields: dict[str, str | list[str]] = {
         key: column for key, column in found.items() if column is not None and column != key
     }
-    choices = _choices(source.columns, by_name, taken={c for c in found.values() if c})
+    choices = _choices(columns, by_name, taken={c for c in found.values() if c})
     if choices is not None and choices != "choices":
         fields["choices"] = choices
     if found["answer"] is not None:
-        answers = [row.cells.get(found["answer"]) for row in source.rows[:_SAMPLE]]
-        columns = [choices] if isinstance(choices, str) else choices or []
-        rows = [[row.cells.get(c) for c in columns] for row in source.rows[:_SAMPLE]]
-        kind = _answer_kind(answers, rows, len(columns) if len(columns) > 1 else None)
+        answers = [row.cells.get(found["answer"]) for row in sample]
+        those = [choices] if isinstance(choices, str) else choices or []
+        rows = [[row.cells.get(c) for c in those] for row in sample]
+        kind = _answer_kind(answers, rows, len(those) if len(those) > 1 else None)
         if kind != "index":
             fields["answer_as"] = kind
     return fields
+
+
+def _look_at(path: Path) -> tuple[tuple[str, ...], list[Row]]:
+    """Return the names of all columns that any row has, in order of appearance, and the first rows."""
+    columns: dict[str, None] = {}
+    sample: list[Row] = []
+    for item in read_file(path).items:
+        if isinstance(item, Row):
+            columns.update(dict.fromkeys(item.cells))
+            if len(sample) < _SAMPLE:
+                sample.append(item)
+        elif item.fatal:
+            raise DataError(str(item))
+    return tuple(columns), sample
 
 
 def _choices(columns: Sequence[str], by_name: Mapping[str, str], taken: set[str]) -> str | list[str] | None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tinyllm.config import CutSection, DataSection, FieldMap
+from tinyllm.config import CutSection, DataSection
 from tinyllm.errors import DataError
 from tinyllm.questions.cut import cut
 from tinyllm.questions.files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions.named import SPLITS, Fetch, NamedSplits, load_named
-from tinyllm.questions.rows import missing_columns, oddities, to_question
-from tinyllm.questions.types import Dropped, Question, Splits
+from tinyllm.questions.split import MOST_LISTED, ReadSplit, read_split
+from tinyllm.questions.spool import IN_MEMORY
+from tinyllm.questions.types import Question, Splits
 
-MOST_LISTED = 20
 _STEMS: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
     "valid": ("valid", "validation", "dev"),
@@ -23,7 +22,7 @@ _STEMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def load_splits(data: DataSection, *, fetch: Fetch | None = None) -> Splits:
+def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int = IN_MEMORY) -> Splits:
     """Read, check and cut the questions of a run.
 
     They come from files (`train`, `valid`, `test`), from a folder with one file a split (`valid` may be called
@@ -31,28 +30,54 @@ def load_splits(data: DataSection, *, fetch: Fetch | None = None) -> Splits:
     dataset. A split that isn't given is cut from the training questions, by the shares and the seed of `data.cut`
     (default 10 % valid, 20 % test, seed 0; a share of 0 leaves the split empty; else it gets at least one
     question); `cut.cut` says how. `limit` then takes the first so many questions of each split, in the order of
-    its file.
+    its file; where nothing is cut from a split, no further rows of it are read (or found wrong).
+
+    Files are read as a stream, and many questions are kept on disk: what stays in memory is some 40 bytes a question.
 
     Args:
         fetch: how to read from the Hugging Face hub; for tests.
+        in_memory: more questions than these are kept on disk.
 
     Raises:
         DataError: all problems of all splits in one message; with `on_invalid: drop`, those of files as a whole,
             and splits of which nothing is left.
     """
     source = _source(data, fetch)
-    read = {split: _read_split(split, rows, source.fields) for split, rows in source.rows.items()}
+    shares = data.cut or CutSection()
+    whole = _cut_from(source, shares)
+    # Which questions are different is known by their ids, kept in memory; of many it shows only at the end.
+    enough = data.limit if data.limit is not None and data.limit <= in_memory else None
+    read = {
+        split: read_split(
+            split,
+            rows,
+            source.fields,
+            drop=data.on_invalid == "drop",
+            in_memory=in_memory,
+            stop_after=None if split in whole else enough,
+        )
+        for split, rows in source.rows.items()
+    }
     _raise_problems(list(read.values()), drop=data.on_invalid == "drop")
     questions = {split: part.questions for split, part in read.items()}
     for split, counts in source.cut.items():
         parts = cut(questions[split], counts, seed=0)
         parts[split] = parts.pop("train")
         questions |= parts
-    questions = _cut_missing(questions, data.cut or CutSection())
-    warnings = Counter(name for part in read.values() for q in part.questions for name in oddities(q))
-    limited = {split: part[: data.limit] for split, part in questions.items()}
-    dropped = tuple(d for part in read.values() for d in part.dropped)
-    return Splits(**limited, dropped=dropped, warnings=dict(warnings))
+    questions = _cut_missing(questions, shares)
+    limited = {split: _few_in_memory(part[: data.limit], in_memory) for split, part in questions.items()}
+    warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
+    return Splits(**limited, dropped=tuple(d for part in read.values() for d in part.dropped), warnings=dict(warnings))
+
+
+def _cut_from(source: NamedSplits, shares: CutSection) -> set[str]:
+    """Return the splits that others are cut from: they have to be read to their end, whatever the limit."""
+    there = {*source.rows, *(part for counts in source.cut.values() for part in counts)}
+    return {*source.cut, *(["train"] if _missing(there, shares) else [])}
+
+
+def _few_in_memory(questions: Sequence[Question], in_memory: int) -> Sequence[Question]:
+    return tuple(questions) if len(questions) <= in_memory else questions
 
 
 # --- where the rows are ------------------------------------------------------------------------------------------
@@ -80,7 +105,7 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
         found = [n for n in names if Path(n).stem in stems and Path(n).suffix in EXTENSIONS]
         if len(found) > 1:
             text = f"several files for the split '{split}': {', '.join(found)}; keep one of them"
-            rows[split] = SplitRows(str(folder), fatal=(Problem(str(folder), text),))
+            rows[split] = SplitRows(str(folder), [Problem(str(folder), text, fatal=True)])
         elif found:
             rows[split] = read_file(folder / found[0])
     if "train" not in rows:
@@ -90,64 +115,36 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
     return rows
 
 
-# --- from rows to questions --------------------------------------------------------------------------------------
+# --- problems, and the cut ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadSplit:
-    split: str
-    questions: tuple[Question, ...] = ()
-    fatal: tuple[Problem, ...] = ()
-    bad: tuple[Problem, ...] = ()
-    dropped: tuple[Dropped, ...] = field(default_factory=tuple)
-
-
-def _read_split(split: str, source: SplitRows, fields: FieldMap) -> _ReadSplit:
-    fatal = [*source.fatal, *missing_columns(source, fields)]
-    if fatal:
-        return _ReadSplit(split, fatal=tuple(fatal))
-    questions: list[Question] = []
-    bad = list(source.bad)
-    dropped = [Dropped(split, p.where, p.text) for p in source.bad]
-    first: dict[str, str] = {}
-    for row in source.rows:
-        result = to_question(row, fields, split)
-        if isinstance(result, Question) and result.id in first:
-            result = [f"the id '{result.id}' is also that of {first[result.id]}; give each question an id of its own"]
-        if isinstance(result, Question):
-            first[result.id] = row.where.removeprefix(f"{source.where}, ")
-            questions.append(result)
-        else:
-            bad += [Problem(row.where, text) for text in result]
-            dropped.append(Dropped(split, row.where, "; ".join(result)))
-    if not questions:
-        text = f"no question is left for the split '{split}' after leaving out {len(dropped)} rows"
-        fatal = [Problem(source.where, f"{text}, the first because: {dropped[0].reason if dropped else 'no rows'}")]
-    return _ReadSplit(split, tuple(questions), tuple(fatal), tuple(bad), tuple(dropped))
-
-
-def _raise_problems(parts: Sequence[_ReadSplit], *, drop: bool) -> None:
+def _raise_problems(parts: Sequence[ReadSplit], *, drop: bool) -> None:
     bad = [] if drop else [p for part in parts for p in part.bad]
     # A split without any good row is told by its bad rows, where these are told.
     fatal = [p for part in parts for p in part.fatal if drop or not part.bad]
-    problems = fatal + bad
-    if not problems:
+    count = len(fatal) + (0 if drop else sum(part.bad_count for part in parts))
+    if not count:
         return
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    lines = [f"  - {p}" for p in problems[:MOST_LISTED]]
-    if len(problems) > MOST_LISTED:
-        lines.append(f"  and {len(problems) - MOST_LISTED} more")
+    lines = [f"  - {p}" for p in (fatal + bad)[:MOST_LISTED]]
+    if count > MOST_LISTED:
+        lines.append(f"  and {count - MOST_LISTED} more")
     if bad:
         lines.append(
             "Mend these rows, or set `data.on_invalid: drop` to leave them out (counted, and named in the report)."
         )
-    raise DataError(f"questions: {count}\n" + "\n".join(lines))
+    raise DataError(f"questions: {count} problem{'' if count == 1 else 's'}\n" + "\n".join(lines))
 
 
-def _cut_missing(questions: Mapping[str, tuple[Question, ...]], shares: CutSection) -> dict[str, tuple[Question, ...]]:
-    total = len(questions["train"])
+def _missing(there: Iterable[str], shares: CutSection) -> dict[str, float]:
+    """Return the share of each split that is to be cut from the training questions."""
     # Test first: which questions are tested on then doesn't depend on the share of the validation split.
-    wanted = {s: share for s, share in (("test", shares.test), ("valid", shares.valid)) if s not in questions and share}
+    wanted = {"test": shares.test, "valid": shares.valid}
+    return {split: share for split, share in wanted.items() if share and split not in there}
+
+
+def _cut_missing(questions: Mapping[str, Sequence[Question]], shares: CutSection) -> dict[str, Sequence[Question]]:
+    total = len(questions["train"])
+    wanted = _missing(questions, shares)
     counts = {split: max(1, round(share * total)) for split, share in wanted.items()}
     result = {**questions, **cut(questions["train"], counts, shares.seed)} if counts else dict(questions)
     if not result["train"] or not all(result[s] for s in counts):

@@ -9,8 +9,8 @@ always the same); `tinyllm import-release` reads the authors' own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,8 @@ def _starter() -> dict[str, SplitRows]:
     rows = {}
     for split in SPLITS:
         with resources.as_file(folder / f"{split}.jsonl") as path:
-            rows[split] = read_file(Path(path))
+            found = read_file(Path(path))
+            rows[split] = replace(found, items=tuple(found.items))  # the path may be for this block only
     return rows
 
 
@@ -147,7 +148,14 @@ def _rows(
     convert: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
 ) -> SplitRows:
     where = f"{repository}, split {split}"
-    rows = []
+    return SplitRows(where, _converted(where, found, convert))
+
+
+def _converted(
+    where: str,
+    found: Iterable[Mapping[str, Any]],
+    convert: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
+) -> Iterator[Row]:
     for number, theirs in enumerate(found, 1):
         try:
             cells = convert(theirs)
@@ -157,8 +165,7 @@ def _rows(
                 "changed. Give a local folder instead: `data.folder: DIR`"
             ) from error
         if cells is not None:
-            rows.append(Row(number, f"{where}, row {number}", cells, "parquet"))
-    return SplitRows(where, tuple(rows), tuple(dict.fromkeys(name for row in rows for name in row.cells)))
+            yield Row(number, where, number, cells, "parquet")
 
 
 # --- from the hub's rows to ours ---------------------------------------------------------------------------------

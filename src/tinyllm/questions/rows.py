@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyllm.config import FieldMap
 from tinyllm.errors import did_you_mean
-from tinyllm.questions.files import Format, Problem, Row, SplitRows, kind_of
+from tinyllm.questions.files import Format, Problem, Row, kind_of
 from tinyllm.questions.types import Question
 
 _MISSING = object()
@@ -44,24 +44,37 @@ def oddities(question: Question) -> list[str]:
     return ["choice twice"] if len(set(folded)) < len(folded) else []
 
 
-def missing_columns(source: SplitRows, fields: FieldMap) -> list[Problem]:
-    """Return a problem for each needed column that no row of a file has."""
-    choices = [fields.choices] if isinstance(fields.choices, str) else list(fields.choices)
-    needed = {"question": [fields.question], "choices": choices, "answer": [fields.answer]}
-    if fields.answer_as == "label" and fields.labels is not None:
-        needed["labels"] = [fields.labels]
-    there = ", ".join(source.columns)
-    several = " (or which ones, as in `[A, B, C, D]`)"
-    return [
-        Problem(
-            source.where,
-            f"no column '{column}' for the {key}.{did_you_mean(column, source.columns)} "
-            f"Columns: {there}. Say with `data.fields.{key}` which one it is{several if key == 'choices' else ''}",
-        )
-        for key, columns in needed.items()
-        for column in columns
-        if source.rows and all(_find(row, column) is _MISSING for row in source.rows)
-    ]
+class MissingColumns:
+    """The needed columns that no row of a file has, as far as its rows have been seen."""
+
+    def __init__(self, fields: FieldMap) -> None:
+        choices = [fields.choices] if isinstance(fields.choices, str) else list(fields.choices)
+        needed = {"question": [fields.question], "choices": choices, "answer": [fields.answer]}
+        if fields.answer_as == "label" and fields.labels is not None:
+            needed["labels"] = [fields.labels]
+        self._missing = [(key, column) for key, columns in needed.items() for column in columns]
+        self._there: dict[str, None] = {}
+
+    def see(self, row: Row) -> None:
+        """Take in a row."""
+        if self._missing:
+            self._there.update(dict.fromkeys(row.cells))
+            self._missing = [(key, column) for key, column in self._missing if _find(row, column) is _MISSING]
+
+    def problems(self, where: str) -> list[Problem]:
+        """Return a problem for each column that is missing; none if no row was seen."""
+        there = ", ".join(self._there)
+        several = " (or which ones, as in `[A, B, C, D]`)"
+        return [
+            Problem(
+                where,
+                f"no column '{column}' for the {key}.{did_you_mean(column, self._there)} Columns: {there}. "
+                f"Say with `data.fields.{key}` which one it is{several if key == 'choices' else ''}",
+                fatal=True,
+            )
+            for key, column in self._missing
+            if self._there
+        ]
 
 
 def fold(text: str) -> str:
@@ -73,7 +86,9 @@ def fold(text: str) -> str:
 
 
 def _find(row: Row, path: str) -> Any:
-    return _inside(row.cells, path, row)
+    if path in row.cells:
+        return row.cells[path]
+    return _inside(row.cells, path, row) if "." in path else _MISSING
 
 
 def _inside(value: Any, path: str, row: Row) -> Any:
@@ -114,7 +129,7 @@ def _text(value: Any, what: str, problems: list[str]) -> str:
     if not isinstance(value, str):
         problems.append(f"{what} is {kind_of(value)} ({_shown(value)}), not text; put it in quotes")
         return ""
-    half = re.search(r"[\ud800-\udfff]", value)
+    half = None if value.isascii() else re.search(r"[\ud800-\udfff]", value)
     if half:
         problems.append(f"{what} holds half a character (\\u{ord(half[0]):04x} without its pair); mend the text")
         return ""

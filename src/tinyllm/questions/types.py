@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -40,10 +40,14 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The questions of a run. `warnings` counts oddities that are no reason to leave a row out."""
+    """The questions of a run; many of them are on disk (`spool.Spool`), so go through them rather than copy them.
 
-    train: tuple[Question, ...]
-    valid: tuple[Question, ...] = ()
-    test: tuple[Question, ...] = ()
+    Attributes:
+        warnings: counts oddities that are no reason to leave a row out.
+    """
+
+    train: Sequence[Question]
+    valid: Sequence[Question] = ()
+    test: Sequence[Question] = ()
     dropped: tuple[Dropped, ...] = ()
     warnings: Mapping[str, int] = field(default_factory=dict)

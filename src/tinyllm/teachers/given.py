@@ -9,6 +9,7 @@ from typing import Self
 from tinyllm import config
 from tinyllm.errors import TeacherError, did_you_mean
 from tinyllm.questions import Question
+from tinyllm.questions.by_id import ById
 from tinyllm.teachers.base import Reply, Request
 
 
@@ -22,17 +23,20 @@ class GivenTeacher:
     def __init__(self, spec: config.GivenTeacher, questions: Sequence[Question]) -> None:
         self.name = spec.name
         self._source = spec.source or spec.name
-        self._texts = {q.id: q.rationales[self._source] for q in questions if self._source in q.rationales}
-        self._keys = sorted({key for q in questions for key in q.rationales})
+        self._questions = questions
+        self._by_id = ById(questions)
 
     def check(self) -> None:
         """Raise `TeacherError` if no question carries a rationale under the key, and name the keys there are."""
-        if self._texts:
-            return
-        known = ", ".join(self._keys) or "none"
+        keys: set[str] = set()
+        for question in self._questions:
+            if self._source in question.rationales:
+                return
+            keys.update(question.rationales)
+        known = ", ".join(sorted(keys)) or "none"
         raise TeacherError(
             f"Teacher '{self.name}': no question carries a rationale under '{self._source}'."
-            f"{did_you_mean(self._source, self._keys)} Keys in the questions' `rationales`: {known}. "
+            f"{did_you_mean(self._source, sorted(keys))} Keys in the questions' `rationales`: {known}. "
             "Mend `source` or the data, or take this teacher out."
         )
 
@@ -41,10 +45,15 @@ class GivenTeacher:
         """What the rationales are: a key of the data."""
         return {"kind": "given", "source": self._source}
 
-    async def ask(self, request: Request) -> Reply | None:
+    def reply(self, question: Question) -> Reply | None:
         """Return the given rationale, its end unknown: the data does not say why its author stopped."""
-        text = self._texts.get(request.question_id, "")
+        text = question.rationales.get(self._source, "")
         return Reply(text, "unknown") if text.strip() else None
+
+    async def ask(self, request: Request) -> Reply | None:
+        """Return the rationale of the question with the request's id."""
+        question = self._by_id.get(request.question_id)
+        return self.reply(question) if question is not None else None
 
     async def __aenter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from typing import Self
 
 from tinyllm.config import Form
 from tinyllm.questions import Question
+from tinyllm.questions.by_id import ById
 from tinyllm.teachers.base import Reply, Request
 
 Script = Callable[[Question, Request], str | Reply | Awaitable[str | Reply | None] | None]
@@ -44,7 +45,7 @@ class ScriptedTeacher:
         self.concurrency = concurrency
         self.local = local
         self.stored = stored
-        self._questions = {q.id: q for q in questions}
+        self._questions = ById(questions)
         self._script = script
         self._version = version
 
@@ -60,7 +61,9 @@ class ScriptedTeacher:
 
     async def ask(self, request: Request) -> Reply | None:
         """Return what the script says about the question."""
-        question = self._questions[request.question_id]
+        question = self._questions.get(request.question_id)
+        if question is None:
+            raise KeyError(request.question_id)
         if isinstance(self._script, str):
             said: str | Reply | None = _fill(self._script, question)
         else:

@@ -1,0 +1,53 @@
+"""The cut is the one that its description says, whether the questions are in memory or on disk."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyllm.questions import Question
+from tinyllm.questions.cut import cut
+from tinyllm.questions.spool import gather
+
+
+def as_described(questions: Sequence[Question], counts: Mapping[str, int], seed: int) -> dict[str, list[Question]]:
+    groups: dict[str, list[int]] = {}
+    for place, q in enumerate(questions):
+        texts = [str(seed), q.question, q.context or "", *sorted(q.choices)]
+        groups.setdefault(hashlib.sha256("\x1f".join(texts).encode()).hexdigest(), []).append(place)
+    waiting = [groups[rank] for rank in sorted(groups)]
+    parts: dict[str, list[int]] = {}
+    for split, count in counts.items():
+        parts[split] = []
+        while waiting and len(parts[split]) < count:
+            parts[split] += waiting.pop(0)
+    parts["train"] = [place for group in waiting for place in group]
+    return {split: [questions[place] for place in sorted(places)] for split, places in parts.items()}
+
+
+TEXT = st.sampled_from(["a", "b", "ü", "a b"])
+QUESTION = st.builds(
+    Question, st.text("xyz"), TEXT, st.permutations(["x", "y", "z"]).map(tuple), st.just(0), st.none() | TEXT
+)
+
+
+@settings(deadline=None)
+@given(st.lists(QUESTION, max_size=30), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3), st.booleans())
+def test_a_cut_takes_groups_of_repeated_questions_by_their_hash(
+    questions: list[Question], test: int, valid: int, seed: int, on_disk: bool
+) -> None:
+    made = gather(questions, in_memory=0 if on_disk else 99)
+    parts = cut(made, {"test": test, "valid": valid}, seed)
+    assert {name: list(part) for name, part in parts.items()} == as_described(
+        questions, {"test": test, "valid": valid}, seed
+    )
+
+
+@pytest.mark.parametrize("order", [(1762, 121735), (121735, 1762)])
+def test_questions_whose_hashes_begin_alike_do_not_count_as_repetitions(order: tuple[int, int]) -> None:
+    alike = [Question(f"q{i}", f"q {i}?", ("x", "y"), 0) for i in order]  # f232f7a6…, both
+    parts = cut(alike, {"test": 1}, seed=0)
+    assert {name: list(part) for name, part in parts.items()} == as_described(alike, {"test": 1}, 0)
+    assert len(parts["test"]) == 1
