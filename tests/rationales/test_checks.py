@@ -32,6 +32,9 @@ def verdict(text: str, **how) -> str:
     ("text", "reason"),
     [
         ("Warm air carries heat, and heat melts ice.", "kept"),
+        ("I'm sorry, but I can't help with that.", "refused"),
+        ("Let's think step by step. As an AI language model, I cannot answer that.", "refused"),
+        ("I cannot be the right answer because I am cold wind.", "kept"),
         ("", "empty"),
         ("nan", "empty"),
         ("Let's think step by step.", "empty"),
@@ -110,6 +113,13 @@ def test_where_the_teacher_tells_why_it_stopped_it_is_believed():
     assert verdict("Warm air melts the ice.", finish="length", repair=False) == "kept"
 
 
+@pytest.mark.parametrize("finish", ["content_filter", "refusal"])
+def test_a_reply_that_was_stopped_for_what_it_says_is_refused_whatever_is_left_of_it(finish):
+    for text in ("", "Heat melts ice.", "Heat melts"):
+        assert verdict(text, finish=finish) == "refused"
+        assert verdict(text, finish=finish, repair=False, checks=("repeats",)) == "kept"
+
+
 def test_the_opening_alone_is_not_worth_keeping():
     rejected = check("Let's think step by step. Warm air carries the")
     assert rejected == Rejection("q", "ada", "cut_off", "Let's think step by step. Warm air carries the")
@@ -128,13 +138,15 @@ def test_halves_of_characters_become_one_mark():
 
 PIECES = st.sampled_from(
     ["\n", "\nQuestion: ", "\nQ2.", "\n#", " ", "#", ". ", "! ", "? ", "\n1. ", "(a)", ")", "the answer is ", "Answer: b", "e.g. ",
-     "Let's think step by step. ", "warm air", "cold wind", "it melts ", "\u2028", "[INST]", '"', "Å", "º", "\ud800", ":"]
+     "Let's think step by step. ", "I'm sorry, but I can't ", "warm air", "cold wind", "it melts ", "\u2028", "[INST]", '"', "Å", "º", "\ud800", ":"]
 )  # fmt: skip
 ANYTHING = st.one_of(st.text(st.characters(), max_size=80), st.lists(PIECES, max_size=12).map("".join))
 
 
 @settings(max_examples=600, deadline=None)
-@given(ANYTHING, st.sampled_from(["stop", "length", "content_filter", "unknown"]), st.booleans(), st.booleans())
+@given(
+    ANYTHING, st.sampled_from(["stop", "length", "content_filter", "refusal", "unknown"]), st.booleans(), st.booleans()
+)
 def test_any_text_gets_a_verdict_and_a_rationale_stays_what_it_is(text, finish, repair, checked):
     checks = ALL if checked else ()
     outcome = check(text, finish=finish, repair=repair, checks=checks)

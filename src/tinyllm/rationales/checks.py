@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from tinyllm.config import CheckName
 from tinyllm.questions import Question
+from tinyllm.rationales.refusal import is_refusal
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.teachers.base import Reply
+from tinyllm.teachers.base import FinishReason, Reply
 
 # What opens something else at the start of a line: a new question, its choices, a forum's comment, a heading of a
 # textbook. Headings that belong to an explanation are left alone.
@@ -55,6 +56,8 @@ _GARBLED = re.compile(r"\ufffd|Ã[\x80-\xbf©¨¢¤¶¼]|â€|Â[\xa0-\xbf]|[\x
 _FOREIGN = re.compile(r"[^\x00-\x7f]{2,}")
 _TAIL = 60  # characters before an end that tell what kind of end it is
 _MIN_WORDS = 3
+_SOME_WORDS = re.compile(r"\w+" + r"\W+\w+" * (_MIN_WORDS - 1))
+_REFUSED: Collection[FinishReason] = ("content_filter", "refusal")
 _REPEATED_SHARE = 0.5
 
 
@@ -121,10 +124,18 @@ _REPAIRS: Mapping[str, Callable[[str, Reply], str]] = {"runs_on": _cut_new_quest
 # --- checks: True means the text fails --------------------------------------------------------------------------
 
 
+def _is_refused(text: str, reply: Reply, _question: Question) -> bool:
+    """The teacher, or a filter before it, would not answer."""
+    opening = _OPENING.match(text)
+    return reply.finish_reason in _REFUSED or is_refusal(text[opening.end() if opening else 0 :])
+
+
 def _is_empty(text: str, _reply: Reply, _question: Question) -> bool:
     """Nothing is said beyond the usual opening and the letter of the answer."""
-    said = _BARE_ANSWER.sub(" ", _OPENING.sub(" ", text))
-    return len(re.findall(r"\w+", said)) < _MIN_WORDS
+    lowered = text.lower()
+    said = _OPENING.sub(" ", text) if "think" in lowered else text
+    said = _BARE_ANSWER.sub(" ", said) if "answer" in lowered else said
+    return _SOME_WORDS.search(said) is None
 
 
 def _is_garbled(text: str, _reply: Reply, _question: Question) -> bool:
@@ -145,18 +156,24 @@ def _repeats(text: str, _reply: Reply, _question: Question) -> bool:
     if len(sentences) >= 3 and 1 - len(set(sentences)) / len(sentences) >= _REPEATED_SHARE:
         return True
     words = re.findall(r"\w+", text.lower())
+    if len(set(words)) - 3 >= (len(words) - 3) * _REPEATED_SHARE:
+        return False  # each word that is new, but for the first three, ends a sequence that is new
     grams = list(zip(*(words[i:] for i in range(4)), strict=False))
     return len(grams) >= 12 and 1 - len(set(grams)) / len(grams) > _REPEATED_SHARE
 
 
 def _names_another_answer(text: str, _reply: Reply, question: Question) -> bool:
     """The last choice that is stated as the answer ("the answer is …", "(b) is the right choice") is a wrong one."""
+    lowered = text.lower()  # most texts state nothing, and looking for these words is far faster than the patterns
+    if "answer" not in lowered and not any(word in lowered for word in ("correct", "right", "best")):
+        return False
     stated = [choice for _, choice in sorted(_stated_answers(text, question))]
     return bool(stated) and stated[-1] != question.answer
 
 
 Check = Callable[[str, Reply, Question], bool]
 _CHECKS: Mapping[CheckName, Check] = {
+    "refused": _is_refused,
     "empty": _is_empty,
     "encoding": _is_garbled,
     "runs_on": _runs_on,

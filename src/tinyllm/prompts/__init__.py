@@ -1,0 +1,10 @@
+"""What a teacher is shown: the in-context example generator and the teacher's prompt.
+
+The paper's generator picks examples P_i for question i from the training split, never the question itself; the
+teacher then sees P_i, the question, its choices and (teacher forcing) its answer: R_i^m = T^m(Q_i, O_i, A_i, P_i).
+"""
+
+from tinyllm.prompts.examples import ExampleGenerator
+from tinyllm.prompts.text import Message, Prompt, teacher_prompt
+
+__all__ = ["ExampleGenerator", "Message", "Prompt", "teacher_prompt"]

@@ -1,0 +1,100 @@
+"""The teacher's prompt: pure text, no state.
+
+What many prompts share stands first (the instruction, then the examples): servers keep it in their prefix caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tinyllm.config import Form
+from tinyllm.questions import Question
+
+_FORCED = "Explain in two or three sentences why the answer is correct."
+_UNFORCED = "Reason step by step, then state the answer."
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a teacher is shown: chat messages, or one plain text to complete; never both."""
+
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+
+
+def teacher_prompt(
+    question: Question, examples: Sequence[Question], *, form: Form, teacher_forcing: bool, worked: str | None
+) -> Prompt:
+    """Return what a teacher is shown for one question.
+
+    Args:
+        examples: from `ExampleGenerator.pick`.
+        form: chat messages, or one plain text that ends where the explanation begins.
+        teacher_forcing: show the right answer and ask why (the paper); otherwise ask to reason and then answer.
+        worked: key of the examples' rationales; an example without one shows question, choices and answer.
+    """
+    make = _chat if form == "chat" else _completion
+    return make(question, examples, teacher_forcing, worked)
+
+
+def _completion(question: Question, examples: Sequence[Question], forcing: bool, worked: str | None) -> Prompt:
+    parts = [_FORCED if forcing else _UNFORCED]
+    for example in examples:
+        text = worked_text(example, worked)
+        if text is None:
+            parts.append(_block(example, answer=True))
+        else:
+            parts.append(f"{_block(example, answer=forcing)}\nExplanation: {_shown(example, text, forcing)}")
+    parts.append(f"{_block(question, answer=forcing)}\nExplanation:")
+    return Prompt(text="\n\n".join(parts))
+
+
+def _chat(question: Question, examples: Sequence[Question], forcing: bool, worked: str | None) -> Prompt:
+    messages = [Message("system", _FORCED if forcing else _UNFORCED)]
+    unworked: list[str] = []
+    for example in examples:
+        text = worked_text(example, worked)
+        if text is None:
+            unworked.append(_block(example, answer=True))
+        else:
+            messages.append(Message("user", _block(example, answer=forcing)))
+            messages.append(Message("assistant", _shown(example, text, forcing)))
+    asked = _block(question, answer=forcing)
+    if unworked:
+        asked = "\n\n".join(["Other questions, with their answers:", *unworked, "The question to explain:", asked])
+    return Prompt(messages=(*messages, Message("user", asked)))
+
+
+def _block(question: Question, *, answer: bool) -> str:
+    """Context, question, choices and, if asked for, the answer: a line each."""
+    lines = [f"Context: {one_line(question.context)}"] if question.context else []
+    lines.append(f"Question: {one_line(question.question)}")
+    lines.append(f"Choices: {' | '.join(one_line(c) for c in question.choices)}")
+    if answer:
+        lines.append(f"Answer: {one_line(question.answer_text)}")
+    return "\n".join(lines)
+
+
+def _shown(example: Question, text: str, forcing: bool) -> str:
+    """A worked rationale; where the teacher must find the answer itself, it ends by stating the answer."""
+    return text if forcing else f"{text} The answer is {one_line(example.answer_text).rstrip('.')}."
+
+
+def worked_text(question: Question, worked: str | None) -> str | None:
+    """Return the rationale that a question carries under a key, in one line; None if it carries none."""
+    return one_line(question.rationales.get(worked, "")) or None if worked else None
+
+
+def one_line(text: str) -> str:
+    """Return a text in one line: line breaks are the layout's, and an empty line is where a completion stops."""
+    return " ".join(text.split())
