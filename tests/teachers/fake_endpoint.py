@@ -4,31 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 Answer = Callable[[dict[str, Any]], Any]
-"""From a request's body to a `web.Response`, or to "drop" (close the connection) or "hang"."""
+"""From a request's body to a `web.Response`, a number of seconds to think, "drop" (cut the connection), "hang",
+"reset" (with a TCP reset), or a `Wire`."""
+
+
+class Wire(NamedTuple):
+    """Bytes on the wire, each part a little after the one before, and then "drop", "reset" or "hang"."""
+
+    parts: tuple[bytes, ...]
+    then: str
+    every_s: float = 0.0
 
 
 class FakeEndpoint:
     """Counts requests, and answers them from a list; the last answer stands for all that follow."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, port: int | None = None) -> None:
         self.answers = list(answers) or [good]
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.times: list[float] = []
         self.most_in_flight = 0
-        self._in_flight = 0
+        self.in_flight = 0
         self._release = asyncio.Event()
+        self._transports: set[asyncio.Transport] = set()
         app = web.Application()
         app.router.add_post("/v1/{tail:.*}", self._handle)
-        self._server = TestServer(app)
+        self._server = TestServer(app, port=port)
 
     async def __aenter__(self) -> FakeEndpoint:
         await self._server.start_server()
@@ -39,20 +51,40 @@ class FakeEndpoint:
         self._release.set()
         await self._server.close()
 
+    @property
+    def port(self) -> int:
+        assert self._server.port is not None
+        return self._server.port
+
+    async def die(self) -> None:
+        """Take no more connections and cut those there are, as a process that is killed."""
+        for site in list(self._server.runner.sites):
+            await site.stop()
+        for transport in self._transports:
+            _reset(transport)
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         self.paths.append(request.path)
         self.times.append(asyncio.get_running_loop().time())
-        self._in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        assert isinstance(request.transport, asyncio.Transport)
+        self._transports.add(request.transport)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             said = answer(body)
+            if isinstance(said, Wire):
+                for part in said.parts:
+                    request.transport.write(part)
+                    await asyncio.sleep(said.every_s)
+                said = said.then
             if said == "drop":
-                assert request.transport is not None
-                request.transport.abort()
+                request.transport.close()  # after what was written
+            elif said == "reset":
+                _reset(request.transport)
             elif said == "hang":
                 await self._release.wait()
             elif isinstance(said, float):
@@ -60,7 +92,13 @@ class FakeEndpoint:
                 said = good(body)
             return said if isinstance(said, web.Response) else web.Response()
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    if (sock := transport.get_extra_info("socket")) is not None and sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def good(body: dict[str, Any], text: str = "Because it is so.", finish: str | None = "stop") -> web.Response:
@@ -83,9 +121,17 @@ def drop(_: dict[str, Any]) -> str:
     return "drop"
 
 
+def reset(_: dict[str, Any]) -> str:
+    return "reset"
+
+
 def hang(_: dict[str, Any]) -> str:
     return "hang"
 
 
 def slow(_: dict[str, Any]) -> float:
     return 0.05
+
+
+def wire(*parts: bytes, then: str, every_s: float = 0.0) -> Answer:
+    return lambda _: Wire(parts, then, every_s)

@@ -8,36 +8,16 @@ import time
 import pytest
 from aiohttp import web
 from fake_endpoint import FakeEndpoint, drop, good, hang, raw, slow, status
+from http_teacher import CHAT, TEXT, ask, teacher
 
 from tinyllm import config
 from tinyllm.errors import ConfigError, TeacherError
-from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers.base import Request, RequestFailed, Sampling
-from tinyllm.teachers.endpoint import Patience, _seconds, public_url
-from tinyllm.teachers.openai import OpenAITeacher
+from tinyllm.teachers.base import RequestFailed
+from tinyllm.teachers.endpoint import Patience, public_url
+from tinyllm.teachers.replies import seconds_of
 
 KEY = "sk-secret-0123456789"
-QUICK = Patience(attempts=3, timeout_s=5.0, backoff_s=0.01, backoff_max_s=0.05, rate_limit_s=3.0)
-SAMPLING = Sampling(max_tokens=32, temperature=0.5, top_p=0.9, seed=3, stop=("\n\n",))
-TEXT = Request("q1", Prompt(text="Why?"), SAMPLING)
-CHAT = Request("q1", Prompt(messages=(Message("system", "Explain."), Message("user", "Why?"))), SAMPLING, sample=2)
-
-
-def teacher(url: str, patience: Patience = QUICK, **other) -> OpenAITeacher:
-    fields = {"form": "completion", "api_key_env": None, "concurrency": 4, **other}
-    spec = config.OpenAITeacher(name="t", kind="openai", model="m", base_url=url, **fields)
-    return OpenAITeacher(spec, patience=patience)
-
-
-def ask(*answers, request: Request = TEXT, times: int = 1, **other):
-    """Ask a server that gives these answers; returns the server and the replies (or what was raised)."""
-
-    async def run():
-        async with FakeEndpoint(*answers) as server, teacher(server.url, **other) as asked:
-            return server, await asyncio.gather(*(asked.ask(request) for _ in range(times)), return_exceptions=True)
-
-    return asyncio.run(run())
 
 
 def test_a_completion_is_asked_and_read():
@@ -232,6 +212,123 @@ def test_no_more_requests_are_in_flight_than_allowed():
     assert server.most_in_flight == 3
 
 
+def test_a_teacher_that_is_given_up_is_asked_nothing_more():
+    async def run():
+        answers = status(429, retry_after="0.3"), status(401, "revoked")
+        async with FakeEndpoint(*answers) as server, teacher(server.url, concurrency=1) as asked:
+            asks = [asked.ask(TEXT) for _ in range(20)]
+            return await asyncio.gather(*asks, return_exceptions=True), len(server.requests)
+
+    errors, requests = asyncio.run(run())
+    assert all(isinstance(error, TeacherError) and "revoked" in str(error) for error in errors)
+    assert requests == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (status(400, "maximum context length exceeded"), "too_long"),
+        (status(413, "too big"), "too_long"),
+        (status(400, "blocked", kind="content_filter"), "content_filter"),
+        (status(500, "down"), "failed"),
+        (drop, "failed"),
+    ],
+)
+def test_a_request_that_failed_has_a_reason(answer, reason):
+    _, (error,) = ask(answer)
+    assert isinstance(error, RequestFailed)
+    assert error.reason == reason
+
+
+def test_a_refusal_is_told_from_an_answer():
+    said = {"choices": [{"message": {"content": None, "refusal": "I will not."}, "finish_reason": "stop"}]}
+    _, (reply,) = ask(lambda _: web.json_response(said), request=CHAT, form="chat")
+    assert (reply.text, reply.finish_reason) == ("I will not.", "refusal")
+
+
+def test_failures_are_counted_and_can_be_asked_for_afterwards():
+    async def run():
+        answers = status(500), status(503), status(429, retry_after="0.01"), drop, raw("{"), status(500), good
+        async with FakeEndpoint(*answers) as server:
+            asked = teacher(server.url, patience=Patience(attempts=9, backoff_s=0.001))
+            assert asked.faults == {}
+            async with asked:
+                await asked.ask(TEXT)
+            return dict(asked.faults)
+
+    assert asyncio.run(run()) == {"http 500": 2, "http 503": 1, "429": 1, "connection": 1, "malformed": 1}
+
+
+# --- how fast -----------------------------------------------------------------------------------------------------
+
+
+def timed(times: int, *answers, **other):
+    """Ask so often at once; returns the server, the replies, and the seconds that it took."""
+
+    async def run():
+        async with FakeEndpoint(*answers) as server, teacher(server.url, **other) as asked:
+            began = time.monotonic()
+            replies = await asyncio.gather(*(asked.ask(TEXT) for _ in range(times)))
+            return server, replies, time.monotonic() - began
+
+    return asyncio.run(run())
+
+
+def test_requests_per_minute_are_kept_to_and_every_attempt_counts():
+    server, _, took = timed(19, status(500), good, requests_per_minute=600)
+    assert len(server.requests) == 20
+    assert took >= 0.99  # the first ten at once, a tenth of a second for each of the others
+
+
+def test_tokens_per_minute_are_kept_to_and_waiting_for_them_is_no_latency():
+    _, replies, took = timed(10, tokens_per_minute=4800, concurrency=16)
+    assert took >= 0.7  # 80 at once and then 80 a second; 12 for each of nine, and 33 reserved for the last
+    assert sum(reply.latency_s for reply in replies) < took
+
+
+def test_what_a_reply_tells_of_its_tokens_corrects_the_pace():
+    async def run():
+        async with FakeEndpoint() as server, teacher(server.url, tokens_per_minute=6000) as asked:
+            pace = asked._endpoint._pace
+            before = pace.estimate(1000, 0)
+            await asked.ask(TEXT)
+            return before, pace.estimate(1000, 0), pace.wait(time.monotonic(), 80)
+
+    before, after, wait = asyncio.run(run())
+    assert after > 2 * before  # of 4 characters it made 7 tokens
+    assert wait == 0  # 12 of 100 are used, not the 33 that were reserved
+
+
+def test_without_a_set_concurrency_it_grows_with_what_the_endpoint_bears():
+    async def run():
+        async with FakeEndpoint(lambda _: 0.2) as server, teacher(server.url, concurrency=None) as asked:
+            assert asked.concurrency == 8
+            await asyncio.gather(*(asked.ask(TEXT) for _ in range(150)))
+            return asked.concurrency, server.most_in_flight
+
+    concurrency, most = asyncio.run(run())
+    assert concurrency > 8
+    assert most > 8
+
+
+def test_without_a_set_concurrency_an_endpoint_that_refuses_is_asked_for_less_and_nothing_is_lost():
+    async def run():
+        server = FakeEndpoint()
+
+        def bears_three(body):
+            return status(429, "busy", retry_after="0.05")(body) if server.in_flight > 3 else 0.01
+
+        server.answers = [bears_three]
+        async with server, teacher(server.url, concurrency=None, patience=Patience(attempts=1)) as asked:
+            replies = await asyncio.gather(*(asked.ask(TEXT) for _ in range(60)))
+            return replies, asked.concurrency, asked.faults["429"]
+
+    replies, concurrency, refused = asyncio.run(run())
+    assert all(reply.text for reply in replies)
+    assert concurrency < 8
+    assert refused < 60
+
+
 # --- the key ------------------------------------------------------------------------------------------------------
 
 
@@ -277,7 +374,7 @@ def test_identity_holds_what_could_change_a_reply_and_nothing_else():
     assert one.identity == other.identity == {"kind": "openai", "base_url": "http://host/v1", "model": "m"}
     made = make_teacher(config.OpenAITeacher(name="t", kind="openai", model="m", base_url="http://host/v1"), [])
     assert made.identity == one.identity
-    assert (made.stored, made.local, made.concurrency, made.form) == (True, False, 16, "chat")
+    assert (made.stored, made.local, made.concurrency, made.form) == (True, False, 8, "chat")
 
 
 @pytest.mark.parametrize("url", ["http://u:p@host/v1", "https://host/v1?key=sk-1", "host/v1"])
@@ -306,10 +403,10 @@ def test_many_requests_at_once_learn_the_other_field_for_the_length():
 
 def test_small_readers():
     assert public_url("https://a:b@h:1/v1/?key=x#y") == "https://h:1/v1"
-    assert _seconds("12") == 12
-    assert _seconds("-3") == 0
-    assert _seconds("soon") is None
-    assert _seconds(None) is None
-    assert _seconds("inf") is None
-    assert _seconds("nan") is None
-    assert _seconds(email.utils.formatdate(time.time() - 100, usegmt=True)) == 0
+    assert seconds_of("12") == 12
+    assert seconds_of("-3") == 0
+    assert seconds_of("soon") is None
+    assert seconds_of(None) is None
+    assert seconds_of("inf") is None
+    assert seconds_of("nan") is None
+    assert seconds_of(email.utils.formatdate(time.time() - 100, usegmt=True)) == 0

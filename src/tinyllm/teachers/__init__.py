@@ -5,7 +5,8 @@ The table of kinds is closed. A kind's module is imported when a teacher of that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from tinyllm import config
 from tinyllm.errors import TeacherError, TinyLLMError
@@ -16,12 +17,16 @@ __all__ = ["Prompted", "Teacher", "make_teacher", "make_teachers"]
 
 
 def make_teachers(
-    specs: Sequence[config.TeacherConfig], questions: Sequence[Question], known: Collection[str] = ()
+    specs: Sequence[config.TeacherConfig],
+    questions: Sequence[Question],
+    journal: Path | None = None,
+    is_needed: Callable[[Teacher], bool] = lambda _: True,
 ) -> list[Teacher]:
     """Make all teachers and look for what is missing, without starting any.
 
     Args:
-        known: names of teachers that gave replies before; they may not be needed again, so only they are let off.
+        journal: folder in which a teacher may keep what it has under way elsewhere.
+        is_needed: tells of a teacher for which something is missing whether it will be asked at all.
 
     Raises:
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
@@ -29,10 +34,13 @@ def make_teachers(
     teachers, problems = [], []
     for spec in specs:
         try:
-            teacher = make_teacher(spec, questions)
-            if spec.name not in known:
-                teacher.check()
+            teacher = make_teacher(spec, questions, journal)
             teachers.append(teacher)
+            try:
+                teacher.check()
+            except TinyLLMError:
+                if is_needed(teacher):
+                    raise
         except TinyLLMError as error:
             problems.append(str(error))
     if problems:
@@ -40,7 +48,7 @@ def make_teachers(
     return teachers
 
 
-def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question]) -> Teacher:
+def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question], journal: Path | None = None) -> Teacher:
     """Make the teacher that a configuration describes; entering it (`async with`) starts it.
 
     Args:
@@ -55,10 +63,20 @@ def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question]) -> T
             from tinyllm.teachers.openai import OpenAITeacher
 
             return OpenAITeacher(spec)
+        case config.OpenAIBatchTeacher():
+            from tinyllm.teachers.openai_batch import OpenAIBatchTeacher
+
+            if journal is None:
+                raise TypeError("a teacher that asks in batches needs a folder for its journal")
+            return OpenAIBatchTeacher(spec, journal)
         case config.LlamaCppTeacher():
             from tinyllm.teachers.llamacpp import LlamaCppTeacher
 
             return LlamaCppTeacher(spec)
+        case config.VllmTeacher():
+            from tinyllm.teachers.vllm import VllmTeacher
+
+            return VllmTeacher(spec)
         case config.TransformersTeacher():
             from tinyllm.teachers.transformers import TransformersTeacher
 

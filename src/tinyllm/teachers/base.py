@@ -2,20 +2,24 @@
 
 A teacher of any kind is an asynchronous context manager with one method, `ask`. Entering it starts what has to be
 started (a server, a model, a connection pool); leaving it stops that again. `ask` may be called concurrently, at
-most `concurrency` times at once.
+most `concurrency` times at once. How often, how fast and at which price is the scheduler's affair (`rationales`).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from tinyllm.config import Form
 from tinyllm.prompts import Prompt
+from tinyllm.questions import Question
 
-FinishReason = Literal["stop", "length", "content_filter", "unknown"]
+FinishReason = Literal["stop", "length", "content_filter", "refusal", "unknown"]
+FailureReason = Literal["failed", "too_long", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +45,35 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A teacher's raw output. Token counts are None where the teacher does not tell."""
+    """A teacher's raw output. Token counts are None where the teacher does not tell.
+
+    Attributes:
+        latency_s: seconds from sending the request that was answered to the whole reply.
+        cached_tokens: those of the prompt's tokens that the server had in its prefix cache.
+    """
 
     text: str
     finish_reason: FinishReason
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     latency_s: float = 0.0
+    cached_tokens: int | None = None
 
 
 class RequestFailed(Exception):
     """This one request got no reply, after all attempts; other requests may. Never leaves the generation loop.
 
     A teacher that can answer nothing at all (wrong key, no such model) raises `errors.TeacherError` instead.
+
+    Args:
+        words: what happened, in the server's own words where it gave any.
+        reason: `failed`: asking again later may help. `too_long`, `content_filter`: this prompt is not taken, and
+            asking again will not help.
     """
+
+    def __init__(self, words: str, reason: FailureReason = "failed") -> None:
+        super().__init__(words)
+        self.reason: FailureReason = reason
 
 
 class Teacher(Protocol):
@@ -64,7 +83,7 @@ class Teacher(Protocol):
         name: as in the configuration.
         identity: what, besides the request, could change a reply (model, revision, file checksum). Part of the
             store's key, so it holds nothing that changes from run to run, such as a port or a key.
-        concurrency: how many `ask` calls it can use at once.
+        concurrency: how many `ask` calls it can use at once, now; it may change with what the endpoint bears.
         stored: whether replies cost something and so belong into the store. False for rationales at hand.
         local: whether it computes on this machine; local teachers are asked one after the other.
     """
@@ -81,7 +100,7 @@ class Teacher(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many `ask` calls it can use at once."""
+        """How many `ask` calls it can use at once, now."""
         ...
 
     @property
@@ -136,3 +155,55 @@ class Prompted(Protocol):
     def stop(self) -> tuple[str, ...]:
         """Where a completion ends."""
         ...
+
+
+@runtime_checkable
+class AtHand(Protocol):
+    """A teacher whose rationales come with the questions: it is not asked, it costs nothing, nothing is stored."""
+
+    def reply(self, question: Question) -> Reply | None:
+        """Return what the question carries, or None where it carries nothing."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A teacher that goes on working when nobody waits for it (a batch at a provider), to be collected later."""
+
+    @property
+    def resumable(self) -> bool:
+        """Whether to stop waiting at once when a run is interrupted."""
+        ...
+
+    def note(self) -> str:
+        """Return how far it is, in words for the progress bar."""
+        ...
+
+
+# --- what a request is known by -----------------------------------------------------------------------------------
+
+
+def reply_key(identity: Mapping[str, str], request: Request) -> str:
+    """Return the SHA-256, in hexadecimal, of everything that could change the reply, and of nothing else."""
+    return key_of(canonical(identity, request))
+
+
+def key_of(asked: str) -> str:
+    """Return the key of a request in its canonical form."""
+    return hashlib.sha256(asked.encode("ascii")).hexdigest()
+
+
+def canonical(identity: Mapping[str, str], request: Request) -> str:
+    """Return, as JSON, what `reply_key` is the checksum of: who is asked, what is shown, how it is sampled."""
+    sampling = request.sampling
+    how: dict[str, Any] = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": float(sampling.temperature),
+        "stop": list(sampling.stop),
+    }
+    if sampling.temperature > 0:  # a greedy reply is drawn from nothing
+        how |= {"top_p": float(sampling.top_p), "seed": sampling.seed}
+    prompt = request.prompt
+    shown: Any = [[m.role, m.content] for m in prompt.messages] if prompt.messages else prompt.text
+    asked = {"identity": dict(identity), "prompt": shown, "sampling": how, "sample": request.sample}
+    return json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -1,40 +1,36 @@
 """One OpenAI-compatible endpoint: bodies, replies, and what to do when it does not answer. Knows no questions.
 
 429                                   wait as long as it says (all requests together), ask again; not an attempt
-5xx, dropped, timed out, not JSON     back off with jitter, ask again; `max_attempts` in all, then RequestFailed
-400 and the like about one prompt     RequestFailed
+5xx, dropped, timed out, not JSON     ask another replica, or back off with jitter; after `attempts`, RequestFailed
+a dead replica                        let it rest; its requests move to the others at once, which is no attempt
+400 and the like about one prompt     RequestFailed, with its reason
 401, 403, 404, no credit, no server   TeacherError: no other request would fare better
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
-import aiohttp
-
+from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
-from tinyllm.teachers.base import FinishReason, Reply, Request, RequestFailed
+from tinyllm.teachers.base import Reply, Request, RequestFailed
+from tinyllm.teachers.gate import Gate
+from tinyllm.teachers.limits import MOST, START, AdaptiveLimit, Limits, Pace
+from tinyllm.teachers.replicas import Replica, Replicas
+from tinyllm.teachers.replies import NotACompletion, about_one_prompt, no_credit, read_completion, seconds_of, words_of
+from tinyllm.teachers.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for
 
-_FINISHED: Mapping[str, FinishReason] = {
-    "stop": "stop", "eos": "stop", "stop_sequence": "stop", "end_turn": "stop",
-    "length": "length", "max_tokens": "length",
-    "content_filter": "content_filter", "safety": "content_filter",
-}  # fmt: skip
-_ABOUT_ONE_PROMPT = (
-    "context_length", "exceed_context", "context length", "context size", "context window", "too long", "too large",
-    "too many tokens", "maximum allowed", "content_filter", "content policy", "content management",
-)  # fmt: skip
-_NO_CREDIT = ("insufficient_quota", "billing", "credit balance")
-_WORDS = 400
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_LOOK_S = 5.0  # the longest sleep between two looks at a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +38,11 @@ class Patience:
     """How long an endpoint is waited for.
 
     Attributes:
-        attempts: times that one request is sent; answers of 429 are not counted.
+        attempts: times that one request is sent; answers of 429 are not counted, nor are moves from a dead replica.
         timeout_s: seconds for one attempt as a whole.
-        connect_s: seconds for the connection alone.
+        connect_s: seconds for a connection.
+        first_byte_s: seconds until a reply begins; None: as `timeout_s`.
+        stall_s: seconds in which a reply that has begun may stand still.
         backoff_s: pause after the first failed attempt; it doubles with each, up to `backoff_max_s`.
         rate_limit_s: after so long in which the endpoint only said 429, it is given up.
     """
@@ -52,25 +50,38 @@ class Patience:
     attempts: int = 5
     timeout_s: float = 120.0
     connect_s: float = 10.0
+    first_byte_s: float | None = None
+    stall_s: float = 30.0
     backoff_s: float = 0.5
     backoff_max_s: float = 30.0
     rate_limit_s: float = 3600.0
 
-
-class _RetryError(Exception):
-    """This attempt failed in a way that another may not."""
-
-    def __init__(self, reason: str, *, refused: bool = False) -> None:
-        super().__init__(reason)
-        self.refused = refused
+    @classmethod
+    def of(cls, spec: config.EndpointTeacher) -> Self:
+        """Take the times from a teacher's section."""
+        return cls(spec.max_attempts, spec.timeout_s, spec.connect_s, spec.first_byte_s, spec.stall_s)
 
 
-class _RateLimitError(Exception):
-    """The endpoint said 429. `after_s`: the wait it asked for, if it did."""
+class _OtherField(Exception):
+    """The endpoint wants another field for the length; ask again with it."""
 
-    def __init__(self, words: str, after_s: float | None) -> None:
-        super().__init__(words)
-        self.after_s = after_s
+
+@dataclass(slots=True)
+class _Job:
+    """A request on its way through its attempts."""
+
+    request: Request
+    began: float  # this and the other times: time.monotonic()
+    characters: int  # of the prompt
+    replica: Replica  # of the attempt under way, as are the next two
+    sent: float = 0.0
+    reserved: float = 0.0  # tokens
+    attempts: int = 0
+    limited_since: float | None = None
+    body: bytes = b""
+    length_field: str = ""  # the one that the body has
+    moved: set[Replica] = field(default_factory=set)  # dead replicas that it left without losing an attempt
+    avoid: set[Replica] = field(default_factory=set)  # replicas that failed it since it last backed off
 
 
 class Endpoint:
@@ -78,53 +89,62 @@ class Endpoint:
 
     Args:
         owner: the teacher's name, for messages.
+        base_url: up to and with /v1; several are replicas that serve the same model.
+        concurrency: attempts under way at once; None: as many as the endpoint bears.
+        limits: what it may be asked for in a minute.
         key: sent as a bearer token; taken out of every text that leaves here.
+
+    Attributes:
+        faults: how often which failure was met: `429`, `http 500`, `timeout`, `connection`, `malformed`, ….
     """
 
     def __init__(
         self,
         owner: str,
-        base_url: str,
+        base_url: str | Sequence[str],
         model: str,
         *,
         form: Form,
-        concurrency: int,
+        concurrency: int | None = None,
+        limits: Limits | None = None,
         patience: Patience,
         key: str | None,
     ) -> None:
+        urls = [base_url] if isinstance(base_url, str) else list(base_url)
+        path = "/chat/completions" if form == "chat" else "/completions"
+        self.faults: Counter[str] = Counter()
         self._owner = owner
-        self._url = base_url.rstrip("/") + ("/chat/completions" if form == "chat" else "/completions")
-        self._shown_url = public_url(base_url)
+        self._replicas = Replicas([Replica(u.rstrip("/") + path, public_url(u), proxy_for(u)) for u in urls])
         self._model = model
         self._form = form
-        self._concurrency = concurrency
+        self._limit = concurrency or AdaptiveLimit(start=START * len(urls), most=MOST * len(urls))
+        self._gate = Gate(lambda: self.concurrency)
+        self._pace = Pace(limits) if limits is not None and limits != Limits() else None
+        self._queue = asyncio.Lock()  # of those who wait for the pace
         self._patience = patience
         self._key = key
         self._length_field = "max_tokens"
-        self._session: aiohttp.ClientSession | None = None
-        self._answered = False  # has the endpoint ever said anything?
-        self._last_success = 0.0  # this and the next two: time.monotonic()
-        self._limited_since: float | None = None
-        self._resume_at = 0.0
-        self._pauses = 0
+        self._last_success = 0.0
+        self._end: str | None = None  # why nothing more is asked
+        self._transport = Transport(
+            key, connect_s=patience.connect_s, first_byte_s=patience.first_byte_s,
+            stall_s=patience.stall_s, timeout_s=patience.timeout_s,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
-        return f"Endpoint({self._shown_url!r}, model={self._model!r})"
+        return f"Endpoint({str(self._replicas)!r}, model={self._model!r})"
+
+    @property
+    def concurrency(self) -> int:
+        """Attempts that may be under way at once, now."""
+        return self._limit if isinstance(self._limit, int) else self._limit.limit
 
     async def __aenter__(self) -> Self:
-        here = urlsplit(self._url).hostname in ("127.0.0.1", "::1", "localhost")
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._concurrency),
-            timeout=aiohttp.ClientTimeout(total=self._patience.timeout_s, sock_connect=self._patience.connect_s),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else None,
-            trust_env=not here,  # proxies are for what is outside this machine
-        )
+        await self._transport.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._transport.__aexit__()
 
     async def complete(self, request: Request) -> Reply:
         """Return the model's reply.
@@ -133,113 +153,111 @@ class Endpoint:
             RequestFailed: this request got none.
             TeacherError: the endpoint answers nothing.
         """
+        try:
+            return await self._answered(request)
+        except TeacherError as error:
+            self._end = str(error)
+            raise
+
+    async def _answered(self, request: Request) -> Reply:
+        prompt = request.prompt
+        characters = sum(len(m.content) for m in prompt.messages) if prompt.messages else len(prompt.text)
         began = time.monotonic()
-        attempts = 0
-        limited_since: float | None = None
+        job = _Job(request, began, characters, self._replicas.pick(began))
         while True:
-            await self._pause()
-            sent = time.monotonic()
             try:
-                reply = await self._once(request)
-            except _RateLimitError as limit:
-                limited_since = limited_since or sent
-                self._limited(limit, sent, limited_since)
-            except _RetryError as failure:
-                attempts += 1
-                if attempts >= self._patience.attempts:
-                    if failure.refused and self._last_success < began:
-                        raise self._gone(f"it stopped answering: {failure}") from None
-                    raise RequestFailed(f"{failure} ({attempts} attempts at {self._shown_url})") from None
-                longest = min(self._patience.backoff_max_s, self._patience.backoff_s * 2 ** (attempts - 1))
-                await asyncio.sleep(random.uniform(0.5, 1.0) * longest)
-            else:
-                self._last_success = time.monotonic()
-                self._limited_since, self._pauses = None, 0
-                return reply
+                async with self._gate:
+                    return await self._attempt(job)
+            except _OtherField:
+                continue
+            except AttemptFailed as failure:
+                pause_s = self._failed(job, failure)
+            await asyncio.sleep(pause_s)
 
     # --- one attempt --------------------------------------------------------------------------------------------
 
-    async def _once(self, request: Request) -> Reply:
-        assert self._session is not None, "ask inside `async with`"  # noqa: S101
-        began = time.perf_counter()
+    async def _attempt(self, job: _Job) -> Reply:
+        await self._turn(job)
+        job.sent = time.monotonic()
+        replica = job.replica = self._replicas.pick(job.sent, job.avoid)
+        replica.in_flight += 1
         try:
-            length_field = self._length_field
-            async with self._session.post(self._url, json=self._body(request)) as response:
-                status, headers, raw = response.status, response.headers, await response.read()
-        except TimeoutError as error:
-            connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-            limit = self._patience.connect_s if connecting else self._patience.timeout_s
-            raise self._unreachable(
-                f"no {'connection' if connecting else 'reply'} in {limit:g} s", connecting
-            ) from None
-        except aiohttp.InvalidURL:
-            raise TeacherError(f"Teacher '{self._owner}': {self._shown_url} is no URL; mend `base_url`.") from None
-        except aiohttp.ClientConnectorError as error:
-            raise self._unreachable(self._redacted(str(error.os_error)), refused=True) from None
-        except aiohttp.ClientError as error:
-            raise _RetryError(self._redacted(f"connection lost: {error or type(error).__name__}")) from None
-        self._answered = True
-        text = raw.decode("utf-8", "replace")
-        if status == 200:
-            return self._read(text, time.perf_counter() - began)
-        words = self._redacted(_words_of(text)) or "(it gave no reason)"
-        if self._wants_other_length(status, words, length_field):
-            return await self._once(request)
-        raise self._refusal(status, words, headers.get("Retry-After"))
+            answer = await self._transport.post(replica, self._body(job))
+        except BadUrl:
+            raise TeacherError(f"Teacher '{self._owner}': {replica.shown} is no URL; mend `base_url`.") from None
+        finally:
+            replica.in_flight -= 1
+        replica.answered = True
+        reply = self._read(job, answer)
+        self._succeeded(job, reply)
+        return reply
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        sampling = request.sampling
-        body: dict[str, Any] = {
-            "model": self._model,
-            self._length_field: sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed + request.sample,
-        }
-        if self._form == "chat":
-            body["messages"] = [{"role": m.role, "content": m.content} for m in request.prompt.messages]
-        else:
-            body["prompt"] = request.prompt.text
-        if sampling.stop:
-            body["stop"] = list(sampling.stop)
-        return body
+    async def _turn(self, job: _Job) -> None:
+        """Wait until a request may be sent: no replica is paused, and the pace allows it. Then it counts."""
+        while True:
+            if self._end is not None:
+                raise TeacherError(self._end)  # nobody waits for a teacher that is given up
+            if (left := self._replicas.wait(time.monotonic())) > 0:
+                # Not all at the same moment: a limit that is lifted for one is often lifted for a few. And not too
+                # long: a pause may be lengthened, and another replica come back.
+                await asyncio.sleep(min(left, _LOOK_S) + random.uniform(0, min(1.0, 0.1 * left)))
+            elif self._pace is None or await self._paced(self._pace, job):
+                return
 
-    def _read(self, text: str, latency_s: float) -> Reply:
-        try:
-            answer = json.loads(text)
-            choice = answer["choices"][0]
-            said = choice["message"]["content"] if self._form == "chat" else choice["text"]
-            finish = _FINISHED.get(str(choice.get("finish_reason")).lower(), "unknown")
-            usage = answer.get("usage") or {}
-            tokens = [usage.get(k) for k in ("prompt_tokens", "completion_tokens")]
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            raise _RetryError(f"its reply is not a completion: {self._redacted(_words_of(text))!r}") from None
-        if said is not None and not isinstance(said, str):
-            raise _RetryError(f"its reply holds no text: {self._redacted(_words_of(text))!r}")
-        prompt_tokens, completion_tokens = (n if type(n) is int else None for n in tokens)
-        return Reply(said or "", finish, prompt_tokens, completion_tokens, latency_s)
+    async def _paced(self, pace: Pace, job: _Job) -> bool:
+        """Wait for the pace, one after the other; False if something else has come up since."""
+        async with self._queue:
+            job.reserved = pace.estimate(job.characters, job.request.sampling.max_tokens)
+            while (left := pace.wait(time.monotonic(), job.reserved)) > 0 and self._end is None:  # noqa: ASYNC110
+                await asyncio.sleep(min(left, 0.2))  # what a reply did not use may come back meanwhile
+            now = time.monotonic()
+            free = self._end is None and self._replicas.wait(now) <= 0
+            if free:
+                pace.take(now, job.reserved)
+            return free
 
-    def _wants_other_length(self, status: int, words: str, sent: str) -> bool:
-        """Newer models of one provider refuse `max_tokens` and name the field they want instead; take it from then on.
+    def _body(self, job: _Job) -> bytes:
+        if job.length_field == self._length_field:
+            return job.body
+        body = request_body(job.request, self._model, self._form, self._length_field)
+        job.body, job.length_field = _encode(body).encode("ascii"), self._length_field
+        return job.body
 
-        Args:
-            sent: the field that this request had; many may be under way when the first is refused.
-        """
-        if status == 400 and "max_completion_tokens" in words and sent == "max_tokens":
+    def _read(self, job: _Job, answer: Answer) -> Reply:
+        if answer.status == 200:
+            try:
+                return read_completion(answer.body, self._form, time.monotonic() - job.sent)
+            except NotACompletion as error:
+                raise AttemptFailed("malformed", f"{error}: {words_of(answer.body, self._key)!r}") from None
+        words = words_of(answer.body, self._key) or "(it gave no reason)"
+        if answer.status == 400 and job.length_field == "max_tokens" and "max_completion_tokens" in words:
+            # Newer models of one provider want another field; many requests may be under way when the first is told.
             self._length_field = "max_completion_tokens"
-            return True
-        return False
+            raise _OtherField
+        raise self._refusal(job.replica, answer, words)
+
+    def _succeeded(self, job: _Job, reply: Reply) -> None:
+        now = self._last_success = time.monotonic()
+        job.replica.succeeded()
+        if isinstance(self._limit, AdaptiveLimit):
+            self._limit.completed(now, reply.latency_s)
+        if self._pace is not None:
+            self._pace.correct(now, job.reserved, job.characters, reply.prompt_tokens, reply.completion_tokens)
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
-    def _refusal(self, status: int, words: str, retry_after: str | None) -> Exception:
-        said = words.casefold()
-        if status == 429 and not any(sign in said for sign in _NO_CREDIT):
-            return _RateLimitError(words, _seconds(retry_after))
+    def _refusal(self, replica: Replica, answer: Answer, words: str) -> Exception:
+        status = answer.status
+        about = about_one_prompt(status, words)
+        if about is None and status == 429 and not no_credit(words):
+            return AttemptFailed("429", words, overload=True, after_s=seconds_of(answer.retry_after))
+        said = f"HTTP {status}: {words}"
         if status >= 500 or status in (408, 409, 425):
-            return _RetryError(f"HTTP {status}: {words}")
-        if status == 413 or (status in (400, 422) and any(sign in said for sign in _ABOUT_ONE_PROMPT)):
-            return RequestFailed(f"HTTP {status}: {words}")
+            after_s = seconds_of(answer.retry_after)
+            return AttemptFailed(f"http {status}", said, overload=status == 503, after_s=after_s)
+        self.faults[f"http {status}"] += 1
+        if about is not None:
+            return RequestFailed(said, about)
         remedy = {
             401: "check the key in the environment variable that `api_key_env` names",
             402: "the account has no credit left",
@@ -249,80 +267,94 @@ class Endpoint:
             429: "the account has no credit left",
         }.get(status, "the endpoint does not take this kind of request")
         return TeacherError(
-            f"Teacher '{self._owner}': {self._shown_url} answers {status}: {words}\n  To do: {remedy}. "
+            f"Teacher '{self._owner}': {replica.shown} answers {status}: {words}\n  To do: {remedy}. "
             "Replies that came before are kept."
         )
 
-    def _unreachable(self, reason: str, refused: bool) -> Exception:
-        if refused and not self._answered:
-            return self._gone(reason)
-        return _RetryError(reason, refused=refused)
+    def _failed(self, job: _Job, failure: AttemptFailed) -> float:
+        """Account for a failed attempt; return the seconds to wait before the next.
+
+        Raises:
+            RequestFailed, TeacherError: there is no next.
+        """
+        now, replica = time.monotonic(), job.replica
+        self.faults[failure.kind] += 1
+        if failure.overload and isinstance(self._limit, AdaptiveLimit):
+            self._limit.overloaded(now, now - job.sent)
+        if failure.kind == "429":
+            self._limited(job, failure, now)
+            return 0.0  # all wait for the end of the pause
+        if failure.refused and self._pace is not None:
+            self._pace.give_back(now, job.reserved)
+        replica.failed(now, job.sent, dead=failure.dead)
+        if failure.refused and self._replicas.gone(ever=True):
+            raise self._gone(str(failure)) from None
+        return self._back_off(job, failure, now)
+
+    def _back_off(self, job: _Job, failure: AttemptFailed, now: float) -> float:
+        job.avoid.add(job.replica)
+        others = self._replicas.others(job.avoid)
+        if others and failure.dead and job.replica not in job.moved:
+            job.moved.add(job.replica)
+            return 0.0
+        job.attempts += 1
+        patience = self._patience
+        if job.attempts >= patience.attempts:
+            raise self._given_up(job, failure) from None
+        if any(r.usable(now) for r in others):
+            return 0.0
+        job.avoid.clear()
+        longest = min(patience.backoff_max_s, patience.backoff_s * 2.0 ** (job.attempts - 1))
+        return max(random.uniform(0.5, 1.0) * longest, min(failure.after_s or 0.0, patience.backoff_max_s))
+
+    def _given_up(self, job: _Job, failure: AttemptFailed) -> Exception:
+        if failure.refused and self._replicas.gone() and self._last_success < job.began:
+            return self._gone(f"it stopped answering: {failure}")
+        return RequestFailed(f"{failure} ({job.attempts} attempts at {job.replica.shown})")
 
     def _gone(self, reason: str) -> TeacherError:
         return TeacherError(
-            f"Teacher '{self._owner}': nothing answers at {self._shown_url}: {reason}\n"
+            f"Teacher '{self._owner}': nothing answers at {self._replicas}: {reason}\n"
             "  To do: start the server, or mend `base_url`. Replies that came before are kept."
         )
 
-    # --- rate limits: one pause for all requests ----------------------------------------------------------------
-
-    async def _pause(self) -> None:
-        while (left := self._resume_at - time.monotonic()) > 0:  # noqa: ASYNC110 - it may be lengthened meanwhile
-            # Not all at the same moment: a limit that is lifted for one is often lifted for a few.
-            await asyncio.sleep(left + random.uniform(0, min(1.0, 0.1 * left)))
-
-    def _limited(self, limit: _RateLimitError, sent: float, request_since: float) -> None:
-        now = time.monotonic()
-        self._limited_since = self._limited_since or now
-        if sent >= self._resume_at:  # the first to hear of this limit sets the pause; the rest were sent before it
-            self._pauses += 1
-        guess = min(60.0, self._patience.backoff_s * 2 ** min(self._pauses, 10)) * random.uniform(0.75, 1.0)
-        after_s = guess if limit.after_s is None else limit.after_s
-        self._resume_at = max(self._resume_at, now + after_s)
-        most = self._patience.rate_limit_s
-        if after_s > most or now - self._limited_since > most:
+    def _limited(self, job: _Job, failure: AttemptFailed, now: float) -> None:
+        replica, most = job.replica, self._patience.rate_limit_s
+        job.limited_since = job.limited_since or job.sent
+        after_s = replica.limited(now, job.sent, failure.after_s, self._patience.backoff_s)
+        if all(r.rests > 0 or r.limited_beyond(now, most) for r in self._replicas):
             raise TeacherError(
-                f"Teacher '{self._owner}': {self._shown_url} is limiting its rate, and asks to wait {after_s:.0f} s "
-                f"more: {limit}\n  To do: run again later; replies that came before are kept."
-            )
-        if now - request_since > most:
-            raise RequestFailed(f"HTTP 429 for {now - request_since:.0f} s: {limit}")
+                f"Teacher '{self._owner}': {replica.shown} is limiting its rate, and asks to wait {after_s:.0f} s "
+                f"more: {failure}\n  To do: run again later; replies that came before are kept."
+            ) from None
+        if now - job.limited_since > most:
+            raise RequestFailed(f"HTTP 429 for {now - job.limited_since:.0f} s: {failure}") from None
 
-    def _redacted(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+
+def request_body(request: Request, model: str, form: Form, length_field: str) -> dict[str, Any]:
+    """Return what an endpoint is asked.
+
+    Args:
+        length_field: what the endpoint calls the most tokens of a reply.
+    """
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "model": model,
+        length_field: sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed + request.sample,
+    }
+    if form == "chat":
+        body["messages"] = [{"role": m.role, "content": m.content} for m in request.prompt.messages]
+    else:
+        body["prompt"] = request.prompt.text
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    return body
 
 
 def public_url(url: str) -> str:
     """Return a URL without user, password, query and fragment: what of it may be written down."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
-
-
-def _words_of(text: str) -> str:
-    """The server's own words: the message of an error in JSON, else the beginning of the text, on one line."""
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        body = None
-    error = body.get("error", body) if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        named = [str(error[k]) for k in ("code", "type", "message", "detail") if error.get(k)]
-        text = ": ".join(dict.fromkeys(named)) or text
-    elif isinstance(error, str):
-        text = error
-    line = " ".join(text.split())
-    return line if len(line) <= _WORDS else line[:_WORDS] + " …"
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read `Retry-After`, which is a number of seconds or a date; None if it is neither."""
-    if retry_after is None:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds < float("inf") else None

@@ -37,7 +37,7 @@ class LlamaCppTeacher:
         self._server: Any = None
         self._endpoint: Endpoint | None = None
         self.name = spec.name
-        self.concurrency = spec.slots
+        self.concurrency = spec.slots or 16
         self.form: Form = spec.form
         self.stop = spec.stop
 
@@ -107,8 +107,8 @@ def _serve(spec: config.LlamaCppTeacher, file: Path) -> Any:
     threads = spec.threads or os.cpu_count() or 1
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
-    params.n_parallel = spec.slots
-    params.n_ctx = spec.slots * spec.context_tokens
+    params.n_parallel = spec.slots or 16
+    params.n_ctx = (spec.slots or 16) * spec.context_tokens
     params.n_gpu_layers = spec.gpu_layers
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads

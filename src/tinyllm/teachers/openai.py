@@ -12,6 +12,7 @@ from tinyllm.config import Form
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import Reply, Request
 from tinyllm.teachers.endpoint import Endpoint, Patience, public_url
+from tinyllm.teachers.limits import START, Limits
 
 
 class OpenAITeacher:
@@ -22,10 +23,9 @@ class OpenAITeacher:
 
     def __init__(self, spec: config.OpenAITeacher, *, patience: Patience | None = None) -> None:
         self._spec = spec
-        self._patience = patience or Patience(attempts=spec.max_attempts, timeout_s=spec.timeout_s)
-        self._endpoint: Endpoint | None = None
+        self._patience = patience or Patience.of(spec)
+        self._endpoint: Endpoint | None = None  # kept when it is left: its counts are asked for afterwards
         self.name = spec.name
-        self.concurrency = spec.concurrency
         self.form: Form = spec.form
         self.stop = spec.stop
 
@@ -34,12 +34,27 @@ class OpenAITeacher:
 
     def check(self) -> None:
         """Raise `TeacherError` if the key is not in the environment."""
-        _key(self._spec)
+        api_key(self._spec)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Endpoint and model. What a server does with a model's name is its own affair, so its address counts."""
-        return {"kind": "openai", "base_url": public_url(self._spec.base_url), "model": self._spec.model}
+        """Endpoint and model. What a server does with a model's name is its own affair, so its address counts.
+
+        Of several replicas the first names the service: they serve the same model, and may come and go.
+        """
+        return {"kind": "openai", "base_url": public_url(self._spec.base_url[0]), "model": self._spec.model}
+
+    @property
+    def concurrency(self) -> int:
+        """Requests in flight at once: as configured, else what the endpoint is found to bear."""
+        if self._endpoint is not None:
+            return self._endpoint.concurrency
+        return self._spec.concurrency or START * len(self._spec.base_url)
+
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """How often which failure was met since the teacher was entered; see `Endpoint`."""
+        return {} if self._endpoint is None else self._endpoint.faults
 
     async def ask(self, request: Request) -> Reply | None:
         """Return the model's reply; see `Endpoint.complete`."""
@@ -49,8 +64,8 @@ class OpenAITeacher:
     async def __aenter__(self) -> Self:
         spec = self._spec
         endpoint = Endpoint(
-            spec.name, spec.base_url, spec.model,
-            form=spec.form, concurrency=spec.concurrency, patience=self._patience, key=_key(spec),
+            spec.name, spec.base_url, spec.model, form=spec.form, concurrency=spec.concurrency,
+            limits=Limits.of(spec), patience=self._patience, key=api_key(spec),
         )  # fmt: skip
         self._endpoint = await endpoint.__aenter__()
         return self
@@ -58,12 +73,16 @@ class OpenAITeacher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        endpoint, self._endpoint = self._endpoint, None
-        if endpoint is not None:
-            await endpoint.__aexit__()
+        if self._endpoint is not None:
+            await self._endpoint.__aexit__()
 
 
-def _key(spec: config.OpenAITeacher) -> str | None:
+def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> str | None:
+    """Return the key that the environment holds, or None if the endpoint asks for none.
+
+    Raises:
+        TeacherError: there is none in it, or something else.
+    """
     if spec.api_key_env is None:
         return None
     key = os.environ.get(spec.api_key_env, "").strip()

@@ -37,7 +37,7 @@ class TransformersTeacher:
         self.concurrency = 2 * spec.batch_size  # while one batch runs, the next one gathers
         self.form: Form = spec.form
         self.stop = spec.stop
-        self._weights = _fingerprint(Path(spec.model).expanduser())
+        self._weights = folder_checksum(Path(spec.model).expanduser())
 
     def check(self) -> None:
         """Raise `TeacherError` if the device asked for is not there; the model is looked for when it is loaded."""
@@ -128,8 +128,8 @@ def _load(spec: config.TransformersTeacher) -> LocalModel:
     return LocalModel(spec)
 
 
-def _fingerprint(folder: Path) -> str | None:
-    """Checksum over the files of a model's folder; None if the model is not a folder."""
+def folder_checksum(folder: Path) -> str | None:
+    """Return a checksum over the files of a model's folder; None if the model is not a folder."""
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()

@@ -1,0 +1,88 @@
+"""Models behind the OpenAI Batch protocol (upload, poll, collect): hours instead of seconds, at half the price."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tinyllm import config
+from tinyllm.config import Form
+from tinyllm.teachers.base import Reply, Request
+from tinyllm.teachers.batch_client import BatchClient, BatchPace
+from tinyllm.teachers.batch_desk import BatchDesk
+from tinyllm.teachers.batch_journal import Journal
+from tinyllm.teachers.endpoint import public_url
+from tinyllm.teachers.openai import api_key
+
+_BATCHES_AT_ONCE = 4
+
+
+class OpenAIBatchTeacher:
+    """Asks a model in batches. The key is read from the environment when the teacher is entered.
+
+    Whoever stops waiting stops nothing at the provider: what was sent is noted in the journal, and is collected by
+    the next process that asks the same. So at the first Ctrl-C there is nothing to wait for.
+
+    Left without an exception, it forgets the batches whose replies it has given: all that `ask` returned must be
+    stored by then. Left with one it forgets nothing, and replies that were lost are fetched again, at no cost.
+
+    Args:
+        journal: folder in which batches at the provider are noted; it belongs to the store of replies. Several
+            processes may use it at once: one at a time decides what is sent, and sees what the others have sent.
+    """
+
+    stored = True
+    local = False
+    resumable = True
+
+    def __init__(self, spec: config.OpenAIBatchTeacher, journal: Path, *, pace: BatchPace | None = None) -> None:
+        self._spec = spec
+        self._journal = journal
+        self._pace = pace or BatchPace(attempts=spec.max_attempts, poll_s=spec.poll_s)
+        self._desk: BatchDesk | None = None
+        self._exit = contextlib.AsyncExitStack()
+        self.name = spec.name
+        self.concurrency = spec.requests_per_batch * _BATCHES_AT_ONCE
+        self.form: Form = spec.form
+        self.stop = spec.stop
+
+    def __repr__(self) -> str:
+        return f"OpenAIBatchTeacher({self.name!r}, model={self._spec.model!r})"
+
+    def check(self) -> None:
+        """Raise `TeacherError` if the key is not in the environment."""
+        api_key(self._spec)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """That of `kind: openai` with this endpoint and model: the two share their replies in the store."""
+        return {"kind": "openai", "base_url": public_url(self._spec.base_url), "model": self._spec.model}
+
+    def note(self) -> str:
+        """How far the provider is, in words for a progress bar; empty if nothing is there."""
+        return self._desk.note() if self._desk is not None else ""
+
+    async def ask(self, request: Request) -> Reply | None:
+        """Return the model's reply, once the batch that the request is in is over; see `BatchDesk.ask`."""
+        assert self._desk is not None, "ask inside `async with`"  # noqa: S101
+        return await self._desk.ask(request)
+
+    async def __aenter__(self) -> Self:
+        client = BatchClient(self.name, self._spec.base_url, key=api_key(self._spec), pace=self._pace)
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(client)
+            journal = Journal(self._journal, self.identity)
+            self._desk = await stack.enter_async_context(
+                BatchDesk(self._spec, self.identity, client, journal, self._pace)
+            )
+            self._exit = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._desk = None
+        await self._exit.__aexit__(kind, error, trace)
