@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check fix docs clean
+.PHONY: install demo test test-faults bench-generate check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -24,6 +24,15 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Real kills, real sockets, real disks; minutes. A short form of them is part of `make test`.
+test-faults: install
+	TINYLLM_FAULTS=full TINYLLM_FAULTS_FIGURES=benchmarks/results/faults.json $(BIN)/python -m pytest tests/faults --timeout 1800
+
+# The figures of docs/benchmarks.md about generating rationales; an hour, and nothing else should run meanwhile.
+bench-generate: install
+	$(BIN)/python -m benchmarks.generate all
+	$(BIN)/python -m benchmarks.table
 
 # Everything a reviewer would ask a machine: style, types, import direction, and that the documents are true.
 check: install

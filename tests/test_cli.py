@@ -40,7 +40,8 @@ def test_a_run_leaves_everything_that_the_contract_lists(cli, project):
         assert 0 <= metrics[stage]["generation"]["unparsed"] <= 6
     assert metrics["chance"] == 0.25
     assert metrics["teachers"]["ada"] | {"repaired": {}} == {
-        "rationales": 12, "missing": 0, "rejected": {}, "repaired": {}, "prompt_tokens": metrics["teachers"]["ada"]["prompt_tokens"],
+        "rationales": 12, "missing": 0, "rejected": {}, "repaired": {}, "resampled": {}, "cached_tokens": None,
+        "prompt_tokens": metrics["teachers"]["ada"]["prompt_tokens"],
         "completion_tokens": metrics["teachers"]["ada"]["completion_tokens"],
     }  # fmt: skip
     assert {"examples_per_second", "target_tokens", "padding_fraction", "seconds", "peak_memory_bytes"} <= metrics[
@@ -350,7 +351,8 @@ def test_requests_without_a_reply_end_with_exit_code_3(cli, project):
     assert said.code == 3, said.err
     assert "rejected.jsonl" in said.err
     rejected = read_jsonl(project.run / "rejected.jsonl")
-    assert {(r["teacher"], r["reason"]) for r in rejected} == {("bob", "failed")}
+    assert {(r["teacher"], r["reason"]) for r in rejected} == {("bob", "too_long")}
+    assert "Running the same command again" not in said.err  # it would not help
     assert len(rejected) == 12
 
 

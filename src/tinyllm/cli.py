@@ -13,16 +13,19 @@ import os
 import sqlite3
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyllm.cli_store import store_app
+
 if TYPE_CHECKING:
     from tinyllm.config import Config
     from tinyllm.news import News
+    from tinyllm.pipeline import Checked
     from tinyllm.runs import RunFolder
 
 app = typer.Typer(
@@ -33,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(store_app, name="store")
 
 Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
 Overrides = Annotated[
@@ -56,13 +60,21 @@ def init(
 
 
 @app.command()
-def check(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False) -> None:
-    """Find every problem before anything is spent, and say what a run will do."""
+def check(
+    target: Target,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    as_json: AsJson = False,
+    pilot: Annotated[
+        int, typer.Option(min=0, help="Ask each teacher about so many questions, to measure it; the replies are kept.")
+    ] = 0,
+) -> None:
+    """Find every problem before anything is spent, and forecast what a run will take."""
     from tinyllm.pipeline import check_run
 
     config, run, news = _opened(target, set_, run_dir)
-    checked = asdict(check_run(config, news))
-    _print(checked, as_json, lambda: _check_text(config, run, checked) + f"\nNext: tinyllm run {target}")
+    checked = check_run(config, run, news, pilot=pilot)
+    _print(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: tinyllm run {target}")
 
 
 @app.command()
@@ -74,9 +86,10 @@ def generate(
 
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config, renews_rationales=True):
-        yields = {name: asdict(found) for name, found in generate_run(config, run, news).items()}
-    _print(yields, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
-    _exit_if_failed({name: found["rejected"].get("failed", 0) for name, found in yields.items()}, run)
+        yields = generate_run(config, run, news)
+    figures = {name: asdict(found) for name, found in yields.items()}
+    _print(figures, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
+    _exit_if_unanswered({name: found.unanswered for name, found in yields.items()}, run)
 
 
 @app.command()
@@ -126,7 +139,7 @@ def run(
     with folder.claimed(config, renews_rationales=True):
         outcome = run_all(config, folder, news)
     _print(outcome.metrics, as_json, lambda: _accuracy_text(outcome.metrics) + _next_steps(folder, outcome.report))
-    _exit_if_failed(outcome.failed, folder)
+    _exit_if_unanswered(outcome.unanswered, folder)
 
 
 @app.command()
@@ -245,28 +258,47 @@ def _print(value: Any, as_json: bool, text: Callable[[], str]) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text())
 
 
-def _exit_if_failed(failed: dict[str, int], run: RunFolder) -> None:
-    lost = {name: n for name, n in failed.items() if n}
-    if lost:
-        told = ", ".join(f"{n} of {name}" for name, n in lost.items())
-        message = f"Some requests got no reply ({told}); see {run.path / 'rejected.jsonl'}. Run again to ask again."
-        typer.echo(message, err=True)
+def _exit_if_unanswered(unanswered: Mapping[str, Mapping[str, int]], run: RunFolder) -> None:
+    told = [f"{n} of {name} ({reason})" for name, found in unanswered.items() for reason, n in found.items() if n]
+    if told:
+        may_help = any({"failed", "unasked"} & found.keys() for found in unanswered.values())
+        advice = " Running the same command again asks again." if may_help else ""
+        typer.echo(
+            f"Some questions got no reply: {', '.join(told)}; see {run.path / 'rejected.jsonl'}.{advice}", err=True
+        )
         raise typer.Exit(3)
 
 
-def _check_text(config: Config, run: RunFolder, checked: dict[str, Any]) -> str:
-    sizes = ", ".join(f"{n} {name}" for name, n in checked["questions"].items())
-    requests = "\n".join(
-        [f"  {name}: {n} rationales to ask for" for name, n in checked["requests"].items()]
-        + [f"  {name}: {n} rationales come with the data" for name, n in checked["given"].items()]
-    )
-    return (
-        f"No problems found in '{config.name}' (preset {config.preset}, method {config.train.method}).\n"
-        f"Questions: {sizes}" + (f", {checked['dropped']} left out" if checked["dropped"] else "") + "\n"
-        f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}\n"
-        + (requests + "\n" if requests else "")
-        + f"Training: {checked['steps']} optimizer steps\nThe run's folder: {run.path}"
-    )
+def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
+    from tinyllm.asking import forecast_lines
+
+    sizes = ", ".join(f"{n} {name}" for name, n in checked.questions.items())
+    lines = [
+        f"No problems found in '{config.name}' (preset {config.preset}, method {config.train.method}).",
+        f"Questions: {sizes}" + (f", {checked.dropped} left out" if checked.dropped else ""),
+        f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}",
+        *(f"  {name}: {n} rationales come with the data" for name, n in checked.given.items()),
+    ]
+    if checked.forecasts:
+        lines += ["Forecast, without what the store holds already:", *forecast_lines(checked.forecasts)]
+        if any(f.hours is None for f in checked.forecasts):
+            lines.append("  To know the time, measure: tinyllm check … --pilot 8 (the replies are kept)")
+        lines += _over_budget(config, checked)
+    return "\n".join([*lines, f"Training: {checked.steps} optimizer steps", f"The run's folder: {run.path}"])
+
+
+def _over_budget(config: Config, checked: Checked) -> list[str]:
+    cap, asked = config.rationales.budget, checked.forecasts
+    needed: dict[str, tuple[float, float | None]] = {
+        "usd": (sum(f.usd or 0.0 for f in asked), cap.usd),
+        "tokens": (sum(f.prompt_tokens + f.completion_tokens for f in asked), cap.tokens),
+        "hours": (sum(f.hours or 0.0 for f in asked), cap.hours),
+    }
+    return [
+        f"  This is more than rationales.budget.{what} allows: about {amount:,.4g} of {allowed:g}."
+        for what, (amount, allowed) in needed.items()
+        if allowed is not None and amount > allowed
+    ]
 
 
 def _accuracy_text(figures: dict[str, Any]) -> str:

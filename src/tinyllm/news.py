@@ -20,6 +20,10 @@ class Task:
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done, self.note = label, total, 0, ""
         self.started = time.monotonic()
+        self.look: Callable[[Task], None] | None = None
+        """Brings the task up to date when it is shown; for what changes more often than anyone looks."""
+        self.to_go_s: float | None = None
+        """Seconds to go, where that is better known than by the share that is done."""
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Say how far it is; `total` may change on the way."""
@@ -27,15 +31,24 @@ class Task:
         if total is not None:
             self.total = total
 
+    def refresh(self) -> None:
+        """Take in what has changed since the last look."""
+        if self.look is not None:
+            self.look(self)
+
     def line(self) -> str:
         """Return the state in one line: label, share, time gone and time to go, note."""
+        self.refresh()
         gone = time.monotonic() - self.started
         parts = [self.label]
         if self.total:
             parts.append(f"{self.done}/{self.total}")
-            if 0 < self.done < self.total:
-                parts.append(f"about {_duration(gone * (self.total - self.done) / self.done)} to go")
-        parts += [_duration(gone), self.note]
+            to_go = self.to_go_s
+            if to_go is None and self.done > 0:
+                to_go = gone * (self.total - self.done) / self.done
+            if to_go is not None and self.done < self.total:
+                parts.append(f"about {duration(to_go)} to go")
+        parts += [duration(gone), self.note]
         return " · ".join(p for p in parts if p)
 
 
@@ -61,7 +74,8 @@ class News:
             return
         with watcher.watching(task):
             yield task
-        self.say(f"✓ {label} · {_duration(time.monotonic() - task.started)}" + (f" · {task.note}" if task.note else ""))
+        task.refresh()
+        self.say(f"✓ {label} · {duration(time.monotonic() - task.started)}" + (f" · {task.note}" if task.note else ""))
 
 
 class _Bars:
@@ -81,7 +95,12 @@ class _Bars:
         )
         with Progress(*columns, console=self.console, transient=True) as progress, _ticking(0.2) as ticks:
             bar = progress.add_task(task.label, total=task.total, note="")
-            ticks.append(lambda: progress.update(bar, completed=task.done, total=task.total, note=task.note))
+
+            def tick() -> None:
+                task.refresh()
+                progress.update(bar, completed=task.done, total=task.total, note=task.note)
+
+            ticks.append(tick)
             yield
 
 
@@ -117,7 +136,8 @@ def _ticking(every_s: float) -> Iterator[list[Callable[[], None]]]:
         thread.join()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words, with the units that matter."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:

@@ -8,30 +8,30 @@ that take objects (`rationales.generate`, `student.train`, `evaluation.scoring`,
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyllm.asking import forecast_lines, opened_asking
 from tinyllm.atomic import write_json, write_jsonl
 from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, task_prefixes, teacher_weights, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
-from tinyllm.news import News
+from tinyllm.news import News, Task
+from tinyllm.questions.spool import leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.runs import RunFolder, read_json
 
 if TYPE_CHECKING:
     from tinyllm.evaluation.predict import Prediction
-    from tinyllm.rationales.generate import Generated
-    from tinyllm.rationales.store import Store
+    from tinyllm.rationales.forecast import Forecast
     from tinyllm.rationales.types import TeacherYield
-    from tinyllm.student.encode import Encoder
+    from tinyllm.student.encode import Encoder, TooLong
     from tinyllm.student.model import Student, StudentCard
-    from tinyllm.teachers import Teacher
 
 _SHOWN = 20
+_CHUNK = 1000  # questions measured between two looks at the progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class Checked:
     """What `check` found: all that can be said before anything is spent.
 
     Attributes:
-        requests: rationales to ask for, by teacher.
+        forecasts: what asking each teacher will take.
         given: rationales that the data have, by teacher.
     """
 
     questions: dict[str, int]
     dropped: int
     warnings: dict[str, int]
-    requests: dict[str, int]
+    forecasts: tuple[Forecast, ...]
     given: dict[str, int]
     steps: int
     padding_fraction: float
@@ -66,7 +66,7 @@ def load_questions(config: Config, news: News) -> Splits:
     return splits
 
 
-def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str], on_invalid: str) -> Splits:
+def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str], on_invalid: str, news: News) -> Splits:
     """Settle what to do about questions that are too long for the student even without their context.
 
     What is left out depends on no method: training questions must fit under the prefix of every teacher, the others
@@ -76,33 +76,37 @@ def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str],
         DataError: there are some, and `on_invalid` is `error`.
     """
     needed = {"train": tuple(prefixes.values()), "valid": (prefixes[ANSWER_TASK],), "test": (prefixes[ANSWER_TASK],)}
-    long = {
-        name: {t.question_id: t for t in encoder.too_long(getattr(splits, name), those)}
-        for name, those in needed.items()
-    }
-    dropped = [
-        Dropped(name, f"question '{t.question_id}'", f"{t.tokens} tokens of question and choices, {t.allowed} allowed")
-        for name, found in long.items()
-        for t in found.values()
-    ]
-    if dropped and on_invalid == "error":
-        lines = "\n".join(f"  - {d.split}: {d.where}: {d.reason}" for d in dropped[:_SHOWN])
-        more = f"\n  … and {len(dropped) - _SHOWN} more" if len(dropped) > _SHOWN else ""
+    places: dict[str, list[int]] = {name: [] for name in needed}
+    dropped: list[Dropped] = []
+    with news.task("Measuring questions", sum(len(getattr(splits, name)) for name in needed)) as task:
+        for name, those in needed.items():
+            for place, long in _too_long(getattr(splits, name), encoder, those, task):
+                places[name].append(place)
+                if on_invalid == "drop" or len(dropped) < _SHOWN:
+                    reason = f"{long.tokens} tokens of question and choices, {long.allowed} allowed"
+                    dropped.append(Dropped(name, f"question '{long.question_id}'", reason))
+    count = sum(map(len, places.values()))
+    if count and on_invalid == "error":
+        lines = "\n".join(f"  - {d.split}: {d.where}: {d.reason}" for d in dropped)
+        more = f"\n  … and {count - _SHOWN} more" if count > _SHOWN else ""
         raise DataError(
-            f"{len(dropped)} questions are longer than the longest input; only a context may be cut:\n{lines}{more}\n"
+            f"{count} questions are longer than the longest input; only a context may be cut:\n{lines}{more}\n"
             "Raise train.max_input_tokens, shorten them, or leave them out with data.on_invalid: drop."
         )
+    kept = {name: leave_out(getattr(splits, name), found) for name, found in places.items()}
+    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=splits.warnings)
 
-    def kept(name: str) -> tuple[Question, ...]:
-        return tuple(q for q in getattr(splits, name) if q.id not in long[name])
 
-    return replace(
-        splits,
-        train=kept("train"),
-        valid=kept("valid"),
-        test=kept("test"),
-        dropped=(*splits.dropped, *dropped),
-    )
+def _too_long(
+    questions: Sequence[Question], encoder: Encoder, prefixes: Sequence[str], task: Task
+) -> Iterator[tuple[int, TooLong]]:
+    """Yield the place of each question that is too long, and how long it is."""
+    for start in range(0, len(questions), _CHUNK):
+        chunk = questions[start : start + _CHUNK]
+        long = {t.question_id: t for t in encoder.too_long(chunk, prefixes)}
+        task.update(task.done + len(chunk))
+        if long:
+            yield from ((start + k, long[q.id]) for k, q in enumerate(chunk) if q.id in long)
 
 
 def student_card(config: Config) -> StudentCard:
@@ -119,15 +123,17 @@ def student_card(config: Config) -> StudentCard:
 # --- check -------------------------------------------------------------------------------------------------------
 
 
-def check_run(config: Config, news: News) -> Checked:
-    """Find every problem that can be found without spending anything, and say what a run will do."""
+def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> Checked:
+    """Find every problem that can be found without spending anything, and say what a run will take.
+
+    Args:
+        pilot: questions that each teacher is asked, to measure what it is like; the replies are kept.
+    """
     from tinyllm.student.mixture import mix
     from tinyllm.student.train import plan_steps, tokenise
-    from tinyllm.teachers import make_teachers
 
     splits, encoder = _checked_questions(config, news)
-    make_teachers(teachers_in_use(config), splits.train)
-    requests = {t.name: len(splits.train) for t in teachers_in_use(config) if t.kind != "given"}
+    forecasts = _forecasts(config, run, splits, news, pilot)
     given = _given_rationales(config, splits.train)
     targets = mix(config.train.method, splits.train, given, _mixture_settings(config))
     plan = plan_steps(tokenise(encoder, splits.train, targets), config.train)
@@ -135,11 +141,18 @@ def check_run(config: Config, news: News) -> Checked:
         questions={name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
         dropped=len(splits.dropped),
         warnings=dict(splits.warnings),
-        requests=requests,
+        forecasts=forecasts,
         given=dict(Counter(r.teacher for r in given)),
         steps=len(plan),
         padding_fraction=plan.padding().fraction,
     )
+
+
+def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot: int) -> tuple[Forecast, ...]:
+    with opened_asking(config, run, splits.train, may_write=pilot > 0) as asking:
+        if pilot:
+            asking.ask(news, "Pilot", first=pilot)
+        return asking.forecasts(news)
 
 
 def _checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
@@ -158,7 +171,7 @@ def _checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
         max_target_tokens=config.train.max_target_tokens,
     )
     prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
-    return fit_questions(splits, encoder, prefixes, config.data.on_invalid), encoder
+    return fit_questions(splits, encoder, prefixes, config.data.on_invalid, news), encoder
 
 
 def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any]:
@@ -180,57 +193,36 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     """Have the teachers that the method learns from write rationales for the training questions.
 
     What the store holds is not asked again. Writes `rationales.parquet`, `rejected.jsonl`.
+
+    Raises:
+        TeacherError: a teacher can answer nothing more; the others have finished by then.
+        KeyboardInterrupt: it was interrupted; every reply that came is stored.
     """
     from tinyllm.rationales.files import write_rationales
-    from tinyllm.rationales.generate import Generated
-    from tinyllm.rationales.store import Store
-    from tinyllm.teachers import make_teachers
 
-    if not teachers_in_use(config):
-        write_rationales(run.path, Generated((), (), {}))
-        return {}
     splits = splits or _checked_questions(config, news)[0]
-    store_path = config.rationales.store or run.path.parent / "replies.sqlite"
-    with Store(store_path) as store:
-        teachers = make_teachers(teachers_in_use(config), splits.train, known=store.teachers())
-        generated = _generate(config, splits, teachers, store, news)
-    write_rationales(run.path, generated)
-    for name, found in generated.yields.items():
-        rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1]))
-        news.say(
-            f"  {name}: {found.rationales} rationales"
-            + (f" ({sum(found.repaired.values())} repaired)" if found.repaired else "")
-            + (f", {found.missing} missing" if found.missing else "")
-            + (f", rejected: {rejected}" if rejected else "")
-        )
-    return dict(generated.yields)
+    with opened_asking(config, run, splits.train) as asking:
+        if asking.is_priced:
+            for line in forecast_lines(asking.forecasts(news)):
+                news.say(line)
+        asking.ask(news, "Rationales")
+        collection = asking.collection()
+        with news.task("Checking the replies"):
+            write_rationales(run.path, collection)
+    for name, found in collection.yields.items():
+        news.say(_yield_text(name, found))
+    return collection.yields
 
 
-def _generate(config: Config, splits: Splits, teachers: Sequence[Teacher], store: Store, news: News) -> Generated:
-    from tinyllm.rationales.generate import generate
-
-    with news.task("Rationales", len(splits.train) * len(teachers)) as task:
-        progress = _GenerationNews(task, [t.name for t in teachers])
-        generated = asyncio.run(generate(splits.train, splits.train, teachers, config.rationales, store, progress))
-        task.note = progress.summary()
-    return generated
-
-
-class _GenerationNews:
-    """Adds up the teachers' progress for one bar."""
-
-    def __init__(self, task: Any, teachers: Sequence[str]) -> None:
-        self.task = task
-        self.state = dict.fromkeys(teachers, (0, 0, 0))
-
-    def advance(self, teacher: str, done: int, total: int, kept: int, rejected: int) -> None:  # noqa: ARG002
-        """Take in one teacher's state."""
-        self.state[teacher] = done, kept, rejected
-        self.task.update(sum(d for d, _, _ in self.state.values()), note=self.summary())
-
-    def summary(self) -> str:
-        """Return kept and rejected rationales by teacher."""
-        return ", ".join(f"{name} {kept} kept {rejected} rejected" for name, (_, kept, rejected) in self.state.items())
+def _yield_text(name: str, found: TeacherYield) -> str:
+    rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1]))
+    return (
+        f"  {name}: {found.rationales} rationales"
+        + (f" ({sum(found.repaired.values())} repaired)" if found.repaired else "")
+        + (f", {sum(found.resampled.values())} replies asked for anew" if found.resampled else "")
+        + (f", {found.missing} missing" if found.missing else "")
+        + (f", rejected: {rejected}" if rejected else "")
+    )
 
 
 # --- train -------------------------------------------------------------------------------------------------------
@@ -358,12 +350,12 @@ class Outcome:
     """What a whole run gave.
 
     Attributes:
-        failed: requests that got no reply after all attempts, by teacher; running again asks them again.
+        unanswered: questions for which a teacher gave no reply at all, by teacher and reason.
     """
 
     metrics: dict[str, Any]
     report: Path
-    failed: dict[str, int]
+    unanswered: dict[str, dict[str, int]]
 
 
 def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
@@ -378,8 +370,8 @@ def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
         figures = read_json(run.metrics)
     else:
         figures = evaluate_run(config, run, news, splits)
-    failed = {name: found.rejected.get("failed", 0) for name, found in yields.items()}
-    return Outcome(figures, report_run(run, news), {name: n for name, n in failed.items() if n})
+    unanswered = {name: found.unanswered for name, found in yields.items() if found.unanswered}
+    return Outcome(figures, report_run(run, news), unanswered)
 
 
 # --- ask ---------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shutil
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,6 +63,13 @@ class RunFolder:
         if not self.config_file.is_file():
             raise RunFolderError(f"{self.path} has no config.yaml, so it is no run; `tinyllm run CONFIG` makes one.")
         return load_config(self.config_file)
+
+    def account(self) -> str:
+        """Return the name under which the store keeps what this run has spent; made when it is first needed."""
+        file = self.path / ".account"
+        if not file.is_file():
+            write_text(file, uuid.uuid4().hex + "\n")
+        return file.read_text(encoding="utf-8").strip()
 
     @contextlib.contextmanager
     def claimed(self, config: Config, *, renews_rationales: bool = False) -> Iterator[None]:

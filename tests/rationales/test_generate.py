@@ -10,63 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tinyllm.config import ExamplesSection, RationalesSection
+from generation import GOOD, REASON, Counting, Made, Recorder, ask, questions, run
+from tinyllm.config import BudgetSection, ExamplesSection, PriceSection, RationalesSection
 from tinyllm.errors import TeacherError
 from tinyllm.questions import Question
-from tinyllm.rationales.generate import Generated, generate
-from tinyllm.rationales.store import Store
+from tinyllm.rationales.budget import Budget
+from tinyllm.rationales.generate import Ended, Stop
+from tinyllm.rationales.store import Spent, Store
 from tinyllm.rationales.types import Rationale, TeacherYield
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import Reply, RequestFailed
 from tinyllm.teachers.scripted import ScriptedTeacher
 
-SECTION = RationalesSection()
-GOOD = "It is {answer}, because nothing else fits the question."
-
-
-def questions(count: int) -> list[Question]:
-    return [Question(f"q{n}", f"What is number {n}?", (f"one {n}", f"two {n}"), n % 2) for n in range(count)]
-
-
-class Recorder:
-    """Remembers what progress was told."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, int, int, int, int]] = []
-
-    def advance(self, teacher, done, total, kept, rejected):
-        self.calls.append((teacher, done, total, kept, rejected))
-
-
-class Counting(ScriptedTeacher):
-    """A scripted teacher that counts: asks, entries, and how many are in flight."""
-
-    def __init__(self, name, asked, script=GOOD, *, delay=0.0, **other) -> None:
-        self.asked: list[str] = []
-        self.entered = 0
-        self.most = 0
-        self.now = 0
-        self._delay = delay
-        super().__init__(name, asked, script, **other)
-
-    async def __aenter__(self):
-        self.entered += 1
-        return await super().__aenter__()
-
-    async def ask(self, request):
-        self.asked.append(request.question_id)
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            await asyncio.sleep(self._delay)
-            return await super().ask(request)
-        finally:
-            self.now -= 1
-
-
-def run(path: Path, asked, teachers, section=SECTION, progress=None) -> Generated:
-    with Store(path) as store:
-        return asyncio.run(generate(asked, asked, teachers, section, store, progress or Recorder()))
+ENDED = Ended(None, ())
 
 
 def test_every_question_gets_a_rationale_of_every_teacher_in_order(tmp_path):
@@ -104,10 +60,10 @@ def test_other_checks_cost_nothing_and_other_sampling_is_asked_anew(tmp_path):
     mended = run(tmp_path / "s", asked, [cut])
     assert {r.repaired for r in mended.rationales} == {("cut_off",)}
     assert mended.yields["ada"].repaired == {"cut_off": 6}
-    strict = run(tmp_path / "s", asked, [cut], RationalesSection(repair=False))
+    strict = run(tmp_path / "s", asked, [cut], RationalesSection(repair=False, samples=1))
     assert [r.reason for r in strict.rejections] == ["cut_off"] * 6
     assert strict.rejections[0].text == "It is so. And then it"
-    assert strict.yields["ada"] == TeacherYield(0, 0, {"cut_off": 6}, {}, 0, 0)
+    assert strict.yields["ada"] == TeacherYield(0, 0, {"cut_off": 6})
     assert len(cut.asked) == 6
     run(tmp_path / "s", asked, [cut], RationalesSection(temperature=0.1))
     assert len(cut.asked) == 12
@@ -124,6 +80,14 @@ def test_the_same_prompt_twice_is_asked_once(tmp_path):
     assert len(ada.asked) == 2
     assert [r.question_id for r in made.rationales] == ["a", "b", "c"]
     assert made.yields["ada"].rationales == 3
+
+
+def test_two_names_for_one_model_are_one_teacher_to_the_store(tmp_path):
+    asked = questions(30)
+    ada, twin = Counting("ada", asked, delay=0.01), Counting("twin", asked, delay=0.01)
+    made = run(tmp_path / "s", asked, [ada, twin])
+    assert len(ada.asked) + len(twin.asked) == 30
+    assert len(made.rationales) == 60
 
 
 def test_given_rationales_are_not_stored_and_missing_ones_are_counted(tmp_path):
@@ -158,9 +122,9 @@ def test_a_failed_request_is_rejected_with_its_words_and_asked_again_next_time(t
 
 
 def test_no_questions_and_no_teachers(tmp_path):
-    assert run(tmp_path / "s", questions(3), []) == Generated((), (), {})
+    assert run(tmp_path / "s", questions(3), []) == Made((), (), {}, ENDED)
     ada = Counting("ada", [])
-    assert run(tmp_path / "s", [], [ada]) == Generated((), (), {"ada": TeacherYield()})
+    assert run(tmp_path / "s", [], [ada]) == Made((), (), {"ada": TeacherYield()}, ENDED)
     assert ada.entered == 0
 
 
@@ -170,7 +134,7 @@ def test_what_is_in_flight_is_bounded(tmp_path):
     most_tasks = 0
 
     class Tasks(Recorder):
-        def advance(self, *told):
+        def advance(self, standing):
             nonlocal most_tasks
             most_tasks = max(most_tasks, len(asyncio.all_tasks()))
 
@@ -197,8 +161,8 @@ def test_remote_teachers_run_side_by_side_and_local_ones_one_after_the_other(tmp
             return await super().ask(request)
 
     teachers = [
-        Tracked("r1", asked, delay=0.1), Tracked("l1", asked, delay=0.02, local=True),
-        Tracked("r2", asked, delay=0.1), Tracked("l2", asked, delay=0.02, local=True),
+        Tracked("r1", asked, GOOD + " 1", delay=0.1), Tracked("l1", asked, GOOD + " 2", delay=0.02, local=True),
+        Tracked("r2", asked, GOOD + " 3", delay=0.1), Tracked("l2", asked, GOOD + " 4", delay=0.02, local=True),
     ]  # fmt: skip
     run(tmp_path / "s", asked, teachers)
     assert any({"r1", "r2"} <= s for s in seen)
@@ -211,43 +175,197 @@ def test_a_reply_counts_only_once_it_is_on_the_disk(tmp_path):
     path = tmp_path / "s"
 
     class Durable(Recorder):
-        def advance(self, teacher, done, total, kept, rejected):
+        def advance(self, standing):
             with Store(path) as other:  # another connection sees committed rows only
-                assert len(other) >= done
+                assert len(other) >= standing.done
 
     run(path, asked, [Counting("ada", asked, concurrency=5)], progress=Durable())
 
 
-def test_a_teacher_that_can_answer_nothing_more_stops_everyone_after_what_is_in_flight(tmp_path):
-    asked = questions(2000)
+def test_a_teacher_that_can_answer_nothing_more_is_asked_no_more_and_the_others_go_on(tmp_path):
+    asked = questions(300)
 
     async def breaks(question, request):
         await asyncio.sleep(0.02)
         if question.id == "q9":
             raise TeacherError("no key")
-        return "It is right for a reason."
+        return REASON
 
-    async def slow(question, request):
-        await asyncio.sleep(0.1)
-        return "It is right for a reason."
-
-    ada, bob = Counting("ada", asked, breaks, concurrency=4), Counting("bob", asked, slow, concurrency=6)
+    ada, bob = Counting("ada", asked, breaks, concurrency=4), Counting("bob", asked, delay=0.001, concurrency=6)
+    progress = Recorder()
     with pytest.raises(TeacherError, match="no key"):
-        run(tmp_path / "s", asked, [ada, bob])
+        run(tmp_path / "s", asked, [ada, bob], progress=progress)
+    assert [(name, str(error)) for name, error in progress.gone] == [("ada", "no key")]
     assert len(ada.asked) < 20
-    assert len(bob.asked) == 6
+    assert len(bob.asked) == 300
     with Store(tmp_path / "s") as store:  # all that was asked but for the one that failed
         assert len(store) == len(ada.asked) - 1 + len(bob.asked)
 
 
-def test_a_teacher_that_cannot_start_stops_everyone(tmp_path):
+def test_a_teacher_that_cannot_start_leaves_the_others_alone(tmp_path):
     class Broken(Counting):
         async def __aenter__(self):
             raise TeacherError("no model")
 
     asked = questions(50)
+    bob = Counting("bob", asked, local=True)
     with pytest.raises(TeacherError, match="no model"):
-        run(tmp_path / "s", asked, [Broken("ada", asked), Counting("bob", asked, local=True)])
+        run(tmp_path / "s", asked, [Broken("ada", asked), bob])
+    assert len(bob.asked) == 50
+
+
+# --- replies that are not good enough -------------------------------------------------------------------------------
+
+
+def test_a_reply_that_fails_the_checks_is_asked_for_anew_and_its_text_is_kept(tmp_path):
+    asked = questions(10)
+
+    def script(question, request):
+        bad = {"q2": 1, "q5": 2, "q7": 99}.get(question.id, 0)
+        return "" if request.sample < bad else REASON
+
+    ada, progress = Counting("ada", asked, script), Recorder()
+    made = run(tmp_path / "s", asked, [ada], RationalesSection(samples=3), progress)
+    assert len(made.rationales) == 9
+    assert [(r.question_id, r.reason) for r in made.rejections] == [("q7", "empty")]
+    assert made.yields["ada"].resampled == {"empty": 5}
+    assert sorted(ada.samples) == [0] * 10 + [1] * 3 + [2] * 2
+    assert progress.standings["ada"].resampled == 5
+    with Store(tmp_path / "s") as store:
+        assert len(store) == 15  # the failing ones, too
+    again = Counting("ada", asked, script)
+    assert run(tmp_path / "s", asked, [again], RationalesSection(samples=3)) == made
+    assert again.asked == []
+    assert len(run(tmp_path / "s", asked, [again], RationalesSection(samples=4)).rejections) == 1
+    assert again.asked == ["q7"]  # one more sample is allowed, and only that is asked
+
+
+def test_a_greedy_teacher_is_not_asked_twice(tmp_path):
+    asked = questions(4)
+    ada = Counting("ada", asked, lambda q, r: "")
+    made = run(tmp_path / "s", asked, [ada], RationalesSection(temperature=0))
+    assert [r.reason for r in made.rejections] == ["empty"] * 4
+    assert len(ada.asked) == 4
+
+
+def test_a_request_that_fails_on_its_second_sample_tells_what_was_wrong_with_the_first(tmp_path):
+    asked = questions(1)
+
+    def script(question, request):
+        if request.sample:
+            raise RequestFailed("HTTP 500: odd")
+        return ""
+
+    made = run(tmp_path / "s", asked, [Counting("ada", asked, script)])
+    assert [(r.reason, r.text) for r in made.rejections] == [("empty", "")]
+
+
+@pytest.mark.parametrize("reason", ["too_long", "content_filter"])
+def test_why_a_prompt_is_not_taken_is_its_own_reason(tmp_path, reason):
+    asked = questions(2)
+
+    def script(question, request):
+        raise RequestFailed("HTTP 400: no", reason)
+
+    made = run(tmp_path / "s", asked, [Counting("ada", asked, script)])
+    assert made.yields["ada"].rejected == {reason: 2}
+    assert made.yields["ada"].unanswered == {reason: 2}
+
+
+# --- stopping -------------------------------------------------------------------------------------------------------
+
+
+def test_at_the_wish_to_stop_what_is_in_flight_is_finished_and_nothing_new_begun(tmp_path):
+    asked = questions(400)
+    stop = Stop()
+
+    async def script(question, request):
+        if len(ada.asked) >= 20:
+            stop.wish("interrupted")
+        await asyncio.sleep(0.01)
+        return REASON
+
+    ada = Counting("ada", asked, script, concurrency=8)
+    with Store(tmp_path / "s") as store:
+        ended = asyncio.run(ask(store, asked, [ada], stop=stop))
+        assert ended == Ended("interrupted", ())
+        assert 20 <= len(ada.asked) <= 28
+        assert len(store) == len(ada.asked)
+
+
+def test_a_teacher_that_goes_on_by_itself_is_not_waited_for(tmp_path):
+    asked = questions(20)
+    stop = Stop()
+
+    class Batch(Counting):
+        resumable = True
+
+        def note(self):
+            return "1 batch at the provider"
+
+    async def script(question, request):
+        stop.wish("interrupted")
+        await asyncio.sleep(3600)
+
+    with Store(tmp_path / "s") as store:
+        ended = asyncio.run(asyncio.wait_for(ask(store, asked, [Batch("ada", asked, script)], stop=stop), 30))
+    assert ended.stopped == "interrupted"
+
+
+# --- the budget -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_flight", [1, 200])
+def test_a_budget_of_tokens_is_never_exceeded(tmp_path, in_flight):
+    asked = questions(2000)
+
+    async def script(question, request):
+        await asyncio.sleep(0.002)
+        return Reply(REASON, "stop", prompt_tokens=len(request.prompt.text) // 4, completion_tokens=50)
+
+    ada = Counting("ada", asked, script, concurrency=in_flight)
+    section = RationalesSection(budget=BudgetSection(tokens=20_000), max_tokens=64)
+    made = run(tmp_path / "s", asked, [ada], section)
+    spent = made.yields["ada"].prompt_tokens + made.yields["ada"].completion_tokens
+    assert 0.9 * 20_000 < spent <= 20_000
+    assert made.ended.stopped == "budget"
+    assert made.yields["ada"].rejected == {"unasked": 2000 - len(ada.asked)}
+    assert made.yields["ada"].unanswered == made.yields["ada"].rejected
+
+
+def test_a_budget_of_dollars_counts_what_the_run_spent_before(tmp_path):
+    asked = questions(200)
+    section = RationalesSection(budget=BudgetSection(usd=1.0), max_tokens=100)
+    prices = {"ada": PriceSection(prompt=0, completion=100.0)}
+
+    def script(question, request):
+        return Reply(REASON, "stop", prompt_tokens=50, completion_tokens=100)  # one cent
+
+    with Store(tmp_path / "s") as store:
+        for expected in (100, 0):
+            ada = Counting("ada", asked, script, concurrency=50)
+            budget = Budget(section.budget, prices, store.spent("mine"))
+            ended = asyncio.run(ask(store, asked, [ada], section, budget=budget, run="mine"))
+            assert ended.stopped == "budget"
+            assert len(ada.asked) == expected
+            assert store.spent("mine")["ada"].completion_tokens == 10_000
+        assert store.spent("another") == {}
+
+
+def test_a_free_teacher_goes_on_when_the_dollars_are_spent(tmp_path):
+    asked = questions(30)
+    section = RationalesSection(budget=BudgetSection(usd=0.0))
+    budget = Budget(section.budget, {"ada": None})
+    ada = Counting("ada", asked)
+    assert run(tmp_path / "s", asked, [ada], section, budget=budget).ended.stopped is None
+
+
+def test_hours_count_from_the_first_run_on():
+    now = [1000.0]
+    budget = Budget(BudgetSection(hours=2), {}, {"ada": Spent(seconds=3600)}, clock=lambda: now[0])
+    assert budget.hours == pytest.approx(1)
+    now[0] += 3599
+    assert budget.left() == "2.00 of 2 h"
 
 
 def test_a_bug_keeps_its_traceback(tmp_path):
@@ -261,9 +379,9 @@ def test_a_full_disk_comes_through_as_one_error_and_keeps_what_was_stored(tmp_pa
     with Store(tmp_path / "s") as store:
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
         store._db.execute(f"PRAGMA max_page_count={pages + 30}")
-        ada = Counting("ada", asked, lambda q, r: "It is long. " * 200, concurrency=3)
+        ada = Counting("ada", asked, lambda q, r: " ".join(f"Thing {n} is so." for n in range(200)), concurrency=3)
         with pytest.raises(OSError, match="No space left"):
-            asyncio.run(generate(asked, asked, [ada], SECTION, store, Recorder()))
+            asyncio.run(ask(store, asked, [ada]))
         kept = len(store)
     assert 0 < kept < 200
     again = Counting("ada", asked, lambda q, r: "It is short, for a reason.")
@@ -281,7 +399,7 @@ def test_cancellation_keeps_every_reply_that_came(tmp_path):
         return "It is right for a reason."
 
     async def interrupted(store):
-        task = asyncio.create_task(generate(asked, asked, [ada], SECTION, store, Recorder()))
+        task = asyncio.create_task(ask(store, asked, [ada]))
         while len(came) < 60:
             await asyncio.sleep(0.001)
         task.cancel()
@@ -290,9 +408,9 @@ def test_cancellation_keeps_every_reply_that_came(tmp_path):
         return task.cancelled()
 
     class SlowDisk(Store):
-        def put_many(self, entries):
+        def put_many(self, entries, **account):
             time.sleep(0.05)
-            return super().put_many(entries)
+            return super().put_many(entries, **account)
 
     ada = Counting("ada", asked, script, concurrency=8)
     with SlowDisk(tmp_path / "s") as store:
@@ -320,7 +438,7 @@ def main(path: str, log: str, count: str) -> None:
 
 
 def start(tmp_path: Path, count: int) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)])
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *(p for p in sys.path if p)])
     code = f"import test_generate; test_generate.main({str(tmp_path / 's')!r}, {str(tmp_path / 'log')!r}, '{count}')"
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -365,3 +483,16 @@ def test_two_processes_share_a_store(tmp_path):
     assert outs == [["120", "120"]] * 2
     with Store(tmp_path / "s") as store:
         assert len(store) == 120
+    assert len(asks(tmp_path)) == 120  # each asked once, by one of them
+
+
+def test_what_a_killed_process_had_claimed_is_asked_by_the_other(tmp_path):
+    killed = start(tmp_path, 200)
+    while len(asks(tmp_path)) < 20:
+        time.sleep(0.005)
+    other = start(tmp_path, 200)
+    time.sleep(0.3)
+    killed.kill()
+    killed.communicate(timeout=60)
+    assert other.communicate(timeout=100)[0].split() == ["200", "200"]
+    assert len(asks(tmp_path)) <= 200 + 16

@@ -2,25 +2,41 @@
 
 import json
 import os
+from typing import ClassVar
 
 import pytest
 
 from tinyllm.errors import RunFolderError
 from tinyllm.rationales.files import read_rationales, read_yields, write_rationales
-from tinyllm.rationales.generate import Generated
 from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
 
-MADE = Generated(
-    (Rationale("q1", "ada", "So it is.\nÄ😀", ("cut_off", "runs_on")), Rationale("q2", "bob", "Because.")),
-    (Rejection("q2", "ada", "cut_off", 'It "is\n'), Rejection("q3", "ada", "failed", "HTTP 500")),
-    {"ada": TeacherYield(1, 0, {"cut_off": 1, "failed": 1}, {"cut_off": 1}, 30, 9), "bob": TeacherYield(1, 2)},
-)
+YIELDS = {
+    "ada": TeacherYield(1, 0, {"cut_off": 1, "failed": 1}, {"cut_off": 1}, {"empty": 2}, 30, 9, cached_tokens=4),
+    "bob": TeacherYield(1, 2),
+}
+
+
+class Collected(list):
+    """What a collection gives, without a store."""
+
+    yields = YIELDS
+
+
+RATIONALES = (Rationale("q1", "ada", "So it is.\nÄ😀", ("cut_off", "runs_on")), Rationale("q2", "bob", "Because."))
+REJECTIONS = (Rejection("q2", "ada", "cut_off", 'It "is\n'), Rejection("q3", "ada", "failed", "HTTP 500"))
+MADE = Collected([RATIONALES[0], REJECTIONS[0], RATIONALES[1], REJECTIONS[1]])
+
+
+class Nothing(list):
+    """What no teacher gives."""
+
+    yields: ClassVar = {}
 
 
 def test_what_is_written_reads_back(tmp_path):
     write_rationales(tmp_path / "run", MADE)
-    assert read_rationales(tmp_path / "run") == MADE.rationales
-    assert read_yields(tmp_path / "run") == MADE.yields
+    assert read_rationales(tmp_path / "run") == RATIONALES
+    assert read_yields(tmp_path / "run") == YIELDS
     rejected = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
     assert rejected[0] == {"question_id": "q2", "teacher": "ada", "reason": "cut_off", "text": 'It "is\n'}
     assert len(rejected) == 2
@@ -28,7 +44,7 @@ def test_what_is_written_reads_back(tmp_path):
 
 
 def test_nothing_made_is_written_too(tmp_path):
-    write_rationales(tmp_path, Generated((), (), {}))
+    write_rationales(tmp_path, Nothing())
     assert read_rationales(tmp_path) == ()
     assert read_yields(tmp_path) == {}
     assert (tmp_path / "rejected.jsonl").read_text() == ""
@@ -42,7 +58,7 @@ def test_a_column_and_a_key_from_the_future_are_ignored(tmp_path):
     table = pq.read_table(tmp_path / "rationales.parquet")
     pq.write_table(table.append_column("score", pa.array([1.0, 2.0])), tmp_path / "rationales.parquet")
     (tmp_path / "yields.json").write_text(json.dumps({"ada": {"rationales": 3, "usd": 0.1}}))
-    assert read_rationales(tmp_path) == MADE.rationales
+    assert read_rationales(tmp_path) == RATIONALES
     assert read_yields(tmp_path) == {"ada": TeacherYield(3)}
 
 
@@ -68,5 +84,14 @@ def test_a_file_that_cannot_be_written_leaves_the_old_ones(tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_rationales(tmp_path, Generated((), (), {}))
+        write_rationales(tmp_path, Nothing())
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+
+
+def test_many_rationales_are_written_group_by_group_and_in_order(tmp_path, monkeypatch):
+    from tinyllm.rationales import files
+
+    monkeypatch.setattr(files, "_ROWS_AT_ONCE", 3)
+    many = Nothing(Rationale(f"q{n}", "ada", f"It is {n}.") for n in range(11))
+    write_rationales(tmp_path, many)
+    assert read_rationales(tmp_path) == tuple(many)

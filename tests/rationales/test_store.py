@@ -1,5 +1,6 @@
 """The store: durable, the first writer wins, shared by processes, and plain about damage."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -15,25 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stores import IDENTITY, contents, entry, filled, key, open_folder, request, small_disk, without_rights
 from tinyllm.errors import RunFolderError
 from tinyllm.prompts import Message, Prompt
-from tinyllm.rationales.store import SCHEMA_VERSION, Entry, Store, reply_key
-from tinyllm.teachers.base import Reply, Request, Sampling
-
-IDENTITY = {"kind": "scripted", "model": "m"}
-SAMPLING = Sampling(16, 0.7, 0.9, 1, ("\n\n",))
-
-
-def request(n: int = 0, **other) -> Request:
-    return Request(f"q{n}", Prompt(text=f"Why {n}?"), replace(SAMPLING, **other))
-
-
-def entry(n: int = 0, text: str = "Because.", **other) -> Entry:
-    return Entry("ada", IDENTITY, request(n, **other), Reply(text, "stop", 3, None, 0.25))
-
-
-def key(n: int = 0, **other) -> str:
-    return reply_key(IDENTITY, request(n, **other))
+from tinyllm.rationales.store import SCHEMA_VERSION, Failure, Spent, Store, crc_of
+from tinyllm.teachers.base import Reply, reply_key
 
 
 def test_a_reply_comes_back_as_it_went_in(tmp_path):
@@ -104,7 +91,7 @@ def test_a_greedy_reply_does_not_depend_on_seed_and_top_p():
 
 def test_the_key_is_pinned():
     """Changing how keys are made throws away every stored reply; then SCHEMA_VERSION must change too."""
-    assert (SCHEMA_VERSION, key()) == (1, "6939eeea1008226995393f28f8884649cb8ae71ffa6ac96265d6486dea37a9bd")
+    assert (SCHEMA_VERSION, key()) == (2, "6939eeea1008226995393f28f8884649cb8ae71ffa6ac96265d6486dea37a9bd")
 
 
 # --- several users ------------------------------------------------------------------------------------------------
@@ -145,11 +132,11 @@ def test_threads_share_a_store(tmp_path):
 
 def test_what_was_put_survives_a_kill(tmp_path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom test_store import Store, entry\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom stores import Store, entry\n"
         "store = Store(Path(sys.argv[1]))\nfor n in range(50): store.put(entry(n))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    path = os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *(p for p in sys.path if p)])
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "s"], env=os.environ | {"PYTHONPATH": path}, check=False
     )
@@ -183,12 +170,6 @@ def test_the_store_never_loses_and_never_doubles(tmp_path_factory, batches, reop
 # --- damage -------------------------------------------------------------------------------------------------------
 
 
-def filled(path: Path, count: int = 300) -> Path:
-    with Store(path) as store:
-        store.put_many([entry(n, f"reply {n} " * 10) for n in range(count)])
-    return path
-
-
 def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path):
     (tmp_path / "s").write_text("notes\n" * 200)
     with pytest.raises(RunFolderError, match=rf"{tmp_path}/s is damaged, or no database"):
@@ -220,6 +201,7 @@ def test_another_programs_database_is_left_alone(tmp_path):
     with pytest.raises(RunFolderError, match=r"another program.*rationales\.store"):
         Store(tmp_path / "s")
     assert (tmp_path / "s").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
 
 
 def test_a_newer_store_is_left_alone(tmp_path):
@@ -246,6 +228,73 @@ def test_a_full_disk_is_told_and_what_was_stored_is_intact(tmp_path):
         assert len(again) == 51
 
 
+def test_a_small_disk_keeps_every_reply_that_counted(tmp_path):
+    with small_disk(tmp_path / "disk", 600) as disk:
+        (disk / "ballast").write_bytes(b"x" * 200_000)
+        counted = set()
+
+        def fill(store: Store) -> None:
+            for n in range(1000):
+                store.put(entry(n, "long " * 500))
+                counted.add(key(n))
+
+        with Store(disk / "s") as store, pytest.raises(OSError) as caught:
+            fill(store)
+        assert caught.value.errno == errno.ENOSPC
+        assert counted
+        (disk / "ballast").unlink()
+        with Store(disk / "s") as store:
+            assert store.get_many([key(n) for n in range(1000)]).keys() == counted
+            store.put(entry(1001, "long " * 500))
+
+
+def test_a_full_disk_is_told_when_a_store_is_opened(tmp_path):
+    with small_disk(tmp_path / "disk", 300) as disk:
+        filled(disk / "s", 10)
+        with (disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * 4096):
+                pass
+        with pytest.raises(OSError) as caught:
+            Store(disk / "s")
+        assert caught.value.errno == errno.ENOSPC
+        (disk / "ballast").unlink()
+        with Store(disk / "s") as store:
+            assert len(store) == 10
+
+
+@pytest.mark.parametrize("modes", [(0o444, 0o777), (0o666, 0o555), (0o444, 0o555)])
+def test_a_store_that_may_not_be_written_is_told_before_anything_is_asked(modes):
+    with open_folder() as folder:
+        path = filled(folder / "s", 5)
+        path.with_name("s.claims").chmod(0o666)
+        path.chmod(modes[0])
+        folder.chmod(modes[1])
+        with without_rights(), pytest.raises(RunFolderError, match=rf"{path} cannot be opened.*check its rights"):
+            Store(path)
+        path.chmod(0o600)
+        folder.chmod(0o700)
+        assert len(contents(path)) == 5
+
+
+def test_a_file_system_that_is_read_only_is_told(tmp_path):
+    with small_disk(tmp_path / "disk", 300) as disk:
+        filled(disk / "s", 5)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        with pytest.raises(RunFolderError, match=r"cannot be opened for reading and writing"):
+            Store(disk / "s")
+        with pytest.raises(RunFolderError, match=r"cannot be made: Read-only file system"):
+            Store(disk / "new" / "s")
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        assert len(contents(disk / "s")) == 5
+
+
+def test_a_text_that_is_no_text_any_more_is_damage(tmp_path):
+    path = filled(tmp_path / "s", 3)
+    path.write_bytes(path.read_bytes().replace(b"reply 1", b"reply \xff"))
+    with pytest.raises(RunFolderError, match=r"damaged.*store salvage"), Store(path) as store:
+        store.get_many([key(n) for n in range(3)])
+
+
 def test_a_folder_that_cannot_be_made_and_a_path_that_is_a_folder_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match=r"cannot be made"):
@@ -264,3 +313,104 @@ def test_a_store_made_by_several_at_the_same_moment_is_one_store(tmp_path):
         with ThreadPoolExecutor(4) as several:
             made = [several.submit(make, tmp_path / f"s{attempt}", barrier) for _ in range(4)]
         assert [m.exception() for m in made] == [None] * 4
+
+
+# --- what is kept beside the replies ------------------------------------------------------------------------------
+
+
+def test_what_a_run_has_paid_for_is_added_up_by_teacher(tmp_path):
+    with Store(tmp_path / "s") as store:
+        store.put_many([entry(0), entry(1)], run="first", seconds=2.0)
+        store.put_many([entry(2), entry(3, teacher="bob")], run="first", seconds=3.0)
+        store.put_many([entry(0)], run="second", seconds=1.0)  # asked by two at once: both have paid
+        store.put(entry(4))
+    with Store(tmp_path / "s") as store:
+        assert store.spent("first") == {"ada": Spent(3, 9, 0, 0, 5.0), "bob": Spent(1, 3, 0, 0, 0.0)}
+        assert store.spent("second") == {"ada": Spent(1, 3, 0, 0, 1.0)}
+        assert store.spent("third") == {}
+
+
+def test_a_failure_is_remembered_until_there_is_a_reply(tmp_path):
+    failed = [Failure(key(n), "ada", f"q{n}", "failed", "no \ud83d luck") for n in range(2)]
+    with Store(tmp_path / "s") as store:
+        store.put_failures(failed)
+        store.put_failures([replace(failed[0], reason="too_long")])
+        found = store.failures([key(n) for n in range(3)])
+        assert {k: f.reason for k, f in found.items()} == {key(0): "too_long", key(1): "failed"}
+        assert found[key(1)] == replace(failed[1], words="no \ufffd luck")
+        store.put(entry(0))
+        assert store.failures([key(0), key(1)]).keys() == {key(1)}
+
+
+def test_the_newest_replies_of_a_teacher(tmp_path):
+    with Store(tmp_path / "s") as store:
+        store.put_many([entry(n, f"{n}", teacher="ada" if n % 2 else "bob") for n in range(20)])
+        assert [reply.text for reply in store.last("ada", 3)] == ["19", "17", "15"]
+        assert store.last("eve", 3) == []
+
+
+# --- version 1 ----------------------------------------------------------------------------------------------------
+
+
+def version_1(path: Path, count: int, text: str = "Because of {n} ✓ ") -> list[Reply]:
+    """Make a store as version 1 made them, and return what is in it."""
+    replies = [Reply(text.format(n=n), "length", 3, None, n) for n in range(count)]
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute(
+        "CREATE TABLE replies (key TEXT PRIMARY KEY, teacher TEXT NOT NULL, question_id TEXT NOT NULL, "
+        "request TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL, prompt_tokens INTEGER, "
+        "completion_tokens INTEGER, latency_s REAL NOT NULL, created REAL NOT NULL) WITHOUT ROWID"
+    )
+    for n, reply in enumerate(replies):
+        said = (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens, reply.latency_s)
+        row = (key(n), "ada", f"q{n}", entry(n).asked, *said, 1.7e9 - n)
+        db.execute("INSERT INTO replies VALUES (?,?,?,?,?,?,?,?,?,?)", row)
+    db.execute(f"PRAGMA application_id={0x544C4C4D}")
+    db.execute("PRAGMA user_version=1")
+    db.commit()
+    db.close()
+    return replies
+
+
+def test_a_store_of_version_1_is_brought_up_to_date(tmp_path):
+    replies = version_1(tmp_path / "s", 700)
+    with Store(tmp_path / "s") as store:
+        assert [store.get(key(n)) for n in range(700)] == replies
+        assert [reply.text for reply in store.last("ada", 2)] == [replies[0].text, replies[1].text]  # by age
+        assert store.put(entry(0, "late")) == replies[0]
+        store.put(entry(700))
+        assert len(store) == 701
+    with sqlite3.connect(tmp_path / "s") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")} == {
+            "replies", "failures", "spent",
+        }  # fmt: skip
+        rows = db.execute("SELECT * FROM replies WHERE question_id != 'q700'").fetchall()
+    db.close()
+    for _, checked, teacher, question_id, _, *said, crc in rows:
+        assert crc == crc_of(checked, teacher, question_id, *said)
+
+
+def test_several_bring_one_store_up_to_date_at_the_same_moment(tmp_path):
+    replies = version_1(tmp_path / "s", 50)
+
+    def look() -> list[Reply | None]:
+        with Store(tmp_path / "s") as store:
+            return [store.get(key(n)) for n in range(50)]
+
+    with ThreadPoolExecutor(4) as several:
+        looks = [several.submit(look) for _ in range(4)]
+    assert [look.result() for look in looks] == [replies] * 4
+
+
+def test_a_full_disk_leaves_a_store_of_version_1_as_it_was(tmp_path):
+    with small_disk(tmp_path / "disk", 1000) as disk:
+        replies = version_1(disk / "s", 100, "Because of {n}, " + "as I said, " * 250)
+        with pytest.raises(OSError) as caught:
+            Store(disk / "s")
+        assert caught.value.errno == errno.ENOSPC
+        assert [file.name for file in disk.iterdir()] == ["s"]
+        (tmp_path / "s").write_bytes((disk / "s").read_bytes())
+    with Store(tmp_path / "s") as store:
+        assert [store.get(key(n)) for n in range(100)] == replies

@@ -193,6 +193,13 @@ def test_rationales_can_be_read_before_any_evaluation(made_up_run: Path) -> None
     assert "29 (72.5\u00a0%)" in report(made_up_run).text  # once generation has counted what is missing
 
 
+def test_tokens_their_cached_share_and_what_was_asked_anew_are_shown(made_up_run: Path) -> None:
+    text = report(made_up_run).text
+    words = " ".join(text.split())
+    assert "prompt 60,000 cached 45,000 (75.0 %) replies 14,000" in words
+    assert "repeats 31" in words
+
+
 def test_a_run_without_teachers_misses_no_rationales(made_up_run: Path) -> None:
     (made_up_run / "config.yaml").write_text("name: plain\ntrain: {method: fine-tuning}\nteachers: []\n", "utf-8")
     (made_up_run / "rationales.parquet").unlink()

@@ -21,13 +21,10 @@ from tinyllm.config.schema import (
     SPEED_ONLY,
     Config,
     DataSection,
-    GivenTeacher,
-    LlamaCppTeacher,
-    OpenAITeacher,
+    ExamplesSection,
     PrefixesSection,
-    ScriptedTeacher,
+    TeacherConfig,
     TrainSection,
-    TransformersTeacher,
     task_prefixes,
 )
 from tinyllm.errors import ConfigError, did_you_mean
@@ -209,7 +206,7 @@ def _one_problem(detail: Any, lines: Mapping[tuple[str | int, ...], int]) -> str
         return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}"
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
-    if place.keys[-1] in _MAY_HOLD_SECRETS:
+    if any(key in _MAY_HOLD_SECRETS for key in place.keys):
         return f"{where}: {detail['msg']}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
     return f"{where}: {detail['msg']}, got {got!r}.{hint}"
@@ -218,8 +215,9 @@ def _one_problem(detail: Any, lines: Mapping[tuple[str | int, ...], int]) -> str
 _MAY_HOLD_SECRETS = ("api_key_env", "base_url")
 """Fields into which people paste keys by mistake; their values are not repeated."""
 
-_TEACHER_KINDS = {"openai": OpenAITeacher, "llamacpp": LlamaCppTeacher, "transformers": TransformersTeacher,
-                  "given": GivenTeacher, "scripted": ScriptedTeacher}  # fmt: skip
+_TEACHER_KINDS = {
+    str(get_args(kind.model_fields["kind"].annotation)[0]): kind for kind in get_args(get_args(TeacherConfig)[0])
+}
 
 
 def _place(loc: Sequence[str | int]) -> _Place:
@@ -250,6 +248,8 @@ def _contradictions(config: Config) -> list[str]:
         *_alpha_problems(config.train.alpha, names),
         *_method_problems(config.train, names),
         *_prefix_problems(config.student.prefixes, names),
+        *_budget_problems(config),
+        *_examples_problems(config.rationales.examples),
     ]
 
 
@@ -314,6 +314,20 @@ def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]
         yield "teachers: `method: tinyllm` needs at least one teacher; or use `method: fine-tuning`"
     elif train.method == "tinyllm" and not any(weights.values()):
         yield "train.alpha: all weights are 0, so no teacher is learnt from; use `method: fine-tuning` for that"
+
+
+def _budget_problems(config: Config) -> Iterable[str]:
+    priced = [t.name for t in config.teachers if getattr(t, "price", None) is not None]
+    if config.rationales.budget.usd is not None and not priced:
+        yield (
+            "rationales.budget.usd: no teacher has a price, so it would never be reached; write, for example, "
+            "`price: {prompt: 0.15, completion: 0.6}` (US dollars a million tokens) under the teacher"
+        )
+
+
+def _examples_problems(examples: ExamplesSection) -> Iterable[str]:
+    if examples.ids and examples.strategy != "fixed":
+        yield f"rationales.examples.ids: only `strategy: fixed` shows them, and the strategy is '{examples.strategy}'"
 
 
 def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 ANSWER_TASK = "answer"
 """The name of the task of answering; every other task bears the name of a teacher."""
@@ -15,7 +15,7 @@ Preset = Literal["paper", "release"]
 Method = Literal["fine-tuning", "step-by-step", "tinyllm"]
 Form = Literal["chat", "completion"]
 Layout = Literal["labelled", "release", "cloze"]
-CheckName = Literal["empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
+CheckName = Literal["refused", "empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -75,31 +75,81 @@ class TeacherSection(Section):
     name: Name = Field(description="The teacher's name, used in `alpha`, files and reports.")
 
 
+class PriceSection(Section):
+    """What a teacher's tokens cost."""
+
+    prompt: float = Field(ge=0, description="US dollars for a million prompt tokens.")
+    completion: float = Field(ge=0, description="US dollars for a million tokens of replies.")
+    cached: float | None = Field(
+        None, ge=0, description="For a million prompt tokens found in a cache; null: as others."
+    )
+
+
 class PromptedTeacher(TeacherSection):
     """What every kind of teacher that is asked with a prompt has."""
 
     stop: tuple[str, ...] = Field(("\n\n", "\nQuestion:"), description="Stop sequences of a completion prompt.")
+    price: PriceSection | None = Field(None, description="What its tokens cost; null: nothing.")
+    tokenizer: str | None = Field(
+        None, description="Hub name or folder of its tokenizer, to forecast with; null: its own, where it is at hand."
+    )
 
 
-class OpenAITeacher(PromptedTeacher):
+def _listed(value: Any) -> Any:
+    """One value may stand where a list of them may."""
+    return (value,) if isinstance(value, str) else value
+
+
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class EndpointTeacher(PromptedTeacher):
+    """How fast and how patiently an endpoint is asked."""
+
+    form: Form = Field("chat", description="Chat messages, or one plain text to complete.")
+    concurrency: int | None = Field(
+        None, ge=1, description="Requests in flight at once; null: what the endpoint bears."
+    )
+    requests_per_minute: float | None = Field(None, gt=0, description="Requests begun in a minute; null: any number.")
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="Tokens of prompts and replies in a minute; null: any number."
+    )
+    connect_s: float = Field(10.0, gt=0, description="Seconds for a connection.")
+    first_byte_s: float | None = Field(None, gt=0, description="Seconds until a reply begins; null: as `timeout_s`.")
+    stall_s: float = Field(30.0, gt=0, description="Seconds in which a reply that has begun may stand still.")
+    timeout_s: float = Field(120.0, gt=0, description="Seconds for one whole attempt.")
+    max_attempts: int = Field(5, ge=1, description="Attempts a request gets; a rate limit is not an attempt.")
+
+
+class OpenAITeacher(EndpointTeacher):
     """A model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["openai"]
     model: str = Field(description="The model's name at the endpoint.")
-    base_url: str = Field(
-        "https://api.openai.com/v1",
-        pattern=r"^https?://[^@?#\s]+$",
-        description="The endpoint, up to and with /v1; no user, password or query in it.",
+    base_url: Annotated[tuple[BaseUrl, ...], Field(min_length=1), BeforeValidator(_listed)] = Field(
+        ("https://api.openai.com/v1",),
+        description="The endpoint, up to and with /v1, no user, password or query in it; or a list of replicas that "
+        "serve the same model and share the work. The first names the service in the store.",
     )
-    api_key_env: str | None = Field(
-        "OPENAI_API_KEY",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Environment variable with the key; null: no key.",
+    api_key_env: Variable | None = Field(
+        "OPENAI_API_KEY", description="Environment variable with the key; null: no key."
+    )
+
+
+class OpenAIBatchTeacher(PromptedTeacher):
+    """A model behind the OpenAI Batch protocol: hours instead of seconds, at half the price."""
+
+    kind: Literal["openai-batch"]
+    model: str = Field(description="The model's name at the endpoint.")
+    base_url: BaseUrl = Field("https://api.openai.com/v1", description="The endpoint, up to and with /v1.")
+    api_key_env: Variable | None = Field(
+        "OPENAI_API_KEY", description="Environment variable with the key; null: no key."
     )
     form: Form = Field("chat", description="Chat messages, or one plain text to complete.")
-    concurrency: int = Field(16, ge=1, description="Requests in flight at once.")
-    timeout_s: float = Field(120.0, gt=0, description="Seconds for one whole request.")
-    max_attempts: int = Field(5, ge=1, description="Attempts a request gets; a rate limit is not an attempt.")
+    requests_per_batch: int = Field(5000, ge=1, le=50_000, description="Requests in one batch.")
+    poll_s: float = Field(30.0, gt=0, description="Seconds between two looks at a batch.")
+    max_attempts: int = Field(5, ge=1, description="Attempts of each call, and batches that a request may be part of.")
 
 
 class LlamaCppTeacher(PromptedTeacher):
@@ -108,10 +158,24 @@ class LlamaCppTeacher(PromptedTeacher):
     kind: Literal["llamacpp"]
     model: str = Field(description="smollm2-135m-instruct, gemma3-270m, or the path of a .gguf file.")
     form: Form = Field("completion", description="Chat messages, or one plain text to complete.")
-    slots: int = Field(16, ge=1, description="Requests that the server works on at once.")
-    threads: int | None = Field(None, ge=1, description="Processor threads; null: all.")
+    slots: int | None = Field(None, ge=1, description="Requests worked on at once; null: what suits the machine.")
+    threads: int | None = Field(None, ge=1, description="Processor threads; null: what suits the machine.")
     context_tokens: int = Field(2048, ge=128, description="Tokens of prompt and reply that each slot holds.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on the GPU; -1: all.")
+
+
+class VllmTeacher(EndpointTeacher):
+    """A model served on this machine by `vllm serve`, which is started when it is needed and stopped again."""
+
+    kind: Literal["vllm"]
+    model: str = Field(description="Hub name or folder.")
+    revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
+    executable: str = Field("vllm", description="The command; give a path where vLLM has an environment of its own.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Type of the weights.")
+    context_tokens: int | None = Field(None, ge=128, description="Longest prompt and reply; null: the model's.")
+    arguments: tuple[str, ...] = Field((), description="More arguments of `vllm serve`, as they are written there.")
+    start_s: float = Field(900.0, gt=0, description="Seconds until the server must be healthy.")
+    timeout_s: float = Field(3600.0, gt=0, description="Seconds for one whole attempt; a slow machine is no failure.")
 
 
 class TransformersTeacher(PromptedTeacher):
@@ -144,7 +208,13 @@ class ScriptedTeacher(TeacherSection):
 
 
 TeacherConfig = Annotated[
-    OpenAITeacher | LlamaCppTeacher | TransformersTeacher | GivenTeacher | ScriptedTeacher,
+    OpenAITeacher
+    | OpenAIBatchTeacher
+    | LlamaCppTeacher
+    | VllmTeacher
+    | TransformersTeacher
+    | GivenTeacher
+    | ScriptedTeacher,
     Field(discriminator="kind"),
 ]
 
@@ -152,8 +222,10 @@ TeacherConfig = Annotated[
 class ExamplesSection(Section):
     """The in-context example generator: what stands before the question in a teacher's prompt."""
 
-    strategy: Literal["random", "none"] = Field(
-        "random", description="How examples are picked from the training split."
+    strategy: Literal["random", "similar", "diverse", "fixed", "none"] = Field(
+        "random",
+        description="Which training questions are shown: any (the paper), the nearest by BM25, near ones that differ "
+        "from each other, the same for all, or none.",
     )
     count: int = Field(2, ge=0, le=32, description="Examples per prompt.")
     worked: str | None = Field(
@@ -161,7 +233,22 @@ class ExamplesSection(Section):
         description="Pick among questions that carry a rationale under this key, and show it; "
         "null, or none in the data: examples show question, choices and answer only.",
     )
-    seed: int = Field(0, description="Seed; the pick depends on it and on the question's id alone.")
+    ids: tuple[str, ...] = Field((), description="Training questions to show, for `fixed`; empty: drawn by the seed.")
+    scope: Literal["question", "block"] = Field(
+        "question",
+        description="Pick for each question, or for a block of consecutive ones: their prompts then begin alike, "
+        "which the prefix caches of servers turn into speed.",
+    )
+    block: int = Field(32, ge=2, description="Questions in a block.")
+    seed: int = Field(0, description="Seed of the pick.")
+
+
+class BudgetSection(Section):
+    """What a run may spend, over all its interruptions; requests in flight are counted before they are sent."""
+
+    usd: float | None = Field(None, ge=0, description="US dollars, by the teachers' prices.")
+    tokens: int | None = Field(None, ge=0, description="Tokens of prompts and replies.")
+    hours: float | None = Field(None, ge=0, description="Hours of asking; what is in flight then is awaited.")
 
 
 class RationalesSection(Section):
@@ -173,6 +260,12 @@ class RationalesSection(Section):
     temperature: float = Field(0.7, ge=0, description="Sampling temperature; 0: greedy.")
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
     seed: int = Field(0, description="Sampling seed, where the teacher takes one.")
+    samples: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="How often a question is put to a teacher until a reply passes the checks; greedy: once.",
+    )
     checks: tuple[CheckName, ...] = Field(
         get_args(CheckName), description="Checks that a rationale must pass; a failing one is counted and left out."
     )
@@ -180,6 +273,10 @@ class RationalesSection(Section):
         True, description="Cut a text that stops mid-sentence or runs on after its last good sentence, before checking."
     )
     store: Path | None = Field(None, description="Database of replies; null: replies.sqlite beside the run folder.")
+    budget: BudgetSection = Field(default_factory=BudgetSection, description="A hard cap on what is spent.")
+    engine: Literal["local", "ray"] = Field("local", description="Ask from this process, or over a Ray cluster.")
+    ray_address: str | None = Field(None, description="Of a running Ray cluster (`auto`); null: Ray on this machine.")
+    ray_workers: int = Field(1, ge=1, description="Workers of each teacher; those of an endpoint share its limits.")
 
 
 class LoraSection(Section):
@@ -282,7 +379,9 @@ class Config(Section):
 
 SPEED_ONLY = frozenset({
     "micro_batch_tokens", "gradient_checkpointing", "save_steps", "logging_steps", "report_to",
-    "concurrency", "timeout_s", "max_attempts", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
+    "concurrency", "requests_per_minute", "tokens_per_minute", "connect_s", "first_byte_s", "stall_s", "timeout_s",
+    "max_attempts", "requests_per_batch", "poll_s", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
+    "price", "tokenizer", "budget", "engine", "ray_address", "ray_workers", "executable", "start_s",
 })  # fmt: skip
 """Names of settings that do not change what comes out; a run may be continued with other ones."""
 

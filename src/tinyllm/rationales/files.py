@@ -7,26 +7,46 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tinyllm.atomic import replacing, write_json, write_jsonl
+from tinyllm.atomic import replacing, write_json
 from tinyllm.errors import RunFolderError
-from tinyllm.rationales.generate import Generated
-from tinyllm.rationales.types import Rationale, TeacherYield
+from tinyllm.rationales.collect import Collection
+from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
 
 RATIONALES = "rationales.parquet"
 REJECTED = "rejected.jsonl"
 YIELDS = "yields.json"
+_ROWS_AT_ONCE = 4096
 
 
-def write_rationales(folder: Path, generated: Generated) -> None:
-    """Write the three files; each appears whole or not at all, the rationales last.
+def write_rationales(folder: Path, collection: Collection) -> None:
+    """Write the three files, as the collection streams by; each appears whole or not at all, the rationales last.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written; files that were there before are as they were.
     """
-    write_jsonl(folder / REJECTED, (asdict(r) for r in generated.rejections))
-    write_json(folder / YIELDS, {name: asdict(y) for name, y in generated.yields.items()})
-    with replacing(folder / RATIONALES) as draft:
-        _write_parquet(draft, generated.rationales)
+    with replacing(folder / RATIONALES) as parquet:
+        with replacing(folder / REJECTED) as rejected:
+            _stream(collection, parquet, rejected)
+        write_json(folder / YIELDS, {name: asdict(y) for name, y in collection.yields.items()})
+
+
+def _stream(collection: Collection, parquet: Path, rejected: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.string()
+    schema = pa.schema([("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text))])
+    group: list[dict[str, Any]] = []
+    with pq.ParquetWriter(parquet, schema) as table, rejected.open("w", encoding="utf-8") as lines:
+        for outcome in collection:
+            if isinstance(outcome, Rejection):
+                lines.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+                continue
+            group.append(asdict(outcome))
+            if len(group) == _ROWS_AT_ONCE:
+                table.write_table(pa.Table.from_pylist(group, schema=schema))
+                group.clear()
+        table.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 def read_rationales(folder: Path) -> tuple[Rationale, ...]:
@@ -61,17 +81,6 @@ def read_yields(folder: Path) -> dict[str, TeacherYield]:
         return {name: TeacherYield(**{k: v for k, v in r.items() if k in known}) for name, r in records.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise _damaged(file, error) from None
-
-
-def _write_parquet(file: Path, rationales: tuple[Rationale, ...]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text = pa.string()
-    schema = pa.schema(
-        [("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text))],
-    )
-    pq.write_table(pa.Table.from_pylist([asdict(r) for r in rationales], schema=schema), file)
 
 
 def _must_exist(file: Path) -> None:

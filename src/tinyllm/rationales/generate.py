@@ -1,97 +1,145 @@
-"""The generation loop: every question to every teacher, each reply stored before it counts, nothing asked twice.
+"""The scheduler: every question to every teacher until a reply passes; each reply stored before it counts.
 
-What is in flight is bounded by the teacher's concurrency, whatever the number of questions. Replies are committed
-in groups: those that gather while one commit runs go into the next, so durability costs little.
+Questions stream through, replies stream into the store: what is held is bounded by what is in flight, whatever the
+number of questions. What comes of it all is read from the store afterwards (`collect`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
-from tinyllm.config import RationalesSection
-from tinyllm.errors import TeacherError, TinyLLMError
-from tinyllm.prompts import ExampleGenerator, Prompt, teacher_prompt
-from tinyllm.questions import Question
-from tinyllm.rationales.checks import to_rationale, well_formed
-from tinyllm.rationales.store import Entry, Store, reply_key
-from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
-from tinyllm.teachers import Prompted, Teacher
-from tinyllm.teachers.base import Reply, Request, RequestFailed, Sampling
+from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
+from tinyllm.rationales.budget import Budget
+from tinyllm.rationales.checks import well_formed
+from tinyllm.rationales.gate import Gate
+from tinyllm.rationales.requests import Ask, Requests, answered
+from tinyllm.rationales.store import Failure, Store
+from tinyllm.rationales.types import Rationale, Rejection
+from tinyllm.rationales.writer import Writer
+from tinyllm.teachers.base import AtHand, Reply, RequestFailed, Resumable
 
-FAILED = "failed"
-"""Reason of a rejection that is no check: the request got no reply."""
+StopReason = Literal["interrupted", "budget"]
 
 _CHUNK = 256  # questions whose prompts are made, and looked up in the store, at a time
+_ELSEWHERE = 4 * _CHUNK  # questions of which another process may be asked before this one waits for it
+_LOOK_AGAIN_S = 0.2
+
+
+@dataclass(slots=True)
+class Standing:
+    """How far one teacher is. Of `total` questions `done` are done with.
+
+    Attributes:
+        stored: of those done, the ones that the store could answer at once.
+        replies: got in this run, failing ones among them.
+    """
+
+    teacher: str
+    total: int
+    done: int = 0
+    stored: int = 0
+    kept: int = 0
+    rejected: int = 0
+    failed: int = 0
+    replies: int = 0
+    resampled: int = 0
+    in_flight: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class Progress(Protocol):
-    """Hears of every question that is done with, at once and in the event loop's thread."""
+    """Hears of everything that happens, at once and in the event loop's thread."""
 
-    def advance(self, teacher: str, done: int, total: int, kept: int, rejected: int) -> None:
-        """Of a teacher's `total` questions `done` are done: `kept` and `rejected` ones, and ones it has nothing for."""
+    def advance(self, standing: Standing) -> None:
+        """A teacher's standing has changed."""
+        ...
+
+    def gave_up(self, teacher: str, error: TinyLLMError) -> None:
+        """A teacher can answer nothing more; the others go on."""
         ...
 
 
+@dataclass(slots=True)
+class Stop:
+    """A wish to begin nothing new; what is in flight is finished."""
+
+    reason: StopReason | None = None
+    _heard: list[Callable[[], None]] = field(default_factory=list)
+
+    def wish(self, reason: StopReason) -> None:
+        """Begin nothing new from now on; the first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+            for hear in self._heard:
+                hear()
+
+    def when_wished(self, hear: Callable[[], None]) -> None:
+        """Call back at the wish."""
+        self._heard.append(hear)
+
+
 @dataclass(frozen=True, slots=True)
-class Generated:
-    """What the teachers gave, by question and then by teacher, in the order they were given in.
+class Ended:
+    """How asking ended: at the wish of someone or the end of the budget, or None; and which teachers gave up."""
 
-    Attributes:
-        yields: by the teacher's name.
-    """
+    stopped: StopReason | None
+    errors: tuple[TinyLLMError, ...]
 
-    rationales: tuple[Rationale, ...]
-    rejections: tuple[Rejection, ...]
-    yields: dict[str, TeacherYield]
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    store: Store
+    writer: Writer
+    budget: Budget
+    stop: Stop
+    progress: Progress
 
 
 async def generate(
-    questions: Sequence[Question],
-    pool: Sequence[Question],
-    teachers: Sequence[Teacher],
-    section: RationalesSection,
+    teachers: Sequence[Requests],
     store: Store,
     progress: Progress,
-) -> Generated:
-    """Get a rationale for every question from every teacher, from the store where it is there.
+    *,
+    budget: Budget,
+    stop: Stop,
+    run: str | None = None,
+    first: int | None = None,
+) -> Ended:
+    """Ask every teacher about every question that the store cannot answer.
 
     Remote teachers are asked side by side, local ones one after the other; a teacher whose replies are all stored
     is not even started. Cancelled, it keeps every reply that has come.
 
     Args:
-        questions: those to explain.
-        pool: the training split, for the in-context examples.
+        run: whose account the replies go on.
+        first: ask about the first so many questions only.
 
     Raises:
-        TeacherError: a teacher can answer nothing more. What was in flight, of all teachers, is stored by then.
         RunFolderError: the store cannot be used.
         OSError: the disk is full; what was stored before is kept.
     """
-    examples = ExampleGenerator(pool, section.examples)
-    halt = _Halt()
-    async with _Writer.opened(store) as writer:
-        tasks = {t.name: _Task(t, questions, examples, section, store, writer, halt, progress) for t in teachers}
+    async with Writer.opened(store, run) as writer:
+        shared = _Shared(store, writer, budget, stop, progress)
+        flows = [_Flow(requests, shared, first) for requests in teachers if not isinstance(requests.teacher, AtHand)]
         try:
             async with asyncio.TaskGroup() as group:
-                for teacher in teachers:
-                    if not teacher.local:
-                        group.create_task(tasks[teacher.name].run())
-                group.create_task(_one_after_the_other([tasks[t.name] for t in teachers if t.local]))
+                for flow in flows:
+                    if not flow.teacher.local:
+                        group.create_task(flow.run())
+                group.create_task(_one_after_the_other([f for f in flows if f.teacher.local]))
         except BaseExceptionGroup as several:
             raise _first(several) from None
-    if halt.error is not None:
-        raise halt.error
-    return _collect(questions, [tasks[t.name] for t in teachers])
+    return Ended(stop.reason, tuple(flow.error for flow in flows if flow.error is not None))
 
 
-async def _one_after_the_other(tasks: Sequence[_Task]) -> None:
-    for task in tasks:
-        await task.run()
+async def _one_after_the_other(flows: Sequence[_Flow]) -> None:
+    for flow in flows:
+        await flow.run()
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -100,244 +148,197 @@ def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def _collect(questions: Sequence[Question], tasks: Sequence[_Task]) -> Generated:
-    outcomes = [task.outcomes[i] for i in range(len(questions)) for task in tasks]
-    return Generated(
-        tuple(o for o in outcomes if isinstance(o, Rationale)),
-        tuple(o for o in outcomes if isinstance(o, Rejection)),
-        {task.teacher.name: task.result() for task in tasks},
-    )
+class _StoppedError(Exception):
+    """This request is not asked, because nothing new is to begin."""
 
 
-# --- one teacher --------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Halt:
-    """Set by the first teacher that can answer nothing more; nobody begins anything new after that."""
-
-    error: TinyLLMError | None = None
-
-    def stop(self, error: TinyLLMError) -> None:
-        """Remember why; the first reason counts."""
-        self.error = self.error or error
-
-    def stopped(self) -> bool:
-        """Tell whether to begin nothing new."""
-        return self.error is not None
-
-
-class _Task:
+class _Flow:
     """One teacher's way through the questions."""
 
-    def __init__(
-        self,
-        teacher: Teacher,
-        questions: Sequence[Question],
-        examples: ExampleGenerator,
-        section: RationalesSection,
-        store: Store,
-        writer: _Writer,
-        halt: _Halt,
-        progress: Progress,
-    ) -> None:
-        self.teacher = teacher
-        self.outcomes: list[Rationale | Rejection | None] = [None] * len(questions)
-        self._questions = questions
-        self._examples = examples
-        self._section = section
-        self._store = store
-        self._writer = writer
-        self._halt = halt
-        self._progress = progress
-        self._identity = teacher.identity
-        self._done = 0
-        self._kinds: Counter[str] = Counter()
-        self._rejected: Counter[str] = Counter()
-        self._repaired: Counter[str] = Counter()
-        self._prompt_tokens = 0
-        self._completion_tokens = 0
-        # Places of the questions that wait for a key's reply: the same prompt twice is asked once.
-        self._waiting: dict[str, list[int]] = {}
-        self._asking = asyncio.Semaphore(teacher.concurrency)
+    def __init__(self, requests: Requests, shared: _Shared, first: int | None) -> None:
+        self.teacher = requests.teacher
+        self.error: TinyLLMError | None = None
+        self._requests = requests
+        self._shared = shared
+        total = len(requests.questions)
+        self._standing = Standing(requests.teacher.name, total if first is None else min(first, total))
+        # Questions that wait for a request's reply: the same prompt twice is asked once.
+        self._waiting: dict[str, list[Ask]] = {}
+        self._claims = shared.store.claims
+        self._gate = Gate(lambda: max(1, self.teacher.concurrency))
         # Those whose replies are being committed need no place at the teacher, but they too must be bounded.
-        self._in_flight = asyncio.Semaphore(2 * teacher.concurrency + _CHUNK)
+        self._places = Gate(lambda: 2 * self.teacher.concurrency + _CHUNK)
         self._started = False
+        self._asking: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
         """Ask for everything that the store does not hold."""
-        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            for start in range(0, len(self._questions), _CHUNK):
-                if self._halt.stopped():
-                    return
-                for place, request, key in await self._missing(start):
+        self._shared.stop.when_wished(self._let_go)
+        try:
+            async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+                async for ask in self._missing():
                     if not await self._start(stack):
                         return
-                    await self._in_flight.acquire()
-                    if self._halt.stopped():
-                        return
-                    group.create_task(self._ask(place, request, key))
+                    await self._places.__aenter__()
+                    group.create_task(self._pursue(ask))
+        finally:
+            for root in self._waiting:
+                self._claims.release(root)
 
-    def result(self) -> TeacherYield:
-        """What the teacher gave."""
-        return TeacherYield(
-            rationales=self._kinds["kept"],
-            missing=self._kinds["missing"],
-            rejected=dict(sorted(self._rejected.items())),
-            repaired=dict(sorted(self._repaired.items())),
-            prompt_tokens=self._prompt_tokens,
-            completion_tokens=self._completion_tokens,
-        )
+    def _stopped(self) -> bool:
+        return self.error is not None or self._shared.stop.reason is not None
 
-    async def _missing(self, start: int) -> list[tuple[int, Request, str | None]]:
-        """Return the requests of one chunk that must be asked; deliver the replies that are stored."""
-        places = range(start, min(start + _CHUNK, len(self._questions)))
-        if not self.teacher.stored:
-            return [(place, self._request(self._questions[place]), None) for place in places]
-        made = await asyncio.to_thread(self._requests, places)
-        first = [(place, request, key) for place, request, key in made if self._is_first(key, place)]
-        found = await asyncio.to_thread(self._store.get_many, [key for _, _, key in first])
-        for key, reply in found.items():
-            self._deliver_all(key, reply)
-        return [(place, request, key) for place, request, key in first if key not in found]
-
-    def _is_first(self, key: str, place: int) -> bool:
-        """Join those who wait for a key's reply; True for the first, who has to look for it."""
-        waiting = self._waiting.setdefault(key, [])
-        waiting.append(place)
-        return len(waiting) == 1
+    def _let_go(self) -> None:
+        """At the wish to stop: not to wait for what goes on by itself and can be collected later."""
+        if isinstance(self.teacher, Resumable) and self.teacher.resumable:
+            for task in self._asking:
+                task.cancel()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> bool:
-        """Start the teacher when it is needed for the first time; False if it cannot be started."""
+        """Start the teacher when it is needed for the first time; False if it cannot be, or need not be any more."""
         if not self._started:
             self._started = True
             try:
                 await stack.enter_async_context(self.teacher)
             except TinyLLMError as error:
-                self._halt.stop(error)
-                return False
-        return True
+                self._give_up(error)
+        return not self._stopped()
 
-    async def _ask(self, place: int, request: Request, key: str | None) -> None:
+    def _give_up(self, error: TinyLLMError) -> None:
+        if self.error is None:
+            self.error = error
+            self._shared.progress.gave_up(self.teacher.name, error)
+
+    # --- what must be asked -----------------------------------------------------------------------------------------
+
+    async def _missing(self) -> AsyncIterator[Ask]:
+        """Yield, claimed, what the store cannot answer; wait for what another process is asking."""
+        elsewhere: list[Ask] = []
+        for start in range(0, self._standing.total, _CHUNK):
+            made = await asyncio.to_thread(self._requests.between, start, min(start + _CHUNK, self._standing.total))
+            missing, taken = await self._sift([ask for ask in made if self._is_first(ask)])
+            elsewhere += taken
+            for ask in missing:
+                yield ask
+            while len(elsewhere) > _ELSEWHERE and not self._stopped():
+                missing, elsewhere = await self._look_again(elsewhere)
+                for ask in missing:
+                    yield ask
+            if self._stopped():
+                return
+        while elsewhere and not self._stopped():
+            missing, elsewhere = await self._look_again(elsewhere)
+            for ask in missing:
+                yield ask
+
+    def _is_first(self, ask: Ask) -> bool:
+        """Join those who wait for a reply; True for the first, who has to look for it."""
+        waiting = self._waiting.setdefault(ask.root, [])
+        waiting.append(ask)
+        return len(waiting) == 1
+
+    async def _look_again(self, elsewhere: Sequence[Ask]) -> tuple[list[Ask], list[Ask]]:
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        return await self._sift(elsewhere)
+
+    async def _sift(self, asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask]]:
+        """Deliver what is stored; return what is claimed to be asked, and what another process is asking."""
+        settled, missing = await asyncio.to_thread(self._answered, asks)
+        claimed: list[Ask] = []
+        elsewhere: list[Ask] = []
+        for ask in missing:
+            (claimed if self._claims.take(ask.root) else elsewhere).append(ask)
+        # It may have been stored between the look into the store and the claim.
+        settled_since, missing = await asyncio.to_thread(self._answered, claimed)
+        for ask, outcome in (*settled, *settled_since):
+            self._claims.release(ask.root)
+            self._deliver(ask.root, outcome, stored=True)
+        return missing, elsewhere
+
+    def _answered(self, asks: Sequence[Ask]) -> tuple[list[tuple[Ask, Rationale | Rejection]], list[Ask]]:
+        return answered(self._requests, self._shared.store, asks)
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    async def _pursue(self, ask: Ask) -> None:
+        """Ask until a reply passes the checks, or as often as is allowed."""
+        self._standing.in_flight += 1
         try:
-            async with self._asking:
-                if self._halt.stopped():
-                    return
-                reply = await self.teacher.ask(request)
-            if key is None:
-                self._deliver(place, reply)
-            elif reply is None:
-                self._deliver_all(key, None)
-            else:
-                entry = Entry(self.teacher.name, self._identity, request, reply)
-                self._deliver_all(key, await self._writer.keep(entry))
+            self._deliver(ask.root, await self._settled(ask))
         except RequestFailed as error:
-            self._fail(place, key, str(error))
-        except TeacherError as error:
-            self._halt.stop(error)
+            self._fail(ask, error)
+        except (TeacherError, MissingDependencyError) as error:
+            self._give_up(error)
+        except _StoppedError:
+            pass
         finally:
-            self._in_flight.release()
+            self._standing.in_flight -= 1
+            self._claims.release(ask.root)
+            await self._places.__aexit__(None, None, None)
 
-    # --- what is asked ------------------------------------------------------------------------------------------
+    async def _settled(self, ask: Ask) -> Rationale | Rejection:
+        while True:
+            reply = await self._shared.writer.keep(ask.entry(self.teacher.name, await self._reply(ask)))
+            outcome = self._requests.verdict(ask.question, reply)
+            if isinstance(outcome, Rationale) or not self._requests.may_ask_again(ask):
+                return outcome
+            if self._stopped():
+                raise _StoppedError
+            self._standing.resampled += 1
+            settled, missing = self._answered([self._requests.again(ask)])  # another run may have asked that often
+            if settled:
+                return settled[0][1]
+            ask = missing[0]
 
-    def _requests(self, places: Sequence[int]) -> list[tuple[int, Request, str]]:
-        requests = [(place, self._request(self._questions[place])) for place in places]
-        return [(place, request, reply_key(self._identity, request)) for place, request in requests]
-
-    def _request(self, question: Question) -> Request:
-        section = self._section
-        form = self.teacher.form if isinstance(self.teacher, Prompted) else None
-        stop = self.teacher.stop if isinstance(self.teacher, Prompted) and form == "completion" else ()
-        sampling = Sampling(section.max_tokens, section.temperature, section.top_p, section.seed, stop)
-        if form is None:
-            return Request(question.id, Prompt(), sampling)
-        prompt = teacher_prompt(
-            question,
-            self._examples.pick(question),
-            form=form,
-            teacher_forcing=section.teacher_forcing,
-            worked=self._examples.worked,
-        )
-        return Request(question.id, prompt, sampling)
-
-    # --- what comes of it ---------------------------------------------------------------------------------------
-
-    def _deliver_all(self, key: str, reply: Reply | None) -> None:
-        if reply is not None:  # paid for once, however many questions share it
-            self._prompt_tokens += reply.prompt_tokens or 0
-            self._completion_tokens += reply.completion_tokens or 0
-        for place in self._waiting.pop(key):
-            self._deliver(place, reply)
-
-    def _deliver(self, place: int, reply: Reply | None) -> None:
-        if reply is None:
-            self._count(place, None)
-            return
-        section, name = self._section, self.teacher.name
-        self._count(
-            place,
-            to_rationale(self._questions[place], name, reply, checks=section.checks, repair=section.repair),
-        )
-
-    def _fail(self, place: int, key: str | None, words: str) -> None:
-        for waiting in [place] if key is None else self._waiting.pop(key):
-            question = self._questions[waiting]
-            self._count(waiting, Rejection(question.id, self.teacher.name, FAILED, well_formed(words)))
-
-    def _count(self, place: int, outcome: Rationale | Rejection | None) -> None:
-        self.outcomes[place] = outcome
-        self._done += 1
-        if isinstance(outcome, Rationale):
-            self._kinds["kept"] += 1
-            self._repaired.update(outcome.repaired)
-        elif isinstance(outcome, Rejection):
-            self._rejected[outcome.reason] += 1
-        else:
-            self._kinds["missing"] += 1
-        total, rejected = len(self._questions), self._rejected.total()
-        self._progress.advance(self.teacher.name, self._done, total, self._kinds["kept"], rejected)
-
-
-# --- the store's writer -------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Writer:
-    """Commits replies in groups, in a thread, and lets each waiter go only when its reply is on the disk."""
-
-    store: Store
-    _waiting: list[tuple[Entry, asyncio.Future[Reply]]] = field(default_factory=list)
-    _flushing: asyncio.Task[None] | None = None
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def opened(cls, store: Store) -> AsyncIterator[_Writer]:
-        """Make a writer; at the end everything it was given is committed, also when its users were cancelled."""
-        writer = cls(store)
-        try:
-            yield writer
-        finally:
-            if writer._flushing is not None:
-                await asyncio.shield(writer._flushing)
-
-    async def keep(self, entry: Entry) -> Reply:
-        """Return the stored reply once it is durable. Whoever stops waiting has it stored all the same."""
-        done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((entry, done))
-        if self._flushing is None or self._flushing.done():
-            self._flushing = asyncio.create_task(self._flush())
-        return await done
-
-    async def _flush(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
+    async def _reply(self, ask: Ask) -> Reply:
+        async with self._gate:
+            if self._stopped():
+                raise _StoppedError
+            hold = await self._shared.budget.reserve(self.teacher.name, ask.request)
+            if hold is None:
+                self._shared.stop.wish("budget")
+                raise _StoppedError
+            reply: Reply | None = None
             try:
-                kept = await asyncio.to_thread(self.store.put_many, [entry for entry, _ in group])
-            except Exception as error:  # noqa: BLE001 - raised again in everyone who waits
-                for _, done in group:
-                    if not done.done():
-                        done.set_exception(error)
-                continue
-            for (_, done), reply in zip(group, kept, strict=True):
-                if not done.done():
-                    done.set_result(reply)
+                if self._stopped():
+                    raise _StoppedError
+                reply = await self._asked(ask)
+            finally:
+                self._shared.budget.settle(hold, reply)
+        if reply is None:
+            raise RequestFailed("the teacher has nothing for this question")
+        self._standing.replies += 1
+        self._standing.prompt_tokens += reply.prompt_tokens or 0
+        self._standing.completion_tokens += reply.completion_tokens or 0
+        return reply
+
+    async def _asked(self, ask: Ask) -> Reply | None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101
+        self._asking.add(task)
+        try:
+            return await self.teacher.ask(ask.request)
+        finally:
+            self._asking.discard(task)
+
+    # --- what comes of it -------------------------------------------------------------------------------------------
+
+    def _deliver(self, root: str, outcome: Rationale | Rejection, *, stored: bool = False) -> None:
+        standing = self._standing
+        count = len(self._waiting.pop(root))
+        standing.done += count
+        standing.stored += count if stored else 0
+        if isinstance(outcome, Rationale):
+            standing.kept += count
+        else:
+            standing.rejected += count
+        self._shared.progress.advance(standing)
+
+    def _fail(self, ask: Ask, error: RequestFailed) -> None:
+        self._shared.writer.note(
+            Failure(ask.key, self.teacher.name, ask.question.id, error.reason, well_formed(str(error)))
+        )
+        count = len(self._waiting.pop(ask.root))
+        self._standing.done += count
+        self._standing.failed += count
+        self._shared.progress.advance(self._standing)

@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
+UNASKED = "unasked"
+"""Reason of a rejection: the run was stopped, by its budget, before this was asked."""
+
+UNANSWERED = ("failed", "too_long", "content_filter", UNASKED)
+"""Reasons of a rejection that are no checks: there is no reply."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rationale:
     """A checked text: why the answer to a question is right, in one teacher's words.
@@ -21,7 +28,11 @@ class Rationale:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A reply that failed a check, or a request that got none; `reason` is a check's name or `failed`."""
+    """A question without a rationale, and the text that was not good enough or the server's words.
+
+    Attributes:
+        reason: a check's name; or, where there is no reply, `failed`, `too_long`, `content_filter` or `unasked`.
+    """
 
     question_id: str
     teacher: str
@@ -31,11 +42,24 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class TeacherYield:
-    """What one teacher gave: `rationales + missing + sum(rejected)` is the number of questions."""
+    """What one teacher gave: `rationales + missing + sum(rejected)` is the number of questions.
+
+    Attributes:
+        resampled: replies that failed a check and were asked for anew, by the check; they are kept in the store.
+        prompt_tokens, completion_tokens: of all replies that the questions took, whenever they were asked.
+        cached_tokens: prompt tokens that the server had in its cache; None where it does not tell.
+    """
 
     rationales: int = 0
     missing: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     repaired: dict[str, int] = field(default_factory=dict)
+    resampled: dict[str, int] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int | None = None
+
+    @property
+    def unanswered(self) -> dict[str, int]:
+        """How many questions got no reply at all, by reason."""
+        return {reason: n for reason, n in self.rejected.items() if reason in UNANSWERED}

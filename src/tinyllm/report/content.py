@@ -28,7 +28,11 @@ CHECKS: Mapping[str, str] = {
     "repeats": "Says the same again and again.",
     "wrong_answer": "Names another choice as the answer.",
     "encoding": "Holds broken characters.",
+    "refused": "The teacher refuses to explain, or a filter stopped it.",
     "failed": "The request got no reply.",
+    "too_long": "The prompt is longer than the teacher takes.",
+    "content_filter": "The provider's filter does not take the prompt.",
+    "unasked": "Not asked: the budget was used up.",
 }
 """What the names of checks and repairs mean; a name that is not here stands for itself."""
 
@@ -268,8 +272,7 @@ def _teacher(files: RunFiles, name: str) -> TeacherRow:
     alpha = _section(files.config, "train").get("alpha")
     alpha = alpha.get(name) if isinstance(alpha, Mapping) else alpha
     if entry:
-        rejected = {str(r): int(n) for r, n in _mapping(entry, "rejected").items()}
-        repaired = {str(r): int(n) for r, n in _mapping(entry, "repaired").items()}
+        rejected, repaired = _counts(entry, "rejected"), _counts(entry, "repaired")
         kept, missing = int(_number(entry, "rationales") or 0), int(_number(entry, "missing") or 0)
     else:  # being generated: count what the files hold, which does not tell what is missing
         mine = [r for r in files.rationales or () if r.teacher == name]
@@ -290,8 +293,25 @@ def _teacher(files: RunFiles, name: str) -> TeacherRow:
         missing=share("missing", missing) if entry else Share("missing", NONE, NONE),
         repaired=tuple(share(what, n, kept) for what, n in sorted(repaired.items(), key=_most_first)),
         rejected=tuple(share(why, n) for why, n in sorted(rejected.items(), key=_most_first)),
+        resampled=tuple(share(why, n) for why, n in sorted(_counts(entry, "resampled").items(), key=_most_first)),
+        tokens=tuple(_tokens(entry)),
         bar=(("kept", kept / asked), ("rejected", sum(rejected.values()) / asked)) if asked else (),
     )
+
+
+def _counts(entry: Mapping[str, Any], key: str) -> dict[str, int]:
+    return {str(name): int(n) for name, n in _mapping(entry, key).items()}
+
+
+def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
+    """Prompt tokens, those of them that a cache held (where the server tells it), and tokens of the replies."""
+    prompt, cached = int(_number(entry, "prompt_tokens") or 0), _number(entry, "cached_tokens")
+    if prompt:
+        yield Share("prompt", count(prompt), NONE)
+    if prompt and cached is not None:
+        yield Share("cached", count(int(cached)), percent(cached / prompt))
+    if replies := int(_number(entry, "completion_tokens") or 0):
+        yield Share("replies", count(replies), NONE)
 
 
 def _most_first(item: tuple[str, int]) -> tuple[int, str]:
@@ -299,7 +319,7 @@ def _most_first(item: tuple[str, int]) -> tuple[int, str]:
 
 
 def _meanings(teachers: Iterable[TeacherRow]) -> Iterable[Fact]:
-    names = {share.name for row in teachers for share in (*row.repaired, *row.rejected)}
+    names = {share.name for row in teachers for share in (*row.repaired, *row.rejected, *row.resampled)}
     return (Fact(name, meaning) for name, meaning in CHECKS.items() if name in names)
 
 

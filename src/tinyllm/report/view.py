@@ -71,6 +71,8 @@ class TeacherRow:
     missing: Share
     repaired: tuple[Share, ...]
     rejected: tuple[Share, ...]
+    resampled: tuple[Share, ...]
+    tokens: tuple[Share, ...]
     bar: tuple[tuple[str, float], ...]
 
 

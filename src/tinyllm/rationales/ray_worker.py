@@ -1,0 +1,146 @@
+"""A worker on a node of a Ray cluster: one teacher in a process of its own. Knows neither Ray nor the store."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from tinyllm import config
+from tinyllm.errors import TeacherError, TinyLLMError
+from tinyllm.questions import Question
+from tinyllm.teachers import Teacher, make_teacher
+from tinyllm.teachers.base import FailureReason, Reply, Request, RequestFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a worker says: that its teacher is ready, or what became of a request.
+
+    Attributes:
+        concurrency: requests that it can use at once, now.
+        failed: words and reason of a request without a reply.
+        gave_up: why its teacher can answer nothing at all.
+    """
+
+    concurrency: int = 1
+    reply: Reply | None = None
+    failed: tuple[str, FailureReason] | None = None
+    gave_up: str | None = None
+
+
+class Worker:
+    """One teacher on a node of the cluster. An actor: all calls run in one event loop.
+
+    It reads keys from the environment of its own node. Errors that are meant for people travel as words, because
+    not every exception survives the way.
+
+    Args:
+        spec: the teacher's section, as JSON.
+        identity: that the teacher must have here, too.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], identity: Mapping[str, str]) -> None:
+        self._spec: config.TeacherConfig = TypeAdapter(config.TeacherConfig).validate_python(spec)
+        self._identity = identity
+        self._teacher: asyncio.Future[Teacher] | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._leave = asyncio.Event()
+
+    async def start(self) -> Said:
+        """Start the teacher."""
+        try:
+            teacher = await self._started()
+        except TinyLLMError as error:
+            return Said(gave_up=self._here(error))
+        return Said(teacher.concurrency)
+
+    async def ask(self, request: Request, question: Question | None) -> Said:
+        """Ask the teacher; start it before if Ray has restarted this process.
+
+        Args:
+            question: given to a teacher that answers from the question itself.
+        """
+        try:
+            teacher = await self._started()
+            asked = teacher if question is None else make_teacher(self._spec, [question])
+            return Said(teacher.concurrency, reply=await asked.ask(request))
+        except RequestFailed as error:
+            return Said(teacher.concurrency, failed=(str(error), error.reason))
+        except TinyLLMError as error:
+            return Said(gave_up=self._here(error))
+
+    async def stop(self) -> None:
+        """Stop the teacher."""
+        self._leave.set()
+        if self._life is not None:
+            if self._teacher is not None and not self._teacher.done():
+                self._life.cancel()
+            await asyncio.gather(self._life, return_exceptions=True)
+
+    async def _started(self) -> Teacher:
+        if self._teacher is None:
+            self._teacher = asyncio.get_running_loop().create_future()
+            self._life = asyncio.create_task(self._live(self._teacher))
+        return await asyncio.shield(self._teacher)
+
+    async def _live(self, started: asyncio.Future[Teacher]) -> None:
+        # A task of its own: a teacher is left by the task that entered it.
+        try:
+            teacher = await asyncio.to_thread(self._made)  # it may take a checksum of gigabytes
+            async with teacher:
+                started.set_result(teacher)
+                await self._leave.wait()
+        except Exception as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    def _made(self) -> Teacher:
+        teacher = make_teacher(self._spec, ())
+        teacher.check()
+        if dict(teacher.identity) != self._identity:
+            raise TeacherError(
+                f"Teacher '{teacher.name}' is another one here: {dict(teacher.identity)}, and {self._identity} where "
+                "the run was started. Give all nodes the same model."
+            )
+        return teacher
+
+    def _here(self, error: TinyLLMError) -> str:
+        return f"{error} (On {socket.gethostname()}, a node of the Ray cluster.)"
+
+
+# --- what a worker is given ---------------------------------------------------------------------------------------
+
+
+def shared_out(spec: config.TeacherConfig, workers: int) -> tuple[int, config.TeacherConfig]:
+    """Return how many workers there are, and what each may do: of an endpoint, which all share, its part."""
+    if not isinstance(spec, config.OpenAITeacher):
+        return workers, spec
+    workers = min(workers, spec.concurrency or workers)
+    part: dict[str, Any] = {"concurrency": spec.concurrency and spec.concurrency // workers}
+    for name in ("requests_per_minute", "tokens_per_minute"):
+        limit = getattr(spec, name)
+        part[name] = limit and limit / workers
+    return workers, spec.model_copy(update=part)
+
+
+def gpus_of(spec: config.TeacherConfig) -> int:
+    """Return how many GPUs one worker of a teacher computes on, where there are any."""
+    match spec:
+        case config.VllmTeacher():
+            parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            for size in ("tensor", "pipeline", "data"):
+                parser.add_argument(f"--{size}-parallel-size", f"-{size[0]}p", type=int, default=1)
+            return math.prod(vars(parser.parse_known_args(spec.arguments)[0]).values())
+        case config.TransformersTeacher():
+            return 0 if spec.device == "cpu" else 1
+        case config.LlamaCppTeacher():
+            return 1 if spec.gpu_layers else 0
+    return 0

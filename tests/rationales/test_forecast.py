@@ -1,0 +1,74 @@
+"""The forecast is what then happens."""
+
+import pytest
+
+from generation import REASON, Counting, questions, requests_of, run
+from tinyllm.config import ExamplesSection, PriceSection, RationalesSection
+from tinyllm.rationales.forecast import forecast
+from tinyllm.rationales.store import Store
+from tinyllm.teachers.base import Reply
+
+SECTION = RationalesSection(examples=ExamplesSection(strategy="none"), max_tokens=100)
+PRICE = PriceSection(prompt=1.0, completion=2.0)
+
+
+def script(question, request):
+    return Reply(REASON, "stop", len(request.prompt.text) // 5, 20, latency_s=0.5)
+
+
+def test_without_anything_known_it_says_so_and_counts_the_longest_replies():
+    asked = questions(50)
+    found = forecast(requests_of([Counting("ada", asked)], asked, SECTION)[0], None, price=PRICE)
+    assert (found.stored, found.requests, found.completion_tokens, found.hours) == (0, 50, 5000, None)
+    assert "rule of thumb" in found.basis
+    assert "longest" in found.basis
+    assert found.usd == pytest.approx((found.prompt_tokens + 2 * 5000) / 1e6)
+
+
+def test_what_is_stored_is_not_counted_and_tells_what_the_rest_will_take(tmp_path):
+    asked = questions(300)
+    ada = Counting("ada", asked, script, concurrency=10)
+    run(tmp_path / "s", asked[:100], [ada], SECTION)
+    with Store(tmp_path / "s") as store:
+        requests = requests_of([ada], asked, SECTION)[0]
+        found = forecast(requests, store, price=PRICE)
+        minutes = forecast(requests, store, requests_per_minute=1)
+        tokens = forecast(requests, store, tokens_per_minute=100)
+    made = run(tmp_path / "s", asked, [ada], SECTION).yields["ada"]
+    assert (found.stored, found.requests) == (100, 200)
+    assert found.basis == "its last 100 replies"
+    assert found.prompt_tokens == pytest.approx(made.prompt_tokens * 2 / 3, rel=0.1)
+    assert found.completion_tokens == 200 * 20
+    assert found.hours == pytest.approx(200 * 0.5 / 10 / 3600)
+    assert minutes.hours == pytest.approx(200 / 60)
+    assert tokens.hours == pytest.approx((found.prompt_tokens + found.completion_tokens) / 100 / 60)
+
+
+def test_a_tokenizer_counts_what_it_is_given(tmp_path):
+    asked = questions(1000)
+    requests = requests_of([Counting("ada", asked)], asked, SECTION)[0]
+    found = forecast(requests, None, count=lambda texts: [7] * len(texts))
+    assert found.prompt_tokens == 7000
+    assert found.basis.startswith("the teacher's tokenizer")
+
+
+def test_replies_that_fail_the_checks_are_forecast_too(tmp_path):
+    asked = questions(200)
+
+    def often_empty(question, request):
+        return Reply("" if int(question.id[1:]) % 2 and not request.sample else REASON, "stop", 30, 10)
+
+    ada = Counting("ada", asked, often_empty)
+    run(tmp_path / "s", asked[:100], [ada], SECTION)
+    with Store(tmp_path / "s") as store:
+        found = forecast(requests_of([ada], asked, SECTION)[0], store)
+    assert found.requests == 150
+
+
+def test_when_everything_is_stored_nothing_is_to_be_paid(tmp_path):
+    asked = questions(30)
+    ada = Counting("ada", asked)
+    run(tmp_path / "s", asked, [ada], SECTION)
+    with Store(tmp_path / "s") as store:
+        found = forecast(requests_of([ada], asked, SECTION)[0], store, price=PRICE)
+    assert (found.stored, found.requests, found.prompt_tokens, found.usd, found.hours) == (30, 0, 0, 0.0, 0.0)
