@@ -19,8 +19,8 @@ from benchmarks.server import running
 
 _ABOUT = """\
 The greatest resident memory of `tinyllm generate`, from reading the questions to writing the run's files, with more
-and more questions; each row against the smallest number of them. The teacher is {teacher}. (The libraries alone take
-most of it: torch is loaded for the student's tokenizer.)"""
+and more questions; each row against the smallest number of them. The teacher is {teacher}.
+(The libraries alone take most of it: torch is loaded for the student's tokenizer.)"""
 _TEACHERS = {"scripted": "scripted, so that nothing but TinyLLM costs anything", "openai": "a server without latency"}
 
 

@@ -25,7 +25,7 @@ both alike. Each figure is the median over the rounds. *Ratio* is the median ove
 least and the greatest of a round in brackets (of ours, where there is no peer). *Reach* is what was set as the goal
 beforehand; a row without one only informs.
 """
-_MINUTES = 75
+_MINUTES = 60
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -49,7 +49,7 @@ def _section(name: str, result: Mapping[str, Any]) -> str:
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}"
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     counted = " or ".join(str(n) for n in sorted({row["rounds"] for row in result["rows"] if "rounds" in row}))
-    when = f"{result['date'][:10]}, commit {result['commit']}" + (f", {counted} rounds" if counted else "")
+    when = f"{result['date'][:10]}, commit {result['commit']}" + (f", rounds: {counted}" if counted else "")
     lines += ["", f"<sub>{when}. {where}. {versions}.</sub>", ""]
     return "\n".join(lines)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tinyllm import config
 from tinyllm.prompts import Prompt
 from tinyllm.teachers.base import Reply, Request, Sampling
-from tinyllm.teachers.batch_client import BatchPace
-from tinyllm.teachers.openai_batch import OpenAIBatchTeacher
+from tinyllm.teachers.batch import OpenAIBatchTeacher
+from tinyllm.teachers.batch.client import BatchPace
 
 SAMPLING = Sampling(max_tokens=32, temperature=0.5, top_p=0.9, seed=3, stop=("\n\n",))
 QUICK = {

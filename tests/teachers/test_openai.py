@@ -14,8 +14,8 @@ from tinyllm import config
 from tinyllm.errors import ConfigError, TeacherError
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import RequestFailed
-from tinyllm.teachers.endpoint import Patience, public_url
-from tinyllm.teachers.replies import seconds_of
+from tinyllm.teachers.http.endpoint import Patience, public_url
+from tinyllm.teachers.http.replies import seconds_of
 
 KEY = "sk-secret-0123456789"
 

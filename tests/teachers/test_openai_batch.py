@@ -22,10 +22,10 @@ from tinyllm.errors import TeacherError
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import Reply, Request, RequestFailed, Resumable, reply_key
-from tinyllm.teachers.batch_journal import Journal, JournalEntry
-from tinyllm.teachers.batch_rows import Missed, read_rows, request_rows
+from tinyllm.teachers.batch import OpenAIBatchTeacher
+from tinyllm.teachers.batch.journal import Journal, JournalEntry
+from tinyllm.teachers.batch.rows import Missed, read_rows, request_rows
 from tinyllm.teachers.openai import OpenAITeacher
-from tinyllm.teachers.openai_batch import OpenAIBatchTeacher
 
 KEY = "sk-secret-0123456789"
 

@@ -11,8 +11,8 @@ from http_teacher import QUICK, TEXT, teacher
 
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import Reply, RequestFailed
-from tinyllm.teachers.endpoint import Patience
-from tinyllm.teachers.replicas import Replica, Replicas
+from tinyllm.teachers.http.endpoint import Patience
+from tinyllm.teachers.http.replicas import Replica, Replicas
 
 
 def three():
@@ -87,14 +87,24 @@ def test_if_all_rest_one_is_asked_all_the_same_but_none_that_asked_for_a_pause()
     assert replicas.wait(2.0) == 10
 
 
-def test_a_pause_of_no_time_is_guessed_and_doubles():
+def test_a_pause_that_names_no_time_is_guessed_and_doubles():
     _, a, _, _ = three()
     waits, now = [], 0.0
-    for _ in range(4):
-        waits.append(a.limited(now, now, 0.0, 1.0))
+    for _ in range(5):
+        waits.append(a.limited(now, now, None, 1.0))
         now = a.resume_at
     assert waits[0] >= 1.5
     assert all(later > 1.4 * earlier for earlier, later in itertools.pairwise(waits))
+    a.succeeded()
+    assert a.limited(now, now, None, 1.0) <= 2
+
+
+def test_a_pause_until_now_is_no_storm_and_no_long_wait():
+    _, a, _, _ = three()
+    now = 0.0
+    for _ in range(20):
+        assert a.limited(now, now, 0.0, 0.5) == 0.25
+        now = a.resume_at
 
 
 # --- for real -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tinyllm.teachers.replies import NotACompletion, about_one_prompt, no_credit, read_completion, words_of
+from tinyllm.teachers.http.replies import NotACompletion, about_one_prompt, no_credit, read_completion, words_of
 
 
 def completion(form="chat", finish="stop", usage=None, timings=None, **said):

@@ -9,8 +9,8 @@ from http_teacher import QUICK, TEXT, ask, teacher
 
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import RequestFailed
-from tinyllm.teachers.endpoint import Patience
-from tinyllm.teachers.transport import proxy_for
+from tinyllm.teachers.http.endpoint import Patience
+from tinyllm.teachers.http.transport import proxy_for
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 WHOLE = b'{"choices": [{"text": "Because it is so.", "finish_reason": "stop"}]}'

@@ -271,6 +271,6 @@ def test_a_real_vllm_explains(tmp_path, capsys):
 
     healthy_s, (reply, too_long), answered = asyncio.run(run())
     with capsys.disabled():
-        print(f"\nhealthy after {healthy_s:.0f} s, stopped in {time.monotonic() - answered:.1f} s: {reply}")
+        print(f"\nhealthy after {healthy_s:.0f} s, stopped in {time.monotonic() - answered:.1f} s: {reply}")  # noqa: T201 - figures for who runs it
     assert "water" in reply.text
     assert too_long.reason == "too_long"

@@ -15,12 +15,12 @@ from typing import Any, Literal, Protocol
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
 from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.checks import well_formed
-from tinyllm.rationales.gate import Gate
 from tinyllm.rationales.requests import Ask, Requests, answered
 from tinyllm.rationales.store import Failure, Store
 from tinyllm.rationales.types import Rationale, Rejection
 from tinyllm.rationales.writer import Writer
 from tinyllm.teachers.base import AtHand, Reply, RequestFailed, Resumable
+from tinyllm.teachers.http.gate import Gate
 
 StopReason = Literal["interrupted", "budget"]
 

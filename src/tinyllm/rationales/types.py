@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
 UNASKED = "unasked"
 """Reason of a rejection: the run was stopped, by its budget, before this was asked."""
 

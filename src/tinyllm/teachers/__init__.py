@@ -64,7 +64,7 @@ def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question], jour
 
             return OpenAITeacher(spec)
         case config.OpenAIBatchTeacher():
-            from tinyllm.teachers.openai_batch import OpenAIBatchTeacher
+            from tinyllm.teachers.batch import OpenAIBatchTeacher
 
             if journal is None:
                 raise TypeError("a teacher that asks in batches needs a folder for its journal")

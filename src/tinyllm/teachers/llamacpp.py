@@ -14,7 +14,7 @@ from tinyllm import config, packaged
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean
 from tinyllm.teachers.base import Reply, Request
-from tinyllm.teachers.endpoint import Endpoint, Patience
+from tinyllm.teachers.http.endpoint import Endpoint, Patience
 
 _PATIENCE = Patience(attempts=3, timeout_s=3600.0)  # a slow machine is no failure
 

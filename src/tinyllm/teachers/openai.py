@@ -11,8 +11,8 @@ from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import Reply, Request
-from tinyllm.teachers.endpoint import Endpoint, Patience, public_url
-from tinyllm.teachers.limits import START, Limits
+from tinyllm.teachers.http.endpoint import Endpoint, Patience, public_url
+from tinyllm.teachers.http.limits import START, Limits
 
 
 class OpenAITeacher:

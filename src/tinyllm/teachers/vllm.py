@@ -20,8 +20,8 @@ from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.teachers.base import Reply, Request, RequestFailed
-from tinyllm.teachers.endpoint import Endpoint, Patience
-from tinyllm.teachers.limits import START, Limits
+from tinyllm.teachers.http.endpoint import Endpoint, Patience
+from tinyllm.teachers.http.limits import START, Limits
 from tinyllm.teachers.process import ServerProcess
 from tinyllm.teachers.transformers import folder_checksum
 

@@ -11,8 +11,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from tinyllm.teachers.replicas import Replica
-from tinyllm.teachers.replies import hide
+from tinyllm.teachers.http.replicas import Replica
+from tinyllm.teachers.http.replies import hide
 
 _KEEP_ALIVE_S = 4.0  # common servers close an idle connection after 5; a request sent at that moment is lost
 _WORDS = 400

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 _STRIKES = 3  # failures in a row that make a replica rest, if none of them means that it is dead
 _LONGEST_REST_S = 60.0
 _LONGEST_GUESS_S = 60.0
+_SOON_S = 0.25
 
 
 class Replica:
@@ -80,7 +81,8 @@ class Replica:
         if sent >= self.resume_at:  # the first to hear of this limit sets the pause; the rest were sent before it
             self._pauses += 1
         guess = min(_LONGEST_GUESS_S, backoff_s * 2 ** min(self._pauses, 10)) * random.uniform(0.75, 1.0)
-        after_s = after_s or guess  # at once, or in the past, is no answer
+        if not after_s:  # a date is exact to a second; and to ask at once, again and again, would be a storm
+            after_s = guess if after_s is None else min(guess, _SOON_S)
         self.resume_at = max(self.resume_at, now + after_s)
         return after_s
 

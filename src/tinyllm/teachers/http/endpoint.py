@@ -23,11 +23,18 @@ from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import Reply, Request, RequestFailed
-from tinyllm.teachers.gate import Gate
-from tinyllm.teachers.limits import MOST, START, AdaptiveLimit, Limits, Pace
-from tinyllm.teachers.replicas import Replica, Replicas
-from tinyllm.teachers.replies import NotACompletion, about_one_prompt, no_credit, read_completion, seconds_of, words_of
-from tinyllm.teachers.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for
+from tinyllm.teachers.http.gate import Gate
+from tinyllm.teachers.http.limits import MOST, START, AdaptiveLimit, Limits, Pace
+from tinyllm.teachers.http.replicas import Replica, Replicas
+from tinyllm.teachers.http.replies import (
+    NotACompletion,
+    about_one_prompt,
+    no_credit,
+    read_completion,
+    seconds_of,
+    words_of,
+)
+from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _LOOK_S = 5.0  # the longest sleep between two looks at a pause

@@ -13,10 +13,10 @@ from typing import Any
 from tinyllm import config
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import Request
-from tinyllm.teachers.batch_client import BatchClient, BatchPace, UnansweredError, UnknownError
-from tinyllm.teachers.batch_journal import Journal, JournalEntry
-from tinyllm.teachers.batch_rows import LengthField, endpoint_of, request_rows
-from tinyllm.teachers.replies import hide
+from tinyllm.teachers.batch.client import BatchClient, BatchPace, UnansweredError, UnknownError
+from tinyllm.teachers.batch.journal import Journal, JournalEntry
+from tinyllm.teachers.batch.rows import LengthField, endpoint_of, request_rows
+from tinyllm.teachers.http.replies import hide
 
 _FILE_BYTES = 100_000_000  # OpenAI takes files of up to 200 MB
 _FRESH_S = 2 * 86400.0  # results of a batch older than this may be gone; those of a younger one are not there yet

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from tinyllm.config import Form
 from tinyllm.teachers.base import FailureReason, Reply, Request
-from tinyllm.teachers.endpoint import request_body
-from tinyllm.teachers.replies import NotACompletion, about_one_prompt, no_credit, read_completion, words_of
+from tinyllm.teachers.http.endpoint import request_body
+from tinyllm.teachers.http.replies import NotACompletion, about_one_prompt, no_credit, read_completion, words_of
 
 LengthField = Literal["max_tokens", "max_completion_tokens"]
 

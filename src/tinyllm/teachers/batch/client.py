@@ -20,9 +20,9 @@ from urllib.parse import quote
 import aiohttp
 
 from tinyllm.errors import TeacherError
-from tinyllm.teachers.endpoint import public_url
-from tinyllm.teachers.replies import hide, no_credit, seconds_of, words_of
-from tinyllm.teachers.transport import proxy_for
+from tinyllm.teachers.http.endpoint import public_url
+from tinyllm.teachers.http.replies import hide, no_credit, seconds_of, words_of
+from tinyllm.teachers.http.transport import proxy_for
 
 _T = TypeVar("_T")
 _PAGE = 100  # batches in one page of a list; the most there may be

@@ -24,10 +24,10 @@ from typing import Any, Self
 from tinyllm import config
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import Reply, Request, RequestFailed, reply_key
-from tinyllm.teachers.batch_carrier import Carrier, Over
-from tinyllm.teachers.batch_client import KEPT, BatchClient, BatchPace
-from tinyllm.teachers.batch_journal import Journal, JournalEntry
-from tinyllm.teachers.batch_rows import LengthField, Missed, read_rows
+from tinyllm.teachers.batch.carrier import Carrier, Over
+from tinyllm.teachers.batch.client import KEPT, BatchClient, BatchPace
+from tinyllm.teachers.batch.journal import Journal, JournalEntry
+from tinyllm.teachers.batch.rows import LengthField, Missed, read_rows
 
 _PAUSE_S = 600.0  # the longest pause after a provider said that too much is enqueued
 _FULL = ("token_limit_exceeded", "enqueued", "in_progress batches")

@@ -1,4 +1,4 @@
-"""Models behind the OpenAI Batch protocol (upload, poll, collect): hours instead of seconds, at half the price."""
+"""The teacher itself: it stands between `ask`, one request at a time, and batches of thousands."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Self
 from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.teachers.base import Reply, Request
-from tinyllm.teachers.batch_client import BatchClient, BatchPace
-from tinyllm.teachers.batch_desk import BatchDesk
-from tinyllm.teachers.batch_journal import Journal
-from tinyllm.teachers.endpoint import public_url
+from tinyllm.teachers.batch.client import BatchClient, BatchPace
+from tinyllm.teachers.batch.desk import BatchDesk
+from tinyllm.teachers.batch.journal import Journal
+from tinyllm.teachers.http.endpoint import public_url
 from tinyllm.teachers.openai import api_key
 
 _BATCHES_AT_ONCE = 4
