@@ -27,7 +27,8 @@ test: install
 
 # Real kills, real sockets, real disks; minutes. A short form of them is part of `make test`.
 test-faults: install
-	TINYLLM_FAULTS=full TINYLLM_FAULTS_FIGURES=benchmarks/results/faults.json $(BIN)/python -m pytest tests/faults --timeout 1800
+	TINYLLM_FAULTS=full TINYLLM_FAULTS_FIGURES=benchmarks/results $(BIN)/python -m pytest tests/faults --timeout 1800
+	$(BIN)/python -m benchmarks.table
 
 # The figures of docs/benchmarks.md about generating rationales; an hour, and nothing else should run meanwhile.
 bench-generate: install

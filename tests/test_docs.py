@@ -51,7 +51,10 @@ def test_commands_in_the_documents_exist(page):
         if words[1].startswith("-") or "|" in words:
             continue
         assert words[1] in commands, line
-        options = {o for p in commands[words[1]].params for o in p.opts} | {"--help", "-h"}
+        command = commands[words[1]]
+        if hasattr(command, "commands"):  # a group, such as `store`
+            command = command.commands[words[2]]
+        options = {o for p in command.params for o in p.opts} | {"--help", "-h"}
         assert {w.partition("=")[0] for w in words[2:] if w.startswith("-")} <= options, line
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchmarks import common
 
 FIGURES: dict[str, dict[str, Any]] = {}
 
@@ -21,10 +22,10 @@ def full() -> bool:
 
 @pytest.fixture
 def figures() -> Callable[..., None]:
-    """Keep figures for the table at the end."""
+    """Keep figures for the table at the end; `wrong` counts what must not happen: lost, doubled, overspent, …"""
 
-    def keep(name: str, **values: Any) -> None:
-        FIGURES[name] = values
+    def keep(name: str, *, wrong: int, **values: Any) -> None:
+        FIGURES[name] = {"wrong": wrong, **values}
 
     return keep
 
@@ -35,6 +36,28 @@ def pytest_terminal_summary(terminalreporter) -> None:
         return
     terminalreporter.section("faults")
     for name, values in FIGURES.items():
-        terminalreporter.write_line(f"{name}: " + ", ".join(f"{key} {value}" for key, value in values.items()))
+        terminalreporter.write_line(f"{name}: {_words(values)}")
     if target := os.environ.get("TINYLLM_FAULTS_FIGURES"):
-        Path(target).write_text(json.dumps(FIGURES, indent=2) + "\n", encoding="utf-8")
+        _write(Path(target))
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items())
+
+
+def _write(folder: Path) -> None:
+    bound = common.Reach("ours", "at most", 0)
+    rows = [
+        common.row(
+            f"{name} ({_words({k: v for k, v in values.items() if k != 'wrong'})})",
+            [values["wrong"]],
+            unit="lost, doubled or overspent",
+            reach=bound,
+        )
+        for name, values in FIGURES.items()
+    ]
+    about = (
+        "`tinyllm generate` as a process, against a server in another; every fault is a real one. A row counts what "
+        "must not happen: questions without an outcome, replies kept twice, requests beyond their bound, money beyond the cap."
+    )
+    common.write(common.Result("faults", "Faults", about, "make test-faults", rows), folder, None)

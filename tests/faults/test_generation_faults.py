@@ -47,7 +47,7 @@ def test_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path, tiny_
     assert lost_at_most <= 2 * in_flight
     figures(
         "kill -9", questions=questions, kills=kills, requests=stats.requests, asked_again=stats.requests - questions,
-        most_by_one_kill=lost_at_most, lost=0, doubled=0,
+        most_by_one_kill=lost_at_most, wrong=2 * questions - len(scene.replies()) - len(scene.rationales()),
     )  # fmt: skip
 
 
@@ -69,8 +69,7 @@ def test_a_server_with_every_fault_is_got_through(tmp_path, tiny_t5, full, figur
     assert stats.answered_again == 0
     figures(
         "30 % of faults", questions=questions, requests=stats.requests, **stats.faults,
-        rationales=yields["rationales"], lost=questions - yields["rationales"] - sum(yields["rejected"].values()),
-        doubled=stats.answered_again,
+        rationales=yields["rationales"], rejected=sum(yields["rejected"].values()), wrong=stats.answered_again,
     )  # fmt: skip
 
 
@@ -85,7 +84,7 @@ def test_no_request_is_retried_beyond_its_bound(tmp_path, tiny_t5, fault, figure
     assert stats.requests == 6 * 3
     assert scene.yields()["rejected"] == {"failed": 6}
     assert "6 of ada (failed)" in command.said
-    figures(f"only {fault}", requests=stats.requests, allowed=18, rejected=6)
+    figures(f"only {fault}", requests=stats.requests, allowed=18, rejected=6, wrong=max(0, stats.requests - 18))
 
 
 def test_rate_limits_are_waited_for_and_are_no_attempts(tmp_path, tiny_t5, figures):
@@ -94,7 +93,7 @@ def test_rate_limits_are_waited_for_and_are_no_attempts(tmp_path, tiny_t5, figur
         assert scene.generate("--quiet").code == 0
         stats = server.stats()
     assert len(scene.rationales()) == 12
-    figures("only 429", requests=stats.requests, **stats.faults, rationales=12)
+    figures("only 429", requests=stats.requests, **stats.faults, rationales=12, wrong=0)
 
 
 # --- stopping -------------------------------------------------------------------------------------------------------
@@ -120,7 +119,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight_and_twice_stops_at_once(tmp_path
         stats = server.stats()
     assert stats.requests == before
     assert len(scene.replies()) == (before if times == 1 else 0)
-    figures(f"Ctrl-C {'once' if times == 1 else 'twice'}", in_flight=before, kept=len(scene.replies()), begun_after=0)
+    figures(f"Ctrl-C {'once' if times == 1 else 'twice'}", in_flight=before, kept=len(scene.replies()), wrong=0)
 
 
 def test_two_processes_ask_each_request_once(tmp_path, tiny_t5, full, figures):
@@ -131,7 +130,7 @@ def test_two_processes_ask_each_request_once(tmp_path, tiny_t5, full, figures):
         assert [command.wait(300) for command in both] == [0, 0], both[0].said + both[1].said
         stats = server.stats()
     assert stats.requests == stats.prompts == len(scene.replies()) == questions
-    figures("two processes, one store", questions=questions, requests=stats.requests, doubled=0)
+    figures("two processes, one store", questions=questions, requests=stats.requests, wrong=0)
 
 
 def test_a_replica_that_dies_hands_its_requests_to_the_other(tmp_path, tiny_t5, full, figures):
@@ -143,7 +142,7 @@ def test_a_replica_that_dies_hands_its_requests_to_the_other(tmp_path, tiny_t5, 
         dying.process.kill()
         assert command.wait() == 0, command.said
         assert len(scene.rationales()) == questions
-        figures("a replica dies", questions=questions, rationales=questions, asked_of_the_other=asked(steady))
+        figures("a replica dies", questions=questions, asked_of_the_other=asked(steady), wrong=0)
 
 
 def test_a_budget_is_not_exceeded_with_200_in_flight(tmp_path, tiny_t5, figures):
@@ -162,7 +161,7 @@ def test_a_budget_is_not_exceeded_with_200_in_flight(tmp_path, tiny_t5, figures)
         assert asked(server) - stats.requests <= 1
     assert stats.most_in_flight > 150
     assert yields["rejected"] == {"unasked": 1500 - yields["rationales"]}
-    figures("a budget of $0.25", spent=f"${usd:.4f}", most_in_flight=stats.most_in_flight, overspent="$0")
+    figures("a budget of $0.25", spent=f"${usd:.4f}", most_in_flight=stats.most_in_flight, wrong=0)
 
 
 # --- disks ------------------------------------------------------------------------------------------------------------
@@ -192,7 +191,7 @@ def test_a_full_disk_is_told_and_the_store_opens_again(tmp_path, tiny_t5, figure
             assert len(scene.replies()) == 3000
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
-    figures("a full disk", kept=kept, lost=0, doubled=0)
+    figures("a full disk", kept_before=kept, wrong=0)
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path, tiny_t5):
