@@ -410,3 +410,11 @@ def test_small_readers():
     assert seconds_of("inf") is None
     assert seconds_of("nan") is None
     assert seconds_of(email.utils.formatdate(time.time() - 100, usegmt=True)) == 0
+
+
+def test_a_rate_limit_after_a_lost_connection_is_waited_for():
+    limited = status(429, retry_after="0.01")
+    patience = Patience(attempts=9, timeout_s=5, backoff_s=0.01)
+    server, (reply,) = ask(drop, limited, drop, drop, drop, limited, good, patience=patience)
+    assert reply.text == "Because it is so."
+    assert len(server.requests) == 7

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +16,13 @@ from tinyllm import config, packaged
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean
 from tinyllm.teachers.base import Reply, Request
+from tinyllm.teachers.gguf_header import cache_bytes_per_token
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
 
 _PATIENCE = Patience(attempts=3, timeout_s=3600.0)  # a slow machine is no failure
+_FEWEST_SLOTS, _MOST_SLOTS = 8, 16
+_IN_RESERVE = 2  # requests that wait at the server, so that a slot that is done begins the next at once
+_MEMORY_SHARE = 0.5  # of the memory that is free, for what the slots hold
 
 
 class LlamaCppTeacher:
@@ -34,10 +40,11 @@ class LlamaCppTeacher:
         self._spec = spec
         self._file = _find(spec)
         self._sha256 = packaged.file_checksum(self._file)
+        self._slots = spec.slots or _slots(spec, self._file)
         self._server: Any = None
         self._endpoint: Endpoint | None = None
         self.name = spec.name
-        self.concurrency = spec.slots or 16
+        self.concurrency = self._slots + _IN_RESERVE
         self.form: Form = spec.form
         self.stop = spec.stop
 
@@ -59,7 +66,7 @@ class LlamaCppTeacher:
 
     async def __aenter__(self) -> Self:
         # Loading takes seconds to minutes; in a thread, so that others are served meanwhile.
-        self._server = await asyncio.to_thread(_serve, self._spec, self._file)
+        self._server = await asyncio.to_thread(_serve, self._spec, self._file, self._slots)
         endpoint = Endpoint(
             self.name, f"{self._server.listening_address}/v1", self._spec.model,
             form=self.form, concurrency=self.concurrency, patience=_PATIENCE, key=None,
@@ -99,19 +106,17 @@ def _missing(name: str) -> MissingDependencyError:
     )
 
 
-def _serve(spec: config.LlamaCppTeacher, file: Path) -> Any:
-    try:
-        import xllamacpp
-    except ImportError:
-        raise _missing(spec.name) from None
-    threads = spec.threads or os.cpu_count() or 1
+def _serve(spec: config.LlamaCppTeacher, file: Path, slots: int) -> Any:
+    xllamacpp = _xllamacpp(spec.name)
+    threads = spec.threads or _cores()
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
-    params.n_parallel = spec.slots or 16
-    params.n_ctx = (spec.slots or 16) * spec.context_tokens
+    params.n_parallel = slots
+    params.n_ctx = slots * spec.context_tokens
     params.n_gpu_layers = spec.gpu_layers
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
+    params.cache_ram_mib = 0  # each slot keeps its last prompt; copies of older ones take up to 8 GiB, and gain nothing
     params.hostnames = ["127.0.0.1"]
     params.port = 0  # any free one
     params.ui = False
@@ -122,5 +127,61 @@ def _serve(spec: config.LlamaCppTeacher, file: Path) -> Any:
     except RuntimeError as error:
         raise TeacherError(
             f"Teacher '{spec.name}': llama.cpp cannot serve {file}: {error}\n  To do: check that the file is whole, "
-            f"or lower `slots` ({spec.slots}) or `context_tokens` ({spec.context_tokens}) if memory is short."
+            f"or lower `slots` ({slots}) or `context_tokens` ({spec.context_tokens}) if memory is short."
         ) from None
+
+
+def _xllamacpp(name: str) -> Any:
+    """Import it, with its threads told to sleep while they wait for each other.
+
+    By default they spin, which only pays while nothing else runs: beside other work everyone then waits for everyone,
+    and a reply takes several times as long (docs/log.md).
+    """
+    policy = "OMP_WAIT_POLICY"  # read once, when the library is loaded
+    ours = policy not in os.environ
+    if ours:
+        os.environ[policy] = "passive"
+    try:
+        import xllamacpp
+    except ImportError:
+        raise _missing(name) from None
+    finally:
+        if ours:
+            del os.environ[policy]
+    return xllamacpp
+
+
+# --- what suits the machine ---------------------------------------------------------------------------------------
+
+
+def _slots(spec: config.LlamaCppTeacher, file: Path) -> int:
+    """Return as many slots as keep the cores busy and have room in memory.
+
+    Beyond eight or so a step's cost grows with the requests in it, and nothing is gained (docs/log.md); but each slot
+    works out by itself what a block's prompts have in common, so that more of them find less in their caches.
+    """
+    wanted = min(_MOST_SLOTS, max(_FEWEST_SLOTS, 2 * _cores()))
+    per_token = cache_bytes_per_token(file)
+    if not per_token or spec.gpu_layers != 0:
+        return wanted
+    room = _MEMORY_SHARE * (_free_bytes() - file.stat().st_size)
+    return max(1, min(wanted, int(room / (per_token * spec.context_tokens))))
+
+
+def _cores() -> int:
+    """Return the number of processors that this process may use; a container may have fewer than the machine."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _free_bytes() -> int:
+    """Return the memory that can be had without swapping, at most what a container may use; else half of all."""
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):  # no such file, or `max`
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free

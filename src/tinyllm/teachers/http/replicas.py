@@ -76,6 +76,7 @@ class Replica:
 
     def limited(self, now: float, sent: float, after_s: float | None, backoff_s: float) -> float:
         """It said 429: pause it for the time it asked for, else for a guess that doubles. Returns that time."""
+        self.gone, self.rests, self._strikes = False, 0, 0  # who says so is alive
         if self.limited_since is None:
             self.limited_since = sent
         if sent >= self.resume_at:  # the first to hear of this limit sets the pause; the rest were sent before it
