@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 import time
@@ -331,12 +332,28 @@ def run_asking(asking: Callable[[Stop], Awaitable[Ended]], news: News) -> Ended:
             return await asking(stop)
 
     try:
-        ended = asyncio.run(main())
+        with _old_objects_left_alone():
+            ended = asyncio.run(main())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     if ended.stopped == "interrupted":
         raise KeyboardInterrupt
     return ended
+
+
+@contextlib.contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """Keep the garbage collector to what is made from now on.
+
+    The libraries loaded by now have made a million objects that live on, and to walk them again and again takes a third
+    of the time at hundreds of requests in flight.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -170,7 +169,7 @@ def _slots(spec: config.LlamaCppTeacher, file: Path) -> int:
 
 def _cores() -> int:
     """Return the number of processors that this process may use; a container may have fewer than the machine."""
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
