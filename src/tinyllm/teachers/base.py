@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -163,6 +163,15 @@ class AtHand(Protocol):
 
     def reply(self, question: Question) -> Reply | None:
         """Return what the question carries, or None where it carries nothing."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """A teacher that can tell how long a text is in its tokens."""
+
+    async def tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the lengths of texts in the teacher's tokens; it has been entered."""
         ...
 
 

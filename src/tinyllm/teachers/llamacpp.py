@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import aiohttp
 
 from tinyllm import config, packaged
 from tinyllm.config import Form
@@ -18,8 +20,8 @@ from tinyllm.teachers.base import Reply, Request
 from tinyllm.teachers.gguf_header import cache_bytes_per_token
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
 
-_PATIENCE = Patience(attempts=3, timeout_s=3600.0)  # a slow machine is no failure
-_FEWEST_SLOTS, _MOST_SLOTS = 8, 16
+_PATIENCE = Patience(attempts=3, timeout_s=3600.0, stall_s=3600.0)  # a slow machine is no failure
+_FEWEST_SLOTS, _MOST_SLOTS = 4, 16
 _IN_RESERVE = 2  # requests that wait at the server, so that a slot that is done begins the next at once
 _MEMORY_SHARE = 0.5  # of the memory that is free, for what the slots hold
 
@@ -62,6 +64,15 @@ class LlamaCppTeacher:
         """Return the model's reply; a prompt that does not fit a slot is `RequestFailed`."""
         assert self._endpoint is not None, "ask inside `async with`"  # noqa: S101
         return await self._endpoint.complete(request)
+
+    async def tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the lengths of texts in the model's tokens, while it is served."""
+        lengths = []
+        async with aiohttp.ClientSession(f"{self._server.listening_address}/") as session:
+            for text in texts:
+                async with session.post("tokenize", json={"content": text, "add_special": True}) as answer:
+                    lengths.append(len((await answer.json())["tokens"]))
+        return lengths
 
     async def __aenter__(self) -> Self:
         # Loading takes seconds to minutes; in a thread, so that others are served meanwhile.
@@ -156,8 +167,8 @@ def _xllamacpp(name: str) -> Any:
 def _slots(spec: config.LlamaCppTeacher, file: Path) -> int:
     """Return as many slots as keep the cores busy and have room in memory.
 
-    Beyond eight or so a step's cost grows with the requests in it, and nothing is gained (docs/log.md); but each slot
-    works out by itself what a block's prompts have in common, so that more of them find less in their caches.
+    From four or so on a step's cost grows with the requests in it (docs/log.md), and each slot works out by itself what
+    the prompts of a block have in common: more slots find less in their caches.
     """
     wanted = min(_MOST_SLOTS, max(_FEWEST_SLOTS, 2 * _cores()))
     per_token = cache_bytes_per_token(file)

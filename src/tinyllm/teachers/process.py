@@ -54,14 +54,19 @@ class ServerProcess:
         """None while it runs."""
         return self._process.poll()
 
+    async def ended(self, within_s: float) -> int | None:
+        """Wait so long for its end; return the exit code, None if it still runs."""
+        deadline = time.monotonic() + within_s
+        while (code := self.exit_code) is None and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+        return code
+
     async def stop(self) -> None:
         """End it, and wait until all that it started is gone. The end is on its way even if the wait is cancelled."""
         assert self._process.stdin is not None  # noqa: S101
         self._process.stdin.close()
         self._process.terminate()  # a process that was forked from this one may hold the pipe open, too
-        deadline = time.monotonic() + self._stop_s + 2 * KILLED_S
-        while self._process.poll() is None and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.02)
+        await self.ended(self._stop_s + 2 * KILLED_S)
 
     def tail(self, lines: int = 15) -> str:
         """Return the end of its log, indented, without colours and without secrets of this process's environment."""

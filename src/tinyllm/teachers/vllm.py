@@ -27,6 +27,7 @@ from tinyllm.teachers.transformers import folder_checksum
 
 _HOST = "127.0.0.1"
 _LOOK_S = 0.2
+_ENDING_S = 2.0
 
 _CODE = "it would run code that comes with a model or is named in a configuration"
 _ADDRESS = f"the server listens on a free port of {_HOST}, and nowhere else"
@@ -97,10 +98,12 @@ class VllmTeacher:
         assert self._server is not None  # noqa: S101
         try:
             return await self._endpoint.complete(request)
-        except (TeacherError, RequestFailed):
-            if self._server.exit_code is None:
+        except (TeacherError, RequestFailed) as failure:
+            # What a dead server started is ended first; only then is its exit code known.
+            code = await self._server.ended(_ENDING_S if isinstance(failure, TeacherError) else 0.0)
+            if code is None:
                 raise
-            raise self._failed(f"ended with exit code {self._server.exit_code} while it was asked") from None
+            raise self._failed(f"ended with exit code {code} while it was asked") from None
 
     async def __aenter__(self) -> Self:
         spec = self._spec

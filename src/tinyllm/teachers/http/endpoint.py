@@ -329,7 +329,9 @@ class Endpoint:
         replica, most = job.replica, self._patience.rate_limit_s
         job.limited_since = job.limited_since or job.sent
         after_s = replica.limited(now, job.sent, failure.after_s, self._patience.backoff_s)
-        if replica.limited_beyond(now, most) and all(r.rests > 0 or r.limited_beyond(now, most) for r in self._replicas):
+        if replica.limited_beyond(now, most) and all(
+            r.rests > 0 or r.limited_beyond(now, most) for r in self._replicas
+        ):
             raise TeacherError(
                 f"Teacher '{self._owner}': {replica.shown} is limiting its rate, and asks to wait {after_s:.0f} s "
                 f"more: {failure}\n  To do: run again later; replies that came before are kept."
