@@ -16,7 +16,7 @@ _CACHED_BYTES = 2  # of a number in the cache of keys and values: float16
 def cache_bytes_per_token(file: Path) -> int | None:
     """Return how much memory the keys and values of one token take; None if the file does not tell.
 
-    An upper bound where layers differ, or keep a window of tokens only.
+    An upper bound where layers differ.
     """
     shape = _shape(file)
     try:

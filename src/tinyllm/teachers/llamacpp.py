@@ -126,6 +126,7 @@ def _serve(spec: config.LlamaCppTeacher, file: Path, slots: int) -> Any:
     params.n_gpu_layers = spec.gpu_layers
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
+    params.swa_full = True  # without it, models with a sliding window find nothing that prompts share
     params.cache_ram_mib = 0  # each slot keeps its last prompt; copies of older ones take up to 8 GiB, and gain nothing
     params.hostnames = ["127.0.0.1"]
     params.port = 0  # any free one
