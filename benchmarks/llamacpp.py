@@ -130,15 +130,15 @@ def _bare_per_second(config: Path, bodies: Path) -> float:
 async def _serve_and_ask(config_file: Path, bodies_file: Path) -> dict[str, Any]:
     """Start the server as the teacher does, and ask it in a bare loop."""
     from tinyllm.config import load_config
-    from tinyllm.teachers import make_teacher
+    from tinyllm.teachers.llamacpp import LlamaCppTeacher as Served
 
-    teacher = make_teacher(load_config(config_file).teachers[0], ())
+    spec = load_config(config_file).teachers[0]
+    assert isinstance(spec, LlamaCppTeacher)
+    teacher = Served(spec)
     bodies = read_bodies(bodies_file)
     started = time.time()
     async with teacher:
-        # Reached into, so that the very same code starts the server.
-        url = f"{teacher._server.listening_address}/v1"  # type: ignore[attr-defined]
-        found = await ask_all(url, bodies, teacher.concurrency)
+        found = await ask_all(teacher.url, bodies, teacher.concurrency)
     return {**found, "started": started, "stopped": time.time()}
 
 

@@ -65,6 +65,11 @@ class LlamaCppTeacher:
         assert self._endpoint is not None, "ask inside `async with`"  # noqa: S101
         return await self._endpoint.complete(request)
 
+    @property
+    def url(self) -> str:
+        """Where the model is served, up to and with /v1, while it is."""
+        return f"{self._server.listening_address}/v1"
+
     async def tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the lengths of texts in the model's tokens, while it is served."""
         lengths = []
@@ -78,7 +83,7 @@ class LlamaCppTeacher:
         # Loading takes seconds to minutes; in a thread, so that others are served meanwhile.
         self._server = await asyncio.to_thread(_serve, self._spec, self._file, self._slots)
         endpoint = Endpoint(
-            self.name, f"{self._server.listening_address}/v1", self._spec.model,
+            self.name, self.url, self._spec.model,
             form=self.form, concurrency=self.concurrency, patience=_PATIENCE, key=None,
         )  # fmt: skip
         self._endpoint = await endpoint.__aenter__()
