@@ -147,7 +147,8 @@ def test_no_column_can_change_unseen(tmp_path, column):
     path = filled(tmp_path / "s", 5)
     rows = contents(path)
     db = sqlite3.connect(path)
-    db.execute(f"UPDATE replies SET {column} = {column} || '1' WHERE question_id = 'q3'")
+    changed = f"CASE typeof({column}) WHEN 'text' THEN {column} || '1' ELSE {column} + 1 END"
+    db.execute(f"UPDATE replies SET {column} = {changed} WHERE question_id = 'q3'")
     db.commit()
     db.close()
     found, kept = saved(tmp_path / "x", path.read_bytes())
