@@ -161,9 +161,13 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
         )
         for rank in range(2)
     ]  # fmt: skip
-    for process in processes:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors.decode()
+    try:
+        errors = [process.communicate(timeout=200)[1].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     for name, weight in weights(one).items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)

@@ -108,10 +108,13 @@ def train(
     """
     check_precision(student.model.config.model_type, section)
     checkpoints = folder / "checkpoints"
-    _keep_only_checkpoints_of(checkpoints, fingerprint(plan))
-    resume = newest_checkpoint(checkpoints)
-    log = TrainLog(folder / LOG_FILE, keep_steps=_steps_done(resume))
-    trainer = PlanTrainer(learner, plan, tasks, _arguments(student, plan, section, checkpoints), log, progress)
+    arguments = _arguments(student, plan, section, checkpoints)
+    with arguments.main_process_first(local=False):  # the folder is shared by all processes
+        if arguments.process_index == 0:
+            _keep_only_checkpoints_of(checkpoints, fingerprint(plan))
+        resume = newest_checkpoint(checkpoints)
+        log = TrainLog(folder / LOG_FILE, keep_steps=_steps_done(resume))
+    trainer = PlanTrainer(learner, plan, tasks, arguments, log, progress)
     if "tensorboard" in section.report_to:
         trainer.add_callback(tensorboard(folder))
     if resume is not None and progress is not None:
