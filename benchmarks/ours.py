@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tinyllm.news import News, Task
+from tinyllm.threads import spin_shortly
 
 _IMPORTED_ON_THE_WAY = (
     "aiohttp",
@@ -54,6 +55,7 @@ class TimedNews(News):
 
 def main(config_file: str, run_dir: str) -> None:
     """Generate and print."""
+    spin_shortly()  # as the command line does
     for module in _IMPORTED_ON_THE_WAY:
         importlib.import_module(module)
     from tinyllm.config import load_config

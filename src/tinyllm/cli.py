@@ -180,7 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: instead of the process's own.
     """
     from tinyllm.errors import TinyLLMError
+    from tinyllm.threads import spin_shortly
 
+    spin_shortly()
     # What libraries will change in their next release is for those who build on them, not for who runs this.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
     # Without the network the hub's client tells of every retry; the message at the end says what to do.

@@ -3,10 +3,7 @@
 import asyncio
 import builtins
 import importlib.util
-import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -79,23 +76,6 @@ def test_slots_are_chosen_by_cores_and_room_in_memory(tmp_path, no_model):
 
 
 @needs_xllamacpp
-def test_threads_that_wait_sleep_and_the_environment_is_left_alone(no_model):
-    code = (
-        "import builtins, os, sys; from tinyllm.teachers.llamacpp import _xllamacpp; seen = []; real = __import__\n"
-        "def spy(name, *rest, **more):\n"
-        "    if name == 'xllamacpp': seen.append(os.environ.get('OMP_WAIT_POLICY'))\n"
-        "    return real(name, *rest, **more)\n"
-        "builtins.__import__ = spy; _xllamacpp('t'); print(seen[0], os.environ.get('OMP_WAIT_POLICY'))"
-    )
-
-    def said(**more):
-        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | more
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout
-
-    assert said() == "passive None\n"
-    assert said(OMP_WAIT_POLICY="active") == "active active\n"
-
-
 def gguf(file: Path, *, layers: int, heads: int, width: int, more: bytes = b"", count: int = 5) -> Path:
     """The head of a GGUF file with an architecture in it, and then `more`."""
 

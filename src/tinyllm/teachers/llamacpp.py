@@ -19,6 +19,7 @@ from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean
 from tinyllm.teachers.base import Reply, Request
 from tinyllm.teachers.gguf_header import cache_bytes_per_token
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
+from tinyllm.threads import spin_shortly
 
 _PATIENCE = Patience(attempts=3, timeout_s=3600.0, stall_s=3600.0)  # a slow machine is no failure
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 16
@@ -148,22 +149,11 @@ def _serve(spec: config.LlamaCppTeacher, file: Path, slots: int) -> Any:
 
 
 def _xllamacpp(name: str) -> Any:
-    """Import it, with its threads told to sleep while they wait for each other.
-
-    By default they spin, which only pays while nothing else runs: beside other work everyone then waits for everyone,
-    and a reply takes several times as long (docs/log.md).
-    """
-    policy = "OMP_WAIT_POLICY"  # read once, when the library is loaded
-    ours = policy not in os.environ
-    if ours:
-        os.environ[policy] = "passive"
+    spin_shortly()  # no effect where torch has loaded the library already; the command line does it before
     try:
         import xllamacpp
     except ImportError:
         raise _missing(name) from None
-    finally:
-        if ours:
-            del os.environ[policy]
     return xllamacpp
 
 
