@@ -53,7 +53,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], common.Result]] = {
 def _load(options: argparse.Namespace, *, examples: int) -> Load:
     return Load(
         model="smollm2-135m-instruct",
-        questions=options.questions or 128,
+        questions=options.questions or 64,
         slots=options.slots,
         max_tokens=options.max_tokens,
         examples=options.examples or examples,

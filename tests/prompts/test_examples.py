@@ -88,11 +88,18 @@ def test_null_worked_no_examples_and_the_strategy_none():
 
 
 @pytest.mark.parametrize("strategy", PICKING)
-def test_an_empty_pool_and_a_pool_that_the_block_exhausts_give_fewer_examples(strategy):
+def test_a_block_that_leaves_too_few_to_show_is_made_smaller_or_does_not_share(strategy):
     section = ExamplesSection(strategy=strategy, count=3, scope="block")
     assert ExampleGenerator([], section).picks(POOL, 0, 2) == [(), ()]
-    assert ExampleGenerator(POOL[:8], section).picks(POOL[:8], 0, 8) == [()] * 8
-    assert set(ids(ExampleGenerator(POOL[:8], section).picks(POOL[:6], 0, 6)[0])) == {"q6", "q7"}
+    halves = ExampleGenerator(POOL[:8], section).picks(POOL[:8], 0, 8)
+    assert [len(p) for p in halves] == [3] * 8
+    assert [set(ids(halves[0])) - {"q4", "q5", "q6", "q7"}, set(ids(halves[7])) - {"q0", "q1", "q2", "q3"}] == [
+        set()
+    ] * 2
+    assert len({ids(p)[0] for p in halves}) == 2 or strategy != "similar", "each half shares"
+    worked = [question(n, worked=n < 4) for n in range(64)]  # those that can be shown are all in the first block
+    first, *_, last = ExampleGenerator(worked, section).picks(worked, 0, 64)
+    assert (set(ids(first)), len(last)) == ({"q1", "q2", "q3"}, 3)
 
 
 @pytest.mark.parametrize("strategy", PICKING)

@@ -239,7 +239,7 @@ class ExamplesSection(Section):
         description="Pick for each question, or for a block of consecutive ones: their prompts then begin alike, "
         "which the prefix caches of servers turn into speed.",
     )
-    block: int = Field(32, ge=2, description="Questions in a block.")
+    block: int = Field(32, ge=2, description="Questions in a block; at most half of those there are.")
     seed: int = Field(0, description="Seed of the pick.")
 
 

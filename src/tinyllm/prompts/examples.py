@@ -56,6 +56,7 @@ class ExampleGenerator:
         explained = enough or any(worked_text(pool[place], section.worked) for place in named)
         self.worked: str | None = section.worked if explained else None
         places = carriers if enough else range(len(pool))
+        self._block = max(1, min(section.block, len(pool) // 2))  # there must be others to show
         self._strategy = _STRATEGIES[strategy](_Pool(pool, places, named, len(named) or section.count), section.seed)
 
     def pick(self, question: Question, block: Sequence[Question] = ()) -> tuple[Question, ...]:
@@ -71,15 +72,18 @@ class ExampleGenerator:
         """Return the examples of the questions at the places from `start` up to `stop`, by the section's scope.
 
         Args:
-            questions: the whole list: a block begins at every multiple of `section.block` in it, wherever `start` is.
+            questions: the whole list: a block begins at every multiple of its size in it, wherever `start` is. A block
+                that leaves too few others to be shown does not share: each of its questions gets its own.
         """
-        size = self._section.block if self._section.scope == "block" else 1
+        size = self._block if self._section.scope == "block" else 1
         stop = min(stop, len(questions))
         picked: list[tuple[Question, ...]] = []
         for first in range(start - start % size, stop, size):
             block = [questions[place] for place in range(first, min(first + size, len(questions)))]
             shared = self.pick(block[0], block)
-            picked.extend(shared for place in range(first, first + len(block)) if start <= place < stop)
+            enough = size == 1 or len(shared) >= self._section.count
+            wanted = (q for place, q in enumerate(block, first) if start <= place < stop)
+            picked.extend(shared if enough else self.pick(q) for q in wanted)
         return picked
 
 
