@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], common.Result]] = {
     "throughput": lambda a: throughput(a.in_flight or [1, 16, 128, 512], a.latency, a.rounds or 5, each=a.each),
-    "peers": lambda a: peers(a.questions or 2000, a.in_flight or [128, 512], a.latency, a.rounds or 3),
+    "peers": lambda a: peers(a.questions or 2000, a.in_flight or [128, 512, 1024], a.latency, a.rounds or 3),
     "memory": lambda a: memory(a.sizes, a.teacher, a.rounds or 3),
     "startup": lambda a: startup(a.replies, a.rounds or 5),
     "real": lambda a: real(_load(a, examples=2), a.rounds or 3),

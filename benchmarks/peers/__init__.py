@@ -22,6 +22,9 @@ request's arrival at the server until all replies are in hand (for TinyLLM: dura
 written); starting Python and importing count for nobody. With {numbers} in flight no client can get more than
 {ceilings} requests/s out of this server."""
 
+_UNIT = "requests/s"
+_REACH = Reach("ratio", "at least", 4)
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -91,25 +94,41 @@ def peers(count: int, in_flight: Sequence[int], latency: float, rounds: int) -> 
         about=_ABOUT.format(
             count=count,
             latency=latency,
-            numbers=" and ".join(f"{n:,}" for n in in_flight),
-            ceilings=" and ".join(f"{n / latency:,.0f}" for n in in_flight),
+            numbers=", ".join(f"{n:,}" for n in in_flight),
+            ceilings=", ".join(f"{n / latency:,.0f}" for n in in_flight),
         ),
         command="python -m benchmarks.generate peers",
-        rows=[line for number in in_flight for line in _rows(count, number, latency, rounds)],
+        rows=_all_rows(count, in_flight, latency, rounds),
         settings={"questions": count, "in_flight": list(in_flight), "latency_s": latency},
         versions={name: version for peer in PEERS.values() for name, version in peer.versions().items()},
     )
 
 
-def _rows(count: int, in_flight: int, latency: float, rounds: int) -> list[Row]:
+def _all_rows(count: int, in_flight: Sequence[int], latency: float, rounds: int) -> list[Row]:
+    rows: list[Row] = []
+    ours: list[list[float]] = []
+    fastest: list[list[float]] = []
+    for number in in_flight:
+        mine, theirs = _measured(count, number, latency, rounds)
+        ours.append(mine)
+        fastest.append([max(figures) for figures in zip(*theirs, strict=True)])
+        name = f"{number:,} in flight"
+        rows += [row(name, mine, each, unit=_UNIT, peer_name=peer) for peer, each in zip(PEERS, theirs, strict=True)]
+        rows.append(row(name, mine, fastest[-1], unit=_UNIT, peer_name="the fastest of them", reach=_REACH))
+    name, peer = "each at what suits it best", "the fastest of them"
+    return [row(name, _best(ours), _best(fastest), unit=_UNIT, peer_name=peer, reach=_REACH), *rows]
+
+
+def _best(figures: Sequence[Sequence[float]]) -> list[float]:
+    """Of each round, the best over the numbers in flight."""
+    return [max(of_round) for of_round in zip(*figures, strict=True)]
+
+
+def _measured(count: int, in_flight: int, latency: float, rounds: int) -> tuple[list[float], list[list[float]]]:
     say(f"peers: {in_flight} in flight, {count} requests (ours, {', '.join(PEERS)}: requests per second)")
     with fresh_folder() as folder, running(latency=latency) as server:
         tree = configuration(made_up(folder, count), endpoint(server.url, in_flight))
         bodies = record(tree, folder / "bodies.jsonl")
         sides = [partial(peer.per_second, bodies, in_flight, count, server) for peer in PEERS.values()]
         ours, *theirs = paired(rounds, partial(ours_per_second, tree, count, server, until="written"), *sides, say=say)
-    name = f"{in_flight} in flight"
-    unit, reach = "requests/s", Reach("ratio", "at least", 4)
-    rows = [row(name, ours, each, unit=unit, peer_name=peer) for peer, each in zip(PEERS, theirs, strict=True)]
-    fastest = [max(figures) for figures in zip(*theirs, strict=True)]
-    return [*rows, row(name, ours, fastest, unit=unit, peer_name="the fastest of them", reach=reach)]
+    return ours, theirs

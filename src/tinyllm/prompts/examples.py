@@ -122,14 +122,18 @@ class _Pool:
         taken in the end, if there are not enough others.
         """
         ids = {question.id for question in block}
-        asked = {_content(question) for question in block}
-        known = {_with_context(question) for question in block}
+        texts = {_folded(question.question) for question in block}  # most questions differ in their text already
+        asked: set[object] = set()
+        known: set[object] = set()
         found, alike = 0, list[Question]()
         for place in islice(places, _READ + len(block)):
             question = self.questions[place]
             if question.id in ids:
                 continue
-            if _content(question) not in asked:
+            same_text = _folded(question.question) in texts
+            if same_text and not asked:
+                asked, known = {_content(q) for q in block}, {_with_context(q) for q in block}
+            if not same_text or _content(question) not in asked:
                 found += 1
                 yield question
             elif _with_context(question) not in known:
@@ -263,11 +267,15 @@ def _find(pool: Sequence[Question], ids: Sequence[str]) -> tuple[int, ...]:
 
 def _content(question: Question) -> tuple[str, tuple[str, ...]]:
     """What makes two questions the same although their ids differ: text and choices, in any order and spacing."""
-    return one_line(question.question).casefold(), tuple(sorted(one_line(c).casefold() for c in question.choices))
+    return _folded(question.question), tuple(sorted(map(_folded, question.choices)))
 
 
 def _with_context(question: Question) -> tuple[object, str]:
-    return _content(question), one_line(question.context or "").casefold()
+    return _content(question), _folded(question.context or "")
+
+
+def _folded(text: str) -> str:
+    return one_line(text).casefold()
 
 
 def _seeded(seed: int, question_id: str) -> random.Random:

@@ -150,12 +150,20 @@ def _is_cut_off(text: str, reply: Reply, _question: Question) -> bool:
     return _stops_short(text, reply)
 
 
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
+_WORD = re.compile(r"\w+")
+
+
 def _repeats(text: str, _reply: Reply, _question: Question) -> bool:
     """At least half of the sentences, or more than half of the sequences of four words, stood there before."""
-    sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", text.lower()) if len(s.split()) >= _MIN_WORDS]
-    if len(sentences) >= 3 and 1 - len(set(sentences)) / len(sentences) >= _REPEATED_SHARE:
-        return True
-    words = re.findall(r"\w+", text.lower())
+    lowered = text.lower()
+    parts = _BETWEEN_SENTENCES.split(lowered)
+    # Only where sentences stand there twice is it worth a look at how long they are.
+    if len(parts) >= 3 and len(set(parts)) < len(parts):
+        sentences = [s for s in parts if len(s.split()) >= _MIN_WORDS]
+        if len(sentences) >= 3 and 1 - len(set(sentences)) / len(sentences) >= _REPEATED_SHARE:
+            return True
+    words = _WORD.findall(lowered)
     if len(set(words)) - 3 >= (len(words) - 3) * _REPEATED_SHARE:
         return False  # each word that is new, but for the first three, ends a sequence that is new
     grams = list(zip(*(words[i:] for i in range(4)), strict=False))

@@ -36,17 +36,22 @@ def _stream(collection: Collection, parquet: Path, rejected: Path) -> None:
 
     text = pa.string()
     schema = pa.schema([("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text))])
-    group: list[dict[str, Any]] = []
+    group: list[Rationale] = []
+
+    def write(table: pq.ParquetWriter) -> None:
+        columns = {name: [getattr(r, name) for r in group] for name in schema.names}
+        table.write_table(pa.Table.from_pydict(columns, schema=schema))
+        group.clear()
+
     with pq.ParquetWriter(parquet, schema) as table, rejected.open("w", encoding="utf-8") as lines:
         for outcome in collection:
             if isinstance(outcome, Rejection):
                 lines.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
                 continue
-            group.append(asdict(outcome))
+            group.append(outcome)
             if len(group) == _ROWS_AT_ONCE:
-                table.write_table(pa.Table.from_pylist(group, schema=schema))
-                group.clear()
-        table.write_table(pa.Table.from_pylist(group, schema=schema))
+                write(table)
+        write(table)
 
 
 def read_rationales(folder: Path) -> tuple[Rationale, ...]:
