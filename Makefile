@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-faults bench-generate check fix docs clean
+.PHONY: install demo test test-faults bench-generate bench-train check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -33,6 +33,11 @@ test-faults: install
 # The figures of docs/benchmarks.md about generating rationales; an hour, and nothing else should run meanwhile.
 bench-generate: install
 	$(BIN)/python -m benchmarks.generate all
+	$(BIN)/python -m benchmarks.table
+
+# The figures about training; an hour, and nothing else should run meanwhile. Needs the real data (../shared/data).
+bench-train: install
+	$(BIN)/python -m benchmarks.train all
 	$(BIN)/python -m benchmarks.table
 
 # Everything a reviewer would ask a machine: style, types, import direction, and that the documents are true.

@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from tinyllm.machine import spin_shortly
 from tinyllm.news import News, Task
-from tinyllm.threads import spin_shortly
 
 _IMPORTED_ON_THE_WAY = (
     "aiohttp",

@@ -12,13 +12,16 @@ from typing import Any
 from benchmarks.common import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-ORDER = ("throughput", "peers", "memory", "startup", "real", "prefix")
+ORDER = (
+    "train-t5", "train-smollm-2", "train-smollm-4",
+    "throughput", "peers", "memory", "startup", "real", "prefix",
+)  # fmt: skip
 _INTRO = """\
 # Benchmarks
 
-Made from the files in `benchmarks/results` by `make bench-generate`, which also measures everything anew (about
-{minutes} minutes; nothing else should run on the machine meanwhile). Each benchmark can be run alone by the command
-under its title; `python -m benchmarks.table` then makes this page.
+Made from the files in `benchmarks/results` by `make bench-train` and `make bench-generate`, which also measure
+everything anew (about {minutes} minutes each; nothing else should run on the machine meanwhile). Each benchmark can be
+run alone by the command under its title; `python -m benchmarks.table` then makes this page.
 
 *Ours* and the *peer* are measured in turn, round after round, in one process tree: what else the machine does meets
 both alike. Each figure is the median over the rounds. *Ratio* is the median over the rounds of ours / peer, with the
