@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from projects import in_thread, rows
 from support import repository
@@ -131,6 +134,71 @@ def test_a_causal_student_by_lora_and_step_by_step(cli, project, tiny_llama):
     said = cli("run", project.config, "--json")
     assert said.code == 0, said.err
     assert set(json.loads(said.out)["train"]["targets"]) == {"answer", "bob"}
+
+
+def test_the_plan_can_be_printed_and_is_kept(cli, project):
+    assert cli("generate", project.config).code == 0
+    said = cli("train", project.config, "--plan")
+    assert said.code == 0, said.err
+    assert "3 optimizer steps of 4 questions; targets: 12 answer, 12 ada, 12 bob" in said.out
+    assert "packed" in said.out
+    assert "0.0 % padding" in said.out
+    assert not (project.run / "student").exists()
+    planned = json.loads(cli("train", project.config, "--plan", "--json").out)
+    assert cli("train", project.config).code == 0
+    assert json.loads((project.run / "plan.json").read_text(encoding="utf-8")) == planned
+
+
+def test_several_processes_train_the_student_of_one(cli, project):
+    project.change("train.micro_batch_tokens", 200)
+    assert cli("generate", project.config).code == 0
+    command = [sys.executable, "-m", "tinyllm", "train", str(project.config), "--json"]
+    found = {}
+    for name, more in (("one", []), ("two", ["--nproc", "2"])):
+        shutil.rmtree(project.run / "student", ignore_errors=True)
+        done = subprocess.run([*command, *more], cwd=project.folder, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["steps"] == 3, "one of them speaks"
+        assert done.stderr.count("Saving the student") <= 2
+        found[name] = load_file(project.run / "student" / "model.safetensors")
+        log = read_jsonl(project.run / "train_log.jsonl")
+        found[name]["losses"] = torch.tensor([line["loss"] for line in log])
+    for tensor, value in found["one"].items():
+        torch.testing.assert_close(found["two"][tensor], value, rtol=1e-4, atol=1e-5, msg=tensor)
+
+
+def test_a_mistake_is_told_once_whatever_the_number_of_processes(cli, project):
+    assert cli("generate", project.config).code == 0
+    project.change("student.model", "nowhere/to-be-found")
+    command = [sys.executable, "-m", "tinyllm", "train", str(project.config), "--nproc", "2"]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2
+    assert done.stderr.count("cannot load 'nowhere/to-be-found'") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_of_training_that_do_not_go_together_are_told_together(cli, project):
+    project.change("train.keep", "best")
+    project.change("train.patience", 2)
+    project.change("train.alpha_schedule", {"adda": "linear"})
+    refused(
+        cli("check", project.config),
+        "patience: 2 and keep: best go by validation accuracy", "alpha_schedule.adda", "Did you mean 'ada'?",
+    )  # fmt: skip
+
+
+def test_the_best_student_is_kept_from_the_command_line(cli, project):
+    for setting in ("validate_steps", "patience"):
+        project.change(f"train.{setting}", 1)
+    project.change("train.keep", "best")
+    said = cli("run", project.config, "--json")
+    assert said.code == 0, said.err
+    figures = json.loads(said.out)["train"]
+    assert (
+        figures["best_step"] == 1
+        or figures["valid_accuracy"]["1"] < figures["valid_accuracy"][str(figures["best_step"])]
+    )
+    assert "the best on the validation questions" in said.err
 
 
 def test_ask_answers_and_explains(cli, project):

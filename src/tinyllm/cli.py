@@ -6,6 +6,7 @@ Exit codes: 0 done · 2 the person's mistake (one message) · 3 finished, but so
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from tinyllm.news import News
     from tinyllm.pipeline import Checked
     from tinyllm.runs import RunFolder
+    from tinyllm.training import Prepared
+
+_SHOWN_STEPS = 10
 
 app = typer.Typer(
     name="tinyllm",
@@ -94,15 +98,34 @@ def generate(
 
 @app.command()
 def train(
-    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+    target: Target,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be learnt in which step, no more.")] = False,
+    nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine that share each step (one a GPU).")] = 1,
 ) -> None:
-    """Train the student on the rationales of the run; resumes from the last checkpoint."""
-    from tinyllm.pipeline import train_run
+    """Train the student on the rationales of the run; resumes from the last checkpoint.
 
-    config, run, news = _opened(target, set_, run_dir, quiet=quiet)
-    with run.claimed(config):
+    Under torchrun or accelerate launch, over several machines too, every process runs this command; the run folder
+    must be one that all of them see.
+    """
+    from tinyllm.pipeline import plan_run, train_run
+
+    if nproc > 1:
+        from tinyllm.launch import launch
+
+        raise typer.Exit(launch([sys.executable, "-m", "tinyllm", *_alone(sys.argv[1:])], nproc))
+    config, run, news = _opened(target, set_, run_dir, quiet=quiet, may_be_one_of_several=True)
+    if plan:
+        prepared = plan_run(config, run, news)
+        _print(prepared.plan.as_json(), as_json, lambda: _plan_text(prepared))
+        return
+    with run.claimed(config) if _is_first() else contextlib.nullcontext():
         figures = train_run(config, run, news)
-    _print(figures, as_json, lambda: f"Student: {run.student}\nNext: tinyllm evaluate {run.path}")
+    if _is_first():
+        _print(figures, as_json, lambda: f"Student: {run.student}\nNext: tinyllm evaluate {run.path}")
 
 
 @app.command()
@@ -180,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: instead of the process's own.
     """
     from tinyllm.errors import TinyLLMError
-    from tinyllm.threads import spin_shortly
+    from tinyllm.machine import spin_shortly
 
     spin_shortly()
     # What libraries will change in their next release is for those who build on them, not for who runs this.
@@ -235,7 +258,12 @@ def _stop(message: str, code: int) -> None:
 
 
 def _opened(
-    target: Path, overrides: list[str] | None, run_dir: Path | None, *, quiet: bool = False
+    target: Path,
+    overrides: list[str] | None,
+    run_dir: Path | None,
+    *,
+    quiet: bool = False,
+    may_be_one_of_several: bool = False,
 ) -> tuple[Config, RunFolder, News]:
     """Return the configuration, the run folder and the news of a command."""
     from tinyllm.config import load_config
@@ -243,17 +271,33 @@ def _opened(
     from tinyllm.news import News
     from tinyllm.runs import RunFolder
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not may_be_one_of_several:
         raise TinyLLMError(
-            "The commands run in one process; WORLD_SIZE says there are several. `tinyllm.student.train` trains over "
-            "several processes when it is called from Python."
+            "This command runs in one process, and WORLD_SIZE says there are several; `tinyllm train` is the one that "
+            "several share."
         )
     if not target.exists() and target.suffix not in (".yaml", ".yml"):
         raise RunFolderError(f"There is no run folder {target}; `tinyllm run CONFIG` makes one.")
     is_run = target.is_dir()
     config = load_config(target / "config.yaml" if is_run else target, overrides or ())
     folder = run_dir or (target if is_run else Path("runs") / config.name)
-    return config, RunFolder(folder), News(quiet=quiet)
+    return config, RunFolder(folder), News(quiet=quiet or not _is_first())
+
+
+def _is_first() -> bool:
+    """Whether this is the only process, or the one of several that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _alone(arguments: Sequence[str]) -> list[str]:
+    """Return the command line that one of several processes gets: the same without `--nproc`."""
+    kept = list(arguments)
+    for place, argument in enumerate(arguments):
+        if argument == "--nproc":
+            del kept[place : place + 2]
+        elif argument.startswith("--nproc="):
+            kept.remove(argument)
+    return kept
 
 
 def _print(value: Any, as_json: bool, text: Callable[[], str]) -> None:
@@ -269,6 +313,27 @@ def _exit_if_unanswered(unanswered: Mapping[str, Mapping[str, int]], run: RunFol
             f"Some questions got no reply: {', '.join(told)}; see {run.path / 'rejected.jsonl'}.{advice}", err=True
         )
         raise typer.Exit(3)
+
+
+def _plan_text(prepared: Prepared) -> str:
+    plan, totals = prepared.plan, prepared.plan.totals()
+    targets = ", ".join(f"{n} {task}" for task, n in prepared.targets.items())
+    packed = "packed" if plan.shape.packed else "padded"
+    padding = f"{100 * totals.padding_fraction:.1f} % padding"
+    lines = [
+        f"{len(plan)} optimizer steps of {plan.batch_size} questions; targets: {targets}",
+        f"{totals.micro_batches:,} micro-batches, {packed}, the dearest of {totals.dearest:,} tokens",
+        f"{totals.computed:,} tokens, {padding}; {totals.target_tokens:,} are learnt",
+        *(f"note: {note}" for note in prepared.notes),
+        "",
+        f"{'step':>4}  {'questions':>9}  {'micro-batches: rows=tokens':<55}  α",
+    ]
+    for step in plan.as_json(_SHOWN_STEPS)["plan"]:
+        shapes = " + ".join(f"{m['rows']}r={m['tokens']}" for m in step["micro_batches"])
+        alpha = ", ".join(f"{task} {weight:g}" for task, weight in step["alpha"].items())
+        lines.append(f"{step['step']:>4}  {len(step['questions']):>9}  {shapes:<55}  {alpha}")
+    more = len(plan) - _SHOWN_STEPS
+    return "\n".join([*lines, *([f"… and {more} more; all of them with --json"] if more > 0 else [])])
 
 
 def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:

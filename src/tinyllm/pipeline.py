@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from tinyllm.asking import forecast_lines, opened_asking
 from tinyllm.atomic import write_json, write_jsonl
-from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, task_prefixes, teacher_weights, teachers_in_use
+from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.news import News, Task
 from tinyllm.questions.spool import leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.runs import RunFolder, read_json
+from tinyllm.training import Prepared, mixture_settings, prepare_training, student_card, validation, whole_student
 
 if TYPE_CHECKING:
     from tinyllm.evaluation.predict import Prediction
     from tinyllm.rationales.forecast import Forecast
     from tinyllm.rationales.types import TeacherYield
     from tinyllm.student.encode import Encoder, TooLong
-    from tinyllm.student.model import Student, StudentCard
+    from tinyllm.student.model import Student
 
 _SHOWN = 20
 _CHUNK = 1000  # questions measured between two looks at the progress
@@ -49,7 +50,6 @@ class Checked:
     forecasts: tuple[Forecast, ...]
     given: dict[str, int]
     steps: int
-    padding_fraction: float
 
 
 def load_questions(config: Config, news: News) -> Splits:
@@ -109,17 +109,6 @@ def _too_long(
             yield from ((start + k, long[q.id]) for k, q in enumerate(chunk) if q.id in long)
 
 
-def student_card(config: Config) -> StudentCard:
-    """Return how this run's student is asked."""
-    from tinyllm.student.model import StudentCard
-
-    return StudentCard(
-        prefixes=prefixes_in_use(config),
-        layout=config.student.layout,
-        max_input_tokens=config.train.max_input_tokens,
-    )
-
-
 # --- check -------------------------------------------------------------------------------------------------------
 
 
@@ -130,13 +119,18 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
         pilot: questions that each teacher is asked, to measure what it is like; the replies are kept.
     """
     from tinyllm.student.mixture import mix
+    from tinyllm.student.plan import Shape
     from tinyllm.student.train import plan_steps, tokenise
+    from tinyllm.student.watch import check_loggers
 
+    check_loggers(config.train.report_to)
     splits, encoder = _checked_questions(config, news)
     forecasts = _forecasts(config, run, splits, news, pilot)
     given = _given_rationales(config, splits.train)
-    targets = mix(config.train.method, splits.train, given, _mixture_settings(config))
-    plan = plan_steps(tokenise(encoder, splits.train, targets), config.train)
+    targets = mix(config.train.method, splits.train, given, mixture_settings(config))
+    rows = tokenise(encoder, splits.train, targets)
+    shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
+    plan = plan_steps(rows, config.train, shape, teachers=tuple(mixture_settings(config).alpha))
     return Checked(
         questions={name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
         dropped=len(splits.dropped),
@@ -144,7 +138,6 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
         forecasts=forecasts,
         given=dict(Counter(r.teacher for r in given)),
         steps=len(plan),
-        padding_fraction=plan.padding().fraction,
     )
 
 
@@ -228,63 +221,64 @@ def _yield_text(name: str, found: TeacherYield) -> str:
 # --- train -------------------------------------------------------------------------------------------------------
 
 
+def plan_run(config: Config, run: RunFolder, news: News) -> Prepared:
+    """Load the student and plan what it learns from the rationales of the run; train nothing."""
+    return prepare_training(config, run, news, _checked_questions(config, news)[0])
+
+
 def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
     """Train the student on answers and rationales, resuming from a checkpoint if there is one.
 
     A student that is trained on exactly these targets is left as it is; if questions or rationales have changed
-    since, it is trained again. Writes `student/`, `train_log.jsonl`, `train_result.json`.
+    since, it is trained again. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
+    of them writes. Writes `student/`, `train_log.jsonl`, `plan.json`, `train_result.json`.
     """
-    from tinyllm.rationales.files import read_rationales
-    from tinyllm.student.mixture import mix
-    from tinyllm.student.model import add_lora, load_student, save_student
-    from tinyllm.student.train import discard_checkpoints, fingerprint, plan_steps, tokenise, train
+    from tinyllm.student.checkpoints import discard_checkpoints
+    from tinyllm.student.model import save_student
+    from tinyllm.student.processes import Processes
+    from tinyllm.student.train import fingerprint, train
 
     splits = splits or _checked_questions(config, news)[0]
-    rationales = read_rationales(run.path) if teachers_in_use(config) else ()
-    settings = _mixture_settings(config)
-    targets = mix(config.train.method, splits.train, rationales, settings)
-    with news.task(f"Loading the student {config.student.model}"):
-        student = load_student(config.student, student_card(config))
-        if config.student.adapter == "lora":
-            add_lora(student, config.student.lora, config.train.seed)
-        learner = student.learner()
-    if not learner.share_prompt:
-        news.say("  note: this model's attention takes no mask, so each task is computed in a row of its own (slower)")
-    encoder = student.encoder(max_target_tokens=config.train.max_target_tokens, share_prompt=learner.share_prompt)
-    plan = plan_steps(tokenise(encoder, splits.train, targets), config.train)
-    if run.is_trained and read_json(run.train_result).get("fingerprint") == fingerprint(plan):
+    processes = Processes.joined()
+    prepared = prepare_training(config, run, news, splits, processes=processes.count)
+    plan, student, learner = prepared.plan, prepared.student, prepared.learner
+    done = run.is_trained and read_json(run.train_result).get("fingerprint") == fingerprint(plan)
+    processes.wait()  # until everyone has looked
+    if done:
         news.say(f"✓ The student is already trained ({run.student})")
         return read_json(run.train_result)
-    run.forget_training()
-    counts = Counter(t.task for t in targets)
-    news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in counts.items()))
+    if processes.is_first:
+        run.forget_training()
+        write_json(run.path / "plan.json", plan.as_json())
+    processes.wait()
+    news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in prepared.targets.items()))
+    for note in prepared.notes:
+        news.say(f"  note: {note}")
     with news.task("Training", len(plan)) as task:
         result = train(
             student,
             learner,
             plan,
             config.train,
-            tasks=(ANSWER_TASK, *settings.alpha),
+            tasks=(ANSWER_TASK, *mixture_settings(config).alpha),
             folder=run.path,
             progress=lambda done, total, note: task.update(done, total, note),
+            validate=validation(config, student, learner, splits),
         )
         task.note = f"loss {result.final_loss:.3f}" if result.final_loss is not None else ""
+    if result.steps < len(plan):
+        news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
+    if result.best_step is not None:
+        news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
+    figures = {**asdict(result), "targets": prepared.targets}
     with news.task("Saving the student"):
-        save_student(student, run.student, _model_card(config, counts))
-        figures = {**asdict(result), "targets": dict(counts)}
-        write_json(run.train_result, figures)
-        discard_checkpoints(run.path)
+        student = whole_student(config, prepared)
+        if processes.is_first:
+            save_student(student, run.student, _model_card(config, Counter(prepared.targets)))
+            write_json(run.train_result, figures)
+            discard_checkpoints(run.path)
+        processes.wait()
     return figures
-
-
-def _mixture_settings(config: Config) -> Any:
-    from tinyllm.student.mixture import MixtureSettings
-
-    weights = teacher_weights(config)
-    return MixtureSettings(
-        prefixes=prefixes_in_use(config),
-        alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
-    )
 
 
 def _model_card(config: Config, targets: Counter[str]) -> str:

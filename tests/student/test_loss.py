@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import BloomConfig, BloomForCausalLM
 
-from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
+from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student, tiny_tokenizer
 from tinyllm.config import ANSWER_TASK
 from tinyllm.questions import Question
-from tinyllm.student.learner import Learner, weighted_loss
+from tinyllm.student.learner import Learner, Way
 from tinyllm.student.mixture import MixtureSettings, Target, mix
-from tinyllm.student.model import Student
+from tinyllm.student.model import Student, StudentCard
 from tinyllm.student.plan import StepPlan
 from tinyllm.student.train import tokenise
 
@@ -51,19 +52,28 @@ def plain_loss(student: Student, questions: Sequence[Question], targets: Sequenc
     return total
 
 
-def planned_loss(learner: Learner, student: Student, questions, targets, normalisation: str, micro_batch_tokens: int):
+def planned_loss(
+    learner: Learner,
+    student: Student,
+    questions,
+    targets,
+    normalisation: str,
+    micro_batch_tokens: int,
+    processes: int = 1,
+):
+    """L over the micro-batches of all processes, with its gradients added up in the student."""
     encoder = student.encoder(share_prompt=learner.share_prompt)
     plan = StepPlan(
         tokenise(encoder, questions, targets),
         batch_size=len(questions),
         normalisation=normalisation,
-        micro_batch_tokens=micro_batch_tokens,
+        shape=learner.shape(micro_batch_tokens),
+        processes=processes,
     )
     (step,) = plan
     total = torch.zeros(())
-    for micro in step.micro_batches:
-        batch = learner.collate(micro, TASKS)
-        loss, _ = weighted_loss(learner(batch), batch, len(TASKS))
+    for micro in (micro for rank in range(processes) for micro in step.share(rank, processes)):
+        loss, _ = learner(learner.collate(micro, TASKS))
         loss.backward()
         total = total + loss.detach()
     return total
@@ -87,19 +97,32 @@ def student(request) -> Student:
     return tiny_student(request.param)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+WAYS = [
+    Way(),
+    Way(whole_forward=True),
+    Way(packed=False),
+    Way(packed=False, whole_forward=True),
+    Way(packed=False, share_prompt=False),
+]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     normalisation=st.sampled_from(["tokens", "examples"]),
     missing=st.sets(st.tuples(st.sampled_from([f"q{i}" for i in range(5)]), st.sampled_from(TEACHERS)), max_size=8),
     alpha=st.tuples(*[st.sampled_from([0.0, 0.1, 1.0, 3.0])] * 2),
     micro_batch_tokens=st.sampled_from([16, 300, 900, 100_000]),
+    order=st.permutations(range(5)),
+    processes=st.sampled_from([1, 2, 3]),
+    way=st.sampled_from(WAYS),
 )
 def test_loss_and_gradients_are_those_of_one_plain_forward_a_task(
-    student, normalisation, missing, alpha, micro_batch_tokens
+    student, normalisation, missing, alpha, micro_batch_tokens, order, processes, way
 ):
     questions = some_questions(5)
     targets = mixture(questions, missing, dict(zip(TEACHERS, alpha, strict=True)))
     learner = student.learner()
+    learner.take(way)
 
     student.model.zero_grad()
     expected = plain_loss(student, questions, targets, normalisation)
@@ -107,7 +130,8 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_task(
     expected_gradients = gradients(student)
 
     student.model.zero_grad()
-    ours = planned_loss(learner, student, questions, targets, normalisation, micro_batch_tokens)
+    in_other_order = [questions[i] for i in order]
+    ours = planned_loss(learner, student, in_other_order, targets, normalisation, micro_batch_tokens, processes)
 
     torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=0)
     found = gradients(student)
@@ -121,8 +145,7 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_task(
 def test_a_shared_prompt_row_gives_the_logits_of_separate_rows(family):
     student = tiny_student(family)
     learner = student.learner()
-    assert learner.share_prompt, "the probe refused shared prompts for a family that supports them"
-    assert not learner.whole_forward
+    assert learner.way == Way(), "the probe refused the fastest way for a family that supports it"
     questions = some_questions(5)
     targets = mixture(questions, (), dict.fromkeys(TEACHERS, 1.0))
     encoder = student.encoder()
@@ -139,16 +162,33 @@ def test_a_shared_prompt_row_gives_the_logits_of_separate_rows(family):
     torch.testing.assert_close(shared, torch.cat(separate), rtol=1e-5, atol=1e-5)
 
 
+def test_t5_takes_the_fastest_way():
+    assert tiny_student("t5").learner().way == Way()
+
+
 def test_the_probe_falls_back_to_plain_rows_where_attention_takes_no_mask():
-    student = tiny_student("llama")
-    student.model.set_attn_implementation("eager")
-    learner = student.learner()
-    assert not learner.share_prompt
+    torch.manual_seed(0)
+    model = BloomForCausalLM(
+        BloomConfig(vocab_size=259, hidden_size=16, n_layer=2, n_head=2, pad_token_id=0, eos_token_id=1)
+    )
+    student = Student(model, tiny_tokenizer(), StudentCard(tiny_prefixes()))
+    learner = student.learner()  # Bloom reckons positions from a mask of the whole row
+    assert learner.way == Way(packed=False, share_prompt=False)
+    assert "row of its own" in learner.notes()[0]
     questions = some_questions(3)
     targets = mixture(questions, (), dict.fromkeys(TEACHERS, 1.0))
     expected = plain_loss(student, questions, targets, "tokens")
     ours = planned_loss(learner, student, questions, targets, "tokens", 500)
     torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_generates_as_before_once_it_has_learnt_packed(family):
+    student, other = tiny_student(family), tiny_student(family)
+    student.learner()
+    tokens = torch.arange(3, 15)[None]
+    made = [s.model.generate(input_ids=tokens, max_new_tokens=6, do_sample=False) for s in (student, other)]
+    assert torch.equal(*made)
 
 
 def test_a_missing_rationale_is_masked_not_trained_as_an_empty_target():

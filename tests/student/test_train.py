@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,23 +17,28 @@ import torch
 
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
-from tinyllm.errors import NonFiniteLossError, StudentError
+from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
+from tinyllm.evaluation.scoring import score_options
+from tinyllm.student.checkpoints import WEIGHTS_FILE, discard_checkpoints, load_weights, newest_checkpoint
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
-from tinyllm.student.train import discard_checkpoints, newest_checkpoint, plan_steps, tokenise, train
+from tinyllm.student.train import plan_steps, tokenise, train
 from tinyllm.student.watch import read_log
 
 TASKS = (ANSWER_TASK, *TEACHERS)
 SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)
 
 
-def run_training(folder: Path, student: Student, section: TrainSection = SECTION, count: int = 10):
+def run_training(folder: Path, student: Student, section: TrainSection = SECTION, count: int = 10, **more):
     questions = some_questions(count)
     settings = MixtureSettings(student.card.prefixes, dict.fromkeys(TEACHERS, 0.5))
     targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), settings)
     learner = student.learner()
-    plan = plan_steps(tokenise(student.encoder(share_prompt=learner.share_prompt), questions, targets), section)
-    return train(student, learner, plan, section, tasks=TASKS, folder=folder)
+    rows = tokenise(student.encoder(share_prompt=learner.share_prompt), questions, targets)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    shape = learner.shape(section.micro_batch_tokens)
+    plan = plan_steps(rows, section, shape, teachers=TEACHERS, processes=processes)
+    return train(student, learner, plan, section, tasks=TASKS, folder=folder, **more)
 
 
 def weights(student: Student) -> dict[str, torch.Tensor]:
@@ -85,8 +91,8 @@ def test_unknown_lora_targets_name_the_modules_there_are():
         add_lora(tiny_student("llama"), LoraSection(targets=("nonsense",)), seed=0)
 
 
-@pytest.mark.parametrize("family", ["t5", "llama"])
-def test_a_training_killed_in_the_middle_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, family):
+@pytest.mark.parametrize(("family", "after"), [("t5", 1), ("t5", 5), ("llama", 3), ("llama", 8)])
+def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, family, after):
     whole = tiny_student(family, dropout=0.1)
     run_training(tmp_path / "whole", whole)
 
@@ -104,7 +110,7 @@ def test_a_training_killed_in_the_middle_ends_with_the_weights_of_an_uninterrupt
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
     log = tmp_path / "killed" / "train_log.jsonl"
     deadline = time.monotonic() + 120
-    while len(read_log(log)) < 5:
+    while len(read_log(log)) < after:
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -117,8 +123,9 @@ def test_a_training_killed_in_the_middle_ends_with_the_weights_of_an_uninterrupt
     run_training(tmp_path / "killed", resumed)
     for name, weight in weights(whole).items():
         assert torch.equal(weight, weights(resumed)[name]), name
-    strip = [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(log)]
-    assert strip == [{k: v for k, v in line.items() if k != "seconds"} for line in read_log(tmp_path / "whole" / "train_log.jsonl")]  # fmt: skip
+    timed = {"seconds", "tokens_per_second", "memory_bytes"}
+    logs = [[{k: v for k, v in line.items() if k not in timed} for line in read_log(f / "train_log.jsonl")] for f in (tmp_path / "whole", tmp_path / "killed")]  # fmt: skip
+    assert logs[0] == logs[1]
 
 
 def test_a_checkpoint_cut_short_is_ignored(tmp_path):
@@ -215,4 +222,145 @@ def test_tensorboard_gets_the_losses(tmp_path):
 def test_the_log_is_json_lines(tmp_path):
     run_training(tmp_path, tiny_student("llama"), SECTION.model_copy(update={"epochs": 1}))
     for line in (tmp_path / "train_log.jsonl").read_text(encoding="utf-8").splitlines():
-        assert {"step", "epoch", "loss", "losses", "learning_rate", "grad_norm", "seconds"} <= json.loads(line).keys()
+        told = json.loads(line)
+        assert {"step", "epoch", "loss", "losses", "learning_rate", "grad_norm", "seconds"} <= told.keys()
+        assert told["tokens_per_second"] > 0
+        assert told["padding_fraction"] == 0
+        assert told["memory_bytes"] > 1e7
+
+
+# --- schedules, validation ---------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_rationales_fall_and_in_the_end_only_answers_are_learnt(tmp_path):
+    section = SECTION.model_copy(update={"alpha_schedule": "linear", "answers_only": 0.34})
+    run_training(tmp_path, tiny_student("llama"), section)
+    log = read_log(tmp_path / "train_log.jsonl")
+    assert [set(line["losses"]) == {ANSWER_TASK} for line in log] == [False] * 6 + [True] * 3
+    for line in log:
+        factor = 1 - (line["step"] - 1) / 6
+        rest = sum(0.5 * factor * line["losses"].get(t, 0) for t in TEACHERS)
+        assert line["loss"] == pytest.approx(line["losses"][ANSWER_TASK] + rest, rel=1e-4)
+
+
+class Accuracies:
+    """Says one accuracy after the other, and remembers the weights that it was asked about."""
+
+    def __init__(self, student: Student, *said: float) -> None:
+        self.student, self.said, self.seen = student, list(said), []
+
+    def __call__(self) -> float:
+        self.seen.append(weights(self.student))
+        return self.said[len(self.seen) - 1]
+
+
+def test_the_best_student_by_validation_accuracy_is_kept(tmp_path):
+    student = tiny_student("t5")
+    section = SECTION.model_copy(update={"validate_steps": 3, "keep": "best"})
+    validate = Accuracies(student, 0.2, 0.6, 0.6)
+    result = run_training(tmp_path, student, section, validate=validate)
+    assert (result.steps, result.best_step, result.valid_accuracy) == (9, 6, {3: 0.2, 6: 0.6, 9: 0.6})
+    assert all(torch.equal(validate.seen[1][n], w) for n, w in weights(student).items())
+    log = read_log(tmp_path / "train_log.jsonl")
+    assert {line["step"]: line["valid_accuracy"] for line in log if "valid_accuracy" in line} == result.valid_accuracy
+
+
+def test_training_stops_early_when_patience_is_at_its_end(tmp_path):
+    student = tiny_student("llama")
+    section = SECTION.model_copy(update={"validate_steps": 1, "patience": 2})
+    result = run_training(tmp_path, student, section, validate=Accuracies(student, 0.3, 0.5, 0.4, 0.5, 0.9))
+    assert (result.steps, result.best_step) == (4, None)
+    assert result.examples_per_second > 0
+    assert len(read_log(tmp_path / "train_log.jsonl")) == 4
+
+
+def test_validation_changes_nothing_of_the_training(tmp_path):
+    plain, looked = tiny_student("t5", dropout=0.1), tiny_student("t5", dropout=0.1)
+    run_training(tmp_path / "a", plain)
+    learner = looked.learner()
+
+    def validate() -> float:
+        score_options(looked, learner, some_questions(4))
+        return 0.5
+
+    run_training(tmp_path / "b", looked, SECTION.model_copy(update={"validate_steps": 2}), validate=validate)
+    assert all(torch.equal(weights(plain)[n], w) for n, w in weights(looked).items())
+
+
+def test_looking_at_validation_questions_needs_some(tmp_path):
+    with pytest.raises(StudentError, match=r"validate_steps needs validation questions.*data.valid"):
+        run_training(tmp_path, tiny_student("t5"), SECTION.model_copy(update={"validate_steps": 2}))
+
+
+# --- what must not go wrong in silence ---------------------------------------------------------------------------
+
+
+def test_a_training_that_moves_no_weight_is_an_error(tmp_path):
+    with pytest.raises(StudentError, match="No weight has moved"):
+        run_training(tmp_path, tiny_student("t5"), SECTION.model_copy(update={"learning_rate": 1e-30}))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_read_back_unmerged_answer_as_the_trained_student(tmp_path, family):
+    student = tiny_student(family)
+    add_lora(student, LoraSection(rank=4, alpha=8), seed=0)
+    run_training(tmp_path, student)
+    again = tiny_student(family)
+    add_lora(again, LoraSection(rank=4, alpha=8), seed=5)
+    load_weights(again.learner(), newest_checkpoint(tmp_path / "checkpoints") / WEIGHTS_FILE)
+    scores = [score_options(s, s.learner(), some_questions(4)) for s in (student, again)]
+    assert scores[0] == scores[1]
+
+
+def test_a_saved_student_that_answers_otherwise_is_refused(tmp_path):
+    student = tiny_student("llama")
+    real = student.model.save_pretrained
+
+    def damaged(folder, **more):
+        with torch.no_grad():
+            student.model.lm_head.weight.mul_(1.5)
+        real(folder, **more)
+
+    student.model.save_pretrained = damaged
+    with pytest.raises(StudentError, match="does not answer as the student that was trained"):
+        save_student(student, tmp_path / "student", "# card")
+    assert not (tmp_path / "student").exists()
+
+
+def test_loggers_that_are_not_installed_are_named_with_their_remedy(tmp_path):
+    section = SECTION.model_copy(update={"report_to": ("wandb", "mlflow")})
+    with pytest.raises(MissingDependencyError, match="pip install wandb mlflow"):
+        run_training(tmp_path, tiny_student("t5"), section)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root, to mount a small disk")
+def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        whole = tiny_student("llama")
+        run_training(tmp_path / "whole", whole)
+        filler = disk / "filler"
+
+        class Fills:
+            def __call__(self) -> float:
+                if newest_checkpoint(disk / "run" / "checkpoints") is not None and not filler.exists():
+                    with filler.open("wb") as file, contextlib.suppress(OSError):
+                        while file.write(b"0" * 4096):
+                            file.flush()
+                    os.truncate(filler, filler.stat().st_size - 32_768)  # room for the log, and none for weights
+                return 0.5
+
+        section = SECTION.model_copy(update={"validate_steps": 1, "save_steps": 3})
+        with pytest.raises(OSError, match=r"No space left|error 28"):
+            run_training(disk / "run", tiny_student("llama"), section, validate=Fills())
+        assert newest_checkpoint(disk / "run" / "checkpoints").name == "checkpoint-3"
+        filler.unlink()
+        resumed = tiny_student("llama")
+        run_training(disk / "run", resumed, SECTION)
+        assert all(torch.equal(weights(whole)[n], w) for n, w in weights(resumed).items())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

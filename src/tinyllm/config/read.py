@@ -247,6 +247,7 @@ def _contradictions(config: Config) -> list[str]:
         *_teacher_problems(names),
         *_alpha_problems(config.train.alpha, names),
         *_method_problems(config.train, names),
+        *_training_problems(config.train, names),
         *_prefix_problems(config.student.prefixes, names),
         *_budget_problems(config),
         *_examples_problems(config.rationales.examples),
@@ -314,6 +315,20 @@ def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]
         yield "teachers: `method: tinyllm` needs at least one teacher; or use `method: fine-tuning`"
     elif train.method == "tinyllm" and not any(weights.values()):
         yield "train.alpha: all weights are 0, so no teacher is learnt from; use `method: fine-tuning` for that"
+
+
+def _training_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]:
+    for name in train.alpha_schedule if isinstance(train.alpha_schedule, dict) else ():
+        if name not in names:
+            yield (
+                f"train.alpha_schedule.{name}: no such teacher.{did_you_mean(name, names)} "
+                f"Teachers: {', '.join(names) or 'none'}"
+            )
+    if train.validate_steps is None:
+        needy = [f"patience: {train.patience}"] if train.patience is not None else []
+        needy += ["keep: best"] if train.keep == "best" else []
+        if needy:
+            yield f"train.validate_steps: missing; {' and '.join(needy)} go by validation accuracy; try 25"
 
 
 def _budget_problems(config: Config) -> Iterable[str]:

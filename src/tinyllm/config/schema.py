@@ -16,6 +16,7 @@ Method = Literal["fine-tuning", "step-by-step", "tinyllm"]
 Form = Literal["chat", "completion"]
 Layout = Literal["labelled", "release", "cloze"]
 CheckName = Literal["refused", "empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
+AlphaSchedule = Literal["constant", "linear"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -323,6 +324,14 @@ class TrainSection(Section):
         1.0,
         description="α_m, the weight of each teacher's loss; one number for all, or one a teacher; 0 leaves it out.",
     )
+    alpha_schedule: AlphaSchedule | dict[str, AlphaSchedule] = Field(
+        "constant",
+        description="How α_m goes over the training: `constant`, or `linear` down to 0 (rationales first, answers "
+        "last); one for all teachers, or one a teacher.",
+    )
+    answers_only: float = Field(
+        0.0, ge=0, lt=1, description="Share of the steps, at the end, in which nothing but answers is learnt."
+    )
     normalisation: Literal["tokens", "examples"] = Field(
         "examples",
         description="Each L is the mean over all target tokens of the batch, or over examples of the mean over tokens.",
@@ -333,13 +342,27 @@ class TrainSection(Section):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradient clipping; 0: none.")
     batch_size: int = Field(16, ge=1, description="Questions in one optimizer step.")
-    micro_batch_tokens: int = Field(2048, ge=16, description="Padded tokens in one forward pass: memory, not meaning.")
+    micro_batch_tokens: int = Field(
+        2048,
+        ge=16,
+        description="Tokens in one forward pass, attention's memory counted in: memory, not meaning.",
+    )
     max_input_tokens: int = Field(1024, ge=16, description="Longest input; the context is cut to fit, nothing else.")
     max_target_tokens: int = Field(256, ge=1, description="Longest target, in the student's tokens; the rest is cut.")
     epochs: int = Field(1, ge=1, description="Passes over the training questions.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic; bf16 and fp16 are autocast.")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    validate_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps between two looks at the accuracy on validation questions; null: none."
+    )
+    validate_questions: int = Field(200, ge=1, description="At most so many validation questions a look.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many looks in a row that were no better; null: never."
+    )
+    keep: Literal["last", "best"] = Field(
+        "last", description="The student to keep: the last, or the best by validation accuracy (never by test)."
+    )
     save_steps: int = Field(25, ge=1, description="Optimizer steps between checkpoints.")
     logging_steps: int = Field(1, ge=1, description="Optimizer steps between lines of the training log.")
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, trackio…")

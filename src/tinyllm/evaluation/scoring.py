@@ -15,8 +15,9 @@ import torch
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.questions.types import Question
+from tinyllm.student.batch import to_device
 from tinyllm.student.encode import Encoder
-from tinyllm.student.learner import Learner, to_device
+from tinyllm.student.learner import Learner
 from tinyllm.student.model import Student
 from tinyllm.student.plan import cut
 
@@ -81,10 +82,12 @@ def score_options(
     tell = progress or _silence
     tell(0, len(questions), "ranking the choices")
     done = 0
-    for micro in cut(rows, [tuple(1.0 for _ in row.branches) for row in rows], batch_tokens):
+    weights = [tuple(1.0 for _ in row.branches) for row in rows]
+    for micro in cut(rows, weights, learner.shape(batch_tokens)):
         batch = to_device(learner.collate(micro, ()), learner.device)
         branches = [(int(row.question_id), b) for row in micro.rows for b in row.branches]
-        sums = torch.zeros(len(branches), device=learner.device).index_add_(0, batch["branch_ids"], -learner(batch))
+        _, each = learner(batch)
+        sums = torch.zeros(len(branches), device=learner.device).index_add_(0, batch["branch_ids"], -each)
         for (place, branch), value in zip(branches, sums.tolist(), strict=True):
             found[place][int(branch.task)] = value, len(branch.target)
         done += len(micro.rows)

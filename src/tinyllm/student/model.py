@@ -24,6 +24,7 @@ from tinyllm.packaged import cache_folder, is_packaged, known_models, model_file
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
 
+_TOLERANCE = 1e-3  # of the greatest logit: merging adapters rounds
 CARD_FILE = "tinyllm.json"
 """In the student's folder: the prefixes and the layout it was trained with."""
 
@@ -149,9 +150,13 @@ def add_lora(student: Student, section: LoraSection, seed: int) -> None:
 def save_student(student: Student, folder: Path, model_card: str) -> None:
     """Write the student so that plain `from_pretrained(folder)` loads it; adapters are merged into the weights.
 
-    The folder appears whole or not at all.
+    The folder appears whole or not at all, and only if what is read back from it answers as the student did.
+
+    Raises:
+        StudentError: it answers otherwise.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    expected = _logits_on_a_probe(student)
     model = student.model.merge_and_unload() if hasattr(student.model, "merge_and_unload") else student.model
     student.model = model
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch, _quietly():
@@ -160,9 +165,29 @@ def save_student(student: Student, folder: Path, model_card: str) -> None:
         student.tokenizer.save_pretrained(made)
         (made / CARD_FILE).write_text(json.dumps(asdict(student.card), indent=2, ensure_ascii=False), encoding="utf-8")
         (made / "README.md").write_text(model_card, encoding="utf-8")
+        found = _logits_on_a_probe(_read(str(made), None, student.card))
+        if not (found - expected).abs().max() <= _TOLERANCE * expected.abs().max():
+            raise StudentError(
+                "What was saved does not answer as the student that was trained, and is not kept; the checkpoints are. "
+                "This is a fault of TinyLLM or of the libraries beneath it: please report it, with environment.json."
+            )
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
+
+
+@torch.no_grad()
+def _logits_on_a_probe(student: Student) -> torch.Tensor:
+    """Return a student's logits for a few tokens, on the CPU."""
+    model = student.model
+    was_training = model.training
+    model.eval()
+    tokens = (torch.arange(32) * 37 % model.config.get_text_config().vocab_size)[None].to(model.device)
+    logits: torch.Tensor = model(
+        input_ids=tokens, **({"decoder_input_ids": tokens[:, :8]} if student.is_encoder_decoder else {})
+    ).logits
+    model.train(was_training)
+    return logits.float().cpu()
 
 
 # --- sources -----------------------------------------------------------------------------------------------------
@@ -171,12 +196,12 @@ def save_student(student: Student, folder: Path, model_card: str) -> None:
 def _location(section: StudentSection) -> str:
     """Return a hub name or a folder; a GGUF file is de-quantised into a folder first, once."""
     if is_packaged(section.model):
-        return str(_dequantised(model_file(section.model)))
+        return str(dequantised(model_file(section.model)))
     path = Path(section.model)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise StudentError(f"student.model: no file {path}.{did_you_mean(section.model, known_models())}")
-        return str(_dequantised(path))
+        return str(dequantised(path))
     return section.model
 
 
@@ -235,8 +260,13 @@ def _loading(location: str) -> Iterator[None]:
         ) from None
 
 
-def _dequantised(path: Path) -> Path:
-    """De-quantise a GGUF file once, and from then on load the safetensors made of it."""
+def dequantised(path: Path) -> Path:
+    """Return a folder with the safetensors that are made of a GGUF file, once.
+
+    Raises:
+        StudentError: the file can't be read.
+        MissingDependencyError: without the `llamacpp` extra.
+    """
     if importlib.util.find_spec("gguf") is None:
         raise MissingDependencyError(
             "Reading a GGUF file needs the package gguf: pip install 'tinyllm-distill[llamacpp]'"

@@ -1,8 +1,8 @@
 """The step plan: which questions form an optimizer step, and in what shapes they are computed.
 
-The *semantics* are the configuration's: `batch_size` questions a step, in a seeded order. The *shapes* are ours: the
-rows of a step are sorted by length and cut into micro-batches by a token budget. So that the cut cannot change the
-result, every target token carries its weight in the loss of the whole step:
+The *semantics* are the configuration's: `batch_size` questions a step, in a seeded order, each task with its α at that
+point of the training. The *shapes* are ours: the rows of a step are cut into micro-batches by a memory budget. So that
+the cut cannot change the result, every target token carries its weight in the loss of the whole step:
 
     L = Σ_tokens weight · cross-entropy,    weight = α_task / N_task               (normalisation `tokens`)
                                             weight = α_task / (n_task · length)    (normalisation `examples`)
@@ -12,15 +12,72 @@ with N_task the target tokens, and n_task the rows, of that task in the whole st
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
+from tinyllm.config import ANSWER_TASK
 from tinyllm.student.encode import Row
 
 Normalisation = Literal["tokens", "examples"]
+AlphaSchedule = Literal["constant", "linear"]
+
+_SCORES_A_TOKEN = 4096  # attention scores that take about the memory of one token's activations
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one forward pass computes.
+
+    Attributes:
+        real: tokens.
+        computed: the same with padding.
+        scores: pairs of tokens that attention looks at.
+    """
+
+    real: int
+    computed: int
+    scores: int
+
+    @property
+    def cost(self) -> int:
+        """The memory that it takes, in tokens."""
+        return self.computed + self.scores // _SCORES_A_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """In what shape micro-batches are computed.
+
+    Attributes:
+        tokens: memory budget of one forward pass, in tokens; longer rows stand alone.
+        packed: rows end to end; else padded to the longest.
+        encoder_decoder: prompts and targets go through different stacks, and equal prompts through theirs once.
+    """
+
+    tokens: int = 2048
+    packed: bool = True
+    encoder_decoder: bool = False
+
+    def size(self, rows: Sequence[Row]) -> Size:
+        """Return what a forward pass over these rows computes."""
+        prompts = list({row.prompt for row in rows}) if self.encoder_decoder else [row.prompt for row in rows]
+        real = sum(map(len, prompts)) + sum(row.target_length for row in rows)
+        if self.packed:
+            return Size(real, real, sum(self._scores(len(r.prompt), r.target_length) for r in rows))
+        prompt, target = max(map(len, prompts)), max(row.target_length for row in rows)
+        if self.encoder_decoder:
+            return Size(real, len(prompts) * prompt + len(rows) * target, len(rows) * self._scores(prompt, target))
+        longest = max(row.length for row in rows)
+        return Size(real, len(rows) * longest, len(rows) * longest * longest)
+
+    def _scores(self, prompt: int, target: int) -> int:
+        own = target * target if self.encoder_decoder else target * target // 2
+        return prompt * prompt + own + target * prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +91,15 @@ class MicroBatch:
         """Return the same rows with weight 0: work without effect, to keep processes in step."""
         return MicroBatch(self.rows, tuple(tuple(0.0 for _ in w) for w in self.weights))
 
+    @property
+    def target_tokens(self) -> int:
+        """Tokens that are learnt."""
+        return sum(len(b.target) for row in self.rows for b in row.branches)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step."""
+    """One optimizer step; its micro-batches come in order of what they cost, the dearest first."""
 
     index: int
     epoch: int
@@ -45,24 +107,58 @@ class Step:
     micro_batches: tuple[MicroBatch, ...]
 
     def share(self, rank: int, processes: int) -> tuple[MicroBatch, ...]:
-        """Return the micro-batches of one of several processes; every process gets the same number of them."""
+        """Return the micro-batches of one of several processes; every process gets the same number of them.
+
+        They are dealt to and fro, so that nobody gets the dearest of every round.
+        """
         rounds = -(-len(self.micro_batches) // processes)
-        indices = [rank + processes * i for i in range(rounds)]
-        spare = self.micro_batches[-1].silenced()
-        return tuple(self.micro_batches[i] if i < len(self.micro_batches) else spare for i in indices)
+        places = [processes * r + (processes - 1 - rank if r % 2 else rank) for r in range(rounds)]
+        spare = [self.micro_batches[-1].silenced()] if rounds else []
+        return tuple((*self.micro_batches, *spare * processes)[place] for place in places)
 
 
 @dataclass(frozen=True, slots=True)
-class Padding:
-    """Tokens that are computed, and how many of them are padding."""
+class Totals:
+    """What a whole plan computes."""
 
+    questions: int
+    micro_batches: int
     real: int
-    padded: int
+    computed: int
+    target_tokens: int
+    dearest: int
 
     @property
-    def fraction(self) -> float:
+    def padding_fraction(self) -> float:
         """Share of the computed tokens that is padding."""
-        return 1 - self.real / self.padded if self.padded else 0.0
+        return 1 - self.real / self.computed if self.computed else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How the weights of rationales go over the training; an answer's weight is always 1.
+
+    Attributes:
+        kinds: by teacher: `constant`, or `linear`, which falls to 0. A teacher that is not named is constant.
+        answers_only: share of the steps, at the end, in which nothing but answers is learnt.
+    """
+
+    kinds: Mapping[str, AlphaSchedule] = field(default_factory=dict)
+    answers_only: float = 0.0
+
+    def factor(self, task: str, step: int, steps: int) -> float:
+        """Return what a task's α is multiplied by in a step, counted from 0."""
+        end = steps - round(self.answers_only * steps)
+        if task == ANSWER_TASK:
+            return 1.0
+        if step >= end:
+            return 0.0
+        return 1.0 - step / end if self.kinds.get(task) == "linear" else 1.0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it changes nothing."""
+        return not self.answers_only and "linear" not in self.kinds.values()
 
 
 class StepPlan:
@@ -74,8 +170,10 @@ class StepPlan:
         epochs: passes over the questions; the last step of a pass may be smaller.
         seed: seed of the order, another one each pass.
         normalisation: see the module.
-        micro_batch_tokens: padded tokens in one forward pass; a longer row stands alone.
+        schedule: of the rationales' weights; a target whose weight is 0 is not computed.
         max_steps: end after so many steps.
+        shape: of micro-batches.
+        processes: that share each step; the number of micro-batches is a multiple of it where that is possible.
     """
 
     def __init__(
@@ -86,14 +184,18 @@ class StepPlan:
         epochs: int = 1,
         seed: int = 0,
         normalisation: Normalisation = "tokens",
-        micro_batch_tokens: int = 2048,
+        schedule: Schedule | None = None,
         max_steps: int | None = None,
+        shape: Shape | None = None,
+        processes: int = 1,
     ) -> None:
         self.questions = questions
         self.batch_size = batch_size
         self.seed = seed
         self.normalisation = normalisation
-        self.micro_batch_tokens = micro_batch_tokens
+        self.schedule = schedule or Schedule()
+        self.shape = shape or Shape()
+        self.processes = processes
         self.steps_per_epoch = -(-len(questions) // batch_size)
         self._order: tuple[int, list[int]] | None = None
         self._length = min(max_steps or epochs * self.steps_per_epoch, epochs * self.steps_per_epoch)
@@ -106,21 +208,74 @@ class StepPlan:
             raise IndexError(index)
         epoch, place = divmod(index, self.steps_per_epoch)
         chosen = self._shuffled(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-        rows = [row for i in chosen for row in self.questions[i]]
+        rows = [row for i in chosen for row in self._scheduled(self.questions[i], index)]
         ids = tuple(dict.fromkeys(row.question_id for row in rows))
-        return Step(index, epoch, ids, cut(rows, token_weights(rows, self.normalisation), self.micro_batch_tokens))
+        weights = token_weights(rows, self.normalisation)
+        return Step(index, epoch, ids, cut(rows, weights, self.shape, self.processes))
 
     def __iter__(self) -> Iterator[Step]:
         return (self[i] for i in range(len(self)))
 
-    def padding(self) -> Padding:
-        """Return the real and the computed tokens of the whole plan."""
-        real = padded = 0
-        for step in self:
-            for batch in step.micro_batches:
-                real += sum(row.length for row in batch.rows)
-                padded += padded_tokens(batch.rows)
-        return Padding(real, padded)
+    def totals(self, steps: int | None = None) -> Totals:
+        """Return what the first so many steps, or all, compute together."""
+        sums: Counter[str] = Counter()
+        dearest = 0
+        for step in itertools.islice(self, steps):
+            sums["questions"] += len(step.question_ids)
+            for micro in step.micro_batches:
+                size = self.shape.size(micro.rows)
+                sums.update(micro_batches=1, real=size.real, computed=size.computed, target_tokens=micro.target_tokens)
+                dearest = max(dearest, size.cost)
+        names = ("questions", "micro_batches", "real", "computed", "target_tokens")
+        return Totals(**{name: sums[name] for name in names}, dearest=dearest)
+
+    def as_json(self, steps: int | None = None) -> dict[str, Any]:
+        """Return the plan as JSON: what it depends on, and which questions and shapes its first steps have.
+
+        Args:
+            steps: so many of them; None: all.
+        """
+        return {
+            "steps": len(self),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "normalisation": self.normalisation,
+            "schedule": {"kinds": dict(self.schedule.kinds), "answers_only": self.schedule.answers_only},
+            "micro_batch_tokens": self.shape.tokens,
+            "packed": self.shape.packed,
+            "processes": self.processes,
+            "plan": [self._step_as_json(self[i]) for i in range(len(self) if steps is None else min(steps, len(self)))],
+        }
+
+    def _step_as_json(self, step: Step) -> dict[str, Any]:
+        sized = [(micro, self.shape.size(micro.rows)) for micro in step.micro_batches]
+        alpha = {b.task: b.weight for micro in step.micro_batches for row in micro.rows for b in row.branches}
+        return {
+            "step": step.index + 1,
+            "questions": list(step.question_ids),
+            "alpha": alpha,
+            "micro_batches": [
+                {
+                    "rows": len(micro.rows),
+                    "tokens": size.real,
+                    "padding": size.computed - size.real,
+                    "target_tokens": micro.target_tokens,
+                }
+                for micro, size in sized
+            ],
+        }
+
+    def _scheduled(self, rows: Sequence[Row], step: int) -> Sequence[Row]:
+        """Return a question's rows with their weights at a step, without what then has none."""
+        if self.schedule.is_constant:
+            return rows
+        scheduled = []
+        for row in rows:
+            factors = [self.schedule.factor(b.task, step, len(self)) for b in row.branches]
+            kept = tuple(replace(b, weight=b.weight * f) for b, f in zip(row.branches, factors, strict=True) if f > 0)
+            if kept:
+                scheduled.append(replace(row, branches=kept))
+        return scheduled
 
     def _shuffled(self, epoch: int) -> list[int]:
         if self._order is None or self._order[0] != epoch:
@@ -145,27 +300,68 @@ def token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tup
     ]
 
 
-def cut(rows: Sequence[Row], weights: Sequence[tuple[float, ...]], max_tokens: int) -> tuple[MicroBatch, ...]:
-    """Sort rows by length, longest first, and cut them into micro-batches of at most `max_tokens` padded tokens.
+# --- cutting ------------------------------------------------------------------------------------------------------
 
-    The longest come first so that memory that does not suffice shows at once, not after an hour.
+
+def cut(
+    rows: Sequence[Row], weights: Sequence[tuple[float, ...]], shape: Shape, processes: int = 1
+) -> tuple[MicroBatch, ...]:
+    """Cut rows into micro-batches within a memory budget, the dearest first.
+
+    So memory that does not suffice shows at once, not after an hour.
     """
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].target_length, len(rows[i].prompt)), reverse=True)
-    batches: list[list[int]] = []
+    groups = _balanced(rows, shape, processes) if shape.packed else _by_length(rows, shape, processes)
+    groups.sort(key=lambda g: shape.size([rows[i] for i in g]).cost, reverse=True)
+    return tuple(MicroBatch(tuple(rows[i] for i in g), tuple(weights[i] for i in g)) for g in groups)
+
+
+def _balanced(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
+    """Deal rows into as few groups as the budget allows, all of about the same cost: without padding, any rows fit."""
+    units = _units(rows, shape)
+    costs = [shape.size([rows[i] for i in unit]).cost for unit in units]
+    order = sorted(range(len(units)), key=lambda u: (-costs[u], u))
+    number = max(1, -(-sum(costs) // shape.tokens))
+    while True:
+        number = min(len(units), -(-number // processes) * processes)
+        groups = _dealt(order, costs, number)
+        if number == len(units) or all(sum(costs[u] for u in g) <= shape.tokens or len(g) == 1 for g in groups):
+            return [[i for u in g for i in units[u]] for g in groups]
+        number += 1
+
+
+def _units(rows: Sequence[Row], shape: Shape) -> list[list[int]]:
+    """Group the rows that go through the encoder together, unless they are too much together; else each alone."""
+    if not shape.encoder_decoder:
+        return [[i] for i in range(len(rows))]
+    same: dict[tuple[int, ...], list[int]] = {}
+    for i, row in enumerate(rows):
+        same.setdefault(row.prompt, []).append(i)
+    fits = (shape.size([rows[i] for i in unit]).cost <= shape.tokens for unit in same.values())
+    pairs = zip(same.values(), fits, strict=True)
+    return [part for unit, fit in pairs for part in ([unit] if fit else [[i] for i in unit])]
+
+
+def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list[int]]:
+    """Give each unit, the dearest first, to the group that has cost least so far."""
+    groups: list[list[int]] = [[] for _ in range(number)]
+    heap = [(0, g) for g in range(number)]
+    for unit in order:
+        cost, group = heapq.heappop(heap)
+        groups[group].append(unit)
+        heapq.heappush(heap, (cost + costs[unit], group))
+    return groups
+
+
+def _by_length(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
+    """Sort rows by both lengths and cut where the budget is used up: rows of about one length pad each other little."""
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].target_length, len(rows[i].prompt), -i), reverse=True)
+    groups: list[list[int]] = []
     for i in order:
-        if batches and padded_tokens([*(rows[j] for j in batches[-1]), rows[i]]) <= max_tokens:
-            batches[-1].append(i)
+        if groups and shape.size([*(rows[j] for j in groups[-1]), rows[i]]).cost <= shape.tokens:
+            groups[-1].append(i)
         else:
-            batches.append([i])
-    return tuple(MicroBatch(tuple(rows[i] for i in b), tuple(weights[i] for i in b)) for b in batches)
-
-
-def padded_tokens(rows: Sequence[Row]) -> int:
-    """Return the tokens computed for these rows in one batch.
-
-    An encoder-decoder pads prompts and targets apart, a causal student pads whole rows; the bound for the first
-    holds for the second.
-    """
-    if all(len(r.branches) == 1 and not r.branches[0].prefix for r in rows):
-        return len(rows) * (max(len(r.prompt) for r in rows) + max(r.target_length for r in rows))
-    return len(rows) * max(row.length for row in rows)
+            groups.append([i])
+    while len(groups) % processes and (dear := max(groups, key=len)) and len(dear) > 1:
+        groups.remove(dear)
+        groups += [dear[: len(dear) // 2], dear[len(dear) // 2 :]]
+    return groups

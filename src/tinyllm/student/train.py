@@ -1,46 +1,46 @@
-"""Training: `transformers.Trainer` runs the loop; batches and loss are ours.
-
-One item of the data loader is one whole optimizer step. `training_step` runs its micro-batches; their token weights
-already hold α and the normalisers of the whole step, so the losses are summed, and nothing depends on the cut.
-"""
+"""Training a student: from targets to rows, from rows to a plan, and through the plan."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import json
-import os
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import TrainingArguments
 
-from tinyllm.atomic import write_text
 from tinyllm.config import TrainSection
-from tinyllm.errors import NonFiniteLossError, StudentError
+from tinyllm.errors import StudentError
+from tinyllm.machine import keep_freed_memory
 from tinyllm.questions.types import Question
-from tinyllm.student.batch import Batch
+from tinyllm.student.checkpoints import (
+    FOLDER,
+    Best,
+    keep_only_checkpoints_of,
+    load_weights,
+    newest_checkpoint,
+    steps_done,
+    whole,
+)
 from tinyllm.student.encode import Encoder, Row
-from tinyllm.student.learner import Learner, weighted_loss
+from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
-from tinyllm.student.plan import StepPlan
-from tinyllm.student.watch import LOG_FILE, Progress, StepLosses, TrainLog, Watch, interruptible, tensorboard
-
-WEIGHTS_FILE = "trained.safetensors"
-_LITTLE_SPACE_BYTES = 1 << 20
+from tinyllm.student.plan import Schedule, Shape, StepPlan
+from tinyllm.student.trainer import PlanTrainer, peak_memory_bytes
+from tinyllm.student.watch import (
+    LOG_FILE,
+    Progress,
+    TrainLog,
+    Validate,
+    Validation,
+    Watch,
+    check_loggers,
+    interruptible,
+    tensorboard,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +48,25 @@ class TrainResult:
     """Figures of a whole training, also if it was interrupted and resumed.
 
     Attributes:
+        steps: optimizer steps that were done; fewer than planned if it stopped early.
+        best_step: of the weights that were kept, where that is the best and not the last.
         seconds: spent in optimizer steps.
-        target_tokens: learnt, over all steps.
-        fingerprint: of everything that was learnt; see `fingerprint`.
+        tokens, target_tokens: computed, and learnt, over all steps.
+        valid_accuracy: by step, where it was measured.
+        fingerprint: of everything that was to be learnt; see `fingerprint`.
     """
 
     steps: int
+    best_step: int | None
     seconds: float
     examples_per_second: float
+    tokens: int
     target_tokens: int
     padding_fraction: float
     peak_memory_bytes: int
     final_loss: float | None
+    valid_accuracy: dict[int, float]
+    packed: bool
     shared_prompts: bool
     fingerprint: str
 
@@ -73,16 +80,27 @@ def tokenise(encoder: Encoder, questions: Sequence[Question], targets: Sequence[
     return [r for r in rows if r]
 
 
-def plan_steps(rows: Sequence[Sequence[Row]], section: TrainSection) -> StepPlan:
-    """Return the step plan that the configuration asks for."""
+def plan_steps(
+    rows: Sequence[Sequence[Row]], section: TrainSection, shape: Shape, *, teachers: Sequence[str], processes: int = 1
+) -> StepPlan:
+    """Return the step plan that the configuration asks for.
+
+    Args:
+        shape: in which the student computes (`Learner.shape`).
+        teachers: whose α the schedule is about.
+    """
+    kinds = section.alpha_schedule
+    of_teacher = {t: kinds.get(t, "constant") if isinstance(kinds, dict) else kinds for t in teachers}
     return StepPlan(
         rows,
         batch_size=section.batch_size,
         epochs=section.epochs,
         seed=section.seed,
         normalisation=section.normalisation,
-        micro_batch_tokens=section.micro_batch_tokens,
+        schedule=Schedule(of_teacher, section.answers_only),
         max_steps=section.max_steps,
+        shape=shape,
+        processes=processes,
     )
 
 
@@ -95,195 +113,103 @@ def train(
     tasks: Sequence[str],
     folder: Path,
     progress: Progress | None = None,
+    validate: Validate | None = None,
 ) -> TrainResult:
     """Train a student in place, resuming from the newest whole checkpoint in `folder/checkpoints`.
 
+    With several processes (`torchrun`, `accelerate launch`) every one of them calls this with the same arguments.
+
     Args:
         tasks: `answer` and the teachers, for the losses in the log.
-        folder: gets `checkpoints/` while training, and `train_log.jsonl`.
+        folder: gets `checkpoints/` while training, and `train_log.jsonl`. All processes must see it.
+        validate: returns the accuracy on validation questions; needed where the section asks for it.
 
     Raises:
-        StudentError: fp16 with T5; precision that this machine lacks.
+        StudentError: fp16 with T5; precision that this machine lacks; no weight has moved.
         NonFiniteLossError: the loss is infinite or not a number; says at which step, on which questions.
+        MissingDependencyError: a logger is not installed.
     """
     check_precision(student.model.config.model_type, section)
-    checkpoints = folder / "checkpoints"
-    arguments = _arguments(student, plan, section, checkpoints)
+    check_loggers(section.report_to)
+    keep_freed_memory()
+    checkpoints, key = folder / FOLDER, fingerprint(plan)
+    arguments = training_arguments(student.model, plan, section, checkpoints)
     with arguments.main_process_first(local=False):  # the folder is shared by all processes
         if arguments.process_index == 0:
-            _keep_only_checkpoints_of(checkpoints, fingerprint(plan))
+            keep_only_checkpoints_of(checkpoints, key)
         resume = newest_checkpoint(checkpoints)
-        log = TrainLog(folder / LOG_FILE, keep_steps=_steps_done(resume))
-    trainer = PlanTrainer(learner, plan, tasks, arguments, log, progress)
-    if "tensorboard" in section.report_to:
-        trainer.add_callback(tensorboard(folder))
+        log = TrainLog(folder / LOG_FILE, keep_steps=steps_done(resume))
+        best = Best(checkpoints)
+    trainer = PlanTrainer(learner, plan, tasks, arguments)
+    _add_callbacks(trainer, section, log, best, folder, progress, validate)
     if resume is not None and progress is not None:
-        progress(_steps_done(resume), len(plan), "going on from a checkpoint")
+        progress(steps_done(resume), len(plan), "going on from a checkpoint")
+    before = _sums(learner)
     with interruptible(trainer):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    questions = sum(len(step.question_ids) for step in plan)
+    if _sums(learner) == before:
+        raise StudentError(
+            "No weight has moved in training. Raise train.learning_rate; with LoRA, look at student.lora.targets."
+        )
+    steps, best_step = trainer.state.global_step, None
+    if section.keep == "best":
+        best_step = best.best_step()
+        load_weights(learner, best.weights)
+    done = plan.totals(steps)
     return TrainResult(
-        steps=len(plan),
+        steps=steps,
+        best_step=best_step,
         seconds=log.seconds,
-        examples_per_second=questions / log.seconds if log.seconds else 0.0,
-        target_tokens=log.target_tokens,
-        padding_fraction=plan.padding().fraction,
+        examples_per_second=done.questions / log.seconds if log.seconds else 0.0,
+        tokens=done.computed,
+        target_tokens=done.target_tokens,
+        padding_fraction=done.padding_fraction,
         peak_memory_bytes=peak_memory_bytes(),
         final_loss=log.last_loss,
+        valid_accuracy={s: a for s, a in sorted(best.accuracies.items()) if s <= steps},
+        packed=learner.way.packed,
         shared_prompts=learner.share_prompt,
-        fingerprint=fingerprint(plan),
+        fingerprint=key,
     )
+
+
+def _add_callbacks(
+    trainer: PlanTrainer,
+    section: TrainSection,
+    log: TrainLog,
+    best: Best,
+    folder: Path,
+    progress: Progress | None,
+    validate: Validate | None,
+) -> None:
+    if section.validate_steps is not None:
+        if validate is None:
+            raise StudentError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
+        trainer.add_callback(
+            Validation(
+                trainer, validate, best,
+                every=section.validate_steps, patience=section.patience, keep=section.keep == "best",
+            )
+        )  # fmt: skip
+    if trainer.is_world_process_zero():
+        trainer.add_callback(Watch(trainer, log, progress))
+        if "tensorboard" in section.report_to:
+            trainer.add_callback(tensorboard(folder))
+
+
+def _sums(learner: Learner) -> list[float]:
+    """Return a figure of each tensor that is trained, to tell whether any has moved."""
+    return [float(whole(p.detach().double().sum())) for p in learner.parameters() if p.requires_grad]
 
 
 def fingerprint(plan: StepPlan) -> str:
     """Return a hash of everything that is learnt, in its order: another one means another training."""
-    digest = hashlib.sha256(repr((plan.batch_size, plan.seed, plan.normalisation, len(plan))).encode())
+    schedule = (sorted(plan.schedule.kinds.items()), plan.schedule.answers_only)
+    settings = (plan.batch_size, plan.seed, plan.normalisation, len(plan), schedule)
+    digest = hashlib.sha256(repr(settings).encode())
     for rows in plan.questions:
         digest.update(repr(rows).encode())
     return digest.hexdigest()
-
-
-def _keep_only_checkpoints_of(folder: Path, key: str) -> None:
-    """Discard checkpoints of a training on other targets; going on from them would mix the two."""
-    note = folder / "fingerprint"
-    if folder.is_dir() and (not note.is_file() or note.read_text(encoding="utf-8") != key):
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(note, key)
-
-
-class PlanTrainer(Trainer):
-    """`transformers.Trainer` over a step plan. Its `model` is a `Learner`."""
-
-    def __init__(
-        self,
-        learner: Learner,
-        plan: StepPlan,
-        tasks: Sequence[str],
-        arguments: TrainingArguments,
-        log: TrainLog | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        super().__init__(model=learner, args=arguments)
-        self.plan, self.tasks = plan, tuple(tasks)
-        self.losses = StepLosses(0.0, {})
-        self.remove_callback(ProgressCallback)
-        self.remove_callback(PrinterCallback)
-        if self.is_world_process_zero():
-            self.add_callback(Watch(self, log, progress))
-
-    def get_train_dataloader(self) -> DataLoader[dict[str, list[Batch]]]:
-        """Return a loader whose every item is this process's share of one optimizer step.
-
-        It is not handed to Accelerate, which would deal whole steps out to the processes.
-        """
-        steps = _Steps(self.plan, self.model, self.tasks, self.args.process_index, self.args.world_size)
-        return DataLoader(steps, batch_size=1, collate_fn=itemgetter(0))
-
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:  # noqa: ARG002
-        """Run one optimizer step's micro-batches, forward and backward; return L.
-
-        DDP averages the gradients of its processes; their shares are to be summed, hence the factor.
-        """
-        model.train()
-        batches = self._prepare_inputs(inputs)["micro_batches"]
-        processes = self.args.world_size
-        sums = torch.zeros(2, len(self.tasks), device=self.args.device)  # of losses, of weights
-        for place, batch in enumerate(batches):
-            last = place == len(batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                with self.compute_loss_context_manager():
-                    loss, parts = weighted_loss(model(batch), batch, len(self.tasks))
-                if not torch.isfinite(loss):
-                    raise self._non_finite(place, loss)
-                self.accelerator.backward(loss * processes)
-            sums += parts
-        sums = torch.as_tensor(self.accelerator.reduce(sums, reduction="sum"))
-        self.losses = StepLosses.of(sums, self.tasks)
-        return sums[0].sum()
-
-    def _non_finite(self, place: int, loss: Tensor) -> NonFiniteLossError:
-        step = self.plan[self.state.global_step]
-        micro = step.share(self.args.process_index, self.args.world_size)[place]
-        ids = ", ".join(dict.fromkeys(row.question_id for row in micro.rows))
-        return NonFiniteLossError(
-            f"The loss is {loss.item()} at step {step.index + 1} of {len(self.plan)}, on the questions {ids}. "
-            "The last checkpoint is kept. Lower train.learning_rate, set train.max_grad_norm, use "
-            "train.precision: fp32, or look at these questions' targets."
-        )
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # torch and safetensors tell of a full disk each in its own way, or only that a position is unexpected.
-            if shutil.disk_usage(Path(self.args.output_dir)).free < _LITTLE_SPACE_BYTES:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.args.output_dir) from error
-            raise
-
-    def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:  # noqa: ARG002
-        """Save what is trained and nothing else: all weights, or the adapters. No pickled arguments."""
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {n: p.detach().contiguous().cpu() for n, p in self._learner().named_parameters() if p.requires_grad}
-        save_file(weights, folder / WEIGHTS_FILE)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ARG002
-        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS_FILE)
-        with torch.no_grad():
-            for name, parameter in self._learner().named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
-
-    def _learner(self) -> Learner:
-        learner: Learner = self.accelerator.unwrap_model(self.model)
-        return learner
-
-
-class _Steps(Dataset[dict[str, list[Batch]]]):
-    """Optimizer steps as one process computes them."""
-
-    def __init__(self, plan: StepPlan, learner: Any, tasks: Sequence[str], rank: int, processes: int) -> None:
-        self.plan, self.learner, self.tasks, self.rank, self.processes = plan, learner, tasks, rank, processes
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, index: int) -> dict[str, list[Batch]]:
-        share = self.plan[index].share(self.rank, self.processes)
-        return {"micro_batches": [self.learner.collate(micro, self.tasks) for micro in share]}
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint; one cut short by a crash lacks the state that is written last."""
-    whole = [c for c in folder.glob("checkpoint-*") if _steps_done(c) > 0]
-    return max(whole, key=_steps_done, default=None)
-
-
-def discard_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a finished training."""
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-
-
-def peak_memory_bytes() -> int:
-    """Return the most memory in use so far: on the GPU if there is one, else of this process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    try:
-        import resource
-    except ImportError:  # not on this operating system
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _steps_done(checkpoint: Path | None) -> int:
-    if checkpoint is None:
-        return 0
-    try:
-        return int(json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
-    except (OSError, ValueError, KeyError):
-        return 0
 
 
 def check_precision(model_type: str, section: TrainSection) -> None:
@@ -303,12 +229,13 @@ def check_precision(model_type: str, section: TrainSection) -> None:
         raise StudentError("train.precision: this GPU has no bfloat16 arithmetic; use fp32, or fp16 (not for T5).")
 
 
-def _arguments(student: Student, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:
-    is_lora = hasattr(student.model, "peft_config")
+def training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:
+    """Return what `transformers.Trainer` is told; also makes a model checkpoint its gradients, if the section asks."""
+    is_lora = hasattr(model, "peft_config")
     if section.gradient_checkpointing:
-        student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if is_lora:
-            student.model.enable_input_require_grads()
+            model.enable_input_require_grads()
     schedule = "constant_with_warmup" if section.schedule == "constant" else section.schedule
     arguments = TrainingArguments(
         output_dir=str(checkpoints),

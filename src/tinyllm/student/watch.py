@@ -1,49 +1,35 @@
-"""What is seen of a training while it runs: the log, the progress, Ctrl-C, TensorBoard."""
+"""What is seen of a training while it runs: the log, the progress, Ctrl-C, validation, and other loggers."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
 from transformers import TrainerCallback
 
 from tinyllm.atomic import write_jsonl
 from tinyllm.errors import MissingDependencyError
-from tinyllm.student.plan import StepPlan
+from tinyllm.student.checkpoints import Best, trained_weights, write_weights
+
+if TYPE_CHECKING:
+    from tinyllm.student.trainer import PlanTrainer
 
 LOG_FILE = "train_log.jsonl"
 
 Progress = Callable[[int, int, str], None]
 """Called after each step with steps done, steps in all, and a note."""
 
+Validate = Callable[[], float]
+"""Returns the student's accuracy on validation questions, as it is now."""
 
-@dataclass(frozen=True, slots=True)
-class StepLosses:
-    """The loss L of one optimizer step, and each task's own mean loss L_A, L_m, before its α."""
-
-    total: float
-    by_task: dict[str, float]
-
-    @classmethod
-    def of(cls, sums: Tensor, tasks: Sequence[str]) -> StepLosses:
-        """Make it from the sums over all micro-batches of weight · cross-entropy and of weight, (2, tasks)."""
-        pairs = zip(tasks, sums[0].tolist(), sums[1].tolist(), strict=True)
-        return cls(float(sums[0].sum()), {task: loss / weight for task, loss, weight in pairs if weight > 0})
-
-
-class Watched(Protocol):
-    """What a trainer shows of itself: the plan, and the losses of the step just done."""
-
-    plan: StepPlan
-    losses: StepLosses
+_LOGGERS = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio", "comet_ml": "comet_ml", "swanlab": "swanlab"}
 
 
 class TrainLog:
@@ -56,11 +42,13 @@ class TrainLog:
         self.last_loss: float | None = last.get("loss")
         self.seconds: float = last.get("seconds", 0.0)
         self.target_tokens: int = last.get("target_tokens", 0)
+        self.tokens: int = last.get("tokens", 0)
         write_jsonl(path, kept)
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append one step."""
         self.last_loss, self.seconds, self.target_tokens = line["loss"], line["seconds"], line["target_tokens"]
+        self.tokens = line["tokens"]
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -78,83 +66,136 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 class Watch(TrainerCallback):
     """Writes the log and tells the progress."""
 
-    def __init__(self, trainer: Watched, log: TrainLog | None, progress: Progress | None) -> None:
+    def __init__(self, trainer: PlanTrainer, log: TrainLog, progress: Progress | None) -> None:
         self.trainer, self.log, self.progress = trainer, log, progress
-        self.seconds, self.target_tokens = (log.seconds, log.target_tokens) if log is not None else (0.0, 0)
+        self.seconds, self.target_tokens, self.tokens = log.seconds, log.target_tokens, log.tokens
         self.began = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Start the clock, or go on where an interrupted training stopped it."""
         self.began = time.monotonic() - self.seconds
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Count the step's tokens and tell the progress."""
+        figures = self.trainer.figures
+        self.target_tokens += figures.target_tokens
+        self.tokens += figures.tokens
+        if self.progress is not None:
+            note = f"loss {figures.loss:.3f}, {figures.tokens / max(figures.seconds, 1e-9):,.0f} tokens/s"
+            self.progress(state.global_step, len(self.trainer.plan), note)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:  # noqa: ARG002
         """Write a line, when the Trainer logs a step."""
-        if self.log is None or logs is None or "loss" not in logs:
+        if logs is None or "loss" not in logs:
             return
-        losses = self.trainer.losses
-        self.log.add(
-            {
-                "step": state.global_step,
-                "epoch": round(state.global_step / self.trainer.plan.steps_per_epoch, 4),
-                "loss": round(losses.total, 6),
-                "losses": {task: round(loss, 6) for task, loss in losses.by_task.items()},
-                "learning_rate": logs.get("learning_rate"),
-                "grad_norm": logs.get("grad_norm"),
-                "seconds": round(time.monotonic() - self.began, 3),
-                "target_tokens": self.target_tokens,
-            }
-        )
+        figures = self.trainer.figures
+        line = {
+            "step": state.global_step,
+            "epoch": round(state.global_step / self.trainer.plan.steps_per_epoch, 4),
+            "loss": round(figures.loss, 6),
+            "losses": {task: round(loss, 6) for task, loss in figures.losses.items()},
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": logs.get("grad_norm"),
+            "seconds": round(time.monotonic() - self.began, 3),
+            "target_tokens": self.target_tokens,
+            "tokens": self.tokens,
+            "tokens_per_second": round(logs["tokens_per_second"], 1),
+            "padding_fraction": round(logs["padding_fraction"], 4),
+            "memory_bytes": int(logs["memory_bytes"]),
+        }
+        if self.trainer.accuracy is not None:
+            line["valid_accuracy"] = self.trainer.accuracy
+        self.log.add(line)
+
+
+class Validation(TrainerCallback):
+    """Looks at the validation accuracy every so many steps and after the last; keeps the best weights; stops early.
+
+    Every process looks, so that all come to the same end.
+
+    Args:
+        every: optimizer steps between two looks.
+        patience: stop after so many looks in a row that were no better; None: never.
+        keep: whether the best weights are wanted in the end.
+    """
+
+    def __init__(
+        self, trainer: PlanTrainer, validate: Validate, best: Best, *, every: int, patience: int | None, keep: bool
+    ) -> None:
+        self.trainer, self.validate, self.best = trainer, validate, best
+        self.every, self.patience, self.keep = every, patience, keep
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Count the step's targets and tell the progress."""
-        rows = (r for micro in self.trainer.plan[state.global_step - 1].micro_batches for r in micro.rows)
-        self.target_tokens += sum(len(b.target) for r in rows for b in r.branches)
-        if self.progress is not None:
-            self.progress(state.global_step, len(self.trainer.plan), f"loss {self.trainer.losses.total:.3f}")
+        """Look, keep, and stop."""
+        step = state.global_step
+        if step % self.every and step < len(self.trainer.plan):
+            return
+        self.trainer.accuracy = self.validate()
+        is_best = self.best.note(step, self.trainer.accuracy)
+        weights = trained_weights(self.trainer.learner) if is_best and self.keep else None
+        if state.is_world_process_zero:
+            if weights is not None:
+                write_weights(weights, self.best.weights)
+            self.best.save()
+        control.should_log = True
+        if self.patience is not None and self.best.worse_since(step) >= self.patience:
+            control.should_training_stop = True
 
 
 class _StopWhenAsked(TrainerCallback):
     """Saves a checkpoint and stops after the step in which Ctrl-C was pressed."""
 
-    def __init__(self) -> None:
+    def __init__(self, trainer: PlanTrainer) -> None:
+        self.trainer = trainer
         self.asked = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Stop here if it was pressed."""
+        """Stop here if it was pressed in any process."""
+        self.asked = self.trainer.any_process(self.asked)
         if self.asked:
             control.should_save = control.should_training_stop = True
 
 
 @contextlib.contextmanager
-def interruptible(trainer: Any) -> Iterator[None]:
-    """Let the first Ctrl-C end the training after its step, with a checkpoint; the second stops at once."""
+def interruptible(trainer: PlanTrainer) -> Iterator[None]:
+    """Let the first Ctrl-C, or SIGTERM, end the training after its step, with a checkpoint; a second Ctrl-C at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    watch = _StopWhenAsked()
+    watch = _StopWhenAsked(trainer)
     trainer.add_callback(watch)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def on_interrupt(*_: object) -> None:
+    def hear(*_: object) -> None:
         watch.asked = True
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    for number in before:
+        signal.signal(number, hear)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if watch.asked and trainer.state.global_step < len(trainer.plan):
         raise KeyboardInterrupt
 
 
+# --- loggers ------------------------------------------------------------------------------------------------------
+
+
+def check_loggers(names: tuple[str, ...]) -> None:
+    """Raise `MissingDependencyError` for loggers whose package is not there: all in one message."""
+    missing = [n for n in names if n in _LOGGERS and importlib.util.find_spec(_LOGGERS[n]) is None]
+    if "tensorboard" in names and importlib.util.find_spec("tensorboard") is None:
+        missing.append("'tinyllm-distill[tensorboard]'")
+    if missing:
+        raise MissingDependencyError(f"train.report_to: not installed: pip install {' '.join(missing)}")
+
+
 def tensorboard(folder: Path) -> TrainerCallback:
     """Log to the run folder; by itself it would log into the checkpoints, which go when training is done."""
+    from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingDependencyError(
-            "train.report_to: tensorboard is not installed: pip install 'tinyllm-distill[tensorboard]'"
-        ) from None
     return TensorBoardCallback(SummaryWriter(log_dir=str(folder / "tensorboard")))

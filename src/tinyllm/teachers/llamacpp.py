@@ -16,10 +16,10 @@ import aiohttp
 from tinyllm import config, packaged
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean
+from tinyllm.machine import spin_shortly
 from tinyllm.teachers.base import Reply, Request
 from tinyllm.teachers.gguf_header import cache_bytes_per_token
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
-from tinyllm.threads import spin_shortly
 
 _PATIENCE = Patience(attempts=3, timeout_s=3600.0, stall_s=3600.0)  # a slow machine is no failure
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 16

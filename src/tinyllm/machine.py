@@ -1,0 +1,37 @@
+"""What is asked of the machine's own libraries, so that numeric code is not held up by them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+
+_SPINS = "1000"
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_KEPT_BYTES = 1 << 30
+
+
+def spin_shortly() -> None:
+    """Let waiting threads go to sleep soon, unless the environment says how they are to wait.
+
+    GNU's OpenMP, which torch and llama.cpp share, lets a thread that waits spin for milliseconds. That gains little
+    while nothing else runs, and beside other work everyone waits for everyone: replies then take twice to four
+    times as long (docs/log.md). Must be settled before the first of these libraries is loaded.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep memory that it frees, up to blocks of a gigabyte, for what it asks for next.
+
+    Linux's C library gives large blocks back at once, and fetches them anew, page by page, for the next tensor: a tenth
+    of the time of training on a CPU (docs/log.md). Elsewhere, and with another C library, this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for setting in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            library.mallopt(setting, _KEPT_BYTES)

@@ -1,0 +1,350 @@
+"""Attention over rows that lie end to end in one long row, without padding: who sees whom is a list of blocks.
+
+Everything else in a transformer treats each token by itself, so a micro-batch can be one row of all its tokens. Only
+attention has to know where a question ends. It is registered with transformers under `NAME`, and acts where a model is
+called with `packing=…`; anywhere else it is plain scaled-dot-product attention.
+
+    on the CPU    one small dense attention a block; the work is that of the blocks and not of the whole square
+    on a GPU      FlexAttention, whose compiled kernel leaves out what the mask hides (causal students)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "tinyllm_packed"
+PROMPT = 0  # segment of a row's prompt; its branches count from 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Queries [query, query + queries) see keys [key, key + keys).
+
+    Attributes:
+        branches_at: None, or where among the keys the branches begin: before it everything is seen, from it on a
+            token sees its own branch up to itself. The queries are then the keys from there on.
+        causal: as many queries as keys, each of which sees the keys up to itself.
+    """
+
+    query: int
+    queries: int
+    key: int
+    keys: int
+    causal: bool = False
+    branches_at: int | None = None
+
+
+@dataclass(slots=True)
+class Packing:
+    """What attention has to know of a packed micro-batch.
+
+    Attributes:
+        blocks: of self-attention; together their queries are all tokens, in order.
+        cross: blocks of a decoder's attention to its encoder; empty elsewhere.
+        segments, positions, rows: of each token (T,): its branch (`PROMPT` or 1, 2, …), its position in its own
+            sequence, and its row. A causal student's only.
+        longest: tokens of the longest block.
+    """
+
+    blocks: Sequence[Block]
+    cross: Sequence[Block] = ()
+    segments: Tensor | None = None
+    positions: Tensor | None = None
+    rows: Tensor | None = None
+    longest: int = 0
+    _masks: dict[tuple[Block, int | None], Tensor | None] = field(default_factory=dict)
+    _block_masks: dict[int | None, Any] = field(default_factory=dict)
+
+    def mask(self, block: Block, window: int | None) -> Tensor | None:
+        """Return who may see whom in a block, (queries, keys); None where its kind says it all.
+
+        Args:
+            window: hide what is so many positions back or more.
+        """
+        if (block, window) not in self._masks:
+            self._masks[block, window] = self._made_mask(block, window)
+        return self._masks[block, window]
+
+    def _made_mask(self, block: Block, window: int | None) -> Tensor | None:
+        fits = window is None or block.keys <= window
+        if fits and block.branches_at is None:
+            return None
+        assert self.segments is not None  # noqa: S101
+        assert self.positions is not None  # noqa: S101
+        keys = slice(block.key, block.key + block.keys)
+        queries = slice(block.query, block.query + block.queries)
+        return visible(
+            self.segments[None, queries], self.positions[None, queries],
+            self.segments[None, keys], self.positions[None, keys], window=window,
+        )[0]  # fmt: skip
+
+    def block_mask(self, window: int | None) -> Any:
+        """Return who may see whom in the whole row, as FlexAttention takes it."""
+        if window not in self._block_masks:
+            from torch.nn.attention.flex_attention import create_block_mask
+
+            assert self.segments is not None  # noqa: S101
+            size, device = len(self.segments), self.segments.device
+            self._block_masks[window] = create_block_mask(
+                self.seen_by_flex(window), B=None, H=None, Q_LEN=size, KV_LEN=size, device=str(device)
+            )
+        return self._block_masks[window]
+
+    def seen_by_flex(self, window: int | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """Return the rule of `block_mask`, as a function of the places of a query and a key."""
+        segments, positions, rows = self.segments, self.positions, self.rows
+        assert segments is not None  # noqa: S101
+        assert positions is not None  # noqa: S101
+        assert rows is not None  # noqa: S101
+
+        def rule(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            seen = (rows[query] == rows[key]) & (key <= query)
+            seen = seen & ((segments[key] == PROMPT) | (segments[key] == segments[query]))
+            return seen if window is None else seen & (positions[query] - positions[key] < window)
+
+        return rule
+
+    def to(self, device: torch.device) -> Packing:
+        """Return it on a device."""
+        segments, positions, rows = (
+            None if t is None else t.to(device) for t in (self.segments, self.positions, self.rows)
+        )
+        return Packing(self.blocks, self.cross, segments, positions, rows, self.longest)
+
+
+def visible(
+    query_segments: Tensor,
+    query_positions: Tensor,
+    key_segments: Tensor,
+    key_positions: Tensor,
+    *,
+    window: int | None = None,
+) -> Tensor:
+    """Return who may see whom in rows with shared prompts, (B, Q, K): the prompt and one's own branch, up to oneself.
+
+    Args:
+        query_segments, query_positions: (B, Q); of keys: (B, K). Positions go on from the prompt in every branch.
+        window: also hide what is `window` or more positions back (sliding attention).
+    """
+    back = query_positions[:, :, None] - key_positions[:, None, :]
+    own = key_segments[:, None, :] == query_segments[:, :, None]
+    seen = (back >= 0) & ((key_segments[:, None, :] == PROMPT) | own)
+    return seen if window is None else seen & (back < window)
+
+
+# --- the function that transformers calls -------------------------------------------------------------------------
+
+
+def register() -> None:
+    """Make transformers know the attention; doing it again changes nothing."""
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_bias: Tensor | None = None,
+    sliding_window: int | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Attend within blocks.
+
+    Args:
+        query, key, value: (1, heads, T, size); keys and values may have fewer heads.
+        position_bias: (1, heads, longest, longest), for blocks of their own positions (T5).
+
+    Returns:
+        (1, T, heads, size).
+    """
+    if packing is None:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask,
+            scaling=scaling, dropout=dropout, position_bias=position_bias, sliding_window=sliding_window, **rest,
+        )  # fmt: skip
+        return output, None
+    if rest.get("softcap") is not None:
+        raise ValueError("packed attention caps no scores")  # the probe then finds another way
+    if position_bias is not None:
+        blocks = packing.cross if packing.cross and not module.is_causal else packing.blocks
+        bias = None if position_bias.numel() == 1 else position_bias[0]
+        biased: Any = _BiasedBlocks  # its `apply` is not typed
+        mixed = biased.apply(query[0], key[0], value[0], bias, tuple(blocks), scaling, dropout)
+        return mixed.transpose(0, 1)[None], None
+    if query.is_cuda:
+        mixed = _flex()(
+            query, key, value, block_mask=packing.block_mask(sliding_window), scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )  # fmt: skip
+    else:
+        mixed = _dense_blocks(packing, query, key, value, scaling, dropout, sliding_window)
+    return mixed.transpose(1, 2), None
+
+
+@cache
+def _flex() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    compiled: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=True)
+    return compiled
+
+
+def _dense_blocks(
+    packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, dropout: float, window: int | None
+) -> Tensor:
+    """One dense attention a block. A row's blocks share its keys; rows are split once, which has a cheap gradient."""
+    rows = _rows(packing.blocks)
+    lengths = [row[-1].key + row[-1].keys - row[0].key for row in rows]
+    parts = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
+    mixed = []
+    for row, (q, k, v) in zip(rows, parts, strict=True):
+        queries = q.split([block.queries for block in row], dim=2)
+        for block, some in zip(row, queries, strict=True):
+            mask = packing.mask(block, window)
+            mixed.append(
+                functional.scaled_dot_product_attention(
+                    some, k[:, :, : block.keys], v[:, :, : block.keys],
+                    attn_mask=mask, is_causal=block.causal and mask is None, scale=scale, dropout_p=dropout,
+                    enable_gqa=q.shape[1] != k.shape[1],
+                )
+            )  # fmt: skip
+    return torch.cat(mixed, dim=2)
+
+
+def _rows(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Group blocks whose keys begin at the same place."""
+    rows: list[list[Block]] = []
+    for block in blocks:
+        if rows and rows[-1][0].key == block.key:
+            rows[-1].append(block)
+        else:
+            rows.append([block])
+    return rows
+
+
+class _BiasedBlocks(torch.autograd.Function):
+    """softmax(scale · q kᵀ + bias) v in each block, with a gradient for the bias; the usual kernels have none.
+
+    Written by hand, forward and backward, because the bias is shared by all blocks: its gradient is added up in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        blocks: tuple[Block, ...],
+        scale: float | None,
+        dropout: float,
+    ) -> Tensor:
+        """Return (heads, T, size)."""
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        out = query.new_empty(query.shape[1], query.shape[0], query.shape[2]).transpose(0, 1)
+        saved: list[Tensor] = []
+        for block in blocks:
+            q, k, v = _of(query, key, value, block)
+            with torch.autocast(query.device.type, enabled=False):
+                scores = _scores(q, k, bias, block, scale)
+                exact = torch.promote_types(scores.dtype, torch.float32)
+                shares = torch.softmax(scores, dim=-1, dtype=exact).to(v.dtype)
+                kept = functional.dropout(shares, dropout) if dropout else shares
+                out[:, block.query : block.query + block.queries] = kept @ v
+            saved += [shares, kept] if dropout else [shares]
+        ctx.blocks, ctx.scale, ctx.dropout, ctx.has_bias = blocks, scale, dropout, bias is not None
+        ctx.save_for_backward(query, key, value, *([] if bias is None else [bias]), *saved)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of query, key, value and bias."""
+        query, key, value, *saved = ctx.saved_tensors
+        bias = saved.pop(0) if ctx.has_bias else None
+        grad_q, grad_k, grad_v = (_like(t) for t in (query, key, value))
+        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[3] else None
+        per_block = 2 if ctx.dropout else 1
+        for number, block in enumerate(ctx.blocks):
+            shares, kept = saved[number * per_block], saved[(number + 1) * per_block - 1]
+            q, k, v = _of(query, key, value, block)
+            queries, keys = _places(block)
+            above = grad[:, queries]
+            grad_v[:, keys] += kept.transpose(1, 2) @ above
+            grad_kept = above @ v.transpose(1, 2)
+            if ctx.dropout:  # what was dropped is zero in `kept`; the rest was scaled up
+                grad_kept = grad_kept * (kept != 0) / (1 - ctx.dropout)
+            inner = torch._softmax_backward_data(grad_kept, shares, -1, shares.dtype)
+            if grad_bias is not None:
+                grad_bias[:, : block.queries, : block.keys] += inner
+            grad_q[:, queries] += (inner @ k) * ctx.scale
+            grad_k[:, keys] += (inner.transpose(1, 2) @ q) * ctx.scale
+        return grad_q, grad_k, grad_v, grad_bias, None, None, None
+
+
+def _scores(q: Tensor, k: Tensor, bias: Tensor | None, block: Block, scale: float) -> Tensor:
+    if bias is None:
+        return torch.bmm(q, k.transpose(1, 2)) * scale
+    part = bias[:, : block.queries, : block.keys].to(q.dtype)
+    scores = torch.baddbmm(part, q, k.transpose(1, 2), alpha=scale)
+    if block.causal:
+        scores.masked_fill_(_later(block.queries, q.device), -torch.inf)
+    return scores
+
+
+def _later(size: int, device: torch.device) -> Tensor:
+    return torch.ones(size, size, dtype=torch.bool, device=device).triu_(1)
+
+
+def _places(block: Block) -> tuple[slice, slice]:
+    return slice(block.query, block.query + block.queries), slice(block.key, block.key + block.keys)
+
+
+def _of(query: Tensor, key: Tensor, value: Tensor, block: Block) -> tuple[Tensor, Tensor, Tensor]:
+    queries, keys = _places(block)
+    return query[:, queries], key[:, keys], value[:, keys]
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """Zeros of (heads, T, size), with a token's heads side by side, as the projections want them."""
+    return tensor.new_zeros(tensor.shape[1], tensor.shape[0], tensor.shape[2]).transpose(0, 1)
+
+
+# --- T5's relative positions --------------------------------------------------------------------------------------
+
+
+def share_position_bias(model: nn.Module) -> None:
+    """Let T5's first layers work out their position bias for the longest block, instead of for all tokens at once.
+
+    T5 makes the bias in the first layer of a stack and hands it on to the others. The hooks act on packed calls only.
+    """
+    for module in model.modules():
+        if callable(getattr(module, "compute_bias", None)) and hasattr(module, "has_relative_attention_bias"):
+            module.register_forward_pre_hook(_with_bias, with_kwargs=True)
+
+
+def _with_bias(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    packing: Packing | None = kwargs.get("packing")
+    if packing is None or kwargs.get("position_bias") is not None:
+        return args, kwargs
+    if module.has_relative_attention_bias:
+        bias = module.compute_bias(packing.longest, packing.longest)
+    else:
+        bias = torch.zeros(1, 1, 1, 1, device=args[0].device)  # none
+    return args, {**kwargs, "position_bias": bias}

@@ -1,0 +1,121 @@
+"""The student of a run, and what it is about to learn: loaded and planned here, trained by `student.train`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyllm.config import Config, prefixes_in_use, teacher_weights, teachers_in_use
+from tinyllm.news import News
+from tinyllm.questions.types import Splits
+from tinyllm.runs import RunFolder
+
+if TYPE_CHECKING:
+    from tinyllm.student.learner import Learner
+    from tinyllm.student.mixture import MixtureSettings
+    from tinyllm.student.model import Student, StudentCard
+    from tinyllm.student.plan import StepPlan
+
+
+def student_card(config: Config) -> StudentCard:
+    """Return how this run's student is asked."""
+    from tinyllm.student.model import StudentCard
+
+    return StudentCard(
+        prefixes=prefixes_in_use(config),
+        layout=config.student.layout,
+        max_input_tokens=config.train.max_input_tokens,
+    )
+
+
+def mixture_settings(config: Config) -> MixtureSettings:
+    """Return what the mixture of a run needs to know besides the texts."""
+    from tinyllm.student.mixture import MixtureSettings
+
+    weights = teacher_weights(config)
+    return MixtureSettings(
+        prefixes=prefixes_in_use(config),
+        alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A student and what it is about to learn.
+
+    Attributes:
+        targets: how many of each task.
+        notes: what a person should know of the way it is computed.
+    """
+
+    plan: StepPlan
+    student: Student
+    learner: Learner
+    targets: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
+    """Load the student, and plan what it learns from the rationales of the run; trains nothing."""
+    from tinyllm.rationales.files import read_rationales
+    from tinyllm.student.mixture import mix
+    from tinyllm.student.train import plan_steps, tokenise
+
+    rationales = read_rationales(run.path) if teachers_in_use(config) else ()
+    settings = mixture_settings(config)
+    targets = mix(config.train.method, splits.train, rationales, settings)
+    with news.task(f"Loading the student {config.student.model}"):
+        student = _loaded(config)
+        learner = student.learner()
+    encoder = student.encoder(max_target_tokens=config.train.max_target_tokens, share_prompt=learner.share_prompt)
+    with news.task("Planning"):
+        plan = plan_steps(
+            tokenise(encoder, splits.train, targets),
+            config.train,
+            learner.shape(config.train.micro_batch_tokens),
+            teachers=tuple(settings.alpha),
+            processes=processes,
+        )
+    return Prepared(plan, student, learner, dict(Counter(t.task for t in targets)), learner.notes())
+
+
+def whole_student(config: Config, trained: Prepared) -> Student:
+    """Return the trained student with all weights in this process, where several hold it as shards (FSDP).
+
+    Every process has to call this.
+    """
+    from tinyllm.student.checkpoints import is_sharded, put_weights, trained_weights
+
+    if not is_sharded(trained.learner):
+        return trained.student
+    weights = trained_weights(trained.learner)
+    student = _loaded(config)
+    put_weights(student.learner(), weights)
+    return student
+
+
+def _loaded(config: Config) -> Student:
+    """Load the student that is to learn, with its adapters."""
+    from tinyllm.student.model import add_lora, load_student
+
+    student = load_student(config.student, student_card(config))
+    if config.student.adapter == "lora":
+        add_lora(student, config.student.lora, config.train.seed)
+    return student
+
+
+def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
+    """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
+    from tinyllm.evaluation.scoring import score_options
+
+    asked = splits.valid[: config.train.validate_questions]
+    if not len(asked):
+        return None
+
+    def accuracy() -> float:
+        scores = score_options(student, learner, asked, batch_tokens=config.evaluate.batch_tokens)
+        return sum(s.best == q.answer for s, q in zip(scores, asked, strict=True)) / len(asked)
+
+    return accuracy
