@@ -87,21 +87,34 @@ def save_tiny(folder: Path, family: str, seed: int = 0, dropout: float = 0.0) ->
     return folder
 
 
-def some_questions(count: int = 6) -> list[Question]:
-    """Questions of different lengths."""
+def some_questions(count: int = 6, lengths: Sequence[int] = (0, 1, 2, 3)) -> list[Question]:
+    """Questions of different lengths; `lengths` are repeated."""
     words = ["ice", "water vapour", "a thermometer", "the moon", "iron", "a green leaf in the sun"]
     return [
         Question(
-            f"q{i}", f"Which is {'really ' * (i % 4)}number {i}?", tuple(words[(i + k) % 6] for k in range(4)), i % 4
+            f"q{i}",
+            f"Which is {'really ' * lengths[i % len(lengths)]}number {i}?",
+            tuple(words[(i + k) % 6] for k in range(4)),
+            i % 4,
         )
         for i in range(count)
     ]
 
 
-def some_rationales(questions: Sequence[Question], missing: Sequence[tuple[str, str]] = ()) -> list[Rationale]:
+def some_rationales(
+    questions: Sequence[Question],
+    missing: Sequence[tuple[str, str]] = (),
+    lengths: Sequence[int] = (3, 3, 2, 2, 1, 1, 0, 0),
+) -> list[Rationale]:
     """Rationales of different lengths by both teachers, but for the (question, teacher) pairs that are missing."""
     return [
-        Rationale(q.id, teacher, f"{q.answer_text} is right" + " because it is so" * ((i * 3 + len(teacher)) % 4) + ".")
+        Rationale(
+            q.id,
+            teacher,
+            f"{q.answer_text} is right"
+            + " because it is so" * lengths[(i * len(TEACHERS) + TEACHERS.index(teacher)) % len(lengths)]
+            + ".",
+        )
         for i, q in enumerate(questions)
         for teacher in TEACHERS
         if (q.id, teacher) not in missing

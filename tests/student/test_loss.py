@@ -83,9 +83,9 @@ def gradients(student: Student) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in student.model.named_parameters() if p.grad is not None}
 
 
-def mixture(questions, missing, alpha) -> tuple[Target, ...]:
-    prefixes = tiny_prefixes()
-    return mix("tinyllm", questions, some_rationales(questions, missing), MixtureSettings(prefixes, alpha))
+def mixture(questions, missing, alpha, lengths=(3, 2, 1, 0)) -> tuple[Target, ...]:
+    settings = MixtureSettings(tiny_prefixes(), alpha)
+    return mix("tinyllm", questions, some_rationales(questions, missing, lengths), settings)
 
 
 def tiny_prefixes() -> dict[str, str]:
@@ -115,12 +115,13 @@ WAYS = [
     order=st.permutations(range(5)),
     processes=st.sampled_from([1, 2, 3]),
     way=st.sampled_from(WAYS),
+    lengths=st.lists(st.integers(0, 9), min_size=10, max_size=10),
 )
 def test_loss_and_gradients_are_those_of_one_plain_forward_a_task(
-    student, normalisation, missing, alpha, micro_batch_tokens, order, processes, way
+    student, normalisation, missing, alpha, micro_batch_tokens, order, processes, way, lengths
 ):
-    questions = some_questions(5)
-    targets = mixture(questions, missing, dict(zip(TEACHERS, alpha, strict=True)))
+    questions = some_questions(5, lengths)
+    targets = mixture(questions, missing, dict(zip(TEACHERS, alpha, strict=True)), lengths)
     learner = student.learner()
     learner.take(way)
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_st
 from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
 from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
 from tinyllm.evaluation.scoring import score_options
+from tinyllm.launch import launch
 from tinyllm.student.checkpoints import WEIGHTS_FILE, discard_checkpoints, load_weights, newest_checkpoint
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
@@ -139,42 +139,23 @@ def test_a_checkpoint_cut_short_is_ignored(tmp_path):
     assert newest_checkpoint(tmp_path / "checkpoints") is None
 
 
+def in_two_processes(code: str) -> None:
+    """Run code in two processes that know of each other."""
+    paths = f"import sys; sys.path[:0] = ['src', {str(Path(__file__).parents[1])!r}]\n"
+    head = "from pathlib import Path\nimport torch, torch.distributed as dist\ntorch.set_num_threads(1)\n"
+    assert launch([sys.executable, "-c", paths + head + code + "\ndist.destroy_process_group()"], 2) == 0
+
+
 def test_two_processes_give_the_weights_of_one(tmp_path):
     one = tiny_student("t5")
     run_training(tmp_path / "one", one)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = (
-        "import sys; sys.path[:0] = [{src!r}, {tests!r}]\n"
-        "from pathlib import Path\n"
-        "import torch, torch.distributed\n"
-        "torch.set_num_threads(1)\n"
+    in_two_processes(
         "from support import tiny_student\n"
         "from student.test_train import run_training, weights\n"
         "student = tiny_student('t5')\n"
-        "run_training(Path({folder!r}), student)\n"
-        "if torch.distributed.get_rank() == 0: torch.save(weights(student), {out!r})\n"
-        "torch.distributed.destroy_process_group()\n"
-    ).format(
-        src="src", tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "two"), out=str(tmp_path / "two.pt")
+        f"run_training(Path({str(tmp_path / 'two')!r}), student)\n"
+        f"if dist.get_rank() == 0: torch.save(weights(student), {str(tmp_path / 'two.pt')!r})"
     )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                 "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        errors = [process.communicate(timeout=200)[1].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     for name, weight in weights(one).items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
@@ -182,6 +163,54 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     for figure in ("loss", "grad_norm"):
         curves = [[line[figure] for line in read_log(tmp_path / f / "train_log.jsonl")] for f in ("one", "two")]
         assert curves[1] == pytest.approx(curves[0], rel=1e-3 if figure == "grad_norm" else 1e-4), figure
+
+
+def first_loss(learner) -> torch.Tensor:
+    """The loss of one micro-batch, with its gradients in the student."""
+    questions = some_questions(4)
+    prefixes = {ANSWER_TASK: "predict: ", **{t: f"explain as {t}: " for t in TEACHERS}}
+    targets = mix(
+        "tinyllm", questions, some_rationales(questions), MixtureSettings(prefixes, dict.fromkeys(TEACHERS, 0.5))
+    )
+    rows = tokenise(tiny_student("t5" if learner.is_encoder_decoder else "llama").encoder(), questions, targets)
+    plan = plan_steps(rows, SECTION, learner.shape(10_000), teachers=TEACHERS)
+    loss, _ = learner(learner.collate(plan[0].micro_batches[0], TASKS))
+    loss.backward()
+    return loss.detach()
+
+
+@pytest.mark.parametrize(
+    ("family", "layers"),
+    [("llama", "student.model.model.layers"), ("t5", "[*student.model.encoder.block, *student.model.decoder.block]")],
+)
+def test_a_student_whose_weights_are_shards_has_the_loss_and_gradients_of_a_whole_one(tmp_path, family, layers):
+    whole = tiny_student(family)
+    loss = first_loss(whole.learner())
+    in_two_processes(
+        "from torch.distributed.device_mesh import init_device_mesh\n"
+        "from torch.distributed.fsdp import fully_shard\n"
+        "from support import tiny_student\n"
+        "from student.test_train import first_loss\n"
+        "from tinyllm.student.checkpoints import is_sharded, put_weights, trained_weights, whole\n"
+        "dist.init_process_group('gloo')\n"
+        "mesh = init_device_mesh('cpu', (2,))\n"
+        f"student = tiny_student({family!r}); learner = student.learner()\n"
+        f"for layer in {layers}: fully_shard(layer, mesh=mesh)\n"
+        "fully_shard(learner, mesh=mesh)\n"
+        "assert is_sharded(learner)\n"
+        "loss = first_loss(learner)\n"
+        "gradients = {n: whole(p.grad) for n, p in learner.named_parameters()}\n"
+        "put_weights(learner, trained_weights(learner))\n"
+        "found = {'loss': loss, 'weights': trained_weights(learner), 'gradients': gradients}\n"
+        f"if dist.get_rank() == 0: torch.save(found, {str(tmp_path / 'found.pt')!r})"
+    )
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert float(found["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    for name, parameter in whole.model.named_parameters():
+        assert torch.equal(found["weights"][f"student.{name}"], parameter.detach()), name
+        torch.testing.assert_close(
+            found["gradients"][f"student.{name}"], parameter.grad, rtol=1e-4, atol=1e-6, msg=name
+        )
 
 
 def test_fp16_with_t5_is_refused_with_a_reason(tmp_path):
@@ -203,8 +232,9 @@ def test_bf16_keeps_float32_weights(tmp_path):
     assert {p.dtype for p in student.model.parameters()} == {torch.float32}
 
 
-def test_gradient_checkpointing_changes_nothing(tmp_path):
-    plain, checkpointed = tiny_student("llama"), tiny_student("llama")
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_gradient_checkpointing_changes_nothing(tmp_path, family):
+    plain, checkpointed = tiny_student(family), tiny_student(family)
     run_training(tmp_path / "a", plain)
     run_training(tmp_path / "b", checkpointed, SECTION.model_copy(update={"gradient_checkpointing": True}))
     for name, weight in weights(plain).items():

@@ -27,7 +27,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from tinyllm.errors import NonFiniteLossError
-from tinyllm.student.batch import Batch
+from tinyllm.student.batch import Batch, to_device
 from tinyllm.student.checkpoints import WEIGHTS_FILE, load_weights, trained_weights, write_weights
 from tinyllm.student.learner import Learner
 from tinyllm.student.loss import sums_by_task
@@ -115,7 +115,7 @@ class PlanTrainer(Trainer):
         for place, batch in enumerate(batches):
             last = place == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss, parts = self._micro_step(model, self._prepare_inputs(batch))
+                loss, parts = self._micro_step(model, to_device(batch, self.args.device))
             bad = place if bad is None and not math.isfinite(loss) else bad
             sums += parts
         sums = torch.as_tensor(self.accelerator.reduce(sums, reduction="sum"))
