@@ -39,9 +39,9 @@ SmolLM2-135M, float32, AdamW. *Ours* is `tinyllm train`'s trainer: tasks share a
 one length. On the first step all give the same loss ({loss:.4f})."""
 
 _SHARE = """\
-Useful arithmetic over what this machine's matrix product reaches at best, in whole trainings by `tinyllm train` with two
-teachers: matrix products of real tokens, logits at targets, attention's pairs that may see each other; divided by the
-seconds of all of `Trainer.train()`, AdamW, clipping and the first step's allocations included."""
+Useful arithmetic over what this machine's matrix product reaches at best, in whole trainings by `tinyllm train` with
+two teachers: matrix products of real tokens, logits at targets, attention's pairs that may see each other; divided by
+the seconds of all of `Trainer.train()`, AdamW, clipping and the first step's allocations included."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ _INTRO = """\
 
 Written by `python -m benchmarks.training.breakdown`: self time of PyTorch's operators in one step's forward and
 backward pass, summed by kind, float32. *Before* is rows padded side by side and the model's own forward with logits at
-every token; *now* is rows end to end with the chunked loss. *Ideal* is the time that the useful arithmetic would take at the
-{peak:.0f} GFLOP/s that one large matrix product reaches on this machine. Profiling itself costs some time.
+every token; *now* is rows end to end with the chunked loss. *Ideal* is the time that the useful arithmetic would take
+at the {peak:.0f} GFLOP/s that one large matrix product reaches here. Profiling itself costs some time.
 """
 _KINDS: Mapping[str, tuple[str, ...]] = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::matmul"),
