@@ -44,11 +44,11 @@ def launch(command: Sequence[str], processes: int, *, grace_s: float = _GRACE_S)
         finally:
             for process in running:
                 process.kill()
+        if failed and running[0].returncode <= 0:
+            sys.stderr.write(f"Process {failed} of {processes} failed:\n{_read(said[failed - 1])}")
     if failed is None:
         return 0
     code = running[0].returncode if running[0].returncode > 0 else running[failed].returncode
-    if failed and running[0].returncode <= 0:
-        sys.stderr.write(f"Process {failed} of {processes} failed:\n{_read(said[failed - 1])}")
     return code if code > 0 else 1
 
 
