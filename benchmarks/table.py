@@ -13,7 +13,7 @@ from benchmarks.common import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 ORDER = (
-    "train-t5", "train-smollm-2", "train-smollm-4", "train-share",
+    "train-t5", "train-smollm-2", "train-smollm-4", "train-share", "evaluate", "page",
     "throughput", "peers", "memory", "startup", "real", "prefix",
 )  # fmt: skip
 _INTRO = """\

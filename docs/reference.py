@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 
 from tinyllm.config import PRESETS, Config
 from tinyllm.config.schema import TeacherConfig
+from tinyllm.experiments.methods import expand, names
+from tinyllm.experiments.schema import Grid, MethodEntry
 
 PAGE = Path(__file__).with_name("configuration.md")
 
@@ -36,10 +38,32 @@ def page() -> str:
             lines += _table(f"## `{name}`", name, section)
         else:
             lines += [f"**`{name}`** ({_type(field)}, default {_default(field)}): {field.description}", ""]
+    lines += _experiments()
     presets = yaml.safe_dump({k: dict(v) for k, v in PRESETS.items() if v}, sort_keys=False).rstrip()
     lines += ["## Presets", "", "`paper` is the defaults above. The others lie under what you write:", ""]
     lines += ["```yaml", presets, "```", ""]
     return "\n".join(lines)
+
+
+def _experiments() -> list[str]:
+    lines = [
+        "## Experiments",
+        "",
+        "An experiment file (`tinyllm experiment FILE`) is a grid of runs. Each run's configuration is `base`, under the",
+        "dataset's, the student's and the method's settings, under the settings that are swept.",
+        "",
+        *_table("### The file", "", Grid),
+        *_table("### An entry of `methods` with settings of its own", "", MethodEntry),
+        "Methods by name, given the teachers `a` and `b`:",
+        "",
+        "| name | stands for | in tables |",
+        "|---|---|---|",
+    ]
+    teachers = [{"name": "a", "kind": "llamacpp", "model": "…"}, {"name": "b", "kind": "given"}]
+    for name in names():
+        specs = expand(name, teachers)
+        lines.append(f"| `{name}` | {', '.join(f'`{s.id}`' for s in specs)} | {', '.join(s.label for s in specs)} |")
+    return [*lines, ""]
 
 
 def _teachers() -> list[str]:
@@ -63,7 +87,7 @@ def _table(title: str, path: str, section: type[BaseModel], leave_out: typing.Co
     for name, field in section.model_fields.items():
         if name in leave_out:
             continue
-        below = _section(field)
+        below = None if title == "### The file" else _section(field)
         if below is not None:
             inner.append((f"{path}.{name}" if path else name, below))
             lines.append(f"| `{name}` | section | | {field.description} See below. |")

@@ -58,7 +58,7 @@ class Peer:
 
     def versions(self) -> dict[str, str]:
         """Return the versions of what does the work in it."""
-        wanted = ["distilabel", "bespokelabs-curator", "openai", "litellm", "httpx"]
+        wanted = ["distilabel", "bespokelabs-curator", "openai", "litellm", "httpx", "trl", "lm-eval", "lm_eval"]
         code = (
             "import importlib.metadata as m, json; "
             f"print(json.dumps({{d.name: d.version for d in m.distributions() if d.name in {wanted!r}}}))"

@@ -1,7 +1,8 @@
 """The command line: a command parses, calls one public function, prints.
 
 Exit codes: 0 done · 2 the person's mistake (one message) · 3 finished, but some requests got no reply
-(`rejected.jsonl`; running again asks them again) · 130 interrupted, everything kept · anything else is a bug.
+(`rejected.jsonl`), or some runs of an experiment failed; running again tries them again · 130 interrupted, everything
+kept · anything else is a bug.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tinyllm.cli_store import store_app
 
 if TYPE_CHECKING:
     from tinyllm.config import Config
+    from tinyllm.experiments.run import Summary
     from tinyllm.news import News
     from tinyllm.pipeline import Checked
     from tinyllm.runs import RunFolder
@@ -143,11 +145,16 @@ def evaluate(
 
 @app.command()
 def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False) -> None:
-    """Write the report, one page that opens from disk."""
+    """Write the report of a run, or of an experiment: one page that opens from disk."""
     from tinyllm.pipeline import report_run
 
-    _, run, news = _opened(target, set_, run_dir)
-    page = report_run(run, news)
+    if (target / "outline.json").is_file():
+        from tinyllm.report import write_experiment
+
+        page = write_experiment(target)
+    else:
+        _, run, news = _opened(target, set_, run_dir)
+        page = report_run(run, news)
     _print({"report": str(page)}, as_json, lambda: f"Report: {page}")
 
 
@@ -166,6 +173,37 @@ def run(
 
 
 @app.command()
+def experiment(
+    grid: Annotated[
+        Path, typer.Argument(help="An experiment file (YAML), or the folder of one.", metavar="GRID|FOLDER")
+    ],
+    set_: Overrides = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Folder of the experiment; else runs/<name>.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Runs under way at once; they share processors and GPUs.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Address of a Ray cluster to run on (auto: the one of this machine).")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what is left and how long it takes, no more.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a grid of datasets, students, methods and seeds, and report it with statistics; resumes where it stopped."""
+    from tinyllm.experiments.grid import load_experiment
+    from tinyllm.experiments.run import run_experiment
+    from tinyllm.news import News
+
+    loaded = load_experiment(grid / "experiment.yaml" if grid.is_dir() else grid, set_ or ())
+    folder = run_dir or (grid if grid.is_dir() else Path("runs") / loaded.grid.name)
+    news = News(quiet=quiet)
+    summary = run_experiment(loaded, folder, news, workers=workers, ray_address=ray, plan_only=plan)
+    _print(asdict(summary), as_json, lambda: _experiment_text(summary, folder))
+    if summary.failed:
+        raise typer.Exit(3)
+
+
+@app.command()
 def ask(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
     question: Annotated[str, typer.Argument(help="The question.")],
@@ -180,6 +218,24 @@ def ask(
 
     answered = ask_student(folder, Question("asked", question, tuple(choice), 0, context), explain=explain)
     _print(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
+
+
+@app.command("lm-eval")
+def lm_eval(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
+    dataset: Annotated[list[str], typer.Argument(help="Datasets: a known name (arc), or name=folder (arc=data/arc).")],
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions of each.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a student by lm-evaluation-harness, on test questions in our format."""
+    from tinyllm.pipeline import score_by_harness
+
+    found = score_by_harness(folder, dataset, limit)
+    lines = [
+        f"{name}: {100 * r['acc,none']:.1f} % (acc), {100 * r['acc_norm,none']:.1f} % (acc_norm)"
+        for name, r in found.items()
+    ]
+    _print(found, as_json, lambda: "\n".join(lines))
 
 
 @app.command("import-release")
@@ -384,6 +440,23 @@ def _accuracy_text(figures: dict[str, Any]) -> str:
         + "\n".join(rows)
         + f"\n  always the majority: {100 * figures['majority']:.1f} %, chance: {100 * figures['chance']:.1f} %"
     )
+
+
+def _experiment_text(summary: Summary, folder: Path) -> str:
+    from tinyllm.news import duration
+
+    lines = [f"{summary.done} runs are done" + (f", {summary.left} are left" if summary.left else "")]
+    if summary.seconds_left is not None:
+        lines.append(f"They take about {duration(summary.seconds_left)} on this machine, one after the other.")
+    for key, error in summary.failed.items():
+        lines.append(f"Failed: {key}: {error}")
+    if summary.failed:
+        lines.append(f"What failed is tried again by: tinyllm experiment {folder}")
+    if summary.report is not None:
+        lines.append(
+            f"Report: {summary.report.resolve()}\nTables and figures as files: {folder}/tables, {folder}/figures"
+        )
+    return "\n".join(lines)
 
 
 def _next_steps(folder: RunFolder, page: Path) -> str:

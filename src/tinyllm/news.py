@@ -95,7 +95,7 @@ class _Bars:
             TextColumn("{task.fields[to_go]}"),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress, _ticking(0.2) as ticks:
+        with Progress(*columns, console=self.console, transient=True) as progress, ticking(0.2) as ticks:
             bar = progress.add_task(task.label, total=task.total, note="", to_go="")
 
             def tick() -> None:
@@ -113,13 +113,13 @@ class _Lines:
     @contextlib.contextmanager
     def watching(self, task: Task) -> Iterator[None]:
         """Print a line every few seconds, also while nothing moves."""
-        with _ticking(_LINE_EVERY_S) as ticks:
+        with ticking(_LINE_EVERY_S) as ticks:
             ticks.append(lambda: self.console.print(f"  {task.line()}", markup=False))
             yield
 
 
 @contextlib.contextmanager
-def _ticking(every_s: float) -> Iterator[list[Callable[[], None]]]:
+def ticking(every_s: float) -> Iterator[list[Callable[[], None]]]:
     """Call what is in the list yielded, again and again, from a thread of its own."""
     ticks: list[Callable[[], None]] = []
     stop = threading.Event()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +124,16 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
     from tinyllm.student.watch import check_loggers
 
     check_loggers(config.train.report_to)
-    splits, encoder = _checked_questions(config, news)
+    splits, encoder = checked_questions(config, news)
     forecasts = _forecasts(config, run, splits, news, pilot)
     given = _given_rationales(config, splits.train)
-    targets = mix(config.train.method, splits.train, given, mixture_settings(config))
+    # How many targets there are does not depend on which rationale is likelier, and the student is not at hand.
+    likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in given), 0.0)
+    settings = replace(mixture_settings(config), likelihoods=likelihoods)
+    targets = mix(config.train.method, splits.train, given, settings)
     rows = tokenise(encoder, splits.train, targets)
     shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
-    plan = plan_steps(rows, config.train, shape, teachers=tuple(mixture_settings(config).alpha))
+    plan = plan_steps(rows, config.train, shape, teachers=tuple(settings.alpha))
     return Checked(
         questions={name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
         dropped=len(splits.dropped),
@@ -148,7 +151,7 @@ def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot
         return asking.forecasts(news)
 
 
-def _checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
+def checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
     """Read the questions and hold them against the student's tokenizer, before anything is spent."""
     from tinyllm.student.model import load_tokenizer
     from tinyllm.student.train import check_precision
@@ -193,7 +196,7 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     """
     from tinyllm.rationales.files import write_rationales
 
-    splits = splits or _checked_questions(config, news)[0]
+    splits = splits or checked_questions(config, news)[0]
     with opened_asking(config, run, splits.train) as asking:
         if asking.is_priced:
             for line in forecast_lines(asking.forecasts(news)):
@@ -223,7 +226,7 @@ def _yield_text(name: str, found: TeacherYield) -> str:
 
 def plan_run(config: Config, run: RunFolder, news: News) -> Prepared:
     """Load the student and plan what it learns from the rationales of the run; train nothing."""
-    return prepare_training(config, run, news, _checked_questions(config, news)[0])
+    return prepare_training(config, run, news, checked_questions(config, news)[0])
 
 
 def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
@@ -238,7 +241,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     from tinyllm.student.processes import Processes
     from tinyllm.student.train import fingerprint, train
 
-    splits = splits or _checked_questions(config, news)[0]
+    splits = splits or checked_questions(config, news)[0]
     processes = Processes.joined()
     prepared = prepare_training(config, run, news, splits, processes=processes.count)
     plan, student, learner = prepared.plan, prepared.student, prepared.learner
@@ -302,7 +305,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
 
     if not run.is_trained:
         raise RunFolderError(f"{run.path} has no trained student; run `tinyllm train` first.")
-    splits = splits or _checked_questions(config, news)[0]
+    splits = splits or checked_questions(config, news)[0]
     if not splits.test:
         raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
     yields = read_yields(run.path) if teachers_in_use(config) else {}
@@ -356,7 +359,7 @@ def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
     """Run every stage that is not done yet."""
     from tinyllm.evaluation.metrics import evaluation_fingerprint
 
-    splits, _ = _checked_questions(config, news)
+    splits, _ = checked_questions(config, news)
     yields = generate_run(config, run, news, splits)
     train_run(config, run, news, splits)
     if run.metrics.is_file() and read_json(run.metrics).get("fingerprint") == evaluation_fingerprint(config, splits):
@@ -423,3 +426,31 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     }
     best = total.index(top)
     return Answered(best, question.choices[best], tuple(m / sum(mass) for m in mass), rationales)
+
+
+# --- others' ways of scoring ---------------------------------------------------------------------------------------
+
+
+def score_by_harness(folder: Path, datasets: Sequence[str], limit: int | None = None) -> dict[str, Any]:
+    """Have lm-evaluation-harness score a student on the test questions of datasets; returns its results by name.
+
+    Args:
+        folder: a run folder, or the student's own.
+        datasets: known names, or `name=folder`.
+
+    Raises:
+        MissingDependencyError: the harness is not installed.
+    """
+    from tinyllm.config import DataSection
+    from tinyllm.evaluation import harness
+    from tinyllm.questions import load_splits
+    from tinyllm.student.model import read_student
+
+    harness.require()
+    asked = {}
+    for given in datasets:
+        name, _, place = given.partition("=")
+        data = DataSection(folder=Path(place), limit=limit) if place else DataSection(dataset=name, limit=limit)
+        asked[name] = load_splits(data).test
+    student = read_student(folder / "student" if (folder / "student").is_dir() else folder)
+    return harness.score(student, asked)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tinyllm.config import Config, prefixes_in_use, teacher_weights, teachers_in_use
+from tinyllm.atomic import write_json
+from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, teacher_weights, teachers_in_use
 from tinyllm.news import News
-from tinyllm.questions.types import Splits
-from tinyllm.runs import RunFolder
+from tinyllm.questions.types import Question, Splits
+from tinyllm.runs import RunFolder, read_json
 
 if TYPE_CHECKING:
+    from tinyllm.rationales.types import Rationale
     from tinyllm.student.learner import Learner
     from tinyllm.student.mixture import MixtureSettings
     from tinyllm.student.model import Student, StudentCard
     from tinyllm.student.plan import StepPlan
+
+LIKELIHOODS = "likelihoods.json"
 
 
 def student_card(config: Config) -> StudentCard:
@@ -38,6 +43,7 @@ def mixture_settings(config: Config) -> MixtureSettings:
     return MixtureSettings(
         prefixes=prefixes_in_use(config),
         alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
+        seed=config.train.seed,
     )
 
 
@@ -60,15 +66,18 @@ class Prepared:
 def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
     """Load the student, and plan what it learns from the rationales of the run; trains nothing."""
     from tinyllm.rationales.files import read_rationales
-    from tinyllm.student.mixture import mix
+    from tinyllm.student.mixture import mix, needs_likelihoods
     from tinyllm.student.train import plan_steps, tokenise
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
     settings = mixture_settings(config)
-    targets = mix(config.train.method, splits.train, rationales, settings)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
         learner = student.learner()
+    if needs_likelihoods(config.train.method):
+        known = rationale_likelihoods(config, run, news, student, learner, splits.train, rationales)
+        settings = replace(settings, likelihoods=known)
+    targets = mix(config.train.method, splits.train, rationales, settings)
     encoder = student.encoder(max_target_tokens=config.train.max_target_tokens, share_prompt=learner.share_prompt)
     with news.task("Planning"):
         plan = plan_steps(
@@ -79,6 +88,41 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
             processes=processes,
         )
     return Prepared(plan, student, learner, dict(Counter(t.task for t in targets)), learner.notes())
+
+
+def rationale_likelihoods(
+    config: Config,
+    run: RunFolder,
+    news: News,
+    student: Student,
+    learner: Learner,
+    questions: Sequence[Question],
+    rationales: Sequence[Rationale],
+) -> dict[tuple[str, str], float]:
+    """Return how likely the untrained student finds each rationale, by (question id, teacher).
+
+    Measured once for a set of rationales, and kept in the run folder (`likelihoods.json`).
+    """
+    from tinyllm.evaluation.scoring import score_targets
+    from tinyllm.student.mixture import tinyllm
+
+    targets = [t for t in tinyllm(questions, rationales, mixture_settings(config)) if t.task != ANSWER_TASK]
+    read = (config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens)
+    key = hashlib.sha256(repr((read, [(t.question_id, t.prefix, t.text) for t in targets])).encode()).hexdigest()
+    file = run.path / LIKELIHOODS
+    kept = read_json(file) if file.is_file() else {}
+    if kept.get("fingerprint") == key:
+        return {(question, teacher): value for question, teacher, value in kept["likelihoods"]}
+    with news.task("Reading the rationales as the untrained student", len(questions)) as task:
+        found = score_targets(
+            student, learner, questions, targets,
+            max_target_tokens=config.train.max_target_tokens,
+            batch_tokens=config.evaluate.batch_tokens,
+            progress=task.update,
+        )  # fmt: skip
+    listed = [(question, teacher, round(value, 6)) for (question, teacher), value in found.items()]
+    write_json(file, {"fingerprint": key, "likelihoods": listed})
+    return {(question, teacher): value for question, teacher, value in listed}
 
 
 def whole_student(config: Config, trained: Prepared) -> Student:

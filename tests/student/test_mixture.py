@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from support import TEACHERS, some_questions, some_rationales
+from tinyllm.questions import Question
+from tinyllm.rationales.types import Rationale
 from tinyllm.student.mixture import MixtureSettings, mix
 
 PREFIXES = {"answer": "p: ", "ada": "a: ", "bob": "b: "}
@@ -33,3 +38,86 @@ def test_tinyllm_learns_from_all_and_leaves_out_those_of_weight_zero():
         ("q2", "answer", 1.0), ("q2", "ada", 2.0), ("q2", "bob", 0.5),
     ]  # fmt: skip
     assert {t for _, t, _ in tasks("tinyllm", {"ada": 1.0, "bob": 0.0})} == {"answer", "ada"}
+
+
+# --- controls and routers -------------------------------------------------------------------------------------------
+
+
+def mixed(method, questions, rationales, alpha=None, **more):
+    return mix(method, questions, rationales, MixtureSettings(PREFIXES, alpha or dict.fromkeys(TEACHERS, 1.0), **more))
+
+
+def texts(targets, task):
+    return {t.question_id: t.text for t in targets if t.task == task}
+
+
+def own_words(questions):
+    """Rationales that can be told apart."""
+    return [Rationale(q.id, t, f"{t} explains {q.id}") for q in questions for t in TEACHERS]
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 12), st.integers(0, 1000))
+def test_shuffled_gives_each_question_anothers_rationale_of_the_same_teacher_and_uses_each_once(count, seed):
+    questions = some_questions(count)
+    targets = mixed("shuffled", questions, own_words(questions), seed=seed)
+    assert texts(targets, "answer") == {q.id: q.answer_text for q in questions}
+    for teacher in TEACHERS:
+        found = texts(targets, teacher)
+        assert sorted(found.values()) == sorted(f"{teacher} explains {q.id}" for q in questions)
+        assert all(text != f"{teacher} explains {name}" for name, text in found.items())
+    assert targets == mixed("shuffled", questions, own_words(questions), seed=seed)
+
+
+def test_shuffled_keeps_to_the_questions_that_have_one():
+    questions = some_questions(4)
+    rationales = [r for r in own_words(questions) if (r.question_id, r.teacher) != ("q2", "bob")]
+    assert texts(mixed("shuffled", questions, rationales), "bob").keys() == {"q0", "q1", "q3"}
+
+
+def test_keywords_keeps_the_content_words_alone():
+    questions = some_questions(2)
+    rationales = [
+        Rationale("q0", "ada", "It is the ice, because water doesn't stay liquid when it's cold."),
+        Rationale("q1", "ada", "So it is."),
+    ]
+    assert texts(mixed("keywords", questions, rationales), "ada") == {"q0": "ice water stay liquid cold"}
+
+
+ROUTERS = ("one-random", "shortest", "similarity", "student-likelihood")
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(ROUTERS), st.sets(st.sampled_from([(f"q{i}", t) for i in range(5) for t in TEACHERS])))
+def test_a_router_takes_one_rationale_of_each_question_that_has_any(method, missing):
+    questions = some_questions(5)
+    rationales = some_rationales(questions, missing)
+    likelihoods = {(r.question_id, r.teacher): -float(len(r.text)) for r in rationales}
+    targets = mixed(method, questions, rationales, likelihoods=likelihoods)
+    given_by = {r.question_id for r in rationales}
+    routed = [t for t in targets if t.task != "answer"]
+    assert [t.question_id for t in routed] == [q.id for q in questions if q.id in given_by]
+    assert all(t.prefix == PREFIXES[t.task] for t in targets)
+    assert {(t.question_id, t.task, t.text) for t in routed} <= {(r.question_id, r.teacher, r.text) for r in rationales}
+
+
+def test_routers_choose_what_they_say():
+    questions = [Question("q0", "What freezes?", ("water", "iron"), 0)]
+    rationales = [
+        Rationale("q0", "ada", "Because that is how it is."),
+        Rationale("q0", "bob", "Water freezes to ice in the cold."),
+    ]
+    assert texts(mixed("shortest", questions, rationales), "ada")
+    assert texts(mixed("similarity", questions, rationales), "bob")
+    for best in TEACHERS:
+        likelihoods = {("q0", t): float(t == best) for t in TEACHERS}
+        assert texts(mixed("student-likelihood", questions, rationales, likelihoods=likelihoods), best)
+    drawn = {t.task for seed in range(20) for t in mixed("one-random", questions, rationales, seed=seed)}
+    assert drawn == {"answer", *TEACHERS}
+
+
+def test_a_router_leaves_a_teacher_of_weight_zero_out():
+    questions = some_questions(3)
+    for method in ("one-random", "shortest"):
+        targets = mixed(method, questions, some_rationales(questions), alpha={"ada": 1.0, "bob": 0.0})
+        assert {t.task for t in targets} == {"answer", "ada"}

@@ -29,6 +29,9 @@ from tinyllm.config.schema import (
 )
 from tinyllm.errors import ConfigError, did_you_mean
 
+Lines = Mapping[tuple[str | int, ...], int]
+"""The line of each key of a YAML file, by its path."""
+
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and `section.key=value` overrides into a configuration.
@@ -36,7 +39,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: the file cannot be read, or anything in it is wrong; one message with all problems.
     """
-    tree, lines = _read_yaml(path)
+    tree, lines = read_yaml(path)
     return build_config(tree, overrides, source=str(path), lines=lines)
 
 
@@ -45,14 +48,14 @@ def build_config(
     overrides: Sequence[str] = (),
     *,
     source: str = "configuration",
-    lines: Mapping[tuple[str | int, ...], int] | None = None,
+    lines: Lines | None = None,
 ) -> Config:
     """Turn a mapping into a configuration; see `load_config`."""
     problems: list[str] = []
-    merged = _apply_overrides(tree, overrides, problems)
+    merged = apply_overrides(tree, overrides, problems)
     for preset, settings in PRESETS.items():
         if merged.get("preset") == preset:
-            merged = _merge(settings, merged)
+            merged = merge(settings, merged)
     config = _validate(merged, lines or {}, problems)
     if config is not None:
         problems += _contradictions(config)
@@ -79,7 +82,12 @@ def describe_differences(old: Config, new: Config) -> list[str]:
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str | int, ...], int]]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+    """Read a mapping from a YAML file, and on which line each of its keys is.
+
+    Raises:
+        ConfigError: there is no such file, or it is no YAML, or no mapping.
+    """
     try:
         text = path.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -114,7 +122,8 @@ def _line_numbers(node: yaml.Node | None, at: tuple[str | int, ...]) -> Iterable
             yield from _line_numbers(value, (*at, index))
 
 
-def _apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:
+def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:
+    """Lay `section.key=value` settings over a mapping; those that cannot be read are added to the problems."""
     merged = dict(tree)
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -128,7 +137,7 @@ def _apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems
         patch: Any = value
         for key in reversed(path.split(".")):
             patch = {key: patch}
-        merged = _merge(merged, patch)
+        merged = merge(merged, patch)
     return merged
 
 
@@ -139,11 +148,12 @@ def _plain_number(value: Any) -> Any:
     return value
 
 
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one tree of settings over another."""
     merged = dict(under)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
@@ -162,9 +172,7 @@ def _flatten(tree: Any, at: str = "") -> dict[str, Any]:
 # --- checking ----------------------------------------------------------------------------------------------------
 
 
-def _validate(
-    tree: Mapping[str, Any], lines: Mapping[tuple[str | int, ...], int], problems: list[str]
-) -> Config | None:
+def _validate(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Config | None:
     if tree.get("data") is None:
         problems.append("data: missing; say where the questions are, as in `data: {train: questions.csv}`")
         tree = {**tree, "data": {}}
@@ -172,8 +180,13 @@ def _validate(
         return Config.model_validate(tree)
     except ValidationError as error:
         problems.extend(_contradictions_of_names(tree))
-        problems.extend(_one_problem(detail, lines) for detail in error.errors())
+        problems.extend(problems_of(error, Config, lines))
         return None
+
+
+def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> list[str]:
+    """Put a schema's complaints into words: line, setting, what it got, what is allowed."""
+    return [_one_problem(detail, root, lines) for detail in error.errors()]
 
 
 @dataclass(frozen=True)
@@ -190,8 +203,8 @@ class _Place:
         return text
 
 
-def _one_problem(detail: Any, lines: Mapping[tuple[str | int, ...], int]) -> str:
-    place = _place(detail["loc"])
+def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
+    place = _place(detail["loc"], root)
     line = next((lines[place.keys[:n]] for n in range(len(place.keys), 0, -1) if place.keys[:n] in lines), None)
     where = f"line {line}: {place}" if line else str(place)
     got = detail.get("input")
@@ -220,10 +233,10 @@ _TEACHER_KINDS = {
 }
 
 
-def _place(loc: Sequence[str | int]) -> _Place:
+def _place(loc: Sequence[str | int], root: type[BaseModel]) -> _Place:
     """Follow an error's location through schema and tree, leaving out the tags pydantic puts in for unions."""
     keys: list[str | int] = []
-    model: Any = Config
+    model: Any = root
     for step in loc:
         if len(keys) == 2 and keys[0] == "teachers" and step in _TEACHER_KINDS:
             model = _TEACHER_KINDS[str(step)]
@@ -311,9 +324,9 @@ def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]
         one = train.teacher or (names[0] if len(names) == 1 else "")
         if weights.get(one, weights.get("")) == 0:
             yield f"train.alpha: `step-by-step` learns from '{one}', so its weight must be above 0"
-    if train.method == "tinyllm" and not names:
-        yield "teachers: `method: tinyllm` needs at least one teacher; or use `method: fine-tuning`"
-    elif train.method == "tinyllm" and not any(weights.values()):
+    elif train.method != "fine-tuning" and not names:
+        yield f"teachers: `method: {train.method}` needs at least one teacher; or use `method: fine-tuning`"
+    elif train.method != "fine-tuning" and not any(weights.values()):
         yield "train.alpha: all weights are 0, so no teacher is learnt from; use `method: fine-tuning` for that"
 
 

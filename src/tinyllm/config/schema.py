@@ -12,7 +12,11 @@ ANSWER_TASK = "answer"
 """The name of the task of answering; every other task bears the name of a teacher."""
 
 Preset = Literal["paper", "release"]
-Method = Literal["fine-tuning", "step-by-step", "tinyllm"]
+Method = Literal[
+    "fine-tuning", "step-by-step", "tinyllm",
+    "shuffled", "keywords",  # controls
+    "one-random", "shortest", "similarity", "student-likelihood",  # routers
+]  # fmt: skip
 Form = Literal["chat", "completion"]
 Layout = Literal["labelled", "release", "cloze"]
 CheckName = Literal["refused", "empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
@@ -302,7 +306,8 @@ class StudentSection(Section):
 
     model: str = Field(
         "google/flan-t5-small",
-        description="Hub name, folder, .gguf file, or a packaged model (smollm2-135m-instruct, gemma3-270m).",
+        description="Hub name, folder, .gguf file, a packaged model (smollm2-135m-instruct, gemma3-270m), or "
+        "tiny-untrained, which is made here and knows nothing, for dry runs.",
     )
     revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
     adapter: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters.")

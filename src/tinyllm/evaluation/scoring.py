@@ -16,8 +16,9 @@ import torch
 from tinyllm.config import ANSWER_TASK
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import to_device
-from tinyllm.student.encode import Encoder
+from tinyllm.student.encode import Encoder, Row
 from tinyllm.student.learner import Learner
+from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
 from tinyllm.student.plan import cut
 
@@ -73,26 +74,65 @@ def score_options(
 
     All choices of a question share one pass over its prompt, and questions are batched by length.
     """
-    learner.eval()
     encoder = student.encoder(share_prompt=learner.share_prompt)
     prefix = student.card.prefixes[ANSWER_TASK]
+    rows = [encoder.options(q, prefix) for q in questions]
+    found = branch_scores(learner, rows, batch_tokens, progress or _silence, "ranking the choices")
+    return [_scores([of[str(i)] for i in range(len(of))]) for of in found]
+
+
+@torch.no_grad()
+def score_targets(
+    student: Student,
+    learner: Learner,
+    questions: Sequence[Question],
+    targets: Sequence[Target],
+    *,
+    max_target_tokens: int = 256,
+    batch_tokens: int = 4096,
+    progress: Progress | None = None,
+) -> dict[tuple[str, str], float]:
+    """Return the mean log-likelihood a token of each target, end-of-text token included, by question id and task.
+
+    Args:
+        questions: with ids of their own, as training questions have.
+    """
+    encoder = student.encoder(share_prompt=learner.share_prompt, max_target_tokens=max_target_tokens)
+    of_question: dict[str, list[Target]] = {}
+    for target in targets:
+        of_question.setdefault(target.question_id, []).append(target)
+    asked = [q for q in questions if q.id in of_question]
+    rows = [encoder.rows(q, of_question[q.id]) for q in asked]
+    found = branch_scores(learner, rows, batch_tokens, progress or _silence, "reading the rationales")
+    return {(q.id, task): t / max(1, n) for q, of in zip(asked, found, strict=True) for task, (t, n) in of.items()}
+
+
+@torch.no_grad()
+def branch_scores(
+    learner: Learner,
+    rows: Sequence[Sequence[Row]],
+    batch_tokens: int,
+    tell: Progress = _silence,
+    what: str = "",
+) -> list[dict[str, tuple[float, int]]]:
+    """Return, for the rows of each question, the log-likelihood of each branch and its tokens, by task."""
+    learner.eval()
+    found: list[dict[str, tuple[float, int]]] = [{} for _ in rows]
     # Ids need not be unique here (several splits at once), so a row is named by its question's place.
-    rows = [replace(r, question_id=str(i)) for i, q in enumerate(questions) for r in encoder.options(q, prefix)]
-    found: list[dict[int, tuple[float, int]]] = [{} for _ in questions]
-    tell = progress or _silence
-    tell(0, len(questions), "ranking the choices")
+    flat = [replace(row, question_id=str(place)) for place, of in enumerate(rows) for row in of]
+    weights = [tuple(1.0 for _ in row.branches) for row in flat]
+    tell(0, len(rows), what)
     done = 0
-    weights = [tuple(1.0 for _ in row.branches) for row in rows]
-    for micro in cut(rows, weights, learner.shape(batch_tokens)):
+    for micro in cut(flat, weights, learner.shape(batch_tokens)):
         batch = to_device(learner.collate(micro, ()), learner.device)
         branches = [(int(row.question_id), b) for row in micro.rows for b in row.branches]
         _, each = learner(batch)
         sums = torch.zeros(len(branches), device=learner.device).index_add_(0, batch["branch_ids"], -each)
         for (place, branch), value in zip(branches, sums.tolist(), strict=True):
-            found[place][int(branch.task)] = value, len(branch.target)
+            found[place][branch.task] = value, len(branch.target)
         done += len(micro.rows)
-        tell(done * len(questions) // len(rows), len(questions), "ranking the choices")
-    return [_scores([of[i] for i in range(len(of))]) for of in found]
+        tell(done * len(rows) // len(flat), len(rows), what)
+    return found
 
 
 def _scores(choices: Sequence[tuple[float, int]]) -> OptionScores:

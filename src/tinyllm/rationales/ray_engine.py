@@ -63,7 +63,7 @@ async def generate_on_ray(
         RunFolderError: the store cannot be used.
         OSError: the disk is full; what was stored before is kept.
     """
-    _ray(address)
+    ray_module(address)
     with Cluster(address) as cluster:
         asked = [_on_cluster(requests, specs[requests.teacher.name], cluster, workers) for requests in teachers]
         return await generate(asked, store, progress, budget=budget, stop=stop, run=run, first=first)
@@ -109,7 +109,7 @@ class Cluster:
         """
         async with self._lock:
             if self._ray is None:
-                ray = _ray(self._address)
+                ray = ray_module(self._address)
                 if not ray.is_initialized():
                     self._is_ours = True
                     await asyncio.wrap_future(self._thread.submit(_connect, ray, self._address))
@@ -123,12 +123,16 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._is_ours:
-            self._thread.submit(_ray(self._address).shutdown).result()
+            self._thread.submit(ray_module(self._address).shutdown).result()
         self._thread.shutdown()
 
 
-def _ray(address: str | None) -> Any:
-    """Import Ray. What it reads from the environment when it is imported has to stand there before."""
+def ray_module(address: str | None, needed_by: str = "`rationales.engine: ray`") -> Any:
+    """Import Ray. What it reads from the environment when it is imported has to stand there before.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on any system: binds to loopback only
@@ -136,7 +140,7 @@ def _ray(address: str | None) -> Any:
         import ray
     except ImportError:
         raise MissingDependencyError(
-            "`rationales.engine: ray` needs Ray: pip install 'tinyllm-distill[ray]', or set it to `local`."
+            f"{needed_by} needs Ray: pip install 'tinyllm-distill[ray]'; without it everything runs on this machine."
         ) from None
     return ray
 
@@ -147,7 +151,7 @@ def _connect(ray: Any, address: str | None) -> None:
         # For Ray, None would mean the variable RAY_ADDRESS.
         where = {"address": "local", "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
-        _reach(address or "")
+        reach(address or "")
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (OSError, RuntimeError, ValueError) as error:
         raise TeacherError(
@@ -156,8 +160,12 @@ def _connect(ray: Any, address: str | None) -> None:
         ) from error
 
 
-def _reach(address: str) -> None:
-    """Knock at an address with a port: Ray itself would wait for many minutes."""
+def reach(address: str) -> None:
+    """Knock at an address with a port: Ray itself would wait for many minutes.
+
+    Raises:
+        OSError: nobody answers.
+    """
     host, _, port = address.rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()

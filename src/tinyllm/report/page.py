@@ -40,7 +40,39 @@ def write_report(run: Path) -> Path:
 
 def render(page: Page) -> str:
     """Return the page as HTML that needs nothing from outside itself, and is forbidden to ask for it."""
-    environment = Environment(
+    style, script = asset("page.css"), asset("page.js")
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            style=Markup(style),  # noqa: S704  ours, shipped
+            script=Markup(script),  # noqa: S704  ours, shipped
+            policy=policy(style, script),
+            island=Markup(page.island),  # noqa: S704  browser.safe_json escaped it
+            max_questions=MAX_QUESTIONS,
+            dot_plots=both_widths(lambda width: plots.dot_plot(page.dots, page.marks, width)) if page.dots else (),
+            curve_plots=both_widths(lambda width: plots.learning_curve(page.curves, width)) if page.curves else (),
+            swatch=lambda colour: Markup(plots.swatch(colour)),  # noqa: S704  plots escapes its labels
+            share_bar=lambda parts: Markup(plots.share_bar(parts)),  # noqa: S704  plots escapes its labels
+        )
+    )
+
+
+def both_widths(draw: Callable[[int], str]) -> tuple[Markup, ...]:
+    """Return a plot for wide and one for narrow windows; the style sheet shows the one that fits."""
+    svgs = (draw(width) for width in (plots.WIDE, plots.NARROW))
+    return tuple(Markup(svg) for svg in svgs if svg)  # noqa: S704  plots escapes its labels
+
+
+def asset(name: str) -> str:
+    """Return a file that is shipped beside the templates."""
+    return resources.files("tinyllm.report").joinpath("templates", name).read_text("utf-8")
+
+
+def environment() -> Environment:
+    """Return the templates, which escape everything that is not marked as safe."""
+    return Environment(
         loader=PackageLoader("tinyllm.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -48,30 +80,14 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    style, script = _asset("page.css"), _asset("page.js")
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        style=Markup(style),  # noqa: S704  ours, shipped
-        script=Markup(script),  # noqa: S704  ours, shipped
-        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; "
-        "form-action 'none'",
-        island=Markup(page.island),  # noqa: S704  browser.safe_json escaped it
-        max_questions=MAX_QUESTIONS,
-        dot_plots=_both_widths(lambda width: plots.dot_plot(page.dots, page.marks, width)) if page.dots else (),
-        curve_plots=_both_widths(lambda width: plots.learning_curve(page.curves, width)) if page.curves else (),
-        swatch=lambda colour: Markup(plots.swatch(colour)),  # noqa: S704  plots escapes its labels
-        share_bar=lambda parts: Markup(plots.share_bar(parts)),  # noqa: S704  plots escapes its labels
+
+
+def policy(style: str, script: str) -> str:
+    """Return a security policy under which a page runs its own style and script and asks the network for nothing."""
+    return (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; "
+        "form-action 'none'"
     )
-
-
-def _both_widths(draw: Callable[[int], str]) -> tuple[Markup, ...]:
-    """Return a plot for wide and one for narrow windows; the style sheet shows the one that fits."""
-    svgs = (draw(width) for width in (plots.WIDE, plots.NARROW))
-    return tuple(Markup(svg) for svg in svgs if svg)  # noqa: S704  plots escapes its labels
-
-
-def _asset(name: str) -> str:
-    return resources.files("tinyllm.report").joinpath("templates", name).read_text("utf-8")
 
 
 def _digest(text: str) -> str:

@@ -16,6 +16,8 @@ from markupsafe import escape
 WIDE, NARROW = 860, 335
 _MANY_COLOURS = 6  # as many as page.css has; then they start over with another dash
 _MAX_POINTS = 400
+_MARKED = 30  # points of a line that are marked each
+_TOLD = 12  # points of a line that are read out
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,31 @@ class Curve:
     colour: int
 
 
-def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int) -> str:
-    """Draw shares with their intervals on one axis from 0 to 100 %, together with the rates to compare with."""
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of a line, with the interval of its value where there is one."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A named line; points in order of x."""
+
+    label: str
+    points: tuple[Point, ...]
+    colour: int
+
+
+def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int, scale: tuple[float, float] = (0.0, 1.0)) -> str:
+    """Draw shares with their intervals on one axis, together with the rates to compare with.
+
+    Args:
+        scale: ends of the axis; what lies beyond is drawn at the end.
+    """
     wide = width >= 600
     left, right = (250, 200) if wide else (8, 8)
     row, top = (34 if wide else 46), 22 * len(marks) + 10
@@ -57,17 +82,20 @@ def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int) -> str:
     span = width - left - right
 
     def x(share: float) -> float:
-        return left + span * min(max(share, 0.0), 1.0)
+        return left + span * min(max((share - scale[0]) / (scale[1] - scale[0]), 0.0), 1.0)
 
     parts: list[str] = []
-    for tick in range(0, 101, 20 if wide else 25):
+    percents = ticks(100 * scale[0], 100 * scale[1], 6 if wide else 4)
+    for tick in percents:
         at = x(tick / 100)
-        anchor = "start" if tick == 0 and not wide else "end" if tick == 100 and not wide else "middle"
+        anchor = (
+            "start" if tick == percents[0] and not wide else "end" if tick == percents[-1] and not wide else "middle"
+        )
         parts.append(_line(at, top, at, bottom, "grid"))
-        parts.append(_text(at, bottom + 20, f"{tick}\u00a0%", "tick", anchor))
+        parts.append(_text(at, bottom + 20, f"{_tick(tick)}\u00a0%", "tick", anchor))
     for index, mark in enumerate(marks):
         at, y = x(mark.value), 14 + 22 * index
-        end = mark.value > 0.5
+        end = at > left + span / 2
         parts.append(_line(at, y - 10, at, bottom, f"mark m{index}"))
         parts.append(_text(at + (-6 if end else 6), y, mark.label, "tick", "end" if end else "start"))
     for index, dot in enumerate(dots):
@@ -86,45 +114,96 @@ def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int) -> str:
     return _svg(width, bottom + 30, f"Accuracies with 95 % intervals: {summary}", parts)
 
 
+class _Frame:
+    """The axes of a plot of lines: where a point goes, and the grid with its labels."""
+
+    _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 26, 44
+
+    def __init__(self, width: int, xs: Sequence[float], ys: Sequence[float], *, log_x: bool = False) -> None:
+        self.width, self.height = width, 360 if width >= 600 else 260
+        self._log = log_x
+        self._x_ticks = sorted(set(xs)) if log_x else ticks(min(xs), max(xs), 8 if width >= 600 else 4)
+        low = 0.0 if 0 <= min(ys) < 0.4 * max(ys) else min(ys)
+        self._y_ticks = _covering(ticks(low, max(ys), 5), low, max(ys))
+        self._x = self._across(min(xs)), max(self._across(max(xs)), self._across(min(xs)) + (0.1 if log_x else 1))
+        self._y = self._y_ticks[0], max(self._y_ticks[-1], self._y_ticks[0] + 1e-9)
+
+    def place(self, point: tuple[float, float]) -> tuple[float, float]:
+        """Return where a point is drawn."""
+        across = (self._across(point[0]) - self._x[0]) / (self._x[1] - self._x[0])
+        up = (point[1] - self._y[0]) / (self._y[1] - self._y[0])
+        inner = self.width - self._LEFT - self._RIGHT, self.height - self._TOP - self._BOTTOM
+        return self._LEFT + across * inner[0], self.height - self._BOTTOM - up * inner[1]
+
+    def _across(self, x: float) -> float:
+        return math.log10(x) if self._log else x
+
+    def grid(self, x_label: str, y_label: str) -> list[str]:
+        """Return the grid, the labels of its lines, and the names of the axes."""
+        parts: list[str] = []
+        end, floor = self.width - self._RIGHT, self.height - self._BOTTOM
+        for tick in self._y_ticks:
+            y = self.place((10 ** self._x[0] if self._log else self._x[0], tick))[1]
+            parts.append(_line(self._LEFT, y, end, y, "grid"))
+            parts.append(_text(self._LEFT - 8, y + 4, _tick(tick), "tick", "end"))
+        for tick in self._x_ticks:
+            x = self.place((tick, self._y[0]))[0]
+            parts.append(_text(x, floor + 20, _tick(tick), "tick", "end" if x > end - 14 else "middle"))
+        parts.append(_text(0, 12, y_label, "tick"))
+        parts.append(_text((self._LEFT + end) / 2, self.height - 6, x_label, "tick", "middle"))
+        return parts
+
+
 def learning_curve(curves: Sequence[Curve], width: int) -> str:
     """Draw one line a task, each step lightly and the moving mean strongly, over the optimizer steps."""
     drawn = [curve for curve in curves if curve.points]
     if not drawn:
         return ""
-    height, left, right, top, bottom = (360 if width >= 600 else 260), 46, 10, 26, 44
-    steps = [step for curve in drawn for step, _ in curve.points]
-    values = [value for curve in drawn for _, value in curve.points]
-    x_ticks = ticks(min(steps), max(steps), 8 if width >= 600 else 4)
-    low = 0.0 if 0 <= min(values) < 0.4 * max(values) else min(values)
-    y_ticks = _covering(ticks(low, max(values), 5), low, max(values))
-    x_low, x_high = min(steps), max(max(steps), min(steps) + 1)
-    y_low, y_high = y_ticks[0], max(y_ticks[-1], y_ticks[0] + 1e-9)
-
-    def place(point: tuple[float, float]) -> tuple[float, float]:
-        across = (point[0] - x_low) / (x_high - x_low)
-        up = (point[1] - y_low) / (y_high - y_low)
-        return left + across * (width - left - right), height - bottom - up * (height - top - bottom)
-
-    parts: list[str] = []
-    for tick in y_ticks:
-        y = place((x_low, tick))[1]
-        parts.append(_line(left, y, width - right, y, "grid"))
-        parts.append(_text(left - 8, y + 4, _tick(tick), "tick", "end"))
-    for tick in x_ticks:
-        x = place((tick, y_low))[0]
-        anchor = "end" if x > width - right - 14 else "middle"
-        parts.append(_text(x, height - bottom + 20, _tick(tick), "tick", anchor))
-    parts.append(_text(0, 12, "loss", "tick"))
-    parts.append(_text((left + width - right) / 2, height - 6, "optimizer step", "tick", "middle"))
-    parts += [_path(map(place, thin(c.points, _MAX_POINTS)), f"curve raw {task_class(c.colour)}") for c in drawn]
+    frame = _Frame(width, [s for c in drawn for s, _ in c.points], [v for c in drawn for _, v in c.points])
+    parts = frame.grid("optimizer step", "loss")
+    parts += [_path(map(frame.place, thin(c.points, _MAX_POINTS)), f"curve raw {task_class(c.colour)}") for c in drawn]
     for curve in drawn:
         mean = thin(smooth(curve.points, window(len(curve.points))), _MAX_POINTS)
-        parts.append(_path(map(place, mean), f"curve {task_class(curve.colour)}"))
+        parts.append(_path(map(frame.place, mean), f"curve {task_class(curve.colour)}"))
         if len(mean) == 1:
-            at = place(mean[0])
-            parts.append(f'<circle class="point {task_class(curve.colour)}" cx="{_n(at[0])}" cy="{_n(at[1])}" r="4"/>')
+            parts.append(_dot(frame.place(mean[0]), curve.colour))
     names = ", ".join(curve.label for curve in drawn)
-    return _svg(width, height, f"Training loss by optimizer step, one line a task: {names}", parts)
+    return _svg(width, frame.height, f"Training loss by optimizer step, one line a task: {names}", parts)
+
+
+def line_plot(
+    lines: Sequence[Line], x_label: str, y_label: str, width: int, *, log_x: bool = False, diagonal: bool = False
+) -> str:
+    """Draw lines with the intervals of their points; nothing where there is no point.
+
+    Args:
+        log_x: the x axis is logarithmic, with a label at each point.
+        diagonal: draw where x and y are the same.
+    """
+    drawn = [line for line in lines if line.points]
+    if not drawn:
+        return ""
+    points = [p for line in drawn for p in line.points]
+    xs = [p.x for p in points]
+    ys = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
+    frame = _Frame(width, xs, ys + (xs if diagonal else []), log_x=log_x)
+    parts = frame.grid(x_label, y_label)
+    if diagonal:
+        parts.append(_path(map(frame.place, ((min(xs), min(xs)), (max(xs), max(xs)))), "mark line"))
+    for line in drawn:
+        kind = task_class(line.colour)
+        for p in line.points:
+            if p.low is not None and p.high is not None:
+                (x, top), (_, bottom) = frame.place((p.x, p.high)), frame.place((p.x, p.low))
+                parts.append(_line(x, top, x, bottom, f"whisker {kind}"))
+        parts.append(_path([frame.place((p.x, p.y)) for p in line.points], f"curve {kind}"))
+        parts += [_dot(frame.place((p.x, p.y)), line.colour) for p in line.points if len(line.points) <= _MARKED]
+    told = "; ".join(f"{n.label}: " + ", ".join(f"{p.y:.3g} at {p.x:g}" for p in n.points[:_TOLD]) for n in drawn)
+    return _svg(width, frame.height, f"{y_label} by {x_label}. {told}", parts)
+
+
+def _dot(at: tuple[float, float], colour: int) -> str:
+    return f'<circle class="point {task_class(colour)}" cx="{_n(at[0])}" cy="{_n(at[1])}" r="4"/>'
 
 
 def swatch(colour: int) -> str:

@@ -171,6 +171,16 @@ class Encoder:
         text = text if self.is_encoder_decoder else " " + text
         return (*self._tokens(text)[: self.max_target_tokens - 1], self.end)
 
+    def text(self, text: str) -> tuple[int, ...]:
+        """Return any text as a prompt, as it is; its beginning is cut if it is longer than the longest input."""
+        ends = (self.end,) if self.is_encoder_decoder else ()
+        room = self.max_input_tokens - len(self._start) - len(ends)
+        return (*self._start, *self._tokens(text)[-room:], *ends)
+
+    def continuation(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of what goes on from a text, without an end-of-text token."""
+        return self._tokens(text)[: self.max_target_tokens]
+
     def too_long(self, questions: Iterable[Question], prefixes: Iterable[str]) -> list[TooLong]:
         """Return the questions that do not fit even without their context."""
         prefix = max(prefixes, key=len)

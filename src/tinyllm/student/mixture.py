@@ -5,12 +5,14 @@ To add a method, write one function of the type `Mixture` and give it a name in 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tinyllm.config import ANSWER_TASK, Method
 from tinyllm.questions.types import Question
 from tinyllm.rationales.types import Rationale
+from tinyllm.student import routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,15 @@ class MixtureSettings:
     Attributes:
         prefixes: the prefix of each task.
         alpha: α_m of each teacher that the method learns from (`config.teachers_in_use`).
+        seed: of what a method draws by lot.
+        likelihoods: how likely the untrained student finds each rationale, by (question id, teacher); for the one
+            method that goes by it (`needs_likelihoods`).
     """
 
     prefixes: Mapping[str, str]
     alpha: Mapping[str, float]
+    seed: int = 0
+    likelihoods: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 Mixture = Callable[[Sequence[Question], Sequence[Rationale], MixtureSettings], tuple[Target, ...]]
@@ -56,49 +63,120 @@ def mix(
     return _MIXTURES[method](questions, rationales, settings)
 
 
+def needs_likelihoods(method: Method) -> bool:
+    """Whether a method has to know how likely the untrained student finds each rationale."""
+    return method == "student-likelihood"
+
+
+# --- the paper's methods ------------------------------------------------------------------------------------------
+
+
 def fine_tuning(
     questions: Sequence[Question],
     rationales: Sequence[Rationale],  # noqa: ARG001
     settings: MixtureSettings,
 ) -> tuple[Target, ...]:
     """Return answers only: L = L_A."""
-    return _answers_and(questions, (), settings, teachers=())
+    return _answers_and(questions, (), settings)
 
 
 def step_by_step(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers and one teacher's rationales (distilling step-by-step): L = L_A + α L_m."""
-    return _answers_and(questions, rationales, settings, teachers=tuple(settings.alpha)[:1])
+    return _answers_and(questions, [r for r in rationales if r.teacher in tuple(settings.alpha)[:1]], settings)
 
 
 def tinyllm(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers and every teacher's rationales (the paper): L = L_A + Σ_m α_m L_m; α_m = 0 leaves one out."""
-    return _answers_and(questions, rationales, settings, teachers=tuple(settings.alpha))
+    return _answers_and(questions, rationales, settings)
+
+
+# --- controls: as many words as TinyLLM sees, with less sense in them ---------------------------------------------
+
+
+def shuffled(
+    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
+) -> tuple[Target, ...]:
+    """Return answers, and with each question the rationale that its teacher wrote for another one."""
+    return _answers_and(questions, routing.shuffled(rationales, settings.seed), settings)
+
+
+def keywords(
+    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
+) -> tuple[Target, ...]:
+    """Return answers, and of each rationale its content words alone."""
+    texts = [replace(r, text=routing.content_words(r.text)) for r in rationales]
+    return _answers_and(questions, [r for r in texts if r.text], settings)
+
+
+# --- routers: one rationale a question, under the prefix of the teacher who wrote it ------------------------------
+
+
+def one_random(
+    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
+) -> tuple[Target, ...]:
+    """Return answers, and with each question one of its rationales, drawn by lot."""
+    lot = random.Random(settings.seed)
+    return _routed(questions, rationales, settings, lambda _: lot.random())
+
+
+def shortest(
+    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
+) -> tuple[Target, ...]:
+    """Return answers, and with each question its shortest rationale."""
+    return _routed(questions, rationales, settings, lambda r: -len(r.text))
+
+
+def similarity(
+    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
+) -> tuple[Target, ...]:
+    """Return answers, and with each question the rationale that is nearest to it and its answer, by tf-idf."""
+    return _routed(questions, rationales, settings, routing.Nearness(questions, rationales))
+
+
+def student_likelihood(
+    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
+) -> tuple[Target, ...]:
+    """Return answers, and with each question the rationale that the untrained student finds likeliest, by token."""
+    return _routed(questions, rationales, settings, lambda r: settings.likelihoods[r.question_id, r.teacher])
 
 
 _MIXTURES: Mapping[Method, Mixture] = {
     "fine-tuning": fine_tuning,
     "step-by-step": step_by_step,
     "tinyllm": tinyllm,
+    "shuffled": shuffled,
+    "keywords": keywords,
+    "one-random": one_random,
+    "shortest": shortest,
+    "similarity": similarity,
+    "student-likelihood": student_likelihood,
 }
 
 
-def _answers_and(
+def _routed(
     questions: Sequence[Question],
     rationales: Sequence[Rationale],
     settings: MixtureSettings,
-    *,
-    teachers: Sequence[str],
+    merit: Callable[[Rationale], float],
+) -> tuple[Target, ...]:
+    """Return answers and one rationale a question, the one of highest merit."""
+    usable = [r for r in rationales if settings.alpha.get(r.teacher, 0.0) > 0]
+    return _answers_and(questions, routing.best_of_each(usable, merit), settings)
+
+
+def _answers_and(
+    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     texts = {(r.question_id, r.teacher): r.text for r in rationales}
     targets = []
     for question in questions:
         targets.append(Target(question.id, ANSWER_TASK, settings.prefixes[ANSWER_TASK], question.answer_text, 1.0))
-        for teacher in teachers:
-            text, weight = texts.get((question.id, teacher)), settings.alpha[teacher]
+        for teacher, weight in settings.alpha.items():
+            text = texts.get((question.id, teacher))
             if text is not None and weight > 0:
                 targets.append(Target(question.id, teacher, settings.prefixes[teacher], text, weight))
     return tuple(targets)

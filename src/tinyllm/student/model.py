@@ -23,6 +23,8 @@ from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
 from tinyllm.packaged import cache_folder, is_packaged, known_models, model_file
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
+from tinyllm.student.untrained import NAME as UNTRAINED
+from tinyllm.student.untrained import untrained
 
 _TOLERANCE = 1e-3  # of the greatest logit: merging adapters rounds
 CARD_FILE = "tinyllm.json"
@@ -104,6 +106,15 @@ def load_student(section: StudentSection, card: StudentCard) -> Student:
 def load_tokenizer(section: StudentSection) -> tuple[Any, Any]:
     """Return the student's tokenizer and its model's configuration (a GGUF file is de-quantised for that, once)."""
     return _tokenizer_and_config(_location(section), section.revision)
+
+
+def parameter_count(model_config: Any) -> int:
+    """Return how many weights a model of this configuration has, without making them."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        return int(kind.from_config(model_config).num_parameters())
 
 
 def read_student(folder: Path) -> Student:
@@ -195,14 +206,20 @@ def _logits_on_a_probe(student: Student) -> torch.Tensor:
 
 def _location(section: StudentSection) -> str:
     """Return a hub name or a folder; a GGUF file is de-quantised into a folder first, once."""
+    if section.model == UNTRAINED:
+        return str(untrained(cache_folder() / "students"))
     if is_packaged(section.model):
         return str(dequantised(model_file(section.model)))
     path = Path(section.model)
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise StudentError(f"student.model: no file {path}.{did_you_mean(section.model, known_models())}")
+            raise StudentError(f"student.model: no file {path}.{did_you_mean(section.model, _known())}")
         return str(dequantised(path))
     return section.model
+
+
+def _known() -> tuple[str, ...]:
+    return (*known_models(), UNTRAINED)
 
 
 def _tokenizer_and_config(location: str, revision: str | None) -> tuple[Any, Any]:
@@ -254,9 +271,9 @@ def _loading(location: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         raise StudentError(
-            f"student.model: cannot load '{location}'.{did_you_mean(location, known_models())} Give a name on the "
+            f"student.model: cannot load '{location}'.{did_you_mean(location, _known())} Give a name on the "
             f"Hugging Face hub (needs the network), a folder with safetensors weights, a .gguf file, or one of "
-            f"{', '.join(known_models())}. The loader says: {_first_line(error)}"
+            f"{', '.join(_known())}. The loader says: {_first_line(error)}"
         ) from None
 
 

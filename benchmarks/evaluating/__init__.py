@@ -1,0 +1,1 @@
+"""What `python -m benchmarks.evaluate` runs in processes of their own."""

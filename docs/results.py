@@ -1,0 +1,89 @@
+"""Makes docs/results.md of the kept answers in `results/`: `python docs/results.py`; `--check` only compares."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinyllm.evidence.outline import read_outline
+from tinyllm.evidence.records import read_records
+from tinyllm.evidence.results import Results, read_results
+from tinyllm.news import duration
+from tinyllm.report.experiment.content import without_questions
+from tinyllm.report.experiment.statements import statements
+from tinyllm.report.experiment.tables import as_markdown, tables
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "results.md"
+_INTRO = """\
+# Results
+
+Made of the kept answers in `results/` by `python docs/results.py`; nothing here is typed in by hand but this paragraph
+and the comments above each table. Every answer of every run is there, so any other test can be made of them without a
+model. `tinyllm experiment results/NAME` goes on where an experiment stands; `tinyllm report results/NAME` makes its page.
+"""
+_COMMENTS = Path(__file__).parent / "results"
+
+
+def page() -> str:
+    """Return the page as Markdown: every experiment that is kept."""
+    parts = [_INTRO]
+    for folder in sorted(f.parent for f in (ROOT / "results").glob("*/outline.json")):
+        results = read_results(read_outline(folder), read_records(folder))
+        if results.scorers:
+            parts += _experiment(results, folder)
+    return "\n".join(parts)
+
+
+def _experiment(results: Results, folder: Path) -> Iterator[str]:
+    scorer = results.scorers[0]
+    yield f"## {results.outline.name}\n"
+    comment = _COMMENTS / f"{folder.name}.md"
+    if comment.is_file():
+        yield comment.read_text("utf-8")
+    yield "What the figures say, in words that are made of them:\n"
+    for statement in statements(results, scorer):
+        yield f"- **{statement.kind.capitalize()}.** {statement.text}"
+    yield ""
+    for table in tables(results, scorer):
+        yield f"### {table.title}\n"
+        yield as_markdown(table)
+    yield from _withheld(results)
+    yield from _made_with(results)
+
+
+def _withheld(results: Results) -> Iterator[str]:
+    rows = without_questions(results)
+    if rows:
+        yield "### Question withheld\n"
+        yield "| dataset | method | as asked | choices only |\n|---|---|---:|---:|"
+        for row in rows:
+            yield f"| {row.where} | {row.method} | {row.asked} | {row.other} |"
+        yield ""
+
+
+def _made_with(results: Results) -> Iterator[str]:
+    runs = [r for p in results.places() for r in results.all_of(p)]
+    machines = sorted({str((r.figures.get("environment") or {}).get("processor")) for r in runs})
+    dates = sorted(str((r.figures.get("environment") or {}).get("date"))[:10] for r in runs)
+    hours = sum(float(r.figures.get("seconds") or 0.0) for r in runs)
+    packages = (runs[-1].figures.get("environment") or {}).get("packages") or {}
+    versions = ", ".join(f"{k} {v}" for k, v in packages.items())
+    yield (
+        f"<sub>{len(runs)} runs, {duration(hours)} in all, {dates[0]} to {dates[-1]}, on {' and '.join(machines)}. "
+        f"{versions}.</sub>\n"
+    )
+
+
+def main() -> None:
+    """Write the page, or check it."""
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(text, "utf-8")
+    elif not PAGE.is_file() or PAGE.read_text("utf-8") != text:
+        sys.exit("docs/results.md is out of date: run `python docs/results.py`")
+
+
+if __name__ == "__main__":
+    main()

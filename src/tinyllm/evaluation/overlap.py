@@ -1,0 +1,60 @@
+"""Overlap of test with training questions: what a student may have by heart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tinyllm.questions.types import Question
+
+_WORD = re.compile(r"\w+")
+_N = 13  # words in a row, as is usual since GPT-3's report
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Test questions that are met in training, by id.
+
+    Attributes:
+        exact: the same question and choices, order and spelling of spaces aside.
+        ngram: thirteen words in a row of question and context are the same; exact ones are counted there only.
+    """
+
+    exact: frozenset[str]
+    ngram: frozenset[str]
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """All test questions that are not clean."""
+        return self.exact | self.ngram
+
+
+def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
+    """Find the test questions that are met in training."""
+    wanted = {gram for q in test for gram in _grams(q)}
+    whole = {_key(q) for q in test}
+    seen_grams: set[tuple[str, ...]] = set()
+    seen_whole: set[tuple[str, tuple[str, ...]]] = set()
+    for question in train:
+        seen_grams.update(wanted.intersection(_grams(question)))
+        if (key := _key(question)) in whole:
+            seen_whole.add(key)
+    exact = frozenset(q.id for q in test if _key(q) in seen_whole)
+    ngram = frozenset(q.id for q in test if not seen_grams.isdisjoint(_grams(q)))
+    return Overlap(exact, ngram - exact)
+
+
+def _key(question: Question) -> tuple[str, tuple[str, ...]]:
+    return _folded(question.question), tuple(sorted(map(_folded, question.choices)))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _grams(question: Question) -> Iterator[tuple[str, ...]]:
+    for text in (question.question, question.context or ""):
+        words = _WORD.findall(text.casefold())
+        for start in range(len(words) - _N + 1):
+            yield tuple(words[start : start + _N])

@@ -1,0 +1,120 @@
+"""The outline of an experiment: what its report needs to know besides the runs. Written when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tinyllm.atomic import write_json
+from tinyllm.errors import RunFolderError
+from tinyllm.evidence.selection import Sweep
+from tinyllm.runs import read_json
+
+FILE = "outline.json"
+
+Kind = Literal["reference", "method", "router", "ablation", "control"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodOutline:
+    """One method of an experiment, on all its datasets.
+
+    Attributes:
+        kind: which table it stands in; `reference` is not trained and is not tested against the baseline.
+        datasets: those on which it is run (a teacher may be known on some only).
+    """
+
+    id: str
+    label: str
+    kind: Kind
+    sweep: Sweep
+    datasets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetOutline:
+    """Facts of a dataset.
+
+    Attributes:
+        chance, majority: accuracies on the test questions of guessing, and of the answer most frequent in training.
+        exact, ngram: ids of test questions that are met in training (`evaluation.overlap`).
+        teachers: what each gave, as in `yields.json`.
+        train: where the questions come from (`data` of the configuration), to show their texts.
+    """
+
+    questions: Mapping[str, int]
+    chance: float
+    majority: float
+    exact: tuple[str, ...]
+    ngram: tuple[str, ...]
+    teachers: Mapping[str, Mapping[str, Any]]
+    data: Mapping[str, Any]
+    rationales: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What was asked.
+
+    Attributes:
+        students: name and model.
+        baseline: id of the method that others are compared with.
+        quoted: accuracies from elsewhere, in per cent: label → dataset → value.
+    """
+
+    name: str
+    datasets: Mapping[str, DatasetOutline]
+    students: Mapping[str, str]
+    methods: tuple[MethodOutline, ...]
+    baseline: str
+    seeds: tuple[int, ...]
+    quoted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def method(self, name: str) -> MethodOutline:
+        """Return a method by its id."""
+        return next(m for m in self.methods if m.id == name)
+
+
+def write_outline(folder: Path, outline: Outline) -> None:
+    """Write `outline.json`."""
+    write_json(folder / FILE, asdict(outline))
+
+
+def read_outline(folder: Path) -> Outline:
+    """Read `outline.json`.
+
+    Raises:
+        RunFolderError: it is not there, or damaged.
+    """
+    raw = read_json(folder / FILE)
+    try:
+        return Outline(
+            name=raw["name"],
+            datasets={name: _dataset(d) for name, d in raw["datasets"].items()},
+            students=raw["students"],
+            methods=tuple(_method(m) for m in raw["methods"]),
+            baseline=raw["baseline"],
+            seeds=tuple(raw["seeds"]),
+            quoted=raw["quoted"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{folder / FILE} is damaged ({error!r}); starting the experiment again writes it anew."
+        ) from None
+
+
+def _method(raw: Mapping[str, Any]) -> MethodOutline:
+    sweep = raw["sweep"]
+    return MethodOutline(
+        id=raw["id"],
+        label=raw["label"],
+        kind=raw["kind"],
+        sweep=Sweep(tuple(sweep["seeds"]), tuple(sweep["alphas"]), tuple(sweep["tuned"])),
+        datasets=tuple(raw["datasets"]),
+    )
+
+
+def _dataset(raw: Mapping[str, Any]) -> DatasetOutline:
+    return DatasetOutline(**(raw | {"exact": tuple(raw["exact"]), "ngram": tuple(raw["ngram"])}))

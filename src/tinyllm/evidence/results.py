@@ -1,0 +1,264 @@
+"""From the records of an experiment to its figures: what each method reaches, and whether that is more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from tinyllm.errors import RunFolderError
+from tinyllm.evaluation.comparison import (
+    Calibration,
+    Difference,
+    Estimate,
+    Right,
+    SeedNoise,
+    calibration,
+    difference,
+    estimate,
+    holm,
+)
+from tinyllm.evaluation.views import View
+from tinyllm.evidence.answers import Scorer
+from tinyllm.evidence.outline import MethodOutline, Outline
+from tinyllm.evidence.records import Record
+from tinyllm.evidence.selection import ALPHA, Settings, accuracies, chosen, named, tuned
+
+AVERAGE = "Average"
+"""Stands where a dataset's name would, for the mean over all datasets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a table a figure stands; `dataset` may be `AVERAGE`."""
+
+    student: str
+    dataset: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a method reaches.
+
+    Attributes:
+        gain: over the baseline; None for the baseline itself, and where one of the two is lacking.
+        holm: the gain's p-value, corrected for all comparisons of its kind; None where it is not tested.
+        unparsed: share of the answers in writing that are no choice.
+    """
+
+    accuracy: Estimate
+    gain: Difference | None = None
+    holm: float | None = None
+    unparsed: float | None = None
+
+
+class Results:
+    """The figures of an experiment, each made when it is asked for, from the kept answers.
+
+    Raises:
+        RunFolderError: runs of one dataset and student were not asked the same questions.
+    """
+
+    def __init__(self, outline: Outline, records: Sequence[Record]) -> None:
+        self.outline = outline
+        self._groups: dict[Place, list[Record]] = {}
+        for record in records:
+            self._groups.setdefault(Place(record.student, record.dataset, record.method), []).append(record)
+        self._check_questions(records)
+        self._noises: dict[tuple[str, str, Scorer], SeedNoise] = {}
+        self.settings = {place: self._chosen(place) for place in self.places()}
+
+    def places(self) -> Iterable[Place]:
+        """Yield all places of the tables, without averages: students, then methods, then datasets."""
+        for student in self.outline.students:
+            for method in self.outline.methods:
+                for dataset in method.datasets:
+                    yield Place(student, dataset, method.id)
+
+    def of(self, place: Place) -> list[Record]:
+        """Return the finished runs with a method's chosen settings, by seed; none as long as these are not known."""
+        settings = self.settings.get(place)
+        if settings is None:
+            return []
+        runs = (r for r in self._groups.get(place, []) if named(r.settings) == named(settings))
+        return sorted(runs, key=lambda r: r.seed)
+
+    def all_of(self, place: Place) -> list[Record]:
+        """Return all finished runs of a method, whatever their settings."""
+        return self._groups.get(place, [])
+
+    @cached_property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """The scorers of which there are figures, the chief one first."""
+        first: Sequence[Scorer] = ("likelihood", "generation", "likelihood_normalised")
+        some = [records[0].answers for records in self._groups.values()]
+        return tuple(s for s in first if any(a.scored(s) is not None for a in some))
+
+    # --- tables ---------------------------------------------------------------------------------------------------
+
+    def figures(self, scorer: Scorer) -> dict[Place, Figure]:
+        """Return every figure of the tables, averages over datasets included."""
+        found = {place: figure for place in self.places() if (figure := self._figure(place, scorer)) is not None}
+        found |= dict(self._averages(scorer))
+        return self._corrected(found)
+
+    def _figure(self, place: Place, scorer: Scorer) -> Figure | None:
+        right = self.right(place, scorer)
+        if right is None:
+            return None
+        other = self.right(replace(place, method=self.outline.baseline), scorer)
+        is_compared = place.method != self.outline.baseline and other is not None
+        noise = [self._noise(place.student, place.dataset, scorer)]
+        return Figure(
+            estimate(right, noise=noise),
+            difference((right, other), noise=noise) if is_compared and other is not None else None,
+            unparsed=self._unparsed(place) if scorer == "generation" else None,
+        )
+
+    def _averages(self, scorer: Scorer) -> Iterable[tuple[Place, Figure]]:
+        datasets = tuple(self.outline.datasets)
+        if len(datasets) < 2:
+            return
+        for student in self.outline.students:
+            base = [self.right(Place(student, d, self.outline.baseline), scorer) for d in datasets]
+            noise = [self._noise(student, d, scorer) for d in datasets]
+            for method in self.outline.methods:
+                own = [self.right(Place(student, d, method.id), scorer) for d in datasets]
+                known = [r for r in own if r is not None]
+                if len(known) < len(datasets):
+                    continue
+                pairs = [(r, b) for r, b in zip(known, base, strict=True) if b is not None]
+                is_compared = method.id != self.outline.baseline and len(pairs) == len(datasets)
+                gain = difference(*pairs, noise=noise) if is_compared else None
+                yield Place(student, AVERAGE, method.id), Figure(estimate(*known, noise=noise), gain)
+
+    def _corrected(self, figures: dict[Place, Figure]) -> dict[Place, Figure]:
+        """Correct the p-values of all single datasets together, and those of the averages together."""
+        kinds = {m.id: m.kind for m in self.outline.methods}
+        for are_averages in (False, True):
+            tested = [
+                (place, figure.gain)
+                for place, figure in figures.items()
+                if figure.gain is not None
+                and (place.dataset == AVERAGE) == are_averages
+                and kinds[place.method] != "reference"
+            ]
+            for (place, _), p in zip(tested, holm([gain.p for _, gain in tested]), strict=True):
+                figures[place] = replace(figures[place], holm=p)
+        return figures
+
+    def right(self, place: Place, scorer: Scorer, view: View = "asked", only: Right | None = None) -> Right | None:
+        """Return right and wrong of a method's runs on the test questions, (seeds, questions); None without any.
+
+        Args:
+            only: which questions to keep, (questions,).
+        """
+        return _right(self.of(place), scorer, view, only)
+
+    def _unparsed(self, place: Place) -> float | None:
+        scored = [s for r in self.of(place) if (s := r.answers.scored("generation")) is not None]
+        return sum(s.unparsed for s in scored) / sum(len(s.ids) for s in scored) if scored else None
+
+    def compare(self, place: Place, other: str, scorer: Scorer) -> Difference | None:
+        """Return how much a method is above any other one."""
+        mine, others = self.right(place, scorer), self.right(replace(place, method=other), scorer)
+        if mine is None or others is None:
+            return None
+        return difference((mine, others), noise=[self._noise(place.student, place.dataset, scorer)])
+
+    def _noise(self, student: str, dataset: str, scorer: Scorer) -> SeedNoise:
+        """Return how much seeds differ, as all methods on a dataset show it together."""
+        name = student, dataset, scorer
+        if name not in self._noises:
+            places = [p for p in self.settings if (p.student, p.dataset) == (student, dataset)]
+            rights = (self.right(p, scorer) for p in places)
+            self._noises[name] = SeedNoise.of(*(r for r in rights if r is not None))
+        return self._noises[name]
+
+    # --- what lies behind the tables ------------------------------------------------------------------------------
+
+    def alpha_curve(self, place: Place, scorer: Scorer) -> list[tuple[float, Estimate]]:
+        """Return the accuracy by α (the paper's Figure 2), each with the settings tuned for it."""
+        method = self.outline.method(place.method)
+        curve = []
+        for settings in tuned(method.sweep, accuracies(self.all_of(place))):
+            runs = [r for r in self.all_of(place) if named(r.settings) == named(settings)]
+            right = _right(runs, scorer, "asked", None)
+            if ALPHA in settings and right is not None:
+                noise = [self._noise(place.student, place.dataset, scorer)]
+                curve.append((float(settings[ALPHA]), estimate(right, noise=noise)))
+        return curve
+
+    def views(self, place: Place, view: View) -> tuple[Estimate, float] | None:
+        """Return the accuracy in a view, by likelihood, and the share of answers that are the same as without it."""
+        runs = [r for r in self.of(place) if r.answers.scored("likelihood", "test", view) is not None]
+        right = _right(runs, "likelihood", view, None)
+        if right is None:
+            return None
+        pairs = [(r.answers.scored("likelihood"), r.answers.scored("likelihood", "test", view)) for r in runs]
+        same = [float((a.chosen == b.chosen).mean()) for a, b in pairs if a is not None and b is not None]
+        return estimate(right), float(np.mean(same))
+
+    def clean(self, place: Place, scorer: Scorer) -> Estimate | None:
+        """Return the accuracy on the test questions that are not met in training; None where all are such."""
+        facts = self.outline.datasets[place.dataset]
+        met = {*facts.exact, *facts.ngram}
+        runs = self.of(place)
+        scored = runs[0].answers.scored(scorer) if runs else None
+        if not met or scored is None:
+            return None
+        only = np.array([i not in met for i in scored.ids])
+        right = self.right(place, scorer, only=only)
+        noise = [self._noise(place.student, place.dataset, scorer)]
+        return None if right is None or not only.any() else estimate(right, noise=noise)
+
+    def calibration(self, place: Place) -> Calibration | None:
+        """Return how far the student's confidence can be believed, over all seeds."""
+        confidence, right = [], []
+        for record in self.of(place):
+            of, scored = record.answers.confidence(), record.answers.scored("likelihood")
+            if of is not None and scored is not None:
+                confidence.append(of)
+                right.append(scored.right)
+        return calibration(np.concatenate(confidence), np.concatenate(right)) if confidence else None
+
+    def seconds(self, place: Place) -> tuple[float, float] | None:
+        """Return the mean seconds of training and of evaluation; None without runs."""
+        runs = self.of(place)
+        if not runs:
+            return None
+        train = [float((r.figures.get("train") or {}).get("seconds") or 0.0) for r in runs]
+        ask = [float(r.figures.get("evaluate_seconds") or 0.0) for r in runs]
+        return float(np.mean(train)), float(np.mean(ask))
+
+    def _chosen(self, place: Place) -> Settings | None:
+        method: MethodOutline = self.outline.method(place.method)
+        return chosen(method.sweep, accuracies(self.all_of(place)))
+
+    def _check_questions(self, records: Sequence[Record]) -> None:
+        asked: dict[tuple[str, str], Record] = {}
+        for record in records:
+            first = asked.setdefault((record.student, record.dataset), record)
+            if first.questions != record.questions:
+                raise RunFolderError(
+                    f"{first.folder} and {record.folder} were asked different questions, so they cannot be compared. "
+                    "Remove those of the older questions, and the experiment runs them again."
+                )
+
+
+def _right(records: Sequence[Record], scorer: Scorer, view: View, only: Right | None) -> Right | None:
+    rows = [s.right for r in records if (s := r.answers.scored(scorer, "test", view)) is not None]
+    if not rows:
+        return None
+    matrix: Right = np.stack(rows)
+    return matrix if only is None else matrix[:, only]
+
+
+def read_results(outline: Outline, records: Sequence[Record]) -> Results:
+    """Return the figures of the runs that belong to the outline; a folder may hold more."""
+    known = {(student, d, m.id) for student in outline.students for m in outline.methods for d in m.datasets}
+    mine = [r for r in records if (r.student, r.dataset, r.method) in known]
+    return Results(outline, mine)

@@ -1,0 +1,204 @@
+"""One run of an experiment: train as any run does, ask all questions, keep every answer, remove the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.atomic import replacing, write_json
+from tinyllm.config import Config, EvaluateSection, build_config
+from tinyllm.evaluation.views import View, unrotated, viewed
+from tinyllm.evidence.answers import Answer, Answers, Split, as_answers, write_answers
+from tinyllm.evidence.records import LOG_FILE, RUN_FILE, Record, cells
+from tinyllm.news import News, Task
+from tinyllm.pipeline import checked_questions, train_run
+from tinyllm.questions.types import Question, Splits
+from tinyllm.runs import RunFolder, environment
+from tinyllm.training import LIKELIHOODS, student_card
+
+if TYPE_CHECKING:
+    from tinyllm.student.model import Student
+
+_SHARED_FILES = ("rationales.parquet", "yields.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a process has to know to do one run; it travels as JSON.
+
+    Attributes:
+        folder: of the experiment.
+        rationales: folder of the rationales that its dataset's runs share; None where nothing is learnt from any.
+        views: how the test questions are asked.
+    """
+
+    folder: str
+    key: str
+    dataset: str
+    student: str
+    method: str
+    settings: Mapping[str, Any]
+    seed: int
+    config: Mapping[str, Any]
+    rationales: str | None
+    views: Sequence[View]
+    trains: bool
+    keep_student: bool = False
+
+
+def run_job(job: Job, news: News) -> None:
+    """Do one run and leave its record; a run that was interrupted goes on from its checkpoint.
+
+    Raises:
+        TinyLLMError: it cannot be done; the others may.
+        KeyboardInterrupt: it was interrupted, after a checkpoint.
+    """
+    started = time.monotonic()
+    config = build_config(job.config, source=job.key)
+    splits, _ = checked_questions(config, news)
+    work = RunFolder(Path(job.folder) / "work" / job.key)
+    with work.claimed(config):
+        if job.rationales is not None:
+            shared = Path(job.rationales)
+            likelihoods = shared / f"likelihoods-{job.student}.json"
+            _share(shared, work.path, likelihoods)
+            trained = train_run(config, work, news, splits)
+            _give_back(work.path, likelihoods)
+        else:
+            trained = train_run(config, work, news, splits) if job.trains else {}
+        asked = time.monotonic()
+        answers = as_answers(_answers(_student(job, config, work), splits, config.evaluate, job.views, news))
+        figures = {
+            "accuracy": answers.accuracies(),
+            "train": trained,
+            "evaluate_seconds": time.monotonic() - asked,
+            "seconds": time.monotonic() - started,
+            "environment": environment(),
+        }
+        _record(job, config, figures, splits, answers, work)
+    if not job.keep_student:
+        shutil.rmtree(work.path, ignore_errors=True)
+
+
+def _student(job: Job, config: Config, work: RunFolder) -> Student:
+    from tinyllm.student.model import load_student, read_student
+
+    return read_student(work.student) if job.trains else load_student(config.student, student_card(config))
+
+
+def _share(shared: Path, work: Path, likelihoods: Path) -> None:
+    """Bring what runs have in common to where a run looks for it, without copying where that can be."""
+    wanted = {shared / name: work / name for name in _SHARED_FILES} | {likelihoods: work / LIKELIHOODS}
+    for source, place in wanted.items():
+        if source.is_file() and not place.exists():
+            try:
+                os.link(source, place)
+            except OSError:  # another file system
+                shutil.copyfile(source, place)
+
+
+def _give_back(work: Path, likelihoods: Path) -> None:
+    """Keep for the others what this run was the first to measure."""
+    if (work / LIKELIHOODS).is_file() and not likelihoods.exists():
+        with replacing(likelihoods) as draft:
+            shutil.copyfile(work / LIKELIHOODS, draft)
+
+
+def _record(
+    job: Job, config: Config, figures: Mapping[str, Any], splits: Splits, answers: Answers, work: RunFolder
+) -> None:
+    folder = cells(Path(job.folder)) / job.key
+    write_answers(folder, answers)
+    log = work.path / LOG_FILE
+    if log.is_file():
+        shutil.copyfile(log, folder / LOG_FILE)
+    record = Record(
+        folder=folder,
+        key=job.key,
+        dataset=job.dataset,
+        student=job.student,
+        method=job.method,
+        settings=job.settings,
+        seed=job.seed,
+        questions=questions_fingerprint(splits),
+        config=config.model_dump(mode="json"),
+        figures=figures,
+    )
+    write_json(folder / RUN_FILE, record.as_json())
+
+
+def questions_fingerprint(splits: Splits) -> str:
+    """Return a hash of the questions; runs may be compared only where it is the same."""
+    digest = hashlib.sha256()
+    for part in (splits.train, splits.valid, splits.test):
+        for q in part:
+            digest.update(repr((q.id, q.question, q.choices, q.answer, q.context)).encode("utf-8", "surrogatepass"))
+        digest.update(b"--")
+    return digest.hexdigest()
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+def _answers(
+    student: Student, splits: Splits, section: EvaluateSection, views: Sequence[View], news: News
+) -> Iterator[Answer]:
+    """Yield the student's answers: to the validation questions by likelihood, to the test questions in every view.
+
+    Only a test question as it stands is also answered in writing: that is the slower half, and the views are there to
+    look into the first.
+    """
+    asked: list[tuple[Split, View, Sequence[Question]]] = [("valid", "asked", splits.valid)]
+    asked += [("test", view, splits.test) for view in views]
+    learner = student.learner()
+    for split, view, questions in asked:
+        if len(questions):
+            writes = view == "asked" and "generation" in section.scorers
+            writes = writes and (split == "test" or "likelihood" not in section.scorers)
+            with news.task(f"Asking: {split}, {view}") as task:
+                yield from _asked(student, learner, split, view, questions, section, writes, task)
+
+
+def _asked(
+    student: Student,
+    learner: Any,
+    split: Split,
+    view: View,
+    questions: Sequence[Question],
+    section: EvaluateSection,
+    writes: bool,
+    task: Task,
+) -> Iterator[Answer]:
+    from tinyllm.evaluation.scoring import generate_texts, match_choice, score_options
+
+    seen = [viewed(q, view) for q in questions]
+    scores = (
+        score_options(student, learner, seen, batch_tokens=section.batch_tokens, progress=task.update)
+        if "likelihood" in section.scorers
+        else [None] * len(seen)
+    )
+    texts = (
+        generate_texts(
+            student, seen, max_new_tokens=section.max_new_tokens, batch_tokens=section.batch_tokens,
+            progress=task.update,
+        )
+        if writes
+        else [None] * len(seen)
+    )  # fmt: skip
+    for question, score, text in zip(questions, scores, texts, strict=True):
+        yield Answer(
+            split,
+            view,
+            question.id,
+            question.answer,
+            None if score is None else unrotated(score.total, view),
+            None if score is None else unrotated(score.mean, view),
+            text,
+            None if text is None else match_choice(text, question.choices).choice,
+        )

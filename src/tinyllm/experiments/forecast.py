@@ -1,0 +1,163 @@
+"""How long an experiment will take: arithmetic of the runs that are left over the speed of this machine.
+
+Arithmetic is counted as 6 P a token learnt from (4 P with LoRA, whose frozen weights need no gradient) and 2 P a token
+read, P being the student's parameters. The speed is what this machine's matrix product reaches, times a share that
+trainings and evaluations have been seen to reach; the time of finished runs of this experiment corrects it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tinyllm.config import Config
+from tinyllm.evidence.records import Record
+from tinyllm.experiments.grid import Cell, Experiment, Group
+from tinyllm.experiments.shared import Shared, rationale_key
+from tinyllm.questions.types import Splits
+from tinyllm.rationales.files import read_rationales
+from tinyllm.training import mixture_settings, student_card
+
+if TYPE_CHECKING:
+    from tinyllm.rationales.types import Rationale
+    from tinyllm.student.encode import Encoder
+
+_SAMPLE = 64  # questions that are tokenised
+_TRAINING, _ASKING, _WRITING = 0.6, 0.45, 0.08  # shares of the matrix product's speed
+_START_S = 8.0  # loading, planning, saving
+_SIZE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What one run of a group computes.
+
+    Attributes:
+        learnt: tokens that a training goes through, once over all steps.
+        read, written: tokens of the evaluation in the view `asked`; `read_again` of each other view.
+    """
+
+    parameters: int
+    learnt: float
+    read: float
+    read_again: float
+    written: float
+    is_lora: bool
+
+    def seconds(self, peak: float, views: int) -> float:
+        """Return how long a run takes at a peak of so many operations a second."""
+        p = self.parameters
+        train = (4 if self.is_lora else 6) * p * self.learnt / (_TRAINING * peak)
+        ask = 2 * p * (self.read + self.read_again * (views - 1)) / (_ASKING * peak)
+        return train + ask + 2 * p * self.written / (_WRITING * peak) + _START_S
+
+
+class Forecast:
+    """Knows how long runs take; made once, asked as often as one likes."""
+
+    def __init__(self, experiment: Experiment, shared: Shared, *, places: int = 1, gpus: int = 0) -> None:
+        self._experiment, self._shared = experiment, shared
+        self._at_once = max(1, min(places, gpus)) if gpus else 1  # processes on a CPU share its speed
+        self._peak = peak_flops()
+        self._sizes: dict[tuple[str, str, str], Sizes] = {}
+
+    def seconds_of(self, cell: Cell) -> float:
+        """Return how long one run takes by arithmetic alone."""
+        group = self._experiment.group(cell)
+        name = (group.dataset, group.student, group.spec.id)
+        if name not in self._sizes:
+            self._sizes[name] = self._measure(group)
+        views = len(self._experiment.grid.views) if cell.is_first else 1
+        return self._sizes[name].seconds(self._peak, views)
+
+    def left(self, cells: Iterable[Cell], more: int, done: Iterable[Record]) -> float:
+        """Return seconds to go.
+
+        Args:
+            cells: runs that are known to be needed.
+            more: runs that will be needed, of which it is not known yet with which settings.
+            done: finished runs, whose time corrects the estimate.
+        """
+        each = [self.seconds_of(c) for c in cells]
+        total = sum(each) + (more * sum(each) / len(each) if each else 0.0)
+        return total * self._correction(done) / self._at_once
+
+    def _correction(self, done: Iterable[Record]) -> float:
+        took = expected = 0.0
+        for record in done:
+            cell = self._cell(record)
+            if cell is not None:
+                took += float(record.figures.get("seconds") or 0.0)
+                expected += self.seconds_of(cell)
+        return took / expected if took and expected else 1.0
+
+    def _cell(self, record: Record) -> Cell | None:
+        name = (record.dataset, record.student, record.method)
+        for group in self._experiment.groups:
+            if (group.dataset, group.student, group.spec.id) == name:
+                return group.cell(record.settings, record.seed)
+        return None
+
+    def _measure(self, group: Group) -> Sizes:
+        from tinyllm.student.model import load_tokenizer, parameter_count
+
+        settings = next(iter(group.sweep.by_alpha()))[0]
+        config = self._experiment.config(group.cell(settings, group.sweep.seeds[0]))
+        tokenizer, model_config = load_tokenizer(config.student)
+        encoder = student_card(config).encoder(
+            tokenizer,
+            is_encoder_decoder=bool(model_config.is_encoder_decoder),
+            max_target_tokens=config.train.max_target_tokens,
+        )
+        splits = self._shared.splits[group.dataset]
+        key = rationale_key(self._experiment, group)
+        rationales = read_rationales(self._shared.rationales[key]) if key is not None else ()
+        learnt = _mean_tokens(encoder, splits, config, rationales) * _questions_learnt(config, len(splits.train))
+        prefix = student_card(config).prefixes["answer"]
+        asked = splits.test[:_SAMPLE]
+        options = [sum(r.length for r in encoder.options(q, prefix)) for q in asked]
+        mean = sum(options) / max(1, len(options))
+        writes = "generation" in config.evaluate.scorers
+        return Sizes(
+            parameters=parameter_count(model_config),
+            learnt=learnt if group.spec.trains else 0.0,
+            read=mean * (len(splits.test) + len(splits.valid)),
+            read_again=mean * len(splits.test),
+            written=len(splits.test) * config.evaluate.max_new_tokens if writes else 0.0,
+            is_lora=config.student.adapter == "lora",
+        )
+
+
+def _questions_learnt(config: Config, questions: int) -> int:
+    every = config.train.epochs * questions
+    return every if config.train.max_steps is None else min(every, config.train.max_steps * config.train.batch_size)
+
+
+def _mean_tokens(encoder: Encoder, splits: Splits, config: Config, rationales: Sequence[Rationale]) -> float:
+    """Return the mean tokens that a question takes in training, by the first questions."""
+    from tinyllm.student.mixture import mix
+    from tinyllm.student.train import tokenise
+
+    sample = list(splits.train[:_SAMPLE])
+    known = {q.id for q in sample}
+    some = [r for r in rationales if r.question_id in known]
+    likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in some), 0.0)
+    targets = mix(config.train.method, sample, some, replace(mixture_settings(config), likelihoods=likelihoods))
+    return sum(r.length for rows in tokenise(encoder, sample, targets) for r in rows) / max(1, len(sample))
+
+
+def peak_flops(rounds: int = 5) -> float:
+    """Return the operations a second of a large float32 matrix product on this machine, at its best."""
+    import torch
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    size = _SIZE if device is None or device.type == "cpu" else 8 * _SIZE
+    a = torch.ones(size, size, device=device)
+    best = 0.0
+    for _ in range(rounds):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best

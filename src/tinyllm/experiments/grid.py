@@ -1,0 +1,235 @@
+"""From an experiment file to its cells: which runs there are, each with its whole configuration. Pure but for reading.
+
+base ← dataset ← student ← method ← α and tuned settings ← seed
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tinyllm.config import Config, build_config
+from tinyllm.config.read import Lines, apply_overrides, merge, problems_of, read_yaml
+from tinyllm.errors import ConfigError, did_you_mean
+from tinyllm.evidence.selection import ALPHA, Settings, Sweep
+from tinyllm.experiments.methods import MethodSpec, Teachers, expand, named, names
+from tinyllm.experiments.schema import Grid, MethodEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of an experiment.
+
+    Attributes:
+        key: its name, as a folder's.
+        settings: what was varied besides method and seed.
+        is_first: whether it is of the first seed, which answers all views.
+    """
+
+    key: str
+    dataset: str
+    student: str
+    method: str
+    settings: Settings
+    seed: int
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A method with a student on a dataset, over all settings and seeds."""
+
+    dataset: str
+    student: str
+    spec: MethodSpec
+    sweep: Sweep
+
+    def cell(self, settings: Settings, seed: int) -> Cell:
+        """Return one of its runs."""
+        varied = [f"{k.rpartition('.')[2]}={v}" for k, v in sorted(settings.items())]
+        parts = [self.dataset, self.student, self.spec.id, *varied, f"seed{seed}"]
+        key = "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "_", part) for part in parts)
+        first = seed == self.sweep.seeds[0]
+        return Cell(key, self.dataset, self.student, self.spec.id, settings, seed, first)
+
+
+class Experiment:
+    """An experiment whose every run has a valid configuration.
+
+    Args:
+        grid: as the file says.
+        groups: in the order of datasets, students and methods.
+    """
+
+    def __init__(self, grid: Grid, groups: Sequence[Group]) -> None:
+        self.grid = grid
+        self.groups = tuple(groups)
+
+    def group(self, cell: Cell) -> Group:
+        """Return the group of a cell."""
+        return next(
+            g for g in self.groups if (g.dataset, g.student, g.spec.id) == (cell.dataset, cell.student, cell.method)
+        )
+
+    def config(self, cell: Cell) -> Config:
+        """Return the whole configuration of a run."""
+        return build_config(_tree(self.grid, self.group(cell), cell.settings, cell.seed), source=cell.key)
+
+    def dataset_config(self, dataset: str) -> Config:
+        """Return a configuration of a dataset with all its teachers in use, for what its runs have in common."""
+        student = next(iter(self.grid.students))
+        return build_config(_common(self.grid, dataset, student), source=dataset)
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        ConfigError: the file, or the configuration of any of its runs, is wrong; one message with all problems.
+    """
+    tree, lines = read_yaml(path)
+    problems: list[str] = []
+    merged = apply_overrides(tree, overrides, problems)
+    grid = _grid(merged, lines, problems)
+    groups = list(_groups(grid, problems)) if grid is not None else []
+    if grid is not None:
+        problems += _contradictions(grid, groups)
+        problems += _wrong_runs(grid, groups)
+    if grid is None or problems:
+        unique = list(dict.fromkeys(problems))
+        count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
+        raise ConfigError(f"{path}: {count}\n" + "\n".join(f"  - {p}" for p in unique))
+    return Experiment(grid, groups)
+
+
+def dump_grid(grid: Grid) -> str:
+    """Return the experiment as YAML that `load_experiment` reads back."""
+    return yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _grid(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Grid | None:
+    try:
+        return Grid.model_validate(tree)
+    except ValidationError as error:
+        problems += problems_of(error, Grid, lines)
+        return None
+
+
+# --- methods ------------------------------------------------------------------------------------------------------
+
+
+def _groups(grid: Grid, problems: list[str]) -> Iterator[Group]:
+    for dataset, student in itertools.product(grid.datasets, grid.students):
+        teachers = _teachers(grid, dataset)
+        for entry in map(_entry, grid.methods):
+            for spec in _specs(entry, teachers, problems):
+                yield Group(dataset, student, spec, _sweep(grid, entry, spec))
+
+
+def _entry(method: str | MethodEntry) -> MethodEntry:
+    return MethodEntry(name=method) if isinstance(method, str) else method
+
+
+def _specs(entry: MethodEntry, teachers: Teachers, problems: list[str]) -> list[MethodSpec]:
+    known = entry.like or entry.name
+    if known not in names():
+        problems.append(f"methods: unknown method '{known}'.{did_you_mean(known, names())} Known: {', '.join(names())}")
+        return []
+    specs = expand(known, teachers)
+    return [_renamed(s, known, entry) for s in specs]
+
+
+def _renamed(spec: MethodSpec, known: str, entry: MethodEntry) -> MethodSpec:
+    """Give a known method the name, the label and the settings of an entry."""
+    own = entry.name + spec.id[len(known) :] if spec.id.startswith(known) else entry.name
+    label = entry.label or (spec.label if entry.name == known else own)
+    return MethodSpec(own, label, spec.kind, merge(spec.patch, entry.set), spec.teachers, spec.trains)
+
+
+def _sweep(grid: Grid, entry: MethodEntry, spec: MethodSpec) -> Sweep:
+    if not spec.trains:
+        return Sweep(grid.seeds[:1])
+    candidates = grid.tune if entry.tune is None else entry.tune
+    products = itertools.product(*candidates.values())
+    return Sweep(
+        grid.seeds,
+        grid.alpha if spec.teachers else (),
+        tuple(dict(zip(candidates, values, strict=True)) for values in products),
+    )
+
+
+def _teachers(grid: Grid, dataset: str) -> Teachers:
+    teachers = merge(grid.base, grid.datasets[dataset]).get("teachers") or []
+    return [t for t in teachers if isinstance(t, Mapping)] if isinstance(teachers, list) else []
+
+
+# --- configurations -----------------------------------------------------------------------------------------------
+
+
+def _tree(grid: Grid, group: Group, settings: Settings, seed: int) -> dict[str, Any]:
+    tree = merge(_common(grid, group.dataset, group.student), group.spec.patch)
+    tuned = {k: v for k, v in settings.items() if k != ALPHA}
+    for key, value in tuned.items():
+        tree = merge(tree, _nested(key, value))
+    weights = _weights(grid, group, tree, settings)
+    return merge(tree, {"train": {"seed": seed, **({"alpha": weights} if weights else {})}})
+
+
+def _common(grid: Grid, dataset: str, student: str) -> dict[str, Any]:
+    tree = merge(merge(grid.base, grid.datasets[dataset]), grid.students[student])
+    return {"name": grid.name} | tree
+
+
+def _weights(grid: Grid, group: Group, tree: Mapping[str, Any], settings: Settings) -> dict[str, float]:
+    """Return α_m of every teacher: the swept value or the configuration's, and 0 for who is left out."""
+    teachers = named(_teachers(grid, group.dataset))
+    if not group.spec.teachers:
+        return {}
+    given = (tree.get("train") or {}).get("alpha", 1.0)
+    weights = {t: settings.get(ALPHA, given.get(t, 1.0) if isinstance(given, Mapping) else given) for t in teachers}
+    return {t: w if t in group.spec.teachers else 0.0 for t, w in weights.items()}
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+# --- problems -----------------------------------------------------------------------------------------------------
+
+
+def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
+    for what, values in (("seeds", grid.seeds), ("alpha", grid.alpha)):
+        if len(set(values)) < len(values):
+            yield f"{what}: a value stands there twice, got {list(values)}"
+    ids = {g.spec.id for g in groups}
+    if ids and grid.baseline not in ids:
+        yield f"baseline: no method '{grid.baseline}' here.{did_you_mean(grid.baseline, ids)} Methods: {', '.join(ids)}"
+    for name in sorted({e.name for e in map(_entry, grid.methods)}):
+        if sum(e.name == name for e in map(_entry, grid.methods)) > 1:
+            yield f"methods: '{name}' stands there twice; give one of them another `name`"
+    for label, values in grid.quoted.items():
+        for dataset in values:
+            if dataset not in grid.datasets:
+                yield f"quoted.{label}: no dataset '{dataset}'.{did_you_mean(dataset, grid.datasets)}"
+
+
+def _wrong_runs(grid: Grid, groups: Sequence[Group]) -> Iterator[str]:
+    """Yield what is wrong with the configuration of any run; the first seed stands for all."""
+    for group in groups:
+        for settings in itertools.chain.from_iterable(group.sweep.by_alpha()):
+            source = f"{group.dataset}, {group.student}, {group.spec.id}"
+            try:
+                build_config(_tree(grid, group, settings, group.sweep.seeds[0]), source=source)
+            except ConfigError as error:
+                yield from (line.removeprefix("  - ") for line in str(error).splitlines()[1:])
+            except (AttributeError, TypeError, ValueError):
+                yield f"{source}: base, dataset, student and method do not fit together; sections are mappings"

@@ -1,0 +1,87 @@
+"""Runs of an experiment on a Ray cluster: each is a task on a node, which leaves its record in the shared folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tinyllm.errors import TinyLLMError
+from tinyllm.experiments.cell import Job
+from tinyllm.experiments.places import Place
+from tinyllm.experiments.worker import Tell, do
+from tinyllm.rationales.ray_engine import ray_module, reach
+
+LOCAL = "local"
+"""As an address: Ray on this machine, started for this and stopped again."""
+
+
+class RayPlace:
+    """Does one job at a time on any node of a cluster.
+
+    Args:
+        ray: the module, connected.
+        processors, gpus: that a run is given.
+    """
+
+    def __init__(self, ray: Any, processors: float, gpus: float) -> None:
+        self._ray = ray
+        # A run that fails is told of, not tried again: with the same questions it would fail the same way.
+        self._task = ray.remote(num_cpus=processors, num_gpus=gpus, max_retries=0)(_do)
+        self._running: Any = None
+
+    def work(self, job: Job, tell: Tell) -> Mapping[str, Any]:
+        """See `Place`."""
+        tell({"event": "progress", "label": "On the cluster", "done": 0, "total": None})
+        self._running = self._task.remote(asdict(job))
+        try:
+            ended: Mapping[str, Any] = self._ray.get(self._running)
+        except self._ray.exceptions.TaskCancelledError:
+            return {"event": "interrupted"}
+        except self._ray.exceptions.RayError as error:
+            return {"event": "failed", "error": f"Ray: {str(error).strip().splitlines()[0]}", "is_bug": False}
+        finally:
+            self._running = None
+        return ended
+
+    def interrupt(self) -> None:
+        """See `Place`."""
+        if self._running is not None:
+            self._ray.cancel(self._running)
+
+    def close(self) -> None:
+        """See `Place`."""
+
+
+def _do(job: Mapping[str, Any]) -> dict[str, Any]:
+    return do(job, lambda _: None)
+
+
+@contextlib.contextmanager
+def ray_places(address: str, workers: int) -> Iterator[list[Place]]:
+    """Connect to a cluster and give places that share it out evenly; the connection ends with the block.
+
+    Args:
+        address: of a running cluster, `auto` for the one that this machine belongs to, or `local`.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        TinyLLMError: there is no such cluster.
+    """
+    ray = ray_module(None if address == LOCAL else address, needed_by="`tinyllm experiment --ray`")
+    try:
+        reach(address)
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TinyLLMError(
+            f"Ray at {address} cannot be used: {error}. Give --ray the address of a running cluster, `auto` for the "
+            f"one that this machine belongs to, or `{LOCAL}`."
+        ) from error
+    try:
+        has = ray.cluster_resources()
+        gpus = min(1.0, has.get("GPU", 0.0) / workers)
+        yield [RayPlace(ray, max(1.0, has.get("CPU", 1.0) // workers), gpus) for _ in range(workers)]
+    finally:
+        ray.shutdown()

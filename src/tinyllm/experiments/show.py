@@ -1,0 +1,90 @@
+"""The table of an experiment under way: on a terminal it is drawn in place, elsewhere lines say what changed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from tinyllm.evidence.records import Record
+from tinyllm.experiments.grid import Experiment, Group
+from tinyllm.experiments.runner import Board
+from tinyllm.news import News, duration
+
+ToGo = Callable[[Board], float]
+
+
+@contextlib.contextmanager
+def showing(experiment: Experiment, news: News, to_go: ToGo) -> Iterator[Callable[[Board], None]]:
+    """Give what shows a board; it may be called as often as one likes."""
+    if news.quiet:
+        yield lambda _: None
+    elif news.console.is_terminal:
+        with Live(console=news.console, auto_refresh=False) as live:
+            yield lambda board: live.update(table(experiment, board, to_go(board)), refresh=True)
+    else:
+        yield Lines(news.console, to_go)
+
+
+class Lines:
+    """Says each run that begins, ends or fails in a line of its own."""
+
+    def __init__(self, console: Console, to_go: ToGo) -> None:
+        self._console, self._to_go = console, to_go
+        self._done: set[str] | None = None
+        self._failed: set[str] = set()
+        self._begun: set[str] = set()
+
+    def __call__(self, board: Board) -> None:
+        """Say what is new since the last call."""
+        done = set(board.done)
+        before = done if self._done is None else self._done
+        for key in sorted(set(board.running) - self._begun):
+            self._say(f"  ▶ {key}")
+        for key in sorted(done - before):
+            left = len(board.left)
+            told = f"{left} more, about {duration(self._to_go(board))}" if left else "the last"
+            self._say(f"✓ {key}: {_figure(board.done[key])} · {told}")
+        for key in sorted(set(board.failed) - self._failed):
+            self._say(f"✗ {key}: {board.failed[key]}")
+        self._done, self._failed, self._begun = done, set(board.failed), self._begun | set(board.running)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+
+def _figure(record: Record) -> str:
+    return f"{100 * (record.accuracy('test') or 0.0):.1f} % in {duration(float(record.figures.get('seconds') or 0.0))}"
+
+
+def table(experiment: Experiment, board: Board, to_go_s: float) -> Table:
+    """Return the table: a row a method, a column a dataset and student."""
+    columns = list(dict.fromkeys((g.dataset, g.student) for g in experiment.groups))
+    rows = list(dict.fromkeys((g.spec.id, g.spec.label) for g in experiment.groups))
+    left = f"{len(board.left)} runs to go, about {duration(to_go_s)}" if board.left else "all runs done"
+    drawn = Table(title=f"{experiment.grid.name}: {len(board.done)} runs done, {left}", title_justify="left")
+    drawn.add_column("method")
+    for dataset, student in columns:
+        drawn.add_column(f"{dataset}\n{student}" if len(experiment.grid.students) > 1 else dataset, justify="right")
+    groups = {(g.dataset, g.student, g.spec.id): g for g in experiment.groups}
+    for name, label in rows:
+        cells = [groups.get((dataset, student, name)) for dataset, student in columns]
+        drawn.add_row(label, *("" if g is None else _cell(g, board) for g in cells))
+    return drawn
+
+
+def _cell(group: Group, board: Board) -> str:
+    name = (group.dataset, group.student, group.spec.id)
+    done = [r for r in board.done.values() if (r.dataset, r.student, r.method) == name]
+    keys = {group.cell(s, seed).key for of in group.sweep.by_alpha() for s in of for seed in group.sweep.seeds}
+    running = [state for key, state in board.running.items() if key in keys]
+    parts = []
+    if done:
+        mean = sum(r.accuracy("test") or 0.0 for r in done) / len(done)
+        parts.append(f"{100 * mean:.1f} ({len(done)}/{group.sweep.runs()})")
+    parts += [f"{label} {done_}/{total}" if total else label for label, done_, total in running]
+    parts += ["✗"] * sum(key in board.failed for key in keys)
+    return "\n".join(parts) or "·"

@@ -1,0 +1,214 @@
+"""From an experiment's results to what its page shows: all counting and wording that is not in a table."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tinyllm.config import ANSWER_TASK
+from tinyllm.evidence.answers import Scorer
+from tinyllm.evidence.outline import MethodOutline
+from tinyllm.evidence.records import Record
+from tinyllm.evidence.results import Place, Results
+from tinyllm.report.plots import Line, Point, smooth, thin, window
+from tinyllm.report.words import NONE, count, duration, percent, plural, points, size
+
+_CURVE_POINTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a method takes on a dataset, a mean over its seeds."""
+
+    where: str
+    method: str
+    train: str
+    ask: str
+    tokens: str
+    padding: str
+    memory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An accuracy held against another way of asking or counting."""
+
+    where: str
+    method: str
+    asked: str
+    other: str
+    change: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a teacher gave for a dataset."""
+
+    dataset: str
+    teacher: str
+    kept: str
+    missing: str
+    repaired: str
+    rejected: str
+    tokens: str
+
+
+def where(results: Results, place: Place) -> str:
+    """Return the dataset, with the student where there are several."""
+    return f"{place.dataset}, {place.student}" if len(results.outline.students) > 1 else place.dataset
+
+
+# --- lines --------------------------------------------------------------------------------------------------------
+
+
+def alpha_lines(results: Results, student: str, dataset: str, scorer: Scorer) -> list[Line]:
+    """Return accuracy in per cent by α, one line a method (the paper's Figure 2)."""
+    lines = []
+    for colour, method in enumerate(m for m in _on(results, dataset) if m.sweep.alphas):
+        curve = results.alpha_curve(Place(student, dataset, method.id), scorer)
+        found = tuple(Point(a, 100 * e.value, 100 * e.ci95[0], 100 * e.ci95[1]) for a, e in sorted(curve, key=_first))
+        if found:
+            lines.append(Line(method.label, found, colour))
+    return lines
+
+
+def _first(pair: tuple[float, Any]) -> float:
+    return pair[0]
+
+
+def loss_lines(results: Results, student: str, dataset: str) -> list[Line]:
+    """Return the loss of each task of TinyLLM, and of the baseline's answers, the mean over seeds by step."""
+    lines = []
+    for method in _on(results, dataset):
+        if method.id not in ("tinyllm", results.outline.baseline):
+            continue
+        runs = results.of(Place(student, dataset, method.id))
+        for task, curve in _mean_losses(runs).items():
+            label = f"{method.label}: {'answer' if task == ANSWER_TASK else task}"
+            mean = thin(smooth(curve, window(len(curve))), _CURVE_POINTS)
+            lines.append(Line(label, tuple(Point(x, y) for x, y in mean), len(lines)))
+    return lines
+
+
+def _mean_losses(runs: Sequence[Record]) -> Mapping[str, list[tuple[float, float]]]:
+    sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for line in run.log:
+            for task, loss in (line.get("losses") or {}).items():
+                if loss is not None and math.isfinite(loss):
+                    sums[task][int(line["step"])].append(float(loss))
+    return {t: [(float(step), sum(v) / len(v)) for step, v in sorted(by.items())] for t, by in sums.items()}
+
+
+def calibration_lines(results: Results, student: str, dataset: str) -> list[Line]:
+    """Return accuracy by confidence in per cent, of the untrained student, the baseline and TinyLLM."""
+    lines = []
+    for method in _on(results, dataset):
+        found = results.calibration(Place(student, dataset, method.id))
+        if method.id in ("inference", "tinyllm", results.outline.baseline) and found is not None:
+            curve = tuple(Point(100 * b.confidence, 100 * b.accuracy) for b in found.bins)
+            lines.append(Line(f"{method.label} (error {100 * found.error:.1f} points)", curve, len(lines)))
+    return lines
+
+
+def _on(results: Results, dataset: str) -> Iterator[MethodOutline]:
+    return (m for m in results.outline.methods if dataset in m.datasets)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+def costs(results: Results) -> list[Cost]:
+    """Return what each method takes."""
+    rows = []
+    for place in results.places():
+        seconds, runs = results.seconds(place), results.of(place)
+        if seconds is None:
+            continue
+        trained = [r.figures["train"] for r in runs if r.figures.get("train")]
+        rows.append(
+            Cost(
+                where=where(results, place),
+                method=results.outline.method(place.method).label,
+                train=duration(seconds[0]) if trained else NONE,
+                ask=duration(seconds[1]),
+                tokens=count(_mean(trained, "tokens")),
+                padding=percent(_mean(trained, "padding_fraction")),
+                memory=size(_mean(trained, "peak_memory_bytes")),
+            )
+        )
+    return rows
+
+
+def _mean(figures: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [float(f[key]) for f in figures if f.get(key) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def rotations(results: Results) -> list[Checked]:
+    """Return accuracies with the choices moved by one: what changes rests on where an answer stands."""
+    return list(_viewed(results, "rotated"))
+
+
+def without_questions(results: Results) -> list[Checked]:
+    """Return accuracies with the question withheld: what is left of them is in the choices alone."""
+    return list(_viewed(results, "choices-only"))
+
+
+def _viewed(results: Results, view: Any) -> Iterator[Checked]:
+    for place in results.places():
+        found, right = results.views(place, view), results.right(place, "likelihood")
+        if found is None or right is None:
+            continue
+        estimate, same = found
+        asked = float(right[0].mean())  # the first seed, as the view
+        yield Checked(
+            where(results, place),
+            results.outline.method(place.method).label,
+            percent(asked),
+            f"{percent(estimate.value)} ({100 * estimate.ci95[0]:.1f} to {100 * estimate.ci95[1]:.1f})",
+            points(estimate.value - asked),
+            f"{percent(same)} of the answers stay the same",
+        )
+
+
+def overlaps(results: Results, scorer: Scorer) -> list[Checked]:
+    """Return accuracies without the test questions that are met in training."""
+    rows = []
+    for place in results.places():
+        clean, right = results.clean(place, scorer), results.right(place, scorer)
+        if clean is not None and right is not None:
+            rows.append(
+                Checked(
+                    where(results, place),
+                    results.outline.method(place.method).label,
+                    percent(float(right.mean())),
+                    f"{percent(clean.value)} ({100 * clean.ci95[0]:.1f} to {100 * clean.ci95[1]:.1f})",
+                    points(clean.value - float(right.mean())),
+                    plural(clean.questions, "clean question"),
+                )
+            )
+    return rows
+
+
+def given(results: Results) -> list[Given]:
+    """Return what each teacher gave for each dataset."""
+    return [_given(dataset, t, y) for dataset, d in results.outline.datasets.items() for t, y in d.teachers.items()]
+
+
+def _given(dataset: str, teacher: str, found: Mapping[str, Any]) -> Given:
+    rejected = found.get("rejected") or {}
+    tokens = (found.get("prompt_tokens") or 0) + (found.get("completion_tokens") or 0)
+    return Given(
+        dataset,
+        teacher,
+        count(found.get("rationales")),
+        count(found.get("missing")),
+        count(sum((found.get("repaired") or {}).values())),
+        ", ".join(f"{n:,} {reason}" for reason, n in sorted(rejected.items(), key=lambda i: -i[1])) or "0",
+        count(tokens) if tokens else NONE,
+    )

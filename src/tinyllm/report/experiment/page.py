@@ -1,0 +1,212 @@
+"""Writing an experiment's report: the page, and beside it each table and figure as a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from tinyllm.atomic import write_text
+from tinyllm.errors import RunFolderError
+from tinyllm.evidence.answers import Scorer
+from tinyllm.evidence.outline import read_outline
+from tinyllm.evidence.records import EXPERIMENT_FILE, read_records
+from tinyllm.evidence.results import Figure, Place, Results, read_results
+from tinyllm.report import plots
+from tinyllm.report.browser import SCORERS
+from tinyllm.report.experiment import content, figures
+from tinyllm.report.experiment.browser import islands
+from tinyllm.report.experiment.statements import statements
+from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, cell_text, mark, runs_text, tables
+from tinyllm.report.page import REPORT_NAME, asset, both_widths, environment, policy
+from tinyllm.report.view import Fact
+from tinyllm.report.words import count, interval, p_value, percent, plural, points
+
+TABLES, FIGURES = "tables", "figures"
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A drawing of one dataset, wide and narrow, with the legend of its lines."""
+
+    title: str
+    plots: tuple[Markup, ...]
+    legend: tuple[tuple[str, int], ...] = ()
+
+
+def write_experiment(folder: Path) -> Path:
+    """Write `report.html`, `tables/` and `figures/` into an experiment's folder, from its records alone.
+
+    Figures need matplotlib; without it they are left out, and the page, which draws its own, says so.
+
+    Raises:
+        RunFolderError: the folder holds no experiment, or a damaged record.
+    """
+    results = read_results(read_outline(folder), read_records(folder))
+    if not results.scorers:
+        raise RunFolderError(f"{folder} holds no finished run yet; `tinyllm experiment {folder}` runs them.")
+    for scorer in results.scorers:
+        for table in tables(results, scorer):
+            name = table.name if scorer == results.scorers[0] else f"{table.name}-{scorer}"
+            for kind, write in (("csv", as_csv), ("md", as_markdown), ("tex", as_latex)):
+                write_text(folder / TABLES / f"{name}.{kind}", write(table))
+    if results.scorers and figures.can_draw():
+        figures.write_figures(results, results.scorers[0], folder / FIGURES)
+    path = folder / REPORT_NAME
+    write_text(path, render(results, folder).encode("utf-8", errors="replace").decode("utf-8"))
+    return path
+
+
+def render(results: Results, folder: Path) -> str:
+    """Return the page as HTML that needs nothing from outside itself, and is forbidden to ask for it."""
+    style, script = asset("page.css"), asset("experiment.js")
+    scorer = results.scorers[0]
+    return (
+        environment()
+        .get_template("experiment.html.j2")
+        .render(
+            name=results.outline.name,
+            facts_=list(_facts(results)),
+            style=Markup(style),  # noqa: S704  ours, shipped
+            script=Markup(script),  # noqa: S704  ours, shipped
+            policy=policy(style, script),
+            **_parts(results, scorer, folder),
+            text=cell_text,
+            mark=mark,
+            runs=runs_text,
+            percent=percent,
+            points=points,
+            p_value=p_value,
+            plural=plural,
+            swatch=lambda colour: Markup(plots.swatch(colour)),  # noqa: S704  plots escapes its labels
+        )
+    )
+
+
+def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
+    others = [(SCORERS[s], t) for s in results.scorers[1:] for t in tables(results, s)[:1]]
+    return {
+        "scorer": SCORERS[scorer],
+        "statements": statements(results, scorer),
+        "tables": tables(results, scorer),
+        "other_tables": others,
+        "comparisons": list(_comparisons(results, scorer)),
+        "forests": list(_forests(results, scorer)),
+        "alphas": list(_lines(results, "alpha", scorer)),
+        "losses": list(_lines(results, "loss", scorer)),
+        "calibrations": list(_lines(results, "calibration", scorer)),
+        "costs": content.costs(results),
+        "given": content.given(results),
+        "rotations": content.rotations(results),
+        "without": content.without_questions(results),
+        "overlaps": content.overlaps(results, scorer),
+        "islands": [(label, Markup(data)) for label, data in islands(results, folder, scorer)],  # noqa: S704  escaped
+        "has_figures": figures.can_draw(),
+        "settings": _settings(folder),
+        "environment": _environment(results),
+    }
+
+
+def _facts(results: Results) -> Iterator[Fact]:
+    outline = results.outline
+    done = sum(len(results.all_of(p)) for p in results.places())
+    yield Fact("Students", ", ".join(outline.students))
+    sizes = [f"{dataset} ({count(f.questions['test'])} test questions)" for dataset, f in outline.datasets.items()]
+    yield Fact("Datasets", ", ".join(sizes))
+    yield Fact("Seeds", str(len(outline.seeds)))
+    yield Fact("Runs", f"{done:,} done")
+
+
+def _settings(folder: Path) -> str:
+    file = folder / EXPERIMENT_FILE
+    return file.read_text("utf-8") if file.is_file() else ""
+
+
+def _environment(results: Results) -> list[Fact]:
+    for place in results.places():
+        for record in results.of(place):
+            found = record.figures.get("environment") or {}
+            packages = ", ".join(f"{k} {v}" for k, v in (found.get("packages") or {}).items())
+            plain = [Fact(str(k), str(v)) for k, v in found.items() if k != "packages"]
+            return [*plain, Fact("packages", packages)]
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A method against the baseline in numbers."""
+
+    where: str
+    method: str
+    gain: str
+    interval: str
+    relative: str
+    p: str
+    holm: str
+
+
+def _comparisons(results: Results, scorer: Scorer) -> Iterator[Comparison]:
+    for place, figure in results.figures(scorer).items():
+        if figure.gain is None:
+            continue
+        gain = figure.gain
+        yield Comparison(
+            where=content.where(results, place),
+            method=results.outline.method(place.method).label,
+            gain=points(gain.value),
+            interval=" to ".join(f"{100 * end:+.1f}".replace("-", "−") for end in gain.ci95),
+            relative="–" if gain.relative is None else f"{gain.relative:+.1f} %".replace("-", "−"),
+            p=p_value(gain.p),
+            holm="–" if figure.holm is None else p_value(figure.holm),
+        )
+
+
+def _forests(results: Results, scorer: Scorer) -> Iterator[Panel]:
+    """Yield, for each dataset and student, every method's accuracy with its interval."""
+    found = results.figures(scorer)
+    for student in results.outline.students:
+        for dataset, facts in results.outline.datasets.items():
+            own = {p.method: f for p, f in found.items() if p.student == student and p.dataset == dataset}
+            if not own:
+                continue
+            dots = [_forest_dot(results, method, figure) for method, figure in own.items()]
+            marks = [plots.Mark(f"Chance {percent(facts.chance)}", facts.chance)]
+            marks.append(plots.Mark(f"Majority {percent(facts.majority)}", facts.majority))
+            ends = [v for d in dots for v in (d.low, d.high)] + [m.value for m in marks]
+            scale = max(0.0, min(ends) - 0.03), min(1.0, max(ends) + 0.03)
+            drawn = both_widths(lambda width, d=dots, m=marks, s=scale: plots.dot_plot(d, m, width, s))
+            yield Panel(content.where(results, Place(student, dataset, "")), drawn)
+
+
+def _forest_dot(results: Results, method: str, figure: Figure) -> plots.Dot:
+    a = figure.accuracy
+    return plots.Dot(
+        results.outline.method(method).label,
+        f"{percent(a.value)} ({interval(*a.ci95)})",
+        percent(a.value),
+        a.value,
+        *a.ci95,
+        hollow=results.outline.method(method).kind == "reference",
+    )
+
+
+def _lines(results: Results, kind: str, scorer: Scorer) -> Iterator[Panel]:
+    for student in results.outline.students:
+        for dataset in results.outline.datasets:
+            if kind == "alpha":
+                lines, axes = content.alpha_lines(results, student, dataset, scorer), ("α", "accuracy, %")
+            elif kind == "loss":
+                lines, axes = content.loss_lines(results, student, dataset), ("optimizer step", "loss")
+            else:
+                lines, axes = content.calibration_lines(results, student, dataset), ("confidence, %", "accuracy, %")
+            if lines:
+                drawn = both_widths(
+                    lambda width, n=lines, a=axes: plots.line_plot(
+                        n, *a, width, log_x=kind == "alpha", diagonal=kind == "calibration"
+                    )
+                )
+                legend = tuple((line.label, line.colour) for line in lines)
+                yield Panel(content.where(results, Place(student, dataset, "")), drawn, legend)

@@ -1,0 +1,281 @@
+"""The tables of an experiment as data, and as CSV, Markdown and LaTeX; the paper's Tables 1 and 2 in its own form."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tinyllm.evaluation.comparison import Difference
+from tinyllm.evidence.answers import Scorer
+from tinyllm.evidence.outline import Kind, MethodOutline
+from tinyllm.evidence.results import AVERAGE, Figure, Place, Results
+from tinyllm.report.experiment import paper
+
+SIGNIFICANT = 0.05
+_MARKS = {1: "▲", -1: "▼", 0: ""}
+_LATEX_MARKS = {1: r"$^{\blacktriangle}$", -1: r"$^{\blacktriangledown}$", 0: ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure, shares between 0 and 1.
+
+    Attributes:
+        low, high: 95 % interval; None for a figure that is quoted or known exactly.
+        sign: 1 above the baseline, -1 below, after Holm's correction; 0 where neither is shown.
+        runs: finished and wanted ones, where some are lacking.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    sign: int = 0
+    gain: Difference | None = None
+    holm: float | None = None
+    seeds: int | None = None
+    questions: int | None = None
+    runs: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A method, or what it is held against. `head` begins a group of rows and has no cells."""
+
+    label: str
+    kind: str
+    cells: tuple[Cell | None, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of accuracies: a row a method, a column a dataset."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str
+
+
+def tables(results: Results, scorer: Scorer) -> list[Table]:
+    """Return the tables that there is something for: methods (Table 1), ablations (Table 2), controls."""
+    figures = results.figures(scorer)
+    made = [
+        _table(results, figures, "table1", "Table 1: methods", ("reference", "method", "router"), with_paper=True),
+        _table(results, figures, "table2", "Table 2: what each part gives", ("ablation",)),
+        _table(results, figures, "controls", "Controls: rationales with less sense in them", ("control",)),
+    ]
+    return [t for t in made if t is not None]
+
+
+def _table(
+    results: Results,
+    figures: Mapping[Place, Figure],
+    name: str,
+    title: str,
+    kinds: Sequence[Kind],
+    *,
+    with_paper: bool = False,
+) -> Table | None:
+    outline = results.outline
+    always = {outline.baseline, "tinyllm"}
+    methods = [m for m in outline.methods if m.kind in kinds or m.id in always]
+    if not any(m.kind in kinds for m in methods):
+        return None
+    datasets = tuple(outline.datasets)
+    columns = (*datasets, AVERAGE) if len(datasets) > 1 else datasets
+    rows: list[Row] = [*_known(results, columns)] if with_paper else []
+    if with_paper:
+        teachers = list(dict.fromkeys(t for d in outline.datasets.values() for t in d.teachers))
+        rows += _quoted({**paper.of_teachers(teachers, columns), **outline.quoted}, columns)
+    for student, model in outline.students.items():
+        rows.append(Row(student if student == model else f"{student} ({model})", "head"))
+        rows += [_method_row(results, figures, student, m, columns) for m in methods]
+        rows += list(_relative(results, figures, student, columns)) if with_paper else []
+        rows += _quoted(paper.of_student(model, columns), columns) if with_paper else []
+    baseline = outline.method(outline.baseline).label
+    note = (
+        f"Accuracy in per cent with 95 % intervals over questions and seeds. ▲ above and ▼ below {baseline}: "
+        f"p < {SIGNIFICANT} in the paired test, Holm-corrected over the table's figures; unmarked: no difference shown."
+    )
+    return Table(name, title, columns, tuple(rows), note)
+
+
+def _known(results: Results, columns: Sequence[str]) -> Iterator[Row]:
+    facts = results.outline.datasets
+    for label, name in (("Chance", "chance"), ("Always the majority", "majority")):
+        values = [getattr(facts[c], name) for c in columns if c in facts]
+        cells = [Cell(getattr(facts[c], name) if c in facts else sum(values) / len(values)) for c in columns]
+        yield Row(label, "known", tuple(cells))
+
+
+def _quoted(quoted: paper.Quoted, columns: Sequence[str]) -> Iterator[Row]:
+    for label, values in quoted.items():
+        if any(c in values for c in columns):
+            cells = tuple(Cell(values[c] / 100) if c in values else None for c in columns)
+            yield Row(f"{label} (quoted)", "quoted", cells)
+
+
+def _method_row(
+    results: Results, figures: Mapping[Place, Figure], student: str, method: MethodOutline, columns: Sequence[str]
+) -> Row:
+    places = [Place(student, column, method.id) for column in columns]
+    cells = [_cell(figures.get(p), method) for p in places]
+    picked = {p.dataset: results.settings.get(p) for p in places if results.settings.get(p)}
+    note = "; ".join(f"{dataset}: {_words(settings)}" for dataset, settings in picked.items() if settings)
+    return Row(method.label, method.kind, tuple(cells), note)
+
+
+def _cell(figure: Figure | None, method: MethodOutline) -> Cell | None:
+    if figure is None:
+        return None
+    wanted = len(method.sweep.seeds)
+    return Cell(
+        figure.accuracy.value,
+        *figure.accuracy.ci95,
+        sign=sign(figure),
+        gain=figure.gain,
+        holm=figure.holm,
+        seeds=figure.accuracy.seeds,
+        questions=figure.accuracy.questions,
+        runs=(figure.accuracy.seeds, wanted) if figure.accuracy.seeds < wanted else None,
+    )
+
+
+def sign(figure: Figure) -> int:
+    """Return 1 where a figure is above the baseline beyond noise, -1 where it is below, else 0."""
+    if figure.gain is None or figure.holm is None or figure.holm >= SIGNIFICANT:
+        return 0
+    return 1 if figure.gain.value > 0 else -1
+
+
+def _relative(results: Results, figures: Mapping[Place, Figure], student: str, columns: Sequence[str]) -> Iterator[Row]:
+    """Yield TinyLLM's gain over the baseline in per cent of it, as the paper prints it."""
+    found = [figures.get(Place(student, column, "tinyllm")) for column in columns]
+    gains = [f.gain.relative if f is not None and f.gain is not None else None for f in found]
+    if any(g is not None for g in gains):
+        baseline = results.outline.method(results.outline.baseline).label
+        cells = tuple(Cell(g / 100) if g is not None else None for g in gains)
+        yield Row(f"TinyLLM over {baseline}, relative", "relative", cells)
+
+
+def _words(settings: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{k.rpartition('.')[2].replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k.rpartition('.')[2]} {v}"
+        for k, v in settings.items()
+    )
+
+
+# --- as text ------------------------------------------------------------------------------------------------------
+
+
+def cell_text(cell: Cell | None, kind: str) -> str:
+    """Return a figure as people read it, without its mark: `62.0 (57.2 to 66.7)`."""
+    if cell is None:
+        return "–"
+    if kind == "relative":
+        return f"{100 * cell.value:+.2f} %"
+    if cell.low is None or cell.high is None:
+        return f"{100 * cell.value:.1f}"
+    return f"{100 * cell.value:.1f} ({100 * cell.low:.1f} to {100 * cell.high:.1f})"
+
+
+def mark(cell: Cell | None) -> str:
+    """Return ▲ or ▼ where a figure is above or below the baseline beyond noise."""
+    return _MARKS[cell.sign] if cell is not None else ""
+
+
+def runs_text(cell: Cell | None) -> str:
+    """Return how many runs there are, where some are lacking: `1 of 3 seeds`."""
+    return f"{cell.runs[0]} of {cell.runs[1]} seeds" if cell is not None and cell.runs else ""
+
+
+def as_markdown(table: Table) -> str:
+    """Return a table for a README."""
+    lines = [
+        f"| {' | '.join(['', *map(_markdown, table.columns)])} |",
+        f"|---|{'---:|' * len(table.columns)}",
+    ]
+    for row in table.rows:
+        if row.kind == "head":
+            lines.append(f"| **{_markdown(row.label)}** |{' |' * len(table.columns)}")
+            continue
+        cells = [" ".join(filter(None, (cell_text(c, row.kind), mark(c), _seeds(c)))) for c in row.cells]
+        lines.append(f"| {_markdown(row.label)} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", table.note, ""])
+
+
+def _seeds(cell: Cell | None) -> str:
+    return f"[{runs_text(cell)}]" if runs_text(cell) else ""
+
+
+def _markdown(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def as_latex(table: Table) -> str:
+    """Return a table for a paper; needs the packages booktabs and amssymb."""
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex(table.title)}. {_latex(table.note)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(["", *map(_latex, table.columns)]) + r" \\",
+    ]
+    for row in table.rows:
+        if row.kind == "head":
+            lines += [
+                r"\midrule",
+                rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\textit{{{_latex(row.label)}}}}} \\",
+            ]
+        else:
+            lines.append(" & ".join([_latex(row.label), *(_latex_cell(c, row.kind) for c in row.cells)]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _latex_cell(cell: Cell | None, kind: str) -> str:
+    if cell is None:
+        return "--"
+    if cell.low is None or cell.high is None:
+        return _latex(cell_text(cell, kind))
+    interval = rf"{{\scriptsize\,[{100 * cell.low:.1f}, {100 * cell.high:.1f}]}}"
+    return f"{100 * cell.value:.1f}{interval}{_LATEX_MARKS[cell.sign]}"
+
+
+def _latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {c: f"\\{c}" for c in "&%$#_{}"}
+    special |= {"−": "$-$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$", "α": r"$\alpha$", "<": "$<$"}
+    return "".join(special.get(c, c) for c in text)
+
+
+_COLUMNS = (
+    "table", "group", "row", "kind", "column", "accuracy", "ci95_low", "ci95_high", "seeds", "questions", "gain",
+    "gain_low", "gain_high", "relative_gain_percent", "p", "p_holm",
+)  # fmt: skip
+
+
+def as_csv(table: Table) -> str:
+    """Return a table with a line a figure, shares between 0 and 1, nothing rounded away."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    group = ""
+    for row in table.rows:
+        if row.kind == "head":
+            group = row.label
+        for column, cell in zip(table.columns, row.cells, strict=False):
+            if cell is not None:
+                writer.writerow([table.name, group, row.label, row.kind, column, *_numbers(cell)])
+    return out.getvalue()
+
+
+def _numbers(cell: Cell) -> list[str]:
+    gain = cell.gain
+    values = [cell.value, cell.low, cell.high, cell.seeds, cell.questions]
+    values += [gain.value, *gain.ci95, gain.relative, gain.p, cell.holm] if gain is not None else [None] * 6
+    return ["" if v is None else f"{v:.6g}" for v in values]

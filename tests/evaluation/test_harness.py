@@ -1,0 +1,68 @@
+"""lm-evaluation-harness and ours agree: the same accuracy, the same log-likelihoods, on tiny models."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from support import some_questions, tiny_student
+from tinyllm.evaluation import harness
+from tinyllm.evaluation.scoring import score_options
+
+lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (the extra lm-eval)")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_both_give_the_same_accuracy(family):
+    student = tiny_student(family)
+    questions = some_questions(12)
+    scores = score_options(student, student.learner(), questions)
+    ours = sum(s.best == q.answer for s, q in zip(scores, questions, strict=True)) / len(questions)
+    found = harness.score(student, {"made-up": questions})
+    assert found["made-up"]["acc,none"] == pytest.approx(ours)
+
+
+def test_the_harness_own_model_agrees_on_our_task(tmp_path):
+    from lm_eval.models.huggingface import HFLM
+
+    student = tiny_student("llama")
+    questions = some_questions(12)
+    task = harness.harness_task("made-up", questions, student.card)
+    theirs = HFLM(pretrained=student.model, tokenizer=student.tokenizer, batch_size=4, device="cpu")
+    of_theirs = lm_eval.simple_evaluate(theirs, tasks=[task], bootstrap_iters=0, log_samples=True)
+    of_ours = score_options(student, student.learner(), questions)
+    samples = sorted(of_theirs["samples"]["tinyllm_made-up"], key=lambda s: s["doc_id"])
+    for sample, score in zip(samples, of_ours, strict=True):
+        assert [float(r[0]) for r in sample["filtered_resps"]] == pytest.approx(list(score.total), rel=1e-4)
+
+
+def test_any_other_task_is_asked_as_the_harness_writes_it():
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    student = tiny_student("llama")
+    pairs = [("Ice is", " cold"), ("Ice is", " hot"), ("Iron", " is a metal"), ("", " x")]
+    requests = [Instance("loglikelihood", {}, pair, i, ("other", i, 1)) for i, pair in enumerate(pairs[:3])]
+    theirs = HFLM(pretrained=student.model, tokenizer=student.tokenizer, batch_size=1, device="cpu")
+    ours = harness.HarnessStudent(student).loglikelihood(requests)
+    for (value, greedy), (their_value, their_greedy) in zip(ours, theirs.loglikelihood(requests), strict=True):
+        assert value == pytest.approx(their_value, rel=1e-4)
+        assert greedy == their_greedy
+
+
+def test_tasks_bear_names_of_their_own_and_keep_prompt_and_prefix():
+    student = tiny_student("llama")
+    (question,) = some_questions(1)
+    task = harness.harness_task("arc", [question], student.card)
+    assert task["task"] == "tinyllm_arc"
+    doc = task["custom_dataset"]()["test"][0]
+    assert task["doc_to_text"](doc).endswith("predict:")
+    assert question.question in task["doc_to_text"](doc)
+    assert task["doc_to_choice"](doc)[task["doc_to_target"](doc)] == question.answer_text

@@ -1,0 +1,94 @@
+"""Results: what the tables' figures are made of."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from evidence.made_up import METHODS, made_up_experiment
+from tinyllm.errors import RunFolderError
+from tinyllm.evidence.outline import read_outline
+from tinyllm.evidence.records import RUN_FILE, cells, read_records
+from tinyllm.evidence.results import AVERAGE, Place, read_results
+
+
+def results(folder, **kwargs):
+    made_up_experiment(folder, **kwargs)
+    return read_results(read_outline(folder), read_records(folder))
+
+
+def test_each_figure_is_of_the_methods_own_answers(tmp_path):
+    found = results(tmp_path)
+    figures = found.figures("likelihood")
+    for method, (_, accuracy) in METHODS.items():
+        figure = figures[Place("tiny", "arc", method)].accuracy
+        rows = np.stack([r.answers.scored("likelihood").right for r in found.of(Place("tiny", "arc", method))])
+        assert figure.value == rows.mean()
+        assert figure.value == pytest.approx(accuracy, abs=0.1)
+        assert figure.seeds == (1 if method == "inference" else 2)
+    assert figures[Place("tiny", AVERAGE, "tinyllm")].accuracy.value == pytest.approx(
+        np.mean([figures[Place("tiny", d, "tinyllm")].accuracy.value for d in ("arc", "<b>obqa")])
+    )
+
+
+def test_what_helps_is_told_from_noise(tmp_path):
+    figures = results(tmp_path).figures("likelihood")
+    assert figures[Place("tiny", "arc", "fine-tuning")].gain is None
+    assert figures[Place("tiny", "arc", "tinyllm")].holm < 0.02
+    assert figures[Place("tiny", "arc", "tinyllm")].gain.value > 0.1
+    assert figures[Place("tiny", "arc", "shuffled")].gain.value < -0.1
+    assert figures[Place("tiny", "arc", "one-random")].holm > 0.05
+    assert figures[Place("tiny", "arc", "inference")].holm is None  # no hypothesis of anyone's
+    for figure in figures.values():
+        assert figure.holm is None or figure.holm >= figure.gain.p
+
+
+def test_views_clean_questions_calibration_and_costs(tmp_path):
+    found = results(tmp_path)
+    place = Place("tiny", "arc", "tinyllm")
+    only, same = found.views(place, "choices-only")
+    assert only.value == pytest.approx(0.25, abs=0.1)
+    assert 0 < same < 1
+    assert found.clean(place, "likelihood").questions == 197
+    assert found.calibration(place).error > 0
+    assert found.seconds(place) == (12.5, 3.0)
+    assert found.scorers == ("likelihood", "generation", "likelihood_normalised")
+    assert found.figures("generation")[place].unparsed == 0
+    assert found.compare(place, "shuffled", "likelihood").value > 0.2
+
+
+def test_the_alpha_of_the_table_is_the_best_on_the_validation_questions(tmp_path):
+    found = results(tmp_path, alphas=(0.1, 1.0, 3.0), datasets=("arc",))
+    place = Place("tiny", "arc", "tinyllm")
+    curve = dict(found.alpha_curve(place, "likelihood"))
+    assert sorted(curve) == [0.1, 1.0, 3.0]
+    valid = {a: np.mean([r.accuracy("valid") for r in found.all_of(place) if r.settings["alpha"] == a]) for a in curve}
+    assert found.settings[place] == {"alpha": max(valid, key=valid.get)}
+    assert all(r.settings == found.settings[place] for r in found.of(place))
+
+
+def test_runs_that_were_asked_other_questions_are_not_compared(tmp_path):
+    made_up_experiment(tmp_path)
+    file = next(cells(tmp_path).glob(f"*tinyllm*/{RUN_FILE}"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"questions": "others"}))
+    with pytest.raises(RunFolderError, match="different questions"):
+        read_results(read_outline(tmp_path), read_records(tmp_path))
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    made_up_experiment(tmp_path)
+    file = next(cells(tmp_path).glob(f"*tinyllm*/{RUN_FILE}"))
+    file.write_text('{"key": "x"}')
+    with pytest.raises(RunFolderError, match=r"run\.json is damaged"):
+        read_records(tmp_path)
+
+
+def test_records_of_methods_that_are_asked_no_more_are_left_out(tmp_path):
+    outline = made_up_experiment(tmp_path)
+    fewer = read_outline(tmp_path)
+    assert fewer == outline
+    kept = tuple(m for m in fewer.methods if m.id != "shuffled")
+    object.__setattr__(fewer, "methods", kept)
+    assert {p.method for p in read_results(fewer, read_records(tmp_path)).figures("likelihood")} == {m.id for m in kept}

@@ -1,0 +1,162 @@
+"""An experiment from its file to its page, by the command line, in real processes that are really killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.grids import grid_tree, write_grid
+from support import repository
+from tinyllm.evidence.records import read_records
+
+
+@pytest.fixture
+def grid(tmp_path, tiny_llama, monkeypatch):
+    """A small grid in a folder of one's own."""
+    monkeypatch.chdir(tmp_path)
+
+    def written(**changes):
+        return write_grid(tmp_path, grid_tree(tmp_path, tiny_llama, **changes))
+
+    return written
+
+
+def start(grid: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tinyllm", "experiment", str(grid), *more],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=grid.parent,
+    )  # fmt: skip
+
+
+def done(folder: Path) -> dict[str, float]:
+    return {f.parent.name: f.stat().st_mtime for f in folder.glob("cells/*/run.json")}
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.05)
+
+
+def test_it_runs_is_killed_goes_on_and_leaves_page_tables_and_figures(grid):
+    file = grid(methods=["inference", "fine-tuning", "lora", "step-by-step", "tinyllm", "student-likelihood"])
+    folder = file.parent / "runs" / "small"
+    first = start(file)
+    try:
+        wait_for(lambda: len(done(folder)) >= 3)
+    finally:
+        first.kill()
+        first.communicate()
+    kept = done(folder)
+    wait_for(lambda: done(folder) == done(folder) and _unlocked(folder))
+    kept = done(folder)
+    second = start(file, "--json", "--workers", "2")
+    out, err = second.communicate(timeout=280)
+    assert second.returncode == 0, err
+    summary = json.loads(out)
+    assert (summary["failed"], summary["left"], summary["done"]) == ({}, 0, 2 * (1 + 6 * 2))
+    assert {k: v for k, v in done(folder).items() if k in kept} == kept  # none of them was done again
+    assert not list((folder / "work").glob("*/student"))
+    for name in ("report.html", "tables/table1.csv", "tables/table1.md", "tables/table1.tex", "figures/accuracy.svg",
+                 "figures/accuracy.png", "outline.json", "experiment.yaml"):  # fmt: skip
+        assert (folder / name).stat().st_size > 0, name
+    records = {r.key: r for r in read_records(folder)}
+    trained = records["one--tiny--tinyllm--seed1"]
+    assert len(trained.log) == 3
+    assert trained.answers.scored("likelihood", "test", "rotated") is None
+    assert records["one--tiny--tinyllm--seed0"].answers.scored("likelihood", "test", "rotated") is not None
+
+
+def _unlocked(folder: Path) -> bool:
+    """Whether the workers of a killed experiment are gone, too."""
+    import fcntl
+
+    for lock in folder.glob("work/*/.lock"):
+        with lock.open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+    return True
+
+
+def test_a_run_whose_process_is_killed_is_a_failure_of_its_own(grid):
+    file = grid(methods=["fine-tuning"], seeds=[0])
+    folder = file.parent / "runs" / "small"
+    experiment = start(file, "--json")
+    try:
+        wait_for(lambda: list((folder / "work").glob("one--*/.lock")) if (folder / "work").is_dir() else False)
+        (worker,) = _workers(experiment.pid)
+        os.kill(worker, signal.SIGKILL)
+        out, err = experiment.communicate(timeout=200)
+    finally:
+        experiment.kill()
+    assert experiment.returncode == 3, err
+    summary = json.loads(out)
+    assert list(summary["failed"]) == ["one--tiny--fine-tuning--seed0"]
+    assert "killed by SIGKILL" in summary["failed"]["one--tiny--fine-tuning--seed0"]
+    assert summary["done"] == 1
+
+
+def _workers(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            command = (stat.parent / "cmdline").read_text()
+        except OSError:
+            continue
+        if int(fields[1]) == parent and "tinyllm.experiments.worker" in command:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_ctrl_c_ends_it_in_order_and_keeps_everything(grid):
+    file = grid()
+    folder = file.parent / "runs" / "small"
+    experiment = start(file)
+    try:
+        wait_for(lambda: len(done(folder)) >= 1)
+        experiment.send_signal(signal.SIGINT)
+        _, err = experiment.communicate(timeout=60)
+    finally:
+        experiment.kill()
+    assert experiment.returncode == 130
+    assert "Everything finished so far is kept" in err
+    assert "Traceback" not in err
+    assert not list((folder / "failed").glob("*.json"))
+
+
+def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
+    said = cli("experiment", grid(), "--plan")
+    assert said.code == 0
+    assert "0 runs are done, 10 are left" in said.out
+    assert "on this machine" in said.out
+    assert not Path("runs/small/cells").exists()
+
+
+def test_a_mistake_is_one_message(grid, cli):
+    said = cli("experiment", grid(methods=["tinylm"]))
+    assert said.code == 2
+    assert "Did you mean 'tinyllm'?" in said.err
+    said = cli("experiment", grid(datasets={"one": {"data": {"train": "one/train.jsonl", "cut": {"valid": 0.0, "test": 0.5}}}},
+                                  alpha=[0.1, 1.0]))  # fmt: skip
+    assert said.code == 2
+    assert "choose on validation questions" in said.err
+
+
+def test_the_shipped_experiment_runs_on_real_data(tmp_path, cli, monkeypatch):
+    if not (repository().parent / "shared" / "data").is_dir():
+        pytest.skip("the real data are not here (../shared/data)")
+    monkeypatch.chdir(repository())
+    said = cli("experiment", "configs/experiments/smoke.yaml", "--run-dir", tmp_path / "smoke", "--plan")
+    assert said.code == 0, said.err
+    assert "are left" in said.out

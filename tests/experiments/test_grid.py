@@ -1,0 +1,137 @@
+"""From an experiment file to its runs: each with a whole configuration, every mistake in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.grids import grid_tree, write_grid
+from support import repository
+from tinyllm.errors import ConfigError
+from tinyllm.evidence.selection import ALPHA
+from tinyllm.experiments.grid import dump_grid, load_experiment
+from tinyllm.experiments.methods import expand, names
+
+TEACHERS = [{"name": "ada", "kind": "given"}, {"name": "bob", "kind": "given"}]
+
+
+@pytest.fixture
+def load(tmp_path, tiny_t5):
+    """Load a small grid with changes."""
+
+    def loaded(**changes):
+        return load_experiment(write_grid(tmp_path, grid_tree(tmp_path, tiny_t5, **changes)))
+
+    return loaded
+
+
+def config(experiment, method, dataset="one", settings=None, seed=0):
+    group = next(g for g in experiment.groups if g.spec.id == method and g.dataset == dataset)
+    return experiment.config(group.cell(settings or {}, seed))
+
+
+def test_every_known_method_is_one_function_away():
+    specs = [s for name in names() for s in expand(name, TEACHERS)]
+    assert [s.id for s in specs] == [
+        "inference", "lora", "fine-tuning", "step-by-step:ada", "step-by-step:bob", "tinyllm",
+        "tinyllm-without-examples", "tinyllm-without:ada", "tinyllm-without:bob",
+        "one-random", "shortest", "similarity", "student-likelihood", "shuffled", "keywords",
+    ]  # fmt: skip
+    assert [s.trains for s in specs].count(False) == 1
+
+
+def test_teachers_that_can_be_loaded_are_asked_themselves():
+    local = [
+        {"name": "gemma", "kind": "llamacpp", "model": "gemma3-270m"},
+        {"name": "gpt", "kind": "openai", "model": "g"},
+    ]
+    (spec,) = expand("teachers", local)
+    assert (spec.id, spec.trains, spec.patch["student"]["model"]) == ("teachers:gemma", False, "gemma3-270m")
+
+
+def test_a_run_gets_base_dataset_student_method_settings_and_seed(load):
+    experiment = load(
+        methods=["fine-tuning", "lora", "step-by-step", "tinyllm", "tinyllm-without", "tinyllm-without-examples"],
+        alpha=[0.1, 0.5],
+    )
+    assert config(experiment, "fine-tuning", seed=1).train.seed == 1
+    assert config(experiment, "lora").student.adapter == "lora"
+    assert config(experiment, "fine-tuning", "two").data.folder.name == "two"
+    assert config(experiment, "step-by-step:bob", settings={ALPHA: 0.5}).train.alpha == {"ada": 0.0, "bob": 0.5}
+    assert config(experiment, "tinyllm", settings={ALPHA: 0.1}).train.alpha == {"ada": 0.1, "bob": 0.1}
+    assert config(experiment, "tinyllm-without:ada", settings={ALPHA: 0.1}).train.alpha == {"ada": 0.0, "bob": 0.1}
+    assert config(experiment, "tinyllm-without-examples", settings={ALPHA: 0.1}).rationales.examples.strategy == "none"
+    assert [g.sweep.alphas for g in experiment.groups if g.spec.id == "fine-tuning"] == [(), ()]
+
+
+def test_a_method_may_have_settings_and_candidates_of_its_own(load):
+    experiment = load(
+        methods=[
+            "fine-tuning",
+            {"name": "lora", "tune": {"student.lora.rank": [4, 8]}},
+            {"name": "long", "like": "tinyllm", "label": "TinyLLM, long", "set": {"train": {"epochs": 3}}},
+        ],
+        tune={"train.learning_rate": [1e-3, 1e-2]},
+    )
+    sweeps = {g.spec.id: g.sweep for g in experiment.groups}
+    assert sweeps["lora"].tuned == ({"student.lora.rank": 4}, {"student.lora.rank": 8})
+    assert sweeps["fine-tuning"].tuned == ({"train.learning_rate": 1e-3}, {"train.learning_rate": 1e-2})
+    assert config(experiment, "lora", settings={"student.lora.rank": 8}).student.lora.rank == 8
+    assert config(experiment, "long").train.epochs == 3
+    assert [g.spec.label for g in experiment.groups[:3]] == ["Fine-tuning", "LoRA", "TinyLLM, long"]
+
+
+def test_keys_are_names_of_folders_and_no_two_are_the_same(load):
+    experiment = load(methods=[n for n in names() if n != "teachers"], alpha=[0.1, 1.0], tune={"train.epochs": [1, 2]})
+    keys = [
+        g.cell(s, seed).key
+        for g in experiment.groups for of in g.sweep.by_alpha() for s in of for seed in g.sweep.seeds
+    ]  # fmt: skip
+    assert len(set(keys)) == len(keys)
+    assert all(Path(k).name == k and ":" not in k for k in keys)
+
+
+def test_what_is_dumped_loads_to_the_same(load, tmp_path):
+    experiment = load(alpha=[0.5], tune={"train.epochs": [1, 2]}, quoted={"GPT": {"one": 70.0}})
+    file = tmp_path / "again.yaml"
+    file.write_text(dump_grid(experiment.grid), encoding="utf-8")
+    again = load_experiment(file)
+    assert again.grid == experiment.grid
+    assert again.groups == experiment.groups
+
+
+def test_all_mistakes_stand_in_one_message(load):
+    with pytest.raises(ConfigError) as caught:
+        load(
+            methods=["fine-tuning", "tinylm", "fine-tuning"],
+            base={"train": {"learning_rate": -1}, "teachers": TEACHERS},
+            baseline="lora",
+            seeds=[0, 0],
+            quoted={"GPT": {"three": 1.0}},
+        )
+    message = str(caught.value)
+    for part in (
+        "unknown method 'tinylm'. Did you mean 'tinyllm'?",
+        "train.learning_rate: Input should be greater than 0",
+        "baseline: no method 'lora' here",
+        "seeds: a value stands there twice",
+        "'fine-tuning' stands there twice",
+        "quoted.GPT: no dataset 'three'",
+    ):
+        assert part in message
+    assert message.count("greater than 0") == 1  # once, however many runs it concerns
+
+
+def test_an_unknown_key_is_named_with_its_line(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text("name: x\nmethod: [tinyllm]\ndatasets: {}\nstudents: {}\nmethods: []\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"line 2: method: unknown key\. Did you mean 'methods'\?"):
+        load_experiment(file)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((repository() / "configs" / "experiments").glob("*.yaml")), ids=lambda f: f.name
+)
+def test_every_shipped_experiment_loads(file):
+    assert load_experiment(file).groups

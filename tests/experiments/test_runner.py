@@ -1,0 +1,145 @@
+"""The runner: what is next, what failed, what stops it; with places that only pretend to work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.grids import grid_tree, write_grid
+from tinyllm.atomic import write_json
+from tinyllm.errors import RunFolderError
+from tinyllm.evidence.answers import Answer, as_answers, write_answers
+from tinyllm.evidence.records import RUN_FILE, Record, cells
+from tinyllm.experiments.grid import load_experiment
+from tinyllm.experiments.runner import Runner
+from tinyllm.experiments.shared import prepare
+from tinyllm.news import News
+
+
+class Pretending:
+    """Leaves a record of each job; fails those whose key holds a word; waits while a gate is shut."""
+
+    def __init__(self, fails: str = "never", gate: threading.Event | None = None) -> None:
+        self.fails, self.gate, self.keys, self.interrupted = fails, gate, [], threading.Event()
+
+    def work(self, job, tell):
+        self.keys.append(job.key)
+        tell({"event": "progress", "label": "Pretending", "done": 1, "total": 2})
+        while self.gate is not None and not self.gate.is_set():
+            if self.interrupted.wait(0.01):
+                return {"event": "interrupted"}
+        if self.fails in job.key:
+            return {"event": "failed", "error": "it was to fail"}
+        good = 0 if job.settings.get("train.learning_rate") == 1e-3 else 1
+        found = as_answers([Answer(s, "asked", "q", good, (-1.0, -2.0), (-1.0, -2.0)) for s in ("valid", "test")])
+        place = cells(Path(job.folder)) / job.key
+        write_answers(place, found)
+        figures = {"accuracy": found.accuracies(), "seconds": 1.0}
+        record = Record(
+            place, job.key, job.dataset, job.student, job.method, job.settings, job.seed, "same", job.config, figures
+        )
+        write_json(place / RUN_FILE, record.as_json())
+        return {"event": "done"}
+
+    def interrupt(self):
+        self.interrupted.set()
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def runner(tmp_path, tiny_t5):
+    """A runner of a small grid with changes."""
+
+    def made(**changes):
+        experiment = load_experiment(write_grid(tmp_path, grid_tree(tmp_path, tiny_t5, **changes)))
+        folder = tmp_path / "out"
+        return Runner(experiment, folder, prepare(experiment, folder, News(quiet=True)))
+
+    return made
+
+
+def test_every_run_is_done_once_and_all_of_a_seed_before_the_next(runner):
+    one, place = runner(), Pretending()
+    one.open()
+    one.run([place], lambda _: None)
+    assert len(place.keys) == len(set(place.keys)) == 2 * (1 + 2 + 2)
+    assert [k[-1] for k in place.keys] == ["0"] * 6 + ["1"] * 4
+    again = Pretending()
+    runner().run([again], lambda _: None)
+    assert again.keys == []
+
+
+def test_two_places_share_the_runs(runner):
+    one, places = runner(), [Pretending(), Pretending()]
+    one.run(places, lambda _: None, every_s=0.01)
+    assert sorted(places[0].keys + places[1].keys) == sorted(one.board.done)
+    assert len(one.board.done) == 10
+
+
+def test_a_failed_run_is_told_and_the_rest_goes_on_and_it_is_tried_again_next_time(runner, tmp_path):
+    one = runner()
+    one.open()
+    one.run([Pretending(fails="two--tiny--tinyllm")], lambda _: None)
+    assert sorted(one.board.failed) == ["two--tiny--tinyllm--seed0", "two--tiny--tinyllm--seed1"]
+    assert len(one.board.done) == 8
+    assert len(list((tmp_path / "out" / "failed").glob("*.json"))) == 2
+    again, place = runner(), Pretending()
+    again.open()
+    assert not list((tmp_path / "out" / "failed").glob("*.json"))
+    again.run([place], lambda _: None)
+    assert sorted(place.keys) == sorted(one.board.failed)
+
+
+def test_the_best_candidate_gets_the_other_seeds(runner):
+    one, place = runner(methods=["fine-tuning"], tune={"train.learning_rate": [1e-2, 1e-3]}), Pretending()
+    one.run([place], lambda _: None)
+    assert [k for k in place.keys if k.startswith("one")] == [
+        "one--tiny--fine-tuning--learning_rate=0.01--seed0",
+        "one--tiny--fine-tuning--learning_rate=0.001--seed0",
+        "one--tiny--fine-tuning--learning_rate=0.001--seed1",
+    ]
+
+
+def test_an_interruption_reaches_the_places_and_keeps_what_is_done(runner):
+    one, gate = runner(), threading.Event()
+    gate.set()
+    place = Pretending(gate=gate)
+    seen = []
+
+    def show(board):
+        if len(board.done) >= 3 and not seen:
+            seen.append(len(board.done))
+            gate.clear()
+            raise KeyboardInterrupt
+
+    original = place.work
+
+    def slower(job, tell):
+        time.sleep(0.03)
+        return original(job, tell)
+
+    place.work = slower
+    with pytest.raises(KeyboardInterrupt):
+        one.run([place], show, every_s=0.01)
+    assert place.interrupted.is_set()
+    assert not one.board.failed
+    assert set(runner().board.done) == set(one.board.done)
+
+
+def test_records_of_other_settings_are_refused(runner):
+    runner().run([Pretending()], lambda _: None)
+    with pytest.raises(RunFolderError, match=r"tinyllm--seed0: train\.epochs: 1 → 2"):
+        runner(base={"teachers": [{"name": "ada", "kind": "given"}, {"name": "bob", "kind": "given"}],
+                     "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 2}, "evaluate": {"max_new_tokens": 4}})  # fmt: skip
+
+
+def test_more_seeds_and_methods_go_on_with_what_is_there(runner):
+    runner().run([Pretending()], lambda _: None)
+    more, place = runner(seeds=[0, 1, 2], methods=["inference", "fine-tuning", "tinyllm", "shuffled"]), Pretending()
+    more.run([place], lambda _: None)
+    assert len(place.keys) == 2 * (2 + 3)  # a third seed of two methods, three seeds of a new one

@@ -1,0 +1,180 @@
+"""An experiment's report: tables in every form, figures, a page that is safe and complete in itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+from test_page import Parsed
+
+from evidence.made_up import made_up_experiment
+from tinyllm.errors import RunFolderError
+from tinyllm.evidence.outline import read_outline
+from tinyllm.evidence.records import read_records
+from tinyllm.evidence.results import read_results
+from tinyllm.report import write_experiment
+from tinyllm.report.experiment.page import render
+from tinyllm.report.experiment.statements import statements
+from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, tables
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A made-up experiment with an α sweep."""
+    made_up_experiment(tmp_path, alphas=(0.1, 1.0))
+    return tmp_path
+
+
+@pytest.fixture
+def results(folder):
+    return read_results(read_outline(folder), read_records(folder))
+
+
+def test_it_leaves_a_page_tables_and_figures(folder):
+    page = write_experiment(folder)
+    assert page == folder / "report.html"
+    names = {str(f.relative_to(folder)) for kind in ("tables", "figures") for f in (folder / kind).iterdir()}
+    assert {
+        f"tables/{n}.{k}" for n in ("table1", "controls", "table1-generation") for k in ("csv", "md", "tex")
+    } <= names
+    assert {
+        f"figures/{n}.{k}"
+        for n in ("accuracy", "figure2-tiny", "losses-tiny", "calibration-tiny")
+        for k in ("svg", "png")
+    } <= names
+    for file in (folder / "figures").glob("*.svg"):
+        text = file.read_text("utf-8")
+        assert text.startswith("<?xml")
+        assert "<script" not in text
+    assert (folder / "figures" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_records_make_the_same_files(folder):
+    write_experiment(folder)
+    first = {
+        f: f.read_bytes() for f in [folder / "report.html", *folder.glob("tables/*"), *folder.glob("figures/*.svg")]
+    }
+    write_experiment(folder)
+    assert {f: f.read_bytes() for f in first} == first
+
+
+def test_the_page_says_what_helped_and_what_is_noise(results, folder):
+    page = Parsed(render(results, folder))
+    for words in (
+        "arc: Tinyllm helped",
+        "arc: Shuffled hurt",
+        "no difference from Fine-tuning is shown for One-random",
+        "the rationales' content matters",
+        "Figure 2: accuracy by α",
+        "Question withheld",
+        "Choices moved by one place",
+        "197 clean questions",
+        "GPT <quoted>",
+        "Always the majority",
+    ):
+        assert words in page.text, words
+
+
+def test_the_page_asks_for_nothing_and_runs_only_its_own_script(results, folder):
+    html = render(results, folder)
+    page = Parsed(html)
+    policy = next(a["content"] for t, a in page.elements if t == "meta" and a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert not [a for _, a in page.elements if {"src", "srcset"} & a.keys()]
+    assert all((a.get("href") or "#").startswith("#") for _, a in page.elements)
+    assert not [a for _, a in page.elements if any(k.startswith("on") for k in a) or "style" in a]
+    assert html.count("<script") == 1 + 2  # one island a dataset, and the script
+    assert "<script>alert" not in html
+    assert "<i>up" not in html
+    assert "made &lt;i&gt;up" in html
+
+
+def test_the_islands_hold_every_answer_and_the_texts(results, folder):
+    page = Parsed(render(results, folder))
+    data = json.loads(page.scripts[0])
+    tests = [q for q in data["questions"] if q["split"] == "test"]
+    assert len(tests) == 200
+    assert data["methods"][data["baseline"]] == "Fine-tuning"
+    assert data["methods"][data["chief"]] == "Tinyllm"
+    assert [len(a) for a in tests[0]["a"]] == [1, 2, 2, 2, 2]
+    assert tests[0]["k"] == 0
+    assert tests[0]["c"][0] == "c0 </script>"
+    assert tests[0]["given"][0] == ["ada", "It is c0, because & so on."]
+
+
+def test_without_the_data_the_page_shows_the_answers_alone(tmp_path):
+    made_up_experiment(tmp_path, texts=False)
+    page = Parsed(write_experiment(tmp_path).read_text("utf-8"))
+    assert "q" not in json.loads(page.scripts[0])["questions"][0]
+
+
+def test_every_plot_has_words_for_those_who_cannot_see_it(results, folder):
+    page = Parsed(render(results, folder))
+    plots = [a for t, a in page.elements if t == "svg" and "plot" in str(a.get("class"))]
+    assert len(plots) >= 2 * (2 + 2 + 2 + 2)
+    assert all(a.get("role") == "img" and len(a.get("aria-label") or "") > 20 for a in plots)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_csv_keeps_every_digit_and_is_read_back(results):
+    rows = list(csv.DictReader(as_csv(tables(results, "likelihood")[0]).splitlines()))
+    by = {(r["row"], r["column"]): r for r in rows}
+    mine = by["Tinyllm", "arc"]
+    assert float(mine["ci95_low"]) < float(mine["accuracy"]) < float(mine["ci95_high"])
+    assert float(mine["p_holm"]) < 0.05
+    assert (mine["seeds"], mine["questions"]) == ("2", "200")
+    assert by["Chance", "arc"]["accuracy"] == "0.25"
+    assert by["GPT <quoted> (quoted)", "arc"]["accuracy"] == "0.815"
+    assert ("Tinyllm", "Average") in by
+
+
+def test_markdown_has_as_many_cells_in_every_row(results):
+    for table in tables(results, "likelihood"):
+        lines = [line for line in as_markdown(table).splitlines() if line.startswith("|")]
+        assert {line.count("|") - line.count("\\|") for line in lines} == {len(table.columns) + 2}
+        assert "&lt;b>obqa" in lines[0]
+
+
+def test_latex_escapes_and_has_as_many_cells(results):
+    table = tables(results, "likelihood")[0]
+    text = as_latex(table)
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    rows = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns)}
+    assert r"\blacktriangle" in text
+    assert not re.search(r"(?<!\\)[#%_]", text.replace(r"\%", ""))
+
+
+def test_the_papers_figures_stand_beside_its_students(tmp_path):
+    made_up_experiment(tmp_path, students=("t5",))
+    results = read_results(read_outline(tmp_path), read_records(tmp_path))
+    rows = {r.label: r for r in tables(results, "likelihood")[0].rows}
+    assert rows["TinyLLM, the paper (quoted)"].cells[0].value == pytest.approx(0.3193)
+    assert rows["TinyLLM, the paper (quoted)"].cells[-1] is None  # its average is of six datasets
+
+
+def test_a_cell_says_how_many_seeds_are_lacking(tmp_path):
+    made_up_experiment(tmp_path, seeds=(0, 1))
+    for file in (tmp_path / "cells").glob("arc--tiny--tinyllm--1/run.json"):
+        file.unlink()
+    results = read_results(read_outline(tmp_path), read_records(tmp_path))
+    assert "[1 of 2 seeds]" in as_markdown(tables(results, "likelihood")[0])
+    assert any("rest on one seed" in s.text for s in statements(results, "likelihood"))
+
+
+def test_an_experiment_without_runs_says_so(tmp_path):
+    made_up_experiment(tmp_path)
+    for file in (tmp_path / "cells").glob("*/run.json"):
+        file.unlink()
+    with pytest.raises(RunFolderError, match="no finished run yet"):
+        write_experiment(tmp_path)
+
+
+def test_the_command_makes_it_again(folder, cli):
+    said = cli("report", folder)
+    assert said.code == 0
+    assert "report.html" in said.out

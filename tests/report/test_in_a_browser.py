@@ -1,0 +1,148 @@
+"""The pages in a real browser, headless: no console errors, no requests, filters that work, quick with 20,000 questions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+
+from evidence.made_up import made_up_experiment
+from tinyllm.report import write_experiment, write_report
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.skipif(
+        shutil.which("chromium") is None or shutil.which("chromedriver") is None,
+        reason="Chromium is not here: apt-get install chromium chromium-driver",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A headless Chromium that logs its console and its requests."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
+                 "disable-background-networking", "disable-component-update", f"user-data-dir={profile}",
+                 "window-size=1280,900", "disable-dev-shm-usage"):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+def opened(browser, page):
+    """Open a page from disk and say what it asked for besides itself."""
+    browser.get_log("performance"), browser.get_log("browser")
+    browser.get(page.resolve().as_uri())
+    return page.resolve().as_uri()
+
+
+def requests(browser, own):
+    found = []
+    for line in browser.get_log("performance"):
+        message = json.loads(line["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            found.append(message["params"]["request"]["url"])
+    return [url for url in found if url.partition("#")[0] != own and not url.startswith("data:")]
+
+
+def status(browser):
+    return browser.find_element(By.ID, "status").text
+
+
+def until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def page(tmp_path):
+    made_up_experiment(tmp_path, alphas=(0.1, 1.0))
+    return write_experiment(tmp_path)
+
+
+def test_it_opens_without_errors_and_asks_the_network_for_nothing(browser, page):
+    own = opened(browser, page)
+    until(lambda: "220 questions" in status(browser))
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert requests(browser, own) == []
+    assert browser.find_element(By.TAG_NAME, "h1").text == "made <i>up"
+
+
+def test_filters_find_what_they_say(browser, page):
+    opened(browser, page)
+    outcome = Select(browser.find_element(By.NAME, "outcome"))
+    counts = {o.get_attribute("value"): int(o.text.rpartition("(")[2].rstrip(")")) for o in outcome.options[1:]}
+    assert sum(counts.values()) == 200
+    outcome.select_by_value("fixed")
+    until(lambda: status(browser).startswith(f"{counts['fixed']} of"))
+    items = browser.find_elements(By.CSS_SELECTOR, "#list .item")
+    assert len(items) == min(10, counts["fixed"])
+    assert all("fixed by the method" in i.text for i in items)
+    if counts["fixed"] > 10:
+        browser.find_element(By.ID, "more").click()
+        until(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#list .item")) > 10)
+    outcome.select_by_value("")
+    search = browser.find_element(By.NAME, "text")
+    search.send_keys("number 17?")
+    until(lambda: status(browser).startswith("1 of"))
+    item = browser.find_element(By.CSS_SELECTOR, "#list .item")
+    assert "<script>alert(1)</script>" in item.text
+    assert "<img src=x onerror=alert(1)>" in item.text  # as text
+    search.clear()
+    search.send_keys(" ")
+    Select(browser.find_element(By.NAME, "island")).select_by_index(1)
+    Select(browser.find_element(By.NAME, "split")).select_by_value("train")
+    until(lambda: status(browser).startswith("0 of"))  # no rationales were kept here
+    Select(browser.find_element(By.NAME, "split")).select_by_value("test")
+    Select(browser.find_element(By.NAME, "teacher")).select_by_visible_text("<b>bob")
+    until(lambda: status(browser).startswith("200 of"))
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+
+
+def test_it_can_be_used_by_keyboard_and_on_a_phone(browser, page):
+    browser.set_window_size(390, 800)
+    try:
+        opened(browser, page)
+        wide = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0
+        browser.execute_script("document.body.focus()")
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        assert browser.switch_to.active_element.text == "Skip to the result"
+        unlabelled = browser.execute_script(
+            "return [...document.querySelectorAll('input,select')].filter(e => !e.labels.length).length"
+        )
+        assert unlabelled == 0
+    finally:
+        browser.set_window_size(1280, 900)
+
+
+def test_twenty_thousand_questions_open_quickly(browser, tmp_path):
+    made_up_experiment(tmp_path, datasets=("arc",), seeds=(0,), count=20_000)
+    page = write_experiment(tmp_path)
+    opened(browser, page)
+    until(lambda: "20,000 questions" in status(browser))
+    timing = browser.execute_script(
+        "const n = performance.getEntriesByType('navigation')[0]; return [n.loadEventEnd, performance.now()]"
+    )
+    assert timing[0] > 0
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#list .item")) == 10  # and no more are drawn
+
+
+def test_the_page_of_a_run_opens_without_errors(browser, made_up_run):
+    own = opened(browser, write_report(made_up_run))
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert requests(browser, own) == []
