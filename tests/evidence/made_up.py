@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tinyllm.atomic import write_json, write_jsonl
 from tinyllm.evidence.answers import Answer, as_answers, write_answers
@@ -46,7 +48,7 @@ def made_up_experiment(
     data = {dataset: _data(folder, dataset, count) if texts else {"folder": "/nowhere"} for dataset in datasets}
     outline = Outline(
         name="made <i>up",
-        datasets={d: _dataset(data[d], count) for d in datasets},
+        datasets={d: _dataset(data[d], count, _rationales(folder, d) if texts else None) for d in datasets},
         students={s: "google/flan-t5-small" if s == "t5" else s for s in students},
         methods=tuple(
             MethodOutline(
@@ -64,7 +66,7 @@ def made_up_experiment(
     return outline
 
 
-def _dataset(data: dict[str, Any], count: int) -> DatasetOutline:
+def _dataset(data: dict[str, Any], count: int, rationales: str | None) -> DatasetOutline:
     return DatasetOutline(
         questions={"train": 20, "valid": 40, "test": count},
         chance=0.25,
@@ -73,7 +75,21 @@ def _dataset(data: dict[str, Any], count: int) -> DatasetOutline:
         ngram=("t2", "t3"),
         teachers={"ada": {"rationales": 18, "missing": 1, "rejected": {"empty": 1}}, "<b>bob": {"rationales": 20}},
         data=data,
+        rationales=rationales,
     )
+
+
+def _rationales(folder: Path, dataset: str) -> str:
+    """Write what the teachers gave for the training questions."""
+    place = folder / "shared" / dataset.replace("<b>", "")
+    place.mkdir(parents=True)
+    rows = [
+        {"question_id": f"r{i}", "teacher": t, "text": f"It is c{i % 4} </script>", "repaired": ["cut_off"] if i % 2 else []}
+        for i in range(20) for t in ("ada", "<b>bob") if (i, t) != (3, "ada")
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), place / "rationales.parquet")
+    write_jsonl(place / "rejected.jsonl", [{"question_id": "r3", "teacher": "ada", "reason": "empty", "text": ""}])
+    return str(place.relative_to(folder))
 
 
 def _write_record(

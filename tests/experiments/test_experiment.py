@@ -135,6 +135,27 @@ def test_ctrl_c_ends_it_in_order_and_keeps_everything(grid):
     assert not list((folder / "failed").glob("*.json"))
 
 
+def test_workers_end_with_whoever_gave_them_work_even_where_ctrl_c_is_ignored(grid):
+    """As under nohup, or sent to the background by a shell."""
+    file = grid(base={**grid_tree(grid().parent, Path("x"))["base"], "train": {"batch_size": 1, "epochs": 200}})
+    folder = file.parent / "runs" / "small"
+    experiment = subprocess.Popen(
+        [sys.executable, "-m", "tinyllm", "experiment", str(file)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=file.parent,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    wait_for(lambda: list(folder.glob("work/*fine-tuning*/train_log.jsonl")))
+    (worker,) = _workers(experiment.pid)
+    experiment.kill()
+    experiment.wait()
+    wait_for(lambda: not Path(f"/proc/{worker}").exists() or _is_zombie(worker), 30)
+    assert list(folder.glob("work/*fine-tuning*/checkpoints/checkpoint-*"))
+
+
+def _is_zombie(process: int) -> bool:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
     said = cli("experiment", grid(), "--plan")
     assert said.code == 0

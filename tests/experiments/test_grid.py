@@ -92,6 +92,13 @@ def test_keys_are_names_of_folders_and_no_two_are_the_same(load):
     assert all(Path(k).name == k and ":" not in k for k in keys)
 
 
+def test_a_number_as_people_write_it_is_a_number(load):
+    experiment = load(tune={"train.learning_rate": ["3e-5"]})  # YAML takes 3e-5 for text
+    group = next(g for g in experiment.groups if g.spec.id == "tinyllm")
+    assert group.sweep.tuned == ({"train.learning_rate": 3e-5},)
+    assert group.cell(group.sweep.tuned[0], 0).key == "one--tiny--tinyllm--learning_rate=3e-05--seed0"
+
+
 def test_what_is_dumped_loads_to_the_same(load, tmp_path):
     experiment = load(alpha=[0.5], tune={"train.epochs": [1, 2]}, quoted={"GPT": {"one": 70.0}})
     file = tmp_path / "again.yaml"

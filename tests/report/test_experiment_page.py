@@ -23,7 +23,7 @@ from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, tabl
 @pytest.fixture
 def folder(tmp_path):
     """A made-up experiment with an α sweep."""
-    made_up_experiment(tmp_path, alphas=(0.1, 1.0))
+    made_up_experiment(tmp_path, alphas=(0.1, 1.0), seeds=(0, 1, 2))
     return tmp_path
 
 
@@ -98,7 +98,7 @@ def test_the_islands_hold_every_answer_and_the_texts(results, folder):
     assert len(tests) == 200
     assert data["methods"][data["baseline"]] == "Fine-tuning"
     assert data["methods"][data["chief"]] == "Tinyllm"
-    assert [len(a) for a in tests[0]["a"]] == [1, 2, 2, 2, 2]
+    assert [len(a) for a in tests[0]["a"]] == [1, 3, 3, 3, 3]
     assert tests[0]["k"] == 0
     assert tests[0]["c"][0] == "c0 </script>"
     assert tests[0]["given"][0] == ["ada", "It is c0, because & so on."]
@@ -126,7 +126,7 @@ def test_csv_keeps_every_digit_and_is_read_back(results):
     mine = by["Tinyllm", "arc"]
     assert float(mine["ci95_low"]) < float(mine["accuracy"]) < float(mine["ci95_high"])
     assert float(mine["p_holm"]) < 0.05
-    assert (mine["seeds"], mine["questions"]) == ("2", "200")
+    assert (mine["seeds"], mine["questions"]) == ("3", "200")
     assert by["Chance", "arc"]["accuracy"] == "0.25"
     assert by["GPT <quoted> (quoted)", "arc"]["accuracy"] == "0.815"
     assert ("Tinyllm", "Average") in by

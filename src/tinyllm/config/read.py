@@ -131,7 +131,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems:
             problems.append(f"--set {override}: expected section.key=value, as in --set train.seed=1")
             continue
         try:
-            value = _plain_number(yaml.safe_load(text))
+            value = plain_number(yaml.safe_load(text))
         except yaml.YAMLError:
             value = text
         patch: Any = value
@@ -141,7 +141,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems:
     return merged
 
 
-def _plain_number(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
     """Read `5e-5` as the number it is: YAML 1.1 wants a dot in it and calls it text otherwise."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)

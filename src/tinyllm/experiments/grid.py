@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from tinyllm.config import Config, build_config
-from tinyllm.config.read import Lines, apply_overrides, merge, problems_of, read_yaml
+from tinyllm.config.read import Lines, apply_overrides, merge, plain_number, problems_of, read_yaml
 from tinyllm.errors import ConfigError, did_you_mean
 from tinyllm.evidence.selection import ALPHA, Settings, Sweep
 from tinyllm.experiments.methods import MethodSpec, Teachers, expand, named, names
@@ -53,11 +53,15 @@ class Group:
 
     def cell(self, settings: Settings, seed: int) -> Cell:
         """Return one of its runs."""
-        varied = [f"{k.rpartition('.')[2]}={v}" for k, v in sorted(settings.items())]
+        varied = [f"{k.rpartition('.')[2]}={_short(v)}" for k, v in sorted(settings.items())]
         parts = [self.dataset, self.student, self.spec.id, *varied, f"seed{seed}"]
         key = "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "_", part) for part in parts)
         first = seed == self.sweep.seeds[0]
         return Cell(key, self.dataset, self.student, self.spec.id, settings, seed, first)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class Experiment:
@@ -157,7 +161,7 @@ def _sweep(grid: Grid, entry: MethodEntry, spec: MethodSpec) -> Sweep:
     if not spec.trains:
         return Sweep(grid.seeds[:1])
     candidates = grid.tune if entry.tune is None else entry.tune
-    products = itertools.product(*candidates.values())
+    products = itertools.product(*(map(plain_number, values) for values in candidates.values()))
     return Sweep(
         grid.seeds,
         grid.alpha if spec.teachers else (),

@@ -76,6 +76,8 @@ def main() -> None:
     from tinyllm.machine import spin_shortly
 
     spin_shortly()
+    # A shell starts what it sends to the background with Ctrl-C ignored, and that is handed down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Libraries may print; what they print goes to the log, and the real output is for events alone.
     events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

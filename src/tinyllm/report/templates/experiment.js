@@ -165,11 +165,12 @@
   }
 
   let timer = 0;
-  filters.addEventListener("input", (event) => {
+  function changed(event) {
     if (event.target.name === "island") open(Number(island.value));
     clearTimeout(timer);
     timer = setTimeout(update, event.target.name === "text" ? 150 : 0);
-  });
+  }
+  for (const kind of ["input", "change"]) filters.addEventListener(kind, changed); // not all that fill forms in send both
   filters.addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => showMore(true));
   filters.hidden = false;

@@ -190,10 +190,11 @@
   const used = data.scorers.map((_, i) => i).filter((i) => data.questions.some((row) => outcome(row, i) !== "none"));
   filters.elements.scorer.append(...(used.length ? used : [0]).map((i) => option(String(i), data.scorers[i][1])));
   let timer = 0;
-  filters.addEventListener("input", (event) => {
+  function changed(event) {
     clearTimeout(timer);
     timer = setTimeout(update, event.target.name === "text" ? 150 : 0);
-  });
+  }
+  for (const kind of ["input", "change"]) filters.addEventListener(kind, changed); // not all that fill forms in send both
   filters.addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => showMore(true));
   for (const label of filters.querySelectorAll(".scored")) label.hidden = used.length === 0;
