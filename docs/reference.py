@@ -127,7 +127,8 @@ def _type_name(kind: typing.Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    default = field.get_default(call_default_factory=True)
+    value = list(default) if isinstance(default, tuple) else default
     return f"`{json.dumps(value, ensure_ascii=False)}`".replace("|", "\\|")
 
 

@@ -117,4 +117,4 @@ def _method(raw: Mapping[str, Any]) -> MethodOutline:
 
 
 def _dataset(raw: Mapping[str, Any]) -> DatasetOutline:
-    return DatasetOutline(**(raw | {"exact": tuple(raw["exact"]), "ngram": tuple(raw["ngram"])}))
+    return DatasetOutline(**{**raw, "exact": tuple(raw["exact"]), "ngram": tuple(raw["ngram"])})

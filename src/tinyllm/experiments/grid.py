@@ -220,8 +220,8 @@ def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
     for name in sorted({e.name for e in map(_entry, grid.methods)}):
         if sum(e.name == name for e in map(_entry, grid.methods)) > 1:
             yield f"methods: '{name}' stands there twice; give one of them another `name`"
-    for label, values in grid.quoted.items():
-        for dataset in values:
+    for label, quoted in grid.quoted.items():
+        for dataset in quoted:
             if dataset not in grid.datasets:
                 yield f"quoted.{label}: no dataset '{dataset}'.{did_you_mean(dataset, grid.datasets)}"
 

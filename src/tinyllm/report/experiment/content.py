@@ -82,7 +82,7 @@ def _first(pair: tuple[float, Any]) -> float:
 
 def loss_lines(results: Results, student: str, dataset: str) -> list[Line]:
     """Return the loss of each task of TinyLLM, and of the baseline's answers, the mean over seeds by step."""
-    lines = []
+    lines: list[Line] = []
     for method in _on(results, dataset):
         if method.id not in ("tinyllm", results.outline.baseline):
             continue
@@ -106,7 +106,7 @@ def _mean_losses(runs: Sequence[Record]) -> Mapping[str, list[tuple[float, float
 
 def calibration_lines(results: Results, student: str, dataset: str) -> list[Line]:
     """Return accuracy by confidence in per cent, of the untrained student, the baseline and TinyLLM."""
-    lines = []
+    lines: list[Line] = []
     for method in _on(results, dataset):
         found = results.calibration(Place(student, dataset, method.id))
         if method.id in ("inference", "tinyllm", results.outline.baseline) and found is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tinyllm.report.view import Fact
 from tinyllm.report.words import count, interval, p_value, percent, plural, points
 
 TABLES, FIGURES = "tables", "figures"
+_MARGIN = 0.03  # of accuracy, beyond what is drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +178,9 @@ def _forests(results: Results, scorer: Scorer) -> Iterator[Panel]:
             marks = [plots.Mark(f"Chance {percent(facts.chance)}", facts.chance)]
             marks.append(plots.Mark(f"Majority {percent(facts.majority)}", facts.majority))
             ends = [v for d in dots for v in (d.low, d.high)] + [m.value for m in marks]
-            scale = max(0.0, min(ends) - 0.03), min(1.0, max(ends) + 0.03)
-            drawn = both_widths(lambda width, d=dots, m=marks, s=scale: plots.dot_plot(d, m, width, s))
-            yield Panel(content.where(results, Place(student, dataset, "")), drawn)
+            scale = max(0.0, min(ends) - _MARGIN), min(1.0, max(ends) + _MARGIN)
+            draw = partial(plots.dot_plot, dots, marks, scale=scale)
+            yield Panel(content.where(results, Place(student, dataset, "")), both_widths(draw))
 
 
 def _forest_dot(results: Results, method: str, figure: Figure) -> plots.Dot:
@@ -203,10 +205,6 @@ def _lines(results: Results, kind: str, scorer: Scorer) -> Iterator[Panel]:
             else:
                 lines, axes = content.calibration_lines(results, student, dataset), ("confidence, %", "accuracy, %")
             if lines:
-                drawn = both_widths(
-                    lambda width, n=lines, a=axes: plots.line_plot(
-                        n, *a, width, log_x=kind == "alpha", diagonal=kind == "calibration"
-                    )
-                )
+                draw = partial(plots.line_plot, lines, *axes, log_x=kind == "alpha", diagonal=kind == "calibration")
                 legend = tuple((line.label, line.colour) for line in lines)
-                yield Panel(content.where(results, Place(student, dataset, "")), drawn, legend)
+                yield Panel(content.where(results, Place(student, dataset, "")), both_widths(draw), legend)
