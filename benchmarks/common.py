@@ -25,6 +25,7 @@ from tinyllm.packaged import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+_WRITTEN_HERE = (":!benchmarks/results", ":!docs/benchmarks.md")
 PACKAGES = ("tinyllm-distill", "aiohttp", "xllamacpp", "pyarrow", "pydantic")
 
 
@@ -197,10 +198,11 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit that is measured; with a plus, where the files differ from it."""
+    """Return the commit that is measured; with a plus, where the files differ from it, earlier results aside."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        return f"{head}+" if _git("status", "--porcelain", "--untracked-files=no") else head
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN_HERE)
+        return f"{head}+" if changed else head
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from benchmarks.common import Reach, Result, child, paired, row, say
+from benchmarks.common import Reach, Result, child, row, say
 from benchmarks.material import fresh_folder
 from benchmarks.peers import Peer
 from benchmarks.train import smollm_folder
@@ -43,22 +43,17 @@ def evaluate(count: int | None, layout: str, rounds: int) -> Result:
         tried = {batch: _theirs(some, batch)["seconds"] for batch in _BATCHES}
         say("lm-eval: " + ", ".join(f"batch {b}: {s:.1f} s" for b, s in tried.items()))
         batch = min(tried, key=lambda b: tried[b])
-        last: dict[str, Any] = {}
-
-        def ours() -> float:
-            last["ours"] = child("-m", "benchmarks.evaluating.ours", file, env={"BENCH_SMOLLM": smollm_folder()})
-            return len(job["docs"]) / float(last["ours"]["seconds"])
-
-        def theirs() -> float:
-            last["theirs"] = _theirs(file, batch)
-            return len(job["docs"]) / float(last["theirs"]["seconds"])
-
-        mine, others = paired(rounds, ours, theirs, say=say)
-    figures = {name: _accuracy(found["chosen"], job) for name, found in last.items()}
-    same = _same(last["ours"]["chosen"], last["theirs"]["chosen"])
+        ours, theirs = [], []
+        for number in range(rounds):  # each in a fresh process that warms up by itself
+            theirs.append(_theirs(file, batch))
+            ours.append(child("-m", "benchmarks.evaluating.ours", file, env={"BENCH_SMOLLM": smollm_folder()}))
+            say(f"  round {number}: {ours[-1]['seconds']:.1f} s, lm-eval {theirs[-1]['seconds']:.1f} s")
+    figures = {"ours": _accuracy(ours[0]["chosen"], job), "theirs": _accuracy(theirs[0]["chosen"], job)}
+    same = _same(ours[0]["chosen"], theirs[0]["chosen"])
     if abs(figures["ours"] - figures["theirs"]) > _EQUAL:
         raise SystemExit(f"The accuracies differ: {figures}")
-    peaks = [[last[name]["peak_bytes"] / 1e9] for name in ("ours", "theirs")]
+    speeds = [[len(job["docs"]) / float(r["seconds"]) for r in some] for some in (ours, theirs)]
+    peaks = [[r["peak_bytes"] / 1e9 for r in some] for some in (ours, theirs)]
     speed = Reach("ratio", "at least", 3)
     return Result(
         name="evaluate",
@@ -73,7 +68,7 @@ def evaluate(count: int | None, layout: str, rounds: int) -> Result:
         ),
         command="python -m benchmarks.evaluate",
         rows=[
-            row("questions", mine, others, unit="questions/s", peer_name="lm-eval", reach=speed),
+            row("questions", *speeds, unit="questions/s", peer_name="lm-eval", reach=speed),
             row("peak memory", *peaks, unit="GB", peer_name="lm-eval"),
         ],
         settings={"questions": len(job["docs"]), "layout": layout},
@@ -119,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=common.RESULTS, help="folder of the results")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds that count")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds")
     parser.add_argument("--questions", type=int, help="at most so many questions; by default all")
     parser.add_argument(
         "--layout", default="cloze", choices=["cloze", "labelled"], help="how a question is written out"
