@@ -52,6 +52,7 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/reference.py --check
+	$(BIN)/python docs/results.py --check
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
 fix: install
@@ -61,6 +62,7 @@ fix: install
 
 docs: install
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/results.py
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -201,10 +201,10 @@ def commit() -> str:
     """Return the commit that is measured; with a plus, where the files differ from it, earlier results aside."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN_HERE)
-        return f"{head}+" if changed else head
+        changed = bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN_HERE))
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{head}+" if changed else head
 
 
 def _git(*arguments: str) -> str:

@@ -1,4 +1,7 @@
-"""Makes docs/results.md of the kept answers in `results/`: `python docs/results.py`; `--check` only compares."""
+"""Makes docs/results.md, and the table in README.md, of the kept answers in `results/`: `python docs/results.py`.
+
+`--check` only says whether they are up to date.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from tinyllm.report.experiment.tables import as_markdown, tables
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+_BEGIN, _END = "<!-- made by docs/results.py -->", "<!-- end -->"
 _INTRO = """\
 # Results
 
@@ -26,13 +31,18 @@ model. `tinyllm experiment results/NAME` goes on where an experiment stands; `ti
 _COMMENTS = Path(__file__).parent / "results"
 
 
+def _kept() -> dict[Path, Results]:
+    """Return every experiment that is kept and has a finished run, by its folder."""
+    folders = sorted(f.parent for f in (ROOT / "results").glob("*/outline.json"))
+    found = {folder: read_results(read_outline(folder), read_records(folder)) for folder in folders}
+    return {folder: results for folder, results in found.items() if results.scorers}
+
+
 def page() -> str:
     """Return the page as Markdown: every experiment that is kept."""
     parts = [_INTRO]
-    for folder in sorted(f.parent for f in (ROOT / "results").glob("*/outline.json")):
-        results = read_results(read_outline(folder), read_records(folder))
-        if results.scorers:
-            parts += _experiment(results, folder)
+    for folder, results in _kept().items():
+        parts += _experiment(results, folder)
     return "\n".join(parts)
 
 
@@ -76,13 +86,23 @@ def _made_with(results: Results) -> Iterator[str]:
     )
 
 
+def readme() -> str:
+    """Return README.md with the first table of the first experiment in its place."""
+    before, rest = README.read_text("utf-8").split(_BEGIN)
+    after = rest.split(_END)[1]
+    tables_ = [tables(r, r.scorers[0])[0] for r in _kept().values()]
+    table = as_markdown(tables_[0]) if tables_ else "No results yet.\n"
+    return f"{before}{_BEGIN}\n{table}{_END}{after}"
+
+
 def main() -> None:
-    """Write the page, or check it."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text, "utf-8")
-    elif not PAGE.is_file() or PAGE.read_text("utf-8") != text:
-        sys.exit("docs/results.md is out of date: run `python docs/results.py`")
+    """Write the pages, or check them."""
+    wanted = {PAGE: page(), README: readme()}
+    for file, text in wanted.items():
+        if "--check" not in sys.argv[1:]:
+            file.write_text(text, "utf-8")
+        elif not file.is_file() or file.read_text("utf-8") != text:
+            sys.exit(f"{file.relative_to(ROOT)} is out of date: run `python docs/results.py`")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from support import some_questions, tiny_student
-from tinyllm.evaluation.scoring import OptionScores, generate_texts, match_choice, normalise, score_options
+from support import TEACHERS, some_questions, some_rationales, tiny_student
+from tinyllm.evaluation.scoring import (
+    OptionScores,
+    generate_texts,
+    match_choice,
+    normalise,
+    score_options,
+    score_targets,
+)
 from tinyllm.questions import Question
+from tinyllm.student.mixture import MixtureSettings, tinyllm
+
+PREFIXES = {"answer": "predict: ", "ada": "explain as ada: ", "bob": "explain as bob: "}
+SETTINGS = MixtureSettings(PREFIXES, dict.fromkeys(TEACHERS, 1.0))
 
 
 @pytest.mark.parametrize("family", ["t5", "llama", "gemma3"])
@@ -84,3 +95,23 @@ def test_choices_that_are_the_same_match_neither():
 
 def test_normalise():
     assert normalise("  “The  Moon.” ") == "the moon"
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_target_scores_are_means_of_the_plain_models_log_probabilities(family):
+    student, questions = tiny_student(family), some_questions(4)
+    targets = [t for t in tinyllm(questions, some_rationales(questions), SETTINGS) if t.task != "answer"]
+    found = score_targets(student, student.learner(), questions, targets)
+    assert found.keys() == {(t.question_id, t.task) for t in targets}
+    encoder = student.encoder()
+    of_id = {q.id: q for q in questions}
+    for t in targets:
+        prompt, target = encoder.generation_prompt(of_id[t.question_id], t.prefix), encoder.target(t.text)
+        with torch.no_grad():
+            if student.is_encoder_decoder:
+                labels = torch.tensor([target])
+                logits = student.model(input_ids=torch.tensor([prompt]), labels=labels).logits[0]
+            else:
+                logits = student.model(input_ids=torch.tensor([[*prompt, *target]])).logits[0, len(prompt) - 1 : -1]
+        by_token = logits.log_softmax(-1)[range(len(target)), list(target)]
+        assert found[t.question_id, t.task] == pytest.approx(by_token.mean().item(), rel=1e-3)

@@ -59,6 +59,7 @@ def made_up_experiment(
             for m, (kind, _) in METHODS.items()
         ),
         baseline="fine-tuning",
+        scorer="likelihood",
         seeds=tuple(seeds),
         quoted={"GPT <quoted>": {datasets[0]: 81.5}},
     )  # fmt: skip

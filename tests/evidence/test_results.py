@@ -54,7 +54,7 @@ def test_views_clean_questions_calibration_and_costs(tmp_path):
     assert found.clean(place, "likelihood").questions == 197
     assert found.calibration(place).error > 0
     assert found.seconds(place) == (12.5, 3.0)
-    assert found.scorers == ("likelihood", "generation", "likelihood_normalised")
+    assert found.scorers == ("likelihood", "likelihood_normalised", "generation")
     assert found.figures("generation")[place].unparsed == 0
     assert found.compare(place, "shuffled", "likelihood").value > 0.2
 
@@ -64,7 +64,10 @@ def test_the_alpha_of_the_table_is_the_best_on_the_validation_questions(tmp_path
     place = Place("tiny", "arc", "tinyllm")
     curve = dict(found.alpha_curve(place, "likelihood"))
     assert sorted(curve) == [0.1, 1.0, 3.0]
-    valid = {a: np.mean([r.accuracy("valid") for r in found.all_of(place) if r.settings["alpha"] == a]) for a in curve}
+    valid = {
+        a: np.mean([r.accuracy("valid", "likelihood") for r in found.all_of(place) if r.settings["alpha"] == a])
+        for a in curve
+    }
     assert found.settings[place] == {"alpha": max(valid, key=valid.get)}
     assert all(r.settings == found.settings[place] for r in found.of(place))
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from experiments.grids import grid_tree, write_grid
+from projects import in_thread
 from support import repository
+from teachers.fake_endpoint import FakeEndpoint, good
 from tinyllm.evidence.records import read_records
 
 
@@ -154,6 +156,27 @@ def test_workers_end_with_whoever_gave_them_work_even_where_ctrl_c_is_ignored(gr
 
 def _is_zombie(process: int) -> bool:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_teacher_behind_an_endpoint_answers_the_test_questions_itself(grid):
+    def told(body):
+        assert "Answer:" not in body["messages"][-1]["content"]
+        return good(body, "Ice is what it is about. The answer is ice.")
+
+    endpoint = FakeEndpoint(told)
+    with in_thread(endpoint) as url:
+        eve = {"name": "eve", "kind": "openai", "model": "m", "base_url": url, "api_key_env": None}
+        base = grid_tree(grid().parent, Path("x"))["base"] | {"teachers": [eve]}
+        file = grid(base=base, methods=["fine-tuning", "teachers"], seeds=[0])
+        experiment = start(file, "--json")
+        out, err = experiment.communicate(timeout=200)
+    assert experiment.returncode == 0, err
+    assert json.loads(out)["failed"] == {}
+    assert len(endpoint.requests) == 2 * 12  # each test question once
+    record = next(r for r in read_records(file.parent / "runs" / "small") if r.method == "teachers:eve")
+    scored = record.answers.scored("generation")
+    assert list(scored.chosen) == [0] * 12
+    assert scored.right.mean() == 0.25
 
 
 def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):

@@ -46,8 +46,9 @@ def test_teachers_that_can_be_loaded_are_asked_themselves():
         {"name": "gemma", "kind": "llamacpp", "model": "gemma3-270m"},
         {"name": "gpt", "kind": "openai", "model": "g"},
     ]
-    (spec,) = expand("teachers", local)
-    assert (spec.id, spec.trains, spec.patch["student"]["model"]) == ("teachers:gemma", False, "gemma3-270m")
+    gemma, gpt = expand("teachers", local)
+    assert (gemma.id, gemma.trains, gemma.patch["student"]["model"]) == ("teachers:gemma", False, "gemma3-270m")
+    assert (gpt.id, gpt.trains, gpt.asks) == ("teachers:gpt", False, "gpt")
 
 
 def test_a_run_gets_base_dataset_student_method_settings_and_seed(load):

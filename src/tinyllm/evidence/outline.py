@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tinyllm.atomic import write_json
 from tinyllm.errors import RunFolderError
+from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.selection import Sweep
 from tinyllm.runs import read_json
 
@@ -61,6 +62,7 @@ class Outline:
     Attributes:
         students: name and model.
         baseline: id of the method that others are compared with.
+        scorer: which accuracy the tables, the tests and every choice go by.
         quoted: accuracies from elsewhere, in per cent: label → dataset → value.
     """
 
@@ -69,6 +71,7 @@ class Outline:
     students: Mapping[str, str]
     methods: tuple[MethodOutline, ...]
     baseline: str
+    scorer: Scorer
     seeds: tuple[int, ...]
     quoted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
@@ -96,6 +99,7 @@ def read_outline(folder: Path) -> Outline:
             students=raw["students"],
             methods=tuple(_method(m) for m in raw["methods"]),
             baseline=raw["baseline"],
+            scorer=raw["scorer"],
             seeds=tuple(raw["seeds"]),
             quoted=raw["quoted"],
         )

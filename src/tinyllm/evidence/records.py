@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import RunFolderError
-from tinyllm.evidence.answers import Answers, Split, read_answers
+from tinyllm.evidence.answers import Answers, Scorer, Split, read_answers
 from tinyllm.runs import read_json, read_jsonl
 
 EXPERIMENT_FILE = "experiment.yaml"
@@ -60,10 +60,10 @@ class Record:
         """The losses of each step; empty where nothing was trained."""
         return read_jsonl(self.folder / LOG_FILE)
 
-    def accuracy(self, split: Split) -> float | None:
-        """Return the share of right answers: by likelihood, or by generation where that is all there is."""
+    def accuracy(self, split: Split, scorer: Scorer) -> float | None:
+        """Return the share of right answers by a scorer; None where it has not seen the split."""
         found = (self.figures.get("accuracy") or {}).get(split) or {}
-        return found.get("likelihood", found.get("generation"))
+        return found.get(scorer)
 
     def as_json(self) -> dict[str, Any]:
         """Return the contents of `run.json`."""

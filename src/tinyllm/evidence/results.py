@@ -21,7 +21,7 @@ from tinyllm.evaluation.comparison import (
     holm,
 )
 from tinyllm.evaluation.views import View
-from tinyllm.evidence.answers import Scorer
+from tinyllm.evidence.answers import SCORERS, Scorer
 from tinyllm.evidence.outline import MethodOutline, Outline
 from tinyllm.evidence.records import Record
 from tinyllm.evidence.selection import ALPHA, Settings, accuracies, chosen, named, tuned
@@ -93,9 +93,9 @@ class Results:
     @cached_property
     def scorers(self) -> tuple[Scorer, ...]:
         """The scorers of which there are figures, the chief one first."""
-        first: Sequence[Scorer] = ("likelihood", "generation", "likelihood_normalised")
         some = [records[0].answers for records in self._groups.values()]
-        return tuple(s for s in first if any(a.scored(s) is not None for a in some))
+        order = sorted(SCORERS, key=lambda s: s != self.outline.scorer)
+        return tuple(s for s in order if any(a.scored(s) is not None for a in some))
 
     # --- tables ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Results:
         """Return the accuracy by α (the paper's Figure 2), each with the settings tuned for it."""
         method = self.outline.method(place.method)
         curve = []
-        for settings in tuned(method.sweep, accuracies(self.all_of(place))):
+        for settings in tuned(method.sweep, accuracies(self.all_of(place), self.outline.scorer)):
             runs = [r for r in self.all_of(place) if named(r.settings) == named(settings)]
             right = _right(runs, scorer, "asked", None)
             if ALPHA in settings and right is not None:
@@ -192,13 +192,19 @@ class Results:
                 curve.append((float(settings[ALPHA]), estimate(right, noise=noise)))
         return curve
 
+    @property
+    def view_scorer(self) -> Scorer:
+        """The scorer of the views, in which nothing is written."""
+        return "likelihood" if self.outline.scorer == "generation" else self.outline.scorer
+
     def views(self, place: Place, view: View) -> tuple[Estimate, float] | None:
-        """Return the accuracy in a view, by likelihood, and the share of answers that are the same as without it."""
-        runs = [r for r in self.of(place) if r.answers.scored("likelihood", "test", view) is not None]
-        right = _right(runs, "likelihood", view, None)
+        """Return the accuracy in a view, by `view_scorer`, and the share of answers that are the same as without it."""
+        by = self.view_scorer
+        runs = [r for r in self.of(place) if r.answers.scored(by, "test", view) is not None]
+        right = _right(runs, by, view, None)
         if right is None:
             return None
-        pairs = [(r.answers.scored("likelihood"), r.answers.scored("likelihood", "test", view)) for r in runs]
+        pairs = [(r.answers.scored(by), r.answers.scored(by, "test", view)) for r in runs]
         same = [float((a.chosen == b.chosen).mean()) for a, b in pairs if a is not None and b is not None]
         return estimate(right), float(np.mean(same))
 
@@ -236,7 +242,7 @@ class Results:
 
     def _chosen(self, place: Place) -> Settings | None:
         method: MethodOutline = self.outline.method(place.method)
-        return chosen(method.sweep, accuracies(self.all_of(place)))
+        return chosen(method.sweep, accuracies(self.all_of(place), self.outline.scorer))
 
     def _check_questions(self, records: Sequence[Record]) -> None:
         asked: dict[tuple[str, str], Record] = {}

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.records import Record
 
 ALPHA = "alpha"
@@ -93,11 +94,11 @@ def _best(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuracie
     return candidates[means.index(max(means))]
 
 
-def accuracies(records: Iterable[Record]) -> dict[tuple[str, int], float]:
-    """Return the validation accuracies of a method's runs."""
+def accuracies(records: Iterable[Record], scorer: Scorer) -> dict[tuple[str, int], float]:
+    """Return the validation accuracies of a method's runs by a scorer."""
     found = {}
     for record in records:
-        value = record.accuracy("valid")
+        value = record.accuracy("valid", scorer)
         if value is not None:
             found[named(record.settings), record.seed] = value
     return found

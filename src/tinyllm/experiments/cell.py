@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tinyllm.atomic import replacing, write_json
 from tinyllm.config import Config, EvaluateSection, build_config
 from tinyllm.evaluation.views import View, unrotated, viewed
-from tinyllm.evidence.answers import Answer, Answers, Split, as_answers, write_answers
+from tinyllm.evidence.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
 from tinyllm.evidence.records import LOG_FILE, RUN_FILE, Record, cells
 from tinyllm.news import News, Task
 from tinyllm.pipeline import checked_questions, train_run
@@ -36,6 +36,8 @@ class Job:
         folder: of the experiment.
         rationales: folder of the rationales that its dataset's runs share; None where nothing is learnt from any.
         views: how the test questions are asked.
+        scorer: by which settings are chosen; validation questions are answered in writing only for that.
+        asks: the teacher that is asked itself, in place of a student.
     """
 
     folder: str
@@ -48,7 +50,9 @@ class Job:
     config: Mapping[str, Any]
     rationales: str | None
     views: Sequence[View]
+    scorer: Scorer
     trains: bool
+    asks: str | None = None
     keep_student: bool = False
 
 
@@ -73,7 +77,10 @@ def run_job(job: Job, news: News) -> None:
         else:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
-        answers = as_answers(_answers(_student(job, config, work), splits, config.evaluate, job.views, news))
+        if job.asks is None:
+            answers = as_answers(_answers(_student(job, config, work), splits, config.evaluate, job, news))
+        else:
+            answers = as_answers(_teachers_answers(job, config, splits.test, news))
         figures = {
             "accuracy": answers.accuracies(),
             "train": trained,
@@ -143,24 +150,38 @@ def questions_fingerprint(splits: Splits) -> str:
     return digest.hexdigest()
 
 
+def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], news: News) -> Iterator[Answer]:
+    """Yield what a teacher answers in writing to the test questions, with the answer kept from it."""
+    from tinyllm.asking import opened_asking
+    from tinyllm.rationales.checks import stated_choice
+    from tinyllm.rationales.types import Rationale
+
+    run = RunFolder(Path(job.folder) / "shared" / f"{job.dataset}-asked-{job.asks}")
+    run.path.mkdir(parents=True, exist_ok=True)
+    with opened_asking(config, run, questions) as asking:
+        asking.ask(news, f"Asking {job.asks} the test questions")
+        replies = {r.question_id: r.text for r in asking.collection() if isinstance(r, Rationale)}
+    for question in questions:
+        text = replies.get(question.id, "")
+        yield Answer("test", "asked", question.id, question.answer, text=text, written=stated_choice(text, question))
+
+
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
-def _answers(
-    student: Student, splits: Splits, section: EvaluateSection, views: Sequence[View], news: News
-) -> Iterator[Answer]:
-    """Yield the student's answers: to the validation questions by likelihood, to the test questions in every view.
+def _answers(student: Student, splits: Splits, section: EvaluateSection, job: Job, news: News) -> Iterator[Answer]:
+    """Yield the student's answers: to the validation questions, and to the test questions in every view.
 
-    Only a test question as it stands is also answered in writing: that is the slower half, and the views are there to
-    look into the first.
+    Writing is the slower half: it is done for test questions as they stand, and for the validation questions where
+    settings are chosen by it.
     """
     asked: list[tuple[Split, View, Sequence[Question]]] = [("valid", "asked", splits.valid)]
-    asked += [("test", view, splits.test) for view in views]
+    asked += [("test", view, splits.test) for view in job.views]
     learner = student.learner()
     for split, view, questions in asked:
         if len(questions):
             writes = view == "asked" and "generation" in section.scorers
-            writes = writes and (split == "test" or "likelihood" not in section.scorers)
+            writes = writes and (split == "test" or job.scorer == "generation")
             with news.task(f"Asking: {split}, {view}") as task:
                 yield from _asked(student, learner, split, view, questions, section, writes, task)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def _renamed(spec: MethodSpec, known: str, entry: MethodEntry) -> MethodSpec:
     """Give a known method the name, the label and the settings of an entry."""
     own = entry.name + spec.id[len(known) :] if spec.id.startswith(known) else entry.name
     label = entry.label or (spec.label if entry.name == known else own)
-    return MethodSpec(own, label, spec.kind, merge(spec.patch, entry.set), spec.teachers, spec.trains)
+    return replace(spec, id=own, label=label, patch=merge(spec.patch, entry.set))
 
 
 def _sweep(grid: Grid, entry: MethodEntry, spec: MethodSpec) -> Sweep:
@@ -232,7 +232,10 @@ def _wrong_runs(grid: Grid, groups: Sequence[Group]) -> Iterator[str]:
         for settings in itertools.chain.from_iterable(group.sweep.by_alpha()):
             source = f"{group.dataset}, {group.student}, {group.spec.id}"
             try:
-                build_config(_tree(grid, group, settings, group.sweep.seeds[0]), source=source)
+                config = build_config(_tree(grid, group, settings, group.sweep.seeds[0]), source=source)
+                if grid.scorer.partition("_")[0] not in config.evaluate.scorers:
+                    asked = ", ".join(config.evaluate.scorers)
+                    yield f"scorer: '{grid.scorer}' is none of what evaluate.scorers asks for ({asked})"
             except ConfigError as error:
                 yield from (line.removeprefix("  - ") for line in str(error).splitlines()[1:])
             except (AttributeError, TypeError, ValueError):

@@ -22,6 +22,7 @@ class MethodSpec:
         patch: laid over the configuration of the dataset and the student.
         teachers: whose rationales it learns from; the weights of the others are set to 0.
         trains: False for what is only evaluated; it has no seeds, and nothing is tuned.
+        asks: name of the teacher that is itself asked the test questions, where that is what it is about.
     """
 
     id: str
@@ -30,6 +31,7 @@ class MethodSpec:
     patch: Mapping[str, Any] = field(default_factory=dict)
     teachers: tuple[str, ...] = ()
     trains: bool = True
+    asks: str | None = None
 
 
 Teachers = Sequence[Mapping[str, Any]]
@@ -102,19 +104,32 @@ def _without_teacher(teachers: Teachers) -> list[MethodSpec]:
 
 
 def _teachers(teachers: Teachers) -> list[MethodSpec]:
-    """Return the teachers themselves, asked as a student is; those whose weights can be loaded here."""
-    return [
-        MethodSpec(
-            f"teachers:{t['name']}", f"Teacher {t['name']}", "reference",
-            {
-                "train": {"method": "fine-tuning"},
-                "student": {"model": t["model"], "revision": t.get("revision"), "adapter": "full"},
-            },
-            trains=False,
-        )
-        for t in teachers
-        if t.get("kind") in ("transformers", "llamacpp") and "model" in t and "name" in t
-    ]  # fmt: skip
+    """Return the teachers themselves on the test questions: as a student, where their weights are loaded here; else in
+    writing, without the answer in their prompt.
+    """
+    known = [t for t in teachers if "model" in t and "name" in t]
+    return [_teacher_as_student(t) if t.get("kind") in _LOADED_HERE else _teacher_in_writing(t) for t in known]
+
+
+_LOADED_HERE = ("transformers", "llamacpp")
+
+
+def _teacher_as_student(teacher: Mapping[str, Any]) -> MethodSpec:
+    student = {"model": teacher["model"], "revision": teacher.get("revision"), "adapter": "full"}
+    patch = {"train": {"method": "fine-tuning"}, "student": student}
+    return MethodSpec(f"teachers:{teacher['name']}", f"Teacher {teacher['name']}", "reference", patch, trains=False)
+
+
+def _teacher_in_writing(teacher: Mapping[str, Any]) -> MethodSpec:
+    name = str(teacher["name"])
+    patch = {
+        "train": {"method": "step-by-step", "teacher": name},
+        "rationales": {
+            "teacher_forcing": False, "temperature": 0.0, "samples": 1, "checks": [], "repair": False,
+            "examples": {"strategy": "none"},
+        },
+    }  # fmt: skip
+    return MethodSpec(f"teachers:{name}", f"Teacher {name}", "reference", patch, trains=False, asks=name)
 
 
 _METHODS: Mapping[str, Callable[[Teachers], list[MethodSpec]]] = {

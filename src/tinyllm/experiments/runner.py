@@ -151,7 +151,9 @@ class Runner:
             config=self.experiment.config(cell).model_dump(mode="json"),
             rationales=None if key is None else str(self.shared.rationales[key].resolve()),
             views=grid.views if cell.is_first else ("asked",),
+            scorer=grid.scorer,
             trains=group.spec.trains,
+            asks=group.spec.asks,
             keep_student=grid.keep_students,
         )
 
@@ -160,7 +162,7 @@ class Runner:
     def _take(self, record: Record) -> None:
         self.board.done[record.key] = record
         group = (record.dataset, record.student, record.method)
-        self._valid.setdefault(group, {}).update(accuracies([record]))
+        self._valid.setdefault(group, {}).update(accuracies([record], self.experiment.grid.scorer))
 
     def _left(self) -> list[Cell]:
         """Return what is needed and not there, all of a seed before the next: a table fills evenly."""

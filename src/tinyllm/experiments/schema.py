@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tinyllm.config.schema import Name, Section
 from tinyllm.evaluation.views import View
+from tinyllm.evidence.answers import Scorer
 
 Patch = dict[str, Any]
 """Sections of a run's configuration, as in its file."""
@@ -38,6 +39,11 @@ class Grid(Section):
     )
     methods: tuple[str | MethodEntry, ...] = Field(min_length=1, description="Methods by name, or with own settings.")
     baseline: str = Field("fine-tuning", description="The method that the others are compared with.")
+    scorer: Scorer = Field(
+        "likelihood",
+        description="Which accuracy the tables, the tests and every choice go by; the others are reported beside it. "
+        "With `student.layout: cloze`, `likelihood_normalised` is usual: long choices are then not at a disadvantage.",
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1, description="Seeds of training.")
     alpha: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (), description="Values of α to sweep, with every seed; the best on the validation questions stands in tables."

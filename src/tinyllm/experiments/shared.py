@@ -112,6 +112,7 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
         students={name: _model(experiment, name) for name in grid.students},
         methods=tuple(methods.values()),
         baseline=grid.baseline,
+        scorer=grid.scorer,
         seeds=grid.seeds,
         quoted=grid.quoted,
     )

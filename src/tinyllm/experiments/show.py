@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
+from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.records import Record
 from tinyllm.experiments.grid import Experiment, Group
 from tinyllm.experiments.runner import Board
@@ -26,14 +28,14 @@ def showing(experiment: Experiment, news: News, to_go: ToGo) -> Iterator[Callabl
         with Live(console=news.console, auto_refresh=False) as live:
             yield lambda board: live.update(table(experiment, board, to_go(board)), refresh=True)
     else:
-        yield Lines(news.console, to_go)
+        yield Lines(experiment.grid.scorer, news.console, to_go)
 
 
 class Lines:
     """Says each run that begins, ends or fails in a line of its own."""
 
-    def __init__(self, console: Console, to_go: ToGo) -> None:
-        self._console, self._to_go = console, to_go
+    def __init__(self, scorer: Scorer, console: Console, to_go: ToGo) -> None:
+        self._scorer, self._console, self._to_go = scorer, console, to_go
         self._done: set[str] | None = None
         self._failed: set[str] = set()
         self._begun: set[str] = set()
@@ -47,7 +49,7 @@ class Lines:
         for key in sorted(done - before):
             left = len(board.left)
             told = f"{left} more, about {duration(self._to_go(board))}" if left else "the last"
-            self._say(f"✓ {key}: {_figure(board.done[key])} · {told}")
+            self._say(f"✓ {key}: {_figure(board.done[key], self._scorer)} · {told}")
         for key in sorted(set(board.failed) - self._failed):
             self._say(f"✗ {key}: {board.failed[key]}")
         self._done, self._failed, self._begun = done, set(board.failed), self._begun | set(board.running)
@@ -56,8 +58,9 @@ class Lines:
         self._console.print(text, markup=False)
 
 
-def _figure(record: Record) -> str:
-    return f"{100 * (record.accuracy('test') or 0.0):.1f} % in {duration(float(record.figures.get('seconds') or 0.0))}"
+def _figure(record: Record, scorer: Scorer) -> str:
+    seconds = float(record.figures.get("seconds") or 0.0)
+    return f"{100 * (record.accuracy('test', scorer) or 0.0):.1f} % in {duration(seconds)}"
 
 
 def table(experiment: Experiment, board: Board, to_go_s: float) -> Table:
@@ -72,18 +75,18 @@ def table(experiment: Experiment, board: Board, to_go_s: float) -> Table:
     groups = {(g.dataset, g.student, g.spec.id): g for g in experiment.groups}
     for name, label in rows:
         cells = [groups.get((dataset, student, name)) for dataset, student in columns]
-        drawn.add_row(label, *("" if g is None else _cell(g, board) for g in cells))
+        drawn.add_row(escape(label), *("" if g is None else _cell(g, board, experiment.grid.scorer) for g in cells))
     return drawn
 
 
-def _cell(group: Group, board: Board) -> str:
+def _cell(group: Group, board: Board, scorer: Scorer) -> str:
     name = (group.dataset, group.student, group.spec.id)
     done = [r for r in board.done.values() if (r.dataset, r.student, r.method) == name]
     keys = {group.cell(s, seed).key for of in group.sweep.by_alpha() for s in of for seed in group.sweep.seeds}
     running = [state for key, state in board.running.items() if key in keys]
     parts = []
     if done:
-        mean = sum(r.accuracy("test") or 0.0 for r in done) / len(done)
+        mean = sum(r.accuracy("test", scorer) or 0.0 for r in done) / len(done)
         parts.append(f"{100 * mean:.1f} ({len(done)}/{group.sweep.runs()})")
     parts += [f"{label} {done_}/{total}" if total else label for label, done_, total in running]
     parts += ["✗"] * sum(key in board.failed for key in keys)

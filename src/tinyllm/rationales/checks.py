@@ -175,8 +175,8 @@ def _names_another_answer(text: str, _reply: Reply, question: Question) -> bool:
     lowered = text.lower()  # most texts state nothing, and looking for these words is far faster than the patterns
     if "answer" not in lowered and not any(word in lowered for word in ("correct", "right", "best")):
         return False
-    stated = [choice for _, choice in sorted(_stated_answers(text, question))]
-    return bool(stated) and stated[-1] != question.answer
+    stated = stated_choice(text, question)
+    return stated is not None and stated != question.answer
 
 
 Check = Callable[[str, Reply, Question], bool]
@@ -189,6 +189,11 @@ _CHECKS: Mapping[CheckName, Check] = {
     "repeats": _repeats,
     "wrong_answer": _names_another_answer,
 }
+
+
+def stated_choice(text: str, question: Question) -> int | None:
+    """Return the choice that a text states last as the answer; None where it states none."""
+    return max(_stated_answers(text, question), default=(0, None))[1]
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ def without_questions(results: Results) -> list[Checked]:
 
 def _viewed(results: Results, view: Any) -> Iterator[Checked]:
     for place in results.places():
-        found, right = results.views(place, view), results.right(place, "likelihood")
+        found, right = results.views(place, view), results.right(place, results.view_scorer)
         if found is None or right is None:
             continue
         estimate, same = found

@@ -1,0 +1,50 @@
+"""The forecast: more work takes longer, and finished runs correct it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments.grids import grid_tree, write_grid
+from tinyllm.evidence.records import Record
+from tinyllm.experiments.forecast import Forecast, peak_flops
+from tinyllm.experiments.grid import load_experiment
+from tinyllm.experiments.shared import prepare
+from tinyllm.news import News
+
+
+@pytest.fixture
+def made(tmp_path, tiny_t5):
+    """A forecast of a small grid, and its first cells by method."""
+    experiment = load_experiment(
+        write_grid(tmp_path, grid_tree(tmp_path, tiny_t5, methods=["inference", "fine-tuning", "lora", "tinyllm"]))
+    )
+    forecast = Forecast(experiment, prepare(experiment, tmp_path / "out", News(quiet=True)))
+    forecast._peak = 1e6  # a slow machine, on which the arithmetic is what takes time
+    cells = {g.spec.id: g.cell({}, 0) for g in experiment.groups if g.dataset == "one"}
+    return forecast, cells
+
+
+def test_more_work_takes_longer(made):
+    forecast, cells = made
+    seconds = {name: forecast.seconds_of(cell) for name, cell in cells.items()}
+    assert seconds["inference"] < seconds["lora"] < seconds["fine-tuning"] < seconds["tinyllm"]
+    later = forecast.seconds_of(replace(cells["tinyllm"], is_first=False))
+    assert later < seconds["tinyllm"]  # which is asked in fewer views
+
+
+def test_finished_runs_correct_it(made):
+    forecast, cells = made
+    alone = forecast.left([cells["tinyllm"]], 0, [])
+    cell = cells["fine-tuning"]
+    took = 3 * forecast.seconds_of(cell)
+    done = Record(Path(), cell.key, "one", "tiny", "fine-tuning", {}, 0, "", {}, {"seconds": took})
+    assert forecast.left([cells["tinyllm"]], 0, [done]) == pytest.approx(3 * alone)
+    assert forecast.left([cells["tinyllm"]], 2, []) == pytest.approx(3 * alone)
+    assert forecast.left([], 0, [done]) == 0
+
+
+def test_the_machine_has_a_speed():
+    assert peak_flops(rounds=1) > 1e8
