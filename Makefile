@@ -43,6 +43,7 @@ bench-train: install
 # The figures about evaluating; half an hour, and nothing else should run meanwhile. Needs the real data, too.
 bench-evaluate: install
 	$(BIN)/python -m benchmarks.evaluate
+	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.table
 
 # Everything a reviewer would ask a machine: style, types, import direction, and that the documents are true.

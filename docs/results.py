@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyllm.evidence.outline import read_outline
-from tinyllm.evidence.records import read_records
 from tinyllm.evidence.results import Results, read_results
 from tinyllm.news import duration
 from tinyllm.report.experiment.content import without_questions
@@ -34,7 +32,7 @@ _COMMENTS = Path(__file__).parent / "results"
 def _kept() -> dict[Path, Results]:
     """Return every experiment that is kept and has a finished run, by its folder."""
     folders = sorted(f.parent for f in (ROOT / "results").glob("*/outline.json"))
-    found = {folder: read_results(read_outline(folder), read_records(folder)) for folder in folders}
+    found = {folder: read_results(folder) for folder in folders}
     return {folder: results for folder, results in found.items() if results.scorers}
 
 

@@ -151,6 +151,8 @@ def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_js
     if (target / "outline.json").is_file():
         from tinyllm.report import write_experiment
 
+        if set_ or run_dir:
+            raise typer.BadParameter("an experiment's report is made of its records alone: no --set, no --run-dir")
         page = write_experiment(target)
     else:
         _, run, news = _opened(target, set_, run_dir)
@@ -190,16 +192,19 @@ def experiment(
     quiet: Quiet = False,
 ) -> None:
     """Run a grid of datasets, students, methods and seeds, and report it with statistics; resumes where it stopped."""
+    from tinyllm.errors import RunFolderError
     from tinyllm.experiments.grid import load_experiment
     from tinyllm.experiments.run import run_experiment
     from tinyllm.news import News
 
+    if grid.is_dir() and not (grid / "experiment.yaml").is_file():
+        raise RunFolderError(f"{grid} holds no experiment.yaml, so it is no experiment's folder; give a grid (YAML).")
     loaded = load_experiment(grid / "experiment.yaml" if grid.is_dir() else grid, set_ or ())
     folder = run_dir or (grid if grid.is_dir() else Path("runs") / loaded.grid.name)
     news = News(quiet=quiet)
     summary = run_experiment(loaded, folder, news, workers=workers, ray_address=ray, plan_only=plan)
     _print(asdict(summary), as_json, lambda: _experiment_text(summary, folder))
-    if summary.failed:
+    if summary.failed or summary.unanswered or (summary.left and not plan):
         raise typer.Exit(3)
 
 
@@ -225,11 +230,19 @@ def lm_eval(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
     dataset: Annotated[list[str], typer.Argument(help="Datasets: a known name (arc), or name=folder (arc=data/arc).")],
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions of each.")] = None,
+    write_tasks: Annotated[
+        Path | None,
+        typer.Option(help="Write the tasks to this folder, for `lm_eval --include_path`, and score nothing."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a student by lm-evaluation-harness, on test questions in our format."""
-    from tinyllm.pipeline import score_by_harness
+    from tinyllm.pipeline import score_by_harness, write_harness_tasks
 
+    if write_tasks is not None:
+        written = [str(f) for f in write_harness_tasks(folder, dataset, write_tasks, limit)]
+        _print(written, as_json, lambda: "\n".join(written) + f"\nNext: lm_eval --include_path {write_tasks} --tasks …")
+        return
     found = score_by_harness(folder, dataset, limit)
     lines = [
         f"{name}: {100 * r['acc,none']:.1f} % (acc), {100 * r['acc_norm,none']:.1f} % (acc_norm)"
@@ -447,7 +460,9 @@ def _experiment_text(summary: Summary, folder: Path) -> str:
 
     lines = [f"{summary.done} runs are done" + (f", {summary.left} are left" if summary.left else "")]
     if summary.seconds_left is not None:
-        lines.append(f"They take about {duration(summary.seconds_left)} on this machine, one after the other.")
+        lines.append(f"They take about {duration(summary.seconds_left)} on this machine.")
+    if summary.unanswered:
+        lines.append(f"{summary.unanswered} requests to teachers got no reply; the same command asks again.")
     for key, error in summary.failed.items():
         lines.append(f"Failed: {key}: {error}")
     if summary.failed:

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from tinyllm.errors import RunFolderError
 
 _PACKAGES = ("tinyllm-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pyarrow")
 _SHOWN_DIFFERENCES = 12
+_LOOK_S = 0.2  # between two looks at a lock
 _MAKES_RATIONALES = ("data", "teachers", "rationales")
 
 
@@ -72,7 +74,7 @@ class RunFolder:
         return file.read_text(encoding="utf-8").strip()
 
     @contextlib.contextmanager
-    def claimed(self, config: Config, *, renews_rationales: bool = False) -> Iterator[None]:
+    def claimed(self, config: Config, *, renews_rationales: bool = False, wait_s: float = 0.0) -> Iterator[None]:
         """Lock the folder for this process and settle that what is in it belongs to this configuration.
 
         What was made with other settings must not be mixed with what is made now. `evaluate` may always differ:
@@ -80,12 +82,13 @@ class RunFolder:
 
         Args:
             renews_rationales: the command makes the rationales again (from the store, if they are there).
+            wait_s: for another process to leave it.
 
         Raises:
             RunFolderError: another process is at work in it, or it belongs to another configuration.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with self._lock():
+        with self._lock(wait_s):
             try:
                 if self.config_file.is_file():
                     self._check_same(config, renews_rationales)
@@ -110,14 +113,20 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self, wait_s: float) -> Iterator[None]:
         with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunFolderError(
-                    f"Another process is at work in {self.path}. Wait for it, or choose another folder with --run-dir."
-                ) from None
+            until = time.monotonic() + wait_s
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise RunFolderError(
+                            f"Another process is at work in {self.path}. Wait for it, or choose another folder with "
+                            "--run-dir."
+                        ) from None
+                    time.sleep(_LOOK_S)
             yield
 
     def _check_same(self, config: Config, renews_rationales: bool) -> None:

@@ -43,6 +43,19 @@ def test_the_harness_own_model_agrees_on_our_task(tmp_path):
         assert [float(r[0]) for r in sample["filtered_resps"]] == pytest.approx(list(score.total), rel=1e-4)
 
 
+def test_a_task_that_is_written_out_is_scored_the_same_by_the_harness_alone(tmp_path):
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    student, questions = tiny_student("llama"), some_questions(12)
+    harness.write_task(tmp_path, "made-up", questions, student.card)
+    theirs = HFLM(pretrained=student.model, tokenizer=student.tokenizer, batch_size=4, device="cpu")
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    found = lm_eval.simple_evaluate(theirs, tasks=["tinyllm_made-up"], task_manager=manager, bootstrap_iters=0)
+    ours = harness.score(student, {"made-up": questions})
+    assert found["results"]["tinyllm_made-up"]["acc,none"] == ours["made-up"]["acc,none"]
+
+
 def test_any_other_task_is_asked_as_the_harness_writes_it():
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM

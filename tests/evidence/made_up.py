@@ -52,7 +52,7 @@ def made_up_experiment(
         students={s: "google/flan-t5-small" if s == "t5" else s for s in students},
         methods=tuple(
             MethodOutline(
-                m, m.capitalize(), kind,  # type: ignore[arg-type]
+                m, m, m.capitalize(), kind,  # type: ignore[arg-type]
                 Sweep(tuple(seeds) if m != "inference" else (seeds[0],), tuple(alphas) if m == "tinyllm" else ()),
                 tuple(datasets),
             )
@@ -121,7 +121,7 @@ def _write_record(
         "seconds": 20.0,
         "environment": {"date": "2026-01-02T03:04:05+00:00", "packages": {"torch": "2"}},
     }
-    record = Record(place, key, dataset, student, method, settings, seed, "same", {}, figures)
+    record = Record(place, key, dataset, student, method, settings, seed, "same", "", {}, figures)
     write_json(place / RUN_FILE, record.as_json())
 
 

@@ -16,7 +16,7 @@ from tinyllm.evidence.results import AVERAGE, Place, read_results
 
 def results(folder, **kwargs):
     made_up_experiment(folder, **kwargs)
-    return read_results(read_outline(folder), read_records(folder))
+    return read_results(folder)
 
 
 def test_each_figure_is_of_the_methods_own_answers(tmp_path):
@@ -48,9 +48,10 @@ def test_what_helps_is_told_from_noise(tmp_path):
 def test_views_clean_questions_calibration_and_costs(tmp_path):
     found = results(tmp_path)
     place = Place("tiny", "arc", "tinyllm")
-    only, same = found.views(place, "choices-only")
-    assert only.value == pytest.approx(0.25, abs=0.1)
-    assert 0 < same < 1
+    only = found.views(place, "choices-only")
+    assert only.viewed.value == pytest.approx(0.25, abs=0.1)
+    assert only.asked == found.of(place)[0].answers.scored("likelihood").right.mean()
+    assert 0 < only.same < 1
     assert found.clean(place, "likelihood").questions == 197
     assert found.calibration(place).error > 0
     assert found.seconds(place) == (12.5, 3.0)
@@ -77,7 +78,7 @@ def test_runs_that_were_asked_other_questions_are_not_compared(tmp_path):
     file = next(cells(tmp_path).glob(f"*tinyllm*/{RUN_FILE}"))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"questions": "others"}))
     with pytest.raises(RunFolderError, match="different questions"):
-        read_results(read_outline(tmp_path), read_records(tmp_path))
+        read_results(tmp_path)
 
 
 def test_a_damaged_record_is_named(tmp_path):

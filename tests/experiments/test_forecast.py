@@ -11,7 +11,7 @@ from experiments.grids import grid_tree, write_grid
 from tinyllm.evidence.records import Record
 from tinyllm.experiments.forecast import Forecast, peak_flops
 from tinyllm.experiments.grid import load_experiment
-from tinyllm.experiments.shared import prepare
+from tinyllm.experiments.shared import read_questions, write_rationales
 from tinyllm.news import News
 
 
@@ -21,7 +21,10 @@ def made(tmp_path, tiny_t5):
     experiment = load_experiment(
         write_grid(tmp_path, grid_tree(tmp_path, tiny_t5, methods=["inference", "fine-tuning", "lora", "tinyllm"]))
     )
-    forecast = Forecast(experiment, prepare(experiment, tmp_path / "out", News(quiet=True)))
+    news = News(quiet=True)
+    forecast = Forecast(
+        experiment, write_rationales(experiment, tmp_path / "out", read_questions(experiment, news), news)
+    )
     forecast._peak = 1e6  # a slow machine, on which the arithmetic is what takes time
     cells = {g.spec.id: g.cell({}, 0) for g in experiment.groups if g.dataset == "one"}
     return forecast, cells
@@ -40,7 +43,7 @@ def test_finished_runs_correct_it(made):
     alone = forecast.left([cells["tinyllm"]], 0, [])
     cell = cells["fine-tuning"]
     took = 3 * forecast.seconds_of(cell)
-    done = Record(Path(), cell.key, "one", "tiny", "fine-tuning", {}, 0, "", {}, {"seconds": took})
+    done = Record(Path(), cell.key, "one", "tiny", "fine-tuning", {}, 0, "", "", {}, {"seconds": took})
     assert forecast.left([cells["tinyllm"]], 0, [done]) == pytest.approx(3 * alone)
     assert forecast.left([cells["tinyllm"]], 2, []) == pytest.approx(3 * alone)
     assert forecast.left([], 0, [done]) == 0

@@ -15,12 +15,14 @@ from tinyllm.evidence.answers import Answer, as_answers, write_answers
 from tinyllm.evidence.records import RUN_FILE, Record, cells
 from tinyllm.experiments.grid import load_experiment
 from tinyllm.experiments.runner import Runner
-from tinyllm.experiments.shared import prepare
+from tinyllm.experiments.shared import Shared, read_questions, write_rationales
 from tinyllm.news import News
 
 
 class Pretending:
     """Leaves a record of each job; fails those whose key holds a word; waits while a gate is shut."""
+
+    shared: Shared
 
     def __init__(self, fails: str = "never", gate: threading.Event | None = None) -> None:
         self.fails, self.gate, self.keys, self.interrupted = fails, gate, [], threading.Event()
@@ -39,8 +41,9 @@ class Pretending:
         write_answers(place, found)
         figures = {"accuracy": found.accuracies(), "seconds": 1.0}
         record = Record(
-            place, job.key, job.dataset, job.student, job.method, job.settings, job.seed, "same", job.config, figures
-        )
+            place, job.key, job.dataset, job.student, job.method, job.settings, job.seed,
+            self.shared.questions[job.dataset, job.student], job.rationales_hash, job.config, figures,
+        )  # fmt: skip
         write_json(place / RUN_FILE, record.as_json())
         return {"event": "done"}
 
@@ -58,7 +61,10 @@ def runner(tmp_path, tiny_t5):
     def made(**changes):
         experiment = load_experiment(write_grid(tmp_path, grid_tree(tmp_path, tiny_t5, **changes)))
         folder = tmp_path / "out"
-        return Runner(experiment, folder, prepare(experiment, folder, News(quiet=True)))
+        news = News(quiet=True)
+        shared = write_rationales(experiment, folder, read_questions(experiment, news), news)
+        Pretending.shared = shared
+        return Runner(experiment, folder, shared)
 
     return made
 
@@ -77,22 +83,22 @@ def test_every_run_is_done_once_and_all_of_a_seed_before_the_next(runner):
 def test_two_places_share_the_runs(runner):
     one, places = runner(), [Pretending(), Pretending()]
     one.run(places, lambda _: None, every_s=0.01)
-    assert sorted(places[0].keys + places[1].keys) == sorted(one.board.done)
-    assert len(one.board.done) == 10
+    assert sorted(places[0].keys + places[1].keys) == sorted(one.board().done)
+    assert len(one.board().done) == 10
 
 
 def test_a_failed_run_is_told_and_the_rest_goes_on_and_it_is_tried_again_next_time(runner, tmp_path):
     one = runner()
     one.open()
     one.run([Pretending(fails="two--tiny--tinyllm")], lambda _: None)
-    assert sorted(one.board.failed) == ["two--tiny--tinyllm--seed0", "two--tiny--tinyllm--seed1"]
-    assert len(one.board.done) == 8
+    assert sorted(one.board().failed) == ["two--tiny--tinyllm--seed0", "two--tiny--tinyllm--seed1"]
+    assert len(one.board().done) == 8
     assert len(list((tmp_path / "out" / "failed").glob("*.json"))) == 2
     again, place = runner(), Pretending()
     again.open()
     assert not list((tmp_path / "out" / "failed").glob("*.json"))
     again.run([place], lambda _: None)
-    assert sorted(place.keys) == sorted(one.board.failed)
+    assert sorted(place.keys) == sorted(one.board().failed)
 
 
 def test_the_best_candidate_gets_the_other_seeds(runner):
@@ -127,8 +133,8 @@ def test_an_interruption_reaches_the_places_and_keeps_what_is_done(runner):
     with pytest.raises(KeyboardInterrupt):
         one.run([place], show, every_s=0.01)
     assert place.interrupted.is_set()
-    assert not one.board.failed
-    assert set(runner().board.done) == set(one.board.done)
+    assert not one.board().failed
+    assert set(runner().board().done) == set(one.board().done)
 
 
 def test_records_of_other_settings_are_refused(runner):

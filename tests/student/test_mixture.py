@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import TEACHERS, some_questions, some_rationales
+from support import TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.questions import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student.mixture import MixtureSettings, mix
+from tinyllm.student.plan import token_weights
+from tinyllm.student.train import tokenise
 
 PREFIXES = {"answer": "p: ", "ada": "a: ", "bob": "b: "}
 
@@ -114,6 +117,19 @@ def test_routers_choose_what_they_say():
         assert texts(mixed("student-likelihood", questions, rationales, likelihoods=likelihoods), best)
     drawn = {t.task for seed in range(20) for t in mixed("one-random", questions, rationales, seed=seed)}
     assert drawn == {"answer", *TEACHERS}
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(["tokens", "examples"]), st.lists(st.sampled_from(TEACHERS), min_size=2, max_size=8))
+def test_each_routed_rationale_weighs_the_same_whoever_wrote_it(normalisation, chosen):
+    questions = some_questions(len(chosen))
+    rationales = [Rationale(q.id, t, "It is so.") for q, t in zip(questions, chosen, strict=True)]
+    encoder = tiny_student("llama").encoder()
+    rows = [r for rows in tokenise(encoder, questions, mixed("shortest", questions, rationales)) for r in rows]
+    weights = [w for row, of in zip(rows, token_weights(rows, normalisation), strict=True)
+               for b, w in zip(row.branches, of, strict=True) if b.task != "answer"]  # fmt: skip
+    length = len(encoder.target("It is so."))
+    assert weights == pytest.approx([1 / (length * len(chosen))] * len(chosen))
 
 
 def test_a_router_leaves_a_teacher_of_weight_zero_out():

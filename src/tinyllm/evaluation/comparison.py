@@ -9,8 +9,8 @@ The hierarchical bootstrap here draws questions anew, all seeds of a question to
 the last. Drawing two to five seeds anew would understate the second, and by far in the tails; so the bootstrap's
 deviations are widened to the whole variance, whose seeds' part is estimated by analysis of variance (`SeedNoise`), and
 get the tails of Student's t with as many degrees of freedom as that estimate has (Satterthwaite). The noise of seeds is
-best estimated from all methods of a table together. With a single seed it is not known: the interval is then of the
-questions alone, and `Estimate.seeds` says so.
+best estimated from all methods of a table together, and stands then for methods with one seed, too. Where no method has
+more than one it is not known: the interval is then of the questions alone, and `Estimate.seeds` says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 Right = NDArray[np.bool_]
 """Right and wrong, (seeds, questions)."""
 
-_DRAWS = 20_000
+_DRAWS = 100_000
 _ALPHA = 0.05
 _LEAST = 0.1  # of the questions' variance, which an unlucky estimate of the seeds' may seem to take away
 
@@ -92,11 +92,14 @@ class SeedNoise:
         return cls(between / freedom, within / freedom, freedom) if freedom else cls()
 
 
-def estimate(*of: Right, noise: Sequence[SeedNoise] | None = None, draws: int = _DRAWS) -> Estimate:
+def estimate(
+    *of: Right, noise: Sequence[SeedNoise] | None = None, is_trained: bool = True, draws: int = _DRAWS
+) -> Estimate:
     """Return the mean accuracy with its interval; of several datasets, the mean of their accuracies.
 
     Args:
         noise: of seeds, one a dataset; by default as the method's own seeds show it.
+        is_trained: False for what has no seeds, and so no noise of them.
 
     Raises:
         ValueError: there is no question, or no seed.
@@ -105,7 +108,7 @@ def estimate(*of: Right, noise: Sequence[SeedNoise] | None = None, draws: int = 
     for stream, right in enumerate(of):
         _check(right)
         known = SeedNoise.of(right) if noise is None else noise[stream]
-        spread = _Spread(right.mean(axis=0), (0.0, 1.0), known, 1 / len(right), len(right) > 1)
+        spread = _Spread(right.mean(axis=0), (0.0, 1.0), known, is_trained / len(right))
         drawn += spread.draws(draws, stream) / len(of)
     low, high = np.quantile(drawn, (_ALPHA / 2, 1 - _ALPHA / 2))
     return Estimate(
@@ -124,13 +127,17 @@ def _seed_sd(of: Sequence[Right]) -> float | None:
 
 
 def difference(
-    *pairs: tuple[Right, Right], noise: Sequence[SeedNoise] | None = None, draws: int = _DRAWS
+    *pairs: tuple[Right, Right],
+    noise: Sequence[SeedNoise] | None = None,
+    is_trained: bool = True,
+    draws: int = _DRAWS,
 ) -> Difference:
     """Compare a method with another, each pair on the same questions in the same order; seeds need not be as many.
 
     Args:
         pairs: (method, other), one a dataset; of several, the mean of the differences is compared.
         noise: of seeds, one a dataset; by default as the seeds of the two show it.
+        is_trained: False where the method (not the other) has no seeds.
 
     Raises:
         ValueError: the questions of a pair are not as many.
@@ -143,8 +150,8 @@ def difference(
             raise ValueError(f"{method.shape[1]} and {other.shape[1]} questions cannot be compared in pairs")
         by_question = method.mean(axis=0) - other.mean(axis=0)
         known = SeedNoise.of(method, other) if noise is None else noise[stream]
-        share, several = 1 / len(method) + 1 / len(other), len(method) > 1 or len(other) > 1
-        drawn += _Spread(by_question, (-1.0, 1.0), known, share, several).draws(draws, stream) / len(pairs)
+        share = is_trained / len(method) + 1 / len(other)
+        drawn += _Spread(by_question, (-1.0, 1.0), known, share).draws(draws, stream) / len(pairs)
         values.append(by_question.mean())
         before.append(other.mean())
     low, high = np.quantile(drawn, (_ALPHA / 2, 1 - _ALPHA / 2))
@@ -184,7 +191,6 @@ class _Spread:
     ends: tuple[float, float]
     noise: SeedNoise
     share: float
-    has_seeds: bool
 
     def draws(self, count: int, stream: int) -> NDArray[np.float64]:
         """Return so many draws of the mean; streams are independent of each other.
@@ -199,7 +205,7 @@ class _Spread:
         weights /= weights.sum()
         size = len(self.by_question) + 1
         drawn: NDArray[np.float64] = rng.multinomial(size, weights, size=count) @ values / size
-        if not self.has_seeds or self.noise.freedom == 0:
+        if self.share == 0 or self.noise.freedom == 0:
             return drawn
         centre = float(weights @ values)
         of_questions = float(weights @ (values - centre) ** 2) / size

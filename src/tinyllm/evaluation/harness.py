@@ -14,10 +14,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 
+from tinyllm.atomic import write_jsonl, write_text
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, TinyLLMError
 from tinyllm.evaluation.scoring import branch_scores, score_options
@@ -78,6 +81,33 @@ def harness_task(name: str, questions: Sequence[Question], card: StudentCard) ->
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
         "metadata": {"version": 1},
     }
+
+
+def write_task(folder: Path, name: str, questions: Sequence[Question], card: StudentCard) -> Path:
+    """Write a task and its questions, written out for a student, for the harness's own command, and return its file.
+
+    With it, `lm_eval --model hf --model_args pretrained=… --tasks tinyllm_NAME --include_path FOLDER` scores any model.
+    """
+    rows = folder / f"{name}.jsonl"
+    write_jsonl(
+        rows,
+        ({"text": prompt_text(q, card), "choices": list(q.choices), "answer": q.answer, "id": q.id} for q in questions),
+    )
+    task = {
+        "task": PREFIX + name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(rows.resolve())}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{text}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{answer}}",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        "metadata": {"version": 1},
+    }
+    file = folder / f"{PREFIX}{name}.yaml"
+    write_text(file, yaml.safe_dump(task, sort_keys=False, allow_unicode=True))
+    return file
 
 
 def prompt_text(question: Question, card: StudentCard) -> str:

@@ -52,12 +52,17 @@ class Scored:
     Attributes:
         ids: of the questions, (n,).
         chosen: the choice of each, (n,); -1 where what was written is no choice.
-        right: (n,).
+        key: the right choice of each, (n,).
     """
 
     ids: NDArray[np.str_]
     chosen: NDArray[np.int64]
-    right: NDArray[np.bool_]
+    key: NDArray[np.int64]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which answers are right, (n,)."""
+        return self.chosen == self.key
 
     @property
     def unparsed(self) -> int:
@@ -82,7 +87,7 @@ class Answers:
             chosen = rows["written"].fill_null(UNPARSED).to_numpy().astype(np.int64)
         else:
             chosen = _matrix(seen).argmax(axis=1)
-        return Scored(np.array(rows["id"].to_pylist()), chosen, chosen == key)
+        return Scored(np.array(rows["id"].to_pylist()), chosen, key)
 
     def confidence(self, split: Split = "test") -> NDArray[np.float64] | None:
         """Return how likely the student finds the choice it takes, among the choices (n,); None without likelihoods."""

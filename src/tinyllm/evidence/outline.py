@@ -23,11 +23,13 @@ class MethodOutline:
     """One method of an experiment, on all its datasets.
 
     Attributes:
+        like: the known method that it goes back to.
         kind: which table it stands in; `reference` is not trained and is not tested against the baseline.
         datasets: those on which it is run (a teacher may be known on some only).
     """
 
     id: str
+    like: str
     label: str
     kind: Kind
     sweep: Sweep
@@ -42,7 +44,8 @@ class DatasetOutline:
         chance, majority: accuracies on the test questions of guessing, and of the answer most frequent in training.
         exact, ngram: ids of test questions that are met in training (`evaluation.overlap`).
         teachers: what each gave, as in `yields.json`.
-        train: where the questions come from (`data` of the configuration), to show their texts.
+        data: where the questions come from (`data` of the configuration), to show their texts.
+        rationales: folder of the rationales, within the experiment's.
     """
 
     questions: Mapping[str, int]
@@ -75,6 +78,10 @@ class Outline:
     seeds: tuple[int, ...]
     quoted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    def first_like(self, known: str) -> MethodOutline | None:
+        """Return the first method that goes back to a known one; None where there is none."""
+        return next((m for m in self.methods if m.like == known), None)
+
     def method(self, name: str) -> MethodOutline:
         """Return a method by its id."""
         return next(m for m in self.methods if m.id == name)
@@ -99,7 +106,7 @@ def read_outline(folder: Path) -> Outline:
             students=raw["students"],
             methods=tuple(_method(m) for m in raw["methods"]),
             baseline=raw["baseline"],
-            scorer=raw["scorer"],
+            scorer=raw.get("scorer", "likelihood"),
             seeds=tuple(raw["seeds"]),
             quoted=raw["quoted"],
         )
@@ -113,6 +120,7 @@ def _method(raw: Mapping[str, Any]) -> MethodOutline:
     sweep = raw["sweep"]
     return MethodOutline(
         id=raw["id"],
+        like=raw.get("like", raw["id"].partition(":")[0]),
         label=raw["label"],
         kind=raw["kind"],
         sweep=Sweep(tuple(sweep["seeds"]), tuple(sweep["alphas"]), tuple(sweep["tuned"])),

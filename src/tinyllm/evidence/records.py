@@ -8,7 +8,7 @@
     train_log.jsonl                      the losses of each step
   failed/<key>.json                      what a run failed of; it is tried again next time
   shared/                                rationales and replies, which runs have in common
-  work/                                  runs under way, each a run folder; removed when they are done
+  work/                                  runs under way, each a run folder with its log; removed when they are done
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Record:
         method: id of the method, as `step-by-step:flan-t5-xl`.
         settings: what was varied besides method and seed, by its key, as {"train.learning_rate": 1e-4}.
         figures: the run's own, of its training and its time.
-        questions: a hash of the questions that were asked; the same for all runs that may be compared.
+        questions: a hash of the test questions; the same for all runs that may be compared.
+        rationales: a hash of the rationales that were learnt from; empty where there were none.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Record:
     settings: Mapping[str, Any]
     seed: int
     questions: str
+    rationales: str
     config: Mapping[str, Any]
     figures: Mapping[str, Any]
 
@@ -75,6 +77,7 @@ class Record:
             "settings": dict(self.settings),
             "seed": self.seed,
             "questions": self.questions,
+            "rationales": self.rationales,
             "figures": dict(self.figures),
             "config": dict(self.config),
         }
@@ -94,6 +97,31 @@ def read_records(folder: Path) -> list[Record]:
     return [read_record(file.parent) for file in sorted(cells(folder).glob(f"*/{RUN_FILE}"))]
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A run that failed, and what of."""
+
+    dataset: str
+    student: str
+    method: str
+    settings: Mapping[str, Any]
+    seed: int
+    error: str
+
+
+def failures(folder: Path) -> Path:
+    """Return where an experiment keeps what runs failed of."""
+    return folder / "failed"
+
+
+def read_failures(folder: Path) -> list[Failure]:
+    """Read what runs failed of, the last time that they were tried."""
+    rows = (read_json(file) for file in sorted(failures(folder).glob("*.json")))
+    return [
+        Failure(r["dataset"], r["student"], r["method"], r["settings"], int(r["seed"]), str(r["error"])) for r in rows
+    ]
+
+
 def read_record(folder: Path) -> Record:
     """Read one finished run.
 
@@ -111,6 +139,7 @@ def read_record(folder: Path) -> Record:
             settings=dict(raw["settings"]),
             seed=int(raw["seed"]),
             questions=str(raw["questions"]),
+            rationales=str(raw.get("rationales", "")),
             config=dict(raw["config"]),
             figures=dict(raw["figures"]),
         )

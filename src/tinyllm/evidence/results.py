@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -22,9 +23,9 @@ from tinyllm.evaluation.comparison import (
 )
 from tinyllm.evaluation.views import View
 from tinyllm.evidence.answers import SCORERS, Scorer
-from tinyllm.evidence.outline import MethodOutline, Outline
-from tinyllm.evidence.records import Record
-from tinyllm.evidence.selection import ALPHA, Settings, accuracies, chosen, named, tuned
+from tinyllm.evidence.outline import MethodOutline, Outline, read_outline
+from tinyllm.evidence.records import Failure, Record, read_failures, read_records
+from tinyllm.evidence.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
 
 AVERAGE = "Average"
 """Stands where a dataset's name would, for the mean over all datasets."""
@@ -55,6 +56,19 @@ class Figure:
     unparsed: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """The same runs asked twice: as it is, and in another view, with an interval over questions.
+
+    Attributes:
+        same: share of the answers that are the same both times.
+    """
+
+    asked: float
+    viewed: Estimate
+    same: float
+
+
 class Results:
     """The figures of an experiment, each made when it is asked for, from the kept answers.
 
@@ -62,12 +76,14 @@ class Results:
         RunFolderError: runs of one dataset and student were not asked the same questions.
     """
 
-    def __init__(self, outline: Outline, records: Sequence[Record]) -> None:
+    def __init__(self, outline: Outline, records: Sequence[Record], failures: Sequence[Failure] = ()) -> None:
         self.outline = outline
+        self.failures = failures
         self._groups: dict[Place, list[Record]] = {}
         for record in records:
             self._groups.setdefault(Place(record.student, record.dataset, record.method), []).append(record)
         self._check_questions(records)
+        self._figures: dict[Scorer, dict[Place, Figure]] = {}
         self._noises: dict[tuple[str, str, Scorer], SeedNoise] = {}
         self.settings = {place: self._chosen(place) for place in self.places()}
 
@@ -86,6 +102,10 @@ class Results:
         runs = (r for r in self._groups.get(place, []) if named(r.settings) == named(settings))
         return sorted(runs, key=lambda r: r.seed)
 
+    def is_trained(self, method: str) -> bool:
+        """Whether a method is one that has seeds at all."""
+        return self.outline.method(method).kind != "reference"
+
     def all_of(self, place: Place) -> list[Record]:
         """Return all finished runs of a method, whatever their settings."""
         return self._groups.get(place, [])
@@ -100,7 +120,12 @@ class Results:
     # --- tables ---------------------------------------------------------------------------------------------------
 
     def figures(self, scorer: Scorer) -> dict[Place, Figure]:
-        """Return every figure of the tables, averages over datasets included."""
+        """Return every figure of the tables, averages over datasets included; made once."""
+        if scorer not in self._figures:
+            self._figures[scorer] = self._made(scorer)
+        return self._figures[scorer]
+
+    def _made(self, scorer: Scorer) -> dict[Place, Figure]:
         found = {place: figure for place in self.places() if (figure := self._figure(place, scorer)) is not None}
         found |= dict(self._averages(scorer))
         return self._corrected(found)
@@ -112,9 +137,13 @@ class Results:
         other = self.right(replace(place, method=self.outline.baseline), scorer)
         is_compared = place.method != self.outline.baseline and other is not None
         noise = [self._noise(place.student, place.dataset, scorer)]
+        trained = self.is_trained(place.method)
+        gain = None
+        if is_compared and other is not None:
+            gain = difference((right, other), noise=noise, is_trained=trained)
         return Figure(
-            estimate(right, noise=noise),
-            difference((right, other), noise=noise) if is_compared and other is not None else None,
+            estimate(right, noise=noise, is_trained=trained),
+            gain,
             unparsed=self._unparsed(place) if scorer == "generation" else None,
         )
 
@@ -132,8 +161,10 @@ class Results:
                     continue
                 pairs = [(r, b) for r, b in zip(known, base, strict=True) if b is not None]
                 is_compared = method.id != self.outline.baseline and len(pairs) == len(datasets)
-                gain = difference(*pairs, noise=noise) if is_compared else None
-                yield Place(student, AVERAGE, method.id), Figure(estimate(*known, noise=noise), gain)
+                trained = self.is_trained(method.id)
+                gain = difference(*pairs, noise=noise, is_trained=trained) if is_compared else None
+                figure = estimate(*known, noise=noise, is_trained=trained)
+                yield Place(student, AVERAGE, method.id), Figure(figure, gain)
 
     def _corrected(self, figures: dict[Place, Figure]) -> dict[Place, Figure]:
         """Correct the p-values of all single datasets together, and those of the averages together."""
@@ -184,7 +215,7 @@ class Results:
         """Return the accuracy by α (the paper's Figure 2), each with the settings tuned for it."""
         method = self.outline.method(place.method)
         curve = []
-        for settings in tuned(method.sweep, accuracies(self.all_of(place), self.outline.scorer)):
+        for settings in tuned(method.sweep, self._accuracies(place)):
             runs = [r for r in self.all_of(place) if named(r.settings) == named(settings)]
             right = _right(runs, scorer, "asked", None)
             if ALPHA in settings and right is not None:
@@ -197,16 +228,20 @@ class Results:
         """The scorer of the views, in which nothing is written."""
         return "likelihood" if self.outline.scorer == "generation" else self.outline.scorer
 
-    def views(self, place: Place, view: View) -> tuple[Estimate, float] | None:
-        """Return the accuracy in a view, by `view_scorer`, and the share of answers that are the same as without it."""
+    def views(self, place: Place, view: View) -> Viewed | None:
+        """Return the accuracy in a view, by `view_scorer`, of the runs that were asked in it."""
         by = self.view_scorer
         runs = [r for r in self.of(place) if r.answers.scored(by, "test", view) is not None]
         right = _right(runs, by, view, None)
         if right is None:
             return None
         pairs = [(r.answers.scored(by), r.answers.scored(by, "test", view)) for r in runs]
-        same = [float((a.chosen == b.chosen).mean()) for a, b in pairs if a is not None and b is not None]
-        return estimate(right), float(np.mean(same))
+        both = [(a, b) for a, b in pairs if a is not None and b is not None]
+        return Viewed(
+            asked=float(np.mean([a.right.mean() for a, _ in both])),
+            viewed=estimate(right, noise=[SeedNoise()]),
+            same=float(np.mean([(a.chosen == b.chosen).mean() for a, b in both])),
+        )
 
     def clean(self, place: Place, scorer: Scorer) -> Estimate | None:
         """Return the accuracy on the test questions that are not met in training; None where all are such."""
@@ -240,9 +275,15 @@ class Results:
         ask = [float(r.figures.get("evaluate_seconds") or 0.0) for r in runs]
         return float(np.mean(train)), float(np.mean(ask))
 
+    def _accuracies(self, place: Place) -> Accuracies:
+        """Return the validation accuracies of a method's runs; those that failed have lost."""
+        lost = [f for f in self.failures if Place(f.student, f.dataset, f.method) == place]
+        failed = {(named(f.settings), f.seed): FAILED for f in lost}
+        return failed | accuracies(self.all_of(place), self.outline.scorer)
+
     def _chosen(self, place: Place) -> Settings | None:
         method: MethodOutline = self.outline.method(place.method)
-        return chosen(method.sweep, accuracies(self.all_of(place), self.outline.scorer))
+        return chosen(method.sweep, self._accuracies(place))
 
     def _check_questions(self, records: Sequence[Record]) -> None:
         asked: dict[tuple[str, str], Record] = {}
@@ -263,8 +304,13 @@ def _right(records: Sequence[Record], scorer: Scorer, view: View, only: Right | 
     return matrix if only is None else matrix[:, only]
 
 
-def read_results(outline: Outline, records: Sequence[Record]) -> Results:
-    """Return the figures of the runs that belong to the outline; a folder may hold more."""
+def read_results(folder: Path) -> Results:
+    """Read the records of an experiment that belong to its outline; its folder may hold more.
+
+    Raises:
+        RunFolderError: the folder holds no experiment, or a damaged record, or runs that cannot be compared.
+    """
+    outline, records = read_outline(folder), read_records(folder)
     known = {(student, d, m.id) for student in outline.students for m in outline.methods for d in m.datasets}
     mine = [r for r in records if (r.student, r.dataset, r.method) in known]
-    return Results(outline, mine)
+    return Results(outline, mine, read_failures(folder))

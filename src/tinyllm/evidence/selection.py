@@ -15,6 +15,8 @@ from typing import Any
 from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.records import Record
 
+FAILED = float("-inf")
+"""Stands for the accuracy of a run that failed."""
 ALPHA = "alpha"
 """The key of a swept α among a run's settings."""
 
@@ -57,7 +59,10 @@ def named(settings: Settings) -> str:
 
 
 def wanted(sweep: Sweep, found: Accuracies) -> list[tuple[Settings, int]]:
-    """Return all runs that are known to be needed, finished ones included; more may be known when these are."""
+    """Return all runs that are known to be needed, finished ones included; more may be known when these are.
+
+    A candidate that failed has the accuracy `FAILED`: it has lost against any that did not.
+    """
     first, *others = sweep.seeds
     runs: list[tuple[Settings, int]] = []
     for candidates in sweep.by_alpha():
@@ -91,7 +96,8 @@ def _best(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuracie
         if any(k is None for k in known):
             return None
         means.append(sum(k for k in known if k is not None) / len(known))
-    return candidates[means.index(max(means))]
+    best = max(means)
+    return candidates[means.index(best)] if best > FAILED else None
 
 
 def accuracies(records: Iterable[Record], scorer: Scorer) -> dict[tuple[str, int], float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from tinyllm.atomic import replacing, write_json
 from tinyllm.config import Config, EvaluateSection, build_config
+from tinyllm.errors import TeacherError
 from tinyllm.evaluation.views import View, unrotated, viewed
 from tinyllm.evidence.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
 from tinyllm.evidence.records import LOG_FILE, RUN_FILE, Record, cells
+from tinyllm.experiments.shared import questions_fingerprint
 from tinyllm.news import News, Task
 from tinyllm.pipeline import checked_questions, train_run
 from tinyllm.questions.types import Question, Splits
@@ -25,6 +26,7 @@ from tinyllm.training import LIKELIHOODS, student_card
 if TYPE_CHECKING:
     from tinyllm.student.model import Student
 
+_WAIT_S = 60.0  # for the process of an experiment that was killed to write its checkpoint and go
 _SHARED_FILES = ("rationales.parquet", "yields.json")
 
 
@@ -35,6 +37,7 @@ class Job:
     Attributes:
         folder: of the experiment.
         rationales: folder of the rationales that its dataset's runs share; None where nothing is learnt from any.
+        rationales_hash: of those that it learns from.
         views: how the test questions are asked.
         scorer: by which settings are chosen; validation questions are answered in writing only for that.
         asks: the teacher that is asked itself, in place of a student.
@@ -49,6 +52,7 @@ class Job:
     seed: int
     config: Mapping[str, Any]
     rationales: str | None
+    rationales_hash: str
     views: Sequence[View]
     scorer: Scorer
     trains: bool
@@ -67,7 +71,7 @@ def run_job(job: Job, news: News) -> None:
     config = build_config(job.config, source=job.key)
     splits, _ = checked_questions(config, news)
     work = RunFolder(Path(job.folder) / "work" / job.key)
-    with work.claimed(config):
+    with work.claimed(config, wait_s=_WAIT_S):
         if job.rationales is not None:
             shared = Path(job.rationales)
             likelihoods = shared / f"likelihoods-{job.student}.json"
@@ -89,8 +93,8 @@ def run_job(job: Job, news: News) -> None:
             "environment": environment(),
         }
         _record(job, config, figures, splits, answers, work)
-    if not job.keep_student:
-        shutil.rmtree(work.path, ignore_errors=True)
+        if not job.keep_student:
+            shutil.rmtree(work.path, ignore_errors=True)
 
 
 def _student(job: Job, config: Config, work: RunFolder) -> Student:
@@ -103,7 +107,8 @@ def _share(shared: Path, work: Path, likelihoods: Path) -> None:
     """Bring what runs have in common to where a run looks for it, without copying where that can be."""
     wanted = {shared / name: work / name for name in _SHARED_FILES} | {likelihoods: work / LIKELIHOODS}
     for source, place in wanted.items():
-        if source.is_file() and not place.exists():
+        if source.is_file():
+            place.unlink(missing_ok=True)  # of an earlier start; what is shared may have been renewed since
             try:
                 os.link(source, place)
             except OSError:  # another file system
@@ -134,20 +139,11 @@ def _record(
         settings=job.settings,
         seed=job.seed,
         questions=questions_fingerprint(splits),
+        rationales=job.rationales_hash,
         config=config.model_dump(mode="json"),
         figures=figures,
     )
     write_json(folder / RUN_FILE, record.as_json())
-
-
-def questions_fingerprint(splits: Splits) -> str:
-    """Return a hash of the questions; runs may be compared only where it is the same."""
-    digest = hashlib.sha256()
-    for part in (splits.train, splits.valid, splits.test):
-        for q in part:
-            digest.update(repr((q.id, q.question, q.choices, q.answer, q.context)).encode("utf-8", "surrogatepass"))
-        digest.update(b"--")
-    return digest.hexdigest()
 
 
 def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], news: News) -> Iterator[Answer]:
@@ -161,8 +157,13 @@ def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], n
     with opened_asking(config, run, questions) as asking:
         asking.ask(news, f"Asking {job.asks} the test questions")
         replies = {r.question_id: r.text for r in asking.collection() if isinstance(r, Rationale)}
+    if lacking := len(questions) - len(replies):
+        raise TeacherError(
+            f"{job.asks} did not answer {lacking} of {len(questions)} test questions; those that it answered are kept, "
+            "and the same command asks for the others."
+        )
     for question in questions:
-        text = replies.get(question.id, "")
+        text = replies[question.id]
         yield Answer("test", "asked", question.id, question.answer, text=text, written=stated_choice(text, question))
 
 

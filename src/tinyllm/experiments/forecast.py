@@ -16,7 +16,7 @@ from tinyllm.config import Config
 from tinyllm.evidence.records import Record
 from tinyllm.experiments.grid import Cell, Experiment, Group
 from tinyllm.experiments.shared import Shared, rationale_key
-from tinyllm.questions.types import Splits
+from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
 from tinyllm.training import mixture_settings, student_card
 
@@ -59,8 +59,10 @@ class Forecast:
 
     def __init__(self, experiment: Experiment, shared: Shared, *, places: int = 1, gpus: int = 0) -> None:
         self._experiment, self._shared = experiment, shared
+        self._places = places
         self._at_once = max(1, min(places, gpus)) if gpus else 1  # processes on a CPU share its speed
         self._peak = peak_flops()
+        self._cells = {c.key: c for g in experiment.groups for c in g.cells()}
         self._sizes: dict[tuple[str, str, str], Sizes] = {}
 
     def seconds_of(self, cell: Cell) -> float:
@@ -82,23 +84,17 @@ class Forecast:
         """
         each = [self.seconds_of(c) for c in cells]
         total = sum(each) + (more * sum(each) / len(each) if each else 0.0)
-        return total * self._correction(done) / self._at_once
+        correction = self._correction(done)
+        # What finished runs took, they took beside each other.
+        return total / self._at_once if correction is None else total * correction / self._places
 
-    def _correction(self, done: Iterable[Record]) -> float:
+    def _correction(self, done: Iterable[Record]) -> float | None:
         took = expected = 0.0
         for record in done:
-            cell = self._cell(record)
-            if cell is not None:
+            if (cell := self._cells.get(record.key)) is not None:
                 took += float(record.figures.get("seconds") or 0.0)
                 expected += self.seconds_of(cell)
-        return took / expected if took and expected else 1.0
-
-    def _cell(self, record: Record) -> Cell | None:
-        name = (record.dataset, record.student, record.method)
-        for group in self._experiment.groups:
-            if (group.dataset, group.student, group.spec.id) == name:
-                return group.cell(record.settings, record.seed)
-        return None
+        return took / expected if took and expected else None
 
     def _measure(self, group: Group) -> Sizes:
         from tinyllm.student.model import load_tokenizer, parameter_count
@@ -113,7 +109,8 @@ class Forecast:
         )
         splits = self._shared.splits[group.dataset]
         key = rationale_key(self._experiment, group)
-        rationales = read_rationales(self._shared.rationales[key]) if key is not None else ()
+        folder = self._shared.rationales.get(key or "")
+        rationales = read_rationales(folder) if folder is not None else _as_given(config, splits.train)
         learnt = _mean_tokens(encoder, splits, config, rationales) * _questions_learnt(config, len(splits.train))
         prefix = student_card(config).prefixes["answer"]
         asked = splits.test[:_SAMPLE]
@@ -128,6 +125,19 @@ class Forecast:
             written=len(splits.test) * config.evaluate.max_new_tokens if writes else 0.0,
             is_lora=config.student.adapter == "lora",
         )
+
+
+def _as_given(config: Config, questions: Sequence[Question]) -> list[Rationale]:
+    """Return the rationales that come with the first questions: what is known before any is written."""
+    from tinyllm.rationales.types import Rationale
+
+    sources = {t.name: t.source or t.name for t in config.teachers if t.kind == "given"}
+    return [
+        Rationale(q.id, name, q.rationales[source])
+        for q in questions[:_SAMPLE]
+        for name, source in sources.items()
+        if source in q.rationales
+    ]
 
 
 def _questions_learnt(config: Config, questions: int) -> int:

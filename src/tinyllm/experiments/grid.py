@@ -59,6 +59,10 @@ class Group:
         first = seed == self.sweep.seeds[0]
         return Cell(key, self.dataset, self.student, self.spec.id, settings, seed, first)
 
+    def cells(self) -> list[Cell]:
+        """Return all runs that may ever be needed, whatever is chosen."""
+        return [self.cell(s, seed) for of in self.sweep.by_alpha() for s in of for seed in self.sweep.seeds]
+
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -75,21 +79,25 @@ class Experiment:
     def __init__(self, grid: Grid, groups: Sequence[Group]) -> None:
         self.grid = grid
         self.groups = tuple(groups)
+        self._groups = {(g.dataset, g.student, g.spec.id): g for g in groups}
 
     def group(self, cell: Cell) -> Group:
         """Return the group of a cell."""
-        return next(
-            g for g in self.groups if (g.dataset, g.student, g.spec.id) == (cell.dataset, cell.student, cell.method)
-        )
+        return self._groups[cell.dataset, cell.student, cell.method]
 
     def config(self, cell: Cell) -> Config:
         """Return the whole configuration of a run."""
         return build_config(_tree(self.grid, self.group(cell), cell.settings, cell.seed), source=cell.key)
 
-    def dataset_config(self, dataset: str) -> Config:
-        """Return a configuration of a dataset with all its teachers in use, for what its runs have in common."""
-        student = next(iter(self.grid.students))
-        return build_config(_common(self.grid, dataset, student), source=dataset)
+    def first_config(self, group: Group) -> Config:
+        """Return the configuration of a group's first run, for what all its runs have in common."""
+        return self.config(group.cell(next(iter(group.sweep.by_alpha()))[0], group.sweep.seeds[0]))
+
+    def dataset_config(self, dataset: str, student: str) -> Config:
+        """Return a configuration that names a dataset and a student, whatever the method."""
+        group = next(g for g in self.groups if (g.dataset, g.student) == (dataset, student))
+        tree = merge(_common(self.grid, dataset, student), {"train": {"method": "fine-tuning"}})
+        return build_config(tree, source=group.dataset)
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -197,8 +205,10 @@ def _weights(grid: Grid, group: Group, tree: Mapping[str, Any], settings: Settin
     if not group.spec.teachers:
         return {}
     given = (tree.get("train") or {}).get("alpha", 1.0)
-    weights = {t: settings.get(ALPHA, given.get(t, 1.0) if isinstance(given, Mapping) else given) for t in teachers}
-    return {t: w if t in group.spec.teachers else 0.0 for t, w in weights.items()}
+    own = {t: given.get(t, 1.0) if isinstance(given, Mapping) else given for t in teachers}
+    # A sweep sets the weight of those who have one; who was given 0 stays out.
+    swept = {t: settings[ALPHA] if ALPHA in settings and w else w for t, w in own.items()}
+    return {t: w if t in group.spec.teachers else 0.0 for t, w in swept.items()}
 
 
 def _nested(path: str, value: Any) -> dict[str, Any]:
@@ -220,10 +230,34 @@ def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
     for name in sorted({e.name for e in map(_entry, grid.methods)}):
         if sum(e.name == name for e in map(_entry, grid.methods)) > 1:
             yield f"methods: '{name}' stands there twice; give one of them another `name`"
+    yield from _idle_methods(grid, groups)
+    for entry in map(_entry, grid.methods):
+        moved = [k for k in (*grid.tune, *(entry.tune or ()), *entry.set) if k.partition(".")[0] == "data"]
+        if moved:
+            yield f"methods.{entry.name}: {', '.join(moved)}: all methods of a dataset need the same questions"
+    if ALPHA in {*grid.tune, *(k for e in map(_entry, grid.methods) for k in e.tune or ())}:
+        yield "tune.alpha: α is swept by `alpha: [0.1, 1.0]` at the top of the file"
+    if "asked" not in grid.views or len(set(grid.views)) < len(grid.views):
+        yield f"views: `asked` must be among them, and each once; got {list(grid.views)}"
     for label, quoted in grid.quoted.items():
         for dataset in quoted:
             if dataset not in grid.datasets:
                 yield f"quoted.{label}: no dataset '{dataset}'.{did_you_mean(dataset, grid.datasets)}"
+
+
+def _idle_methods(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
+    """Yield methods that would do nothing, or nothing else than another one."""
+    for entry in map(_entry, grid.methods):
+        known = entry.like or entry.name
+        if known in names() and not any(expand(known, _teachers(grid, dataset)) for dataset in grid.datasets):
+            yield f"methods.{entry.name}: no dataset has the teachers that it needs; name them under `teachers`"
+    for group in groups:
+        kinds = {t.get("kind") for t in _teachers(grid, group.dataset)}
+        if group.spec.like == "tinyllm-without-examples" and kinds <= {"given", "scripted"}:
+            yield (
+                f"methods.{group.spec.id}: the rationales of {group.dataset} come with the data, so they are the same "
+                "with and without in-context examples"
+            )
 
 
 def _wrong_runs(grid: Grid, groups: Sequence[Group]) -> Iterator[str]:

@@ -19,6 +19,7 @@ class MethodSpec:
     """A method on one dataset.
 
     Attributes:
+        like: the known name that it goes back to.
         patch: laid over the configuration of the dataset and the student.
         teachers: whose rationales it learns from; the weights of the others are set to 0.
         trains: False for what is only evaluated; it has no seeds, and nothing is tuned.
@@ -26,6 +27,7 @@ class MethodSpec:
     """
 
     id: str
+    like: str
     label: str
     kind: Kind
     patch: Mapping[str, Any] = field(default_factory=dict)
@@ -59,28 +61,33 @@ def names() -> tuple[str, ...]:
 
 def _mixture(method: Method, label: str, kind: Kind) -> Callable[[Teachers], list[MethodSpec]]:
     def specs(teachers: Teachers) -> list[MethodSpec]:
-        return [MethodSpec(method, label, kind, {"train": {"method": method}}, named(teachers))]
+        return [MethodSpec(method, method, label, kind, {"train": {"method": method}}, named(teachers))]
 
     return specs
 
 
 def _inference(teachers: Teachers) -> list[MethodSpec]:  # noqa: ARG001
-    return [MethodSpec("inference", "Inference", "reference", {"train": {"method": "fine-tuning"}}, trains=False)]
+    return [
+        MethodSpec(
+            "inference", "inference", "Inference", "reference", {"train": {"method": "fine-tuning"}}, trains=False
+        )
+    ]
 
 
 def _lora(teachers: Teachers) -> list[MethodSpec]:  # noqa: ARG001
     patch = {"train": {"method": "fine-tuning"}, "student": {"adapter": "lora"}}
-    return [MethodSpec("lora", "LoRA", "method", patch)]
+    return [MethodSpec("lora", "lora", "LoRA", "method", patch)]
 
 
 def _fine_tuning(teachers: Teachers) -> list[MethodSpec]:  # noqa: ARG001
-    return [MethodSpec("fine-tuning", "Fine-tuning", "method", {"train": {"method": "fine-tuning"}})]
+    return [MethodSpec("fine-tuning", "fine-tuning", "Fine-tuning", "method", {"train": {"method": "fine-tuning"}})]
 
 
 def _step_by_step(teachers: Teachers) -> list[MethodSpec]:
     return [
         MethodSpec(
-            f"step-by-step:{t}", f"Step-by-step ({t})", "method",
+            f"step-by-step:{t}",
+            "step-by-step", f"Step-by-step ({t})", "method",
             {"train": {"method": "step-by-step", "teacher": t}}, (t,),
         )
         for t in named(teachers)
@@ -89,13 +96,23 @@ def _step_by_step(teachers: Teachers) -> list[MethodSpec]:
 
 def _without_examples(teachers: Teachers) -> list[MethodSpec]:
     patch = {"train": {"method": "tinyllm"}, "rationales": {"examples": {"strategy": "none"}}}
-    return [MethodSpec("tinyllm-without-examples", "TinyLLM − in-context examples", "ablation", patch, named(teachers))]
+    return [
+        MethodSpec(
+            "tinyllm-without-examples",
+            "tinyllm-without-examples",
+            "TinyLLM − in-context examples",
+            "ablation",
+            patch,
+            named(teachers),
+        )
+    ]
 
 
 def _without_teacher(teachers: Teachers) -> list[MethodSpec]:
     return [
         MethodSpec(
-            f"tinyllm-without:{t}", f"TinyLLM − {t}", "ablation",
+            f"tinyllm-without:{t}",
+            "tinyllm-without", f"TinyLLM − {t}", "ablation",
             {"train": {"method": "tinyllm"}}, tuple(o for o in named(teachers) if o != t),
         )
         for t in named(teachers)
@@ -117,7 +134,8 @@ _LOADED_HERE = ("transformers", "llamacpp")
 def _teacher_as_student(teacher: Mapping[str, Any]) -> MethodSpec:
     student = {"model": teacher["model"], "revision": teacher.get("revision"), "adapter": "full"}
     patch = {"train": {"method": "fine-tuning"}, "student": student}
-    return MethodSpec(f"teachers:{teacher['name']}", f"Teacher {teacher['name']}", "reference", patch, trains=False)
+    name = str(teacher["name"])
+    return MethodSpec(f"teachers:{name}", "teachers", f"Teacher {name}", "reference", patch, trains=False)
 
 
 def _teacher_in_writing(teacher: Mapping[str, Any]) -> MethodSpec:
@@ -129,7 +147,7 @@ def _teacher_in_writing(teacher: Mapping[str, Any]) -> MethodSpec:
             "examples": {"strategy": "none"},
         },
     }  # fmt: skip
-    return MethodSpec(f"teachers:{name}", f"Teacher {name}", "reference", patch, trains=False, asks=name)
+    return MethodSpec(f"teachers:{name}", "teachers", f"Teacher {name}", "reference", patch, trains=False, asks=name)
 
 
 _METHODS: Mapping[str, Callable[[Teachers], list[MethodSpec]]] = {

@@ -103,7 +103,9 @@ def _environment(number: int, places: int, gpus: int) -> dict[str, str]:
     if places > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // places)))
     if gpus > 0 and places > 1:
-        environment.setdefault("CUDA_VISIBLE_DEVICES", str(number % gpus))
+        seen = environment.get("CUDA_VISIBLE_DEVICES")
+        names = [n.strip() for n in seen.split(",")] if seen else [str(n) for n in range(gpus)]
+        environment["CUDA_VISIBLE_DEVICES"] = names[number % len(names)]
     return environment
 
 

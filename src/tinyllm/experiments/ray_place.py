@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import TinyLLMError
@@ -35,7 +37,7 @@ class RayPlace:
     def work(self, job: Job, tell: Tell) -> Mapping[str, Any]:
         """See `Place`."""
         tell({"event": "progress", "label": "On the cluster", "done": 0, "total": None})
-        self._running = self._task.remote(asdict(job))
+        self._running = self._task.remote(asdict(job), str(Path.cwd()))
         try:
             ended: Mapping[str, Any] = self._ray.get(self._running)
         except self._ray.exceptions.TaskCancelledError:
@@ -55,7 +57,9 @@ class RayPlace:
         """See `Place`."""
 
 
-def _do(job: Mapping[str, Any]) -> dict[str, Any]:
+def _do(job: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Do a job in the folder from which paths of the configuration are meant; all nodes must see it."""
+    os.chdir(folder)
     return do(job, lambda _: None)
 
 
@@ -80,8 +84,10 @@ def ray_places(address: str, workers: int) -> Iterator[list[Place]]:
             f"one that this machine belongs to, or `{LOCAL}`."
         ) from error
     try:
-        has = ray.cluster_resources()
-        gpus = min(1.0, has.get("GPU", 0.0) / workers)
-        yield [RayPlace(ray, max(1.0, has.get("CPU", 1.0) // workers), gpus) for _ in range(workers)]
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+        of_all = sum(n.get("CPU", 0.0) for n in nodes)
+        largest = max((n.get("CPU", 0.0) for n in nodes), default=1.0)  # a run is on one node
+        gpus = min(1.0, sum(n.get("GPU", 0.0) for n in nodes) / workers)
+        yield [RayPlace(ray, max(1.0, min(largest, of_all // workers)), gpus) for _ in range(workers)]
     finally:
         ray.shutdown()

@@ -13,7 +13,13 @@ from tinyllm.experiments.forecast import Forecast
 from tinyllm.experiments.grid import Experiment
 from tinyllm.experiments.places import LocalProcess, Place
 from tinyllm.experiments.runner import Board, Runner
-from tinyllm.experiments.shared import prepare
+from tinyllm.experiments.shared import (
+    Shared,
+    forecast_of_teachers,
+    known_rationales,
+    read_questions,
+    write_rationales,
+)
 from tinyllm.experiments.show import showing
 from tinyllm.news import News, duration
 
@@ -24,8 +30,9 @@ class Summary:
 
     Attributes:
         failed: what went wrong, by the key of the run.
-        left: runs that are not done.
+        left: runs that are not done, failed ones aside.
         seconds_left: about how long those will take; None where nothing is left.
+        unanswered: requests to teachers that got no reply.
         report: the page; None where no run is done yet.
     """
 
@@ -33,6 +40,7 @@ class Summary:
     failed: dict[str, str]
     left: int
     seconds_left: float | None
+    unanswered: int
     report: Path | None
 
 
@@ -57,28 +65,55 @@ def run_experiment(
         RunFolderError: another process is at work in the folder, or it holds runs of other settings.
         KeyboardInterrupt: it was interrupted; everything finished is kept, runs under way have a checkpoint.
     """
+    if plan_only:
+        return _planned(experiment, folder, news, workers)
     with _claimed(folder):
-        shared = prepare(experiment, folder, news)
+        questions = read_questions(experiment, news)
+        Runner(experiment, folder, known_rationales(experiment, folder, questions))  # before anything is spent
+        shared = write_rationales(experiment, folder, questions, news)
         runner = Runner(experiment, folder, shared)
         runner.open()
-        gpus = _gpus()
-        with news.task("Estimating the time"):
-            forecast = Forecast(experiment, shared, places=workers, gpus=gpus)
-            seconds = _to_go(experiment, forecast, runner.board)
-        if runner.board.done:
-            news.say(f"  {len(runner.board.done)} runs are done already")
-        if runner.board.left:
-            news.say(f"  {_count(experiment, runner.board)} runs to go: about {duration(seconds)} on this machine")
-        if not plan_only and runner.board.left:
+        forecast = _forecast(experiment, shared, news, workers)
+        board = runner.board()
+        _say_what_is_left(experiment, forecast, board, news)
+        if board.left:
             with (
-                _places(workers, gpus, ray_address) as places,
-                showing(experiment, news, lambda board: _to_go(experiment, forecast, board)) as show,
+                _places(workers, ray_address) as places,
+                showing(experiment, news, lambda b: _to_go(experiment, forecast, b)) as show,
             ):
                 runner.run(places, show)
-        board = runner.board
+        board = runner.board()
         report = _report(folder, news) if board.done else None
-        left = _count(experiment, board)
-        return Summary(len(board.done), dict(board.failed), left, seconds if plan_only and left else None, report)
+        return _summary(experiment, forecast, board, sum(shared.unanswered.values()), report)
+
+
+def _planned(experiment: Experiment, folder: Path, news: News, workers: int) -> Summary:
+    """Say what is left and how long it takes; ask nobody, write nothing."""
+    shared = known_rationales(experiment, folder, read_questions(experiment, news))
+    board = Runner(experiment, folder, shared).board()
+    for line in forecast_of_teachers(experiment, folder, shared, news):
+        news.say(line)
+    forecast = _forecast(experiment, shared, news, workers)
+    _say_what_is_left(experiment, forecast, board, news)
+    return _summary(experiment, forecast, board, 0, None)
+
+
+def _forecast(experiment: Experiment, shared: Shared, news: News, workers: int) -> Forecast:
+    with news.task("Estimating the time"):
+        return Forecast(experiment, shared, places=workers, gpus=_gpus())
+
+
+def _say_what_is_left(experiment: Experiment, forecast: Forecast, board: Board, news: News) -> None:
+    if board.done:
+        news.say(f"  {len(board.done)} runs are done already")
+    if left := _count(experiment, board):
+        news.say(f"  {left} runs to go: about {duration(_to_go(experiment, forecast, board))} on this machine")
+
+
+def _summary(experiment: Experiment, forecast: Forecast, board: Board, unanswered: int, report: Path | None) -> Summary:
+    left = _count(experiment, board)
+    seconds = _to_go(experiment, forecast, board) if left else None
+    return Summary(len(board.done), dict(board.failed), left, seconds, unanswered, report)
 
 
 def _report(folder: Path, news: News) -> Path:
@@ -89,8 +124,9 @@ def _report(folder: Path, news: News) -> Path:
 
 
 @contextlib.contextmanager
-def _places(workers: int, gpus: int, ray_address: str | None) -> Iterator[Sequence[Place]]:
+def _places(workers: int, ray_address: str | None) -> Iterator[Sequence[Place]]:
     if ray_address is None:
+        gpus = _gpus()
         yield [LocalProcess(number, workers, gpus) for number in range(workers)]
         return
     from tinyllm.experiments.ray_place import ray_places
@@ -107,13 +143,9 @@ def _gpus() -> int:
 
 def _count(experiment: Experiment, board: Board) -> int:
     """Return how many runs are not done, those included of which it is not known yet with which settings."""
-    return sum(g.sweep.runs() for g in experiment.groups) - len(_mine(experiment, board)) - len(board.failed)
-
-
-def _mine(experiment: Experiment, board: Board) -> list[str]:
-    """Return the finished runs that belong to the grid as it is now; a folder may hold more."""
-    names = {(g.dataset, g.student, g.spec.id) for g in experiment.groups}
-    return [key for key, r in board.done.items() if (r.dataset, r.student, r.method) in names]
+    keys = {c.key for g in experiment.groups for c in g.cells()}  # a folder may hold runs of more than this grid
+    ended = len(keys & board.done.keys()) + len(keys & board.failed.keys())
+    return max(len(board.left), sum(g.sweep.runs() for g in experiment.groups) - ended)
 
 
 def _to_go(experiment: Experiment, forecast: Forecast, board: Board) -> float:

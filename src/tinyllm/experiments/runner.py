@@ -6,6 +6,8 @@ was: finished runs are known by their records, and the runs that were under way 
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,35 +15,47 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.atomic import write_json, write_text
-from tinyllm.config import build_config, describe_differences
-from tinyllm.errors import ConfigError, RunFolderError
+from tinyllm.config import Config, build_config, describe_differences, load_config
+from tinyllm.errors import ConfigError, RunFolderError, TinyLLMError
 from tinyllm.evidence.outline import write_outline
-from tinyllm.evidence.records import EXPERIMENT_FILE, Record, cells, read_record, read_records
-from tinyllm.evidence.selection import accuracies, wanted
+from tinyllm.evidence.records import EXPERIMENT_FILE, Record, cells, failures, read_record, read_records
+from tinyllm.evidence.selection import FAILED, accuracies, named, wanted
 from tinyllm.experiments.cell import Job
 from tinyllm.experiments.grid import Cell, Experiment, Group, dump_grid
 from tinyllm.experiments.places import Place
-from tinyllm.experiments.shared import Shared, outline, rationale_key
+from tinyllm.experiments.shared import (
+    Shared,
+    outline,
+    rationale_key,
+    rationales_fingerprint,
+)
+from tinyllm.experiments.worker import log_file
 
 GroupName = tuple[str, str, str]
 _SHOWN = 12  # differences in a message
+_MAY_DIFFER = (
+    "name", "rationales.store", "evaluate.before", "evaluate.train_questions", "evaluate.rationales",
+    "evaluate.max_rationale_tokens",
+)  # fmt: skip
+"""Settings that change nothing of what an experiment keeps."""
+_OF_TEACHERS = ("teachers", "rationales", "train.alpha", "train.teacher")
+"""Settings that are nothing to a run that learns from no teacher."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Board:
-    """How each run stands; written by the places, read by whoever shows it.
+    """How each run stands at one moment.
 
     Attributes:
         running: what is under way, by key: (label, done, total).
         failed: what went wrong, by key.
-        left: runs that are known to be needed and are not done, failed ones aside.
+        left: runs that are known to be needed and are neither done nor failed.
     """
 
-    done: dict[str, Record] = field(default_factory=dict)
-    running: dict[str, tuple[str, int, int | None]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
+    done: Mapping[str, Record] = field(default_factory=dict)
+    running: Mapping[str, tuple[str, int, int | None]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
     left: tuple[Cell, ...] = ()
-    changed: int = 0
 
 
 class Runner:
@@ -50,27 +64,43 @@ class Runner:
     Args:
         folder: of the experiment; holds its records.
         shared: what the runs have in common.
+
+    Raises:
+        RunFolderError: the folder holds runs of other settings, questions or rationales.
     """
 
     def __init__(self, experiment: Experiment, folder: Path, shared: Shared) -> None:
         self.experiment, self.folder, self.shared = experiment, folder, shared
-        self.board = Board()
+        self._done: dict[str, Record] = {}
+        self._running: dict[str, tuple[str, int, int | None]] = {}
+        self._failed: dict[str, str] = {}
         self._valid: dict[GroupName, dict[tuple[str, int], float]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._hashes: dict[tuple[str, tuple[str, ...]], str] = {}
         for record in read_records(folder):
             self._take(record)
         self._check_records()
-        self.board.left = tuple(self._left())
+        self._left = self._find_left()
+
+    def board(self) -> Board:
+        """Return how each run stands now."""
+        with self._lock:
+            return Board(dict(self._done), dict(self._running), dict(self._failed), self._left)
 
     def open(self) -> None:
-        """Write what was asked beside the records, and forget what failed before."""
+        """Write what was asked beside the records, and remove what earlier starts have left that is of no use."""
         write_text(self.folder / EXPERIMENT_FILE, dump_grid(self.experiment.grid))
         write_outline(self.folder, outline(self.experiment, self.shared))
-        for file in (self.folder / "failed").glob("*.json"):
+        for file in failures(self.folder).glob("*.json"):
             file.unlink()
+        self._sweep()
+        for key, error in self.shared.failed.items():
+            for cell in [c for c in self._left if rationale_key(self.experiment, self.experiment.group(c)) == key]:
+                self._fail(cell, error)
+        self._left = self._find_left()
 
-    def run(self, places: Sequence[Place], show: Callable[[Board], None], every_s: float = 0.5) -> None:
+    def run(self, places: Sequence[Place], show: Callable[[Board], None], every_s: float = 1.0) -> None:
         """Do all that is left.
 
         Args:
@@ -84,8 +114,8 @@ class Runner:
             thread.start()
         try:
             while any(t.is_alive() for t in threads):
-                threads[0].join(every_s) if threads[0].is_alive() else self._stop.wait(every_s)
-                show(self.board)
+                next(t for t in threads if t.is_alive() or t is threads[-1]).join(every_s)
+                show(self.board())
         except KeyboardInterrupt:
             self._stop.set()
             for place in places:
@@ -94,11 +124,11 @@ class Runner:
                 thread.join()
             raise
         finally:
-            show(self.board)
+            show(self.board())
 
     def _serve(self, place: Place) -> None:
         try:
-            while not self._stop.is_set() and (cell := self._next()) is not None:
+            while (cell := self._next()) is not None:
                 self._do(place, cell)
         finally:
             place.close()
@@ -107,34 +137,42 @@ class Runner:
         """Return a run to do; waits where one may turn up once others are done."""
         while not self._stop.is_set():
             with self._lock:
-                free = [c for c in self.board.left if c.key not in self.board.running]
+                free = [c for c in self._left if c.key not in self._running]
                 if free:
-                    self.board.running[free[0].key] = ("Starting", 0, None)
+                    self._running[free[0].key] = ("Starting", 0, None)
                     return free[0]
-                if not self.board.running:
+                if not self._running:
                     return None
             self._stop.wait(0.2)
         return None
 
     def _do(self, place: Place, cell: Cell) -> None:
         def tell(event: Mapping[str, Any]) -> None:
-            self.board.running[cell.key] = (event["label"], event["done"], event["total"])
-
-        ended: Mapping[str, Any] = {"event": "failed", "error": "it never began"}
-        try:
-            ended = place.work(self.job(cell), tell)
-        except Exception as error:  # noqa: BLE001  of the place; the run is tried again next time
-            ended = {"event": "failed", "error": f"{type(error).__name__}: {error}"}
-        finally:
             with self._lock:
-                self.board.running.pop(cell.key)
-                if ended["event"] == "done":
-                    self._take(read_record(cells(self.folder) / cell.key))
-                elif ended["event"] == "failed" and not self._stop.is_set():
-                    self.board.failed[cell.key] = str(ended["error"])
-                    write_json(self.folder / "failed" / f"{cell.key}.json", dict(ended))
-                self.board.left = tuple(self._left())
-                self.board.changed += 1
+                self._running[cell.key] = (event["label"], event["done"], event["total"])
+
+        try:
+            ended = dict(place.work(self.job(cell), tell))
+            record = read_record(cells(self.folder) / cell.key) if ended["event"] == "done" else None
+        except Exception as error:  # noqa: BLE001  of the place, or of what it left; told, and tried again next time
+            ended, record = {"event": "failed", "error": f"{type(error).__name__}: {error}"}, None
+        with self._lock:
+            self._running.pop(cell.key)
+            if record is not None:
+                self._take(record)
+            elif ended["event"] == "failed" and not self._stop.is_set():
+                self._fail(cell, str(ended["error"]))
+            self._left = self._find_left()
+
+    def _fail(self, cell: Cell, error: str) -> None:
+        self._failed[cell.key] = error
+        self._valid.setdefault((cell.dataset, cell.student, cell.method), {})[named(cell.settings), cell.seed] = FAILED
+        told = {
+            "dataset": cell.dataset, "student": cell.student, "method": cell.method,
+            "settings": dict(cell.settings), "seed": cell.seed, "error": error,
+        }  # fmt: skip
+        with contextlib.suppress(OSError):  # a full disk, of which the run has failed, too
+            write_json(failures(self.folder) / f"{cell.key}.json", told)
 
     def job(self, cell: Cell) -> Job:
         """Return what a place has to know to do a run."""
@@ -150,6 +188,7 @@ class Runner:
             seed=cell.seed,
             config=self.experiment.config(cell).model_dump(mode="json"),
             rationales=None if key is None else str(self.shared.rationales[key].resolve()),
+            rationales_hash=self._hash(group),
             views=grid.views if cell.is_first else ("asked",),
             scorer=grid.scorer,
             trains=group.spec.trains,
@@ -160,46 +199,86 @@ class Runner:
     # --- what is there, and what is lacking ---------------------------------------------------------------------------
 
     def _take(self, record: Record) -> None:
-        self.board.done[record.key] = record
+        self._done[record.key] = record
         group = (record.dataset, record.student, record.method)
         self._valid.setdefault(group, {}).update(accuracies([record], self.experiment.grid.scorer))
 
-    def _left(self) -> list[Cell]:
+    def _find_left(self) -> tuple[Cell, ...]:
         """Return what is needed and not there, all of a seed before the next: a table fills evenly."""
         found: list[tuple[int, Cell]] = []
         for group in self.experiment.groups:
             name = (group.dataset, group.student, group.spec.id)
             for settings, seed in wanted(group.sweep, self._valid.get(name, {})):
                 cell = group.cell(settings, seed)
-                if cell.key not in self.board.done and cell.key not in self.board.failed:
+                if cell.key not in self._done and cell.key not in self._failed:
                     found.append((group.sweep.seeds.index(seed), cell))
-        return [cell for _, cell in sorted(found, key=lambda f: f[0])]
+        return tuple(cell for _, cell in sorted(found, key=lambda f: f[0]))
+
+    def _sweep(self) -> None:
+        """Remove the work of runs that are done, and of runs that are now to be made with other settings."""
+        work = self.folder / "work"
+        for key in self._done:
+            log_file(self.folder, key).unlink(missing_ok=True)
+            if not self.experiment.grid.keep_students:
+                shutil.rmtree(work / key, ignore_errors=True)
+        for cell in self._left:
+            file = work / cell.key / "config.yaml"
+            if file.is_file() and not _same(file, self.experiment.config(cell)):
+                shutil.rmtree(work / cell.key, ignore_errors=True)
 
     def _check_records(self) -> None:
-        """Refuse records of other settings: tables of both would mean nothing."""
-        problems = []
-        for group in self.experiment.groups:
-            for settings, seed in _all(group):
-                record = self.board.done.get(group.cell(settings, seed).key)
-                if record is not None:
-                    problems += self._differences(group.cell(settings, seed), record)
+        """Refuse records of other settings, questions or rationales: tables of both would mean nothing."""
+        problems = [
+            problem
+            for group in self.experiment.groups
+            for cell in group.cells()
+            if (record := self._done.get(cell.key)) is not None
+            for problem in self._problems(group, cell, record)
+        ]
         if problems:
             shown = "\n".join(f"  - {p}" for p in problems[:_SHOWN])
             more = f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
             raise RunFolderError(
-                f"{self.folder} holds runs that were made with other settings (there → now):\n{shown}{more}\n"
+                f"{self.folder} holds runs that do not fit what is asked for now (there → now):\n{shown}{more}\n"
                 "Choose another folder with --run-dir, or remove those runs from its `cells`."
             )
 
-    def _differences(self, cell: Cell, record: Record) -> list[str]:
+    def _problems(self, group: Group, cell: Cell, record: Record) -> list[str]:
         try:
             was = build_config(record.config)
         except ConfigError as error:
             return [f"{cell.key}: {error}"]
-        ignored = ("name", "rationales.store")
-        found = describe_differences(was, self.experiment.config(cell))
-        return [f"{cell.key}: {d}" for d in found if not d.startswith(ignored)]
+        learns = bool(group.spec.teachers or group.spec.asks)
+        ignored = _MAY_DIFFER if learns else (*_MAY_DIFFER, *_OF_TEACHERS)
+        differences = describe_differences(was, self.experiment.config(cell))
+        found = [d for d in differences if not d.startswith(ignored) and not _is_unused_teacher(d)]
+        if record.questions != self.shared.questions[cell.dataset, cell.student]:
+            found.append("the test questions are others now")
+        if record.rationales != self._hash(group) and self._hash(group):
+            found.append("it learnt from other rationales than there are now")
+        if group.sweep.chooses and record.accuracy("valid", self.experiment.grid.scorer) is None:
+            found.append(f"its validation questions were not answered by `scorer: {self.experiment.grid.scorer}`")
+        return [f"{cell.key}: {f}" for f in found]
+
+    def _hash(self, group: Group) -> str:
+        """Return the hash of the rationales that a group learns from; empty for none, or for what is not there yet."""
+        key = rationale_key(self.experiment, group)
+        if key is None or key not in self.shared.rationales:
+            return ""
+        name = key, group.spec.teachers
+        if name not in self._hashes:
+            self._hashes[name] = rationales_fingerprint(self.shared.rationales[key], group.spec.teachers)
+        return self._hashes[name]
 
 
-def _all(group: Group) -> list[tuple[Mapping[str, Any], int]]:
-    return [(s, seed) for of_alpha in group.sweep.by_alpha() for s in of_alpha for seed in group.sweep.seeds]
+def _same(file: Path, config: Config) -> bool:
+    """Whether a run folder was begun with these settings."""
+    try:
+        return not describe_differences(load_config(file), config)
+    except TinyLLMError:
+        return False
+
+
+def _is_unused_teacher(difference: str) -> bool:
+    """A teacher that has come since, and that a run does not learn from."""
+    return difference.startswith("train.alpha.") and difference.endswith(": None → 0.0")

@@ -14,6 +14,9 @@ Patch = dict[str, Any]
 """Sections of a run's configuration, as in its file."""
 
 
+Candidates = Annotated[tuple[Any, ...], Field(min_length=1)]
+
+
 class MethodEntry(Section):
     """A method with settings of its own."""
 
@@ -23,7 +26,7 @@ class MethodEntry(Section):
     like: str | None = Field(None, description="The known method that it changes; null: the one of its name.")
     label: str | None = Field(None, description="Its name in tables; null: as the known method's, or `name`.")
     set: Patch = Field(default_factory=dict, description="Settings laid over the known method's.")
-    tune: dict[str, tuple[Any, ...]] | None = Field(None, description="Candidates of its own; null: as for all.")
+    tune: dict[str, Candidates] | None = Field(None, description="Candidates of its own; null: as for all.")
 
 
 class Grid(Section):
@@ -48,7 +51,7 @@ class Grid(Section):
     alpha: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (), description="Values of α to sweep, with every seed; the best on the validation questions stands in tables."
     )
-    tune: dict[str, tuple[Any, ...]] = Field(
+    tune: dict[str, Candidates] = Field(
         default_factory=dict,
         description="Settings and their candidates, as in `train.learning_rate: [5e-5, 1e-4]`; every trained method "
         "gets the best on the validation questions, tried with the first seed.",

@@ -1,17 +1,18 @@
-"""What the runs of an experiment have in common, made once before any of them: questions' facts and rationales."""
+"""What the runs of an experiment have in common, made once before any of them: questions, rationales, facts of both."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tinyllm.asking import forecast_lines, opened_asking
 from tinyllm.config import Config, build_config
 from tinyllm.config.read import merge
-from tinyllm.errors import DataError
+from tinyllm.errors import DataError, TeacherError
 from tinyllm.evaluation.overlap import overlap
 from tinyllm.evaluation.statistics import chance_rate, majority_rate
 from tinyllm.evidence.outline import DatasetOutline, MethodOutline, Outline
@@ -19,8 +20,10 @@ from tinyllm.experiments.grid import Experiment, Group
 from tinyllm.news import News
 from tinyllm.pipeline import checked_questions, generate_run
 from tinyllm.questions.types import Splits
-from tinyllm.rationales.files import read_yields
+from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.runs import RunFolder
+
+_SHARED = "shared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +31,40 @@ class Shared:
     """What runs share.
 
     Attributes:
-        rationales: folder with the rationales of each group's dataset and settings, by `rationale_key`.
         splits: questions by dataset.
+        questions: hash of the test questions, by dataset and student.
+        rationales: folders of rationales, by `rationale_key`.
+        failed: why there are no rationales, by `rationale_key`.
+        unanswered: how many requests got no reply, by `rationale_key`.
     """
 
-    rationales: Mapping[str, Path]
     splits: Mapping[str, Splits]
+    questions: Mapping[tuple[str, str], str]
+    rationales: Mapping[str, Path] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    unanswered: Mapping[str, int] = field(default_factory=dict)
 
 
-def prepare(experiment: Experiment, folder: Path, news: News) -> Shared:
-    """Read the questions of all datasets and have all rationales written that any run learns from.
+# --- questions ----------------------------------------------------------------------------------------------------
 
-    Teachers are asked once for all runs; what the store holds is not asked again.
+
+def read_questions(experiment: Experiment, news: News) -> Shared:
+    """Read the questions of all datasets; of each those that the most generous student has room for.
 
     Raises:
         DataError: a dataset has no test questions, or none to choose settings on.
     """
-    splits, rationales = {}, {}
+    splits, hashes = {}, {}
     for dataset in experiment.grid.datasets:
         news.say(f"{dataset}:")
-        splits[dataset], _ = checked_questions(experiment.dataset_config(dataset), news)
+        of_student = {
+            student: checked_questions(experiment.dataset_config(dataset, student), news)[0]
+            for student in experiment.grid.students
+        }
+        hashes |= {(dataset, student): questions_fingerprint(s) for student, s in of_student.items()}
+        splits[dataset] = max(of_student.values(), key=lambda s: len(s.train))
         _check_splits(dataset, splits[dataset], experiment)
-    for key, groups in _by_rationales(experiment).items():
-        config = _asking_all(experiment, groups)
-        run = RunFolder(folder / "shared" / key)
-        with run.claimed(config, renews_rationales=True):
-            generate_run(config, run, news, splits[groups[0].dataset])
-        rationales[key] = run.path
-    return Shared(rationales, splits)
+    return Shared(splits, hashes)
 
 
 def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
@@ -68,18 +77,69 @@ def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
         )
 
 
+def questions_fingerprint(splits: Splits) -> str:
+    """Return a hash of the test questions; runs may be compared only where it is the same."""
+    digest = hashlib.sha256()
+    for q in splits.test:
+        digest.update(repr((q.id, q.question, q.choices, q.answer, q.context)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+# --- rationales ---------------------------------------------------------------------------------------------------
+
+
+def write_rationales(experiment: Experiment, folder: Path, shared: Shared, news: News) -> Shared:
+    """Have all rationales written that any run learns from; teachers are asked once for all runs.
+
+    What the store holds is not asked again. Where a teacher cannot answer, the runs that learn from it have failed, and
+    the others go on.
+    """
+    rationales, failed, unanswered = {}, {}, {}
+    for key, groups in by_rationales(experiment).items():
+        config = _asking_all(experiment, groups)
+        run = RunFolder(folder / _SHARED / key)
+        try:
+            with run.claimed(config, renews_rationales=True):
+                yields = generate_run(config, run, news, shared.splits[groups[0].dataset])
+        except TeacherError as error:
+            failed[key] = str(error)
+            news.say(f"✗ {key}: {error}")
+            continue
+        rationales[key] = run.path
+        if count := sum(n for found in yields.values() for n in found.unanswered.values()):
+            unanswered[key] = count
+    return replace(shared, rationales=rationales, failed=failed, unanswered=unanswered)
+
+
+def known_rationales(experiment: Experiment, folder: Path, shared: Shared) -> Shared:
+    """Return what is shared as far as it is there already; nobody is asked and nothing is written."""
+    folders = {key: folder / _SHARED / key for key in by_rationales(experiment)}
+    return replace(shared, rationales={k: path for k, path in folders.items() if (path / RATIONALES).is_file()})
+
+
+def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, news: News) -> list[str]:
+    """Return, in words, what asking the teachers will take; nobody is asked and nothing is written."""
+    lines = []
+    for key, groups in by_rationales(experiment).items():
+        config = _asking_all(experiment, groups)
+        run = RunFolder(folder / _SHARED / key)
+        with opened_asking(config, run, shared.splits[groups[0].dataset].train, may_write=False) as asking:
+            lines += forecast_lines(asking.forecasts(news))
+    return lines
+
+
 def rationale_key(experiment: Experiment, group: Group) -> str | None:
     """Return the name of the rationales that a group learns from; None where it learns from none."""
     if not group.spec.teachers:
         return None
-    config = experiment.config(group.cell(next(iter(group.sweep.by_alpha()))[0], group.sweep.seeds[0]))
-    made_by = config.model_dump(mode="json", include={"data", "teachers", "rationales"})
+    made_by = experiment.first_config(group).model_dump(mode="json", include={"data", "teachers", "rationales"})
     made_by["rationales"].pop("budget"), made_by["rationales"].pop("store")
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
     return f"{group.dataset}-{digest[:8]}"
 
 
-def _by_rationales(experiment: Experiment) -> dict[str, list[Group]]:
+def by_rationales(experiment: Experiment) -> dict[str, list[Group]]:
+    """Return the groups that learn from the same rationales, by their key."""
     found: dict[str, list[Group]] = {}
     for group in experiment.groups:
         if (key := rationale_key(experiment, group)) is not None:
@@ -87,15 +147,23 @@ def _by_rationales(experiment: Experiment) -> dict[str, list[Group]]:
     return found
 
 
-def _asking_all(experiment: Experiment, groups: list[Group]) -> Config:
+def rationales_fingerprint(folder: Path, teachers: Iterable[str]) -> str:
+    """Return a hash of some teachers' rationales: what runs that are compared over seeds must have in common."""
+    wanted = set(teachers)
+    rows = sorted((r.question_id, r.teacher, r.text) for r in read_rationales(folder) if r.teacher in wanted)
+    return hashlib.sha256(repr(rows).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _asking_all(experiment: Experiment, groups: Sequence[Group]) -> Config:
     """Return a configuration under which every teacher is asked that any of the groups learns from."""
-    group = groups[0]
-    config = experiment.config(group.cell(next(iter(group.sweep.by_alpha()))[0], group.sweep.seeds[0]))
+    config = experiment.first_config(groups[0])
     used = {t for g in groups for t in g.spec.teachers}
-    weights = {t.name: float(t.name in used) for t in config.teachers}
     tree = merge(config.model_dump(mode="json"), {"train": {"method": "tinyllm", "teacher": None}})
-    tree["train"]["alpha"] = weights
-    return build_config(tree, source=group.dataset)
+    tree["train"]["alpha"] = {t.name: float(t.name in used) for t in config.teachers}
+    return build_config(tree, source=groups[0].dataset)
+
+
+# --- the outline --------------------------------------------------------------------------------------------------
 
 
 def outline(experiment: Experiment, shared: Shared) -> Outline:
@@ -104,7 +172,7 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
     for group in experiment.groups:
         spec, known = group.spec, methods.get(group.spec.id)
         datasets = dict.fromkeys((*(known.datasets if known else ()), group.dataset))
-        methods[spec.id] = MethodOutline(spec.id, spec.label, spec.kind, group.sweep, tuple(datasets))
+        methods[spec.id] = MethodOutline(spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets))
     grid = experiment.grid
     return Outline(
         name=grid.name,
@@ -119,15 +187,14 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
 
 
 def _model(experiment: Experiment, student: str) -> str:
-    group = next(g for g in experiment.groups if g.student == student)
-    return experiment.config(group.cell(next(iter(group.sweep.by_alpha()))[0], group.sweep.seeds[0])).student.model
+    return experiment.dataset_config(next(iter(experiment.grid.datasets)), student).student.model
 
 
 def _dataset(experiment: Experiment, shared: Shared, dataset: str) -> DatasetOutline:
     splits = shared.splits[dataset]
     met = overlap(splits.train, splits.test)
-    keys = dict.fromkeys(rationale_key(experiment, g) for g in experiment.groups if g.dataset == dataset)
-    key = next((k for k in keys if k is not None), None)
+    keys = [k for g in experiment.groups if g.dataset == dataset and (k := rationale_key(experiment, g))]
+    key = next((k for k in keys if k in shared.rationales), None)
     yields: dict[str, Any] = {}
     if key is not None:
         yields = {name: asdict(found) for name, found in read_yields(shared.rationales[key]).items()}
@@ -138,6 +205,6 @@ def _dataset(experiment: Experiment, shared: Shared, dataset: str) -> DatasetOut
         exact=tuple(sorted(met.exact)),
         ngram=tuple(sorted(met.ngram)),
         teachers=yields,
-        data=experiment.dataset_config(dataset).data.model_dump(mode="json"),
-        rationales=None if key is None else f"shared/{key}",
+        data=experiment.dataset_config(dataset, next(iter(experiment.grid.students))).data.model_dump(mode="json"),
+        rationales=None if key is None else f"{_SHARED}/{key}",
     )

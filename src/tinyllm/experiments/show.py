@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.live import Live
@@ -12,11 +12,13 @@ from rich.table import Table
 
 from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.records import Record
-from tinyllm.experiments.grid import Experiment, Group
+from tinyllm.experiments.grid import Experiment
 from tinyllm.experiments.runner import Board
 from tinyllm.news import News, duration
 
 ToGo = Callable[[Board], float]
+Keys = Mapping[tuple[str, str, str], set[str]]
+"""The runs of each dataset, student and method, by their keys."""
 
 
 @contextlib.contextmanager
@@ -25,8 +27,9 @@ def showing(experiment: Experiment, news: News, to_go: ToGo) -> Iterator[Callabl
     if news.quiet:
         yield lambda _: None
     elif news.console.is_terminal:
+        keys = {(g.dataset, g.student, g.spec.id): {c.key for c in g.cells()} for g in experiment.groups}
         with Live(console=news.console, auto_refresh=False) as live:
-            yield lambda board: live.update(table(experiment, board, to_go(board)), refresh=True)
+            yield lambda board: live.update(table(experiment, board, keys, to_go(board)), refresh=True)
     else:
         yield Lines(experiment.grid.scorer, news.console, to_go)
 
@@ -63,31 +66,31 @@ def _figure(record: Record, scorer: Scorer) -> str:
     return f"{100 * (record.accuracy('test', scorer) or 0.0):.1f} % in {duration(seconds)}"
 
 
-def table(experiment: Experiment, board: Board, to_go_s: float) -> Table:
+def table(experiment: Experiment, board: Board, keys: Keys, to_go_s: float) -> Table:
     """Return the table: a row a method, a column a dataset and student."""
     columns = list(dict.fromkeys((g.dataset, g.student) for g in experiment.groups))
     rows = list(dict.fromkeys((g.spec.id, g.spec.label) for g in experiment.groups))
     left = f"{len(board.left)} runs to go, about {duration(to_go_s)}" if board.left else "all runs done"
-    drawn = Table(title=f"{experiment.grid.name}: {len(board.done)} runs done, {left}", title_justify="left")
+    title = escape(f"{experiment.grid.name}: {len(board.done)} runs done, {left}")
+    drawn = Table(title=title, title_justify="left")
     drawn.add_column("method")
     for dataset, student in columns:
         drawn.add_column(f"{dataset}\n{student}" if len(experiment.grid.students) > 1 else dataset, justify="right")
     groups = {(g.dataset, g.student, g.spec.id): g for g in experiment.groups}
     for name, label in rows:
-        cells = [groups.get((dataset, student, name)) for dataset, student in columns]
-        drawn.add_row(escape(label), *("" if g is None else _cell(g, board, experiment.grid.scorer) for g in cells))
+        cells = [(groups.get((d, s, name)), keys.get((d, s, name), set())) for d, s in columns]
+        scorer = experiment.grid.scorer
+        drawn.add_row(escape(label), *("" if g is None else _cell(g.sweep.runs(), k, board, scorer) for g, k in cells))
     return drawn
 
 
-def _cell(group: Group, board: Board, scorer: Scorer) -> str:
-    name = (group.dataset, group.student, group.spec.id)
-    done = [r for r in board.done.values() if (r.dataset, r.student, r.method) == name]
-    keys = {group.cell(s, seed).key for of in group.sweep.by_alpha() for s in of for seed in group.sweep.seeds}
-    running = [state for key, state in board.running.items() if key in keys]
+def _cell(runs: int, keys: set[str], board: Board, scorer: Scorer) -> str:
+    done = [record for key in keys if (record := board.done.get(key)) is not None]
+    running = [state for key in keys if (state := board.running.get(key)) is not None]
     parts = []
     if done:
         mean = sum(r.accuracy("test", scorer) or 0.0 for r in done) / len(done)
-        parts.append(f"{100 * mean:.1f} ({len(done)}/{group.sweep.runs()})")
-    parts += [f"{label} {done_}/{total}" if total else label for label, done_, total in running]
+        parts.append(f"{100 * mean:.1f} ({len(done)}/{runs})")
+    parts += [f"{label} {so_far}/{total}" if total else label for label, so_far, total in running]
     parts += ["✗"] * sum(key in board.failed for key in keys)
     return "\n".join(parts) or "·"

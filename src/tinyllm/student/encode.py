@@ -33,12 +33,14 @@ class Branch:
 
     Attributes:
         weight: α of the task.
+        mean: as of a `Target`.
     """
 
     task: str
     prefix: tuple[int, ...]
     target: tuple[int, ...]
     weight: float = 1.0
+    mean: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +138,14 @@ class Encoder:
     def rows(self, question: Question, targets: Sequence[Target]) -> list[Row]:
         """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student."""
         if self.is_encoder_decoder:
-            return [
-                Row(question.id, self.prompt(question, t.prefix), (Branch(t.task, (), self.target(t.text), t.weight),))
-                for t in targets
-            ]
-        branches = [Branch(t.task, self._prefix(t.prefix), self.target(t.text), t.weight) for t in targets]
+            return [Row(question.id, self.prompt(question, t.prefix), (self._branch(t, ()),)) for t in targets]
+        branches = [self._branch(t, self._prefix(t.prefix)) for t in targets]
         prompt = self.prompt(question, max((t.prefix for t in targets), key=len, default=""))
         row = Row(question.id, prompt, tuple(branches))
         return [row] if self.share_prompt else row.apart()
+
+    def _branch(self, target: Target, prefix: tuple[int, ...]) -> Branch:
+        return Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)
 
     def options(self, question: Question, prefix: str) -> list[Row]:
         """Return rows whose targets are the choices, without an end-of-text token: what likelihood ranking scores."""

@@ -23,6 +23,7 @@ class Target:
         task: `answer`, or the name of the teacher whose rationale this is.
         prefix: the text that tells the student which task it is.
         weight: α of the task in L = L_A + Σ_m α_m L_m; 1 for the answer. Always above 0.
+        mean: the targets that share a name here are averaged together; by default those of the same task.
     """
 
     question_id: str
@@ -30,6 +31,7 @@ class Target:
     prefix: str
     text: str
     weight: float
+    mean: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class MixtureSettings:
     seed: int = 0
     likelihoods: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
+
+_ROUTED = "routed"
 
 Mixture = Callable[[Sequence[Question], Sequence[Rationale], MixtureSettings], tuple[Target, ...]]
 
@@ -163,9 +167,14 @@ def _routed(
     settings: MixtureSettings,
     merit: Callable[[Rationale], float],
 ) -> tuple[Target, ...]:
-    """Return answers and one rationale a question, the one of highest merit."""
+    """Return answers and one rationale a question, the one of highest merit: L = L_A + mean of α_m ℓ_m over all.
+
+    With a mean for each teacher, the few rationales of one who is seldom chosen would weigh as much as the many of the
+    others.
+    """
     usable = [r for r in rationales if settings.alpha.get(r.teacher, 0.0) > 0]
-    return _answers_and(questions, routing.best_of_each(usable, merit), settings)
+    targets = _answers_and(questions, routing.best_of_each(usable, merit), settings)
+    return tuple(t if t.task == ANSWER_TASK else replace(t, mean=_ROUTED) for t in targets)
 
 
 def _answers_and(

@@ -7,7 +7,8 @@ the cut cannot change the result, every target token carries its weight in the l
     L = Σ_tokens weight · cross-entropy,    weight = α_task / N_task               (normalisation `tokens`)
                                             weight = α_task / (n_task · length)    (normalisation `examples`)
 
-with N_task the target tokens, and n_task the rows, of that task in the whole step.
+with N_task the target tokens, and n_task the rows, of that task in the whole step; of all rationales together where a
+method takes one a question.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tinyllm.config import ANSWER_TASK
-from tinyllm.student.encode import Row
+from tinyllm.student.encode import Branch, Row
 
 Normalisation = Literal["tokens", "examples"]
 AlphaSchedule = Literal["constant", "linear"]
@@ -290,14 +291,13 @@ def token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tup
     counts: Counter[str] = Counter()
     for row in rows:
         for branch in row.branches:
-            counts[branch.task] += len(branch.target) if normalisation == "tokens" else 1
-    return [
-        tuple(
-            b.weight / (counts[b.task] if normalisation == "tokens" else counts[b.task] * len(b.target))
-            for b in row.branches
-        )
-        for row in rows
-    ]
+            counts[branch.mean or branch.task] += len(branch.target) if normalisation == "tokens" else 1
+
+    def weight(branch: Branch) -> float:
+        count = counts[branch.mean or branch.task]
+        return branch.weight / (count if normalisation == "tokens" else count * len(branch.target))
+
+    return [tuple(map(weight, row.branches)) for row in rows]
 
 
 # --- cutting ------------------------------------------------------------------------------------------------------

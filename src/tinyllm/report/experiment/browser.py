@@ -19,18 +19,28 @@ from tinyllm.report.browser import MAX_QUESTIONS, safe_json
 from tinyllm.runs import read_jsonl
 
 
-def islands(results: Results, folder: Path, scorer: Scorer) -> list[tuple[str, str]]:
-    """Return (label, JSON) of each dataset and student; texts are left out where the data are not at hand."""
-    made, room = [], MAX_QUESTIONS
-    for dataset, facts in results.outline.datasets.items():
-        splits = _splits(facts)
-        notes = _notes(folder, facts)
-        for student in results.outline.students:
-            rows = list(_rows(results, student, dataset, scorer, splits, notes))[:room]
-            room -= len(rows)
-            label = f"{dataset}, {student}" if len(results.outline.students) > 1 else dataset
-            made.append((label, safe_json(_island(results, student, dataset, rows))))
-    return made
+def islands(results: Results, folder: Path, scorer: Scorer) -> tuple[list[tuple[str, str]], int]:
+    """Return (label, JSON) of each dataset and student, and how many questions found no room on the page.
+
+    Test questions go first, and each island gets its share. Texts are left out where the data are not at hand.
+    """
+    outline = results.outline
+    texts = {dataset: (_splits(facts), _notes(folder, facts)) for dataset, facts in outline.datasets.items()}
+    rows = {
+        (dataset, student): list(_rows(results, student, dataset, scorer, *texts[dataset]))
+        for student in outline.students
+        for dataset in outline.datasets
+    }
+    share = MAX_QUESTIONS // max(1, len(rows))
+    spare = sum(max(0, share - len(r)) for r in rows.values())
+    made, left_out = [], 0
+    for (dataset, student), all_ in rows.items():
+        room = share + min(spare, max(0, len(all_) - share))
+        spare -= room - share
+        left_out += max(0, len(all_) - room)
+        label = f"{dataset}, {student}" if len(outline.students) > 1 else dataset
+        made.append((label, safe_json(_island(results, student, dataset, all_[:room]))))
+    return made, left_out
 
 
 def _island(results: Results, student: str, dataset: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -38,7 +48,7 @@ def _island(results: Results, student: str, dataset: str, rows: Sequence[Mapping
     return {
         "methods": [m.label for m in methods],
         "baseline": next((i for i, m in enumerate(methods) if m.id == results.outline.baseline), 0),
-        "chief": next((i for i, m in enumerate(methods) if m.id == "tinyllm"), len(methods) - 1),
+        "chief": next((i for i, m in enumerate(methods) if m.like == "tinyllm"), len(methods) - 1),
         "teachers": list(results.outline.datasets[dataset].teachers),
         "questions": rows,
     }
@@ -54,24 +64,33 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield the test questions with every method's answers, then the training questions with their rationales."""
     known = {q.id: q for q in splits.test} if splits is not None else {}
-    chosen = _chosen(results, student, dataset, scorer)
+    chosen, keys = _chosen(results, student, dataset, scorer)
     for name, answers in chosen.items():
-        yield {"id": name, "split": "test", **_texts(known.get(name)), "a": answers}
+        question = known.get(name)
+        if question is not None and question.answer != keys[name]:
+            question = None  # the data have changed since: this is another question of the same name
+        yield {"id": name, "split": "test", **_texts(question), "k": keys[name], "a": answers}
     for question in splits.train if splits is not None else ():
         if question.id in notes:
             yield {"id": question.id, "split": "train", **_texts(question, own=False), **notes[question.id]}
 
 
-def _chosen(results: Results, student: str, dataset: str, scorer: Scorer) -> dict[str, list[list[int]]]:
-    """Return, for each test question, the choice of each method (in their order) with each seed."""
+def _chosen(
+    results: Results, student: str, dataset: str, scorer: Scorer
+) -> tuple[dict[str, list[list[int]]], dict[str, int]]:
+    """Return, for each test question, the choice of each method (in their order) with each seed; and the right one."""
     found: dict[str, list[list[int]]] = {}
+    keys: dict[str, int] = {}
     methods = [m for m in results.outline.methods if results.of(Place(student, dataset, m.id))]
     for index, method in enumerate(methods):
         for record in results.of(Place(student, dataset, method.id)):
             scored = record.answers.scored(scorer)
-            for name, choice in zip(scored.ids, scored.chosen, strict=True) if scored is not None else ():
-                found.setdefault(str(name), [[] for _ in methods])[index].append(int(choice))
-    return found
+            if scored is None:
+                continue
+            keys |= dict(zip(scored.ids.tolist(), scored.key.tolist(), strict=True))
+            for name, choice in zip(scored.ids.tolist(), scored.chosen.tolist(), strict=True):
+                found.setdefault(name, [[] for _ in methods])[index].append(choice)
+    return found, keys
 
 
 def _texts(question: Question | None, *, own: bool = True) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def loss_lines(results: Results, student: str, dataset: str) -> list[Line]:
     """Return the loss of each task of TinyLLM, and of the baseline's answers, the mean over seeds by step."""
     lines: list[Line] = []
     for method in _on(results, dataset):
-        if method.id not in ("tinyllm", results.outline.baseline):
+        if method.like != "tinyllm" and method.id != results.outline.baseline:
             continue
         runs = results.of(Place(student, dataset, method.id))
         for task, curve in _mean_losses(runs).items():
@@ -109,7 +109,8 @@ def calibration_lines(results: Results, student: str, dataset: str) -> list[Line
     lines: list[Line] = []
     for method in _on(results, dataset):
         found = results.calibration(Place(student, dataset, method.id))
-        if method.id in ("inference", "tinyllm", results.outline.baseline) and found is not None:
+        is_shown = method.like in ("inference", "tinyllm") or method.id == results.outline.baseline
+        if is_shown and found is not None:
             curve = tuple(Point(100 * b.confidence, 100 * b.accuracy) for b in found.bins)
             lines.append(Line(f"{method.label} (error {100 * found.error:.1f} points)", curve, len(lines)))
     return lines
@@ -150,7 +151,10 @@ def _mean(figures: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def rotations(results: Results) -> list[Checked]:
-    """Return accuracies with the choices moved by one: what changes rests on where an answer stands."""
+    """Return accuracies with the choices moved by one: what changes rests on where an answer stands.
+
+    A student that is not shown the choices (`layout: cloze`) cannot see that they moved.
+    """
     return list(_viewed(results, "rotated"))
 
 
@@ -161,19 +165,26 @@ def without_questions(results: Results) -> list[Checked]:
 
 def _viewed(results: Results, view: Any) -> Iterator[Checked]:
     for place in results.places():
-        found, right = results.views(place, view), results.right(place, results.view_scorer)
-        if found is None or right is None:
+        found = results.views(place, view)
+        if found is None:
             continue
-        estimate, same = found
-        asked = float(right[0].mean())  # the first seed, as the view
+        low, high = found.viewed.ci95
         yield Checked(
             where(results, place),
             results.outline.method(place.method).label,
-            percent(asked),
-            f"{percent(estimate.value)} ({100 * estimate.ci95[0]:.1f} to {100 * estimate.ci95[1]:.1f})",
-            points(estimate.value - asked),
-            f"{percent(same)} of the answers stay the same",
+            percent(found.asked),
+            f"{percent(found.viewed.value)} ({100 * low:.1f} to {100 * high:.1f})",
+            points(found.viewed.value - found.asked),
+            f"{percent(found.same)} of the answers stay the same",
         )
+
+
+def met_in_training(results: Results) -> list[tuple[str, str, str, str]]:
+    """Return, by dataset, how many test questions there are, and how many of them are met in training, and how."""
+    return [
+        (name, count(d.questions["test"]), count(len(d.exact)), count(len(d.ngram)))
+        for name, d in results.outline.datasets.items()
+    ]
 
 
 def overlaps(results: Results, scorer: Scorer) -> list[Checked]:

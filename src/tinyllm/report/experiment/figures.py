@@ -85,7 +85,7 @@ def _accuracy(results: Results, scorer: Scorer) -> Figure:
     rows = [(s, m) for s in outline.students for m in outline.methods]
     figure, axes = _panels(len(outline.datasets), 0.32 * len(rows) + 1.2)
     for axis, (dataset, facts) in zip(axes, outline.datasets.items(), strict=True):
-        axis.set_title(dataset, loc="left")
+        axis.set_title(_plain(dataset), loc="left")
         axis.axvline(100 * facts.majority, color="#888888", linestyle="--", linewidth=1, label="majority")
         axis.axvline(100 * facts.chance, color="#888888", linestyle=":", linewidth=1, label="chance")
         for place, (student, method) in enumerate(rows):
@@ -96,7 +96,7 @@ def _accuracy(results: Results, scorer: Scorer) -> Figure:
                 axis.plot([100 * low, 100 * high], [place, place], color=colour, linewidth=1.6)
                 axis.plot([value], [place], "o", color=colour, markersize=5)
         several = len(outline.students) > 1
-        labels = [f"{m.label}, {s}" if several else m.label for s, m in rows]
+        labels = [_plain(f"{m.label}, {s}" if several else m.label) for s, m in rows]
         axis.set_yticks(range(len(rows)), labels if axis is axes[0] else [""] * len(rows))
         axis.invert_yaxis()
         axis.set_xlabel("accuracy (%), 95 % intervals")
@@ -109,7 +109,7 @@ def _lines(
 ) -> Figure:
     figure, axes = _panels(len(panels), 3.2)
     for axis, (dataset, lines) in zip(axes, panels.items(), strict=True):
-        axis.set_title(dataset, loc="left")
+        axis.set_title(_plain(dataset), loc="left")
         axis.set_xlabel(x)
         if log_x:
             axis.set_xscale("log")
@@ -123,11 +123,16 @@ def _lines(
     return figure
 
 
+def _plain(text: str) -> str:
+    """Keep a text from being read as a formula."""
+    return text.replace("$", r"\$")
+
+
 def _line(axis: Axes, line: Line) -> None:
     colour = _COLOURS[line.colour % len(_COLOURS)]
     xs, ys = [p.x for p in line.points], [p.y for p in line.points]
     marker = "o" if len(xs) < _FEW else ""
-    axis.plot(xs, ys, color=colour, linewidth=1.5, marker=marker, markersize=4, label=line.label)
+    axis.plot(xs, ys, color=colour, linewidth=1.5, marker=marker, markersize=4, label=_plain(line.label))
     if all(p.low is not None and p.high is not None for p in line.points):
         lows, highs = [p.low or 0.0 for p in line.points], [p.high or 0.0 for p in line.points]
         axis.fill_between(xs, lows, highs, color=colour, alpha=0.15, linewidth=0)

@@ -13,8 +13,7 @@ from markupsafe import Markup
 from tinyllm.atomic import write_text
 from tinyllm.errors import RunFolderError
 from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.outline import read_outline
-from tinyllm.evidence.records import EXPERIMENT_FILE, read_records
+from tinyllm.evidence.records import EXPERIMENT_FILE
 from tinyllm.evidence.results import Figure, Place, Results, read_results
 from tinyllm.report import plots
 from tinyllm.report.browser import SCORERS
@@ -47,7 +46,7 @@ def write_experiment(folder: Path) -> Path:
     Raises:
         RunFolderError: the folder holds no experiment, or a damaged record.
     """
-    results = read_results(read_outline(folder), read_records(folder))
+    results = read_results(folder)
     if not results.scorers:
         raise RunFolderError(f"{folder} holds no finished run yet; `tinyllm experiment {folder}` runs them.")
     for scorer in results.scorers:
@@ -105,10 +104,20 @@ def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
         "rotations": content.rotations(results),
         "without": content.without_questions(results),
         "overlaps": content.overlaps(results, scorer),
-        "islands": [(label, Markup(data)) for label, data in islands(results, folder, scorer)],  # noqa: S704  escaped
+        "met": content.met_in_training(results),
+        **_questions(results, scorer, folder),
         "has_figures": figures.can_draw(),
         "settings": _settings(folder),
         "environment": _environment(results),
+    }
+
+
+def _questions(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
+    found, left_out = islands(results, folder, scorer)
+    return {
+        "islands": [(label, Markup(data)) for label, data in found],  # noqa: S704  browser.safe_json escaped it
+        "left_out": left_out,
+        "has_texts": all('"q":' in data for _, data in found),
     }
 
 

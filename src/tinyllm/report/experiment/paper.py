@@ -36,12 +36,15 @@ _TEACHERS: Mapping[str, tuple[float, ...]] = {
 
 def of_student(model: str, columns: Sequence[str]) -> Quoted:
     """Return what the paper reports of a student; nothing of a student that it does not have."""
-    return {f"{method}, the paper": _known(values, columns) for method, values in _TABLE_1.get(model, {}).items()}
+    return {
+        f"{method}, the paper, exact match": _known(values, columns)
+        for method, values in _TABLE_1.get(model, {}).items()
+    }
 
 
 def of_teachers(teachers: Sequence[str], columns: Sequence[str]) -> Quoted:
     """Return what the paper reports of the teachers themselves."""
-    return {f"Teacher {t}, the paper": _known(_TEACHERS[t], columns) for t in teachers if t in _TEACHERS}
+    return {f"Teacher {t}, the paper, exact match": _known(_TEACHERS[t], columns) for t in teachers if t in _TEACHERS}
 
 
 def _known(values: Sequence[float], columns: Sequence[str]) -> dict[str, float]:

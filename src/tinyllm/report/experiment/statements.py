@@ -53,16 +53,16 @@ def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str,
         yield Statement(
             "noise",
             f"{where}: no difference from {baseline} is shown for {'; '.join(noise)}. Differences below about "
-            f"{100 * widest:.1f} points could not have been seen with so many questions and seeds.",
+            f"{100 * widest:.1f} points could hardly have been seen with so many questions and seeds.",
         )
 
 
 def _control(results: Results, student: str, dataset: str, scorer: Scorer) -> Iterator[Statement]:
     """Say whether the rationales' content matters: TinyLLM against the same texts under the wrong questions."""
-    ids = {m.id for m in results.outline.methods}
-    if not {"tinyllm", "shuffled"} <= ids:
+    tinyllm, shuffled = (results.outline.first_like(known) for known in ("tinyllm", "shuffled"))
+    if tinyllm is None or shuffled is None:
         return
-    compared = results.compare(Place(student, dataset, "tinyllm"), "shuffled", scorer)
+    compared = results.compare(Place(student, dataset, tinyllm.id), shuffled.id, scorer)
     if compared is None:
         return
     where = _where(results, student, dataset)
@@ -70,29 +70,53 @@ def _control(results: Results, student: str, dataset: str, scorer: Scorer) -> It
         better = "better than" if compared.value > 0 else "worse than"
         yield Statement(
             "note",
-            f"{where}: the rationales' content matters: TinyLLM is {better} the same texts under other questions "
-            f"({_change(compared)}, {p_value(compared.p)}, not corrected).",
+            f"{where}: the rationales' content matters: {tinyllm.label} is {better} the same texts under other "
+            f"questions ({_change(compared)}, {p_value(compared.p)}, not corrected).",
         )
     else:
         yield Statement(
             "note",
-            f"{where}: TinyLLM is not shown to differ from the same texts under other questions ({_change(compared)}, "
-            f"{p_value(compared.p)}), so nothing here shows that the student learns from what rationales say.",
+            f"{where}: {tinyllm.label} is not shown to differ from the same texts under other questions "
+            f"({_change(compared)}, {p_value(compared.p)}), so nothing here shows that the student learns from what "
+            "rationales say.",
         )
 
 
 def _cautions(results: Results) -> Iterator[Statement]:
-    lacking = [(p, len(results.of(p)), len(results.outline.method(p.method).sweep.seeds)) for p in results.places()]
-    single = [p for p, have, wanted in lacking if have == 1 and wanted > 1]
-    missing = [p for p, have, _ in lacking if have == 0]
+    trained = [p for p in results.places() if results.is_trained(p.method)]
+    missing = [p for p in results.places() if not results.of(p)]
+    single = [p for p in trained if len(results.of(p)) == 1]
+    if results.failures:
+        first = results.failures[0]
+        yield Statement(
+            "note",
+            f"{plural(len(results.failures), 'run')} failed, as {first.method} on {first.dataset} with seed "
+            f"{first.seed}: {first.error.splitlines()[0]} What failed has lost against other candidates.",
+        )
     if missing:
         yield Statement("note", f"{plural(len(missing), 'cell')} of the tables have no finished run yet.")
     if single:
         yield Statement(
             "note",
-            f"{plural(len(single), 'cell')} rest on one seed so far: their intervals know of the questions, and not of "
-            "how much another seed would change.",
+            f"{plural(len(single), 'cell')} rest on one seed: how much another would change is taken from other "
+            "methods' seeds where there are any, and is not known where there are none.",
         )
+    yield from _unequal_search(results)
+
+
+def _unequal_search(results: Results) -> Iterator[Statement]:
+    """Say whose settings were searched less than the baseline's, or more."""
+    baseline = results.outline.method(results.outline.baseline)
+    others = [m for m in results.outline.methods if results.is_trained(m.id)]
+    less = [m.label for m in others if len(m.sweep.tuned) < len(baseline.sweep.tuned)]
+    more = [m.label for m in others if len(m.sweep.tuned) > len(baseline.sweep.tuned)]
+    for which, verb in ((less, "fewer"), (more, "more")):
+        if which:
+            yield Statement(
+                "note",
+                f"{', '.join(which)} had {verb} candidates of settings to choose from than {baseline.label} "
+                f"({len(baseline.sweep.tuned)}), so part of a difference may be that.",
+            )
 
 
 def _where(results: Results, student: str, dataset: str) -> str:

@@ -81,8 +81,7 @@ def _table(
     with_paper: bool = False,
 ) -> Table | None:
     outline = results.outline
-    always = {outline.baseline, "tinyllm"}
-    methods = [m for m in outline.methods if m.kind in kinds or m.id in always]
+    methods = [m for m in outline.methods if m.kind in kinds or m.id == outline.baseline or m.like == "tinyllm"]
     if not any(m.kind in kinds for m in methods):
         return None
     datasets = tuple(outline.datasets)
@@ -98,10 +97,15 @@ def _table(
         rows += _quoted(paper.of_student(model, columns), columns) if with_paper else []
     baseline = outline.method(outline.baseline).label
     note = (
-        f"Accuracy in per cent with 95 % intervals over questions and seeds. ▲ above and ▼ below {baseline}: "
-        f"p < {SIGNIFICANT} in the paired test, Holm-corrected over the table's figures; unmarked: no difference shown."
+        f"Accuracy in per cent with 95 % intervals over {_over(outline.seeds)}. ▲ above and ▼ below {baseline}: "
+        f"p < {SIGNIFICANT} in the paired bootstrap test, Holm-corrected over all comparisons of the experiment "
+        "(single datasets together, averages together); unmarked: no difference shown."
     )
     return Table(name, title, columns, tuple(rows), note)
+
+
+def _over(seeds: Sequence[int]) -> str:
+    return "questions and seeds" if len(seeds) > 1 else "questions (one seed: how much seeds differ is not known)"
 
 
 def _known(results: Results, columns: Sequence[str]) -> Iterator[Row]:
@@ -154,12 +158,13 @@ def sign(figure: Figure) -> int:
 
 def _relative(results: Results, figures: Mapping[Place, Figure], student: str, columns: Sequence[str]) -> Iterator[Row]:
     """Yield TinyLLM's gain over the baseline in per cent of it, as the paper prints it."""
-    found = [figures.get(Place(student, column, "tinyllm")) for column in columns]
+    tinyllm = results.outline.first_like("tinyllm")
+    found = [figures.get(Place(student, column, tinyllm.id)) if tinyllm is not None else None for column in columns]
     gains = [f.gain.relative if f is not None and f.gain is not None else None for f in found]
-    if any(g is not None for g in gains):
+    if tinyllm is not None and any(g is not None for g in gains):
         baseline = results.outline.method(results.outline.baseline).label
         cells = tuple(Cell(g / 100) if g is not None else None for g in gains)
-        yield Row(f"TinyLLM over {baseline}, relative", "relative", cells)
+        yield Row(f"{tinyllm.label} over {baseline}, relative", "relative", cells)
 
 
 def _words(settings: Mapping[str, object]) -> str:
@@ -269,7 +274,7 @@ def as_csv(table: Table) -> str:
         if row.kind == "head":
             group = row.label
         for column, cell in zip(table.columns, row.cells, strict=False):
-            if cell is not None:
+            if cell is not None and row.kind != "relative":
                 writer.writerow([table.name, group, row.label, row.kind, column, *_numbers(cell)])
     return out.getvalue()
 

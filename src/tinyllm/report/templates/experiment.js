@@ -112,7 +112,8 @@
   }
 
   function drawVoices(row) {
-    const voices = data.teachers.map((name, index) => {
+    const names = [...new Set([...data.teachers, ...notes(row).map((note) => note[0])])];
+    const voices = names.map((name, index) => {
       const own = (of) => (of || []).filter((note) => note[0] === name);
       const [kept, rejected, given] = [own(row.kept), own(row.rejected), own(row.given)];
       if (!kept.length && !rejected.length && !given.length) return null;
