@@ -13,6 +13,7 @@ from tinyllm.evidence.selection import ALPHA
 from tinyllm.experiments.grid import dump_grid, load_experiment
 from tinyllm.experiments.methods import expand, names
 
+ASKED = [{"name": n, "kind": "openai", "model": "m"} for n in ("ada", "bob")]
 TEACHERS = [{"name": "ada", "kind": "given"}, {"name": "bob", "kind": "given"}]
 
 
@@ -53,6 +54,7 @@ def test_teachers_that_can_be_loaded_are_asked_themselves():
 
 def test_a_run_gets_base_dataset_student_method_settings_and_seed(load):
     experiment = load(
+        base={"teachers": ASKED},
         methods=["fine-tuning", "lora", "step-by-step", "tinyllm", "tinyllm-without", "tinyllm-without-examples"],
         alpha=[0.1, 0.5],
     )
@@ -84,7 +86,8 @@ def test_a_method_may_have_settings_and_candidates_of_its_own(load):
 
 
 def test_keys_are_names_of_folders_and_no_two_are_the_same(load):
-    experiment = load(methods=[n for n in names() if n != "teachers"], alpha=[0.1, 1.0], tune={"train.epochs": [1, 2]})
+    methods = [n for n in names() if n != "teachers"]
+    experiment = load(base={"teachers": ASKED}, methods=methods, alpha=[0.1, 1.0], tune={"train.epochs": [1, 2]})
     keys = [
         g.cell(s, seed).key
         for g in experiment.groups for of in g.sweep.by_alpha() for s in of for seed in g.sweep.seeds
@@ -129,6 +132,35 @@ def test_all_mistakes_stand_in_one_message(load):
     ):
         assert part in message
     assert message.count("greater than 0") == 1  # once, however many runs it concerns
+
+
+def test_methods_that_would_do_nothing_are_told(load):
+    with pytest.raises(ConfigError) as caught:
+        load(
+            methods=["fine-tuning", "tinyllm-without-examples", "tinyllm-without", "teachers"],
+            base={"teachers": [{"name": "ada", "kind": "given"}]},
+            tune={"alpha": [0.1], "data.limit": [1, 2]},
+            views=["rotated"],
+            scorer="generation",
+        )
+    message = str(caught.value)
+    for part in (
+        "the rationales of one come with the data, so they are the same",
+        "methods.tinyllm-without: no dataset has the teachers that it needs",
+        "methods.teachers: no dataset has the teachers that it needs",
+        "tune.alpha: α is swept by `alpha: [0.1, 1.0]`",
+        "data.limit: all methods of a dataset need the same questions",
+        "views: `asked` must be among them",
+    ):
+        assert part in message
+    with pytest.raises(ConfigError, match="scorer: 'generation' is none of what"):
+        load(base={"teachers": TEACHERS, "evaluate": {"scorers": ["likelihood"]}}, scorer="generation")
+
+
+def test_a_sweep_leaves_those_out_who_have_no_weight(load):
+    base = {"teachers": TEACHERS, "train": {"alpha": {"ada": 1.0, "bob": 0.0}}}
+    experiment = load(base=base, methods=["fine-tuning", "tinyllm"], alpha=[0.1, 0.5])
+    assert config(experiment, "tinyllm", settings={ALPHA: 0.5}).train.alpha == {"ada": 0.5, "bob": 0.0}
 
 
 def test_an_unknown_key_is_named_with_its_line(tmp_path):

@@ -144,6 +144,58 @@ def test_records_of_other_settings_are_refused(runner):
                      "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 2}, "evaluate": {"max_new_tokens": 4}})  # fmt: skip
 
 
+def test_a_candidate_that_fails_has_lost_and_the_others_go_on(runner):
+    changes = {"methods": ["fine-tuning"], "tune": {"train.learning_rate": [1e-2, 1e-3]}}
+    one = runner(**changes)
+    one.open()
+    one.run([Pretending(fails="one--tiny--fine-tuning--learning_rate=0.001")], lambda _: None)
+    assert [k for k in one.board().done if k.startswith("one")] == [
+        "one--tiny--fine-tuning--learning_rate=0.01--seed0",
+        "one--tiny--fine-tuning--learning_rate=0.01--seed1",
+    ]
+
+
+def test_what_a_place_left_damaged_is_a_failure_of_that_run(runner):
+    class Liar(Pretending):
+        def work(self, job, tell):
+            return {"event": "done"} if job.seed == 1 else super().work(job, tell)
+
+    one = runner(methods=["fine-tuning"])
+    one.open()
+    one.run([Liar()], lambda _: None)
+    assert len(one.board().done) == 2
+    assert all("run.json is not there" in error for error in one.board().failed.values())
+
+
+def test_other_rationales_and_other_questions_are_noticed(runner, tmp_path):
+    runner().run([Pretending()], lambda _: None)
+    file = tmp_path / "one" / "train.jsonl"
+
+    def changed(**_):
+        experiment = load_experiment(tmp_path / "grid.yaml")
+        news, folder = News(quiet=True), tmp_path / "out"
+        return Runner(experiment, folder, write_rationales(experiment, folder, read_questions(experiment, news), news))
+
+    file.write_text(file.read_text().replace("always that", "sometimes that"))
+    with pytest.raises(RunFolderError, match="one--tiny--tinyllm--seed0: it learnt from other rationales"):
+        changed()
+    test = tmp_path / "two" / "test.jsonl"
+    test.write_text(test.read_text().replace("number 3", "number three"))
+    with pytest.raises(RunFolderError, match="two--tiny--inference--seed0: the test questions are others now"):
+        changed()
+
+
+def test_runs_that_learn_from_no_teacher_do_not_mind_another_one(runner):
+    runner(methods=["inference", "fine-tuning"]).run([Pretending()], lambda _: None)
+    teachers = [*({"name": n, "kind": "given"} for n in ("ada", "bob")), {"name": "eve", "kind": "scripted"}]
+    base = {"teachers": teachers, "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 1},
+            "evaluate": {"max_new_tokens": 4}}  # fmt: skip
+    more, place = runner(base=base, methods=["inference", "fine-tuning", "shuffled"]), Pretending()
+    more.run([place], lambda _: None)
+    assert not more.board().failed
+    assert {k.split("--")[2] for k in place.keys} == {"shuffled"}
+
+
 def test_more_seeds_and_methods_go_on_with_what_is_there(runner):
     runner().run([Pretending()], lambda _: None)
     more, place = runner(seeds=[0, 1, 2], methods=["inference", "fine-tuning", "tinyllm", "shuffled"]), Pretending()

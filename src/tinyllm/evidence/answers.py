@@ -62,7 +62,8 @@ class Scored:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Which answers are right, (n,)."""
-        return self.chosen == self.key
+        right: NDArray[np.bool_] = self.chosen == self.key
+        return right
 
     @property
     def unparsed(self) -> int:

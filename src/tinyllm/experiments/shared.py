@@ -54,7 +54,8 @@ def read_questions(experiment: Experiment, news: News) -> Shared:
     Raises:
         DataError: a dataset has no test questions, or none to choose settings on.
     """
-    splits, hashes = {}, {}
+    splits: dict[str, Splits] = {}
+    hashes: dict[tuple[str, str], str] = {}
     for dataset in experiment.grid.datasets:
         news.say(f"{dataset}:")
         of_student = {
