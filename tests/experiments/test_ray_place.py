@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 def test_a_cluster_leaves_the_same_records(tmp_path, tiny_llama):
     experiment = load_experiment(
-        write_grid(tmp_path, grid_tree(tmp_path, tiny_llama, methods=["inference", "tinyllm"], seeds=[0]))
+        write_grid(tmp_path, grid_tree(tmp_path, tiny_llama, methods=["fine-tuning", "tinyllm"], seeds=[0]))
     )
     there = run_experiment(experiment, tmp_path / "there", News(quiet=True), ray_address="local", workers=2)
     here = run_experiment(experiment, tmp_path / "here", News(quiet=True))
