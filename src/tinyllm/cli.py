@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import sqlite3
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyllm.cli_experiment import add_experiment_commands
+from tinyllm.cli_options import AsJson, Overrides, Quiet, RunDir, print_result
 from tinyllm.cli_store import store_app
 
 if TYPE_CHECKING:
     from tinyllm.config import Config
-    from tinyllm.experiments.run import Summary
     from tinyllm.news import News
     from tinyllm.pipeline import Checked
     from tinyllm.runs import RunFolder
@@ -45,12 +45,6 @@ app = typer.Typer(
 app.add_typer(store_app, name="store")
 
 Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting: section.key=value.", metavar="KEY=VALUE")
-]
-RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Folder of the run; else runs/<name>.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; news go to stderr.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No news, only the result.")]
 
 
 @app.command()
@@ -80,7 +74,7 @@ def check(
 
     config, run, news = _opened(target, set_, run_dir)
     checked = check_run(config, run, news, pilot=pilot)
-    _print(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: tinyllm run {target}")
+    print_result(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: tinyllm run {target}")
 
 
 @app.command()
@@ -94,7 +88,7 @@ def generate(
     with run.claimed(config, renews_rationales=True):
         yields = generate_run(config, run, news)
     figures = {name: asdict(found) for name, found in yields.items()}
-    _print(figures, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
+    print_result(figures, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
     _exit_if_unanswered({name: found.unanswered for name, found in yields.items()}, run)
 
 
@@ -122,12 +116,12 @@ def train(
     config, run, news = _opened(target, set_, run_dir, quiet=quiet, may_be_one_of_several=True)
     if plan:
         prepared = plan_run(config, run, news)
-        _print(prepared.plan.as_json(), as_json, lambda: _plan_text(prepared))
+        print_result(prepared.plan.as_json(), as_json, lambda: _plan_text(prepared))
         return
     with run.claimed(config) if _is_first() else contextlib.nullcontext():
         figures = train_run(config, run, news)
     if _is_first():
-        _print(figures, as_json, lambda: f"Student: {run.student}\nNext: tinyllm evaluate {run.path}")
+        print_result(figures, as_json, lambda: f"Student: {run.student}\nNext: tinyllm evaluate {run.path}")
 
 
 @app.command()
@@ -140,7 +134,7 @@ def evaluate(
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config):
         figures = evaluate_run(config, run, news)
-    _print(figures, as_json, lambda: _accuracy_text(figures) + f"\nNext: tinyllm report {run.path}")
+    print_result(figures, as_json, lambda: _accuracy_text(figures) + f"\nNext: tinyllm report {run.path}")
 
 
 @app.command()
@@ -157,7 +151,7 @@ def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_js
     else:
         _, run, news = _opened(target, set_, run_dir)
         page = report_run(run, news)
-    _print({"report": str(page)}, as_json, lambda: f"Report: {page}")
+    print_result({"report": str(page)}, as_json, lambda: f"Report: {page}")
 
 
 @app.command()
@@ -170,42 +164,10 @@ def run(
     config, folder, news = _opened(target, set_, run_dir, quiet=quiet)
     with folder.claimed(config, renews_rationales=True):
         outcome = run_all(config, folder, news)
-    _print(outcome.metrics, as_json, lambda: _accuracy_text(outcome.metrics) + _next_steps(folder, outcome.report))
+    print_result(
+        outcome.metrics, as_json, lambda: _accuracy_text(outcome.metrics) + _next_steps(folder, outcome.report)
+    )
     _exit_if_unanswered(outcome.unanswered, folder)
-
-
-@app.command()
-def experiment(
-    grid: Annotated[
-        Path, typer.Argument(help="An experiment file (YAML), or the folder of one.", metavar="GRID|FOLDER")
-    ],
-    set_: Overrides = None,
-    run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Folder of the experiment; else runs/<name>.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Runs under way at once; they share processors and GPUs.")] = 1,
-    ray: Annotated[
-        str | None, typer.Option("--ray", help="Address of a Ray cluster to run on (auto: the one of this machine).")
-    ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what is left and how long it takes, no more.")] = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Run a grid of datasets, students, methods and seeds, and report it with statistics; resumes where it stopped."""
-    from tinyllm.errors import RunFolderError
-    from tinyllm.experiments.grid import load_experiment
-    from tinyllm.experiments.run import run_experiment
-    from tinyllm.news import News
-
-    if grid.is_dir() and not (grid / "experiment.yaml").is_file():
-        raise RunFolderError(f"{grid} holds no experiment.yaml, so it is no experiment's folder; give a grid (YAML).")
-    loaded = load_experiment(grid / "experiment.yaml" if grid.is_dir() else grid, set_ or ())
-    folder = run_dir or (grid if grid.is_dir() else Path("runs") / loaded.grid.name)
-    news = News(quiet=quiet)
-    summary = run_experiment(loaded, folder, news, workers=workers, ray_address=ray, plan_only=plan)
-    _print(asdict(summary), as_json, lambda: _experiment_text(summary, folder))
-    if summary.failed or summary.unanswered or (summary.left and not plan):
-        raise typer.Exit(3)
 
 
 @app.command()
@@ -222,33 +184,7 @@ def ask(
     from tinyllm.questions import Question
 
     answered = ask_student(folder, Question("asked", question, tuple(choice), 0, context), explain=explain)
-    _print(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
-
-
-@app.command("lm-eval")
-def lm_eval(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
-    dataset: Annotated[list[str], typer.Argument(help="Datasets: a known name (arc), or name=folder (arc=data/arc).")],
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions of each.")] = None,
-    write_tasks: Annotated[
-        Path | None,
-        typer.Option(help="Write the tasks to this folder, for `lm_eval --include_path`, and score nothing."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score a student by lm-evaluation-harness, on test questions in our format."""
-    from tinyllm.pipeline import score_by_harness, write_harness_tasks
-
-    if write_tasks is not None:
-        written = [str(f) for f in write_harness_tasks(folder, dataset, write_tasks, limit)]
-        _print(written, as_json, lambda: "\n".join(written) + f"\nNext: lm_eval --include_path {write_tasks} --tasks …")
-        return
-    found = score_by_harness(folder, dataset, limit)
-    lines = [
-        f"{name}: {100 * r['acc,none']:.1f} % (acc), {100 * r['acc_norm,none']:.1f} % (acc_norm)"
-        for name, r in found.items()
-    ]
-    _print(found, as_json, lambda: "\n".join(lines))
+    print_result(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
 
 
 @app.command("import-release")
@@ -262,7 +198,12 @@ def import_release(
 
     counts = read(folder, out)
     lines = [f"{name}: " + ", ".join(f"{n} {what}" for what, n in found.items()) for name, found in counts.items()]
-    _print(counts, as_json, lambda: "\n".join(lines) + f"\nWritten to {out}. Use it with: data: {{folder: {out}/arc}}")
+    print_result(
+        counts, as_json, lambda: "\n".join(lines) + f"\nWritten to {out}. Use it with: data: {{folder: {out}/arc}}"
+    )
+
+
+add_experiment_commands(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -369,10 +310,6 @@ def _alone(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _print(value: Any, as_json: bool, text: Callable[[], str]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text())
-
-
 def _exit_if_unanswered(unanswered: Mapping[str, Mapping[str, int]], run: RunFolder) -> None:
     told = [f"{n} of {name} ({reason})" for name, found in unanswered.items() for reason, n in found.items() if n]
     if told:
@@ -453,25 +390,6 @@ def _accuracy_text(figures: dict[str, Any]) -> str:
         + "\n".join(rows)
         + f"\n  always the majority: {100 * figures['majority']:.1f} %, chance: {100 * figures['chance']:.1f} %"
     )
-
-
-def _experiment_text(summary: Summary, folder: Path) -> str:
-    from tinyllm.news import duration
-
-    lines = [f"{summary.done} runs are done" + (f", {summary.left} are left" if summary.left else "")]
-    if summary.seconds_left is not None:
-        lines.append(f"They take about {duration(summary.seconds_left)} on this machine.")
-    if summary.unanswered:
-        lines.append(f"{summary.unanswered} requests to teachers got no reply; the same command asks again.")
-    for key, error in summary.failed.items():
-        lines.append(f"Failed: {key}: {error}")
-    if summary.failed:
-        lines.append(f"What failed is tried again by: tinyllm experiment {folder}")
-    if summary.report is not None:
-        lines.append(
-            f"Report: {summary.report.resolve()}\nTables and figures as files: {folder}/tables, {folder}/figures"
-        )
-    return "\n".join(lines)
 
 
 def _next_steps(folder: RunFolder, page: Path) -> str:

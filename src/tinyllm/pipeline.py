@@ -407,12 +407,12 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     import math
 
     from tinyllm.evaluation.scoring import generate_texts, score_options
-    from tinyllm.student.model import read_student
+    from tinyllm.student.model import read_student, student_folder
 
     _check_asked(question)
     if not folder.is_dir():
         raise RunFolderError(f"There is no folder {folder}; give the folder of a run, or of its student.")
-    student = read_student(_student_folder(folder))
+    student = read_student(student_folder(folder))
     if long := student.encoder().too_long([question], student.card.prefixes.values()):
         raise DataError(
             f"The question has {long[0].tokens} tokens with its choices; the student takes {long[0].allowed}."
@@ -426,54 +426,3 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     }
     best = total.index(top)
     return Answered(best, question.choices[best], tuple(m / sum(mass) for m in mass), rationales)
-
-
-# --- others' ways of scoring ---------------------------------------------------------------------------------------
-
-
-def score_by_harness(folder: Path, datasets: Sequence[str], limit: int | None = None) -> dict[str, Any]:
-    """Have lm-evaluation-harness score a student on the test questions of datasets; returns its results by name.
-
-    Args:
-        folder: a run folder, or the student's own.
-        datasets: known names, or `name=folder`.
-
-    Raises:
-        MissingDependencyError: the harness is not installed.
-    """
-    from tinyllm.evaluation import harness
-    from tinyllm.student.model import read_student
-
-    harness.require()
-    asked = _test_questions(datasets, limit)
-    return harness.score(read_student(_student_folder(folder)), asked)
-
-
-def write_harness_tasks(folder: Path, datasets: Sequence[str], out: Path, limit: int | None = None) -> list[Path]:
-    """Write the test questions of datasets as tasks of lm-evaluation-harness, in the words that a student is asked.
-
-    Args:
-        folder, datasets: as of `score_by_harness`.
-        out: gets a YAML file and the questions of each dataset.
-    """
-    from tinyllm.evaluation.harness import write_task
-    from tinyllm.student.model import read_student
-
-    card = read_student(_student_folder(folder)).card
-    return [write_task(out, name, asked, card) for name, asked in _test_questions(datasets, limit).items()]
-
-
-def _student_folder(folder: Path) -> Path:
-    return folder / "student" if (folder / "student").is_dir() else folder
-
-
-def _test_questions(datasets: Sequence[str], limit: int | None) -> dict[str, Sequence[Question]]:
-    from tinyllm.config import DataSection
-    from tinyllm.questions import load_splits
-
-    asked = {}
-    for given in datasets:
-        name, _, place = given.partition("=")
-        data = DataSection(folder=Path(place), limit=limit) if place else DataSection(dataset=name, limit=limit)
-        asked[name] = load_splits(data).test
-    return asked

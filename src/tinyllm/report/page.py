@@ -40,7 +40,7 @@ def write_report(run: Path) -> Path:
 
 def render(page: Page) -> str:
     """Return the page as HTML that needs nothing from outside itself, and is forbidden to ask for it."""
-    style, script = asset("page.css"), asset("page.js")
+    style, script = asset("page.css"), asset("common.js") + asset("page.js")
     return (
         environment()
         .get_template("page.html.j2")

@@ -117,6 +117,11 @@ def parameter_count(model_config: Any) -> int:
         return int(kind.from_config(model_config).num_parameters())
 
 
+def student_folder(folder: Path) -> Path:
+    """Return the folder of a student, given its own or that of its run."""
+    return folder / "student" if (folder / "student").is_dir() else folder
+
+
 def read_student(folder: Path) -> Student:
     """Load a student that TinyLLM saved.
 

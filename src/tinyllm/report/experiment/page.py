@@ -63,7 +63,7 @@ def write_experiment(folder: Path) -> Path:
 
 def render(results: Results, folder: Path) -> str:
     """Return the page as HTML that needs nothing from outside itself, and is forbidden to ask for it."""
-    style, script = asset("page.css"), asset("experiment.js")
+    style, script = asset("page.css"), asset("common.js") + asset("experiment.js")
     scorer = results.scorers[0]
     return (
         environment()

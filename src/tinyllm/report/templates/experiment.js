@@ -1,6 +1,6 @@
-"use strict";
 // Leafs through the questions of an experiment. Texts go in as text nodes only; nothing here ever parses HTML.
 (() => {
+  const { make, option, letter } = page;
   const islands = [...document.querySelectorAll("script.island")];
   if (!islands.length) return;
   const CHUNK = 10;
@@ -17,23 +17,6 @@
   let data = null;
   let found = [];
   let shown = 0;
-
-  function make(tag, kind, ...children) {
-    const element = document.createElement(tag);
-    if (kind) element.className = kind;
-    element.append(...children.filter((child) => child !== null && child !== undefined));
-    return element;
-  }
-
-  function option(value, label) {
-    const element = make("option", "", label);
-    element.value = value;
-    return element;
-  }
-
-  function letter(index) {
-    return index < 26 ? String.fromCharCode(65 + index) : String(index + 1);
-  }
 
   // A dataset is parsed when it is first looked at: twenty thousand questions are many megabytes.
   function open(index) {
@@ -139,10 +122,7 @@
     more.hidden = shown >= found.length;
     status.textContent = `${found.length.toLocaleString("en")} of ${data.questions.length.toLocaleString("en")} questions`
       + (shown < found.length ? `, ${shown.toLocaleString("en")} shown` : "");
-    if (focus && items.length) { // so that the keyboard goes on with the first new question
-      items[0].tabIndex = -1;
-      items[0].focus({ preventScroll: true });
-    }
+    if (focus && items.length) page.focusOn(items[0]);
   }
 
   function countOutcomes(rows) {
@@ -165,14 +145,10 @@
     showMore(false);
   }
 
-  let timer = 0;
-  function changed(event) {
-    if (event.target.name === "island") open(Number(island.value));
-    clearTimeout(timer);
-    timer = setTimeout(update, event.target.name === "text" ? 150 : 0);
-  }
-  for (const kind of ["input", "change"]) filters.addEventListener(kind, changed); // not all that fill forms in send both
-  filters.addEventListener("submit", (event) => event.preventDefault());
+  page.onChange(filters, (name) => {
+    if (name === "island") open(Number(island.value));
+    update();
+  });
   more.addEventListener("click", () => showMore(true));
   filters.hidden = false;
   open(0);

@@ -1,6 +1,6 @@
-"use strict";
 // Leafs through the questions. Texts go in as text nodes only; nothing here ever parses HTML.
 (() => {
+  const { make, option, letter } = page;
   const island = document.getElementById("island");
   if (!island) return;
   const data = JSON.parse(island.textContent);
@@ -17,13 +17,6 @@
   const haystacks = new Map();
   let found = [];
   let shown = 0;
-
-  function make(tag, kind, ...children) {
-    const element = document.createElement(tag);
-    if (kind) element.className = kind;
-    element.append(...children.filter((child) => child !== null && child !== undefined));
-    return element;
-  }
 
   // --- what a question is -------------------------------------------------------------------------------------
 
@@ -53,10 +46,6 @@
   }
 
   // --- drawing one question -----------------------------------------------------------------------------------
-
-  function letter(index) {
-    return index < 26 ? String.fromCharCode(65 + index) : String(index + 1);
-  }
 
   function drawItem(row, scorer) {
     const kind = outcome(row, scorer);
@@ -150,10 +139,7 @@
     more.hidden = shown >= found.length;
     status.textContent = `${found.length.toLocaleString("en")} of ${data.questions.length.toLocaleString("en")} questions`
       + (shown < found.length ? `, ${shown.toLocaleString("en")} shown` : "");
-    if (focus && items.length) { // so that the keyboard goes on with the first new question
-      items[0].tabIndex = -1;
-      items[0].focus({ preventScroll: true });
-    }
+    if (focus && items.length) page.focusOn(items[0]);
   }
 
   function update() {
@@ -166,12 +152,6 @@
     list.replaceChildren();
     shown = 0;
     showMore(false);
-  }
-
-  function option(value, label) {
-    const element = make("option", "", label);
-    element.value = value;
-    return element;
   }
 
   function countOutcomes(rows, scorer) {
@@ -189,13 +169,7 @@
   filters.elements.split.append(option("", "all"), ...splits.map((name) => option(name, name)));
   const used = data.scorers.map((_, i) => i).filter((i) => data.questions.some((row) => outcome(row, i) !== "none"));
   filters.elements.scorer.append(...(used.length ? used : [0]).map((i) => option(String(i), data.scorers[i][1])));
-  let timer = 0;
-  function changed(event) {
-    clearTimeout(timer);
-    timer = setTimeout(update, event.target.name === "text" ? 150 : 0);
-  }
-  for (const kind of ["input", "change"]) filters.addEventListener(kind, changed); // not all that fill forms in send both
-  filters.addEventListener("submit", (event) => event.preventDefault());
+  page.onChange(filters, update);
   more.addEventListener("click", () => showMore(true));
   for (const label of filters.querySelectorAll(".scored")) label.hidden = used.length === 0;
   filters.hidden = false;

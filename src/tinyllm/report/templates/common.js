@@ -1,0 +1,37 @@
+"use strict";
+// What both pages need. Texts go in as text nodes only; nothing here ever parses HTML.
+const page = {
+  make(tag, kind, ...children) {
+    const element = document.createElement(tag);
+    if (kind) element.className = kind;
+    element.append(...children.filter((child) => child !== null && child !== undefined));
+    return element;
+  },
+
+  option(value, label) {
+    const element = page.make("option", "", label);
+    element.value = value;
+    return element;
+  },
+
+  letter(index) {
+    return index < 26 ? String.fromCharCode(65 + index) : String(index + 1);
+  },
+
+  // Not all that fill forms in send both of a list's events. Text is looked at when its writer pauses.
+  onChange(form, update) {
+    let timer = 0;
+    const changed = (event) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => update(event.target.name), event.target.name === "text" ? 150 : 0);
+    };
+    for (const kind of ["input", "change"]) form.addEventListener(kind, changed);
+    form.addEventListener("submit", (event) => event.preventDefault());
+  },
+
+  // So that the keyboard goes on with the first new item.
+  focusOn(item) {
+    item.tabIndex = -1;
+    item.focus({ preventScroll: true });
+  },
+};
