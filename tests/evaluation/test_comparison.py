@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from tinyllm.evaluation.comparison import SeedNoise, calibration, difference, estimate, holm
 from tinyllm.evaluation.statistics import paired, wilson
 
-SIMULATIONS, DRAWS = 2500, 1500
+SIMULATIONS, DRAWS = 1600, 1000
 
 
 def simulated(rng, questions, seeds, *, level=0.4, spread=1.2, seed_sd=0.0, effects=None):
