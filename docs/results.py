@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tinyllm.evidence.results import Results, read_results
 from tinyllm.news import duration
 from tinyllm.report.experiment.content import without_questions
 from tinyllm.report.experiment.statements import statements
-from tinyllm.report.experiment.tables import as_markdown, tables
+from tinyllm.report.experiment.tables import Table, as_markdown, tables
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -88,9 +89,14 @@ def readme() -> str:
     """Return README.md with the first table of the first experiment in its place."""
     before, rest = README.read_text("utf-8").split(_BEGIN)
     after = rest.split(_END)[1]
-    tables_ = [tables(r, r.scorers[0])[0] for r in _kept().values()]
-    table = as_markdown(tables_[0]) if tables_ else "No results yet.\n"
+    made = [tables(r, r.scorers[0])[0] for r in _kept().values()]
+    table = as_markdown(_begun(made[0])) if made else "No results yet.\n"
     return f"{before}{_BEGIN}\n{table}{_END}{after}"
+
+
+def _begun(table: Table) -> Table:
+    """Return a table without the rows of which nothing is known yet."""
+    return replace(table, rows=tuple(r for r in table.rows if r.kind == "head" or any(r.cells)))
 
 
 def main() -> None:
