@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 Right = NDArray[np.bool_]
 """Right and wrong, (seeds, questions)."""
 
-_DRAWS = 100_000
+_DRAWS = 20_000
 _ALPHA = 0.05
 _LEAST = 0.1  # of the questions' variance, which an unlucky estimate of the seeds' may seem to take away
 

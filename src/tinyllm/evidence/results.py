@@ -27,6 +27,7 @@ from tinyllm.evidence.outline import MethodOutline, Outline, read_outline
 from tinyllm.evidence.records import Failure, Record, read_failures, read_records
 from tinyllm.evidence.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
 
+_DRAWS, _DRAWS_A_COMPARISON = 20_000, 1_000
 AVERAGE = "Average"
 """Stands where a dataset's name would, for the mean over all datasets."""
 
@@ -140,7 +141,7 @@ class Results:
         trained = self.is_trained(place.method)
         gain = None
         if is_compared and other is not None:
-            gain = difference((right, other), noise=noise, is_trained=trained)
+            gain = difference((right, other), noise=noise, is_trained=trained, draws=self._draws)
         return Figure(
             estimate(right, noise=noise, is_trained=trained),
             gain,
@@ -162,7 +163,9 @@ class Results:
                 pairs = [(r, b) for r, b in zip(known, base, strict=True) if b is not None]
                 is_compared = method.id != self.outline.baseline and len(pairs) == len(datasets)
                 trained = self.is_trained(method.id)
-                gain = difference(*pairs, noise=noise, is_trained=trained) if is_compared else None
+                gain = None
+                if is_compared:
+                    gain = difference(*pairs, noise=noise, is_trained=trained, draws=self._draws)
                 figure = estimate(*known, noise=noise, is_trained=trained)
                 yield Place(student, AVERAGE, method.id), Figure(figure, gain)
 
@@ -199,6 +202,11 @@ class Results:
         if mine is None or others is None:
             return None
         return difference((mine, others), noise=[self._noise(place.student, place.dataset, scorer)])
+
+    @property
+    def _draws(self) -> int:
+        """So many draws that a p-value can be small enough to outlive the correction for all comparisons."""
+        return max(_DRAWS, _DRAWS_A_COMPARISON * len(self.settings))
 
     def _noise(self, student: str, dataset: str, scorer: Scorer) -> SeedNoise:
         """Return how much seeds differ, as all methods on a dataset show it together."""
