@@ -103,21 +103,26 @@ def rationale_likelihoods(
 
     Measured once for a set of rationales, and kept in the run folder (`likelihoods.json`).
     """
-    from tinyllm.evaluation.scoring import score_targets
+    from tinyllm.evaluation.scoring import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
 
     targets = [t for t in tinyllm(questions, rationales, mixture_settings(config)) if t.task != ANSWER_TASK]
-    read = (config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens)
+    section = config.evaluate
+    read = (
+        config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens,
+        section.precision,
+    )  # fmt: skip
     key = hashlib.sha256(repr((read, [(t.question_id, t.prefix, t.text) for t in targets])).encode()).hexdigest()
     file = run.path / LIKELIHOODS
     kept = read_json(file) if file.is_file() else {}
     if kept.get("fingerprint") == key:
         return {(question, teacher): value for question, teacher, value in kept["likelihoods"]}
-    with news.task("Reading the rationales as the untrained student", len(questions)) as task:
+    said = "Reading the rationales as the untrained student"
+    with news.task(said, len(questions)) as task, arithmetic(learner, section.precision):
         found = score_targets(
             student, learner, questions, targets,
             max_target_tokens=config.train.max_target_tokens,
-            batch_tokens=config.evaluate.batch_tokens,
+            batch_tokens=section.batch_tokens,
             progress=task.update,
         )  # fmt: skip
     listed = [(question, teacher, round(value, 6)) for (question, teacher), value in found.items()]

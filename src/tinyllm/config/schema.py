@@ -385,6 +385,7 @@ class EvaluateSection(Section):
     before: bool = Field(True, description="Score the untrained student too.")
     max_new_tokens: int = Field(48, ge=1, description="Longest generated answer.")
     batch_tokens: int = Field(4096, ge=16, description="Padded tokens in one forward pass.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic; bf16 is autocast.")
     rationales: int = Field(8, ge=0, description="Test questions for which the student also writes its rationales.")
     train_questions: int = Field(
         32, ge=0, description="Training questions answered too, so that the report can show them; never in a figure."

@@ -8,8 +8,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tinyllm.config import EvaluateSection
-from tinyllm.evaluation.scoring import Generated, OptionScores, generate_texts, match_choice, score_options
+from tinyllm.evaluation.scoring import (
+    Generated,
+    OptionScores,
+    arithmetic,
+    generate_texts,
+    match_choice,
+    score_options,
+)
 from tinyllm.questions.types import Question
+from tinyllm.student.learner import Learner
 from tinyllm.student.model import Student
 
 Stage = Literal["before", "after"]
@@ -74,6 +82,19 @@ def predict(
         train: training questions to answer too, for the report; by one scorer only.
     """
     learner = student.learner()
+    with arithmetic(learner, section.precision):
+        return _predict(stage, student, learner, test, train, section, update)
+
+
+def _predict(
+    stage: Stage,
+    student: Student,
+    learner: Learner,
+    test: Sequence[Question],
+    train: Sequence[Question],
+    section: EvaluateSection,
+    update: Update,
+) -> list[Prediction]:
     predictions = [Prediction(stage, "test", q) for q in test] + [Prediction(stage, "train", q) for q in train]
     if "likelihood" in section.scorers:
         asked = [p.question for p in predictions]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -28,6 +29,11 @@ Progress = Callable[[int, int, str], None]
 
 def _silence(done: int, total: int, note: str) -> None:
     """Tell nobody."""
+
+
+def arithmetic(learner: Learner, precision: Literal["fp32", "bf16"]) -> torch.autocast:
+    """Return a context in which a student answers in this precision; its weights stay as they are."""
+    return torch.autocast(learner.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @dataclass(frozen=True, slots=True)

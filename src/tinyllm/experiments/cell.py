@@ -176,6 +176,8 @@ def _answers(student: Student, splits: Splits, section: EvaluateSection, job: Jo
     Writing is the slower half: it is done for test questions as they stand, and for the validation questions where
     settings are chosen by it.
     """
+    from tinyllm.evaluation.scoring import arithmetic
+
     asked: list[tuple[Split, View, Sequence[Question]]] = [("valid", "asked", splits.valid)]
     asked += [("test", view, splits.test) for view in job.views]
     learner = student.learner()
@@ -183,7 +185,7 @@ def _answers(student: Student, splits: Splits, section: EvaluateSection, job: Jo
         if len(questions):
             writes = view == "asked" and "generation" in section.scorers
             writes = writes and (split == "test" or job.scorer == "generation")
-            with news.task(f"Asking: {split}, {view}") as task:
+            with news.task(f"Asking: {split}, {view}") as task, arithmetic(learner, section.precision):
                 yield from _asked(student, learner, split, view, questions, section, writes, task)
 
 

@@ -8,9 +8,9 @@ trainings and evaluations have been seen to reach; the time of finished runs of 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tinyllm.config import Config
 from tinyllm.evidence.records import Record
@@ -29,6 +29,8 @@ _TRAINING, _ASKING, _WRITING = 0.6, 0.45, 0.08  # shares of the matrix product's
 _START_S = 8.0  # loading, planning, saving
 _SIZE = 1024
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
@@ -45,13 +47,15 @@ class Sizes:
     read_again: float
     written: float
     is_lora: bool
+    trains_in: Precision
+    answers_in: Precision
 
-    def seconds(self, peak: float, views: int) -> float:
-        """Return how long a run takes at a peak of so many operations a second."""
-        p = self.parameters
-        train = (4 if self.is_lora else 6) * p * self.learnt / (_TRAINING * peak)
-        ask = 2 * p * (self.read + self.read_again * (views - 1)) / (_ASKING * peak)
-        return train + ask + 2 * p * self.written / (_WRITING * peak) + _START_S
+    def seconds(self, peaks: Mapping[Precision, float], views: int) -> float:
+        """Return how long a run takes at peaks of so many operations a second."""
+        p, training, answering = self.parameters, peaks[self.trains_in], peaks[self.answers_in]
+        train = (4 if self.is_lora else 6) * p * self.learnt / (_TRAINING * training)
+        ask = 2 * p * (self.read + self.read_again * (views - 1)) / (_ASKING * answering)
+        return train + ask + 2 * p * self.written / (_WRITING * answering) + _START_S
 
 
 class Forecast:
@@ -61,7 +65,7 @@ class Forecast:
         self._experiment, self._shared = experiment, shared
         self._places = places
         self._at_once = max(1, min(places, gpus)) if gpus else 1  # processes on a CPU share its speed
-        self._peak = peak_flops()
+        self._peaks = _Peaks()
         self._cells = {c.key: c for g in experiment.groups for c in g.cells()}
         self._sizes: dict[tuple[str, str, str], Sizes] = {}
 
@@ -72,7 +76,7 @@ class Forecast:
         if name not in self._sizes:
             self._sizes[name] = self._measure(group)
         views = len(self._experiment.grid.views) if cell.is_first else 1
-        return self._sizes[name].seconds(self._peak, views)
+        return self._sizes[name].seconds(self._peaks, views)
 
     def left(self, cells: Iterable[Cell], more: int, done: Iterable[Record]) -> float:
         """Return seconds to go.
@@ -124,6 +128,8 @@ class Forecast:
             read_again=mean * len(splits.test),
             written=len(splits.test) * config.evaluate.max_new_tokens if writes else 0.0,
             is_lora=config.student.adapter == "lora",
+            trains_in=config.train.precision,
+            answers_in=config.evaluate.precision,
         )
 
 
@@ -158,13 +164,22 @@ def _mean_tokens(encoder: Encoder, splits: Splits, config: Config, rationales: S
     return sum(r.length for rows in tokenise(encoder, sample, targets) for r in rows) / max(1, len(sample))
 
 
-def peak_flops(rounds: int = 5) -> float:
-    """Return the operations a second of a large float32 matrix product on this machine, at its best."""
+class _Peaks(dict[Precision, float]):
+    """Peaks by precision, each measured when it is first asked for."""
+
+    def __missing__(self, precision: Precision) -> float:
+        self[precision] = peak_flops(precision)
+        return self[precision]
+
+
+def peak_flops(precision: Precision = "fp32", rounds: int = 5) -> float:
+    """Return the operations a second of a large matrix product on this machine, at its best."""
     import torch
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     size = _SIZE if device is None or device.type == "cpu" else 8 * _SIZE
-    a = torch.ones(size, size, device=device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    a = torch.ones(size, size, device=device, dtype=dtype)
     best = 0.0
     for _ in range(rounds):
         start = time.perf_counter()

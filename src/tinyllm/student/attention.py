@@ -24,6 +24,7 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "tinyllm_packed"
 PROMPT = 0  # segment of a row's prompt; its branches count from 1
+_PLAIN_SCORES = 1 << 18  # of one head; above, what is saved for the backward pass would take too much memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Packing:
     rows: Tensor | None = None
     longest: int = 0
     _masks: dict[tuple[Block, int | None], Tensor | None] = field(default_factory=dict)
+    _biases: dict[tuple[Block, int | None], Tensor | None] = field(default_factory=dict)
     _block_masks: dict[int | None, Any] = field(default_factory=dict)
 
     def mask(self, block: Block, window: int | None) -> Tensor | None:
@@ -74,6 +76,16 @@ class Packing:
         if (block, window) not in self._masks:
             self._masks[block, window] = self._made_mask(block, window)
         return self._masks[block, window]
+
+    def bias(self, block: Block, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """Return what is added to the scores of a block, (queries, keys): 0, or -inf where nothing is seen; or None."""
+        if (block, window) not in self._biases:
+            seen = self.mask(block, window)
+            if seen is None and block.causal:
+                seen = ~_later(block.queries, device)
+            bias = None if seen is None else torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
+            self._biases[block, window] = bias
+        return self._biases[block, window]
 
     def _made_mask(self, block: Block, window: int | None) -> Tensor | None:
         fits = window is None or block.keys <= window
@@ -210,22 +222,52 @@ def _dense_blocks(
     packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, dropout: float, window: int | None
 ) -> Tensor:
     """One dense attention a block. A row's blocks share its keys; rows are split once, which has a cheap gradient."""
-    rows = _rows(packing.blocks)
+    rows, half = _rows(packing.blocks), None if dropout else _half(query)
     lengths = [row[-1].key + row[-1].keys - row[0].key for row in rows]
     parts = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
     mixed = []
     for row, (q, k, v) in zip(rows, parts, strict=True):
         queries = q.split([block.queries for block in row], dim=2)
         for block, some in zip(row, queries, strict=True):
+            keys, values = k[:, :, : block.keys], v[:, :, : block.keys]
+            if half and block.queries * block.keys <= _PLAIN_SCORES:
+                mixed.append(_plain(some, keys, values, packing.bias(block, window, half, q.device), scale))
+                continue
             mask = packing.mask(block, window)
             mixed.append(
                 functional.scaled_dot_product_attention(
-                    some, k[:, :, : block.keys], v[:, :, : block.keys],
-                    attn_mask=mask, is_causal=block.causal and mask is None, scale=scale, dropout_p=dropout,
-                    enable_gqa=q.shape[1] != k.shape[1],
+                    some, keys, values, attn_mask=mask, is_causal=block.causal and mask is None, scale=scale,
+                    dropout_p=dropout, enable_gqa=q.shape[1] != k.shape[1],
                 )
             )  # fmt: skip
     return torch.cat(mixed, dim=2)
+
+
+def _half(query: Tensor) -> torch.dtype | None:
+    """Return the half precision that attention is worked out in; None if it is none."""
+    device = query.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
+    return dtype if dtype in {torch.bfloat16, torch.float16} else None
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
+    """Attend by two products and a softmax: in half precision the CPU's fused kernel takes three times as long.
+
+    Args:
+        query: (1, heads, Q, size), of which those that share keys and values stand side by side.
+        key, value: (1, key heads, K, size).
+        bias: (Q, K), or None.
+    """
+    _, heads, queries, size = query.shape
+    shared = key.shape[1]
+    scale = size**-0.5 if scale is None else scale
+    grouped = query.reshape(shared, heads // shared * queries, size) * scale
+    if bias is None:
+        scores = torch.bmm(grouped, key[0].transpose(1, 2))
+    else:
+        scores = torch.baddbmm(bias.repeat(heads // shared, 1), grouped, key[0].transpose(1, 2))
+    shares = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    return torch.bmm(shares, value[0]).view(1, heads, queries, size)
 
 
 def _rows(blocks: Sequence[Block]) -> list[list[Block]]:

@@ -112,7 +112,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grads = (
-            torch.empty_like(hidden, dtype=torch.float32) if wants_hidden else None,
+            torch.zeros_like(hidden, dtype=torch.float32) if wants_hidden else None,
             torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None,
             torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None,
         )
@@ -179,13 +179,13 @@ def _add_gradients(
     of_hidden, of_weight, of_bias = grads
     low = above.to(matrix.dtype)
     if of_hidden is not None:
-        of_hidden[part] = (low @ matrix).float() / scale
+        of_hidden[part].add_(low @ matrix, alpha=1 / scale)
     if of_weight is not None and matrix.dtype == torch.float32:
         of_weight.addmm_(low.T, hidden)
     elif of_weight is not None:
-        of_weight += (low.T @ hidden).float() / scale
+        of_weight.add_(low.T @ hidden, alpha=1 / scale)  # widened on the way: no copy of the vocabulary's size
     if of_bias is not None:
-        of_bias += above.sum(0) / scale
+        of_bias.add_(above.sum(0), alpha=1 / scale)
 
 
 # --- a kernel for GPUs --------------------------------------------------------------------------------------------
