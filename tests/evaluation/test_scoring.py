@@ -8,6 +8,7 @@ import torch
 from support import TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.evaluation.scoring import (
     OptionScores,
+    arithmetic,
     generate_texts,
     match_choice,
     normalise,
@@ -46,6 +47,20 @@ def test_option_scores_are_sums_of_the_plain_models_log_probabilities(family, ba
             by_token = logits.log_softmax(-1)[range(len(target)), list(target)]
             assert found.total[i] == pytest.approx(by_token.sum().item(), rel=1e-4)
             assert found.mean[i] == pytest.approx(by_token.mean().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_in_bf16_scores_are_nearly_the_same_and_weights_stay_as_they_are(family):
+    student = tiny_student(family)
+    learner, questions = student.learner(), some_questions(5)
+    exact = score_options(student, learner, questions)
+    with arithmetic(learner, "bf16"):
+        rough = score_options(student, learner, questions)
+    assert rough != exact
+    for one, other in zip(rough, exact, strict=True):
+        assert one.mean == pytest.approx(other.mean, abs=0.05)
+    with arithmetic(learner, "fp32"):
+        assert score_options(student, learner, questions) == exact
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
