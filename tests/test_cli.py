@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
+from tinyllm.cli import _answer_text
 from tinyllm.runs import read_jsonl
 
 CONTRACT = {
@@ -140,7 +141,7 @@ def test_the_plan_can_be_printed_and_is_kept(cli, project):
     assert cli("generate", project.config).code == 0
     said = cli("train", project.config, "--plan")
     assert said.code == 0, said.err
-    assert "3 optimizer steps of 4 questions; targets: 12 answer, 12 ada, 12 bob" in said.out
+    assert "3 optimizer steps of up to 4 questions; targets: 12 answer, 12 ada, 12 bob" in said.out
     assert "packed" in said.out
     assert "0.0 % padding" in said.out
     assert not (project.run / "student").exists()
@@ -210,6 +211,9 @@ def test_ask_answers_and_explains(cli, project):
     assert sum(answered["probabilities"]) == pytest.approx(1)
     assert set(answered["rationales"]) == {"ada", "bob"}
     assert "%" in cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "fire").out
+    assert _answer_text(["a"], {"choice": 0, "probabilities": [1.0], "rationales": {"ada": ""}}).endswith(
+        "as ada: (nothing)"
+    )
     alone = cli("ask", project.run, "Which is cold?", "-c", "ice")
     assert (alone.code, "two or more different choices" in alone.err) == (2, True)
 
@@ -276,6 +280,24 @@ def test_several_mistakes_in_one_message(cli, project):
         "line ",
     )
     assert not project.run.exists()
+
+
+def test_a_mistake_on_the_command_line_is_not_laid_to_a_line_of_the_file(cli, project):
+    said = cli("check", project.config, "--set", "train.learning_rat=1", "--set", "train.epochs=many")
+    refused(said, "--set train.learning_rat: unknown key", "--set train.epochs: a whole number is needed, got 'many'")
+    assert "line " not in said.err
+
+
+def test_what_is_to_be_done_next_has_the_options_of_what_was_done(cli, project):
+    said = cli("check", project.config, "--run-dir", "else where", "--set", "train.seed=1")
+    assert said.code == 0, said.err
+    assert f"Next: tinyllm run {project.config} --run-dir 'else where' --set train.seed=1" in said.out
+
+
+def test_a_run_folder_that_is_a_file_and_an_engine_that_is_not_there_are_found_by_check(cli, project, monkeypatch):
+    refused(cli("check", project.config, "--run-dir", project.config), "is a file, so it cannot be the run's folder")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    refused(cli("check", project.config, "--set", "rationales.engine=ray"), "needs Ray")
 
 
 def test_alpha_and_teachers_must_agree(cli, project):
@@ -444,6 +466,11 @@ def test_a_run_folder_in_use(cli, project):
 
 def test_evaluating_before_training(cli, project):
     refused(cli("evaluate", project.config), "no trained student", "tinyllm train")
+
+
+def test_the_version(cli):
+    said = cli("--version")
+    assert (said.code, said.out.startswith("tinyllm 0.")) == (0, True)
 
 
 def test_an_unknown_option_is_no_traceback(cli, project):

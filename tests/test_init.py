@@ -59,6 +59,19 @@ def test_without_a_file_it_takes_the_starter_dataset_and_never_writes_over_one(c
     assert (again.code, "there already" in again.err) == (2, True)
 
 
+def test_a_few_bad_rows_do_not_change_what_a_column_is(tmp_path):
+    rows = [f"Which is cold {i}?,ice,fire,{'AB'[i % 2]}\n" for i in range(20)] + ["Which is hot?,ice,fire,fire\n"]
+    (tmp_path / "some.csv").write_text("question,A,B,answer\n" + "".join(rows), encoding="utf-8")
+    assert guess_fields(tmp_path / "some.csv")["answer_as"] == "letter"
+
+
+def test_a_file_without_choices_is_refused(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.csv").write_text("question,answer\nWhich is cold?,ice\n", encoding="utf-8")
+    said = cli("init", "mine.yaml", "--data", "some.csv")
+    assert (said.code, "no column of choices, got the columns question, answer" in said.err) == (2, True)
+
+
 def test_a_file_that_is_not_there(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = cli("init", "mine.yaml", "--data", "question.csv")

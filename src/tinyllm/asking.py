@@ -39,13 +39,14 @@ _RATE_WINDOW_S = 30.0
 
 @contextlib.contextmanager
 def opened_asking(
-    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True
+    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
 ) -> Iterator[Asking]:
     """Make the teachers that the method learns from, and open the store, until the block ends.
 
     Args:
         questions: of the training split, which are also where in-context examples come from.
         may_write: make the store if it is not there yet; otherwise nothing is written at all.
+        will_ask: False for a forecast alone, for which no key is needed.
 
     Raises:
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
@@ -56,7 +57,7 @@ def opened_asking(
     path = config.rationales.store or run.path.parent / "replies.sqlite"
     wanted = any(spec.kind != "given" for spec in specs) and (may_write or path.is_file())
     with Store(path) if wanted else contextlib.nullcontext() as store:
-        yield Asking(config, specs, questions, store, run.account() if wanted and may_write else None)
+        yield Asking(config, specs, questions, store, run.account() if wanted and may_write else None, will_ask)
 
 
 class Asking:
@@ -65,6 +66,7 @@ class Asking:
     Args:
         store: None where nobody is to be asked.
         account: under which the store keeps what is spent.
+        will_ask: whether keys have to be there.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Asking:
         questions: Sequence[Question],
         store: Store | None,
         account: str | None,
+        will_ask: bool = True,
     ) -> None:
         from tinyllm.prompts import ExampleGenerator
         from tinyllm.rationales.budget import Budget
@@ -93,7 +96,7 @@ class Asking:
         # A key that is missing is no obstacle where every reply is in the store.
         journal = None if store is None else store.path.with_name(store.path.name + ".batches")
         teachers = make_teachers(
-            specs, questions, journal, lambda t: self._works_here(t) and self._is_needed(requests(t))
+            specs, questions, journal, lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t))
         )
         self._requests = [requests(teacher) for teacher in teachers]
         spent = store.spent(account) if store is not None and account is not None else {}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
+import shlex
 import sqlite3
 import sys
 import warnings
@@ -74,7 +74,8 @@ def check(
 
     config, run, news = _opened(target, set_, run_dir)
     checked = check_run(config, run, news, pilot=pilot)
-    print_result(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: tinyllm run {target}")
+    again = _again("run", target, set_, run_dir)
+    print_result(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: {again}")
 
 
 @app.command()
@@ -206,6 +207,23 @@ def import_release(
 add_experiment_commands(app)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tinyllm {version('tinyllm-distill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Learn a small student from the rationales of several large language models."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; the person's mistakes end with one message and exit code 2.
 
@@ -219,14 +237,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # What libraries will change in their next release is for those who build on them, not for who runs this.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
     # Without the network the hub's client tells of every retry; the message at the end says what to do.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except TinyLLMError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
         code = 130
-    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, FileNotFoundError) as error:
         _stop(f"{error.strerror}: {error.filename}. Choose another place, or mend its rights.", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -294,6 +312,13 @@ def _opened(
     return config, RunFolder(folder), News(quiet=quiet or not _is_first())
 
 
+def _again(command: str, target: Path, overrides: Sequence[str] | None, run_dir: Path | None) -> str:
+    """Return a command line with the options that this one was given."""
+    options = ["--run-dir", str(run_dir)] if run_dir is not None else []
+    options += [part for override in overrides or () for part in ("--set", override)]
+    return shlex.join(["tinyllm", command, str(target), *options])
+
+
 def _is_first() -> bool:
     """Whether this is the only process, or the one of several that speaks."""
     return os.environ.get("RANK", "0") == "0"
@@ -322,13 +347,15 @@ def _exit_if_unanswered(unanswered: Mapping[str, Mapping[str, int]], run: RunFol
 
 
 def _plan_text(prepared: Prepared) -> str:
+    from tinyllm.report.words import plural
+
     plan, totals = prepared.plan, prepared.plan.totals()
     targets = ", ".join(f"{n} {task}" for task, n in prepared.targets.items())
     packed = "packed" if plan.shape.packed else "padded"
     padding = f"{100 * totals.padding_fraction:.1f} % padding"
     lines = [
-        f"{len(plan)} optimizer steps of {plan.batch_size} questions; targets: {targets}",
-        f"{totals.micro_batches:,} micro-batches, {packed}, the dearest of {totals.dearest:,} tokens",
+        f"{plural(len(plan), 'optimizer step')} of up to {plural(plan.batch_size, 'question')}; targets: {targets}",
+        f"{plural(totals.micro_batches, 'micro-batch', 'micro-batches')}, {packed}, the dearest of {totals.dearest:,} tokens",
         f"{totals.computed:,} tokens, {padding}; {totals.target_tokens:,} are learnt",
         *(f"note: {note}" for note in prepared.notes),
         "",
@@ -355,7 +382,7 @@ def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
     if checked.forecasts:
         lines += ["Forecast, without what the store holds already:", *forecast_lines(checked.forecasts)]
         if any(f.hours is None for f in checked.forecasts):
-            lines.append("  To know the time, measure: tinyllm check … --pilot 8 (the replies are kept)")
+            lines.append("  To know the time, measure: the same command with --pilot 8 (the replies are kept)")
         lines += _over_budget(config, checked)
     return "\n".join([*lines, f"Training: {checked.steps} optimizer steps", f"The run's folder: {run.path}"])
 
@@ -406,5 +433,6 @@ def _answer_text(choices: list[str], answered: dict[str, Any]) -> str:
     lines = []
     for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
         lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
-    lines += [f"\nas {teacher}: {text}" for teacher, text in answered["rationales"].items()]
+    lines.append("(how likely the student finds each choice, of these)")
+    lines += [f"\nas {teacher}: {text or '(nothing)'}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)

@@ -68,9 +68,9 @@ def lm_eval(
 
     if write_tasks is not None:
         written = [str(f) for f in write_harness_tasks(folder, dataset, write_tasks, limit)]
-        print_result(
-            written, as_json, lambda: "\n".join(written) + f"\nNext: lm_eval --include_path {write_tasks} --tasks …"
-        )
+        tasks = ",".join(Path(file).stem for file in written if file.endswith(".yaml"))
+        command = f"lm_eval --include_path {write_tasks} --tasks {tasks}"
+        print_result(written, as_json, lambda: "\n".join(written) + f"\nNext: {command}")
         return
     found = score_by_harness(folder, dataset, limit)
     lines = [
@@ -82,10 +82,11 @@ def lm_eval(
 
 def _experiment_text(summary: Summary, folder: Path) -> str:
     from tinyllm.news import duration
+    from tinyllm.report.words import plural
 
-    lines = [f"{summary.done} runs are done" + (f", {summary.left} are left" if summary.left else "")]
-    if summary.seconds_left is not None:
-        lines.append(f"They take about {duration(summary.seconds_left)} on this machine.")
+    left = f", {summary.left} to go" if summary.left else ""
+    left += f": about {duration(summary.seconds_left)} on this machine" if summary.seconds_left is not None else ""
+    lines = [f"{plural(summary.done, 'run')} done{left}"]
     if summary.unanswered:
         lines.append(f"{summary.unanswered} requests to teachers got no reply; the same command asks again.")
     for key, error in summary.failed.items():

@@ -118,12 +118,16 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
     Args:
         pilot: questions that each teacher is asked, to measure what it is like; the replies are kept.
     """
+    from tinyllm.rationales.ray_engine import check_engine
     from tinyllm.student.mixture import mix
     from tinyllm.student.plan import Shape
     from tinyllm.student.train import plan_steps, tokenise
     from tinyllm.student.watch import check_loggers
 
     check_loggers(config.train.report_to)
+    check_engine(config.rationales.engine)
+    if run.path.exists() and not run.path.is_dir():
+        raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
     splits, encoder = checked_questions(config, news)
     forecasts = _forecasts(config, run, splits, news, pilot)
     given = _given_rationales(config, splits.train)

@@ -185,11 +185,22 @@ def test_a_teacher_behind_an_endpoint_answers_the_test_questions_itself(grid):
 
 
 def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
-    said = cli("experiment", grid(), "--plan")
-    assert said.code == 0
-    assert "0 runs are done, 10 are left" in said.out
-    assert "on this machine" in said.out
+    base = grid_tree(grid().parent, Path("x"))["base"]
+    base["teachers"][1] = {"name": "bob", "kind": "openai", "model": "gpt-4o-mini", "api_key_env": "NOBODY_SET_THIS"}
+    said = cli("experiment", grid(base=base), "--plan")
+    assert said.code == 0, said.err
+    assert "0 runs done, 10 to go: about" in said.out
+    assert "Fine-tuning" in said.err
+    assert "2 runs, " in said.err
     assert not Path("runs/small/cells").exists()
+
+
+def test_files_of_runs_and_of_experiments_are_told_apart(grid, cli):
+    said = cli("run", grid())
+    assert (said.code, "is the file of an experiment, not of a run; use: tinyllm experiment" in said.err) == (2, True)
+    Path("run.yaml").write_text("data: {dataset: starter}", encoding="utf-8")
+    said = cli("experiment", "run.yaml")
+    assert (said.code, "not of an experiment; use: tinyllm run run.yaml" in said.err) == (2, True)
 
 
 def test_a_mistake_is_one_message(grid, cli):

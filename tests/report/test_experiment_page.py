@@ -144,7 +144,11 @@ def test_latex_escapes_and_has_as_many_cells(results):
     rows = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns)}
     assert r"\blacktriangle" in text
-    assert not re.search(r"(?<!\\)[#%_]", text.replace(r"\%", ""))
+    assert r"\label{tab:table1}" in text
+    assert r"\caption{Methods. " in text
+    packages, _, rest = text.partition("\n")
+    assert packages.startswith("% ")
+    assert not re.search(r"(?<!\\)[#%_]", rest.replace(r"\%", ""))
 
 
 def test_the_papers_figures_stand_beside_its_students(tmp_path):

@@ -40,6 +40,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the file cannot be read, or anything in it is wrong; one message with all problems.
     """
     tree, lines = read_yaml(path)
+    if "datasets" in tree and "data" not in tree:
+        raise ConfigError(f"{path} is the file of an experiment, not of a run; use: tinyllm experiment {path}")
     return build_config(tree, overrides, source=str(path), lines=lines)
 
 
@@ -56,7 +58,7 @@ def build_config(
     for preset, settings in PRESETS.items():
         if merged.get("preset") == preset:
             merged = merge(settings, merged)
-    config = _validate(merged, lines or {}, problems)
+    config = _validate(merged, without_overridden(lines or {}, overrides), problems)
     if config is not None:
         problems += _contradictions(config)
     if config is None or problems:
@@ -141,6 +143,13 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems:
     return merged
 
 
+def without_overridden(lines: Lines, overrides: Sequence[str]) -> Lines:
+    """Return the lines of the keys that no override sets; those it sets have the line 0, for the command line."""
+    paths = [tuple(o.partition("=")[0].split(".")) for o in overrides]
+    set_there: dict[tuple[str | int, ...], int] = dict.fromkeys(paths, 0)
+    return {k: n for k, n in lines.items() if not any(k[: len(p)] == p for p in paths)} | set_there
+
+
 def plain_number(value: Any) -> Any:
     """Read `5e-5` as the number it is: YAML 1.1 wants a dot in it and calls it text otherwise."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
@@ -206,7 +215,7 @@ class _Place:
 def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
     place = _place(detail["loc"], root)
     line = next((lines[place.keys[:n]] for n in range(len(place.keys), 0, -1) if place.keys[:n] in lines), None)
-    where = f"line {line}: {place}" if line else str(place)
+    where = str(place) if line is None else f"line {line}: {place}" if line else f"--set {place}"
     got = detail.get("input")
     if detail["type"] == "extra_forbidden":
         key = str(place.keys[-1])
@@ -221,10 +230,24 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
     if any(key in _MAY_HOLD_SECRETS for key in place.keys):
         return f"{where}: {detail['msg']}"
+    if detail["type"] in _PLAINLY:
+        return f"{where}: {_PLAINLY[detail['type']]}, got {got!r}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
     return f"{where}: {detail['msg']}, got {got!r}.{hint}"
 
 
+_PLAINLY = {
+    "tuple_type": "a list is needed, as in [1, 2]",
+    "int_parsing": "a whole number is needed",
+    "int_type": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "float_parsing": "a number is needed",
+    "float_type": "a number is needed",
+    "string_type": "a text is needed",
+    "bool_parsing": "true or false is needed",
+    "dict_type": "a mapping is needed",
+    "too_short": "it must not be empty",
+}
 _MAY_HOLD_SECRETS = ("api_key_env", "base_url")
 """Fields into which people paste keys by mistake; their values are not repeated."""
 

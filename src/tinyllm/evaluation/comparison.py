@@ -51,13 +51,15 @@ class Difference:
 
     Attributes:
         p: two-sided, of the same bootstrap distribution as the interval.
-        relative: the gain in per cent of the other's accuracy, as the paper prints it; None where that is 0.
+        relative, relative_ci95: the gain in per cent of the other's accuracy, as the paper prints it, and the ends of
+            the interval likewise; None where that accuracy is 0.
     """
 
     value: float
     ci95: tuple[float, float]
     p: float
     relative: float | None
+    relative_ci95: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +161,13 @@ def difference(
     below, same = int((drawn < 0).sum()), int((drawn == 0).sum())
     tail = min(below, draws - below - same) + same / 2
     value, base = float(np.mean(values)), float(np.mean(before))
+    ends = max(-1.0, float(low)), min(1.0, float(high))
     return Difference(
         value,
-        (max(-1.0, float(low)), min(1.0, float(high))),
+        ends,
         min(1.0, 2 * (tail + 1) / (draws + 1)),
         100 * value / base if base > 0 else None,
+        (100 * ends[0] / base, 100 * ends[1] / base) if base > 0 else None,
     )
 
 

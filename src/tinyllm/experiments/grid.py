@@ -16,7 +16,15 @@ import yaml
 from pydantic import ValidationError
 
 from tinyllm.config import Config, build_config
-from tinyllm.config.read import Lines, apply_overrides, merge, plain_number, problems_of, read_yaml
+from tinyllm.config.read import (
+    Lines,
+    apply_overrides,
+    merge,
+    plain_number,
+    problems_of,
+    read_yaml,
+    without_overridden,
+)
 from tinyllm.errors import ConfigError, did_you_mean
 from tinyllm.evidence.selection import ALPHA, Settings, Sweep
 from tinyllm.experiments.methods import MethodSpec, Teachers, expand, named, names
@@ -107,9 +115,11 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         ConfigError: the file, or the configuration of any of its runs, is wrong; one message with all problems.
     """
     tree, lines = read_yaml(path)
+    if "data" in tree and "datasets" not in tree:
+        raise ConfigError(f"{path} is the configuration of a run, not of an experiment; use: tinyllm run {path}")
     problems: list[str] = []
     merged = apply_overrides(tree, overrides, problems)
-    grid = _grid(merged, lines, problems)
+    grid = _grid(merged, without_overridden(lines, overrides), problems)
     groups = list(_groups(grid, problems)) if grid is not None else []
     if grid is not None:
         problems += _contradictions(grid, groups)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tinyllm.errors import RunFolderError
 from tinyllm.experiments.forecast import Forecast
-from tinyllm.experiments.grid import Experiment
+from tinyllm.experiments.grid import Cell, Experiment, Group
 from tinyllm.experiments.places import LocalProcess, Place
 from tinyllm.experiments.runner import Board, Runner
 from tinyllm.experiments.shared import (
@@ -20,7 +20,7 @@ from tinyllm.experiments.shared import (
     read_questions,
     write_rationales,
 )
-from tinyllm.experiments.show import showing
+from tinyllm.experiments.show import Overview, showing
 from tinyllm.news import News, duration
 
 
@@ -79,7 +79,7 @@ def run_experiment(
         if board.left:
             with (
                 _places(workers, ray_address) as places,
-                showing(experiment, news, lambda b: _to_go(experiment, forecast, b)) as show,
+                showing(experiment, news, lambda b: (_count(experiment, b), _to_go(experiment, forecast, b))) as show,
             ):
                 runner.run(places, show)
         board = runner.board()
@@ -94,8 +94,15 @@ def _planned(experiment: Experiment, folder: Path, news: News, workers: int) -> 
     for line in forecast_of_teachers(experiment, folder, shared, news):
         news.say(line)
     forecast = _forecast(experiment, shared, news, workers)
-    _say_what_is_left(experiment, forecast, board, news)
+    if _count(experiment, board) and not news.quiet:
+        news.console.print(Overview(experiment).plan(board, lambda g, known: _of_group(g, known, forecast, board)))
     return _summary(experiment, forecast, board, 0, None)
+
+
+def _of_group(group: Group, known: Sequence[Cell], forecast: Forecast, board: Board) -> float:
+    """Return how long the runs of a group take that are left, `known` among them."""
+    ended = sum(c.key in board.done or c.key in board.failed for c in group.cells())
+    return forecast.left(known, max(0, group.sweep.runs() - ended - len(known)), board.done.values())
 
 
 def _forecast(experiment: Experiment, shared: Shared, news: News, workers: int) -> Forecast:

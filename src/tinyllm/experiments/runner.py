@@ -17,6 +17,7 @@ from typing import Any
 from tinyllm.atomic import write_json, write_text
 from tinyllm.config import Config, build_config, describe_differences, load_config
 from tinyllm.errors import ConfigError, RunFolderError, TinyLLMError
+from tinyllm.evaluation.views import View
 from tinyllm.evidence.outline import write_outline
 from tinyllm.evidence.records import EXPERIMENT_FILE, Record, cells, failures, read_record, read_records
 from tinyllm.evidence.selection import FAILED, accuracies, named, wanted
@@ -177,7 +178,7 @@ class Runner:
     def job(self, cell: Cell) -> Job:
         """Return what a place has to know to do a run."""
         group, grid = self.experiment.group(cell), self.experiment.grid
-        key = rationale_key(self.experiment, group)
+        key, config = rationale_key(self.experiment, group), self.experiment.config(cell)
         return Job(
             folder=str(self.folder.resolve()),
             key=cell.key,
@@ -186,15 +187,20 @@ class Runner:
             method=cell.method,
             settings=dict(cell.settings),
             seed=cell.seed,
-            config=self.experiment.config(cell).model_dump(mode="json"),
+            config=config.model_dump(mode="json"),
             rationales=None if key is None else str(self.shared.rationales[key].resolve()),
             rationales_hash=self._hash(group),
-            views=grid.views if cell.is_first else ("asked",),
+            views=self._views(config) if cell.is_first else ("asked",),
             scorer=grid.scorer,
             trains=group.spec.trains,
             asks=group.spec.asks,
             keep_student=grid.keep_students,
         )
+
+    def _views(self, config: Config) -> tuple[View, ...]:
+        """Return how test questions are asked: where choices are not shown, their order cannot matter."""
+        shows_choices = config.student.layout != "cloze"
+        return tuple(view for view in self.experiment.grid.views if shows_choices or view != "rotated")
 
     # --- what is there, and what is lacking ---------------------------------------------------------------------------
 

@@ -124,7 +124,9 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
     for key, groups in by_rationales(experiment).items():
         config = _asking_all(experiment, groups)
         run = RunFolder(folder / _SHARED / key)
-        with opened_asking(config, run, shared.splits[groups[0].dataset].train, may_write=False) as asking:
+        with opened_asking(
+            config, run, shared.splits[groups[0].dataset].train, may_write=False, will_ask=False
+        ) as asking:
             lines += forecast_lines(asking.forecasts(news))
     return lines
 

@@ -1,24 +1,30 @@
-"""The table of an experiment under way: on a terminal it is drawn in place, elsewhere lines say what changed."""
+"""An experiment before and while it runs: what would run, and a table that fills.
+
+On a terminal the table is drawn in place; elsewhere lines say what changed. No figure is shown of settings that are not
+chosen, or not chosen yet, but their accuracy on validation questions.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from functools import cached_property
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.records import Record
-from tinyllm.experiments.grid import Experiment
+from tinyllm.evidence.selection import FAILED, accuracies, chosen, named
+from tinyllm.experiments.grid import Cell, Experiment
+from tinyllm.experiments.grid import Group as Runs
 from tinyllm.experiments.runner import Board
 from tinyllm.news import News, duration
 
-ToGo = Callable[[Board], float]
-Keys = Mapping[tuple[str, str, str], set[str]]
-"""The runs of each dataset, student and method, by their keys."""
+ToGo = Callable[[Board], tuple[int, float]]
+"""From a board to the number of runs to go, and about how many seconds they take."""
 
 
 @contextlib.contextmanager
@@ -27,18 +33,19 @@ def showing(experiment: Experiment, news: News, to_go: ToGo) -> Iterator[Callabl
     if news.quiet:
         yield lambda _: None
     elif news.console.is_terminal:
-        keys = {(g.dataset, g.student, g.spec.id): {c.key for c in g.cells()} for g in experiment.groups}
+        overview = Overview(experiment)
         with Live(console=news.console, auto_refresh=False) as live:
-            yield lambda board: live.update(table(experiment, board, keys, to_go(board)), refresh=True)
+            yield lambda board: live.update(overview.drawn(board, *to_go(board)), refresh=True)
     else:
-        yield Lines(experiment.grid.scorer, news.console, to_go)
+        yield Lines(experiment, news.console, to_go)
 
 
 class Lines:
     """Says each run that begins, ends or fails in a line of its own."""
 
-    def __init__(self, scorer: Scorer, console: Console, to_go: ToGo) -> None:
-        self._scorer, self._console, self._to_go = scorer, console, to_go
+    def __init__(self, experiment: Experiment, console: Console, to_go: ToGo) -> None:
+        self._experiment, self._console, self._to_go = experiment, console, to_go
+        self._candidates = {c.key for g in experiment.groups if g.sweep.chooses for c in g.cells()}
         self._done: set[str] | None = None
         self._failed: set[str] = set()
         self._begun: set[str] = set()
@@ -47,50 +54,98 @@ class Lines:
         """Say what is new since the last call."""
         done = set(board.done)
         before = done if self._done is None else self._done
+        new = sorted(done - before)
         for key in sorted(set(board.running) - self._begun):
             self._say(f"  ▶ {key}")
-        for key in sorted(done - before):
-            left = len(board.left)
-            told = f"{left} more, about {duration(self._to_go(board))}" if left else "the last"
-            self._say(f"✓ {key}: {_figure(board.done[key], self._scorer)} · {told}")
+        for key in new:
+            count, seconds = self._to_go(board)
+            told = f" · {count} more, about {duration(seconds)}" if count else ""
+            told = told or (" · the last" if key == new[-1] else "")
+            self._say(f"✓ {key}: {self._figure(board.done[key])}{told}")
         for key in sorted(set(board.failed) - self._failed):
             self._say(f"✗ {key}: {board.failed[key]}")
         self._done, self._failed, self._begun = done, set(board.failed), self._begun | set(board.running)
+
+    def _figure(self, record: Record) -> str:
+        seconds = duration(float(record.figures.get("seconds") or 0.0))
+        scorer = self._experiment.grid.scorer
+        if record.key in self._candidates:
+            return f"{100 * (record.accuracy('valid', scorer) or 0.0):.1f} % of the validation questions in {seconds}"
+        return f"{100 * (record.accuracy('test', scorer) or 0.0):.1f} % in {seconds}"
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False)
 
 
-def _figure(record: Record, scorer: Scorer) -> str:
-    seconds = float(record.figures.get("seconds") or 0.0)
-    return f"{100 * (record.accuracy('test', scorer) or 0.0):.1f} % in {duration(seconds)}"
+class Overview:
+    """The table: a row a method, a column a dataset; what is under way stands below it."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str, str], list[Cell]]:
+        return {(g.dataset, g.student, g.spec.id): g.cells() for g in self._experiment.groups}
+
+    def drawn(self, board: Board, count: int, seconds: float) -> Group:
+        """Return the table with what is under way."""
+        left = f"{_runs(count)} to go, about {duration(seconds)}" if count else "all runs are done"
+        title = Text(f"{self._experiment.grid.name}: {_runs(len(board.done))} done, {left}", style="bold")
+        note = "Test accuracy in %, mean over finished seeds, with settings chosen on validation; (runs done/of)."
+        under_way = [
+            Text(f"▶ {key}: {label}" + (f" {done}/{total}" if total else ""), overflow="ellipsis", no_wrap=True)
+            for key, (label, done, total) in sorted(board.running.items())
+        ]
+        return Group(title, self._table(lambda g: self._figure(g, board)), Text(note, style="dim"), *under_way)
+
+    def plan(self, board: Board, seconds_of: Callable[[Runs, list[Cell]], float]) -> Table:
+        """Return a table of what is left, each cell with its runs and their time.
+
+        Args:
+            seconds_of: how long the runs of a group take, given those that are known to be left.
+        """
+
+        def cell(group: Runs) -> str:
+            keys = {c.key for c in self._cells[group.dataset, group.student, group.spec.id]}
+            count = group.sweep.runs() - len(keys & (board.done.keys() | board.failed.keys()))
+            known = [c for c in board.left if c.key in keys]
+            return f"{_runs(count)}, {duration(seconds_of(group, known))}" if count > 0 else "done"
+
+        return self._table(cell)
+
+    def _table(self, cell: Callable[[Runs], str]) -> Table:
+        groups = {(g.dataset, g.student, g.spec.id): g for g in self._experiment.groups}
+        datasets = list(dict.fromkeys(g.dataset for g in self._experiment.groups))
+        table = Table()
+        table.add_column("method", overflow="fold")
+        for dataset in datasets:
+            table.add_column(escape(dataset), justify="right", overflow="fold")
+        students = list(dict.fromkeys(g.student for g in self._experiment.groups))
+        for student in students:
+            if len(students) > 1:
+                table.add_row(f"[bold]{escape(student)}")
+            labels = dict.fromkeys((g.spec.id, g.spec.label) for g in self._experiment.groups if g.student == student)
+            for name, label in labels:
+                found = [groups.get((dataset, student, name)) for dataset in datasets]
+                table.add_row(escape(label), *("" if g is None else cell(g) for g in found))
+            table.add_section()
+        return table
+
+    def _figure(self, group: Runs, board: Board) -> str:
+        cells = self._cells[group.dataset, group.student, group.spec.id]
+        done = [board.done[c.key] for c in cells if c.key in board.done]
+        scorer, wanted = self._experiment.grid.scorer, group.sweep.runs()
+        lost = {(named(c.settings), c.seed): FAILED for c in cells if c.key in board.failed}
+        settings = chosen(group.sweep, accuracies(done, scorer) | lost)
+        own = [] if settings is None else [r for r in done if named(r.settings) == named(settings)]
+        parts = []
+        if own:
+            parts.append(f"{100 * sum(r.accuracy('test', scorer) or 0.0 for r in own) / len(own):.1f}")
+        if done and len(done) + len(lost) < wanted:
+            parts.append(f"({len(done)}/{wanted})")
+        parts += ["▶"] * sum(c.key in board.running for c in cells) + ["✗"] * len(lost)
+        return " ".join(parts) or "·"
 
 
-def table(experiment: Experiment, board: Board, keys: Keys, to_go_s: float) -> Table:
-    """Return the table: a row a method, a column a dataset and student."""
-    columns = list(dict.fromkeys((g.dataset, g.student) for g in experiment.groups))
-    rows = list(dict.fromkeys((g.spec.id, g.spec.label) for g in experiment.groups))
-    left = f"{len(board.left)} runs to go, about {duration(to_go_s)}" if board.left else "all runs done"
-    title = escape(f"{experiment.grid.name}: {len(board.done)} runs done, {left}")
-    drawn = Table(title=title, title_justify="left")
-    drawn.add_column("method")
-    for dataset, student in columns:
-        drawn.add_column(f"{dataset}\n{student}" if len(experiment.grid.students) > 1 else dataset, justify="right")
-    groups = {(g.dataset, g.student, g.spec.id): g for g in experiment.groups}
-    for name, label in rows:
-        cells = [(groups.get((d, s, name)), keys.get((d, s, name), set())) for d, s in columns]
-        scorer = experiment.grid.scorer
-        drawn.add_row(escape(label), *("" if g is None else _cell(g.sweep.runs(), k, board, scorer) for g, k in cells))
-    return drawn
-
-
-def _cell(runs: int, keys: set[str], board: Board, scorer: Scorer) -> str:
-    done = [record for key in keys if (record := board.done.get(key)) is not None]
-    running = [state for key in keys if (state := board.running.get(key)) is not None]
-    parts = []
-    if done:
-        mean = sum(r.accuracy("test", scorer) or 0.0 for r in done) / len(done)
-        parts.append(f"{100 * mean:.1f} ({len(done)}/{runs})")
-    parts += [f"{label} {so_far}/{total}" if total else label for label, so_far, total in running]
-    parts += ["✗"] * sum(key in board.failed for key in keys)
-    return "\n".join(parts) or "·"
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"

@@ -34,11 +34,16 @@ def guess_fields(path: Path) -> dict[str, str | list[str]]:
         key: column for key, column in found.items() if column is not None and column != key
     }
     choices = _choices(columns, by_name, taken={c for c in found.values() if c})
-    if choices is not None and choices != "choices":
+    if choices is None:
+        raise DataError(
+            f"{path}: no column of choices, got the columns {', '.join(columns)}. Give a column `choices` with lists, "
+            "or a column for each choice: A, B, C, …"
+        )
+    if choices != "choices":
         fields["choices"] = choices
     if found["answer"] is not None:
         answers = [row.cells.get(found["answer"]) for row in sample]
-        those = [choices] if isinstance(choices, str) else choices or []
+        those = [choices] if isinstance(choices, str) else choices
         rows = [[row.cells.get(c) for c in those] for row in sample]
         kind = _answer_kind(answers, rows, len(those) if len(those) > 1 else None)
         if kind != "index":
@@ -70,11 +75,15 @@ def _choices(columns: Sequence[str], by_name: Mapping[str, str], taken: set[str]
 
 def _answer_kind(answers: Sequence[Any], choices: Sequence[Sequence[Any]], count: int | None) -> str:
     texts = [str(a).strip() for a in answers if a is not None]
-    if texts and all(re.fullmatch(r"\d+", t) for t in texts):
-        numbers = {int(t) for t in texts}
+
+    def most(pattern: str) -> bool:  # of them: a few bad rows are for `tinyllm check` to name
+        return sum(bool(re.fullmatch(pattern, t)) for t in texts) > 0.8 * len(texts)
+
+    if texts and most(r"\d+"):
+        numbers = {int(t) for t in texts if t.isdecimal()}
         # Counted from 1 if 0 never stands there and the number of choices does; `letter` reads such numbers.
         return "letter" if count is not None and 0 not in numbers and count in numbers else "index"
-    if texts and all(re.fullmatch(r"[A-Za-z]", t) for t in texts):
+    if texts and most("[A-Za-z]"):
         return "letter"
     is_choice = [str(a).strip() in {str(c).strip() for c in row} for a, row in zip(answers, choices, strict=True)]
     return "text" if any(is_choice) or texts else "index"

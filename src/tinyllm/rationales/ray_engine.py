@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import importlib.util
 import logging
 import os
 import socket
@@ -35,6 +36,9 @@ _WORKERS_PER_REQUEST = 2  # after so many workers died of one request, it is the
 _CALLS_AT_ONCE = 10_000  # of one worker; how many requests it gets is the scheduler's affair
 _STOP_S = 15.0
 _REACH_S = 10.0
+_RAY_IS_MISSING = (
+    "{needed_by} needs Ray: pip install 'tinyllm-distill[ray]'; without it everything runs on this machine."
+)
 _OBJECT_STORE_BYTES = 100 << 20  # for requests and replies in flight; Ray would take 30 % of the memory
 
 
@@ -127,6 +131,16 @@ class Cluster:
         self._thread.shutdown()
 
 
+def check_engine(engine: str) -> None:
+    """Say in time that Ray is missing, without importing it.
+
+    Raises:
+        MissingDependencyError: it is asked for and not installed.
+    """
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise MissingDependencyError(_RAY_IS_MISSING.format(needed_by="`rationales.engine: ray`"))
+
+
 def ray_module(address: str | None, needed_by: str = "`rationales.engine: ray`") -> Any:
     """Import Ray. What it reads from the environment when it is imported has to stand there before.
 
@@ -139,9 +153,7 @@ def ray_module(address: str | None, needed_by: str = "`rationales.engine: ray`")
     try:
         import ray
     except ImportError:
-        raise MissingDependencyError(
-            f"{needed_by} needs Ray: pip install 'tinyllm-distill[ray]'; without it everything runs on this machine."
-        ) from None
+        raise MissingDependencyError(_RAY_IS_MISSING.format(needed_by=needed_by)) from None
     return ray
 
 

@@ -148,11 +148,18 @@ class Encoder:
         return Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)
 
     def options(self, question: Question, prefix: str) -> list[Row]:
-        """Return rows whose targets are the choices, without an end-of-text token: what likelihood ranking scores."""
+        """Return rows whose targets are the choices, without an end-of-text token: what likelihood ranking scores.
+
+        All choices have one prefix, so it stands in the prompt that they share.
+        """
         choices = [Target(question.id, str(i), prefix, c, 1.0) for i, c in enumerate(question.choices)]
         rows = self.rows(question, choices)
         return [
-            Row(r.question_id, r.prompt, tuple(Branch(b.task, b.prefix, b.target[:-1]) for b in r.branches))
+            Row(
+                r.question_id,
+                r.prompt + r.branches[0].prefix,
+                tuple(Branch(b.task, (), b.target[:-1]) for b in r.branches),
+            )
             for r in rows
         ]
 

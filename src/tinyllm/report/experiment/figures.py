@@ -100,7 +100,9 @@ def _accuracy(results: Results, scorer: Scorer) -> Figure:
         axis.set_yticks(range(len(rows)), labels if axis is axes[0] else [""] * len(rows))
         axis.invert_yaxis()
         axis.set_xlabel("accuracy (%), 95 % intervals")
-    axes[-1].legend(frameon=False, fontsize="small")
+    figure.legend(
+        *axes[-1].get_legend_handles_labels(), loc="outside lower right", ncols=2, frameon=False, fontsize="small"
+    )
     return figure
 
 
@@ -117,9 +119,17 @@ def _lines(
             axis.plot([0, 100], [0, 100], color="#888888", linestyle=":", linewidth=1)
         for line in lines:
             _line(axis, line)
-        if lines:
-            axis.legend(frameon=False, fontsize="small")
     axes[0].set_ylabel(y)
+    named = {t: h for a in axes for h, t in zip(*a.get_legend_handles_labels(), strict=True)}
+    if named:
+        figure.legend(
+            named.values(),
+            named.keys(),
+            loc="outside lower center",
+            ncols=2 * len(panels),
+            frameon=False,
+            fontsize="small",
+        )
     return figure
 
 

@@ -28,6 +28,7 @@ def statements(results: Results, scorer: Scorer) -> list[Statement]:
         for dataset in results.outline.datasets:
             said += _of_dataset(results, figures, student, dataset)
             said += _control(results, student, dataset, scorer)
+            said += _below_chance(results, figures, student, dataset)
     return [*said, *_cautions(results)]
 
 
@@ -79,6 +80,22 @@ def _control(results: Results, student: str, dataset: str, scorer: Scorer) -> It
             f"{where}: {tinyllm.label} is not shown to differ from the same texts under other questions "
             f"({_change(compared)}, {p_value(compared.p)}), so nothing here shows that the student learns from what "
             "rationales say.",
+        )
+
+
+def _below_chance(results: Results, figures: Mapping[Place, Figure], student: str, dataset: str) -> Iterator[Statement]:
+    """Say where answering by lot would be better: a sign that the score does not fit how the student is asked."""
+    chance = results.outline.datasets[dataset].chance
+    below = [
+        method.label
+        for method in results.outline.methods
+        if (figure := figures.get(Place(student, dataset, method.id))) is not None and figure.accuracy.ci95[1] < chance
+    ]
+    if below:
+        yield Statement(
+            "note",
+            f"{_where(results, student, dataset)}: below chance: {', '.join(below)}. Where choices differ in length "
+            "and are not shown (`layout: cloze`), `scorer: likelihood_normalised` is the fair one.",
         )
 
 

@@ -101,6 +101,8 @@ def _table(
         f"p < {SIGNIFICANT} in the paired bootstrap test, Holm-corrected over all comparisons of the experiment "
         "(single datasets together, averages together); unmarked: no difference shown."
     )
+    if any(row.kind == "quoted" for row in rows):
+        note += " Quoted figures are of other students, questions or scores, and are for orientation."
     return Table(name, title, columns, tuple(rows), note)
 
 
@@ -160,11 +162,17 @@ def _relative(results: Results, figures: Mapping[Place, Figure], student: str, c
     """Yield TinyLLM's gain over the baseline in per cent of it, as the paper prints it."""
     tinyllm = results.outline.first_like("tinyllm")
     found = [figures.get(Place(student, column, tinyllm.id)) if tinyllm is not None else None for column in columns]
-    gains = [f.gain.relative if f is not None and f.gain is not None else None for f in found]
-    if tinyllm is not None and any(g is not None for g in gains):
+    cells = tuple(_relative_cell(f.gain) if f is not None else None for f in found)
+    if tinyllm is not None and any(cells):
         baseline = results.outline.method(results.outline.baseline).label
-        cells = tuple(Cell(g / 100) if g is not None else None for g in gains)
         yield Row(f"{tinyllm.label} over {baseline}, relative", "relative", cells)
+
+
+def _relative_cell(gain: Difference | None) -> Cell | None:
+    if gain is None or gain.relative is None or gain.relative_ci95 is None:
+        return None
+    low, high = gain.relative_ci95
+    return Cell(gain.relative / 100, low / 100, high / 100)
 
 
 def _words(settings: Mapping[str, object]) -> str:
@@ -181,11 +189,10 @@ def cell_text(cell: Cell | None, kind: str) -> str:
     """Return a figure as people read it, without its mark: `62.0 (57.2 to 66.7)`."""
     if cell is None:
         return "–"
-    if kind == "relative":
-        return f"{100 * cell.value:+.2f} %"
+    sign, unit = ("+", " %") if kind == "relative" else ("", "")
     if cell.low is None or cell.high is None:
-        return f"{100 * cell.value:.1f}"
-    return f"{100 * cell.value:.1f} ({100 * cell.low:.1f} to {100 * cell.high:.1f})"
+        return f"{100 * cell.value:{sign}.1f}{unit}"
+    return f"{100 * cell.value:{sign}.1f}{unit} ({100 * cell.low:{sign}.1f} to {100 * cell.high:{sign}.1f})"
 
 
 def mark(cell: Cell | None) -> str:
@@ -222,19 +229,23 @@ def _markdown(text: str) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """Return a table for a paper; needs the packages booktabs and amssymb."""
+    """Return a table for a paper."""
+    title = table.title.removeprefix("Table 1: ").removeprefix("Table 2: ")  # LaTeX counts by itself
     lines = [
+        r"% \usepackage{booktabs, amssymb}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_latex(table.title)}. {_latex(table.note)}}}",
+        rf"\caption{{{_latex(title[:1].upper() + title[1:])}. {_latex(table.note)}}}",
+        rf"\label{{tab:{table.name}}}",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
         " & ".join(["", *map(_latex, table.columns)]) + r" \\",
+        r"\midrule",
     ]
-    for row in table.rows:
+    for place, row in enumerate(table.rows):
         if row.kind == "head":
             lines += [
-                r"\midrule",
+                *([r"\midrule"] if place else []),
                 rf"\multicolumn{{{len(table.columns) + 1}}}{{l}}{{\textit{{{_latex(row.label)}}}}} \\",
             ]
         else:
@@ -247,8 +258,9 @@ def _latex_cell(cell: Cell | None, kind: str) -> str:
         return "--"
     if cell.low is None or cell.high is None:
         return _latex(cell_text(cell, kind))
-    interval = rf"{{\scriptsize\,[{100 * cell.low:.1f}, {100 * cell.high:.1f}]}}"
-    return f"{100 * cell.value:.1f}{interval}{_LATEX_MARKS[cell.sign]}"
+    sign, unit = ("+", r"\,\%") if kind == "relative" else ("", "")
+    interval = rf"{{\scriptsize\,[{100 * cell.low:{sign}.1f}, {100 * cell.high:{sign}.1f}]}}"
+    return f"{100 * cell.value:{sign}.1f}{unit}{interval}{_LATEX_MARKS[cell.sign]}"
 
 
 def _latex(text: str) -> str:
