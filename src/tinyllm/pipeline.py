@@ -161,7 +161,7 @@ def checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
     from tinyllm.student.train import check_precision
 
     splits = load_questions(config, news)
-    with news.task("Preparing the student's tokenizer"):
+    with news.task("Reading the student's tokenizer and configuration"):
         tokenizer, model_config = load_tokenizer(config.student)
     check_precision(model_config.model_type, config.train)
     card = student_card(config)
@@ -323,6 +323,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
             )
             taught = splits.train[: config.evaluate.train_questions] if stage == "after" else ()
             predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
+            task.note = ""
     figures = metrics(
         config,
         splits,
