@@ -89,9 +89,9 @@ class Overview:
 
     def drawn(self, board: Board, count: int, seconds: float) -> Group:
         """Return the table with what is under way."""
-        left = f"{_runs(count)} to go, about {duration(seconds)}" if count else "all runs are done"
+        left = f"{_runs(count)} to go, about {duration(seconds)}" if count else "none to go"
         title = Text(f"{self._experiment.grid.name}: {_runs(len(board.done))} done, {left}", style="bold")
-        note = "Test accuracy in %, mean over finished seeds, with settings chosen on validation; (runs done/of)."
+        note = "Test accuracy in %, with settings chosen on validation; (runs done/of)."
         under_way = [
             Text(f"▶ {key}: {label}" + (f" {done}/{total}" if total else ""), overflow="ellipsis", no_wrap=True)
             for key, (label, done, total) in sorted(board.running.items())
