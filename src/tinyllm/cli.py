@@ -352,10 +352,11 @@ def _plan_text(prepared: Prepared) -> str:
     plan, totals = prepared.plan, prepared.plan.totals()
     targets = ", ".join(f"{n} {task}" for task, n in prepared.targets.items())
     packed = "packed" if plan.shape.packed else "padded"
+    batches = plural(totals.micro_batches, "micro-batch", "micro-batches")
     padding = f"{100 * totals.padding_fraction:.1f} % padding"
     lines = [
         f"{plural(len(plan), 'optimizer step')} of up to {plural(plan.batch_size, 'question')}; targets: {targets}",
-        f"{plural(totals.micro_batches, 'micro-batch', 'micro-batches')}, {packed}, the dearest of {totals.dearest:,} tokens",
+        f"{batches}, {packed}, the dearest of {totals.dearest:,} tokens",
         f"{totals.computed:,} tokens, {padding}; {totals.target_tokens:,} are learnt",
         *(f"note: {note}" for note in prepared.notes),
         "",
