@@ -116,6 +116,8 @@ def test_settings_that_contradict_the_method(cli, project):
 def test_a_folder_that_cannot_be_made(cli, project):
     (project.folder / "file").write_text("", encoding="utf-8")
     refused(cli("run", project.config, "--run-dir", project.folder / "file" / "run"), "file")
+    if sys.platform == "linux":
+        refused(cli("run", project.config, "--run-dir", "/proc/run"), "No folder can be made at /proc/run")
 
 
 def test_the_stages_can_be_run_one_by_one_and_print_json(cli, project):

@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _stop(str(error), 2)
     except KeyboardInterrupt:
         code = 130
-    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, FileNotFoundError) as error:
+    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
         _stop(f"{error.strerror}: {error.filename}. Choose another place, or mend its rights.", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

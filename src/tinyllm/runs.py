@@ -34,6 +34,18 @@ _LOOK_S = 0.2  # between two looks at a lock
 _MAKES_RATIONALES = ("data", "teachers", "rationales")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for what a run or an experiment leaves.
+
+    Raises:
+        RunFolderError: no folder can be there at all, as below `/proc`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError:
+        raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
+
+
 class RunFolder:
     """Paths and files of one run."""
 
@@ -87,7 +99,7 @@ class RunFolder:
         Raises:
             RunFolderError: another process is at work in it, or it belongs to another configuration.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         with self._lock(wait_s):
             try:
                 if self.config_file.is_file():

@@ -22,6 +22,7 @@ from tinyllm.experiments.shared import (
 )
 from tinyllm.experiments.show import Overview, showing
 from tinyllm.news import News, duration
+from tinyllm.runs import make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _to_go(experiment: Experiment, forecast: Forecast, board: Board) -> float:
 
 @contextlib.contextmanager
 def _claimed(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
