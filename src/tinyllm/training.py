@@ -156,15 +156,21 @@ def _loaded(config: Config) -> Student:
 
 
 def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
-    """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
-    from tinyllm.evaluation.scoring import score_options
+    """Return what measures the accuracy on validation questions by likelihood; None where there are none.
+
+    A student that is not shown the choices goes by the mean a token: the total would favour short ones.
+    """
+    from tinyllm.evaluation.scoring import arithmetic, score_options
 
     asked = splits.valid[: config.train.validate_questions]
     if not len(asked):
         return None
+    section, by_mean = config.evaluate, config.student.layout == "cloze"
 
     def accuracy() -> float:
-        scores = score_options(student, learner, asked, batch_tokens=config.evaluate.batch_tokens)
-        return sum(s.best == q.answer for s, q in zip(scores, asked, strict=True)) / len(asked)
+        with arithmetic(learner, section.precision):
+            scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
+        chosen = (s.best_normalised if by_mean else s.best for s in scores)
+        return sum(c == q.answer for c, q in zip(chosen, asked, strict=True)) / len(asked)
 
     return accuracy

@@ -359,7 +359,10 @@ class TrainSection(Section):
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic; bf16 and fp16 are autocast.")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
     validate_steps: int | None = Field(
-        None, ge=1, description="Optimizer steps between two looks at the accuracy on validation questions; null: none."
+        None,
+        ge=1,
+        description="Optimizer steps between two looks at the accuracy on validation questions; null: none. "
+        "By likelihood; with `student.layout: cloze` by likelihood a token.",
     )
     validate_questions: int = Field(200, ge=1, description="At most so many validation questions a look.")
     patience: int | None = Field(
