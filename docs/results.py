@@ -14,7 +14,7 @@ from tinyllm.evidence.results import Results, read_results
 from tinyllm.news import duration
 from tinyllm.report.experiment.content import without_questions
 from tinyllm.report.experiment.statements import statements
-from tinyllm.report.experiment.tables import Table, as_markdown, tables
+from tinyllm.report.experiment.tables import Table, as_markdown, markdown, tables
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -53,7 +53,7 @@ def _experiment(results: Results, folder: Path) -> Iterator[str]:
         yield comment.read_text("utf-8")
     yield "What the figures say, in words that are made of them:\n"
     for statement in statements(results, scorer):
-        yield f"- **{statement.kind.capitalize()}.** {statement.text}"
+        yield f"- **{statement.kind.capitalize()}.** {markdown(statement.text)}"
     yield ""
     for table in tables(results, scorer):
         yield f"### {table.title}\n"
@@ -66,9 +66,10 @@ def _withheld(results: Results) -> Iterator[str]:
     rows = without_questions(results)
     if rows:
         yield "### Question withheld\n"
+        yield "Asked with the first seed alone; the accuracy as asked is of the same runs.\n"
         yield "| dataset | method | as asked | choices only |\n|---|---|---:|---:|"
         for row in rows:
-            yield f"| {row.where} | {row.method} | {row.asked} | {row.other} |"
+            yield f"| {markdown(row.where)} | {markdown(row.method)} | {row.asked} | {row.other} |"
         yield ""
 
 
@@ -77,8 +78,11 @@ def _made_with(results: Results) -> Iterator[str]:
     machines = sorted({str((r.figures.get("environment") or {}).get("processor")) for r in runs})
     dates = sorted(str((r.figures.get("environment") or {}).get("date"))[:10] for r in runs)
     hours = sum(float(r.figures.get("seconds") or 0.0) for r in runs)
-    packages = (runs[-1].figures.get("environment") or {}).get("packages") or {}
-    versions = ", ".join(f"{k} {v}" for k, v in packages.items())
+    used: dict[str, set[str]] = {}
+    for run in runs:
+        for package, version in ((run.figures.get("environment") or {}).get("packages") or {}).items():
+            used.setdefault(package, set()).add(version)
+    versions = ", ".join(f"{package} {' and '.join(sorted(of))}" for package, of in used.items())
     yield (
         f"<sub>{len(runs)} runs, {duration(hours)} in all, {dates[0]} to {dates[-1]}, on {' and '.join(machines)}. "
         f"{versions}.</sub>\n"
@@ -95,8 +99,8 @@ def readme() -> str:
 
 
 def _begun(table: Table) -> Table:
-    """Return a table without the rows of which nothing is known yet."""
-    return replace(table, rows=tuple(r for r in table.rows if r.kind == "head" or any(r.cells)))
+    """Return a table without the rows of which nothing is known yet, and without what was chosen."""
+    return replace(table, rows=tuple(replace(r, note="") for r in table.rows if r.kind == "head" or any(r.cells)))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.evidence.selection import ALPHA, Sweep, chosen, named, tuned, wanted
+from tinyllm.evidence.selection import ALPHA, FAILED, Sweep, chosen, named, tuned, wanted
 
 RATES = ({"train.learning_rate": 1e-4}, {"train.learning_rate": 1e-3})
 
@@ -47,6 +47,23 @@ def test_every_alpha_gets_every_seed_and_its_own_tuning():
     known |= found((both[0][0], 1, 0.9), (both[1][1], 1, 0.6))
     assert chosen(sweep, known) == both[0][0]
     assert sweep.runs() == len(wanted(sweep, known))
+
+
+def test_an_alpha_whose_every_candidate_failed_has_lost_and_holds_nothing_up():
+    sweep = Sweep((0,), alphas=(0.1, 3.0), tuned=RATES)
+    known = found(*(({ALPHA: a, **r}, 0, 0.4 if a < 1 else FAILED) for a in (0.1, 3.0) for r in RATES))
+    assert chosen(sweep, known) == {ALPHA: 0.1, **RATES[0]}
+    assert chosen(sweep, dict.fromkeys(known, FAILED)) is None
+
+
+def test_of_alphas_that_all_lost_a_seed_the_best_of_the_others_is_chosen():
+    sweep = Sweep((0, 1, 2), alphas=(0.1, 1.0, 3.0))
+    low, middle, high = ({ALPHA: a} for a in sweep.alphas)
+    known = found(*((s, seed, 0.5) for s in (low, middle, high) for seed in (1, 2)))
+    known |= found((low, 0, FAILED), (middle, 0, FAILED), (high, 0, FAILED), (middle, 1, 0.6))
+    assert chosen(sweep, known) == middle
+    known |= found((high, 0, 0.1))  # worse, and whole
+    assert chosen(sweep, known) == high
 
 
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.data())

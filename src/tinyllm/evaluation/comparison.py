@@ -10,7 +10,7 @@ the last. Drawing two to five seeds anew would understate the second, and by far
 deviations are widened to the whole variance, whose seeds' part is estimated by analysis of variance (`SeedNoise`), and
 get the tails of Student's t with as many degrees of freedom as that estimate has (Satterthwaite). The noise of seeds is
 best estimated from all methods of a table together, and stands then for methods with one seed, too. Where no method has
-more than one it is not known: the interval is then of the questions alone, and `Estimate.seeds` says so.
+more than one it is not known: the interval is then of the questions alone, and `knows_seeds` says so.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Estimate:
     """A mean accuracy over seeds with its 95 % interval.
 
     Attributes:
-        seed_sd: standard deviation of the seeds' accuracies; None with one seed.
+        knows_seeds: False where the interval is of the questions alone, because nothing shows how much seeds differ.
     """
 
     value: float
     ci95: tuple[float, float]
     seeds: int
     questions: int
-    seed_sd: float | None
+    knows_seeds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,9 @@ class Difference:
 
     Attributes:
         p: two-sided, of the same bootstrap distribution as the interval.
-        relative, relative_ci95: the gain in per cent of the other's accuracy, as the paper prints it, and the ends of
-            the interval likewise; None where that accuracy is 0.
+        relative, relative_ci95: the gain in per cent of the other's accuracy, as the paper prints it, and its interval,
+            which knows that this accuracy is uncertain, too; None where it is 0.
+        knows_seeds: as of an `Estimate`.
     """
 
     value: float
@@ -60,6 +61,7 @@ class Difference:
     p: float
     relative: float | None
     relative_ci95: tuple[float, float] | None
+    knows_seeds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,31 +109,25 @@ def estimate(
         ValueError: there is no question, or no seed.
     """
     drawn = np.zeros(draws)
-    for stream, right in enumerate(of):
+    known = noise or [SeedNoise.of(right) for right in of]
+    for stream, (right, seeds) in enumerate(zip(of, known, strict=True)):
         _check(right)
-        known = SeedNoise.of(right) if noise is None else noise[stream]
-        spread = _Spread(right.mean(axis=0), (0.0, 1.0), known, is_trained / len(right))
+        spread = _Spread(right.mean(axis=0), (0.0, 1.0), seeds, is_trained / len(right))
         drawn += spread.draws(draws, stream) / len(of)
-    low, high = np.quantile(drawn, (_ALPHA / 2, 1 - _ALPHA / 2))
+    low, high = _middle(drawn)
     return Estimate(
         value=float(np.mean([right.mean() for right in of])),
-        ci95=(max(0.0, float(low)), min(1.0, float(high))),
+        ci95=(max(0.0, low), min(1.0, high)),
         seeds=min(len(right) for right in of),
         questions=sum(right.shape[1] for right in of),
-        seed_sd=_seed_sd(of),
+        knows_seeds=not is_trained or _all_known(known),
     )
-
-
-def _seed_sd(of: Sequence[Right]) -> float | None:
-    if len({len(right) for right in of}) > 1 or len(of[0]) < 2:
-        return None
-    return float(np.mean([right.mean(axis=1) for right in of], axis=0).std(ddof=1))
 
 
 def difference(
     *pairs: tuple[Right, Right],
     noise: Sequence[SeedNoise] | None = None,
-    is_trained: bool = True,
+    trained: tuple[bool, bool] = (True, True),
     draws: int = _DRAWS,
 ) -> Difference:
     """Compare a method with another, each pair on the same questions in the same order; seeds need not be as many.
@@ -139,44 +135,84 @@ def difference(
     Args:
         pairs: (method, other), one a dataset; of several, the mean of the differences is compared.
         noise: of seeds, one a dataset; by default as the seeds of the two show it.
-        is_trained: False where the method (not the other) has no seeds.
+        trained: whether the method, and the other, have seeds at all.
 
     Raises:
         ValueError: the questions of a pair are not as many.
     """
-    drawn, values, before = np.zeros(draws), [], []
-    for stream, (method, other) in enumerate(pairs):
+    for method, other in pairs:
         _check(method)
         _check(other)
         if method.shape[1] != other.shape[1]:
             raise ValueError(f"{method.shape[1]} and {other.shape[1]} questions cannot be compared in pairs")
-        by_question = method.mean(axis=0) - other.mean(axis=0)
-        known = SeedNoise.of(method, other) if noise is None else noise[stream]
-        share = is_trained / len(method) + 1 / len(other)
-        drawn += _Spread(by_question, (-1.0, 1.0), known, share).draws(draws, stream) / len(pairs)
-        values.append(by_question.mean())
-        before.append(other.mean())
-    low, high = np.quantile(drawn, (_ALPHA / 2, 1 - _ALPHA / 2))
-    # A draw of exactly no difference counts half for either side, as in the mid-p form of McNemar's test.
-    below, same = int((drawn < 0).sum()), int((drawn == 0).sum())
-    tail = min(below, draws - below - same) + same / 2
-    value, base = float(np.mean(values)), float(np.mean(before))
-    ends = max(-1.0, float(low)), min(1.0, float(high))
+    known = noise or [SeedNoise.of(*pair) for pair in pairs]
+    value = float(np.mean([method.mean() - other.mean() for method, other in pairs]))
+    base = float(np.mean([other.mean() for _, other in pairs]))
+    drawn = _drawn(pairs, 1.0, known, trained, draws)
+    low, high = _middle(drawn)
+    relative = ends = None
+    if base > 0:
+        relative = value / base
+        ends = _relative_ends(relative, base, _drawn(pairs, 1 + relative, known, trained, draws))
     return Difference(
         value,
+        (max(-1.0, low), min(1.0, high)),
+        _two_sided(drawn),
+        None if relative is None else 100 * relative,
         ends,
-        min(1.0, 2 * (tail + 1) / (draws + 1)),
-        100 * value / base if base > 0 else None,
-        (100 * ends[0] / base, 100 * ends[1] / base) if base > 0 else None,
+        knows_seeds=not any(trained) or _all_known(known),
     )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return Holm's (1979) adjusted p-values: of all comparisons together, a wrong one is found in 5 % of tables."""
+def _drawn(
+    pairs: Sequence[tuple[Right, Right]],
+    weight: float,
+    noise: Sequence[SeedNoise],
+    trained: tuple[bool, bool],
+    draws: int,
+) -> NDArray[np.float64]:
+    """Return draws of the mean over datasets of (method − weight · other)."""
+    drawn = np.zeros(draws)
+    for stream, ((method, other), known) in enumerate(zip(pairs, noise, strict=True)):
+        by_question = method.mean(axis=0) - weight * other.mean(axis=0)
+        share = trained[0] / len(method) + weight**2 * trained[1] / len(other)
+        drawn += _Spread(by_question, (-weight, 1.0), known, share).draws(draws, stream) / len(pairs)
+    return drawn
+
+
+def _relative_ends(relative: float, base: float, drawn: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the interval of r = m / o − 1 in per cent, from draws of m − (1 + r) o: the delta method."""
+    low, high = _middle(drawn)
+    return max(-100.0, 100 * (relative + low / base)), 100 * (relative + high / base)
+
+
+def _middle(drawn: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(drawn, (_ALPHA / 2, 1 - _ALPHA / 2))
+    return float(low), float(high)
+
+
+def _two_sided(drawn: NDArray[np.float64]) -> float:
+    """Return the p-value; a draw of exactly no difference counts half for either side, as in McNemar's mid-p form."""
+    below, same = int((drawn < 0).sum()), int((drawn == 0).sum())
+    tail = min(below, len(drawn) - below - same) + same / 2
+    return min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
+
+
+def _all_known(noise: Sequence[SeedNoise]) -> bool:
+    return all(of.freedom > 0 for of in noise)
+
+
+def holm(p_values: Sequence[float], planned: int = 0) -> list[float]:
+    """Return Holm's (1979) adjusted p-values: of all comparisons together, a wrong one is found in 5 % of tables.
+
+    Args:
+        planned: comparisons in all, where some are still to come: what is shown now must not vanish when they have.
+    """
+    count = max(planned, len(p_values))
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, so_far = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(order):
-        so_far = max(so_far, min(1.0, (len(order) - rank) * p_values[place]))
+        so_far = max(so_far, min(1.0, (count - rank) * p_values[place]))
         adjusted[place] = so_far
     return adjusted
 
@@ -188,7 +224,7 @@ class _Spread:
     Attributes:
         by_question: what is averaged, (questions,).
         ends: the least and the greatest that a question can give.
-        share: of the variance of a single seed that the mean has, 1 / S; of a difference the sum of both.
+        share: of the variance of a single seed that the mean has, 1 / S, or 0 without seeds; of a difference the sum.
     """
 
     by_question: NDArray[np.float64]
@@ -221,7 +257,7 @@ class _Spread:
         """Return the whole variance, seeds' part included, and the degrees of freedom with which it is known."""
         between, within = self.share * self.noise.between, self.share * self.noise.within
         variance = max(of_questions + between - within, _LEAST * of_questions)
-        questions = len(self.by_question) - 1
+        questions = max(1, len(self.by_question) - 1)
         doubt = (
             of_questions**2 / questions + between**2 / self.noise.freedom + within**2 / (self.noise.freedom * questions)
         )

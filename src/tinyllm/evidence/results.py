@@ -47,7 +47,8 @@ class Figure:
 
     Attributes:
         gain: over the baseline; None for the baseline itself, and where one of the two is lacking.
-        holm: the gain's p-value, corrected for all comparisons of its kind; None where it is not tested.
+        holm: the gain's p-value, corrected for all comparisons of its kind; None where it is not tested: what has no
+            seeds is no hypothesis of anyone's, and one seed of each says nothing of methods.
         unparsed: share of the answers in writing that are no choice.
     """
 
@@ -138,12 +139,11 @@ class Results:
         other = self.right(replace(place, method=self.outline.baseline), scorer)
         is_compared = place.method != self.outline.baseline and other is not None
         noise = [self._noise(place.student, place.dataset, scorer)]
-        trained = self.is_trained(place.method)
         gain = None
         if is_compared and other is not None:
-            gain = difference((right, other), noise=noise, is_trained=trained, draws=self._draws)
+            gain = difference((right, other), noise=noise, trained=self._trained(place.method), draws=self._draws)
         return Figure(
-            estimate(right, noise=noise, is_trained=trained),
+            estimate(right, noise=noise, is_trained=self.is_trained(place.method)),
             gain,
             unparsed=self._unparsed(place) if scorer == "generation" else None,
         )
@@ -162,27 +162,39 @@ class Results:
                     continue
                 pairs = [(r, b) for r, b in zip(known, base, strict=True) if b is not None]
                 is_compared = method.id != self.outline.baseline and len(pairs) == len(datasets)
-                trained = self.is_trained(method.id)
                 gain = None
                 if is_compared:
-                    gain = difference(*pairs, noise=noise, is_trained=trained, draws=self._draws)
-                figure = estimate(*known, noise=noise, is_trained=trained)
+                    gain = difference(*pairs, noise=noise, trained=self._trained(method.id), draws=self._draws)
+                figure = estimate(*known, noise=noise, is_trained=self.is_trained(method.id))
                 yield Place(student, AVERAGE, method.id), Figure(figure, gain)
 
     def _corrected(self, figures: dict[Place, Figure]) -> dict[Place, Figure]:
         """Correct the p-values of all single datasets together, and those of the averages together."""
-        kinds = {m.id: m.kind for m in self.outline.methods}
         for are_averages in (False, True):
             tested = [
                 (place, figure.gain)
                 for place, figure in figures.items()
                 if figure.gain is not None
+                and figure.gain.knows_seeds
                 and (place.dataset == AVERAGE) == are_averages
-                and kinds[place.method] != "reference"
+                and self.is_trained(place.method)
             ]
-            for (place, _), p in zip(tested, holm([gain.p for _, gain in tested]), strict=True):
+            p_values = holm([gain.p for _, gain in tested], self.planned(are_averages))
+            for (place, _), p in zip(tested, p_values, strict=True):
                 figures[place] = replace(figures[place], holm=p)
         return figures
+
+    def planned(self, are_averages: bool = False) -> int:
+        """Return how many comparisons with the baseline the experiment is out for: what Holm's method corrects for."""
+        asked = [m for m in self.outline.methods if self.is_trained(m.id) and m.id != self.outline.baseline]
+        columns = (
+            int(len(m.datasets) == len(self.outline.datasets)) if are_averages else len(m.datasets) for m in asked
+        )
+        return len(self.outline.students) * sum(columns)
+
+    def _trained(self, method: str, other: str | None = None) -> tuple[bool, bool]:
+        """Whether the two that are compared have seeds."""
+        return self.is_trained(method), self.is_trained(other or self.outline.baseline)
 
     def right(self, place: Place, scorer: Scorer, view: View = "asked", only: Right | None = None) -> Right | None:
         """Return right and wrong of a method's runs on the test questions, (seeds, questions); None without any.
@@ -201,7 +213,8 @@ class Results:
         mine, others = self.right(place, scorer), self.right(replace(place, method=other), scorer)
         if mine is None or others is None:
             return None
-        return difference((mine, others), noise=[self._noise(place.student, place.dataset, scorer)])
+        noise = [self._noise(place.student, place.dataset, scorer)]
+        return difference((mine, others), noise=noise, trained=self._trained(place.method, other))
 
     @property
     def _draws(self) -> int:
@@ -252,7 +265,7 @@ class Results:
         )
 
     def clean(self, place: Place, scorer: Scorer) -> Estimate | None:
-        """Return the accuracy on the test questions that are not met in training; None where all are such."""
+        """Return the accuracy on the test questions that are not met in training; None where all or none are such."""
         facts = self.outline.datasets[place.dataset]
         met = {*facts.exact, *facts.ngram}
         runs = self.of(place)
@@ -262,7 +275,8 @@ class Results:
         only = np.array([i not in met for i in scored.ids])
         right = self.right(place, scorer, only=only)
         noise = [self._noise(place.student, place.dataset, scorer)]
-        return None if right is None or not only.any() else estimate(right, noise=noise)
+        trained = self.is_trained(place.method)
+        return None if right is None or not only.any() else estimate(right, noise=noise, is_trained=trained)
 
     def calibration(self, place: Place) -> Calibration | None:
         """Return how far the student's confidence can be believed, over all seeds."""
@@ -319,6 +333,9 @@ def read_results(folder: Path) -> Results:
         RunFolderError: the folder holds no experiment, or a damaged record, or runs that cannot be compared.
     """
     outline, records = read_outline(folder), read_records(folder)
-    known = {(student, d, m.id) for student in outline.students for m in outline.methods for d in m.datasets}
-    mine = [r for r in records if (r.student, r.dataset, r.method) in known]
+    known = {
+        (student, dataset, m.id, seed)
+        for student in outline.students for m in outline.methods for dataset in m.datasets for seed in m.sweep.seeds
+    }  # fmt: skip
+    mine = [r for r in records if (r.student, r.dataset, r.method, r.seed) in known]
     return Results(outline, mine, read_failures(folder))

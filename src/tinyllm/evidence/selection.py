@@ -41,12 +41,16 @@ class Sweep:
     @property
     def chooses(self) -> bool:
         """Whether anything has to be chosen on the validation questions."""
-        return len(self.alphas) > 1 or len(self.tuned) > 1
+        return self.candidates() > 1
 
     def by_alpha(self) -> Iterator[list[Settings]]:
         """Yield the candidates of each α."""
         for alpha in self.alphas or (None,):
             yield [dict(t) if alpha is None else {ALPHA: alpha, **t} for t in self.tuned]
+
+    def candidates(self) -> int:
+        """Return how many settings there are to choose from, values of α counted in."""
+        return max(1, len(self.alphas)) * len(self.tuned)
 
     def runs(self) -> int:
         """Return how many runs there are in all, candidates included."""
@@ -79,25 +83,32 @@ def tuned(sweep: Sweep, found: Accuracies) -> list[Settings]:
 
 
 def chosen(sweep: Sweep, found: Accuracies) -> Settings | None:
-    """Return the settings that stand for a method; None as long as they are not known."""
-    candidates = tuned(sweep, found)
-    if len(candidates) < max(1, len(sweep.alphas)):
+    """Return the settings that stand for a method; None as long as they are not known, or where all have failed."""
+    first = sweep.seeds[:1]
+    if not all(len(of) == 1 or _known(of, first, found) for of in sweep.by_alpha()):
         return None
-    return _best(candidates, sweep.seeds, found)
+    return _best(tuned(sweep, found), sweep.seeds, found)
+
+
+def _known(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuracies) -> bool:
+    return all((named(candidate), seed) in found for candidate in candidates for seed in seeds)
 
 
 def _best(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuracies) -> Settings | None:
-    """Return the candidate of the highest mean accuracy, of equals the first; None unless all are known."""
+    """Return the candidate of the highest mean accuracy, of equals the first; None unless all are known.
+
+    One of which fewer seeds failed comes before one of which more did, and is never of use if all have.
+    """
     if len(candidates) == 1:
         return candidates[0]
-    means = []
+    if not _known(candidates, seeds, found):
+        return None
+    ranks = []
     for candidate in candidates:
-        known = [found.get((named(candidate), seed)) for seed in seeds]
-        if any(k is None for k in known):
-            return None
-        means.append(sum(k for k in known if k is not None) / len(known))
-    best = max(means)
-    return candidates[means.index(best)] if best > FAILED else None
+        values = [v for seed in seeds if (v := found[named(candidate), seed]) > FAILED]
+        ranks.append((len(values), sum(values) / len(values) if values else FAILED))
+    best = max(ranks, default=(0, FAILED))
+    return candidates[ranks.index(best)] if best[0] else None
 
 
 def accuracies(records: Iterable[Record], scorer: Scorer) -> dict[tuple[str, int], float]:

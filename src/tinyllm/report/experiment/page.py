@@ -23,7 +23,7 @@ from tinyllm.report.experiment.statements import statements
 from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, cell_text, mark, runs_text, tables
 from tinyllm.report.page import REPORT_NAME, asset, both_widths, environment, policy
 from tinyllm.report.view import Fact
-from tinyllm.report.words import count, interval, p_value, percent, plural, points
+from tinyllm.report.words import count, interval, p_value, percent, points
 
 TABLES, FIGURES = "tables", "figures"
 _MARGIN = 0.03  # of accuracy, beyond what is drawn
@@ -54,7 +54,7 @@ def write_experiment(folder: Path) -> Path:
             name = table.name if scorer == results.scorers[0] else f"{table.name}-{scorer}"
             for kind, write in (("csv", as_csv), ("md", as_markdown), ("tex", as_latex)):
                 write_text(folder / TABLES / f"{name}.{kind}", write(table))
-    if results.scorers and figures.can_draw():
+    if figures.can_draw():
         figures.write_figures(results, results.scorers[0], folder / FIGURES)
     path = folder / REPORT_NAME
     write_text(path, render(results, folder).encode("utf-8", errors="replace").decode("utf-8"))
@@ -78,10 +78,6 @@ def render(results: Results, folder: Path) -> str:
             text=cell_text,
             mark=mark,
             runs=runs_text,
-            percent=percent,
-            points=points,
-            p_value=p_value,
-            plural=plural,
             swatch=lambda colour: Markup(plots.swatch(colour)),  # noqa: S704  plots escapes its labels
         )
     )
@@ -170,7 +166,7 @@ def _comparisons(results: Results, scorer: Scorer) -> Iterator[Comparison]:
             gain=points(gain.value),
             interval=" to ".join(f"{100 * end:+.1f}".replace("-", "−") for end in gain.ci95),
             relative="–" if gain.relative is None else f"{gain.relative:+.1f} %".replace("-", "−"),
-            p=p_value(gain.p),
+            p="–" if figure.holm is None else p_value(gain.p),  # what is not tested has none
             holm="–" if figure.holm is None else p_value(figure.holm),
         )
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from tinyllm.evaluation.comparison import Difference
 from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.results import Figure, Place, Results
 from tinyllm.report.experiment.tables import SIGNIFICANT, sign
-from tinyllm.report.words import p_value, plural, points
+from tinyllm.report.words import p_value, percent, plural, points
+
+_POWER = 0.8
+_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,34 +32,59 @@ def statements(results: Results, scorer: Scorer) -> list[Statement]:
         for dataset in results.outline.datasets:
             said += _of_dataset(results, figures, student, dataset)
             said += _control(results, student, dataset, scorer)
-            said += _below_chance(results, figures, student, dataset)
+            said += _against_nothing(results, figures, student, dataset, scorer)
     return [*said, *_cautions(results)]
 
 
 def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str, dataset: str) -> Iterator[Statement]:
     outline = results.outline
-    baseline = outline.method(outline.baseline).label
-    where = _where(results, student, dataset)
-    noise, widest = [], 0.0
+    baseline, where = outline.method(outline.baseline).label, _where(results, student, dataset)
+    noise: list[tuple[str, Difference]] = []
+    untested: list[str] = []
     for method in outline.methods:
         figure = figures.get(Place(student, dataset, method.id))
-        if figure is None or figure.gain is None or figure.holm is None:
+        if figure is None or figure.gain is None or not results.is_trained(method.id):
             continue
         told = f"{method.label} {_change(figure.gain)}"
-        if sign(figure) == 0:
-            noise.append(told)
-            widest = max(widest, (figure.gain.ci95[1] - figure.gain.ci95[0]) / 2)
+        if figure.holm is None:
+            untested.append(told)
+        elif sign(figure) == 0:
+            noise.append((told, figure.gain))
         else:
-            kind, verb = ("helped", "helped") if sign(figure) > 0 else ("hurt", "hurt")
-            yield Statement(
-                kind, f"{where}: {method.label} {verb}: {_change(figure.gain)} against {baseline}, {_p(figure)}."
-            )
+            verb = "helped" if sign(figure) > 0 else "hurt"
+            told = f"{where}: {method.label} {verb}: {_change(figure.gain)} against {baseline}, {_p(figure)}."
+            yield Statement(verb, told)
     if noise:
+        yield _nothing_shown(where, baseline, noise, results.planned())
+    if untested:
         yield Statement(
-            "noise",
-            f"{where}: no difference from {baseline} is shown for {'; '.join(noise)}. Differences below about "
-            f"{100 * widest:.1f} points could hardly have been seen with so many questions and seeds.",
+            "note",
+            f"{where}: against {baseline}: {'; '.join(untested)}. One seed of each: these are differences of two "
+            "trainings, with intervals over questions alone, and not of methods. More `seeds` make it a test.",
         )
+
+
+def _nothing_shown(where: str, baseline: str, noise: list[tuple[str, Difference]], comparisons: int) -> Statement:
+    """Say what is not shown to differ, and what difference would have been."""
+    excludes = [told for told, gain in noise if not gain.ci95[0] <= 0 <= gain.ci95[1]]
+    corrected = (
+        f" {plural(len(excludes), 'interval')} without 0 among them: not enough once all {comparisons} comparisons are "
+        "corrected for."
+        if excludes
+        else ""
+    )
+    found = max(_findable(gain, comparisons) for _, gain in noise)
+    return Statement(
+        "noise",
+        f"{where}: no difference from {baseline} is shown for {'; '.join(told for told, _ in noise)}.{corrected} "
+        f"One of {100 * found:.1f} points would be found in four of five such experiments, a smaller one less often.",
+    )
+
+
+def _findable(gain: Difference, comparisons: int) -> float:
+    """Return the true difference that is found with a probability of `_POWER`: normal, in Holm's first step."""
+    error = (gain.ci95[1] - gain.ci95[0]) / 2 / _NORMAL.inv_cdf(0.975)
+    return error * (_NORMAL.inv_cdf(1 - SIGNIFICANT / 2 / max(1, comparisons)) + _NORMAL.inv_cdf(_POWER))
 
 
 def _control(results: Results, student: str, dataset: str, scorer: Scorer) -> Iterator[Statement]:
@@ -64,44 +93,58 @@ def _control(results: Results, student: str, dataset: str, scorer: Scorer) -> It
     if tinyllm is None or shuffled is None:
         return
     compared = results.compare(Place(student, dataset, tinyllm.id), shuffled.id, scorer)
-    if compared is None:
+    if compared is None or not compared.knows_seeds:
         return
-    where = _where(results, student, dataset)
+    where, told = _where(results, student, dataset), f"({_change(compared)}, {p_value(compared.p)}, not corrected)"
     if compared.p < SIGNIFICANT:
         better = "better than" if compared.value > 0 else "worse than"
         yield Statement(
             "note",
             f"{where}: the rationales' content matters: {tinyllm.label} is {better} the same texts under other "
-            f"questions ({_change(compared)}, {p_value(compared.p)}, not corrected).",
+            f"questions {told}.",
         )
     else:
         yield Statement(
             "note",
-            f"{where}: {tinyllm.label} is not shown to differ from the same texts under other questions "
-            f"({_change(compared)}, {p_value(compared.p)}), so nothing here shows that the student learns from what "
-            "rationales say.",
+            f"{where}: {tinyllm.label} is not shown to differ from the same texts under other questions {told}, so "
+            "nothing here shows that the student learns from what rationales say.",
         )
 
 
-def _below_chance(results: Results, figures: Mapping[Place, Figure], student: str, dataset: str) -> Iterator[Statement]:
-    """Say where answering by lot would be better: a sign that the score does not fit how the student is asked."""
-    chance = results.outline.datasets[dataset].chance
-    below = [
-        method.label
-        for method in results.outline.methods
-        if (figure := figures.get(Place(student, dataset, method.id))) is not None and figure.accuracy.ci95[1] < chance
-    ]
+def _against_nothing(
+    results: Results, figures: Mapping[Place, Figure], student: str, dataset: str, scorer: Scorer
+) -> Iterator[Statement]:
+    """Say what is not above answering by lot, or always the same; and what is below."""
+    facts = results.outline.datasets[dataset]
+    nothing = max(facts.chance, facts.majority)
+    own = [(m, f) for m in results.outline.methods if (f := figures.get(Place(student, dataset, m.id))) is not None]
+    below = [(m.label, f) for m, f in own if f.accuracy.ci95[1] < facts.chance]
+    beside = [m.label for m, f in own if f.accuracy.ci95[0] <= nothing and f.accuracy.ci95[1] >= facts.chance]
+    where = _where(results, student, dataset)
+    if beside:
+        told = f"not shown to beat chance and always the majority answer ({percent(nothing)}): {', '.join(beside)}."
+        yield Statement("note", f"{where}: {told}")
     if below:
-        yield Statement(
-            "note",
-            f"{_where(results, student, dataset)}: below chance: {', '.join(below)}. Where choices differ in length "
-            "and are not shown (`layout: cloze`), `scorer: likelihood_normalised` is the fair one.",
-        )
+        yield Statement("note", f"{where}: below chance: {', '.join(_unparsed(*b) for b in below)}.{_advice(scorer)}")
+
+
+def _unparsed(label: str, figure: Figure) -> str:
+    return label if figure.unparsed is None else f"{label} ({percent(figure.unparsed)} of what it wrote is no choice)"
+
+
+def _advice(scorer: Scorer) -> str:
+    if scorer != "likelihood":
+        return ""
+    return (
+        " Where choices differ in length and are not shown (`layout: cloze`), `scorer: likelihood_normalised` is the "
+        "fair one."
+    )
 
 
 def _cautions(results: Results) -> Iterator[Statement]:
     trained = [p for p in results.places() if results.is_trained(p.method)]
-    missing = [p for p in results.places() if not results.of(p)]
+    waiting = [p for p in results.places() if not results.of(p)]
+    undecided = [p for p in waiting if results.all_of(p)]
     single = [p for p in trained if len(results.of(p)) == 1]
     if results.failures:
         first = results.failures[0]
@@ -110,8 +153,12 @@ def _cautions(results: Results) -> Iterator[Statement]:
             f"{plural(len(results.failures), 'run')} failed, as {first.method} on {first.dataset} with seed "
             f"{first.seed}: {first.error.splitlines()[0]} What failed has lost against other candidates.",
         )
-    if missing:
-        yield Statement("note", f"{plural(len(missing), 'cell')} of the tables have no finished run yet.")
+    if missing := len(waiting) - len(undecided):
+        yield Statement("note", f"{plural(missing, 'cell')} of the tables without a finished run.")
+    if undecided:
+        yield Statement(
+            "note", f"{plural(len(undecided), 'cell')} whose settings are not chosen yet: candidates are to come."
+        )
     if single:
         yield Statement(
             "note",
@@ -125,14 +172,15 @@ def _unequal_search(results: Results) -> Iterator[Statement]:
     """Say whose settings were searched less than the baseline's, or more."""
     baseline = results.outline.method(results.outline.baseline)
     others = [m for m in results.outline.methods if results.is_trained(m.id)]
-    less = [m.label for m in others if len(m.sweep.tuned) < len(baseline.sweep.tuned)]
-    more = [m.label for m in others if len(m.sweep.tuned) > len(baseline.sweep.tuned)]
+    had = baseline.sweep.candidates()
+    less = [f"{m.label} ({m.sweep.candidates()})" for m in others if m.sweep.candidates() < had]
+    more = [f"{m.label} ({m.sweep.candidates()})" for m in others if m.sweep.candidates() > had]
     for which, verb in ((less, "fewer"), (more, "more")):
         if which:
             yield Statement(
                 "note",
-                f"{', '.join(which)} had {verb} candidates of settings to choose from than {baseline.label} "
-                f"({len(baseline.sweep.tuned)}), so part of a difference may be that.",
+                f"{', '.join(which)} had {verb} candidates of settings to choose from than {baseline.label} ({had}), "
+                "so part of a difference may be that.",
             )
 
 

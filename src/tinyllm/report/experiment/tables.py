@@ -12,9 +12,11 @@ from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.outline import Kind, MethodOutline
 from tinyllm.evidence.results import AVERAGE, Figure, Place, Results
 from tinyllm.report.experiment import paper
+from tinyllm.report.words import plural
 
 SIGNIFICANT = 0.05
 _MARKS = {1: "▲", -1: "▼", 0: ""}
+_ALONE = "†"
 _LATEX_MARKS = {1: r"$^{\blacktriangle}$", -1: r"$^{\blacktriangledown}$", 0: ""}
 
 
@@ -26,6 +28,7 @@ class Cell:
         low, high: 95 % interval; None for a figure that is quoted or known exactly.
         sign: 1 above the baseline, -1 below, after Holm's correction; 0 where neither is shown.
         runs: finished and wanted ones, where some are lacking.
+        knows_seeds: False where the interval is of the questions alone.
     """
 
     value: float
@@ -37,6 +40,7 @@ class Cell:
     seeds: int | None = None
     questions: int | None = None
     runs: tuple[int, int] | None = None
+    knows_seeds: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +102,21 @@ def _table(
     baseline = outline.method(outline.baseline).label
     note = (
         f"Accuracy in per cent with 95 % intervals over {_over(outline.seeds)}. ▲ above and ▼ below {baseline}: "
-        f"p < {SIGNIFICANT} in the paired bootstrap test, Holm-corrected over all comparisons of the experiment "
-        "(single datasets together, averages together); unmarked: no difference shown."
+        f"p < {SIGNIFICANT} in the paired bootstrap test, Holm-corrected over the experiment's "
+        f"{plural(results.planned(), 'comparison')} of single datasets, or {results.planned(are_averages=True)} of "
+        "averages; unmarked: no difference shown."
     )
+    if any(c is not None and not c.knows_seeds and c.runs for row in rows for c in row.cells):
+        note += f" {_ALONE} No method has a second seed there yet: over questions alone, and not tested."
     if any(row.kind == "quoted" for row in rows):
         note += " Quoted figures are of other students, questions or scores, and are for orientation."
     return Table(name, title, columns, tuple(rows), note)
 
 
 def _over(seeds: Sequence[int]) -> str:
-    return "questions and seeds" if len(seeds) > 1 else "questions (one seed: how much seeds differ is not known)"
+    if len(seeds) > 1:
+        return "questions and seeds"
+    return "questions (one seed: how much seeds differ is not known, so nothing is tested)"
 
 
 def _known(results: Results, columns: Sequence[str]) -> Iterator[Row]:
@@ -148,6 +157,7 @@ def _cell(figure: Figure | None, method: MethodOutline) -> Cell | None:
         seeds=figure.accuracy.seeds,
         questions=figure.accuracy.questions,
         runs=(figure.accuracy.seeds, wanted) if figure.accuracy.seeds < wanted else None,
+        knows_seeds=figure.accuracy.knows_seeds,
     )
 
 
@@ -201,30 +211,35 @@ def mark(cell: Cell | None) -> str:
 
 
 def runs_text(cell: Cell | None) -> str:
-    """Return how many runs there are, where some are lacking: `1 of 3 seeds`."""
-    return f"{cell.runs[0]} of {cell.runs[1]} seeds" if cell is not None and cell.runs else ""
+    """Return how many runs there are, where some are lacking: `1 of 3 seeds`, with † where that is all there is."""
+    if cell is None or not cell.runs:
+        return ""
+    return f"{cell.runs[0]} of {cell.runs[1]} seeds{'' if cell.knows_seeds else _ALONE}"
 
 
 def as_markdown(table: Table) -> str:
     """Return a table for a README."""
     lines = [
-        f"| {' | '.join(['', *map(_markdown, table.columns)])} |",
+        f"| {' | '.join(['', *map(markdown, table.columns)])} |",
         f"|---|{'---:|' * len(table.columns)}",
     ]
     for row in table.rows:
         if row.kind == "head":
-            lines.append(f"| **{_markdown(row.label)}** |{' |' * len(table.columns)}")
+            lines.append(f"| **{markdown(row.label)}** |{' |' * len(table.columns)}")
             continue
         cells = [" ".join(filter(None, (cell_text(c, row.kind), mark(c), _seeds(c)))) for c in row.cells]
-        lines.append(f"| {_markdown(row.label)} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", table.note, ""])
+        lines.append(f"| {markdown(row.label)} | {' | '.join(cells)} |")
+    picked = "; ".join(f"{markdown(row.label)} ({markdown(row.note)})" for row in table.rows if row.note)
+    chosen = ["", f"Chosen on validation questions: {picked}."] if picked else []
+    return "\n".join([*lines, "", markdown(table.note), *chosen, ""])
 
 
 def _seeds(cell: Cell | None) -> str:
     return f"[{runs_text(cell)}]" if runs_text(cell) else ""
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Escape a text for a line or a cell of Markdown."""
     return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
@@ -232,7 +247,7 @@ def as_latex(table: Table) -> str:
     """Return a table for a paper."""
     title = table.title.removeprefix("Table 1: ").removeprefix("Table 2: ")  # LaTeX counts by itself
     lines = [
-        r"% \usepackage{booktabs, amssymb}",
+        r"% \usepackage{amsmath, amssymb, booktabs}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_latex(title[:1].upper() + title[1:])}. {_latex(table.note)}}}",
@@ -259,20 +274,23 @@ def _latex_cell(cell: Cell | None, kind: str) -> str:
     if cell.low is None or cell.high is None:
         return _latex(cell_text(cell, kind))
     sign, unit = ("+", r"\,\%") if kind == "relative" else ("", "")
-    interval = rf"{{\scriptsize\,[{100 * cell.low:{sign}.1f}, {100 * cell.high:{sign}.1f}]}}"
-    return f"{100 * cell.value:{sign}.1f}{unit}{interval}{_LATEX_MARKS[cell.sign]}"
+    low, high, value = (f"${100 * v:{sign}.1f}$" for v in (cell.low, cell.high, cell.value))
+    lacking = rf"$^{{\text{{{_latex(runs_text(cell))}}}}}$" if runs_text(cell) else ""
+    return rf"{value}{unit}{{\scriptsize\,[{low}, {high}]}}{_LATEX_MARKS[cell.sign]}{lacking}"
 
 
 def _latex(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {c: f"\\{c}" for c in "&%$#_{}"}
-    special |= {"−": "$-$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$", "α": r"$\alpha$", "<": "$<$"}
+    special |= {"−": "$-$", "▲": r"$\blacktriangle$", "▼": r"$\blacktriangledown$", "α": r"$\alpha$", "†": r"$\dagger$"}
+    special |= {c: f"${c}$" for c in "<>|"}
     return "".join(special.get(c, c) for c in text)
 
 
 _COLUMNS = (
-    "table", "group", "row", "kind", "column", "accuracy", "ci95_low", "ci95_high", "seeds", "questions", "gain",
-    "gain_low", "gain_high", "relative_gain_percent", "p", "p_holm",
+    "table", "group", "row", "kind", "column", "accuracy", "ci95_low", "ci95_high", "seeds", "seeds_wanted",
+    "questions", "gain", "gain_low", "gain_high", "relative_gain_percent", "relative_low", "relative_high", "p",
+    "p_holm",
 )  # fmt: skip
 
 
@@ -292,7 +310,12 @@ def as_csv(table: Table) -> str:
 
 
 def _numbers(cell: Cell) -> list[str]:
-    gain = cell.gain
-    values = [cell.value, cell.low, cell.high, cell.seeds, cell.questions]
-    values += [gain.value, *gain.ci95, gain.relative, gain.p, cell.holm] if gain is not None else [None] * 6
+    gain, wanted = cell.gain, cell.runs[1] if cell.runs else cell.seeds
+    values: list[float | None] = [cell.value, cell.low, cell.high, cell.seeds, wanted, cell.questions]
+    if gain is None:
+        values += [None] * 8
+    else:
+        # What is not tested has no p-value: the bootstrap's alone would be taken for one.
+        p = gain.p if cell.holm is not None else None
+        values += [gain.value, *gain.ci95, gain.relative, *(gain.relative_ci95 or (None, None)), p, cell.holm]
     return ["" if v is None else f"{v:.6g}" for v in values]
