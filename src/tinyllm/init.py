@@ -66,7 +66,8 @@ def write_config(path: Path, data: Path | None) -> None:
     )
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", (data or path).stem).strip("-._") or "run"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_TEMPLATE.format(path=path, name=name, data=section), encoding="utf-8")
+    text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
+    path.write_text(_TEMPLATE.format(path=path, name=text, data=section), encoding="utf-8")
 
 
 def _fields(data: Path) -> str:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 _GRACE_S = 15.0
@@ -40,7 +40,8 @@ def launch(command: Sequence[str], processes: int, *, grace_s: float = _GRACE_S)
             for rank in range(processes)
         ]  # fmt: skip
         try:
-            failed = _wait(running, grace_s)
+            with _heard(running):
+                failed = _wait(running, grace_s)
         finally:
             for process in running:
                 process.kill()
@@ -52,14 +53,31 @@ def launch(command: Sequence[str], processes: int, *, grace_s: float = _GRACE_S)
     return code if code > 0 else 1
 
 
+@contextlib.contextmanager
+def _heard(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Leave Ctrl-C to the processes, who have heard it as well; hand SIGTERM on, which only this one is sent."""
+
+    def hand_on(number: int, _: object) -> None:
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, hand_on),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _wait(running: Sequence[subprocess.Popen[bytes]], grace_s: float) -> int | None:
     """Wait for all; return the place of the first that failed. Once one has, the others get a while to end."""
     failed, deadline = None, float("inf")
     while any(p.poll() is None for p in running) and time.monotonic() < deadline:
-        try:
-            time.sleep(0.05)
-        except KeyboardInterrupt:
-            continue  # they have heard it as well
+        time.sleep(0.05)
         bad = next((place for place, p in enumerate(running) if p.poll() not in (None, 0)), None)
         if failed is None and bad is not None:
             failed, deadline = bad, time.monotonic() + grace_s

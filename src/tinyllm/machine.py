@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 _SPINS = "1000"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -35,3 +36,39 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         for setting in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
             library.mallopt(setting, _KEPT_BYTES)
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds now; 0 where that cannot be told (not on Linux)."""
+    return _of_status("VmRSS")
+
+
+def peak_resident_bytes() -> int:
+    """Return the most memory that this process has held since `forget_peak_resident`; on Windows 0."""
+    if found := _of_status("VmHWM"):
+        return found
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak_resident() -> None:
+    """Let `peak_resident_bytes` begin at what is held now; does nothing where the system cannot (not on Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def total_bytes() -> int:
+    """Return how much memory the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _of_status(name: str) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0

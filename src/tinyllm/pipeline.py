@@ -164,6 +164,8 @@ def checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
     with news.task("Reading the student's tokenizer and configuration"):
         tokenizer, model_config = load_tokenizer(config.student)
     check_precision(model_config.model_type, config.train)
+    if config.train.validate_steps is not None and not len(splits.valid):
+        raise DataError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
     card = student_card(config)
     encoder = card.encoder(
         tokenizer,
@@ -240,7 +242,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     since, it is trained again. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
     of them writes. Writes `student/`, `train_log.jsonl`, `plan.json`, `train_result.json`.
     """
-    from tinyllm.student.checkpoints import discard_checkpoints
+    from tinyllm.student.checkpoints import FOLDER, checkpoint_of_another, discard_checkpoints
     from tinyllm.student.model import save_student
     from tinyllm.student.processes import Processes
     from tinyllm.student.train import fingerprint, train
@@ -255,7 +257,10 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"✓ The student is already trained ({run.student})")
         return read_json(run.train_result)
     if processes.is_first:
-        run.forget_training()
+        if other := checkpoint_of_another(run.path / FOLDER, fingerprint(plan)):
+            news.say(f"  note: questions or rationales have changed since step {other}, so training begins anew")
+        elif run.is_trained:
+            news.say("  note: questions or rationales have changed since the student was trained: it is trained again")
         write_json(run.path / "plan.json", plan.as_json())
     processes.wait()
     news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in prepared.targets.items()))
@@ -281,6 +286,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
         if processes.is_first:
+            run.forget_training()  # a student of other targets stays until this one is done
             save_student(student, run.student, _model_card(config, Counter(prepared.targets)))
             write_json(run.train_result, figures)
             discard_checkpoints(run.path)
@@ -405,6 +411,8 @@ def _check_asked(question: Question) -> None:
 def ask_student(folder: Path, question: Question, *, explain: bool, max_rationale_tokens: int = 96) -> Answered:
     """Ask a trained student one question.
 
+    A student that is not shown the choices goes by the mean log-likelihood a token, which long choices do not lower.
+
     Args:
         folder: a run folder, or the student's own.
         explain: also have it write a rationale in the manner of each of its teachers.
@@ -422,12 +430,13 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
         raise DataError(
             f"The question has {long[0].tokens} tokens with its choices; the student takes {long[0].allowed}."
         )
-    total = score_options(student, student.learner(), [question])[0].total
-    top = max(total)
-    mass = [math.exp(t - top) for t in total]
+    score = score_options(student, student.learner(), [question])[0]
+    ranked = score.mean if student.card.layout == "cloze" else score.total
+    top = max(ranked)
+    mass = [math.exp(v - top) for v in ranked]
     teachers = student.card.teachers if explain else ()
     rationales = {
         t: generate_texts(student, [question], task=t, max_new_tokens=max_rationale_tokens)[0] for t in teachers
     }
-    best = total.index(top)
+    best = ranked.index(top)
     return Answered(best, question.choices[best], tuple(m / sum(mass) for m in mass), rationales)

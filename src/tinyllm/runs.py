@@ -85,6 +85,12 @@ class RunFolder:
             write_text(file, f"{self.path.name}-{uuid.uuid4().hex[:12]}\n")
         return file.read_text(encoding="utf-8").strip()
 
+    def share_account(self, other: RunFolder) -> None:
+        """Spend on another folder's account, unless this one has its own already."""
+        file = self.path / ".account"
+        if not file.is_file():
+            write_text(file, f"{other.account()}\n")
+
     @contextlib.contextmanager
     def claimed(self, config: Config, *, renews_rationales: bool = False, wait_s: float = 0.0) -> Iterator[None]:
         """Lock the folder for this process and settle that what is in it belongs to this configuration.
@@ -99,6 +105,7 @@ class RunFolder:
         Raises:
             RunFolderError: another process is at work in it, or it belongs to another configuration.
         """
+        was_empty = not self.path.is_dir() or not any(self.path.iterdir())
         make_folder(self.path)
         with self._lock(wait_s):
             try:
@@ -106,12 +113,19 @@ class RunFolder:
                     self._check_same(config, renews_rationales)
                     if renews_rationales:
                         self._forget_other_rationales(config)
+                    self._keep_handwritten()
                 write_text(self.config_file, dump_config(config))
                 write_json(self.path / "environment.json", environment())
                 yield
             except BaseException:
-                self._tidy()
+                if was_empty:
+                    self._tidy()
                 raise
+
+    def _keep_handwritten(self) -> None:
+        """Keep a person's config.yaml beside the resolved one: no run has been here yet."""
+        if not (self.path / "environment.json").exists():
+            write_text(self.path / "config.given.yaml", self.config_file.read_text(encoding="utf-8"))
 
     def _forget_other_rationales(self, config: Config) -> None:
         """Remove rationales that were made with other settings: if making the new ones fails, none must be left."""
@@ -121,7 +135,7 @@ class RunFolder:
 
     def _tidy(self) -> None:
         """Leave no folder behind in which nothing was done."""
-        if {f.name for f in self.path.iterdir()} <= {".lock", "config.yaml", "environment.json"}:
+        if {f.name for f in self.path.iterdir()} <= {".lock", ".account", "config.yaml", "environment.json"}:
             shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -142,7 +156,8 @@ class RunFolder:
             yield
 
     def _check_same(self, config: Config, renews_rationales: bool) -> None:
-        if self.student.exists() or (self.path / "checkpoints").exists():
+        is_under_way = any(self.path.glob("checkpoints/checkpoint-*/trainer_state.json"))
+        if self.student.exists() or is_under_way:
             bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train")
         elif (self.path / "rationales.parquet").exists() and not renews_rationales:
             bound = _MAKES_RATIONALES
@@ -154,10 +169,12 @@ class RunFolder:
         shown = "\n".join(f"  - {d}" for d in different[:_SHOWN_DIFFERENCES])
         more = len(different) - _SHOWN_DIFFERENCES
         shown += f"\n  … and {more} more" if more > 0 else ""
+        learnt = all(d.startswith(("student", "train")) for d in different)
+        part = f", or its `{'student' if self.student.exists() else 'checkpoints'}` to train anew" if learnt else ""
         raise RunFolderError(
             f"{self.path} holds a run of another configuration, and mixing the two would make its figures "
             f"meaningless. What differs (there → now):\n{shown}\n"
-            f"Choose another folder with --run-dir, or remove this one."
+            f"Choose another folder with --run-dir, or remove this one{part}."
         )
 
 

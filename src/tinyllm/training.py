@@ -162,9 +162,11 @@ def validation(config: Config, student: Student, learner: Learner, splits: Split
     """
     from tinyllm.evaluation.scoring import arithmetic, score_options
 
-    asked = splits.valid[: config.train.validate_questions]
-    if not len(asked):
+    count = min(len(splits.valid), config.train.validate_questions)
+    if not count:
         return None
+    # Spread evenly: a file may be sorted by topic.
+    asked = [splits.valid[place * len(splits.valid) // count] for place in range(count)]
     section, by_mean = config.evaluate, config.student.layout == "cloze"
 
     def accuracy() -> float:

@@ -10,9 +10,9 @@ import pytest
 
 from evidence.made_up import METHODS, made_up_experiment
 from tinyllm.errors import RunFolderError
-from tinyllm.evidence.outline import read_outline, write_outline
+from tinyllm.evidence.outline import AVERAGE, read_outline, write_outline
 from tinyllm.evidence.records import RUN_FILE, cells, read_records
-from tinyllm.evidence.results import AVERAGE, Place, read_results
+from tinyllm.evidence.results import Place, read_results
 
 
 def results(folder, **kwargs):

@@ -110,7 +110,24 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         raise ConfigError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no mapping; it needs at least `data:`. `tinyllm init` writes an example.")
+    if twice := list(_twice(node, "")):
+        raise ConfigError(f"{path}: YAML keeps the last of what stands there twice:\n" + "\n".join(twice))
     return tree, dict(_line_numbers(node, ()))
+
+
+def _twice(node: yaml.Node | None, at: str) -> Iterable[str]:
+    """Yield the keys that a mapping has more than once, and where."""
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _twice(value, at)
+    if isinstance(node, yaml.MappingNode):
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in first:
+                yield f"  - {at}{key.value}: lines {first[key.value]} and {line}; make them one"
+            first.setdefault(key.value, line)
+            yield from _twice(value, f"{at}{key.value}.")
 
 
 def _line_numbers(node: yaml.Node | None, at: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], int]]:

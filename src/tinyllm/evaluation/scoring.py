@@ -7,6 +7,7 @@ second; part of a gain in it is the gain of learning the format.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Literal
 import torch
 
 from tinyllm.config import ANSWER_TASK
+from tinyllm.errors import StudentError
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import to_device
 from tinyllm.student.encode import Encoder, Row
@@ -84,6 +86,14 @@ def score_options(
     prefix = student.card.prefixes[ANSWER_TASK]
     rows = [encoder.options(q, prefix) for q in questions]
     found = branch_scores(learner, rows, batch_tokens, progress or _silence, "ranking the choices")
+    if broken := next(
+        (q.id for q, of in zip(questions, found, strict=True) if any(map(math.isnan, (t for t, _ in of.values())))),
+        None,
+    ):
+        raise StudentError(
+            f"The student's scores of question '{broken}' are not a number: its weights are spoilt, or its arithmetic "
+            "overflows. Train it with a smaller learning rate, or set evaluate.precision to fp32."
+        )
     return [_scores([of[str(i)] for i in range(len(of))]) for of in found]
 
 

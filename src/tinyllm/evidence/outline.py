@@ -14,6 +14,8 @@ from tinyllm.evidence.selection import Sweep
 from tinyllm.runs import read_json
 
 FILE = "outline.json"
+AVERAGE = "Average"
+"""Stands where a dataset's name would, for the mean over all datasets."""
 
 Kind = Literal["reference", "method", "router", "ablation", "control"]
 

@@ -23,13 +23,11 @@ from tinyllm.evaluation.comparison import (
 )
 from tinyllm.evaluation.views import View
 from tinyllm.evidence.answers import SCORERS, Scorer
-from tinyllm.evidence.outline import MethodOutline, Outline, read_outline
+from tinyllm.evidence.outline import AVERAGE, MethodOutline, Outline, read_outline
 from tinyllm.evidence.records import Failure, Record, read_failures, read_records
 from tinyllm.evidence.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
 
 _DRAWS, _DRAWS_A_COMPARISON = 20_000, 1_000
-AVERAGE = "Average"
-"""Stands where a dataset's name would, for the mean over all datasets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import time
@@ -10,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.atomic import replacing, write_json
+from tinyllm.atomic import replacing, write_json, write_text
 from tinyllm.config import Config, EvaluateSection, build_config
-from tinyllm.errors import TeacherError
+from tinyllm.errors import DataError, TeacherError
 from tinyllm.evaluation.views import View, unrotated, viewed
 from tinyllm.evidence.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
 from tinyllm.evidence.records import LOG_FILE, RUN_FILE, Record, cells
-from tinyllm.experiments.shared import questions_fingerprint
+from tinyllm.experiments.shared import asked_key, questions_fingerprint, shared_folder
 from tinyllm.news import News, Task
 from tinyllm.pipeline import checked_questions, train_run
 from tinyllm.questions.types import Question, Splits
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tinyllm.student.model import Student
 
 _WAIT_S = 60.0  # for the process of an experiment that was killed to write its checkpoint and go
+KEPT = "kept"
+"""Says in a run's folder that its student is to stay."""
 _SHARED_FILES = ("rationales.parquet", "yields.json")
 
 
@@ -38,6 +41,7 @@ class Job:
         folder: of the experiment.
         rationales: folder of the rationales that its dataset's runs share; None where nothing is learnt from any.
         rationales_hash: of those that it learns from.
+        questions: hash of the test questions, as the experiment read them.
         views: how the test questions are asked.
         scorer: by which settings are chosen; validation questions are answered in writing only for that.
         asks: the teacher that is asked itself, in place of a student.
@@ -53,6 +57,7 @@ class Job:
     config: Mapping[str, Any]
     rationales: str | None
     rationales_hash: str
+    questions: str
     views: Sequence[View]
     scorer: Scorer
     trains: bool
@@ -70,6 +75,11 @@ def run_job(job: Job, news: News) -> None:
     started = time.monotonic()
     config = build_config(job.config, source=job.key)
     splits, _ = checked_questions(config, news)
+    if questions_fingerprint(splits) != job.questions:
+        raise DataError(
+            f"The test questions of {job.dataset} are not the ones that the experiment began with: their file has "
+            "changed since, or this method leaves others out. Started again, the experiment says what that concerns."
+        )
     work = RunFolder(Path(job.folder) / "work" / job.key)
     with work.claimed(config, wait_s=_WAIT_S):
         if job.rationales is not None:
@@ -89,12 +99,20 @@ def run_job(job: Job, news: News) -> None:
             "accuracy": answers.accuracies(),
             "train": trained,
             "evaluate_seconds": time.monotonic() - asked,
-            "seconds": time.monotonic() - started,
+            "seconds": _seconds(started, asked, trained),
             "environment": environment(),
         }
         _record(job, config, figures, splits, answers, work)
-        if not job.keep_student:
+        if job.keep_student:
+            write_text(work.path / KEPT, "As `keep_students` asked; a later start without it leaves it here.\n")
+        else:
             shutil.rmtree(work.path, ignore_errors=True)
+
+
+def _seconds(started: float, asked: float, trained: Mapping[str, Any]) -> float:
+    """Return what a run took in all: of one that was interrupted, training knows the time before."""
+    now = time.monotonic()
+    return max(now - started, float(trained.get("seconds") or 0.0) + now - asked)
 
 
 def _student(job: Job, config: Config, work: RunFolder) -> Student:
@@ -117,9 +135,10 @@ def _share(shared: Path, work: Path, likelihoods: Path) -> None:
 
 def _give_back(work: Path, likelihoods: Path) -> None:
     """Keep for the others what this run was the first to measure."""
-    if (work / LIKELIHOODS).is_file() and not likelihoods.exists():
+    measured = work / LIKELIHOODS
+    if measured.is_file() and not (likelihoods.is_file() and filecmp.cmp(measured, likelihoods, shallow=False)):
         with replacing(likelihoods) as draft:
-            shutil.copyfile(work / LIKELIHOODS, draft)
+            shutil.copyfile(measured, draft)
 
 
 def _record(
@@ -152,8 +171,7 @@ def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], n
     from tinyllm.rationales.checks import stated_choice
     from tinyllm.rationales.types import Rationale
 
-    run = RunFolder(Path(job.folder) / "shared" / f"{job.dataset}-asked-{job.asks}")
-    run.path.mkdir(parents=True, exist_ok=True)
+    run = shared_folder(Path(job.folder), asked_key(job.dataset, str(job.asks)))
     with opened_asking(config, run, questions) as asking:
         asking.ask(news, f"Asking {job.asks} the test questions")
         replies = {r.question_id: r.text for r in asking.collection() if isinstance(r, Rationale)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from tinyllm.config.read import (
     without_overridden,
 )
 from tinyllm.errors import ConfigError, did_you_mean
+from tinyllm.evidence.outline import AVERAGE
 from tinyllm.evidence.selection import ALPHA, Settings, Sweep
 from tinyllm.experiments.methods import MethodSpec, Teachers, expand, named, names
 from tinyllm.experiments.schema import Grid, MethodEntry
@@ -237,6 +239,12 @@ def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
     ids = {g.spec.id for g in groups}
     if ids and grid.baseline not in ids:
         yield f"baseline: no method '{grid.baseline}' here.{did_you_mean(grid.baseline, ids)} Methods: {', '.join(ids)}"
+    if AVERAGE in grid.datasets:
+        yield f"datasets.{AVERAGE}: the tables have a column of that name; call it something else"
+    keys = Counter(cell.key for g in groups for cell in g.cells())
+    if twice := next((key for key, count in keys.items() if count > 1), None):
+        why = "a candidate of `tune` stands there twice, or two names run together"
+        yield f"two runs would be called '{twice}': {why}"
     for name in sorted({e.name for e in map(_entry, grid.methods)}):
         if sum(e.name == name for e in map(_entry, grid.methods)) > 1:
             yield f"methods: '{name}' stands there twice; give one of them another `name`"

@@ -14,9 +14,11 @@ from typing import IO, Any, Protocol
 
 from tinyllm.experiments.cell import Job
 from tinyllm.experiments.worker import Tell, as_line, log_file
+from tinyllm.machine import total_bytes
 
 _TAIL = 12  # lines of a log that are shown
 _GONE_S = 20.0
+_SHARE = 4  # of its part of the memory a worker may hold between two runs, one in so many
 
 
 class Place(Protocol):
@@ -46,25 +48,33 @@ class LocalProcess:
 
     def __init__(self, number: int, places: int, gpus: int) -> None:
         self._environment = _environment(number, places, gpus)
+        self._most_bytes = total_bytes() // (_SHARE * places)
         self._process: subprocess.Popen[str] | None = None
+        self._interrupted = False
 
     def work(self, job: Job, tell: Tell) -> Mapping[str, Any]:
         """See `Place`. A process that dies of a job is a failure of that job alone."""
         process = self._started()
+        if self._interrupted:  # before there was a process that could be told
+            return {"event": "interrupted"}
         with contextlib.suppress(BrokenPipeError):
             _pipe(process.stdin).write(as_line(job))
             _pipe(process.stdin).flush()
         for line in _pipe(process.stdout):
             event = json.loads(line)
-            if event["event"] != "progress":
-                return event  # type: ignore[no-any-return]
-            tell(event)
+            if event["event"] == "progress":
+                tell(event)
+                continue
+            if event.get("resident_bytes", 0) > self._most_bytes:
+                self.close()  # what libraries have cached for one run's shapes is of no use to the next
+            return event  # type: ignore[no-any-return]
         code = process.wait()
         self._process = None
         return {"event": "failed", "error": _how_it_died(code, job), "is_bug": False}
 
     def interrupt(self) -> None:
         """See `Place`."""
+        self._interrupted = True
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGINT)

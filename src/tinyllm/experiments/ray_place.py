@@ -33,11 +33,14 @@ class RayPlace:
         # A run that fails is told of, not tried again: with the same questions it would fail the same way.
         self._task = ray.remote(num_cpus=processors, num_gpus=gpus, max_retries=0)(_do)
         self._running: Any = None
+        self._interrupted = False
 
     def work(self, job: Job, tell: Tell) -> Mapping[str, Any]:
         """See `Place`."""
         tell({"event": "progress", "label": "On the cluster", "done": 0, "total": None})
         self._running = self._task.remote(asdict(job), str(Path.cwd()))
+        if self._interrupted:  # before there was a task that could be told
+            self._ray.cancel(self._running)
         try:
             ended: Mapping[str, Any] = self._ray.get(self._running)
         except self._ray.exceptions.TaskCancelledError:
@@ -50,6 +53,7 @@ class RayPlace:
 
     def interrupt(self) -> None:
         """See `Place`."""
+        self._interrupted = True
         if self._running is not None:
             self._ray.cancel(self._running)
 

@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.atomic import write_json, write_text
-from tinyllm.config import Config, build_config, describe_differences, load_config
+from tinyllm.config import (
+    Config,
+    build_config,
+    describe_differences,
+    load_config,
+    prefixes_in_use,
+    teacher_weights,
+    teachers_in_use,
+)
 from tinyllm.errors import ConfigError, RunFolderError, TinyLLMError
 from tinyllm.evaluation.views import View
 from tinyllm.evidence.outline import write_outline
 from tinyllm.evidence.records import EXPERIMENT_FILE, Record, cells, failures, read_record, read_records
 from tinyllm.evidence.selection import FAILED, accuracies, named, wanted
-from tinyllm.experiments.cell import Job
+from tinyllm.experiments.cell import KEPT, Job
 from tinyllm.experiments.grid import Cell, Experiment, Group, dump_grid
 from tinyllm.experiments.places import Place
 from tinyllm.experiments.shared import (
@@ -190,6 +198,7 @@ class Runner:
             config=config.model_dump(mode="json"),
             rationales=None if key is None else str(self.shared.rationales[key].resolve()),
             rationales_hash=self._hash(group),
+            questions=self.shared.questions[cell.dataset, cell.student],
             views=self._views(config) if cell.is_first else ("asked",),
             scorer=grid.scorer,
             trains=group.spec.trains,
@@ -225,11 +234,11 @@ class Runner:
         work = self.folder / "work"
         for key in self._done:
             log_file(self.folder, key).unlink(missing_ok=True)
-            if not self.experiment.grid.keep_students:
+            if not (work / key / KEPT).exists():
                 shutil.rmtree(work / key, ignore_errors=True)
-        for cell in self._left:
+        for cell in (c for group in self.experiment.groups for c in group.cells()):
             file = work / cell.key / "config.yaml"
-            if file.is_file() and not _same(file, self.experiment.config(cell)):
+            if cell.key not in self._done and file.is_file() and not _same(file, self.experiment.config(cell)):
                 shutil.rmtree(work / cell.key, ignore_errors=True)
 
     def _check_records(self) -> None:
@@ -256,8 +265,11 @@ class Runner:
             return [f"{cell.key}: {error}"]
         learns = bool(group.spec.teachers or group.spec.asks)
         ignored = _MAY_DIFFER if learns else (*_MAY_DIFFER, *_OF_TEACHERS)
-        differences = describe_differences(was, self.experiment.config(cell))
-        found = [d for d in differences if not d.startswith(ignored) and not _is_unused_teacher(d)]
+        now = self.experiment.config(cell)
+        differences = describe_differences(_of_use(was), _of_use(now))
+        found = [d for d in differences if not d.startswith(ignored)]
+        if learns and prefixes_in_use(was) != prefixes_in_use(now):
+            found.append("the prefixes of its tasks are others now")
         if record.questions != self.shared.questions[cell.dataset, cell.student]:
             found.append("the test questions are others now")
         if record.rationales != self._hash(group) and self._hash(group):
@@ -271,10 +283,10 @@ class Runner:
         key = rationale_key(self.experiment, group)
         if key is None or key not in self.shared.rationales:
             return ""
-        name = key, group.spec.teachers
-        if name not in self._hashes:
-            self._hashes[name] = rationales_fingerprint(self.shared.rationales[key], group.spec.teachers)
-        return self._hashes[name]
+        used = tuple(t.name for t in teachers_in_use(self.experiment.first_config(group)))
+        if (key, used) not in self._hashes:
+            self._hashes[key, used] = rationales_fingerprint(self.shared.rationales[key], used)
+        return self._hashes[key, used]
 
 
 def _same(file: Path, config: Config) -> bool:
@@ -285,6 +297,8 @@ def _same(file: Path, config: Config) -> bool:
         return False
 
 
-def _is_unused_teacher(difference: str) -> bool:
-    """A teacher that has come since, and that a run does not learn from."""
-    return difference.startswith("train.alpha.") and difference.endswith(": None → 0.0")
+def _of_use(config: Config) -> Config:
+    """Return a configuration without the teachers that a run does not learn from: they may come and go."""
+    used, weights = teachers_in_use(config), teacher_weights(config)
+    alpha = {t.name: weights[t.name] for t in used}
+    return config.model_copy(update={"teachers": used, "train": config.train.model_copy(update={"alpha": alpha})})

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.asking import forecast_lines, opened_asking
-from tinyllm.config import Config, build_config
+from tinyllm.config import Config, build_config, teachers_in_use
 from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.evaluation.overlap import overlap
@@ -19,7 +19,7 @@ from tinyllm.evidence.outline import DatasetOutline, MethodOutline, Outline
 from tinyllm.experiments.grid import Experiment, Group
 from tinyllm.news import News
 from tinyllm.pipeline import checked_questions, generate_run
-from tinyllm.questions.types import Splits
+from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.runs import RunFolder
 
@@ -97,8 +97,7 @@ def write_rationales(experiment: Experiment, folder: Path, shared: Shared, news:
     """
     rationales, failed, unanswered = {}, {}, {}
     for key, groups in by_rationales(experiment).items():
-        config = _asking_all(experiment, groups)
-        run = RunFolder(folder / _SHARED / key)
+        config, run = _asking_all(experiment, groups), shared_folder(folder, key)
         try:
             with run.claimed(config, renews_rationales=True):
                 yields = generate_run(config, run, news, shared.splits[groups[0].dataset])
@@ -120,15 +119,34 @@ def known_rationales(experiment: Experiment, folder: Path, shared: Shared) -> Sh
 
 def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, news: News) -> list[str]:
     """Return, in words, what asking the teachers will take; nobody is asked and nothing is written."""
+    asked: list[tuple[str, Config, Sequence[Question]]] = [
+        (key, _asking_all(experiment, groups), shared.splits[groups[0].dataset].train)
+        for key, groups in by_rationales(experiment).items()
+    ]
+    tested = {asked_key(g.dataset, g.spec.asks): g for g in experiment.groups if g.spec.asks is not None}
+    asked += [(key, experiment.first_config(g), shared.splits[g.dataset].test) for key, g in tested.items()]
     lines = []
-    for key, groups in by_rationales(experiment).items():
-        config = _asking_all(experiment, groups)
+    for key, config, questions in asked:
         run = RunFolder(folder / _SHARED / key)
-        with opened_asking(
-            config, run, shared.splits[groups[0].dataset].train, may_write=False, will_ask=False
-        ) as asking:
+        with opened_asking(config, run, questions, may_write=False, will_ask=False) as asking:
             lines += forecast_lines(asking.forecasts(news))
     return lines
+
+
+def shared_folder(folder: Path, key: str) -> RunFolder:
+    """Return the folder of what some runs of an experiment share, made if need be.
+
+    All of an experiment has one account in the store, so `rationales.budget` is a cap for the whole of it.
+    """
+    run = RunFolder(folder / _SHARED / key)
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.share_account(RunFolder(folder))
+    return run
+
+
+def asked_key(dataset: str, teacher: str) -> str:
+    """Return the name of what a teacher answers to the test questions itself."""
+    return f"{dataset}-asked-{teacher}"
 
 
 def rationale_key(experiment: Experiment, group: Group) -> str | None:
@@ -160,7 +178,7 @@ def rationales_fingerprint(folder: Path, teachers: Iterable[str]) -> str:
 def _asking_all(experiment: Experiment, groups: Sequence[Group]) -> Config:
     """Return a configuration under which every teacher is asked that any of the groups learns from."""
     config = experiment.first_config(groups[0])
-    used = {t for g in groups for t in g.spec.teachers}
+    used = {t.name for g in groups for t in teachers_in_use(experiment.first_config(g))}
     tree = merge(config.model_dump(mode="json"), {"train": {"method": "tinyllm", "teacher": None}})
     tree["train"]["alpha"] = {t.name: float(t.name in used) for t in config.teachers}
     return build_config(tree, source=groups[0].dataset)

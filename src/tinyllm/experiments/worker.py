@@ -4,6 +4,8 @@
     ← {"event": "progress", "label": "Training", "done": 3, "total": 70}
     ← {"event": "done"}   or   {"event": "failed", "error": "…", "is_bug": false}   or   {"event": "interrupted"}
 
+The last event of a job also says how much memory the worker then holds (`resident_bytes`).
+
 Its input's end means that whoever gave the jobs is gone: it writes a checkpoint and goes, too.
 """
 
@@ -73,7 +75,7 @@ def do(job: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
 
 def main() -> None:
     """Work until the input ends."""
-    from tinyllm.machine import spin_shortly
+    from tinyllm.machine import resident_bytes, spin_shortly
 
     spin_shortly()
     # A shell starts what it sends to the background with Ctrl-C ignored, and that is handed down.
@@ -94,7 +96,7 @@ def main() -> None:
         while (line := jobs.get()) is not None:
             job = json.loads(line)
             _log_to(log_file(Path(job["folder"]), job["key"]))
-            ended = do(job, tell)
+            ended = do(job, tell) | {"resident_bytes": resident_bytes()}
             tell(ended)
             if ended["event"] == "interrupted":
                 return

@@ -35,6 +35,13 @@ def keep_only_checkpoints_of(folder: Path, key: str) -> None:
     write_text(note, key)
 
 
+def checkpoint_of_another(folder: Path, key: str) -> int:
+    """Return the steps of the newest checkpoint if it is of a training on other targets; else 0."""
+    note = folder / "fingerprint"
+    is_of_this = note.is_file() and note.read_text(encoding="utf-8") == key
+    return 0 if is_of_this else steps_done(newest_checkpoint(folder))
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint; one cut short by a crash lacks the state that is written last."""
     whole = [c for c in folder.glob("checkpoint-*") if steps_done(c) > 0]

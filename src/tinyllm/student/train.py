@@ -29,7 +29,7 @@ from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
 from tinyllm.student.plan import Schedule, Shape, StepPlan
-from tinyllm.student.trainer import PlanTrainer, peak_memory_bytes
+from tinyllm.student.trainer import PlanTrainer, peak_memory_bytes, reset_peak_memory
 from tinyllm.student.watch import (
     LOG_FILE,
     Progress,
@@ -50,7 +50,7 @@ class TrainResult:
     Attributes:
         steps: optimizer steps that were done; fewer than planned if it stopped early.
         best_step: of the weights that were kept, where that is the best and not the last.
-        seconds: spent in optimizer steps.
+        seconds: spent in optimizer steps, and in looks at the validation questions.
         tokens, target_tokens: computed, and learnt, over all steps.
         valid_accuracy: by step, where it was measured.
         fingerprint: of everything that was to be learnt; see `fingerprint`.
@@ -131,7 +131,10 @@ def train(
     """
     check_precision(student.model.config.model_type, section)
     check_loggers(section.report_to)
+    if section.validate_steps is not None and validate is None:
+        raise StudentError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
     keep_freed_memory()
+    reset_peak_memory()
     checkpoints, key = folder / FOLDER, fingerprint(plan)
     arguments = training_arguments(student.model, plan, section, checkpoints)
     with arguments.main_process_first(local=False):  # the folder is shared by all processes
@@ -182,9 +185,7 @@ def _add_callbacks(
     progress: Progress | None,
     validate: Validate | None,
 ) -> None:
-    if section.validate_steps is not None:
-        if validate is None:
-            raise StudentError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
+    if section.validate_steps is not None and validate is not None:
         trainer.add_callback(
             Validation(
                 trainer, validate, best,

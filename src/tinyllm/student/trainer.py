@@ -11,7 +11,6 @@ import errno
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from tinyllm.errors import NonFiniteLossError
+from tinyllm.machine import forget_peak_resident, peak_resident_bytes
 from tinyllm.student.batch import Batch, to_device
 from tinyllm.student.checkpoints import WEIGHTS_FILE, load_weights, trained_weights, write_weights
 from tinyllm.student.learner import Learner
@@ -174,15 +174,17 @@ class PlanTrainer(Trainer):
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory in use so far: on the GPU if there is one, else of this process."""
+    """Return the most memory in use since `reset_peak_memory`: on the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
-    try:
-        import resource
-    except ImportError:  # not on this operating system
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident_bytes()
+
+
+def reset_peak_memory() -> None:
+    """Count the peak anew: a process that trains several students must not tell each of the greatest of all."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    forget_peak_resident()
 
 
 class _Steps(Dataset[dict[str, Any]]):

@@ -83,6 +83,8 @@ class Watch(TrainerCallback):
         if self.progress is not None:
             note = f"loss {figures.loss:.3f}, {figures.tokens / max(figures.seconds, 1e-9):,.0f} tokens/s"
             self.progress(state.global_step, len(self.trainer.plan), note)
+        if state.global_step >= len(self.trainer.plan):
+            control.should_log = True  # the last step, whatever `logging_steps` is: the figures of a training end there
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:  # noqa: ARG002
         """Write a line, when the Trainer logs a step."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from tinyllm.evaluation.comparison import Difference
 from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.outline import Kind, MethodOutline
-from tinyllm.evidence.results import AVERAGE, Figure, Place, Results
+from tinyllm.evidence.outline import AVERAGE, Kind, MethodOutline
+from tinyllm.evidence.results import Figure, Place, Results
 from tinyllm.report.experiment import paper
 from tinyllm.report.words import plural
 
