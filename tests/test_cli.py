@@ -19,7 +19,10 @@ from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
 from tinyllm.cli import _answer_text
+from tinyllm.evaluation.scoring import score_options
+from tinyllm.questions import Question
 from tinyllm.runs import read_jsonl
+from tinyllm.student.model import read_student
 
 CONTRACT = {
     "config.yaml", "environment.json", "rationales.parquet", "rejected.jsonl", "student", "train_log.jsonl",
@@ -74,6 +77,7 @@ def test_a_student_is_trained_again_when_its_questions_have_changed(cli, project
     said = cli("run", project.config, "--json")
     assert said.code == 0, said.err
     assert "already trained" not in said.err
+    assert "questions or rationales have changed since the student was trained: it is trained again" in said.err
     assert json.loads(said.out)["data"]["train"] > 12
 
 
@@ -190,6 +194,20 @@ def test_settings_of_training_that_do_not_go_together_are_told_together(cli, pro
     )  # fmt: skip
 
 
+def test_looks_at_validation_questions_that_are_not_there_are_told_before_anything_is_spent(cli, project):
+    project.change("train.validate_steps", 1)
+    project.change("data.cut", {"valid": 0.0, "test": 0.3})
+    for command in ("check", "run"):
+        refused(cli(command, project.config), "train.validate_steps needs validation questions")
+    assert not project.run.exists()
+
+
+def test_a_key_that_stands_there_twice_is_told(cli, project):
+    text = project.config.read_text("utf-8")
+    project.config.write_text(f"{text}\ntrain: {{epochs: 3}}\n", "utf-8")
+    refused(cli("check", project.config), "train: lines", "make them one")
+
+
 def test_the_best_student_is_kept_from_the_command_line(cli, project):
     for setting in ("validate_steps", "patience"):
         project.change(f"train.{setting}", 1)
@@ -218,6 +236,17 @@ def test_ask_answers_and_explains(cli, project):
     )
     alone = cli("ask", project.run, "Which is cold?", "-c", "ice")
     assert (alone.code, "two or more different choices" in alone.err) == (2, True)
+
+
+def test_a_student_that_is_not_shown_the_choices_does_not_mind_a_long_one(cli, project):
+    project.change("student.layout", "cloze")
+    cli("run", project.config)
+    student = read_student(project.run / "student")
+    choices = ("ice", "a green leaf in the sun beside the moon and all of the stars", "iron")
+    score = score_options(student, student.learner(), [Question("asked", "Which is cold?", choices, 0)])[0]
+    said = cli("ask", project.run, "Which is cold?", *(a for c in choices for a in ("-c", c)), "--json")
+    assert json.loads(said.out)["text"] == choices[score.best_normalised]
+    assert json.loads(said.out)["probabilities"][1] > 0.01  # by the total it would be next to nothing
 
 
 def test_fine_tuning_needs_no_teachers(cli, project):

@@ -51,6 +51,14 @@ def test_a_file_is_read_as_it_is_named(cli, tmp_path, monkeypatch, name):
     assert {len(q.choices) for q in questions} <= {2, 4}
 
 
+@pytest.mark.parametrize("name", ["2024", "no", "null", "2026-01-02", "1e3"])
+def test_a_files_name_is_a_text_whatever_it_looks_like(cli, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.csv").write_text(FILES["texts.csv"][0], encoding="utf-8")
+    assert cli("init", "mine.yaml", "--data", f"{name}.csv").code == 0
+    assert load_config(tmp_path / "mine.yaml").name == name
+
+
 def test_without_a_file_it_takes_the_starter_dataset_and_never_writes_over_one(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli("init").code == 0

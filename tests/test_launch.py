@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
 
@@ -35,3 +38,26 @@ def test_a_failure_elsewhere_is_shown_and_the_others_are_not_waited_for_for_ever
     said = capfd.readouterr().err
     assert "Process 1 of 2 failed" in said
     assert "no memory left" in said
+
+
+def test_whoever_ends_it_ends_all_of_them_in_order(tmp_path):
+    """SIGTERM reaches the launcher alone, and is handed on; each process then ends as it wants to."""
+    child = (
+        f"folder = {str(tmp_path)!r}\n"
+        "import signal\n"
+        "def end(*_): open(f'{folder}/ended{rank}', 'w').close(); sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end); open(f'{folder}/ready{rank}', 'w').close()\n"
+        "time.sleep(60)"
+    )
+    parent = (
+        "import sys; from tinyllm.launch import launch\n"
+        f"sys.exit(launch([sys.executable, '-c', {RANK + chr(10) + child!r}], 2, grace_s=5))"
+    )
+    launcher = subprocess.Popen([sys.executable, "-c", parent])
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("ready*"))) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.kill(launcher.pid, signal.SIGTERM)
+    assert launcher.wait(30) == 0
+    assert sorted(f.name for f in tmp_path.glob("ended*")) == ["ended0", "ended1"]

@@ -90,3 +90,41 @@ def test_the_environment_names_versions_and_no_secrets(monkeypatch):
     found = environment()
     assert found["packages"]["torch"]
     assert "sk-secret" not in json.dumps(found)
+
+
+def test_a_folder_of_a_persons_is_never_removed_and_their_file_is_kept(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.yaml").write_text("# by hand\ndata: {dataset: starter}\ntrain: {method: fine-tuning}\n", "utf-8")
+    with pytest.raises(KeyboardInterrupt), RunFolder(mine).claimed(CONFIG):
+        raise KeyboardInterrupt
+    assert (mine / "config.given.yaml").read_text("utf-8").startswith("# by hand")
+    with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path / "new").claimed(CONFIG):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_training_that_never_came_to_a_checkpoint_binds_nothing(tmp_path):
+    run = RunFolder(tmp_path)
+    other = build_config({"data": {"dataset": "starter"}, "train": {"method": "fine-tuning", "learning_rate": 1.0}})
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-1"
+    with run.claimed(other):
+        checkpoint.mkdir(parents=True)
+    with run.claimed(CONFIG):
+        pass
+    with run.claimed(other):
+        (checkpoint / "trainer_state.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="or its `checkpoints` to train anew"), run.claimed(CONFIG):
+        pass
+
+
+def test_folders_may_share_an_account(tmp_path):
+    whole, part = RunFolder(tmp_path), RunFolder(tmp_path / "part")
+    part.path.mkdir()
+    part.share_account(whole)
+    assert part.account() == whole.account()
+    old = RunFolder(tmp_path / "old")
+    old.path.mkdir()
+    own = old.account()
+    old.share_account(whole)
+    assert old.account() == own

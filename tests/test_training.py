@@ -36,6 +36,18 @@ def test_a_student_that_is_not_shown_the_choices_is_picked_by_the_mean_a_token(l
     assert right() == 1.0 > other()
 
 
+def test_of_many_validation_questions_some_are_asked_from_the_first_to_the_last():
+    given = {"data": {"train": "q.csv"}, "train": {"method": "fine-tuning", "validate_questions": 4}}
+    config = build_config(given | {"student": {"model": "tiny"}}, source="test")
+    student = tiny_student("llama", seed=2)
+    learner, asked = student.learner(), some_questions(12)
+    best = [s.best for s in score_options(student, learner, asked)]
+    only = [replace(q, answer=best[i] if i % 3 == 0 else (best[i] + 1) % 4) for i, q in enumerate(asked)]
+    accuracy = validation(config, student, learner, Splits(train=(), valid=only))
+    assert accuracy is not None
+    assert accuracy() == 1.0
+
+
 def test_without_validation_questions_there_is_nothing_to_pick_by():
     config = build_config(
         {"data": {"train": "q.csv"}, "train": {"method": "fine-tuning"}, "student": {"model": "tiny"}}, source="test"

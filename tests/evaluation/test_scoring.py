@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from support import TEACHERS, some_questions, some_rationales, tiny_student
+from tinyllm.errors import StudentError
 from tinyllm.evaluation.scoring import (
     OptionScores,
     arithmetic,
@@ -47,6 +48,14 @@ def test_option_scores_are_sums_of_the_plain_models_log_probabilities(family, ba
             by_token = logits.log_softmax(-1)[range(len(target)), list(target)]
             assert found.total[i] == pytest.approx(by_token.sum().item(), rel=1e-4)
             assert found.mean[i] == pytest.approx(by_token.mean().item(), rel=1e-4)
+
+
+def test_scores_that_are_no_numbers_are_an_error_and_no_answer():
+    student = tiny_student("llama")
+    with torch.no_grad():
+        next(student.model.parameters()).fill_(torch.nan)
+    with pytest.raises(StudentError, match="scores of question 'q0' are not a number"):
+        score_options(student, student.learner(), some_questions(2))
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])

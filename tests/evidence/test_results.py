@@ -90,6 +90,43 @@ def test_a_damaged_record_is_named(tmp_path):
         read_records(tmp_path)
 
 
+def test_one_seed_of_each_is_no_test_of_methods(tmp_path):
+    one = results(tmp_path / "one", seeds=(0,)).figures("likelihood")
+    for method in ("tinyllm", "shuffled"):
+        figure = one[Place("tiny", "arc", method)]
+        assert (figure.holm, figure.accuracy.knows_seeds, figure.gain.knows_seeds) == (None, False, False)
+        assert one[Place("tiny", AVERAGE, method)].holm is None
+    assert one[Place("tiny", "arc", "inference")].accuracy.knows_seeds  # it has none
+    made_up_experiment(tmp_path / "two", seeds=(0, 1))
+    for file in cells(tmp_path / "two").glob("*--1/run.json"):
+        if "fine-tuning" not in file.parent.name:
+            file.unlink()
+    two = read_results(tmp_path / "two").figures("likelihood")
+    assert two[Place("tiny", "arc", "tinyllm")].holm is not None  # the noise of seeds is taken from fine-tuning's
+
+
+def test_holm_corrects_for_what_is_planned_and_not_for_what_happens_to_be_there(tmp_path):
+    found = results(tmp_path / "a")
+    assert (found.planned(), found.planned(are_averages=True)) == (6, 3)
+    whole = found.figures("likelihood")[Place("tiny", "arc", "tinyllm")]
+    made_up_experiment(tmp_path / "b")
+    for method in ("one-random", "shuffled"):
+        for file in cells(tmp_path / "b").glob(f"*--{method}--*/run.json"):
+            file.unlink()
+    part = read_results(tmp_path / "b").figures("likelihood")[Place("tiny", "arc", "tinyllm")]
+    assert whole.holm <= 6 * whole.gain.p
+    assert part.holm == pytest.approx(6 * part.gain.p)
+
+
+def test_runs_of_seeds_that_are_asked_no_more_are_left_out(tmp_path):
+    outline = made_up_experiment(tmp_path, seeds=(0, 1, 2))
+    fewer = tuple(replace(m, sweep=replace(m.sweep, seeds=m.sweep.seeds[:2])) for m in outline.methods)
+    write_outline(tmp_path, replace(outline, methods=fewer, seeds=(0, 1)))
+    found = read_results(tmp_path)
+    assert [r.seed for r in found.of(Place("tiny", "arc", "tinyllm"))] == [0, 1]
+    assert found.figures("likelihood")[Place("tiny", "arc", "tinyllm")].accuracy.seeds == 2
+
+
 def test_records_of_methods_that_are_asked_no_more_are_left_out(tmp_path):
     outline = made_up_experiment(tmp_path)
     fewer = read_outline(tmp_path)

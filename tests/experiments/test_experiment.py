@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,6 +192,9 @@ def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
     said = cli("experiment", grid(base=base), "--plan")
     assert said.code == 0, said.err
     assert "0 runs done, 10 to go: about" in said.out
+    asked = cli("experiment", grid(base=base, methods=["fine-tuning", "teachers"]), "--plan")
+    assert asked.code == 0, asked.err
+    assert len(re.findall(r"bob +0 +12 ", asked.err)) == 2, asked.err  # of each dataset's test questions
     assert "Fine-tuning" in said.err
     assert "2 runs, " in said.err
     assert not Path("runs/small/cells").exists()

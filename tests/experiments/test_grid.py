@@ -96,6 +96,20 @@ def test_keys_are_names_of_folders_and_no_two_are_the_same(load):
     assert all(Path(k).name == k and ":" not in k for k in keys)
 
 
+def test_runs_of_one_name_are_refused(load):
+    with pytest.raises(
+        ConfigError, match=r"two runs would be called 'one--tiny--fine-tuning--learning_rate=0\.0001--seed0'"
+    ):
+        load(tune={"train.learning_rate": [1e-4, 0.0001]})
+    with pytest.raises(ConfigError, match="two runs would be called 'one--tiny--step-by-step_ada--seed0'"):
+        load(methods=["fine-tuning", "step-by-step", {"name": "step-by-step:ada", "like": "fine-tuning"}])
+
+
+def test_a_dataset_is_not_called_as_the_column_of_averages(load, tmp_path):
+    with pytest.raises(ConfigError, match=r"datasets\.Average: the tables have a column of that name"):
+        load(datasets={"Average": {"data": {"folder": str(tmp_path / "one")}}})
+
+
 def test_a_number_as_people_write_it_is_a_number(load):
     experiment = load(tune={"train.learning_rate": ["3e-5"]})  # YAML takes 3e-5 for text
     group = next(g for g in experiment.groups if g.spec.id == "tinyllm")

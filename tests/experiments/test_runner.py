@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 
 from experiments.grids import grid_tree, write_grid
-from tinyllm.atomic import write_json
-from tinyllm.errors import RunFolderError
+from tinyllm.atomic import write_json, write_text
+from tinyllm.config import build_config, dump_config
+from tinyllm.errors import DataError, RunFolderError
 from tinyllm.evidence.answers import Answer, as_answers, write_answers
 from tinyllm.evidence.records import RUN_FILE, Record, cells
+from tinyllm.experiments.cell import KEPT, run_job
 from tinyllm.experiments.grid import load_experiment
+from tinyllm.experiments.places import LocalProcess
 from tinyllm.experiments.runner import Runner
 from tinyllm.experiments.shared import Shared, read_questions, write_rationales
 from tinyllm.news import News
+from tinyllm.rationales.files import read_rationales
 
 
 class Pretending:
@@ -194,6 +198,63 @@ def test_runs_that_learn_from_no_teacher_do_not_mind_another_one(runner):
     more.run([place], lambda _: None)
     assert not more.board().failed
     assert {k.split("--")[2] for k in place.keys} == {"shuffled"}
+
+
+def test_teachers_that_a_run_does_not_learn_from_may_come_and_go(runner):
+    runner(methods=["fine-tuning", "step-by-step"]).run([Pretending()], lambda _: None)
+    teachers = [*({"name": n, "kind": "given"} for n in ("ada", "bob")), {"name": "eve", "kind": "scripted"}]
+    base = {"teachers": teachers, "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 1},
+            "evaluate": {"max_new_tokens": 4}}  # fmt: skip
+    more, place = runner(base=base, methods=["fine-tuning", "step-by-step"]), Pretending()
+    more.run([place], lambda _: None)
+    assert {k.split("--")[2] for k in place.keys} == {"step-by-step_eve"}
+
+
+def test_a_student_that_was_kept_stays(runner, tmp_path):
+    runner(keep_students=True).run([Pretending()], lambda _: None)
+    kept, other = (tmp_path / "out" / "work" / f"one--tiny--tinyllm--seed{s}" for s in (0, 1))
+    for folder in (kept, other):
+        (folder / "student").mkdir(parents=True)
+    (kept / KEPT).touch()
+    runner().open()
+    assert kept.is_dir()
+    assert not other.exists()
+
+
+def test_work_of_other_settings_goes_also_where_it_is_not_wanted_yet(runner, tmp_path):
+    """The second seed is known to be needed only when the first has chosen; what an earlier grid began is in its way."""
+    one = runner(tune={"train.learning_rate": [1e-3, 1e-2]})
+    work = tmp_path / "out" / "work" / "one--tiny--tinyllm--learning_rate=0.01--seed1"
+    write_text(work / "config.yaml", dump_config(build_config({"data": {"dataset": "starter"}, "preset": "release",
+                                                               "train": {"method": "fine-tuning"}})))  # fmt: skip
+    one.open()
+    assert not work.exists()
+
+
+def test_who_has_no_weight_is_not_asked(runner, tmp_path):
+    teachers = [{"name": n, "kind": "given"} for n in ("ada", "bob")]
+    runner(base={"teachers": teachers, "train": {"alpha": {"ada": 1.0, "bob": 0.0}}})
+    found = {r.teacher for file in (tmp_path / "out" / "shared").iterdir() for r in read_rationales(file)}
+    assert found == {"ada"}
+
+
+def test_an_interruption_that_comes_before_there_is_a_process_is_not_lost(runner):
+    place = LocalProcess(0, 1, 0)
+    place.interrupt()
+    one = runner()
+    try:
+        assert place.work(one.job(one.board().left[0]), lambda _: None) == {"event": "interrupted"}
+    finally:
+        place.close()
+
+
+def test_questions_that_change_while_an_experiment_runs_fail_their_run(runner, tmp_path):
+    one = runner()
+    job = one.job(next(c for c in one.board().left if c.dataset == "two" and c.method == "inference"))
+    test = tmp_path / "two" / "test.jsonl"
+    test.write_text(test.read_text().replace("number 3", "number three"))
+    with pytest.raises(DataError, match="questions of two are not the ones that the experiment began with"):
+        run_job(job, News(quiet=True))
 
 
 def test_more_seeds_and_methods_go_on_with_what_is_there(runner):

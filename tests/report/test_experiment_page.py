@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from test_page import Parsed
 
 from evidence.made_up import made_up_experiment
 from tinyllm.errors import RunFolderError
-from tinyllm.evidence.results import read_results
+from tinyllm.evidence.outline import write_outline
+from tinyllm.evidence.results import Place, read_results
 from tinyllm.report import write_experiment
 from tinyllm.report.experiment.page import render
 from tinyllm.report.experiment.statements import statements
@@ -164,8 +166,57 @@ def test_a_cell_says_how_many_seeds_are_lacking(tmp_path):
     for file in (tmp_path / "cells").glob("arc--tiny--tinyllm--1/run.json"):
         file.unlink()
     results = read_results(tmp_path)
-    assert "[1 of 2 seeds]" in as_markdown(tables(results, "likelihood")[0])
+    table = tables(results, "likelihood")[0]
+    assert "[1 of 2 seeds]" in as_markdown(table)
+    assert r"$^{\text{1 of 2 seeds}}$" in as_latex(table)
+    rows = {(r["row"], r["column"]): r for r in csv.DictReader(as_csv(table).splitlines())}
+    assert (rows["Tinyllm", "arc"]["seeds"], rows["Tinyllm", "arc"]["seeds_wanted"]) == ("1", "2")
+    assert rows["Inference", "arc"]["p"] == ""  # what is not tested has no p-value
     assert any("rest on one seed" in s.text for s in statements(results, "likelihood"))
+
+
+def test_one_seed_of_each_says_nothing_of_methods(tmp_path):
+    made_up_experiment(tmp_path, seeds=(0,))
+    results = read_results(tmp_path)
+    said = [s for s in statements(results, "likelihood") if s.text.startswith("arc: ")]
+    assert {s.kind for s in said} == {"note"}
+    assert any("One seed of each" in s.text and "Tinyllm +" in s.text for s in said)
+    table = tables(results, "likelihood")[0]
+    assert "▲" not in "".join(as_markdown(table).splitlines()[:-2])
+    assert "nothing is tested" in table.note
+
+
+def test_a_table_that_is_begun_says_where_seeds_are_not_known_yet(tmp_path):
+    made_up_experiment(tmp_path, seeds=(0, 1))
+    for file in (tmp_path / "cells").glob("*--1/run.json"):
+        file.unlink()
+    text = as_markdown(tables(read_results(tmp_path), "likelihood")[0])
+    assert "[1 of 2 seeds†]" in text
+    assert "† No method has a second seed there yet" in text
+
+
+def test_settings_still_to_be_chosen_are_told_from_runs_still_to_come(tmp_path):
+    outline = made_up_experiment(tmp_path)
+    tuned = ({"train.epochs": 1}, {"train.epochs": 2})
+    methods = [replace(m, sweep=replace(m.sweep, tuned=tuned)) if m.id == "tinyllm" else m for m in outline.methods]
+    methods = [m for m in methods if m.id != "shuffled"]
+    methods.append(replace(methods[-1], id="keywords", like="keywords", label="Keywords"))
+    write_outline(tmp_path, replace(outline, methods=tuple(methods)))
+    said = [s.text for s in statements(read_results(tmp_path), "likelihood")]
+    assert "2 cells of the tables without a finished run." in said
+    assert "2 cells whose settings are not chosen yet: candidates are to come." in said
+    assert any("Tinyllm (2) had more candidates" in s for s in said)
+
+
+def test_who_does_no_better_than_nothing_is_named(tmp_path):
+    made_up_experiment(tmp_path)
+    results = read_results(tmp_path)
+    told = "".join(s.text for s in statements(results, "likelihood") if "not shown to beat chance and always" in s.text)
+    figures = results.figures("likelihood")
+    for method in results.outline.methods:
+        ends = [figures[Place("tiny", d, method.id)].accuracy.ci95 for d in results.outline.datasets]
+        assert (method.label in told) == any(low <= 0.28 for low, _ in ends), method.id
+    assert "Inference" in told
 
 
 def test_an_experiment_without_runs_says_so(tmp_path):

@@ -322,6 +322,13 @@ def test_looking_at_validation_questions_needs_some(tmp_path):
         run_training(tmp_path, tiny_student("t5"), SECTION.model_copy(update={"validate_steps": 2}))
 
 
+def test_the_figures_are_of_the_whole_training_however_seldom_it_is_logged(tmp_path):
+    result = run_training(tmp_path, tiny_student("t5"), SECTION.model_copy(update={"logging_steps": 100}))
+    assert result.final_loss is not None
+    assert result.seconds > 0
+    assert [line["step"] for line in read_log(tmp_path / "train_log.jsonl")] == [result.steps]
+
+
 # --- what must not go wrong in silence ---------------------------------------------------------------------------
 
 

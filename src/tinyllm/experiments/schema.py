@@ -44,8 +44,9 @@ class Grid(Section):
     baseline: str = Field("fine-tuning", description="The method that the others are compared with.")
     scorer: Scorer = Field(
         "likelihood",
-        description="Which accuracy the tables, the tests and every choice of candidates go by; the others are reported "
-        "beside it. With `student.layout: cloze`, `likelihood_normalised` is usual: long choices are then not at a disadvantage.",
+        description="Which accuracy tables, tests and every choice of candidates go by; the others are reported beside "
+        "it. With `student.layout: cloze`, `likelihood_normalised` is usual: long choices are then not at a "
+        "disadvantage.",
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1, description="Seeds of training.")
     alpha: tuple[Annotated[float, Field(gt=0)], ...] = Field(
