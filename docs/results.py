@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from tinyllm.evidence.results import Results, read_results
 from tinyllm.news import duration
-from tinyllm.report.experiment.content import without_questions
+from tinyllm.report.experiment.content import tried, without_questions
 from tinyllm.report.experiment.statements import statements
 from tinyllm.report.experiment.tables import Table, as_markdown, markdown, tables
 
@@ -59,6 +60,7 @@ def _experiment(results: Results, folder: Path) -> Iterator[str]:
         yield f"### {table.title}\n"
         yield as_markdown(table)
     yield from _withheld(results)
+    yield from _tried(results)
     yield from _made_with(results)
 
 
@@ -70,6 +72,19 @@ def _withheld(results: Results) -> Iterator[str]:
         yield "| dataset | method | as asked | choices only |\n|---|---|---:|---:|"
         for row in rows:
             yield f"| {markdown(row.where)} | {markdown(row.method)} | {row.asked} | {row.other} |"
+        yield ""
+
+
+def _tried(results: Results) -> Iterator[str]:
+    rows = tried(results)
+    if rows:
+        yield "### Settings to choose from\n"
+        yield "Accuracy on the validation questions with the first seed; the best, in bold, is trained with the others.\n"
+        yield "| dataset | method | candidates |\n|---|---|---|"
+    for (where, method), of in itertools.groupby(rows, key=lambda r: (r.where, r.method)):
+        cells = [f"{r.settings}: {f'**{r.valid}**' if r.is_chosen else r.valid}" for r in of]
+        yield f"| {markdown(where)} | {markdown(method)} | {'; '.join(map(markdown, cells))} |"
+    if rows:
         yield ""
 
 

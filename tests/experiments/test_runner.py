@@ -200,6 +200,18 @@ def test_runs_that_learn_from_no_teacher_do_not_mind_another_one(runner):
     assert {k.split("--")[2] for k in place.keys} == {"shuffled"}
 
 
+def test_what_is_not_trained_does_not_mind_how_the_others_are(runner):
+    runner(methods=["inference", "fine-tuning"]).run([Pretending()], lambda _: None)
+    base = {"train": {"learning_rate": 1e-3, "batch_size": 8, "epochs": 1}, "evaluate": {"max_new_tokens": 4}}
+    with pytest.raises(RunFolderError) as caught:
+        runner(base=base, methods=["inference", "fine-tuning"])
+    assert "fine-tuning--seed0: train.learning_rate" in str(caught.value)
+    assert "inference" not in str(caught.value)
+    base["train"] = {"max_input_tokens": 500}
+    with pytest.raises(RunFolderError, match=r"inference--seed0: train\.max_input_tokens"):
+        runner(base=base, methods=["inference"], baseline="inference")
+
+
 def test_teachers_that_a_run_does_not_learn_from_may_come_and_go(runner):
     runner(methods=["fine-tuning", "step-by-step"]).run([Pretending()], lambda _: None)
     teachers = [*({"name": n, "kind": "given"} for n in ("ada", "bob")), {"name": "eve", "kind": "scripted"}]

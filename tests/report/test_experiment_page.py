@@ -70,6 +70,8 @@ def test_the_page_says_what_helped_and_what_is_noise(results, folder):
         "Figure 2: accuracy by α",
         "Question withheld",
         "Choices moved by one place",
+        "Settings to choose from",
+        "All 4 candidates",
         "197 clean questions",
         "GPT <quoted>",
         "Always the majority",

@@ -230,6 +230,15 @@ class Results:
 
     # --- what lies behind the tables ------------------------------------------------------------------------------
 
+    def tried(self, place: Place) -> list[tuple[Settings, float | None]]:
+        """Return what a method could choose from, with what it chose by: accuracy on validation questions, first seed.
+
+        None: not done yet; `FAILED`: it failed. Empty where there is nothing to choose.
+        """
+        sweep, found = self.outline.method(place.method).sweep, self._accuracies(place)
+        candidates = [c for of in sweep.by_alpha() for c in of] if sweep.chooses else []
+        return [(c, found.get((named(c), sweep.seeds[0]))) for c in candidates]
+
     def alpha_curve(self, place: Place, scorer: Scorer) -> list[tuple[float, Estimate]]:
         """Return the accuracy by α (the paper's Figure 2), each with the settings tuned for it."""
         method = self.outline.method(place.method)

@@ -13,6 +13,8 @@ from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.outline import MethodOutline
 from tinyllm.evidence.records import Record
 from tinyllm.evidence.results import Place, Results
+from tinyllm.evidence.selection import FAILED
+from tinyllm.report.experiment.tables import settings_text
 from tinyllm.report.plots import Line, Point, smooth, thin, window
 from tinyllm.report.words import NONE, count, duration, percent, plural, points, size
 
@@ -42,6 +44,17 @@ class Checked:
     other: str
     change: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One candidate of a method's settings."""
+
+    where: str
+    method: str
+    settings: str
+    valid: str
+    is_chosen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +190,21 @@ def _viewed(results: Results, view: Any) -> Iterator[Checked]:
             points(found.viewed.value - found.asked),
             f"{percent(found.same)} of the answers stay the same",
         )
+
+
+def tried(results: Results) -> list[Tried]:
+    """Return every candidate of settings with the accuracy on validation questions by which it was chosen, or not."""
+    return [
+        Tried(
+            where(results, place),
+            results.outline.method(place.method).label,
+            settings_text(settings),
+            "failed" if valid == FAILED else percent(valid),
+            results.settings[place] == settings,
+        )
+        for place in results.places()
+        for settings, valid in results.tried(place)
+    ]
 
 
 def met_in_training(results: Results) -> list[tuple[str, str, str, str]]:

@@ -101,6 +101,7 @@ def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
         "without": content.without_questions(results),
         "overlaps": content.overlaps(results, scorer),
         "met": content.met_in_training(results),
+        "tried": content.tried(results),
         **_questions(results, scorer, folder),
         "has_figures": figures.can_draw(),
         "settings": _settings(folder),

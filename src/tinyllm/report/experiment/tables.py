@@ -140,7 +140,7 @@ def _method_row(
     places = [Place(student, column, method.id) for column in columns]
     cells = [_cell(figures.get(p), method) for p in places]
     picked = {p.dataset: results.settings.get(p) for p in places if results.settings.get(p)}
-    note = "; ".join(f"{dataset}: {_words(settings)}" for dataset, settings in picked.items() if settings)
+    note = "; ".join(f"{dataset}: {settings_text(settings)}" for dataset, settings in picked.items() if settings)
     return Row(method.label, method.kind, tuple(cells), note)
 
 
@@ -185,7 +185,8 @@ def _relative_cell(gain: Difference | None) -> Cell | None:
     return Cell(gain.relative / 100, low / 100, high / 100)
 
 
-def _words(settings: Mapping[str, object]) -> str:
+def settings_text(settings: Mapping[str, object]) -> str:
+    """Return settings as people read them: `learning rate 0.0003, epochs 2`."""
     return ", ".join(
         f"{k.rpartition('.')[2].replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k.rpartition('.')[2]} {v}"
         for k, v in settings.items()
