@@ -212,6 +212,12 @@ def test_what_is_not_trained_does_not_mind_how_the_others_are(runner):
         runner(base=base, methods=["inference"], baseline="inference")
 
 
+def test_views_that_finished_runs_were_not_asked_in_are_told(runner):
+    runner(views=["asked"], seeds=[0]).run([Pretending()], lambda _: None)
+    assert runner(views=["asked"], seeds=[0]).views_lacking() == set()
+    assert runner(views=["asked", "rotated"], seeds=[0]).views_lacking() == {"rotated"}
+
+
 def test_teachers_that_a_run_does_not_learn_from_may_come_and_go(runner):
     runner(methods=["fine-tuning", "step-by-step"]).run([Pretending()], lambda _: None)
     teachers = [*({"name": n, "kind": "given"} for n in ("ada", "bob")), {"name": "eve", "kind": "scripted"}]

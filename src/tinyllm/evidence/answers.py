@@ -90,6 +90,12 @@ class Answers:
             chosen = _matrix(seen).argmax(axis=1)
         return Scored(np.array(rows["id"].to_pylist()), chosen, key)
 
+    @property
+    def views(self) -> set[str]:
+        """The views in which the test questions were asked."""
+        rows = zip(self.table["split"].to_pylist(), self.table["view"].to_pylist(), strict=True)
+        return {view for split, view in rows if split == "test"}
+
     def confidence(self, split: Split = "test") -> NDArray[np.float64] | None:
         """Return how likely the student finds the choice it takes, among the choices (n,); None without likelihoods."""
         rows = self._rows(split, "asked")

@@ -77,6 +77,11 @@ def run_experiment(
         forecast = _forecast(experiment, shared, news, workers)
         board = runner.board()
         _say_what_is_left(experiment, forecast, board, news)
+        if lacking := runner.views_lacking():
+            news.say(
+                f"  note: some finished runs were not asked in the views {', '.join(sorted(lacking))}; remove their "
+                "folders from `cells` to have them run again"
+            )
         if board.left:
             with (
                 _places(workers, ray_address) as places,

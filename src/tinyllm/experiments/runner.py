@@ -97,6 +97,14 @@ class Runner:
         with self._lock:
             return Board(dict(self._done), dict(self._running), dict(self._failed), self._left)
 
+    def views_lacking(self) -> set[str]:
+        """Return the views that are asked for now, and that some finished runs of the first seed were not asked in."""
+        lacking: set[str] = set()
+        for group in (g for g in self.experiment.groups if g.spec.asks is None):
+            for cell in (c for c in group.cells() if c.is_first and c.key in self._done):
+                lacking |= {*self._views(self.experiment.config(cell))} - self._done[cell.key].answers.views
+        return lacking
+
     def open(self) -> None:
         """Write what was asked beside the records, and remove what earlier starts have left that is of no use."""
         write_text(self.folder / EXPERIMENT_FILE, dump_grid(self.experiment.grid))
