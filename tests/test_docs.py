@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from evidence.made_up import made_up_experiment
 from support import repository
 from tinyllm.cli import app
 from tinyllm.config import build_config, dump_config, load_config
@@ -60,6 +61,18 @@ def test_commands_in_the_documents_exist(page):
             command = command.commands[words[2]]
         options = {o for p in command.params for o in p.opts} | {"--help", "-h"}
         assert {w.partition("=")[0] for w in words[2:] if w.startswith("-")} <= options, line
+
+
+def test_python_in_the_documents_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = {"data": {"dataset": "starter", "limit": 20, "cut": {"valid": 0.2, "test": 0.2}},
+              "student": {"model": "tiny-untrained"}, "train": {"method": "fine-tuning"}}  # fmt: skip
+    Path("mine.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    made_up_experiment(Path("runs/table"))
+    names: dict[str, object] = {}
+    for block in blocks(repository() / "docs" / "python.md", "python"):
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert "arc tinyllm" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

@@ -390,7 +390,8 @@ class Answered:
     """A student's answer to one question.
 
     Attributes:
-        probabilities: of each choice, from the total log-likelihoods of the choices (they sum to 1).
+        probabilities: of each choice, from the choices' log-likelihoods (they sum to 1): the totals, or the means a
+            token where the student is not shown the choices.
         rationales: what the student writes in each teacher's manner.
     """
 
