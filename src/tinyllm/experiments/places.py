@@ -55,7 +55,7 @@ class LocalProcess:
     def work(self, job: Job, tell: Tell) -> Mapping[str, Any]:
         """See `Place`. A process that dies of a job is a failure of that job alone."""
         process = self._started()
-        if self._interrupted:  # before there was a process that could be told
+        if self._interrupted:  # before there was a process that could be told; `close` ends it
             return {"event": "interrupted"}
         with contextlib.suppress(BrokenPipeError):
             _pipe(process.stdin).write(as_line(job))

@@ -95,6 +95,7 @@ def write_rationales(experiment: Experiment, folder: Path, shared: Shared, news:
     What the store holds is not asked again. Where a teacher cannot answer, the runs that learn from it have failed, and
     the others go on.
     """
+    RunFolder(folder).account()  # before workers, who would each make one of their own
     rationales, failed, unanswered = {}, {}, {}
     for key, groups in by_rationales(experiment).items():
         config, run = _asking_all(experiment, groups), shared_folder(folder, key)
