@@ -45,12 +45,12 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_model(family: str, seed: int = 0, dropout: float = 0.0) -> torch.nn.Module:
+def tiny_model(family: str, seed: int = 0, dropout: float = 0.0, width: int = 16) -> torch.nn.Module:
     """A two-layer model of a family, without dropout unless asked, so that two computations can be compared."""
     torch.manual_seed(seed)
     size = {"vocab_size": 259, "pad_token_id": 0, "eos_token_id": 1}
     shape = {
-        "hidden_size": 16,
+        "hidden_size": width,
         "intermediate_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
@@ -60,7 +60,7 @@ def tiny_model(family: str, seed: int = 0, dropout: float = 0.0) -> torch.nn.Mod
     }
     if family == "t5":
         config = T5Config(
-            d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=dropout,
+            d_model=width, d_kv=width // 2, d_ff=32, num_layers=2, num_heads=2, dropout_rate=dropout,
             decoder_start_token_id=0, feed_forward_proj="gated-gelu", tie_word_embeddings=False, **size,
         )  # fmt: skip
         return T5ForConditionalGeneration(config)
@@ -70,14 +70,16 @@ def tiny_model(family: str, seed: int = 0, dropout: float = 0.0) -> torch.nn.Mod
         return Qwen2ForCausalLM(Qwen2Config(attention_dropout=dropout, **shape, **size))
     if family == "gemma3":
         kinds = ["sliding_attention", "full_attention"]
-        return Gemma3ForCausalLM(Gemma3TextConfig(head_dim=8, sliding_window=16, layer_types=kinds, **shape, **size))
+        return Gemma3ForCausalLM(Gemma3TextConfig(head_dim=width // 2, sliding_window=16, layer_types=kinds, **shape, **size))
     raise ValueError(family)
 
 
-def tiny_student(family: str, seed: int = 0, teachers: Sequence[str] = TEACHERS, dropout: float = 0.0) -> Student:
+def tiny_student(
+    family: str, seed: int = 0, teachers: Sequence[str] = TEACHERS, dropout: float = 0.0, width: int = 16
+) -> Student:
     """A tiny student with the prefixes of the given teachers."""
     card = StudentCard(prefixes=task_prefixes(PrefixesSection(), teachers))
-    return Student(tiny_model(family, seed, dropout), tiny_tokenizer(), card)
+    return Student(tiny_model(family, seed, dropout, width), tiny_tokenizer(), card)
 
 
 def save_tiny(folder: Path, family: str, seed: int = 0, dropout: float = 0.0) -> Path:

@@ -358,6 +358,9 @@ class TrainSection(Section):
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic; bf16 and fp16 are autocast.")
     gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    compile: bool = Field(
+        False, description="Compile the student's layers (torch.compile): for long trainings on a GPU."
+    )
     validate_steps: int | None = Field(
         None,
         ge=1,
@@ -410,7 +413,7 @@ class Config(Section):
 
 
 SPEED_ONLY = frozenset({
-    "micro_batch_tokens", "gradient_checkpointing", "save_steps", "logging_steps", "report_to",
+    "micro_batch_tokens", "gradient_checkpointing", "compile", "save_steps", "logging_steps", "report_to",
     "concurrency", "requests_per_minute", "tokens_per_minute", "connect_s", "first_byte_s", "stall_s", "timeout_s",
     "max_attempts", "requests_per_batch", "poll_s", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
     "price", "tokenizer", "budget", "engine", "ray_address", "ray_workers", "executable", "start_s",

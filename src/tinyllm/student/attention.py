@@ -157,9 +157,9 @@ def visible(
 # --- the function that transformers calls -------------------------------------------------------------------------
 
 
-def register() -> None:
-    """Make transformers know the attention; doing it again changes nothing."""
-    AttentionInterface.register(NAME, packed_attention)
+def register(attention: Callable[..., tuple[Tensor, None]] | None = None) -> None:
+    """Make transformers know the attention, or another form of it; doing it again changes nothing."""
+    AttentionInterface.register(NAME, attention or packed_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 

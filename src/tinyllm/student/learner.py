@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tinyllm.student.attention import NAME, register, share_position_bias, visible
+from tinyllm.student.attention import NAME, packed_attention, register, share_position_bias, visible
 from tinyllm.student.batch import (
     Batch,
     packed_causal_batch,
@@ -128,6 +129,24 @@ class Learner(nn.Module):
             share_position_bias(inner)
         if inner.config._attn_implementation != implementation:
             inner.set_attn_implementation(implementation)
+
+    @contextlib.contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Compile the student's layers for the time being (torch.compile), one program for all of them and all lengths.
+
+        Attention stays outside: what it has to know of a packed micro-batch is another each time.
+        """
+        kinds = set(self._no_split_modules or ())
+        layers: list[Any] = [m for m in _unwrapped(self.student).modules() if type(m).__name__ in kinds]
+        register(torch.compiler.disable(packed_attention))
+        for layer in layers:
+            layer.compile(dynamic=True)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._compiled_call_impl = None  # there is no other way back
+            register()
 
     def _ways(self) -> Iterator[Way]:
         """Yield the ways worth trying, the fastest first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def train(
     if resume is not None and progress is not None:
         progress(steps_done(resume), len(plan), "going on from a checkpoint")
     before = _sums(learner)
-    with interruptible(trainer):
+    with interruptible(trainer), learner.compiled() if section.compile else contextlib.nullcontext():
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     if _sums(learner) == before:
         raise StudentError(
