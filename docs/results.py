@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -90,7 +91,10 @@ def _tried(results: Results) -> Iterator[str]:
 
 def _made_with(results: Results) -> Iterator[str]:
     runs = [r for p in results.places() for r in results.all_of(p)]
-    machines = sorted({str((r.figures.get("environment") or {}).get("processor")) for r in runs})
+    machines = Counter(r.machine for r in runs)
+    made_on = " and ".join(
+        f"{name} ({count} runs)" if len(machines) > 1 else name for name, count in machines.most_common()
+    )
     dates = sorted(str((r.figures.get("environment") or {}).get("date"))[:10] for r in runs)
     hours = sum(float(r.figures.get("seconds") or 0.0) for r in runs)
     used: dict[str, set[str]] = {}
@@ -99,8 +103,7 @@ def _made_with(results: Results) -> Iterator[str]:
             used.setdefault(package, set()).add(version)
     versions = ", ".join(f"{package} {' and '.join(sorted(of))}" for package, of in used.items())
     yield (
-        f"<sub>{len(runs)} runs, {duration(hours)} in all, {dates[0]} to {dates[-1]}, on {' and '.join(machines)}. "
-        f"{versions}.</sub>\n"
+        f"<sub>{len(runs)} runs, {duration(hours)} in all, {dates[0]} to {dates[-1]}, on {made_on}. {versions}.</sub>\n"
     )
 
 

@@ -70,7 +70,9 @@ def tiny_model(family: str, seed: int = 0, dropout: float = 0.0, width: int = 16
         return Qwen2ForCausalLM(Qwen2Config(attention_dropout=dropout, **shape, **size))
     if family == "gemma3":
         kinds = ["sliding_attention", "full_attention"]
-        return Gemma3ForCausalLM(Gemma3TextConfig(head_dim=width // 2, sliding_window=16, layer_types=kinds, **shape, **size))
+        return Gemma3ForCausalLM(
+            Gemma3TextConfig(head_dim=width // 2, sliding_window=16, layer_types=kinds, **shape, **size)
+        )
     raise ValueError(family)
 
 

@@ -19,7 +19,7 @@ import platform
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from typing import Any
 from tinyllm.atomic import write_json, write_text
 from tinyllm.config import Config, describe_differences, dump_config, load_config
 from tinyllm.errors import RunFolderError
+from tinyllm.machine import gpus, processor
 
 _PACKAGES = ("tinyllm-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pyarrow")
 _SHOWN_DIFFERENCES = 12
@@ -184,24 +185,24 @@ def environment() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
+        **({"gpus": ", ".join(found)} if (found := gpus()) else {}),
         "packages": dict(_versions()),
     }
+
+
+def machine_name(environment: Mapping[str, Any]) -> str:
+    """Return the machine of an `environment`, in words; two of the same kind have one name."""
+    own = f"{environment.get('processor')}, {environment.get('cores')} cores"
+    gpus = environment.get("gpus")
+    return f"{gpus} ({own})" if gpus else own
 
 
 def _versions() -> Iterator[tuple[str, str]]:
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             yield package, importlib.metadata.version(package)
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from tinyllm.experiments.forecast import Forecast, peak_flops
 from tinyllm.experiments.grid import load_experiment
 from tinyllm.experiments.shared import read_questions, write_rationales
 from tinyllm.news import News
+from tinyllm.runs import environment
 
 
 @pytest.fixture
@@ -43,8 +44,11 @@ def test_finished_runs_correct_it(made):
     alone = forecast.left([cells["tinyllm"]], 0, [])
     cell = cells["fine-tuning"]
     took = 3 * forecast.seconds_of(cell)
-    done = Record(Path(), cell.key, "one", "tiny", "fine-tuning", {}, 0, "", "", {}, {"seconds": took})
+    figures = {"seconds": took, "environment": environment()}
+    done = Record(Path(), cell.key, "one", "tiny", "fine-tuning", {}, 0, "", "", {}, figures)
     assert forecast.left([cells["tinyllm"]], 0, [done]) == pytest.approx(3 * alone)
+    elsewhere = replace(done, figures=figures | {"environment": environment() | {"gpus": "a fast one"}})
+    assert forecast.left([cells["tinyllm"]], 0, [elsewhere]) == pytest.approx(alone)
     assert forecast.left([cells["tinyllm"]], 2, []) == pytest.approx(3 * alone)
     assert forecast.left([], 0, [done]) == 0
 

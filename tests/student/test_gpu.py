@@ -19,6 +19,7 @@ from tinyllm.student.train import tokenise
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+    pytest.mark.filterwarnings("ignore"),  # of torch.compile, many and none of them ours
 ]
 
 
@@ -34,7 +35,7 @@ def loss_and_gradients(family: str, device: str, compiles: bool = False):
         for micro in StepPlan(rows, batch_size=5, shape=learner.shape(400))[0].micro_batches:
             loss, _ = learner(to_device(learner.collate(micro, TASKS), learner.device))
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
     return learner, total, {n: g.cpu() for n, g in gradients(student).items()}
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,18 @@ from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
 from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
 from tinyllm.evaluation.scoring import score_options
 from tinyllm.launch import launch
-from tinyllm.student.checkpoints import WEIGHTS_FILE, discard_checkpoints, load_weights, newest_checkpoint
+from tinyllm.student.checkpoints import (
+    FOLDER,
+    WEIGHTS_FILE,
+    discard_checkpoints,
+    load_weights,
+    newest_checkpoint,
+    steps_done,
+)
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
 from tinyllm.student.train import plan_steps, tokenise, train
-from tinyllm.student.watch import read_log
+from tinyllm.student.watch import Saving, read_log
 
 TASKS = (ANSWER_TASK, *TEACHERS)
 SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)
@@ -126,6 +135,24 @@ def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted
     timed = {"seconds", "tokens_per_second", "memory_bytes"}
     logs = [[{k: v for k, v in line.items() if k not in timed} for line in read_log(f / "train_log.jsonl")] for f in (tmp_path / "whole", tmp_path / "killed")]  # fmt: skip
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(("every_s", "kept"), [(0.0, 4), (3600.0, 0)])
+def test_without_a_number_of_steps_a_checkpoint_is_made_by_the_clock(tmp_path, monkeypatch, every_s, kept):
+    monkeypatch.setattr("tinyllm.student.train.Saving", partial(Saving, every_s=every_s))
+    section = SECTION.model_copy(update={"save_steps": None})
+
+    def killed(done: int, total: int, note: str) -> None:
+        if done == 5:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run_training(tmp_path / "killed", tiny_student("llama"), section, progress=killed)
+    assert steps_done(newest_checkpoint(tmp_path / "killed" / FOLDER)) == kept
+    whole, resumed = tiny_student("llama"), tiny_student("llama")
+    run_training(tmp_path / "whole", whole, section)
+    run_training(tmp_path / "killed", resumed, section)
+    assert all(torch.equal(w, weights(resumed)[name]) for name, w in weights(whole).items())
 
 
 def test_a_checkpoint_cut_short_is_ignored(tmp_path):
@@ -239,6 +266,19 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, family):
     run_training(tmp_path / "b", checkpointed, SECTION.model_copy(update={"gradient_checkpointing": True}))
     for name, weight in weights(plain).items():
         torch.testing.assert_close(weights(checkpointed)[name], weight, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile looks at what it traces
+def test_compiling_the_layers_changes_nothing(tmp_path):
+    torch._dynamo.reset()
+    plain, compiled = tiny_student("llama"), tiny_student("llama")
+    run_training(tmp_path / "plain", plain)
+    run_training(tmp_path / "compiled", compiled, SECTION.model_copy(update={"compile": True}))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    for name, weight in weights(plain).items():
+        torch.testing.assert_close(weights(compiled)[name], weight, rtol=1e-3, atol=1e-5)
+    assert all(m._compiled_call_impl is None for m in compiled.model.modules())
 
 
 def test_tensorboard_gets_the_losses(tmp_path):

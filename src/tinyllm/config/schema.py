@@ -374,7 +374,9 @@ class TrainSection(Section):
     keep: Literal["last", "best"] = Field(
         "last", description="The student to keep: the last, or the best by validation accuracy (never by test)."
     )
-    save_steps: int = Field(25, ge=1, description="Optimizer steps between checkpoints.")
+    save_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps between checkpoints; null: about two minutes."
+    )
     logging_steps: int = Field(1, ge=1, description="Optimizer steps between lines of the training log.")
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, trackio…")
     seed: int = Field(0, ge=0, description="Seed of the order of questions, of dropout and of new weights.")

@@ -21,7 +21,7 @@ from typing import Any
 
 from tinyllm.errors import RunFolderError
 from tinyllm.evidence.answers import Answers, Scorer, Split, read_answers
-from tinyllm.runs import read_json, read_jsonl
+from tinyllm.runs import machine_name, read_json, read_jsonl
 
 EXPERIMENT_FILE = "experiment.yaml"
 RUN_FILE = "run.json"
@@ -61,6 +61,11 @@ class Record:
     def log(self) -> Sequence[Mapping[str, Any]]:
         """The losses of each step; empty where nothing was trained."""
         return read_jsonl(self.folder / LOG_FILE)
+
+    @property
+    def machine(self) -> str:
+        """The machine that it was made on."""
+        return machine_name(self.figures.get("environment") or {})
 
     def accuracy(self, split: Split, scorer: Scorer) -> float | None:
         """Return the share of right answers by a scorer; None where it has not seen the split."""

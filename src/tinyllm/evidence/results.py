@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -295,9 +296,19 @@ class Results:
                 right.append(scored.right)
         return calibration(np.concatenate(confidence), np.concatenate(right)) if confidence else None
 
+    @cached_property
+    def machines(self) -> tuple[str, ...]:
+        """The machines that the runs were made on, by how many of them."""
+        runs = (r.machine for records in self._groups.values() for r in records)
+        return tuple(name for name, _ in Counter(runs).most_common())
+
+    def timed(self, place: Place) -> list[Record]:
+        """Return the runs whose times may be compared: those on the machine that made most of all."""
+        return [r for r in self.of(place) if r.machine == self.machines[0]]
+
     def seconds(self, place: Place) -> tuple[float, float] | None:
-        """Return the mean seconds of training and of evaluation; None without runs."""
-        runs = self.of(place)
+        """Return the mean seconds of training and of evaluation on `machine`; None without runs there."""
+        runs = self.timed(place)
         if not runs:
             return None
         train = [float((r.figures.get("train") or {}).get("seconds") or 0.0) for r in runs]

@@ -2,7 +2,8 @@
 
 Arithmetic is counted as 6 P a token learnt from (4 P with LoRA, whose frozen weights need no gradient) and 2 P a token
 read, P being the student's parameters. The speed is what this machine's matrix product reaches, times a share that
-trainings and evaluations have been seen to reach; the time of finished runs of this experiment corrects it.
+trainings and evaluations have been seen to reach; the time of this experiment's runs that were made on such a machine
+corrects it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tinyllm.experiments.grid import Cell, Experiment, Group
 from tinyllm.experiments.shared import Shared, rationale_key
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
+from tinyllm.runs import environment, machine_name
 from tinyllm.training import mixture_settings, student_card
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Forecast:
         self._places = places
         self._at_once = max(1, min(places, gpus)) if gpus else 1  # processes on a CPU share its speed
         self._peaks = _Peaks()
+        self._machine = machine_name(environment())
         self._cells = {c.key: c for g in experiment.groups for c in g.cells()}
         self._sizes: dict[tuple[str, str, str], Sizes] = {}
 
@@ -95,7 +98,7 @@ class Forecast:
     def _correction(self, done: Iterable[Record]) -> float | None:
         took = expected = 0.0
         for record in done:
-            if (cell := self._cells.get(record.key)) is not None:
+            if (cell := self._cells.get(record.key)) is not None and record.machine == self._machine:
                 took += float(record.figures.get("seconds") or 0.0)
                 expected += self.seconds_of(cell)
         return took / expected if took and expected else None

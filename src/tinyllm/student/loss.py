@@ -192,8 +192,9 @@ def _add_gradients(
 
 
 def _has_fused_kernel(head: Head, hidden: Tensor) -> bool:
-    """Whether cut-cross-entropy is installed and takes this: bfloat16 on a GPU, and a plain matrix."""
-    if not (hidden.is_cuda and head.is_linear and torch.is_autocast_enabled("cuda")):
+    """Whether cut-cross-entropy is installed and takes this: bfloat16 on a GPU, and a plain matrix without a bias."""
+    layer: Any = head.layer
+    if not (hidden.is_cuda and head.is_linear and layer.bias is None and torch.is_autocast_enabled("cuda")):
         return False
     in_bf16 = torch.get_autocast_dtype("cuda") == torch.bfloat16
     return in_bf16 and importlib.util.find_spec("cut_cross_entropy") is not None
@@ -203,8 +204,7 @@ def _fused(head: Head, hidden: Tensor, labels: Tensor) -> Tensor:
     from cut_cross_entropy import linear_cross_entropy
 
     layer: Any = head.layer
-    bias = None if layer.bias is None else layer.bias.bfloat16()
     each: Tensor = linear_cross_entropy(
-        hidden.bfloat16(), layer.weight.bfloat16(), labels, bias=bias, softcap=head.cap, reduction="none"
+        hidden.bfloat16(), layer.weight.bfloat16(), labels, softcap=head.cap, reduction="none"
     )
     return each.float()

@@ -34,6 +34,7 @@ from tinyllm.student.trainer import PlanTrainer, peak_memory_bytes, reset_peak_m
 from tinyllm.student.watch import (
     LOG_FILE,
     Progress,
+    Saving,
     TrainLog,
     Validate,
     Validation,
@@ -186,6 +187,8 @@ def _add_callbacks(
     progress: Progress | None,
     validate: Validate | None,
 ) -> None:
+    if section.save_steps is None:
+        trainer.add_callback(Saving(trainer))
     if section.validate_steps is not None and validate is not None:
         trainer.add_callback(
             Validation(
@@ -254,7 +257,7 @@ def training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkp
         seed=section.seed,
         logging_steps=section.logging_steps,
         logging_nan_inf_filter=False,  # a loss that is not finite stops the run
-        save_steps=section.save_steps,
+        save_steps=section.save_steps or len(plan),  # the last one always
         save_total_limit=2,
         report_to=[r for r in section.report_to if r != "tensorboard"],  # see `watch.tensorboard`
         disable_tqdm=True,

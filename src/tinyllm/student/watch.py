@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tinyllm.student.trainer import PlanTrainer
 
 LOG_FILE = "train_log.jsonl"
+SAVE_EVERY_S = 120.0
 
 Progress = Callable[[int, int, str], None]
 """Called after each step with steps done, steps in all, and a note."""
@@ -108,6 +109,27 @@ class Watch(TrainerCallback):
         if self.trainer.accuracy is not None:
             line["valid_accuracy"] = self.trainer.accuracy
         self.log.add(line)
+
+
+class Saving(TrainerCallback):
+    """Asks for a checkpoint every so many seconds: so many steps may be a second or an hour."""
+
+    def __init__(self, trainer: PlanTrainer, every_s: float = SAVE_EVERY_S) -> None:
+        self.trainer, self.every_s = trainer, every_s
+        self.saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Begin to count."""
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Ask for one, if any process thinks that it is time."""
+        if self.trainer.any_process(time.monotonic() - self.saved >= self.every_s):
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Begin to count anew, after the writing: a slow disk must not be all that there is."""
+        self.saved = time.monotonic()
 
 
 class Validation(TrainerCallback):

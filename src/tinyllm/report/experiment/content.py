@@ -140,7 +140,7 @@ def costs(results: Results) -> list[Cost]:
     """Return what each method takes."""
     rows = []
     for place in results.places():
-        seconds, runs = results.seconds(place), results.of(place)
+        seconds, runs = results.seconds(place), results.timed(place)
         if seconds is None:
             continue
         trained = [r.figures["train"] for r in runs if r.figures.get("train")]

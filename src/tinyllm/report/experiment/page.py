@@ -96,6 +96,7 @@ def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
         "losses": list(_lines(results, "loss", scorer)),
         "calibrations": list(_lines(results, "calibration", scorer)),
         "costs": content.costs(results),
+        "machines": results.machines,
         "given": content.given(results),
         "rotations": content.rotations(results),
         "without": content.without_questions(results),
