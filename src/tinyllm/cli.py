@@ -116,8 +116,9 @@ def train(
         raise typer.Exit(launch([sys.executable, "-m", "tinyllm", *_alone(sys.argv[1:])], nproc))
     config, run, news = _opened(target, set_, run_dir, quiet=quiet, may_be_one_of_several=True)
     if plan:
-        prepared = plan_run(config, run, news)
-        print_result(prepared.plan.as_json(), as_json, lambda: _plan_text(prepared))
+        if _is_first():
+            prepared = plan_run(config, run, news)
+            print_result(prepared.plan.as_json(), as_json, lambda: _plan_text(prepared))
         return
     with run.claimed(config) if _is_first() else contextlib.nullcontext():
         figures = train_run(config, run, news)

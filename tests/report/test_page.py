@@ -87,6 +87,21 @@ def test_the_verdict_stands_first_and_follows_the_figures(made_up_run: Path, edi
     assert "Training left accuracy at 46.0\u00a0%" in report(made_up_run).text
 
 
+def test_a_student_that_is_not_shown_the_choices_is_judged_per_token(made_up_run: Path) -> None:
+    assert island(report(made_up_run))["scorers"][0][0] == "likelihood"
+    totals = {q["id"]: q["after"]["pred"] for q in island(report(made_up_run))["questions"] if "after" in q}
+    config = made_up_run / "config.yaml"
+    config.write_text(config.read_text("utf-8").replace("adapter: lora", "adapter: lora, layout: cloze"), "utf-8")
+    page = report(made_up_run)
+    assert island(page)["scorers"][0][0] == "likelihood_normalised"
+    cards = re.findall(r"<h3>(.*?)</h3>", (made_up_run / "report.html").read_text("utf-8"))
+    assert cards[:3] == ["Likelihood per token", "Likelihood", "Generated answer"]
+    for question in island(page)["questions"]:
+        if "after" in question:
+            total, mean, written = totals[question["id"]]
+            assert question["after"]["pred"] == [mean, total, written]
+
+
 def test_outcomes_add_up_to_the_test_questions(made_up_run: Path) -> None:
     html = write_report(made_up_run).read_text("utf-8")
     row = re.search(r'<th scope="row">Likelihood</th>(.*?)</tr>', html)

@@ -16,13 +16,18 @@ SCORERS: Mapping[str, str] = {
     "likelihood_normalised": "Likelihood per token",
     "generation": "Generated answer",
 }
-"""The scorers of metrics.json and their names on the page, the chief one first."""
+"""The scorers of metrics.json and their names on the page."""
 
 MAX_QUESTIONS = 20_000
 """More would make a page that browsers open slowly."""
 
 _NOT_SCORED = -1
 _SPLITS = ("test", "valid", "train")
+
+
+def scorers(*, by_token: bool) -> dict[str, str]:
+    """Return `SCORERS`, the chief one first: per token for a student that is not shown the choices, as it is asked."""
+    return dict(sorted(SCORERS.items(), key=lambda item: by_token and item[0] != "likelihood_normalised"))
 
 
 def choice_of(prediction: Prediction, scorer: str) -> int | None:
@@ -40,16 +45,19 @@ def is_scored(prediction: Prediction, scorer: str) -> bool:
 
 
 def question_rows(
-    predictions: Sequence[Prediction], rationales: Iterable[Rationale], rejected: Iterable[Rejection]
+    predictions: Sequence[Prediction],
+    rationales: Iterable[Rationale],
+    rejected: Iterable[Rejection],
+    scored_by: Iterable[str],
 ) -> list[dict[str, Any]]:
-    """Return one row a question, test questions first.
+    """Return one row a question, test questions first; its answers are in the order of the scorers.
 
     Without any predictions yet, the rows are the questions that have rationales, with nothing but their ids.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for prediction in predictions:
         row = rows.setdefault((prediction.split, prediction.id), _row(prediction))
-        row[prediction.stage] = _answered(prediction)
+        row[prediction.stage] = _answered(prediction, tuple(scored_by))
     kept, failed = defaultdict(list), defaultdict(list)
     for rationale in rationales:
         note = {"teacher": rationale.teacher, "text": rationale.text}
@@ -67,9 +75,9 @@ def question_rows(
     return sorted(rows.values(), key=_split_order)
 
 
-def island(rows: Sequence[Mapping[str, Any]], teachers: Sequence[str]) -> str:
+def island(rows: Sequence[Mapping[str, Any]], teachers: Sequence[str], scored_by: Mapping[str, str]) -> str:
     """Return the JSON that the page's script reads."""
-    data = {"scorers": list(SCORERS.items()), "teachers": list(teachers), "questions": rows}
+    data = {"scorers": list(scored_by.items()), "teachers": list(teachers), "questions": rows}
     return safe_json(data)
 
 
@@ -92,8 +100,8 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     return row | ({"context": prediction.context} if prediction.context else {})
 
 
-def _answered(prediction: Prediction) -> dict[str, Any]:
-    answered: dict[str, Any] = {"pred": [choice_of(prediction, scorer) for scorer in SCORERS]}
+def _answered(prediction: Prediction, scored_by: Iterable[str]) -> dict[str, Any]:
+    answered: dict[str, Any] = {"pred": [choice_of(prediction, scorer) for scorer in scored_by]}
     if prediction.likelihood is not None:
         answered["total"] = [_rounded(value, 2) for value in prediction.likelihood.total]
         answered["mean"] = [_rounded(value, 3) for value in prediction.likelihood.mean]

@@ -47,15 +47,16 @@ def build_page(files: RunFiles) -> Page:
     predictions = files.predictions or ()
     teachers = _teacher_names(files)
     curves = _curves(files.log or (), teachers)
-    rows = browser.question_rows(predictions, files.rationales or (), files.rejected or ())
+    scorers = browser.scorers(by_token=_section(files.config, "student").get("layout") == "cloze")
+    rows = browser.question_rows(predictions, files.rationales or (), files.rejected or (), scorers)
     dropped = [_dropped(row) for row in _list(_mapping(metrics, "data"), "dropped")]
     teacher_rows = tuple(_teacher(files, name) for name in teachers)
     return Page(
         name=str(metrics.get("name") or files.config.get("name") or files.folder.resolve().name),
         facts=tuple(_head(files, teachers)),
         missing_stages=tuple(_missing_stages(files)),
-        cards=tuple(_cards(metrics, predictions)),
-        dots=tuple(_dots(metrics)),
+        cards=tuple(_cards(metrics, predictions, scorers)),
+        dots=tuple(_dots(metrics, scorers)),
         marks=tuple(_marks(metrics)),
         curves=curves,
         losses=tuple(_loss(curve) for curve in curves),
@@ -74,7 +75,7 @@ def build_page(files: RunFiles) -> Page:
         only_rationales=not predictions,
         questions=len(rows[: browser.MAX_QUESTIONS]),
         questions_left_out=max(0, len(rows) - browser.MAX_QUESTIONS),
-        island=browser.island(rows[: browser.MAX_QUESTIONS], teachers),
+        island=browser.island(rows[: browser.MAX_QUESTIONS], teachers, scorers),
         config_text=files.config_text,
         environment=tuple(_flat(files.environment or {})),
     )
@@ -159,8 +160,8 @@ def _missing_stages(files: RunFiles) -> Iterable[Stage]:
 # --- result -------------------------------------------------------------------------------------------------------
 
 
-def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction]) -> Iterable[Card]:
-    for scorer, label in browser.SCORERS.items():
+def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorers: Mapping[str, str]) -> Iterable[Card]:
+    for scorer, label in scorers.items():
         before, after = _accuracy(metrics, "before", scorer), _accuracy(metrics, "accuracy", scorer)
         shown = after or before
         if shown is None:
@@ -192,8 +193,8 @@ def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None
     return Outcomes(compared.fixed, compared.broken, same, wrong, compared.p)
 
 
-def _dots(metrics: Mapping[str, Any]) -> Iterable[Dot]:
-    for scorer, label in browser.SCORERS.items():
+def _dots(metrics: Mapping[str, Any], scorers: Mapping[str, str]) -> Iterable[Dot]:
+    for scorer, label in scorers.items():
         for stage, key in (("before", "before"), ("after", "accuracy")):
             a = _accuracy(metrics, key, scorer)
             if a is not None:
