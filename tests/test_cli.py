@@ -152,6 +152,9 @@ def test_the_plan_can_be_printed_and_is_kept(cli, project):
     assert "0.0 % padding" in said.out
     assert not (project.run / "student").exists()
     planned = json.loads(cli("train", project.config, "--plan", "--json").out)
+    shared = json.loads(cli("train", project.config, "--plan", "--json", "--nproc", "2").out)
+    assert shared["processes"] == 2
+    assert all(len(step["micro_batches"]) % 2 == 0 for step in shared["plan"])
     assert cli("train", project.config).code == 0
     assert json.loads((project.run / "plan.json").read_text(encoding="utf-8")) == planned
 

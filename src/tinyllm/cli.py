@@ -110,14 +110,15 @@ def train(
     """
     from tinyllm.pipeline import plan_run, train_run
 
-    if nproc > 1:
+    if nproc > 1 and not plan:
         from tinyllm.launch import launch
 
         raise typer.Exit(launch([sys.executable, "-m", "tinyllm", *_alone(sys.argv[1:])], nproc))
     config, run, news = _opened(target, set_, run_dir, quiet=quiet, may_be_one_of_several=True)
     if plan:
         if _is_first():
-            prepared = plan_run(config, run, news)
+            processes = int(os.environ.get("WORLD_SIZE", nproc))
+            prepared = plan_run(config, run, news, processes=processes)
             print_result(prepared.plan.as_json(), as_json, lambda: _plan_text(prepared))
         return
     with run.claimed(config) if _is_first() else contextlib.nullcontext():

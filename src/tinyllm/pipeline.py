@@ -230,9 +230,13 @@ def _yield_text(name: str, found: TeacherYield) -> str:
 # --- train -------------------------------------------------------------------------------------------------------
 
 
-def plan_run(config: Config, run: RunFolder, news: News) -> Prepared:
-    """Load the student and plan what it learns from the rationales of the run; train nothing."""
-    return prepare_training(config, run, news, checked_questions(config, news)[0])
+def plan_run(config: Config, run: RunFolder, news: News, *, processes: int = 1) -> Prepared:
+    """Load the student and plan what it learns from the rationales of the run; train nothing.
+
+    Args:
+        processes: that would share each step.
+    """
+    return prepare_training(config, run, news, checked_questions(config, news)[0], processes=processes)
 
 
 def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
