@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +90,7 @@ def _tried(results: Results) -> Iterator[str]:
 
 def _made_with(results: Results) -> Iterator[str]:
     runs = [r for p in results.places() for r in results.all_of(p)]
-    machines = Counter(r.machine for r in runs)
+    machines = results.machines()
     made_on = " and ".join(
         f"{name} ({count} runs)" if len(machines) > 1 else name for name, count in machines.most_common()
     )

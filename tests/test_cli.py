@@ -191,9 +191,12 @@ def test_settings_of_training_that_do_not_go_together_are_told_together(cli, pro
     project.change("train.keep", "best")
     project.change("train.patience", 2)
     project.change("train.alpha_schedule", {"adda": "linear"})
+    project.change("train.compile", True)
+    project.change("train.gradient_checkpointing", True)
     refused(
         cli("check", project.config),
         "patience: 2 and keep: best go by validation accuracy", "alpha_schedule.adda", "Did you mean 'ada'?",
+        "train.compile: with gradient_checkpointing",
     )  # fmt: skip
 
 

@@ -116,8 +116,8 @@ def train(
         raise typer.Exit(launch([sys.executable, "-m", "tinyllm", *_alone(sys.argv[1:])], nproc))
     config, run, news = _opened(target, set_, run_dir, quiet=quiet, may_be_one_of_several=True)
     if plan:
-        if _is_first():
-            processes = int(os.environ.get("WORLD_SIZE", nproc))
+        if nproc > 1 or _is_first():
+            processes = nproc if nproc > 1 else int(os.environ.get("WORLD_SIZE", "1"))
             prepared = plan_run(config, run, news, processes=processes)
             print_result(prepared.plan.as_json(), as_json, lambda: _plan_text(prepared))
         return
@@ -137,7 +137,7 @@ def evaluate(
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config):
         figures = evaluate_run(config, run, news)
-    print_result(figures, as_json, lambda: _accuracy_text(figures) + f"\nNext: tinyllm report {run.path}")
+    print_result(figures, as_json, lambda: _accuracy_text(figures, config) + f"\nNext: tinyllm report {run.path}")
 
 
 @app.command()
@@ -168,7 +168,7 @@ def run(
     with folder.claimed(config, renews_rationales=True):
         outcome = run_all(config, folder, news)
     print_result(
-        outcome.metrics, as_json, lambda: _accuracy_text(outcome.metrics) + _next_steps(folder, outcome.report)
+        outcome.metrics, as_json, lambda: _accuracy_text(outcome.metrics, config) + _next_steps(folder, outcome.report)
     )
     _exit_if_unanswered(outcome.unanswered, folder)
 
@@ -404,7 +404,9 @@ def _over_budget(config: Config, checked: Checked) -> list[str]:
     ]
 
 
-def _accuracy_text(figures: dict[str, Any]) -> str:
+def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
+    from tinyllm.report.browser import scorers
+
     def show(found: dict[str, Any] | None) -> str:
         if found is None:
             return "—"
@@ -413,8 +415,10 @@ def _accuracy_text(figures: dict[str, Any]) -> str:
         return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{unparsed})"
 
     before: dict[str, Any] = figures.get("before", {})
-    rows = [f"  {s}: {show(before.get(s))} → {show(found)}" for s, found in figures["accuracy"].items()]
-    n = max((found["n"] for found in figures["accuracy"].values()), default=0)
+    after: dict[str, Any] = figures["accuracy"]
+    names = (s for s in scorers(by_token=config.student.layout == "cloze") if s in after)
+    rows = [f"  {s}: {show(before.get(s))} → {show(after[s])}" for s in names]
+    n = max((found["n"] for found in after.values()), default=0)
     return (
         f"Accuracy on {n} test questions, before → after training, with 95 % intervals:\n"
         + "\n".join(rows)

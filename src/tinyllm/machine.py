@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 _SPINS = "1000"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -76,14 +77,12 @@ def processor() -> str:
     return platform.processor()
 
 
-def gpus() -> tuple[str, ...]:
-    """Return the names of this machine's NVIDIA GPUs, as their driver on Linux tells them."""
-    found = []
-    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        with contextlib.suppress(OSError):
-            told = dict(line.split(":", 1) for line in file.read_text(encoding="utf-8").splitlines() if ":" in line)
-            found.append(told.get("Model", "NVIDIA").strip())
-    return tuple(found)
+def gpu() -> str | None:
+    """Return the name of the GPU that torch computes on; None without one, or where torch is not loaded."""
+    torch: Any = sys.modules.get("torch")  # seconds, which nobody spends for a name
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return str(torch.cuda.get_device_name())
 
 
 def _of_status(name: str) -> int:

@@ -27,7 +27,7 @@ from typing import Any
 from tinyllm.atomic import write_json, write_text
 from tinyllm.config import Config, describe_differences, dump_config, load_config
 from tinyllm.errors import RunFolderError
-from tinyllm.machine import gpus, processor
+from tinyllm.machine import gpu, processor
 
 _PACKAGES = ("tinyllm-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pyarrow")
 _SHOWN_DIFFERENCES = 12
@@ -187,7 +187,7 @@ def environment() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": os.cpu_count(),
-        **({"gpus": ", ".join(found)} if (found := gpus()) else {}),
+        **({"gpu": name} if (name := gpu()) else {}),
         "packages": dict(_versions()),
     }
 
@@ -195,8 +195,8 @@ def environment() -> dict[str, Any]:
 def machine_name(environment: Mapping[str, Any]) -> str:
     """Return the machine of an `environment`, in words; two of the same kind have one name."""
     own = f"{environment.get('processor')}, {environment.get('cores')} cores"
-    gpus = environment.get("gpus")
-    return f"{gpus} ({own})" if gpus else own
+    gpu = environment.get("gpu")
+    return f"{gpu} ({own})" if gpu else own
 
 
 def _versions() -> Iterator[tuple[str, str]]:

@@ -65,12 +65,13 @@ def test_times_are_compared_on_one_machine(tmp_path):
     made_up_experiment(tmp_path)
     for file in cells(tmp_path).glob(f"*--tinyllm--0/{RUN_FILE}"):
         record = json.loads(file.read_text())
-        record["figures"] |= {"evaluate_seconds": 1000.0, "environment": {"processor": "P", "cores": 4, "gpus": "G"}}
+        record["figures"] |= {"evaluate_seconds": 1000.0, "environment": {"processor": "P", "cores": 4, "gpu": "G"}}
         file.write_text(json.dumps(record))
     found = read_results(tmp_path)
     assert found.seconds(Place("tiny", "arc", "tinyllm")) == (12.5, 3.0)
     assert len(found.of(Place("tiny", "arc", "tinyllm"))) == 2
-    assert found.machines[1] == "G (P, 4 cores)"
+    assert found.machines()["G (P, 4 cores)"] == 2
+    assert found.machines("tiny", "arc")["G (P, 4 cores)"] == 1
 
 
 def test_the_alpha_of_the_table_is_the_best_on_the_validation_questions(tmp_path):

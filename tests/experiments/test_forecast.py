@@ -47,8 +47,10 @@ def test_finished_runs_correct_it(made):
     figures = {"seconds": took, "environment": environment()}
     done = Record(Path(), cell.key, "one", "tiny", "fine-tuning", {}, 0, "", "", {}, figures)
     assert forecast.left([cells["tinyllm"]], 0, [done]) == pytest.approx(3 * alone)
-    elsewhere = replace(done, figures=figures | {"environment": environment() | {"gpus": "a fast one"}})
+    elsewhere = replace(done, figures=figures | {"environment": environment() | {"gpu": "a fast one"}})
     assert forecast.left([cells["tinyllm"]], 0, [elsewhere]) == pytest.approx(alone)
+    forecast._machine = None  # a cluster's, of whatever kind
+    assert forecast.left([cells["tinyllm"]], 0, [elsewhere]) == pytest.approx(3 * alone)
     assert forecast.left([cells["tinyllm"]], 2, []) == pytest.approx(3 * alone)
     assert forecast.left([], 0, [done]) == 0
 

@@ -270,15 +270,26 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, family):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile looks at what it traces
-def test_compiling_the_layers_changes_nothing(tmp_path):
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_compiling_the_layers_changes_nothing(tmp_path, adapter):
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     plain, compiled = tiny_student("llama"), tiny_student("llama")
+    if adapter == "lora":
+        for student in (plain, compiled):
+            add_lora(student, LoraSection(rank=2, alpha=4), seed=1)
     run_training(tmp_path / "plain", plain)
     run_training(tmp_path / "compiled", compiled, SECTION.model_copy(update={"compile": True}))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     for name, weight in weights(plain).items():
         torch.testing.assert_close(weights(compiled)[name], weight, rtol=1e-3, atol=1e-5)
     assert all(m._compiled_call_impl is None for m in compiled.model.modules())
+
+
+def test_compiling_without_a_compiler_is_refused_with_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(StudentError, match="apt-get install g"):
+        run_training(tmp_path, tiny_student("llama"), SECTION.model_copy(update={"compile": True}))
 
 
 def test_tensorboard_gets_the_losses(tmp_path):

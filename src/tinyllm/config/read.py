@@ -377,6 +377,8 @@ def _training_problems(train: TrainSection, names: Sequence[str]) -> Iterable[st
                 f"train.alpha_schedule.{name}: no such teacher.{did_you_mean(name, names)} "
                 f"Teachers: {', '.join(names) or 'none'}"
             )
+    if train.compile and train.gradient_checkpointing:
+        yield "train.compile: with gradient_checkpointing nothing would be compiled; leave one of them out"
     if train.validate_steps is None:
         needy = [f"patience: {train.patience}"] if train.patience is not None else []
         needy += ["keep: best"] if train.keep == "best" else []

@@ -296,18 +296,22 @@ class Results:
                 right.append(scored.right)
         return calibration(np.concatenate(confidence), np.concatenate(right)) if confidence else None
 
-    @cached_property
-    def machines(self) -> tuple[str, ...]:
-        """The machines that the runs were made on, by how many of them."""
-        runs = (r.machine for records in self._groups.values() for r in records)
-        return tuple(name for name, _ in Counter(runs).most_common())
+    def machines(self, student: str | None = None, dataset: str | None = None) -> Counter[str]:
+        """Return how many runs were made on which machine; all, or those of a student and a dataset."""
+        return Counter(
+            record.machine
+            for place, records in self._groups.items()
+            if student in (None, place.student) and dataset in (None, place.dataset)
+            for record in records
+        )
 
     def timed(self, place: Place) -> list[Record]:
-        """Return the runs whose times may be compared: those on the machine that made most of all."""
-        return [r for r in self.of(place) if r.machine == self.machines[0]]
+        """Return the runs whose times may be compared: those on the machine that made most of their dataset's."""
+        ((most, _),) = self.machines(place.student, place.dataset).most_common(1) or [("", 0)]
+        return [r for r in self.of(place) if r.machine == most]
 
     def seconds(self, place: Place) -> tuple[float, float] | None:
-        """Return the mean seconds of training and of evaluation on `machine`; None without runs there."""
+        """Return the mean seconds of training and of evaluation of the runs `timed`; None without any."""
         runs = self.timed(place)
         if not runs:
             return None

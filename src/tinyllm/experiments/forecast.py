@@ -61,14 +61,22 @@ class Sizes:
 
 
 class Forecast:
-    """Knows how long runs take; made once, asked as often as one likes."""
+    """Knows how long runs take; made once, asked as often as one likes.
 
-    def __init__(self, experiment: Experiment, shared: Shared, *, places: int = 1, gpus: int = 0) -> None:
+    Args:
+        places: runs under way at once.
+        gpus: of this machine.
+        is_here: whether runs are made on this machine, and not on a cluster's.
+    """
+
+    def __init__(
+        self, experiment: Experiment, shared: Shared, *, places: int = 1, gpus: int = 0, is_here: bool = True
+    ) -> None:
         self._experiment, self._shared = experiment, shared
         self._places = places
         self._at_once = max(1, min(places, gpus)) if gpus else 1  # processes on a CPU share its speed
         self._peaks = _Peaks()
-        self._machine = machine_name(environment())
+        self._machine = machine_name(environment()) if is_here else None
         self._cells = {c.key: c for g in experiment.groups for c in g.cells()}
         self._sizes: dict[tuple[str, str, str], Sizes] = {}
 
@@ -98,7 +106,8 @@ class Forecast:
     def _correction(self, done: Iterable[Record]) -> float | None:
         took = expected = 0.0
         for record in done:
-            if (cell := self._cells.get(record.key)) is not None and record.machine == self._machine:
+            cell, is_known = self._cells.get(record.key), self._machine in (None, record.machine)
+            if cell is not None and is_known:
                 took += float(record.figures.get("seconds") or 0.0)
                 expected += self.seconds_of(cell)
         return took / expected if took and expected else None

@@ -67,14 +67,14 @@ def run_experiment(
         KeyboardInterrupt: it was interrupted; everything finished is kept, runs under way have a checkpoint.
     """
     if plan_only:
-        return _planned(experiment, folder, news, workers)
+        return _planned(experiment, folder, news, workers, is_here=ray_address is None)
     with _claimed(folder):
         questions = read_questions(experiment, news)
         Runner(experiment, folder, known_rationales(experiment, folder, questions))  # before anything is spent
         shared = write_rationales(experiment, folder, questions, news)
         runner = Runner(experiment, folder, shared)
         runner.open()
-        forecast = _forecast(experiment, shared, news, workers)
+        forecast = _forecast(experiment, shared, news, workers, is_here=ray_address is None)
         board = runner.board()
         _say_what_is_left(experiment, forecast, board, news)
         if lacking := runner.views_lacking():
@@ -93,13 +93,13 @@ def run_experiment(
         return _summary(experiment, forecast, board, sum(shared.unanswered.values()), report)
 
 
-def _planned(experiment: Experiment, folder: Path, news: News, workers: int) -> Summary:
+def _planned(experiment: Experiment, folder: Path, news: News, workers: int, *, is_here: bool) -> Summary:
     """Say what is left and how long it takes; ask nobody, write nothing."""
     shared = known_rationales(experiment, folder, read_questions(experiment, news))
     board = Runner(experiment, folder, shared).board()
     for line in forecast_of_teachers(experiment, folder, shared, news):
         news.say(line)
-    forecast = _forecast(experiment, shared, news, workers)
+    forecast = _forecast(experiment, shared, news, workers, is_here=is_here)
     if _count(experiment, board) and not news.quiet:
         news.console.print(Overview(experiment).plan(board, lambda g, known: _of_group(g, known, forecast, board)))
     return _summary(experiment, forecast, board, 0, None)
@@ -111,9 +111,9 @@ def _of_group(group: Group, known: Sequence[Cell], forecast: Forecast, board: Bo
     return forecast.left(known, max(0, group.sweep.runs() - ended - len(known)), board.done.values())
 
 
-def _forecast(experiment: Experiment, shared: Shared, news: News, workers: int) -> Forecast:
+def _forecast(experiment: Experiment, shared: Shared, news: News, workers: int, *, is_here: bool) -> Forecast:
     with news.task("Estimating the time"):
-        return Forecast(experiment, shared, places=workers, gpus=_gpus())
+        return Forecast(experiment, shared, places=workers, gpus=_gpus(), is_here=is_here)
 
 
 def _say_what_is_left(experiment: Experiment, forecast: Forecast, board: Board, news: News) -> None:

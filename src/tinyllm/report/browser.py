@@ -48,7 +48,7 @@ def question_rows(
     predictions: Sequence[Prediction],
     rationales: Iterable[Rationale],
     rejected: Iterable[Rejection],
-    scored_by: Iterable[str],
+    scored_by: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Return one row a question, test questions first; its answers are in the order of the scorers.
 
@@ -57,7 +57,7 @@ def question_rows(
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for prediction in predictions:
         row = rows.setdefault((prediction.split, prediction.id), _row(prediction))
-        row[prediction.stage] = _answered(prediction, tuple(scored_by))
+        row[prediction.stage] = _answered(prediction, scored_by)
     kept, failed = defaultdict(list), defaultdict(list)
     for rationale in rationales:
         note = {"teacher": rationale.teacher, "text": rationale.text}
@@ -100,7 +100,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     return row | ({"context": prediction.context} if prediction.context else {})
 
 
-def _answered(prediction: Prediction, scored_by: Iterable[str]) -> dict[str, Any]:
+def _answered(prediction: Prediction, scored_by: Sequence[str]) -> dict[str, Any]:
     answered: dict[str, Any] = {"pred": [choice_of(prediction, scorer) for scorer in scored_by]}
     if prediction.likelihood is not None:
         answered["total"] = [_rounded(value, 2) for value in prediction.likelihood.total]

@@ -48,7 +48,7 @@ def build_page(files: RunFiles) -> Page:
     teachers = _teacher_names(files)
     curves = _curves(files.log or (), teachers)
     scorers = browser.scorers(by_token=_section(files.config, "student").get("layout") == "cloze")
-    rows = browser.question_rows(predictions, files.rationales or (), files.rejected or (), scorers)
+    rows = browser.question_rows(predictions, files.rationales or (), files.rejected or (), tuple(scorers))
     dropped = [_dropped(row) for row in _list(_mapping(metrics, "data"), "dropped")]
     teacher_rows = tuple(_teacher(files, name) for name in teachers)
     return Page(

@@ -157,9 +157,12 @@ def visible(
 # --- the function that transformers calls -------------------------------------------------------------------------
 
 
-def register(attention: Callable[..., tuple[Tensor, None]] | None = None) -> None:
-    """Make transformers know the attention, or another form of it; doing it again changes nothing."""
-    AttentionInterface.register(NAME, attention or packed_attention)
+def register() -> None:
+    """Make transformers know the attention; doing it again changes nothing.
+
+    Where layers are compiled it stays outside: what it has to know of a micro-batch is another each time.
+    """
+    AttentionInterface.register(NAME, torch.compiler.disable(packed_attention))
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 

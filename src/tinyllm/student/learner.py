@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tinyllm.student.attention import NAME, packed_attention, register, share_position_bias, visible
+from tinyllm.errors import StudentError
+from tinyllm.student.attention import NAME, register, share_position_bias, visible
 from tinyllm.student.batch import (
     Batch,
     packed_causal_batch,
@@ -132,21 +133,25 @@ class Learner(nn.Module):
 
     @contextlib.contextmanager
     def compiled(self) -> Iterator[None]:
-        """Compile the student's layers for the time being (torch.compile), one program for all of them and all lengths.
+        """Compile the student's layers for the time being (torch.compile), one program for all layers that are alike.
 
-        Attention stays outside: what it has to know of a packed micro-batch is another each time.
+        Raises:
+            StudentError: the model does not say what its layers are.
         """
         kinds = set(self._no_split_modules or ())
         layers: list[Any] = [m for m in _unwrapped(self.student).modules() if type(m).__name__ in kinds]
-        register(torch.compiler.disable(packed_attention))
-        for layer in layers:
-            layer.compile(dynamic=True)
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer._compiled_call_impl = None  # there is no other way back
-            register()
+        if not layers:
+            raise StudentError("train.compile: this model does not say what its layers are; set it to false.")
+        # Layers are compiled one by one, so DDP must not cut them as it would a whole model; an encoder-decoder's are
+        # of several kinds, in training and in validation, with adapters and without.
+        with torch._dynamo.config.patch(optimize_ddp=False, recompile_limit=64):
+            try:
+                for layer in layers:
+                    layer.compile(dynamic=True)
+                yield
+            finally:
+                for layer in layers:
+                    layer._compiled_call_impl = None  # there is no other way back
 
     def _ways(self) -> Iterator[Way]:
         """Yield the ways worth trying, the fastest first."""

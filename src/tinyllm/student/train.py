@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,11 +129,12 @@ def train(
         validate: returns the accuracy on validation questions; needed where the section asks for it.
 
     Raises:
-        StudentError: fp16 with T5; precision that this machine lacks; no weight has moved.
+        StudentError: fp16 with T5; precision or a compiler that this machine lacks; no weight has moved.
         NonFiniteLossError: the loss is infinite or not a number; says at which step, on which questions.
         MissingDependencyError: a logger is not installed.
     """
     check_precision(student.model.config.model_type, section)
+    check_compiler(section)
     check_loggers(section.report_to)
     if section.validate_steps is not None and validate is None:
         raise StudentError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
@@ -232,6 +235,20 @@ def check_precision(model_type: str, section: TrainSection) -> None:
         raise StudentError("train.precision: fp16 needs a GPU, and this machine has none in reach; use fp32 or bf16.")
     if section.precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(False):
         raise StudentError("train.precision: this GPU has no bfloat16 arithmetic; use fp32, or fp16 (not for T5).")
+
+
+def check_compiler(section: TrainSection) -> None:
+    """Refuse to compile where nothing can.
+
+    Raises:
+        StudentError: `compile` without a GPU and without a C++ compiler.
+    """
+    named = os.environ.get("CXX")
+    if section.compile and not torch.cuda.is_available() and not any(map(shutil.which, (named or "g++", "clang++"))):
+        raise StudentError(
+            "train.compile: on a CPU it takes a C++ compiler, and there is none (g++, clang++, or what CXX names). "
+            "Install one (Debian: apt-get install g++), or set it to false."
+        )
 
 
 def training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:

@@ -125,7 +125,7 @@ class Saving(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Ask for one, if any process thinks that it is time."""
         if self.trainer.any_process(time.monotonic() - self.saved >= self.every_s):
-            control.should_save = True
+            control.should_log = control.should_save = True  # what is resumed counts on from the log
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Begin to count anew, after the writing: a slow disk must not be all that there is."""
@@ -177,7 +177,7 @@ class _StopWhenAsked(TrainerCallback):
         """Stop here if it was pressed in any process."""
         self.asked = self.trainer.any_process(self.asked)
         if self.asked:
-            control.should_save = control.should_training_stop = True
+            control.should_log = control.should_save = control.should_training_stop = True
 
 
 @contextlib.contextmanager

@@ -140,19 +140,19 @@ def costs(results: Results) -> list[Cost]:
     """Return what each method takes."""
     rows = []
     for place in results.places():
-        seconds, runs = results.seconds(place), results.timed(place)
-        if seconds is None:
+        runs, timed, seconds = results.of(place), results.timed(place), results.seconds(place)
+        if not runs:
             continue
         trained = [r.figures["train"] for r in runs if r.figures.get("train")]
         rows.append(
             Cost(
                 where=where(results, place),
                 method=results.outline.method(place.method).label,
-                train=duration(seconds[0]) if trained else NONE,
-                ask=duration(seconds[1]),
+                train=duration(seconds[0]) if trained and seconds else NONE,
+                ask=duration(seconds[1]) if seconds else NONE,
                 tokens=count(_mean(trained, "tokens")),
                 padding=percent(_mean(trained, "padding_fraction")),
-                memory=size(_mean(trained, "peak_memory_bytes")),
+                memory=size(_mean([r.figures.get("train") or {} for r in timed], "peak_memory_bytes")),
             )
         )
     return rows

@@ -96,7 +96,7 @@ def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
         "losses": list(_lines(results, "loss", scorer)),
         "calibrations": list(_lines(results, "calibration", scorer)),
         "costs": content.costs(results),
-        "machines": results.machines,
+        "machines": results.machines(),
         "given": content.given(results),
         "rotations": content.rotations(results),
         "without": content.without_questions(results),
@@ -140,7 +140,9 @@ def _environment(results: Results) -> list[Fact]:
             found = record.figures.get("environment") or {}
             packages = ", ".join(f"{k} {v}" for k, v in (found.get("packages") or {}).items())
             plain = [Fact(str(k), str(v)) for k, v in found.items() if k != "packages"]
-            return [*plain, Fact("packages", packages)]
+            machines = results.machines().most_common()
+            others = [Fact("machines", "; ".join(f"{name}: {count} runs" for name, count in machines))]
+            return [*plain, Fact("packages", packages), *(others if len(machines) > 1 else [])]
     return []
 
 
