@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tinyllm.evidence.results import Results, read_results
 from tinyllm.news import duration
-from tinyllm.report.experiment.content import tried, without_questions
+from tinyllm.report.experiment.content import comparisons, tried, without_questions
 from tinyllm.report.experiment.statements import statements
 from tinyllm.report.experiment.tables import Table, as_markdown, markdown, tables
 
@@ -59,9 +59,20 @@ def _experiment(results: Results, folder: Path) -> Iterator[str]:
     for table in tables(results, scorer):
         yield f"### {table.title}\n"
         yield as_markdown(table)
+    yield from _compared(results)
     yield from _withheld(results)
     yield from _tried(results)
     yield from _made_with(results)
+
+
+def _compared(results: Results) -> Iterator[str]:
+    baseline = results.outline.method(results.outline.baseline).label
+    yield f"### Against {baseline}, in numbers\n"
+    yield "| dataset | method | difference | 95 % interval | relative | p | after Holm |\n|---|---|---:|---:|---:|---:|---:|"
+    for row in comparisons(results, results.scorers[0]):
+        cells = (row.where, row.method, row.gain, row.interval, row.relative, row.p, row.holm)
+        yield f"| {' | '.join(map(markdown, cells))} |"
+    yield ""
 
 
 def _withheld(results: Results) -> Iterator[str]:

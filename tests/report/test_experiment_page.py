@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 from test_page import Parsed
 
-from evidence.made_up import made_up_experiment
+from evidence.made_up import METHODS, made_up_experiment
 from tinyllm.errors import RunFolderError
 from tinyllm.evidence.outline import write_outline
 from tinyllm.evidence.results import Place, read_results
 from tinyllm.report import write_experiment
+from tinyllm.report.experiment.content import comparisons
 from tinyllm.report.experiment.page import render
 from tinyllm.report.experiment.statements import statements
 from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, tables
@@ -58,6 +59,23 @@ def test_the_same_records_make_the_same_files(folder):
     }
     write_experiment(folder)
     assert {f: f.read_bytes() for f in first} == first
+
+
+def test_of_many_methods_without_a_difference_only_those_of_interest_are_named(tmp_path, monkeypatch):
+    many = {f"router-{n}": ("router", 0.5) for n in range(6)}
+    monkeypatch.setattr("evidence.made_up.METHODS", METHODS | many)
+    made_up_experiment(tmp_path / "many")
+    found = read_results(tmp_path / "many")
+    said = [s.text for s in statements(found, "likelihood") if s.kind == "noise" and s.text.startswith("arc")]
+    assert len(said) == 1
+    named = re.findall(r"(\S+) [−+±][\d.]+.points \(", said[0])
+    others = re.search(r"; (\d) others \([−+±][\d.]+ to [−+±][\d.]+.points, intervals in the tables\)", said[0])
+    assert others is not None
+    assert len(named) + int(others[1]) == 7  # six, and one-random
+    for method in named:
+        low, high = found.figures("likelihood")[Place("tiny", "arc", method.lower())].gain.ci95
+        assert not low <= 0 <= high
+    assert {c.method for c in comparisons(found, "likelihood")} >= {f"Router-{n}" for n in range(6)}
 
 
 def test_the_page_says_what_helped_and_what_is_noise(results, folder):

@@ -16,7 +16,7 @@ from tinyllm.evidence.results import Place, Results
 from tinyllm.evidence.selection import FAILED
 from tinyllm.report.experiment.tables import settings_text
 from tinyllm.report.plots import Line, Point, smooth, thin, window
-from tinyllm.report.words import NONE, count, duration, percent, plural, points, size
+from tinyllm.report.words import NONE, count, duration, p_value, percent, plural, points, size
 
 _CURVE_POINTS = 200
 
@@ -32,6 +32,19 @@ class Cost:
     tokens: str
     padding: str
     memory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A method against the baseline in numbers."""
+
+    where: str
+    method: str
+    gain: str
+    interval: str
+    relative: str
+    p: str
+    holm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +174,23 @@ def costs(results: Results) -> list[Cost]:
 def _mean(figures: Sequence[Mapping[str, Any]], key: str) -> float | None:
     values = [float(f[key]) for f in figures if f.get(key) is not None]
     return sum(values) / len(values) if values else None
+
+
+def comparisons(results: Results, scorer: Scorer) -> list[Comparison]:
+    """Return every method's difference from the baseline, those of averages included."""
+    return [
+        Comparison(
+            where=where(results, place),
+            method=results.outline.method(place.method).label,
+            gain=points(gain.value),
+            interval=" to ".join(f"{100 * end:+.1f}".replace("-", "−") for end in gain.ci95),
+            relative=NONE if gain.relative is None else f"{gain.relative:+.1f} %".replace("-", "−"),
+            p=NONE if figure.holm is None else p_value(gain.p),  # what is not tested has none
+            holm=NONE if figure.holm is None else p_value(figure.holm),
+        )
+        for place, figure in results.figures(scorer).items()
+        if (gain := figure.gain) is not None
+    ]
 
 
 def rotations(results: Results) -> list[Checked]:

@@ -23,7 +23,7 @@ from tinyllm.report.experiment.statements import statements
 from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, cell_text, mark, runs_text, tables
 from tinyllm.report.page import REPORT_NAME, asset, both_widths, environment, policy
 from tinyllm.report.view import Fact
-from tinyllm.report.words import count, interval, p_value, percent, points
+from tinyllm.report.words import count, interval, percent
 
 TABLES, FIGURES = "tables", "figures"
 _MARGIN = 0.03  # of accuracy, beyond what is drawn
@@ -90,7 +90,7 @@ def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
         "statements": statements(results, scorer),
         "tables": tables(results, scorer),
         "other_tables": others,
-        "comparisons": list(_comparisons(results, scorer)),
+        "comparisons": content.comparisons(results, scorer),
         "forests": list(_forests(results, scorer)),
         "alphas": list(_lines(results, "alpha", scorer)),
         "losses": list(_lines(results, "loss", scorer)),
@@ -144,35 +144,6 @@ def _environment(results: Results) -> list[Fact]:
             others = [Fact("machines", "; ".join(f"{name}: {count} runs" for name, count in machines))]
             return [*plain, Fact("packages", packages), *(others if len(machines) > 1 else [])]
     return []
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A method against the baseline in numbers."""
-
-    where: str
-    method: str
-    gain: str
-    interval: str
-    relative: str
-    p: str
-    holm: str
-
-
-def _comparisons(results: Results, scorer: Scorer) -> Iterator[Comparison]:
-    for place, figure in results.figures(scorer).items():
-        if figure.gain is None:
-            continue
-        gain = figure.gain
-        yield Comparison(
-            where=content.where(results, place),
-            method=results.outline.method(place.method).label,
-            gain=points(gain.value),
-            interval=" to ".join(f"{100 * end:+.1f}".replace("-", "−") for end in gain.ci95),
-            relative="–" if gain.relative is None else f"{gain.relative:+.1f} %".replace("-", "−"),
-            p="–" if figure.holm is None else p_value(gain.p),  # what is not tested has none
-            holm="–" if figure.holm is None else p_value(figure.holm),
-        )
 
 
 def _forests(results: Results, scorer: Scorer) -> Iterator[Panel]:

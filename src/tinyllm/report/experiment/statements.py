@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from tinyllm.evaluation.comparison import Difference
 from tinyllm.evidence.answers import Scorer
+from tinyllm.evidence.outline import MethodOutline
 from tinyllm.evidence.results import Figure, Place, Results
 from tinyllm.report.experiment.tables import SIGNIFICANT, sign
 from tinyllm.report.words import p_value, percent, plural, points
 
 _POWER = 0.8
+_NAMED = 4  # so many methods without a difference are all named
 _NORMAL = NormalDist()
 
 
@@ -39,7 +41,7 @@ def statements(results: Results, scorer: Scorer) -> list[Statement]:
 def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str, dataset: str) -> Iterator[Statement]:
     outline = results.outline
     baseline, where = outline.method(outline.baseline).label, _where(results, student, dataset)
-    noise: list[tuple[str, Difference]] = []
+    noise: list[tuple[MethodOutline, Difference]] = []
     untested: list[str] = []
     for method in outline.methods:
         figure = figures.get(Place(student, dataset, method.id))
@@ -49,7 +51,7 @@ def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str,
         if figure.holm is None:
             untested.append(told)
         elif sign(figure) == 0:
-            noise.append((told, figure.gain))
+            noise.append((method, figure.gain))
         else:
             verb = "helped" if sign(figure) > 0 else "hurt"
             told = f"{where}: {method.label} {verb}: {_change(figure.gain)} against {baseline}, {_p(figure)}."
@@ -64,19 +66,27 @@ def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str,
         )
 
 
-def _nothing_shown(where: str, baseline: str, noise: list[tuple[str, Difference]], comparisons: int) -> Statement:
-    """Say what is not shown to differ, and what difference would have been."""
-    excludes = [told for told, gain in noise if not gain.ci95[0] <= 0 <= gain.ci95[1]]
+def _nothing_shown(
+    where: str, baseline: str, noise: list[tuple[MethodOutline, Difference]], comparisons: int
+) -> Statement:
+    """Say what is not shown to differ, and what difference would have been; of many methods name those of interest."""
+    excludes = [m for m, gain in noise if not gain.ci95[0] <= 0 <= gain.ci95[1]]
     corrected = (
         f" {plural(len(excludes), 'interval')} without 0 among them: not enough once all {comparisons} comparisons are "
         "corrected for."
         if excludes
         else ""
     )
+    is_short = len(noise) <= _NAMED
+    named = [(m, gain) for m, gain in noise if is_short or m.like == "tinyllm" or m in excludes]
+    told = "; ".join(f"{m.label} {_change(gain)}" for m, gain in named)
+    others = [gain.value for m, gain in noise if (m, gain) not in named]
+    if others:
+        told += f"{'; ' if told else ''}{plural(len(others), 'other')} ({_ends(others)}, intervals in the tables)"
     found = max(_findable(gain, comparisons) for _, gain in noise)
     return Statement(
         "noise",
-        f"{where}: no difference from {baseline} is shown for {'; '.join(told for told, _ in noise)}.{corrected} "
+        f"{where}: no difference from {baseline} is shown for {told}.{corrected} "
         f"One of {100 * found:.1f} points would be found in four of five such experiments, a smaller one less often.",
     )
 
@@ -122,8 +132,10 @@ def _against_nothing(
     beside = [m.label for m, f in own if f.accuracy.ci95[0] <= nothing and f.accuracy.ci95[1] >= facts.chance]
     where = _where(results, student, dataset)
     if beside:
-        told = f"not shown to beat chance and always the majority answer ({percent(nothing)}): {', '.join(beside)}."
-        yield Statement("note", f"{where}: {told}")
+        whom = f"chance and always the majority answer ({percent(nothing)})"
+        is_none = len(beside) == len(own) > _NAMED
+        told = f"no method is shown to beat {whom}" if is_none else f"not shown to beat {whom}: {', '.join(beside)}"
+        yield Statement("note", f"{where}: {told}.")
     if below:
         yield Statement("note", f"{where}: below chance: {', '.join(_unparsed(*b) for b in below)}.{_advice(scorer)}")
 
@@ -177,9 +189,10 @@ def _unequal_search(results: Results) -> Iterator[Statement]:
     more = [f"{m.label} ({m.sweep.candidates()})" for m in others if m.sweep.candidates() > had]
     for which, verb in ((less, "fewer"), (more, "more")):
         if which:
+            whose = ", ".join(which) if len(which) <= _NAMED else f"{len(which)} methods"
             yield Statement(
                 "note",
-                f"{', '.join(which)} had {verb} candidates of settings to choose from than {baseline.label} ({had}), "
+                f"{whose} had {verb} candidates of settings to choose from than {baseline.label} ({had}), "
                 "so part of a difference may be that.",
             )
 
@@ -191,6 +204,10 @@ def _where(results: Results, student: str, dataset: str) -> str:
 def _change(gain: Difference) -> str:
     low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in gain.ci95)
     return f"{points(gain.value)} ({low} to {high})"
+
+
+def _ends(gains: Sequence[float]) -> str:
+    return f"{100 * min(gains):+.1f}".replace("-", "−") + " to " + points(max(gains))
 
 
 def _p(figure: Figure) -> str:
