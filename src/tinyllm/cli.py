@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tinyllm.training import Prepared
 
 _SHOWN_STEPS = 10
+_FEW = 100  # questions; below, an interval is some 20 points wide
 
 app = typer.Typer(
     name="tinyllm",
@@ -419,10 +420,15 @@ def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
     names = (s for s in scorers(by_token=config.student.layout == "cloze") if s in after)
     rows = [f"  {s}: {show(before.get(s))} → {show(after[s])}" for s in names]
     n = max((found["n"] for found in after.values()), default=0)
+    few = (
+        ""
+        if n >= _FEW
+        else f"\n  {n} questions show large changes only; give more test questions (data.test, data.cut)"
+    )
     return (
         f"Accuracy on {n} test questions, before → after training, with 95 % intervals:\n"
         + "\n".join(rows)
-        + f"\n  always the majority: {100 * figures['majority']:.1f} %, chance: {100 * figures['chance']:.1f} %"
+        + f"\n  always the majority: {100 * figures['majority']:.1f} %, chance: {100 * figures['chance']:.1f} %{few}"
     )
 
 
@@ -431,8 +437,9 @@ def _next_steps(folder: RunFolder, page: Path) -> str:
         f"\n\nReport: {page.resolve()}\n"
         "What to try next:\n"
         f"  open the report in a browser; it shows every question with the teachers' rationales\n"
-        f'  tinyllm ask {folder.path} "What does a thermometer measure?" -c mass -c temperature -c length --explain\n'
-        "  tinyllm init my.yaml --data my-questions.csv    then: tinyllm run my.yaml"
+        f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another --explain\n'
+        "  tinyllm init mine.yaml --data FILE    a configuration for questions of your own\n"
+        "  tinyllm experiment GRID.yaml          whether the teachers helped: methods, seeds, tests (see README)"
     )
 
 
@@ -441,5 +448,5 @@ def _answer_text(choices: list[str], answered: dict[str, Any]) -> str:
     for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
         lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
     lines.append("(how likely the student finds each choice, of these)")
-    lines += [f"\nas {teacher}: {text or '(nothing)'}" for teacher, text in answered["rationales"].items()]
+    lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)

@@ -148,6 +148,13 @@ def test_all_mistakes_stand_in_one_message(load):
     assert message.count("greater than 0") == 1  # once, however many runs it concerns
 
 
+def test_a_misspelt_method_is_not_also_a_missing_baseline(load):
+    with pytest.raises(ConfigError) as caught:
+        load(methods=["inference", "fine-tunning"])
+    assert "1 problem\n" in str(caught.value)
+    assert "Did you mean 'fine-tuning'?" in str(caught.value)
+
+
 def test_methods_that_would_do_nothing_are_told(load):
     with pytest.raises(ConfigError) as caught:
         load(

@@ -11,6 +11,7 @@ from rich.console import Console
 from experiments.grids import grid_tree, write_grid
 from tinyllm.evidence.records import Record
 from tinyllm.experiments.grid import load_experiment
+from tinyllm.experiments.run import _count
 from tinyllm.experiments.runner import Board
 from tinyllm.experiments.show import Lines, Overview
 
@@ -97,3 +98,19 @@ def test_a_plan_lists_what_is_left_by_method_and_dataset(experiment):
     text = drawn(plan)
     assert "2 runs, 1 min 0 s" in text
     assert "3 runs, 5 s" in text
+
+
+def test_what_failed_of_the_same_is_told_once(experiment):
+    console = Console(file=io.StringIO(), width=200)
+    cells = [c.key for g in experiment.groups for c in g.cells()][:3]
+    lines = Lines(experiment, console, lambda _: (0, 0.0))
+    lines(board(failed={cells[0]: "no key", cells[1]: "no key", cells[2]: "out of memory"}))
+    lines(board(failed={cells[0]: "no key", cells[1]: "no key", cells[2]: "out of memory"}))
+    said = console.file.getvalue()
+    assert said.count("no key") == said.count("out of memory") == 1
+    assert all(key in said for key in cells)
+
+
+def test_where_every_candidate_has_failed_nothing_is_to_come(experiment):
+    first = {c.key: "no key" for g in experiment.groups for c in g.cells() if c.is_first and g.dataset == "one"}
+    assert _count(experiment, board(failed=first)) == 3  # the other dataset's two candidates, and one seed more

@@ -1,9 +1,9 @@
 """How long an experiment will take: arithmetic of the runs that are left over the speed of this machine.
 
 Arithmetic is counted as 6 P a token learnt from (4 P with LoRA, whose frozen weights need no gradient) and 2 P a token
-read, P being the student's parameters. The speed is what this machine's matrix product reaches, times a share that
-trainings and evaluations have been seen to reach; the time of this experiment's runs that were made on such a machine
-corrects it.
+read, P being the student's parameters without embeddings and head; the head is counted at targets. The speed is what
+this machine's matrix product reaches, times a share that trainings and evaluations have been seen to reach; the time of
+this experiment's runs that were made on such a machine corrects it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SAMPLE = 64  # questions that are tokenised
 _TRAINING, _ASKING, _WRITING = 0.6, 0.45, 0.08  # shares of the matrix product's speed
-_START_S = 8.0  # loading, planning, saving
+_START_S = 3.0  # loading, planning, saving
 _SIZE = 1024
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -39,12 +39,15 @@ class Sizes:
     """What one run of a group computes.
 
     Attributes:
-        learnt: tokens that a training goes through, once over all steps.
+        head: of the parameters, those that make logits.
+        learnt, targets: tokens that a training goes through, and those of them with logits, once over all steps.
         read, written: tokens of the evaluation in the view `asked`; `read_again` of each other view.
     """
 
     parameters: int
+    head: int
     learnt: float
+    targets: float
     read: float
     read_again: float
     written: float
@@ -55,7 +58,8 @@ class Sizes:
     def seconds(self, peaks: Mapping[Precision, float], views: int) -> float:
         """Return how long a run takes at peaks of so many operations a second."""
         p, training, answering = self.parameters, peaks[self.trains_in], peaks[self.answers_in]
-        train = (4 if self.is_lora else 6) * p * self.learnt / (_TRAINING * training)
+        learning = (4 if self.is_lora else 6) * (p * self.learnt + self.head * self.targets)
+        train = learning / (_TRAINING * training)
         ask = 2 * p * (self.read + self.read_again * (views - 1)) / (_ASKING * answering)
         return train + ask + 2 * p * self.written / (_WRITING * answering) + _START_S
 
@@ -113,7 +117,7 @@ class Forecast:
         return took / expected if took and expected else None
 
     def _measure(self, group: Group) -> Sizes:
-        from tinyllm.student.model import load_tokenizer, parameter_count
+        from tinyllm.student.model import load_tokenizer, parameters_in_use
 
         settings = next(iter(group.sweep.by_alpha()))[0]
         config = self._experiment.config(group.cell(settings, group.sweep.seeds[0]))
@@ -127,15 +131,19 @@ class Forecast:
         key = rationale_key(self._experiment, group)
         folder = self._shared.rationales.get(key or "")
         rationales = read_rationales(folder) if folder is not None else _as_given(config, splits.train)
-        learnt = _mean_tokens(encoder, splits, config, rationales) * _questions_learnt(config, len(splits.train))
+        tokens, targets = _mean_tokens(encoder, splits, config, rationales)
+        questions = _questions_learnt(config, len(splits.train)) if group.spec.trains else 0
         prefix = student_card(config).prefixes["answer"]
         asked = splits.test[:_SAMPLE]
         options = [sum(r.length for r in encoder.options(q, prefix)) for q in asked]
         mean = sum(options) / max(1, len(options))
         writes = "generation" in config.evaluate.scorers
+        parameters, head = parameters_in_use(model_config)
         return Sizes(
-            parameters=parameter_count(model_config),
-            learnt=learnt if group.spec.trains else 0.0,
+            parameters=parameters,
+            head=head,
+            learnt=tokens * questions,
+            targets=targets * questions,
             read=mean * (len(splits.test) + len(splits.valid)),
             read_again=mean * len(splits.test),
             written=len(splits.test) * config.evaluate.max_new_tokens if writes else 0.0,
@@ -163,8 +171,10 @@ def _questions_learnt(config: Config, questions: int) -> int:
     return every if config.train.max_steps is None else min(every, config.train.max_steps * config.train.batch_size)
 
 
-def _mean_tokens(encoder: Encoder, splits: Splits, config: Config, rationales: Sequence[Rationale]) -> float:
-    """Return the mean tokens that a question takes in training, by the first questions."""
+def _mean_tokens(
+    encoder: Encoder, splits: Splits, config: Config, rationales: Sequence[Rationale]
+) -> tuple[float, float]:
+    """Return the mean tokens that a question takes in training, and its target tokens, by the first questions."""
     from tinyllm.student.mixture import mix
     from tinyllm.student.train import tokenise
 
@@ -173,7 +183,9 @@ def _mean_tokens(encoder: Encoder, splits: Splits, config: Config, rationales: S
     some = [r for r in rationales if r.question_id in known]
     likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in some), 0.0)
     targets = mix(config.train.method, sample, some, replace(mixture_settings(config), likelihoods=likelihoods))
-    return sum(r.length for rows in tokenise(encoder, sample, targets) for r in rows) / max(1, len(sample))
+    rows = [r for of in tokenise(encoder, sample, targets) for r in of]
+    count = max(1, len(sample))
+    return sum(r.length for r in rows) / count, sum(len(b.target) for r in rows for b in r.branches) / count
 
 
 class _Peaks(dict[Precision, float]):

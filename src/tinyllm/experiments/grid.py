@@ -237,7 +237,10 @@ def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
         if len(set(values)) < len(values):
             yield f"{what}: a value stands there twice, got {list(values)}"
     ids = {g.spec.id for g in groups}
-    if ids and grid.baseline not in ids:
+    is_said = "baseline" not in grid.model_fields_set and any(
+        (e.like or e.name) not in names() for e in map(_entry, grid.methods)
+    )  # an unknown method was to be the baseline, which nobody has named
+    if ids and not is_said and grid.baseline not in ids:
         yield f"baseline: no method '{grid.baseline}' here.{did_you_mean(grid.baseline, ids)} Methods: {', '.join(ids)}"
     if AVERAGE in grid.datasets:
         yield f"datasets.{AVERAGE}: the tables have a column of that name; call it something else"

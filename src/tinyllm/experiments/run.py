@@ -68,8 +68,8 @@ def run_experiment(
     """
     if plan_only:
         return _planned(experiment, folder, news, workers, is_here=ray_address is None)
+    questions = read_questions(experiment, news)
     with _claimed(folder):
-        questions = read_questions(experiment, news)
         Runner(experiment, folder, known_rationales(experiment, folder, questions))  # before anything is spent
         shared = write_rationales(experiment, folder, questions, news)
         runner = Runner(experiment, folder, shared)
@@ -156,9 +156,14 @@ def _gpus() -> int:
 
 def _count(experiment: Experiment, board: Board) -> int:
     """Return how many runs are not done, those included of which it is not known yet with which settings."""
-    keys = {c.key for g in experiment.groups for c in g.cells()}  # a folder may hold runs of more than this grid
-    ended = len(keys & board.done.keys()) + len(keys & board.failed.keys())
-    return max(len(board.left), sum(g.sweep.runs() for g in experiment.groups) - ended)
+    return max(len(board.left), sum(_to_come(g, board) for g in experiment.groups))
+
+
+def _to_come(group: Group, board: Board) -> int:
+    cells = group.cells()
+    if group.sweep.chooses and all(c.key in board.failed for c in cells if c.is_first):
+        return 0  # there is nothing to choose from
+    return max(0, group.sweep.runs() - sum(c.key in board.done or c.key in board.failed for c in cells))
 
 
 def _to_go(experiment: Experiment, forecast: Forecast, board: Board) -> float:

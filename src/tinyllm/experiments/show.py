@@ -7,7 +7,7 @@ chosen, or not chosen yet, but their accuracy on validation questions.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 from rich.console import Console, Group
@@ -62,8 +62,8 @@ class Lines:
             told = f" · {count} more, about {duration(seconds)}" if count else ""
             told = told or (" · the last" if key == new[-1] else "")
             self._say(f"✓ {key}: {self._figure(board.done[key])}{told}")
-        for key in sorted(set(board.failed) - self._failed):
-            self._say(f"✗ {key}: {board.failed[key]}")
+        for error, keys in _by_error({k: e for k, e in board.failed.items() if k not in self._failed}).items():
+            self._say(f"✗ {', '.join(keys)}: {error}")
         self._done, self._failed, self._begun = done, set(board.failed), self._begun | set(board.running)
 
     def _figure(self, record: Record) -> str:
@@ -145,6 +145,14 @@ class Overview:
             parts.append(f"({len(done)}/{wanted})")
         parts += ["▶"] * sum(c.key in board.running for c in cells) + ["✗"] * len(lost)
         return " ".join(parts) or "·"
+
+
+def _by_error(failed: Mapping[str, str]) -> dict[str, list[str]]:
+    """Group what has failed by what of: a key that is lacking is lacking for many runs."""
+    found: dict[str, list[str]] = {}
+    for key in sorted(failed):
+        found.setdefault(failed[key], []).append(key)
+    return found
 
 
 def _runs(count: int) -> str:

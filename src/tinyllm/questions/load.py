@@ -98,7 +98,10 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
     if dataset is not None and (folder / dataset).is_dir():
         folder = folder / dataset
     if not folder.is_dir():
-        raise DataError(f"data.folder: no folder {folder}; give one with train, valid and test files")
+        raise DataError(
+            f"data.folder: no folder {folder}; give one with train, valid and test files "
+            "(`tinyllm import-release` makes one of the authors' published files)"
+        )
     names = sorted(p.name for p in folder.iterdir() if p.is_file())
     rows = {}
     for split, stems in _STEMS.items():

@@ -108,13 +108,18 @@ def load_tokenizer(section: StudentSection) -> tuple[Any, Any]:
     return _tokenizer_and_config(_location(section), section.revision)
 
 
-def parameter_count(model_config: Any) -> int:
-    """Return how many weights a model of this configuration has, without making them."""
+def parameters_in_use(model_config: Any) -> tuple[int, int]:
+    """Return how many weights every token is multiplied by, and how many make its logits; without making them.
+
+    Embeddings are looked up, and logits made of few tokens.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     kind = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        return int(kind.from_config(model_config).num_parameters())
+        model = kind.from_config(model_config)
+    tables = {id(m.weight): m.weight.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    return int(model.num_parameters()) - sum(tables.values()), int(model.get_output_embeddings().weight.numel())
 
 
 def student_folder(folder: Path) -> Path:
@@ -212,7 +217,8 @@ def _logits_on_a_probe(student: Student) -> torch.Tensor:
 def _location(section: StudentSection) -> str:
     """Return a hub name or a folder; a GGUF file is de-quantised into a folder first, once."""
     if section.model == UNTRAINED:
-        return str(untrained(cache_folder() / "students"))
+        with _quietly():
+            return str(untrained(cache_folder() / "students"))
     if is_packaged(section.model):
         return str(dequantised(model_file(section.model)))
     path = Path(section.model)

@@ -152,6 +152,8 @@ def train(
     _add_callbacks(trainer, section, log, best, folder, progress, validate)
     if resume is not None and progress is not None:
         progress(steps_done(resume), len(plan), "going on from a checkpoint")
+    if section.compile and progress is not None:
+        progress(steps_done(resume), len(plan), "compiling the layers first: half a minute or so")
     before = _sums(learner)
     with interruptible(trainer), learner.compiled() if section.compile else contextlib.nullcontext():
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))

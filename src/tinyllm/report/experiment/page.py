@@ -126,7 +126,8 @@ def _facts(results: Results) -> Iterator[Fact]:
     sizes = [f"{dataset} ({count(f.questions['test'])} test questions)" for dataset, f in outline.datasets.items()]
     yield Fact("Datasets", ", ".join(sizes))
     yield Fact("Seeds", str(len(outline.seeds)))
-    yield Fact("Runs", f"{done:,} done")
+    failed = f", {len(results.failures):,} failed" if results.failures else ""
+    yield Fact("Runs", f"{done:,} done{failed}")
 
 
 def _settings(folder: Path) -> str:

@@ -163,7 +163,7 @@ def _cautions(results: Results) -> Iterator[Statement]:
         yield Statement(
             "note",
             f"{plural(len(results.failures), 'run')} failed, as {first.method} on {first.dataset} with seed "
-            f"{first.seed}: {first.error.splitlines()[0]} What failed has lost against other candidates.",
+            f"{first.seed}: {first.error.splitlines()[0]}{_lost(results)}",
         )
     if missing := len(waiting) - len(undecided):
         yield Statement("note", f"{plural(missing, 'cell')} of the tables without a finished run.")
@@ -178,6 +178,11 @@ def _cautions(results: Results) -> Iterator[Statement]:
             "methods' seeds where there are any, and is not known where there are none.",
         )
     yield from _unequal_search(results)
+
+
+def _lost(results: Results) -> str:
+    beaten = any(results.of(Place(f.student, f.dataset, f.method)) for f in results.failures)
+    return " What failed has lost against other candidates." if beaten else ""
 
 
 def _unequal_search(results: Results) -> Iterator[Statement]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -241,7 +242,8 @@ def _seeds(cell: Cell | None) -> str:
 
 def markdown(text: str) -> str:
     """Escape a text for a line or a cell of Markdown."""
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    escaped = text.replace("|", "\\|").replace("\n", " ")
+    return re.sub("<(?=[^ ])", "&lt;", escaped)  # before a space it can begin nothing
 
 
 def as_latex(table: Table) -> str:
