@@ -7,7 +7,7 @@ import torch
 from support import some_questions
 from tinyllm.config import StudentSection
 from tinyllm.evaluation.scoring import score_options
-from tinyllm.student.model import StudentCard, load_student, load_tokenizer, parameter_count
+from tinyllm.student.model import StudentCard, load_student, load_tokenizer, parameters_in_use
 from tinyllm.student.untrained import NAME, untrained
 
 
@@ -27,4 +27,6 @@ def test_it_loads_by_its_name_and_answers(tmp_path, monkeypatch):
     student = load_student(section, StudentCard(prefixes={"answer": "predict: "}))
     scores = score_options(student, student.learner(), some_questions(3))
     assert all(len(s.total) == 4 for s in scores)
-    assert parameter_count(load_tokenizer(section)[1]) == student.model.num_parameters()
+    body, head = parameters_in_use(load_tokenizer(section)[1])
+    assert head == student.model.lm_head.weight.numel()
+    assert body + 2 * head == student.model.num_parameters()  # its embeddings and its head are not tied
