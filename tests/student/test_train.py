@@ -270,7 +270,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, family):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch.compile looks at what it traces
-@pytest.mark.parametrize("adapter", ["full", "lora"])
+@pytest.mark.parametrize("adapter", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_compiling_the_layers_changes_nothing(tmp_path, adapter):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

@@ -46,8 +46,8 @@ class Size:
 
     @property
     def cost(self) -> int:
-        """The memory that it takes, in tokens."""
-        return self.computed + self.scores // _SCORES_A_TOKEN
+        """The memory that it takes, in tokens; rounded up, so that parts never seem to take less than the whole."""
+        return self.computed - (-self.scores // _SCORES_A_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
