@@ -13,11 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyllm.config import Config, PriceSection, PromptedTeacher, StudentSection, TeacherConfig, teachers_in_use
+from tinyllm.config import (
+    BudgetSection,
+    Config,
+    PriceSection,
+    PromptedTeacher,
+    StudentSection,
+    TeacherConfig,
+    teachers_in_use,
+)
 from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.news import News, Task, duration
 from tinyllm.questions.types import Question
-from tinyllm.rationales.budget import Budget, cost
+from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.forecast import Forecast
 from tinyllm.rationales.generate import Ended, Standing, Stop
 from tinyllm.runs import RunFolder
@@ -58,7 +66,7 @@ def opened_asking(
     path = store_of(run.path, config.rationales.store) if any(spec.kind != "given" for spec in specs) else None
     wanted = path is not None and (may_write or path.is_file())
     with Store(path) if path is not None and wanted else contextlib.nullcontext() as store:
-        yield Asking(config, specs, questions, store, run.account() if wanted and may_write else None, will_ask)
+        yield Asking(config, specs, questions, store, run, will_ask)
 
 
 class Asking:
@@ -66,7 +74,7 @@ class Asking:
 
     Args:
         store: None where nobody is to be asked.
-        account: under which the store keeps what is spent.
+        run: whose account the store keeps.
         will_ask: whether keys have to be there.
     """
 
@@ -76,23 +84,31 @@ class Asking:
         specs: Sequence[TeacherConfig],
         questions: Sequence[Question],
         store: Store | None,
-        account: str | None,
+        run: RunFolder,
         will_ask: bool = True,
     ) -> None:
         from tinyllm.prompts import ExampleGenerator
-        from tinyllm.rationales.budget import Budget
         from tinyllm.rationales.requests import Requests
         from tinyllm.teachers import make_teachers
+        from tinyllm.teachers.manners import Manners
 
+        self._config = config
         self._section = config.rationales
         self._specs = {spec.name: spec for spec in specs}
-        self._prices = {spec.name: spec.price if isinstance(spec, PromptedTeacher) else None for spec in specs}
+        # Also of teachers that are not in use now: what they have cost counts.
+        self._prices = {t.name: t.price if isinstance(t, PromptedTeacher) else None for t in config.teachers}
         self._store = store
-        self._account = account
+        self._run = run
         examples = ExampleGenerator(questions, config.rationales.examples)
 
         def requests(teacher: Teacher) -> Requests:
-            return Requests(teacher, questions, examples, config.rationales)
+            spec = self._specs[teacher.name]
+            return Requests(
+                teacher, questions, examples, config.rationales,
+                omit=getattr(spec, "omit", ()),
+                thinking_tokens=getattr(spec, "thinking_tokens", None),
+                manners=Manners() if store is None else store.manners(teacher.identity),
+            )  # fmt: skip
 
         # A key that is missing is no obstacle where every reply is in the store.
         journal = None if store is None else store.path.with_name(store.path.name + ".batches")
@@ -100,13 +116,11 @@ class Asking:
             specs, questions, journal, lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t))
         )
         self._requests = [requests(teacher) for teacher in teachers]
-        spent = store.spent(account) if store is not None and account is not None else {}
-        self._budget = Budget(config.rationales.budget, self._prices, spent)
 
     @property
     def is_priced(self) -> bool:
         """Whether asking costs money."""
-        return any(price is not None for price in self._prices.values())
+        return any(self._prices[name] is not None for name in self._specs)
 
     def forecasts(self, news: News) -> tuple[Forecast, ...]:
         """Return what asking each teacher will take; those whose rationales are at hand take nothing."""
@@ -147,17 +161,28 @@ class Asking:
         asked = [r.teacher for r in self._requests if not isinstance(r.teacher, AtHand)]
         if self._store is None or not asked:
             return
+        budget = self._budget(self._store)
         total = sum(min(first or len(r.questions), len(r.questions)) for r in self._requests if r.teacher in asked)
         in_turn = frozenset(t.name for t in asked if t.local)
         with news.task(label, total) as task:
             notes = [t.note for t in asked if isinstance(t, Resumable)]
-            progress = GenerationNews(news, self._budget, self._prices, in_turn, notes)
+            progress = GenerationNews(news, budget, self._prices, in_turn, notes)
             task.look = progress.look
-            ended = self._engine(progress, news, first)
+            try:
+                ended = self._engine(progress, news, budget, first)
+            finally:
+                spent = self._store.spent(budget.run)
+                if not spent:
+                    self._run.forget_account()
         if ended.stopped == "budget":
             news.say(
-                f"  The budget is used up ({self._budget.left()}); what was not asked is listed as 'unasked'. "
-                "To go on, raise rationales.budget and run the same command again."
+                f"  The budget has no room for another request ({budget.left()}); what was not asked is listed as "
+                "'unasked'. To go on, raise rationales.budget and run the same command again."
+            )
+        if lost := sum(s.lost for s in spent.values()):
+            news.say(
+                f"  {lost:,} attempts ended without the service saying what they cost (time-outs, cut connections, "
+                "killed processes). They are charged with the most that they can have cost."
             )
         if ended.errors:
             raise TeacherError("\n".join(str(error) for error in ended.errors))
@@ -168,23 +193,32 @@ class Asking:
 
         return Collection(self._requests, self._store)
 
-    def _engine(self, progress: GenerationNews, news: News, first: int | None) -> Ended:
+    def _budget(self, store: Store) -> Budget:
+        """Return the budget with what this run has spent, whichever teachers it had then."""
+        counts = {}
+        if self._section.budget != BudgetSection():
+            for spec in self._specs.values():
+                if isinstance(spec, PromptedTeacher) and spec.tokenizer is not None:
+                    counts[spec.name] = _counter(spec.tokenizer)
+        account = self._run.account()
+        spent = store.spent(account, self._prices)
+        return Budget(self._section.budget, self._prices, spent, run=account, counts=counts)
+
+    def _engine(self, progress: GenerationNews, news: News, budget: Budget, first: int | None) -> Ended:
         from tinyllm.rationales.generate import generate
 
         store, section = self._store, self._section
         assert store is not None  # noqa: S101
 
         async def here(stop: Stop) -> Ended:
-            return await generate(
-                self._requests, store, progress, budget=self._budget, stop=stop, run=self._account, first=first
-            )
+            return await generate(self._requests, store, progress, budget=budget, stop=stop, first=first)
 
         async def on_a_cluster(stop: Stop) -> Ended:
             from tinyllm.rationales.ray_engine import generate_on_ray
 
             return await generate_on_ray(
                 self._requests, self._specs, store, progress,
-                budget=self._budget, stop=stop, run=self._account, first=first,
+                budget=budget, stop=stop, first=first,
                 address=section.ray_address, workers=section.ray_workers,
             )  # fmt: skip
 
@@ -227,6 +261,13 @@ def _tokenizer_of(spec: TeacherConfig, teacher: Teacher) -> CountTokens | None:
     return lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
 
 
+def _counter(model: str) -> Callable[[str], int]:
+    from tinyllm.student.model import load_tokenizer
+
+    tokenizer, _ = load_tokenizer(StudentSection(model=model))
+    return lambda text: len(tokenizer(text)["input_ids"])
+
+
 async def _counted(teacher: Teacher, texts: Sequence[str]) -> list[int]:
     from tinyllm.teachers.base import Counting
 
@@ -265,6 +306,10 @@ class GenerationNews:
         """Say at once that a teacher can answer nothing more; the others go on."""
         self.news.say(f"  {error}\n  '{teacher}' is asked no more; its replies so far are kept.")
 
+    def learnt(self, words: str) -> None:
+        """Say how an endpoint wants to be asked."""
+        self.news.say(f"  note: {words}")
+
     def look(self, task: Task) -> None:
         """Bring the bar up to date."""
         standings = list(self.standings.values())
@@ -280,9 +325,7 @@ class GenerationNews:
         rate = sum(r.per_s() or 0.0 for r in self._rates.values())
         parts += [f"{rate:.1f}/s"] if rate else []
         parts += [note() for note in self.notes]
-        usd = sum(
-            cost(self.prices.get(s.teacher), s.prompt_tokens, s.completion_tokens) for s in self.standings.values()
-        )
+        usd = self.budget.usd
         parts += [self.budget.left()] if self.budget.is_set else [f"${usd:.4f} spent"] if usd else []
         return " · ".join(p for p in parts if p)
 
@@ -395,11 +438,18 @@ def _heard_signals(stop: Stop, news: News) -> Iterator[None]:
 # --- the forecast in words ----------------------------------------------------------------------------------------
 
 
+def _dollars(usd: float | None) -> str:
+    return "no price" if usd is None else f"${usd:.4f}" if usd < 1 else f"${usd:,.2f}"
+
+
 def forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
     """Return the forecast as lines of a table."""
     if not forecasts:
         return []
-    head = ("teacher", "in store", "requests", "prompt tokens", "reply tokens", "cost", "time", "known from")
+    head = (
+        "teacher", "in store", "requests", "prompt tokens", "reply tokens", "of them thoughts", "cost", "at most",
+        "time", "known from",
+    )  # fmt: skip
     rows = [
         (
             f.teacher,
@@ -407,7 +457,9 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
             f"{f.requests:,}",
             f"{f.prompt_tokens:,}",
             f"{f.completion_tokens:,}",
-            "no price" if f.usd is None else f"${f.usd:.4f}" if f.usd < 1 else f"${f.usd:,.2f}",
+            f"{f.thinking_tokens:,}",
+            _dollars(f.usd),
+            _dollars(f.usd_most),
             "unknown" if f.hours is None else duration(f.hours * 3600),
             f.basis or "-",
         )

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from tinyllm.rationales.ledger import Spent
     from tinyllm.rationales.salvage import Salvaged
-    from tinyllm.rationales.store_tools import Asked, Contents, Paid, Selected, Tell
+    from tinyllm.rationales.store_tools import Asked, Contents, Selected, Tell
 
 store_app = typer.Typer(
     help="Look into the store of replies; take replies out and in; delete them; save a damaged store.",
@@ -200,12 +201,20 @@ def _contents_text(found: Contents) -> str:
         failed = [[f.teacher, f.reason, f"{f.requests:,}"] for f in found.failures]
         parts.append(_table(["teacher", "no reply because", "requests"], failed))
     if found.spent:
-        spent = [[p.run, p.teacher, *_amounts(p), f"{p.seconds / 3600:.2f}"] for p in found.spent]
-        parts.append(_table(["spent by run", "teacher", *columns, "hours"], spent))
+        spent = [
+            [p.run, p.teacher, *_amounts(p.spent), _usd(p.spent), f"{p.spent.lost:,}", f"{p.spent.seconds / 3600:.2f}"]
+            for p in found.spent
+        ]
+        parts.append(_table(["spent by run", "teacher", *columns, "US dollars", "cost unknown", "hours"], spent))
     return "\n\n".join(parts)
 
 
-def _amounts(of: Asked | Paid) -> list[str]:
+def _usd(spent: Spent) -> str:
+    """What was paid, with the most that attempts may have cost whose cost nobody knows."""
+    return "—" if spent.usd is None else f"{spent.usd + spent.lost_usd:,.4f}"
+
+
+def _amounts(of: Asked | Spent) -> list[str]:
     amounts = (of.replies, of.prompt_tokens, of.completion_tokens, of.cached_tokens)
     return ["—" if amount is None else f"{amount:,}" for amount in amounts]
 

@@ -86,6 +86,10 @@ class RunFolder:
             write_text(file, f"{self.path.resolve().name}-{uuid.uuid4().hex[:12]}\n")
         return file.read_text(encoding="utf-8").strip()
 
+    def forget_account(self) -> None:
+        """Forget the account's name, when nothing was spent."""
+        (self.path / ".account").unlink(missing_ok=True)
+
     def share_account(self, other: RunFolder) -> None:
         """Spend on another folder's account, unless this one has its own already."""
         file = self.path / ".account"
@@ -135,8 +139,8 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
 
     def _tidy(self) -> None:
-        """Leave no folder behind in which nothing was done."""
-        if {f.name for f in self.path.iterdir()} <= {".lock", ".account", "config.yaml", "environment.json"}:
+        """Leave no folder behind in which nothing was done. One with an account has spent something."""
+        if {f.name for f in self.path.iterdir()} <= {".lock", "config.yaml", "environment.json"}:
             shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager

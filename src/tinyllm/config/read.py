@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from tinyllm.config.schema import (
     ANSWER_TASK,
     PRESETS,
+    SAMPLING_DEFAULTS,
     SPEED_ONLY,
     Config,
     DataSection,
@@ -76,7 +77,7 @@ def describe_differences(old: Config, new: Config) -> list[str]:
     """Return `section.key: old → new` for every setting in which two configurations differ, but for those that
     change only how fast something is done, not what comes out.
     """
-    before, after = (_flatten(_without_speed(config.model_dump(mode="json"))) for config in (old, new))
+    before, after = (_with_defaults(_flatten(_without_speed(config.model_dump(mode="json")))) for config in (old, new))
     keys = sorted(before.keys() | after.keys())
     return [f"{k}: {before.get(k)!r} → {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
 
@@ -187,6 +188,12 @@ def _without_speed(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _without_speed(value) for key, value in tree.items() if key not in SPEED_ONLY}
     return [_without_speed(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _with_defaults(flat: dict[str, Any]) -> dict[str, Any]:
+    """Put what null stands for in its place: earlier versions wrote it out."""
+    named = {f"rationales.{name}": value for name, value in SAMPLING_DEFAULTS.items()}
+    return {key: named[key] if value is None and key in named else value for key, value in flat.items()}
 
 
 def _flatten(tree: Any, at: str = "") -> dict[str, Any]:

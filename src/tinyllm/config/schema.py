@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 ANSWER_TASK = "answer"
 """The name of the task of answering; every other task bears the name of a teacher."""
@@ -94,6 +97,12 @@ class PromptedTeacher(TeacherSection):
     """What every kind of teacher that is asked with a prompt has."""
 
     stop: tuple[str, ...] = Field(("\n\n", "\nQuestion:"), description="Stop sequences of a completion prompt.")
+    thinking_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="Tokens that its thoughts may take, added to `rationales.max_tokens`. A thought that fills them is "
+        "asked for again with twice as many. null: none, until a thought of this teacher was cut off; then 4,096.",
+    )
     price: PriceSection | None = Field(None, description="What its tokens cost; null: nothing.")
     tokenizer: str | None = Field(
         None, description="Hub name or folder of its tokenizer, to forecast with; null: its own, where it is at hand."
@@ -105,7 +114,66 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")]
+def _texts(value: Any) -> Any:
+    """YAML takes `2024-10-21` for a date and `1` for a number; as values of a URL or a header they are texts."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _as_text(v) for name, v in value.items()}
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float | date) else value
+
+
+def _no_secrets(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse keys that stand in the configuration, which is copied into run folders."""
+    for name, text in value.items():
+        if _SECRET.search(name) and isinstance(text, str) and text and "${" not in text:
+            raise ValueError(
+                f"'{name}' looks like a key; keys are read from the environment alone: write the name of a variable, "
+                f"`{name}: ${{MY_KEY}}`, and set it (export MY_KEY=…)"
+            )
+    return value
+
+
+def _own_fields(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse fields of a request that other settings stand for."""
+    for name in value:
+        if name in _OWN_FIELDS:
+            raise ValueError(f"'{name}' is set elsewhere: {_OWN_FIELDS[name]}")
+    return value
+
+
+def _is_address(url: str) -> str:
+    """Refuse what is no address before anything is sent."""
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+        host.encode("idna")
+    except (ValueError, UnicodeError) as error:
+        raise ValueError(f"'{url}' is no address ({error}); write it as https://host/v1") from None
+    if not host or port == 0 or any(c in host for c in " ,;\"'<>\\|"):
+        raise ValueError(f"'{url}' names no host; write it as https://host/v1")
+    return url
+
+
+_SECRET = re.compile(
+    r"authori[sz]ation|api[-_]?key|(?:^|[-_])(?:key|token|secret|sig|signature|password|passwd|cookie)(?:$|[-_])",
+    re.IGNORECASE,
+)
+_OWN_FIELDS: Mapping[str, str] = {
+    "model": "by the teacher's `model`", "messages": "by the question", "prompt": "by the question",
+    "stream": "by the teacher's `stream`", "stream_options": "by the teacher's `stream`",
+    "n": "one reply a request; `rationales.samples` asks again", "temperature": "by `rationales.temperature`",
+    "max_tokens": "by `rationales.max_tokens` and the teacher's `thinking_tokens`",
+    "max_completion_tokens": "by `rationales.max_tokens` and the teacher's `thinking_tokens`",
+    "top_p": "by `rationales.top_p`", "seed": "by `rationales.seed`", "stop": "by the teacher's `stop`",
+}  # fmt: skip
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$"), AfterValidator(_is_address)]
+Texts = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(_no_secrets)]
+Parameter = Literal["temperature", "top_p", "seed", "stop"]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -127,7 +195,29 @@ class EndpointTeacher(PromptedTeacher):
     max_attempts: int = Field(5, ge=1, description="Attempts a request gets; a rate limit is not an attempt.")
 
 
-class OpenAITeacher(EndpointTeacher):
+class HostedTeacher(Section):
+    """What a service may want besides the protocol. `${NAME}` stands for a variable of the environment."""
+
+    query: Texts = Field(
+        default_factory=dict, description="Parameters of every URL, as in `{api-version: 2024-10-21}`."
+    )
+    headers: Texts = Field(
+        default_factory=dict,
+        description="Headers of every request; `${NAME}` stands for a variable of the environment.",
+    )
+    auth_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = Field(
+        "Authorization",
+        description="Header that holds the key; `Authorization` holds it as a bearer token, others bare.",
+    )
+    api_key_env: Variable | None = Field(
+        "OPENAI_API_KEY", description="Environment variable with the key; null: no key."
+    )
+    omit: tuple[Parameter, ...] = Field(
+        (), description="Sampling parameters that are not sent to this teacher; the endpoint's own defaults then hold."
+    )
+
+
+class OpenAITeacher(EndpointTeacher, HostedTeacher):
     """A model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["openai"]
@@ -137,20 +227,20 @@ class OpenAITeacher(EndpointTeacher):
         description="The endpoint, up to and with /v1, no user, password or query in it; or a list of replicas that "
         "serve the same model and share the work. The first names the service in the store.",
     )
-    api_key_env: Variable | None = Field(
-        "OPENAI_API_KEY", description="Environment variable with the key; null: no key."
+    extra_body: Annotated[dict[str, Any], AfterValidator(_own_fields), AfterValidator(_no_secrets)] = Field(
+        default_factory=dict, description="Further fields of every request, as in `{reasoning_effort: low}`."
+    )
+    stream: bool | Literal["auto"] = Field(
+        "auto", description="Ask for replies as streams; auto: where the endpoint gives no others."
     )
 
 
-class OpenAIBatchTeacher(PromptedTeacher):
+class OpenAIBatchTeacher(PromptedTeacher, HostedTeacher):
     """A model behind the OpenAI Batch protocol: hours instead of seconds, at half the price."""
 
     kind: Literal["openai-batch"]
     model: str = Field(description="The model's name at the endpoint.")
     base_url: BaseUrl = Field("https://api.openai.com/v1", description="The endpoint, up to and with /v1.")
-    api_key_env: Variable | None = Field(
-        "OPENAI_API_KEY", description="Environment variable with the key; null: no key."
-    )
     form: Form = Field("chat", description="Chat messages, or one plain text to complete.")
     requests_per_batch: int = Field(5000, ge=1, le=50_000, description="Requests in one batch.")
     poll_s: float = Field(30.0, gt=0, description="Seconds between two looks at a batch.")
@@ -256,15 +346,25 @@ class BudgetSection(Section):
     hours: float | None = Field(None, ge=0, description="Hours of asking; what is in flight then is awaited.")
 
 
+SAMPLING_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.95, "seed": 0}
+"""What null stands for in `rationales`, unless an endpoint takes none."""
+
+
 class RationalesSection(Section):
     """How rationales are asked for, checked and kept."""
 
     examples: ExamplesSection = Field(default_factory=ExamplesSection, description="In-context examples.")
     teacher_forcing: bool = Field(True, description="Tell the teacher the right answer and ask why (the paper).")
-    max_tokens: int = Field(256, ge=1, description="Longest reply, in the teacher's tokens.")
-    temperature: float = Field(0.7, ge=0, description="Sampling temperature; 0: greedy.")
-    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling.")
-    seed: int = Field(0, description="Sampling seed, where the teacher takes one.")
+    max_tokens: int = Field(
+        256, ge=1, description="Longest rationale, in the teacher's tokens; a teacher's `thinking_tokens` are added."
+    )
+    temperature: float | None = Field(
+        None, ge=0, description="Sampling temperature; 0: greedy. null: 0.7, or none where an endpoint takes none."
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Nucleus sampling. null: 0.95, or none where an endpoint takes none."
+    )
+    seed: int | None = Field(None, description="Sampling seed. null: 0, or none where an endpoint takes none.")
     samples: int = Field(
         3,
         ge=1,
@@ -286,6 +386,16 @@ class RationalesSection(Section):
     engine: Literal["local", "ray"] = Field("local", description="Ask from this process, or over a Ray cluster.")
     ray_address: str | None = Field(None, description="Of a running Ray cluster (`auto`); null: Ray on this machine.")
     ray_workers: int = Field(1, ge=1, description="Workers of each teacher; those of an endpoint share its limits.")
+
+    @property
+    def written(self) -> frozenset[str]:
+        """The sampling parameters that a person has set."""
+        return frozenset(name for name in SAMPLING_DEFAULTS if getattr(self, name) is not None)
+
+    def sampling(self, name: Literal["temperature", "top_p", "seed"]) -> float:
+        """Return a sampling parameter, or what null stands for."""
+        value: float | None = getattr(self, name)
+        return SAMPLING_DEFAULTS[name] if value is None else value
 
 
 class LoraSection(Section):
@@ -422,7 +532,8 @@ SPEED_ONLY = frozenset({
     "micro_batch_tokens", "gradient_checkpointing", "compile", "save_steps", "logging_steps", "report_to",
     "concurrency", "requests_per_minute", "tokens_per_minute", "connect_s", "first_byte_s", "stall_s", "timeout_s",
     "max_attempts", "requests_per_batch", "poll_s", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
-    "price", "tokenizer", "budget", "engine", "ray_address", "ray_workers", "executable", "start_s", "store",
+    "price", "tokenizer", "budget", "engine", "headers", "auth_header", "stream", "ray_address", "ray_workers",
+    "executable", "start_s", "store",
 })  # fmt: skip
 """Names of settings that do not change what comes out; a run may be continued with other ones."""
 

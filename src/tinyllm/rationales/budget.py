@@ -1,7 +1,7 @@
-"""The budget: a hard cap on dollars, tokens and hours, which also holds with many requests in flight.
+"""The budget: a hard cap on dollars, tokens and hours, whatever becomes of the requests.
 
-What a request can cost at most is set aside before it is sent, and exchanged for what it did cost when its reply is
-there. A request for which nothing is left waits until the others have come back, and is sent if they leave enough.
+The most that an attempt can cost is set aside, durably, before it is sent (`ledger`). A request for which nothing is
+left waits until others have come back, and is sent if they leave enough. Near the cap it is slow; it never passes it.
 """
 
 from __future__ import annotations
@@ -9,51 +9,43 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Protocol
 
 from tinyllm.config import BudgetSection, PriceSection
-from tinyllm.rationales.store import Spent
+from tinyllm.prompts import Prompt
+from tinyllm.rationales.ledger import Bill, Cap, Charge, Spent, cost
 from tinyllm.teachers.base import Reply, Request
 
-_TOKENS_PER_CHARACTER = 0.5  # before anything was measured; English has about 0.25
-_TEMPLATE_TOKENS = 32  # what a chat's form adds to the words
-_MILLION = 1e6
-_ROUNDING = 1e-9
+_TEMPLATE_TOKENS = 64  # what a chat's form adds to a conversation, and to each message of it
+_MESSAGE_TOKENS = 16
+
+CountTokens = Callable[[str], int]
+"""From a text to its length in a teacher's tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What was set aside for one request."""
+class SetsAside(Protocol):
+    """Whoever writes charges down; see `Writer.set_aside`."""
 
-    teacher: str
-    characters: int
-    prompt_tokens: int
-    completion_tokens: int
-    usd: float
-
-    @property
-    def tokens(self) -> int:
-        """Of prompt and reply."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-def cost(price: PriceSection | None, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
-    """Return the price of so many tokens in US dollars; `cached_tokens` are among `prompt_tokens`."""
-    if price is None:
-        return 0.0
-    cached_price = price.prompt if price.cached is None else price.cached
-    full = price.prompt * (prompt_tokens - cached_tokens) + cached_price * cached_tokens
-    return (full + price.completion * completion_tokens) / _MILLION
+    async def set_aside(self, charge: Charge) -> int | None:
+        """Return the id of what was set aside, once it is durable; None if the cap leaves no room."""
+        ...
 
 
 class Budget:
-    """What a run has spent, what it has set aside, and what is left.
+    """What a run may spend, and what it has spent.
 
     Args:
         section: the cap.
         prices: of each teacher, by name.
         spent: by this run before, by teacher.
+        run: the account.
+        counts: tokenizers of teachers, where they are known.
         clock: seconds.
+
+    Attributes:
+        run: the account.
+        cap: on dollars and tokens.
+        usd, tokens: spent so far, with what is set aside now.
     """
 
     def __init__(
@@ -61,21 +53,23 @@ class Budget:
         section: BudgetSection,
         prices: Mapping[str, PriceSection | None],
         spent: Mapping[str, Spent] | None = None,
+        *,
+        run: str = "",
+        counts: Mapping[str, CountTokens] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.cap = Cap(section.usd, section.tokens)
         self._section = section
+        self.run = run
         self._prices = prices
+        self._counts = counts or {}
         self._clock = clock
-        before = spent or {}
-        self._began = clock() - sum(s.seconds for s in before.values())
-        self.tokens = sum(s.prompt_tokens + s.completion_tokens for s in before.values())
-        self.usd = sum(
-            cost(prices.get(name), s.prompt_tokens, s.completion_tokens, s.cached_tokens) for name, s in before.items()
-        )
-        self._ratios: dict[str, float] = {}
-        self._holds = 0
-        self._held_tokens = 0
-        self._held_usd = 0.0
+        before = (spent or {}).values()
+        self._began = clock() - sum(s.seconds for s in before)
+        self.tokens = sum(s.tokens for s in before)
+        self.usd = sum((s.usd or 0.0) + s.lost_usd for s in before)
+        self._under_way = 0
+        self._settled = 0  # how often something was given back or paid
         self._waiting: list[asyncio.Future[None]] = []
 
     @property
@@ -88,36 +82,57 @@ class Budget:
         """Whether there is any cap."""
         return self._section != BudgetSection()
 
-    async def reserve(self, teacher: str, request: Request) -> Hold | None:
-        """Set aside what a request can cost at most; None if that is more than will ever be left."""
-        characters = len(request.prompt.text) + sum(len(m.content) for m in request.prompt.messages)
-        while True:
-            hold = self._hold(teacher, characters, request.sampling.max_tokens)
-            if self._fits(hold):
-                self._holds += 1
-                self._held_tokens += hold.tokens
-                self._held_usd += hold.usd
-                return hold
-            if not self._holds or self._is_late():
-                return None
-            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(settled)
-            await settled
+    def is_kept_for(self, teacher: str) -> bool:
+        """Tell whether attempts of a teacher must be written down before they are sent."""
+        return self._prices.get(teacher) is not None or self.cap != Cap()
 
-    def settle(self, hold: Hold, reply: Reply | None) -> None:
-        """Exchange what was set aside for what the reply cost; for nothing, if there is no reply."""
-        self._holds -= 1
-        self._held_tokens -= hold.tokens
-        self._held_usd = self._held_usd - hold.usd if self._holds else 0.0  # no error is carried on
-        if reply is not None:
-            # A server that does not tell is taken to have counted what was set aside, and about what can be seen.
-            prompt = hold.prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
-            said = len(reply.text) // 3 + 1 if reply.completion_tokens is None else reply.completion_tokens
-            self.tokens += prompt + said
-            self.usd += cost(self._prices.get(hold.teacher), prompt, said, reply.cached_tokens or 0)
-            if reply.prompt_tokens is not None and hold.characters:
-                ratio = reply.prompt_tokens / hold.characters
-                self._ratios[hold.teacher] = max(self._ratios.get(hold.teacher, 0.0), ratio)
+    def most(self, teacher: str, key: str, request: Request) -> Charge:
+        """Return the most that one attempt can cost."""
+        shown, said = most_tokens(request.prompt, self._counts.get(teacher)), request.sampling.max_tokens
+        return Charge(self.run, teacher, key, shown, said, most_cost(self._prices.get(teacher), shown, said))
+
+    def bill(self, most: Charge, reply: Reply, charge: int | None, *, resumed: bool = False) -> Bill:
+        """Return what a reply did cost. What the server does not tell is taken to be the most that it can be."""
+        prompt = most.prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
+        said = most.completion_tokens if reply.completion_tokens is None else reply.completion_tokens
+        cached = min(reply.cached_tokens or 0, prompt)
+        usd = cost(self._prices.get(most.teacher), prompt, said, cached)
+        return Bill(self.run, most.teacher, charge, prompt, said, cached, usd, most.key if resumed else None)
+
+    async def set_aside(self, most: Charge, ledger: SetsAside) -> int | None:
+        """Set aside what an attempt can cost; None if that is more than will ever be left."""
+        while not self._is_late():
+            settled = self._settled
+            charge = await ledger.set_aside(most)
+            if charge is not None:
+                self._under_way += 1
+                self.usd += most.usd
+                self.tokens += most.tokens
+                return charge
+            if self._settled != settled:
+                continue  # something came back meanwhile
+            if not self._under_way:
+                return None
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
+        return None
+
+    def settle(self, most: Charge, usd: float, tokens: int, *, set_aside: bool = True) -> None:
+        """Take in what became of an attempt, once that is written down.
+
+        Args:
+            usd, tokens: what it has cost.
+            set_aside: whether something was set aside for it.
+        """
+        self.usd += usd - (most.usd if set_aside else 0.0)
+        self.tokens += tokens - (most.tokens if set_aside else 0)
+        self._under_way -= set_aside
+        self._settled += 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those who wait for room look again."""
         waiting, self._waiting = self._waiting, []
         for settled in waiting:
             if not settled.done():
@@ -131,19 +146,20 @@ class Budget:
         parts += [] if section.hours is None else [f"{self.hours:.2f} of {section.hours:g} h"]
         return ", ".join(parts)
 
-    def _hold(self, teacher: str, characters: int, max_tokens: int) -> Hold:
-        ratio = self._ratios.get(teacher, _TOKENS_PER_CHARACTER)
-        prompt = round(characters * ratio) + _TEMPLATE_TOKENS
-        return Hold(teacher, characters, prompt, max_tokens, cost(self._prices.get(teacher), prompt, max_tokens))
-
-    def _fits(self, hold: Hold) -> bool:
-        section = self._section
-        usd, tokens = self.usd + self._held_usd + hold.usd, self.tokens + self._held_tokens + hold.tokens
-        if section.usd is not None and hold.usd > 0 and usd > section.usd * (1 + _ROUNDING):
-            return False
-        if section.tokens is not None and tokens > section.tokens:
-            return False
-        return not self._is_late()
-
     def _is_late(self) -> bool:
         return self._section.hours is not None and self.hours >= self._section.hours
+
+
+def most_tokens(prompt: Prompt, count: CountTokens | None = None) -> int:
+    """Return the most tokens that a prompt can have.
+
+    A token is at least one byte of UTF-8, so a text has at most as many tokens as bytes; a tokenizer tells it exactly.
+    """
+    texts = [m.content for m in prompt.messages] if prompt.messages else [prompt.text]
+    known = sum(count(t) if count is not None else len(t.encode("utf-8", "surrogatepass")) for t in texts)
+    return known + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(texts)
+
+
+def most_cost(price: PriceSection | None, prompt_tokens: int, completion_tokens: int) -> float:
+    """Return the most that so many tokens can cost, whatever of the prompt is in a cache."""
+    return max(cost(price, prompt_tokens, completion_tokens, cached) for cached in (0, prompt_tokens))

@@ -14,7 +14,8 @@ from tinyllm.config import CheckName
 from tinyllm.questions import Question
 from tinyllm.rationales.refusal import is_refusal
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.teachers.base import FinishReason, Reply
+from tinyllm.rationales.visible import visible
+from tinyllm.teachers.base import Reply
 
 # What opens something else at the start of a line: a new question, its choices, a forum's comment, a heading of a
 # textbook. Headings that belong to an explanation are left alone.
@@ -57,18 +58,21 @@ _FOREIGN = re.compile(r"[^\x00-\x7f]{2,}")
 _TAIL = 60  # characters before an end that tell what kind of end it is
 _MIN_WORDS = 3
 _SOME_WORDS = re.compile(r"\w+" + r"\W+\w+" * (_MIN_WORDS - 1))
-_REFUSED: Collection[FinishReason] = ("content_filter", "refusal")
 _REPEATED_SHARE = 0.5
 
 
 def to_rationale(
     question: Question, teacher: str, reply: Reply, *, checks: Collection[CheckName], repair: bool
 ) -> Rationale | Rejection:
-    """Clean a reply, repair it if asked, and run the checks in a fixed order; the first that fails rejects it.
+    """Take the visible text of a reply, repair it if asked, and run the checks in a fixed order.
 
-    What comes out, fed in again, comes out unchanged and without repairs.
+    The first check that fails rejects it. A reply without a text to read is rejected whatever the checks. What comes
+    out, fed in again, comes out unchanged and without repairs.
     """
-    whole = well_formed(reply.text)
+    seen = visible(reply)
+    if seen.withheld is not None:
+        return Rejection(question.id, teacher, seen.withheld, well_formed(seen.text or reply.text))
+    whole = well_formed(seen.text)
     text, repaired = _repaired(whole.strip(), reply) if repair else (whole.strip(), ())
     for name, fails in _CHECKS.items():
         if name in checks and fails(text, reply, question):
@@ -124,10 +128,10 @@ _REPAIRS: Mapping[str, Callable[[str, Reply], str]] = {"runs_on": _cut_new_quest
 # --- checks: True means the text fails --------------------------------------------------------------------------
 
 
-def _is_refused(text: str, reply: Reply, _question: Question) -> bool:
-    """The teacher, or a filter before it, would not answer."""
+def _is_refused(text: str, _reply: Reply, _question: Question) -> bool:
+    """The teacher would not answer."""
     opening = _OPENING.match(text)
-    return reply.finish_reason in _REFUSED or is_refusal(text[opening.end() if opening else 0 :])
+    return is_refusal(text[opening.end() if opening else 0 :])
 
 
 def _is_empty(text: str, _reply: Reply, _question: Question) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tinyllm.questions import Question
-from tinyllm.rationales.requests import Ask, Requests
+from tinyllm.rationales.requests import Ask, Requests, walk
 from tinyllm.rationales.store import Failure, Store
 from tinyllm.rationales.types import UNASKED, Rationale, Rejection, TeacherYield
 from tinyllm.teachers.base import AtHand, Reply
@@ -30,12 +30,15 @@ class _Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int | None = None
+    thinking_tokens: int | None = None
 
     def reply(self, reply: Reply) -> None:
         self.prompt_tokens += reply.prompt_tokens or 0
         self.completion_tokens += reply.completion_tokens or 0
         if reply.cached_tokens is not None:
             self.cached_tokens = (self.cached_tokens or 0) + reply.cached_tokens
+        if reply.thinking_tokens is not None:
+            self.thinking_tokens = (self.thinking_tokens or 0) + reply.thinking_tokens
 
     def outcome(self, outcome: Rationale | Rejection | None) -> None:
         if isinstance(outcome, Rationale):
@@ -56,6 +59,7 @@ class _Tally:
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
             cached_tokens=self.cached_tokens,
+            thinking_tokens=self.thinking_tokens,
         )
 
 
@@ -103,24 +107,19 @@ class Collection:
         store = self._store
         assert store is not None, "a teacher that is asked has a store"  # noqa: S101
         settled: dict[int, Rationale | Rejection | None] = {}
-        open_ = list(asks)
-        while open_:
-            replies = store.get_many({ask.key for ask in open_})
-            failures = store.failures({ask.key for ask in open_} - replies.keys())
-            further = []
-            for ask in open_:
-                reply = replies.get(ask.key)
-                before = settled.get(ask.place)
-                if reply is None:
-                    settled[ask.place] = before or _unanswered(ask, requests.teacher.name, failures.get(ask.key))
-                    continue
-                if isinstance(before, Rejection):
-                    tally.resampled[before.reason] += 1
-                tally.reply(reply)
-                settled[ask.place] = outcome = requests.verdict(ask.question, reply)
-                if isinstance(outcome, Rejection) and requests.may_ask_again(ask):
-                    further.append(requests.again(ask))
-            open_ = further
+
+        def heard(ask: Ask, reply: Reply, outcome: Rationale | Rejection) -> None:
+            if isinstance(before := settled.get(ask.place), Rejection):
+                tally.resampled[before.reason] += 1
+            tally.reply(reply)
+            settled[ask.place] = outcome
+
+        unanswered = [ask for ask, found in walk(requests, store, asks, heard) if isinstance(found, Ask)]
+        failures = store.failures({ask.key for ask in unanswered})
+        for ask in unanswered:
+            settled[ask.place] = settled.get(ask.place) or _unanswered(
+                ask, requests.teacher.name, failures.get(ask.key)
+            )
         return settled
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tinyllm.config import PriceSection
-from tinyllm.rationales.budget import cost
+from tinyllm.rationales.budget import most_cost, most_tokens
+from tinyllm.rationales.ledger import cost
 from tinyllm.rationales.requests import Ask, Requests, answered
 from tinyllm.rationales.store import Store
 from tinyllm.teachers.base import Reply
@@ -35,7 +36,10 @@ class Forecast:
         stored: questions that the store answers already.
         requests: to send, with those for replies that will not pass the checks, as far as that can be known.
         hours: by the latency of its newest replies; None if it never gave one.
+        thinking_tokens: those of the completion that are expected to be thoughts.
         usd: None without a price.
+        tokens_most, usd_most: if every question takes all its samples, each of the longest. Attempts that are lost (by
+            time-outs, say) come on top, up to the cap.
         basis: what the token figures rest on.
     """
 
@@ -44,7 +48,10 @@ class Forecast:
     requests: int
     prompt_tokens: int
     completion_tokens: int
+    thinking_tokens: int
     usd: float | None
+    tokens_most: int
+    usd_most: float | None
     hours: float | None
     basis: str
 
@@ -71,8 +78,11 @@ def forecast(
     total = round(survey.missing * survey.samples_each)
     prompt_each, basis = _prompt_tokens(survey.measured, remembered, count)
     said = [r.completion_tokens for r in remembered if r.completion_tokens is not None]
+    thought = [r.thinking_tokens for r in remembered if r.thinking_tokens is not None]
     longest = survey.measured[0].request.sampling.max_tokens if survey.measured else 0
     prompt, completion = round(total * prompt_each), round(total * (fmean(said) if said else longest))
+    most_said = sum(requests.longest_replies())
+    most_prompt, most_completion = survey.most_prompt * len(requests.longest_replies()), survey.missing * most_said
     if not said and total:
         basis += "; replies of the longest length"
     return Forecast(
@@ -81,7 +91,10 @@ def forecast(
         total,
         prompt,
         completion,
+        round(total * (fmean(thought) if thought else 0 if said else requests.thinking_tokens)),
         None if price is None else cost(price, prompt, completion),
+        most_prompt + most_completion,
+        None if price is None else most_cost(price, most_prompt, most_completion),
         hours
         if hours is not None and total
         else _hours(
@@ -97,6 +110,7 @@ class _Survey:
     missing: int
     samples_each: float
     measured: list[Ask]
+    most_prompt: int = 0  # tokens of all missing questions' prompts, at the most
 
 
 def _survey(requests: Requests, store: Store | None) -> _Survey:
@@ -109,8 +123,10 @@ def _survey(requests: Requests, store: Store | None) -> _Survey:
         asks = requests.between(start, min(start + _CHUNK, total))
         settled, missing = ([], asks) if store is None else answered(requests, store, asks)
         survey.stored += len(settled)
-        samples += sum(ask.request.sample + 1 for ask, _ in settled)
-        survey.missing += len({ask.root for ask in missing})  # the same prompt twice is asked once
+        samples += sum(ask.wanted.sample + 1 for ask, _ in settled)
+        once = {ask.root: ask for ask in missing}.values()  # the same prompt twice is asked once
+        survey.missing += len(once)
+        survey.most_prompt += sum(most_tokens(ask.request.prompt) for ask in once)
         survey.measured += [ask for ask in missing if ask.place % every == 0]
         if not survey.measured:
             survey.measured += missing[:1]

@@ -15,11 +15,12 @@ from typing import Any, Literal, Protocol
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
 from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.checks import well_formed
+from tinyllm.rationales.ledger import Lost
 from tinyllm.rationales.requests import Ask, Requests, answered
 from tinyllm.rationales.store import Failure, Store
 from tinyllm.rationales.types import Rationale, Rejection
 from tinyllm.rationales.writer import Writer
-from tinyllm.teachers.base import AtHand, Reply, RequestFailed, Resumable
+from tinyllm.teachers.base import AtHand, ParameterRefused, Reply, RequestFailed, Resumable
 from tinyllm.teachers.http.gate import Gate
 
 StopReason = Literal["interrupted", "budget"]
@@ -50,6 +51,7 @@ class Standing:
     in_flight: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    thinking_tokens: int = 0
 
 
 class Progress(Protocol):
@@ -61,6 +63,10 @@ class Progress(Protocol):
 
     def gave_up(self, teacher: str, error: TinyLLMError) -> None:
         """A teacher can answer nothing more; the others go on."""
+        ...
+
+    def learnt(self, words: str) -> None:
+        """It was found out how an endpoint wants to be asked; this is remembered, so it is said once."""
         ...
 
 
@@ -107,7 +113,6 @@ async def generate(
     *,
     budget: Budget,
     stop: Stop,
-    run: str | None = None,
     first: int | None = None,
 ) -> Ended:
     """Ask every teacher about every question that the store cannot answer.
@@ -116,14 +121,13 @@ async def generate(
     is not even started. Cancelled, it keeps every reply that has come.
 
     Args:
-        run: whose account the replies go on.
         first: ask about the first so many questions only.
 
     Raises:
         RunFolderError: the store cannot be used.
         OSError: the disk is full; what was stored before is kept.
     """
-    async with Writer.opened(store, run) as writer:
+    async with Writer.opened(store, budget.cap) as writer:
         shared = _Shared(store, writer, budget, stop, progress)
         flows = [_Flow(requests, shared, first) for requests in teachers if not isinstance(requests.teacher, AtHand)]
         try:
@@ -169,7 +173,7 @@ class _Flow:
         # Those whose replies are being committed need no place at the teacher, but they too must be bounded.
         self._places = Gate(lambda: 2 * self.teacher.concurrency + _CHUNK)
         self._started = False
-        self._asking: set[asyncio.Task[Any]] = set()
+        self._asking: dict[asyncio.Task[Any], _Meter] = {}
 
     async def run(self) -> None:
         """Ask for everything that the store does not hold."""
@@ -189,10 +193,15 @@ class _Flow:
         return self.error is not None or self._shared.stop.reason is not None
 
     def _let_go(self) -> None:
-        """At the wish to stop: not to wait for what goes on by itself and can be collected later."""
-        if isinstance(self.teacher, Resumable) and self.teacher.resumable:
-            for task in self._asking:
+        """At the wish to stop: begin nothing new, and do not wait for what can be collected later."""
+        self._shared.budget.wake()
+        for task, meter in self._asking.items():
+            if (self._is_resumable or not meter.is_under_way) and task is not asyncio.current_task():
                 task.cancel()
+
+    @property
+    def _is_resumable(self) -> bool:
+        return isinstance(self.teacher, Resumable) and self.teacher.resumable
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> bool:
         """Start the teacher when it is needed for the first time; False if it cannot be, or need not be any more."""
@@ -278,48 +287,67 @@ class _Flow:
 
     async def _settled(self, ask: Ask) -> Rationale | Rejection:
         while True:
-            reply = await self._shared.writer.keep(ask.entry(self.teacher.name, await self._reply(ask)))
-            outcome = self._requests.verdict(ask.question, reply)
-            if isinstance(outcome, Rationale) or not self._requests.may_ask_again(ask):
-                return outcome
-            if self._stopped():
-                raise _StoppedError
-            self._standing.resampled += 1
-            settled, missing = self._answered([self._requests.again(ask)])  # another run may have asked that often
+            try:
+                reply = await self._reply(ask)
+            except ParameterRefused as refused:
+                await self._learn(refused)
+                ask = self._requests.variants(ask)[-1]
+            else:
+                outcome = self._requests.verdict(ask.question, reply)
+                if self._requests.saw(outcome):
+                    await self._remember()
+                again = None if isinstance(outcome, Rationale) else self._requests.again(ask, outcome)
+                if again is None:
+                    return outcome
+                if self._stopped():
+                    raise _StoppedError
+                self._standing.resampled += 1
+                ask = again
+            settled, missing = self._answered([ask])  # another run may have asked that often, or in that way
             if settled:
                 return settled[0][1]
             ask = missing[0]
 
+    async def _learn(self, refused: ParameterRefused) -> None:
+        """Ask in another way from now on. Who was refused for what others have learnt meanwhile only asks again."""
+        if refused.manners is None or refused.manners == self._requests.manners:
+            self._shared.progress.learnt(self._requests.learn(refused))
+            await self._remember()
+
+    async def _remember(self) -> None:
+        if self.teacher.stored:
+            store, requests = self._shared.store, self._requests
+            await asyncio.to_thread(store.remember, self.teacher.identity, requests.manners)
+
     async def _reply(self, ask: Ask) -> Reply:
+        """Ask for a reply, store it and pay for it."""
         async with self._gate:
             if self._stopped():
                 raise _StoppedError
-            hold = await self._shared.budget.reserve(self.teacher.name, ask.request)
-            if hold is None:
-                self._shared.stop.wish("budget")
-                raise _StoppedError
-            reply: Reply | None = None
-            try:
-                if self._stopped():
-                    raise _StoppedError
-                reply = await self._asked(ask)
-            finally:
-                self._shared.budget.settle(hold, reply)
+            meter = _Meter(self._shared, self._stopped, ask, self.teacher.name, resumes=self._is_resumable)
+            reply = await self._asked(ask, meter)
         if reply is None:
             raise RequestFailed("the teacher has nothing for this question")
         self._standing.replies += 1
         self._standing.prompt_tokens += reply.prompt_tokens or 0
         self._standing.completion_tokens += reply.completion_tokens or 0
-        return reply
+        self._standing.thinking_tokens += reply.thinking_tokens or 0
+        return await meter.paid(reply)
 
-    async def _asked(self, ask: Ask) -> Reply | None:
+    async def _asked(self, ask: Ask, meter: _Meter) -> Reply | None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
-        self._asking.add(task)
+        self._asking[task] = meter
         try:
-            return await self.teacher.ask(ask.request)
+            reply = await self.teacher.ask(ask.request, meter)
+        except BaseException:
+            (meter.leave if self._is_resumable else meter.lost)()
+            raise
         finally:
-            self._asking.discard(task)
+            del self._asking[task]
+        if reply is None:
+            meter.free()
+        return reply
 
     # --- what comes of it -------------------------------------------------------------------------------------------
 
@@ -342,3 +370,67 @@ class _Flow:
         self._standing.done += count
         self._standing.failed += count
         self._shared.progress.advance(self._standing)
+
+
+class _Meter:
+    """Accounts for the attempts of one request; see `teachers.base.Meter`.
+
+    Args:
+        stopped: tells whether nothing new may begin.
+        resumes: an attempt may have been made by an earlier process.
+    """
+
+    def __init__(self, shared: _Shared, stopped: Callable[[], bool], ask: Ask, teacher: str, *, resumes: bool) -> None:
+        self._shared = shared
+        self._stopped = stopped
+        self._ask = ask
+        self._resumes = resumes
+        self._most = shared.budget.most(teacher, ask.key, ask.request)
+        self._is_kept = shared.budget.is_kept_for(teacher)
+        self._charge: int | None = None
+        self.is_under_way = False
+
+    async def begin(self) -> None:
+        self.lost()
+        if self._stopped():
+            raise _StoppedError
+        if self._is_kept:
+            self._charge = await self._shared.budget.set_aside(self._most, self._shared.writer)
+            if self._charge is None:
+                self._shared.stop.wish("budget")
+                raise _StoppedError
+        self.is_under_way = True
+        if self._stopped():
+            self.free()
+            raise _StoppedError
+
+    def free(self) -> None:
+        if self.is_under_way:
+            if self._charge is not None:
+                self._shared.writer.free(self._charge)
+            self._ended(0.0, 0)
+        elif self._resumes:
+            self._shared.writer.free_resumed(self._most.run, self._most.key)
+
+    def lost(self, _words: str = "") -> None:
+        if self.is_under_way:
+            self._shared.writer.lose(Lost(self._most, self._charge))
+            self._ended(self._most.usd, self._most.tokens)
+
+    def leave(self) -> None:
+        """The attempt goes on by itself, and its cost is known to whoever collects it; see `ledger.Bill.resumed`."""
+        if self.is_under_way:
+            self._ended(self._most.usd, self._most.tokens)
+
+    async def paid(self, reply: Reply) -> Reply:
+        """Store a reply with what it has cost; return it once both are durable."""
+        resumed = self._resumes and not self.is_under_way
+        bill = self._shared.budget.bill(self._most, reply, self._charge, resumed=resumed)
+        entry = self._ask.entry(self._most.teacher, reply)
+        kept = await self._shared.writer.keep(entry, bill if bill.run else None)
+        self._ended(bill.usd, bill.prompt_tokens + bill.completion_tokens)
+        return kept
+
+    def _ended(self, usd: float, tokens: int) -> None:
+        self._shared.budget.settle(self._most, usd, tokens, set_aside=self._charge is not None)
+        self._charge, self.is_under_way = None, False

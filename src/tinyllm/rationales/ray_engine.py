@@ -29,7 +29,8 @@ from tinyllm.rationales.ray_worker import Said, Worker, gpus_of, shared_out
 from tinyllm.rationales.requests import Requests
 from tinyllm.rationales.store import Store
 from tinyllm.teachers import Teacher
-from tinyllm.teachers.base import Reply, Request, RequestFailed
+from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
+from tinyllm.teachers.manners import Manners
 
 _RESTARTS = 3  # of a worker's process, by Ray, which then also asks again for what was in flight
 _WORKERS_PER_REQUEST = 2  # after so many workers died of one request, it is the request's fault
@@ -50,7 +51,6 @@ async def generate_on_ray(
     *,
     budget: Budget,
     stop: Stop,
-    run: str | None = None,
     first: int | None = None,
     address: str | None = None,
     workers: int = 1,
@@ -70,7 +70,11 @@ async def generate_on_ray(
     ray_module(address)
     with Cluster(address) as cluster:
         asked = [_on_cluster(requests, specs[requests.teacher.name], cluster, workers) for requests in teachers]
-        return await generate(asked, store, progress, budget=budget, stop=stop, run=run, first=first)
+        try:
+            return await generate(asked, store, progress, budget=budget, stop=stop, first=first)
+        finally:
+            for requests, used in zip(teachers, asked, strict=True):
+                requests.manners = used.manners  # the replies are looked for in the forms that were found out
 
 
 def travels(spec: config.TeacherConfig) -> bool:
@@ -215,6 +219,7 @@ class RayTeacher:
         self.name = teacher.name
         self.identity = teacher.identity
         self.stored = teacher.stored
+        self.manners = Manners()
         self.local = teacher.local  # such teachers take turns on the cluster, too: each gets all of it
         self._count, self._spec = shared_out(spec, workers)
         self._cluster = cluster
@@ -233,22 +238,32 @@ class RayTeacher:
         """What its workers can use together."""
         return max(1, sum(seat.concurrency for seat in self._seats))
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return the reply that one of the workers got; a worker that dies is replaced by another."""
-        for _ in range(_WORKERS_PER_REQUEST):
+        attempts = deaths = 0
+        while deaths < _WORKERS_PER_REQUEST:
             seat = await self._seat()
+            await meter.begin()
             seat.asked += 1
             try:
-                said = await self._said(seat.worker.ask.remote(request, self._questions.get(request.question_id)))
+                question = self._questions.get(request.question_id)
+                said = await self._said(seat.worker.ask.remote(request, question, self.manners))
             except self._ray.exceptions.RayTaskError:
                 raise  # a bug of ours, with its traceback from there
             except self._ray.exceptions.RayError as error:
+                deaths += 1
                 self._last_words = _gist(error)
                 with contextlib.suppress(ValueError):  # each of the requests that it had comes here
                     self._seats.remove(seat)
             else:
                 seat.concurrency = said.concurrency
-                return _taken(said)
+                if said.lost is None:
+                    if said.reply is None and not said.charged:
+                        meter.free()
+                    return _taken(said)
+                attempts += 1
+                if attempts >= getattr(self._spec, "max_attempts", 1):
+                    raise RequestFailed(f"{said.lost} ({attempts} attempts)")
             finally:
                 seat.asked -= 1
         raise RequestFailed(f"{_WORKERS_PER_REQUEST} workers on the Ray cluster died while they had this request.")
@@ -337,6 +352,11 @@ class RayTeacher:
 def _taken(said: Said) -> Reply | None:
     if said.gave_up is not None:
         raise TeacherError(said.gave_up)
+    if said.refused is not None:
+        names, words, most_tokens, manners = said.refused
+        refused = ParameterRefused(names, words, most_tokens)
+        refused.manners = manners
+        raise refused
     if said.failed is not None:
         raise RequestFailed(*said.failed)
     return said.reply

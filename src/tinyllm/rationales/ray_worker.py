@@ -16,7 +16,8 @@ from tinyllm import config
 from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.questions import Question
 from tinyllm.teachers import Teacher, make_teacher
-from tinyllm.teachers.base import FailureReason, Reply, Request, RequestFailed
+from tinyllm.teachers.base import Adapting, FailureReason, ParameterRefused, Reply, Request, RequestFailed
+from tinyllm.teachers.manners import Manners
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,42 @@ class Said:
     Attributes:
         concurrency: requests that it can use at once, now.
         failed: words and reason of a request without a reply.
+        refused: what the endpoint does not take: names, words, the most tokens, and how it was asked.
+        lost: words of an attempt whose cost nobody knows; whether there is another is for the account to say.
+        charged: whether an attempt of a request without a reply may have cost something.
         gave_up: why its teacher can answer nothing at all.
     """
 
     concurrency: int = 1
+    charged: bool = False
     reply: Reply | None = None
     failed: tuple[str, FailureReason] | None = None
+    refused: tuple[tuple[str, ...], str, int | None, Manners | None] | None = None
+    lost: str | None = None
     gave_up: str | None = None
+
+
+class _LostError(Exception):
+    """Another attempt was to begin, and it is not this process that keeps the account."""
+
+
+class _OneAttempt:
+    """Lets attempts begin until one is lost, of which nobody knows what it has cost."""
+
+    def __init__(self) -> None:
+        self.is_under_way = False
+        self._words = ""
+
+    async def begin(self) -> None:
+        if self.is_under_way:
+            raise _LostError(self._words)
+        self.is_under_way = True
+
+    def free(self) -> None:
+        self.is_under_way = False
+
+    def lost(self, words: str = "") -> None:
+        self._words = words
 
 
 class Worker:
@@ -61,20 +91,28 @@ class Worker:
             return Said(gave_up=self._here(error))
         return Said(teacher.concurrency)
 
-    async def ask(self, request: Request, question: Question | None) -> Said:
+    async def ask(self, request: Request, question: Question | None, manners: Manners) -> Said:
         """Ask the teacher; start it before if Ray has restarted this process.
 
         Args:
             question: given to a teacher that answers from the question itself.
+            manners: how the endpoint is asked.
         """
+        meter = _OneAttempt()
         try:
             teacher = await self._started()
             asked = teacher if question is None else make_teacher(self._spec, [question])
-            return Said(teacher.concurrency, reply=await asked.ask(request))
+            if isinstance(asked, Adapting):
+                asked.manners = manners
+            return Said(teacher.concurrency, reply=await asked.ask(request, meter))
+        except _LostError as error:
+            return Said(teacher.concurrency, lost=str(error))
+        except ParameterRefused as error:
+            return Said(teacher.concurrency, refused=(error.names, str(error), error.most_tokens, error.manners))
         except RequestFailed as error:
-            return Said(teacher.concurrency, failed=(str(error), error.reason))
+            return Said(teacher.concurrency, meter.is_under_way, failed=(str(error), error.reason))
         except TinyLLMError as error:
-            return Said(gave_up=self._here(error))
+            return Said(charged=meter.is_under_way, gave_up=self._here(error))
 
     async def stop(self) -> None:
         """Stop the teacher."""

@@ -29,7 +29,8 @@ _LEAF_HEADER_BYTES = 8
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _NUMBER_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # by serial type
 _REAL, _FIRST_BLOB, _KEY = 7, 12, 12 + 2 * 32
-_COLUMNS = 13
+_COLUMNS_OF_VERSION_2 = 13  # rows from before an upgrade lack the columns that it has added
+_COLUMNS = 15
 _ROWS_AT_ONCE = 1000
 
 
@@ -311,8 +312,10 @@ def _length(type_: int) -> int:
 
 def _are_of_a_reply(types: list[int]) -> bool:
     are_texts = all(t > _FIRST_BLOB and t % 2 == 1 for t in types[2:7])
-    are_numbers = all(t < 10 for t in types[7:])
-    return len(types) == _COLUMNS and types[:2] == [0, _KEY] and are_texts and are_numbers
+    are_numbers = all(t < 10 for t in types[7 : _COLUMNS - 1])
+    has_message = len(types) < _COLUMNS or types[-1] == 0 or (types[-1] > _FIRST_BLOB and types[-1] % 2 == 1)
+    is_long = len(types) in (_COLUMNS_OF_VERSION_2, _COLUMNS)
+    return is_long and types[:2] == [0, _KEY] and are_texts and are_numbers and has_message
 
 
 def _values(types: Sequence[int], body: bytes) -> list[Any]:
@@ -338,11 +341,13 @@ def _value(type_: int, raw: bytes) -> Any:
 def _proved(types: Sequence[int], record: bytes) -> Row | None:
     """The row of a record whose two checksums are right; None otherwise."""
     try:
-        _, key, teacher, question_id, asked, *rest, crc = _values(types, record[record[0] :])
+        values = _values(types, record[record[0] :]) + [None] * (_COLUMNS - len(types))
+        _, key, teacher, question_id, asked, *rest, crc, thinking_tokens, message = values
         *said, latency_s, created = rest
         said += [float(latency_s), float(created)]  # a whole number is stored as one
     except (ValueError, TypeError, struct.error):
         return None  # no UTF-8, no number, or too short
-    if hashlib.sha256(asked.encode()).digest() != key or crc_of(key, teacher, question_id, *said) != crc:
+    more = thinking_tokens, message
+    if hashlib.sha256(asked.encode()).digest() != key or crc_of(key, teacher, question_id, *said, *more) != crc:
         return None
-    return key, teacher, question_id, asked, *said, crc
+    return key, teacher, question_id, asked, *said, crc, *more

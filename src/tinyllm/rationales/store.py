@@ -12,26 +12,35 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tinyllm.config import PriceSection
 from tinyllm.errors import RunFolderError
+from tinyllm.rationales import ledger
 from tinyllm.rationales.checks import well_formed
 from tinyllm.rationales.claims import Claims
+from tinyllm.rationales.ledger import Bill, Cap, Charge, Lost, Spent
 from tinyllm.rationales.store_errors import code_of, explained
 from tinyllm.rationales.store_place import resolved
 from tinyllm.teachers.base import Reply
+from tinyllm.teachers.manners import Manners
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x544C4C4D  # "TLLM", in the header of the file
 PAGE_BYTES = 4096
+_COLUMNS_OF_VERSION_2 = 9  # of those that the checksum is about
 _BUSY_S = 60.0  # another process's commit is waited for so long
 _AT_ONCE = 500  # keys in one query; SQLite allows 999 in its older versions
 # Rows of replies are appended, and found by a small index of keys: with the key as the place, each commit would touch
 # pages all over a file of gigabytes.
+_MANNERS = """CREATE TABLE manners (           -- how a model at an endpoint is asked, found out once
+        identity TEXT PRIMARY KEY,         -- JSON
+        manners TEXT NOT NULL              -- JSON
+    ) WITHOUT ROWID"""
 _SCHEMA = (
     """CREATE TABLE replies (
         id INTEGER PRIMARY KEY,
@@ -46,7 +55,9 @@ _SCHEMA = (
         cached_tokens INTEGER,
         latency_s REAL NOT NULL,
         created REAL NOT NULL,             -- seconds since 1970, UTC
-        crc INTEGER NOT NULL               -- crc_of(all but the request), so that a salvaged row can be trusted
+        crc INTEGER NOT NULL,              -- crc_of(all but the request), so that a salvaged row can be trusted
+        thinking_tokens INTEGER,
+        message TEXT                       -- JSON, where the reply holds more than a text
     )""",
     """CREATE TABLE failures (               -- requests that got no reply the last time they were asked
         key BLOB PRIMARY KEY,
@@ -56,30 +67,25 @@ _SCHEMA = (
         words TEXT NOT NULL,
         created REAL NOT NULL
     ) WITHOUT ROWID""",
-    """CREATE TABLE spent (                  -- what each run has paid for, whatever became of the run since
-        run TEXT NOT NULL,
-        teacher TEXT NOT NULL,
-        replies INTEGER NOT NULL,
-        prompt_tokens INTEGER NOT NULL,
-        completion_tokens INTEGER NOT NULL,
-        cached_tokens INTEGER NOT NULL,
-        seconds REAL NOT NULL,
-        PRIMARY KEY (run, teacher)
-    ) WITHOUT ROWID""",
+    _MANNERS,
+    *ledger.SCHEMA,
 )
-_COLUMNS = "text, finish_reason, prompt_tokens, completion_tokens, latency_s, cached_tokens"
+_UPGRADE = (  # from version 2
+    "ALTER TABLE replies ADD COLUMN thinking_tokens INTEGER",
+    "ALTER TABLE replies ADD COLUMN message TEXT",
+    _MANNERS,
+    *ledger.UPGRADE,
+)
+_COLUMNS = "text, finish_reason, prompt_tokens, completion_tokens, latency_s, cached_tokens, thinking_tokens, message"
 _INSERT = (
     "INSERT OR IGNORE INTO replies (key, teacher, question_id, request, text, finish_reason, prompt_tokens, "
-    "completion_tokens, cached_tokens, latency_s, created, crc) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
-)
-_SPEND = (
-    "INSERT INTO spent VALUES (?,?,?,?,?,?,?) ON CONFLICT (run, teacher) DO UPDATE SET replies = replies + "
-    "excluded.replies, prompt_tokens = prompt_tokens + excluded.prompt_tokens, completion_tokens = completion_tokens + "
-    "excluded.completion_tokens, cached_tokens = cached_tokens + excluded.cached_tokens, "
-    "seconds = seconds + excluded.seconds"
+    "completion_tokens, cached_tokens, latency_s, created, crc, thinking_tokens, message) "
+    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 
-Row = tuple[bytes, str, str, str, str, str, int | None, int | None, int | None, float, float, int]
+Row = tuple[
+    bytes, str, str, str, str, str, int | None, int | None, int | None, float, float, int, int | None, str | None
+]
 """A stored reply as it is in the database: the columns of `replies` but its id, in their order."""
 
 
@@ -109,15 +115,35 @@ class Failure:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a run has got from one teacher, and paid for. `seconds`: of asking, by the clock."""
+@dataclass(slots=True)
+class Work:
+    """What goes into one commit.
 
-    replies: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
+    Attributes:
+        entries: replies.
+        failures: requests that got none.
+        bills, freed, freed_resumed, lost, charges: of one run; see `ledger`.
+        cap: on `charges`.
+        seconds: of asking, since this run's last commit.
+    """
+
+    entries: Sequence[Entry] = ()
+    failures: Sequence[Failure] = ()
+    bills: Sequence[Bill] = ()
+    freed: Sequence[int] = ()
+    freed_resumed: Sequence[tuple[str, str]] = ()
+    lost: Sequence[Lost] = ()
+    charges: Sequence[Charge] = ()
+    cap: Cap = Cap()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a commit has left: each entry's stored reply, and each charge's id, None where the cap leaves no room."""
+
+    replies: list[Reply]
+    charges: list[int | None]
 
 
 class Store:
@@ -166,16 +192,16 @@ class Store:
             return
         if version == 1:
             self._db.execute("ALTER TABLE replies RENAME TO replies_1")
-        for table in _SCHEMA:
-            self._db.execute(table)
+        for statement in _UPGRADE if version == 2 else _SCHEMA:
+            self._db.execute(statement)
         if version == 1:
             self._db.create_function("key_of", 1, bytes.fromhex, deterministic=True)
             self._db.create_function("crc_of", -1, crc_of, deterministic=True)
             self._db.execute(
                 "INSERT INTO replies SELECT NULL, key_of(key), teacher, question_id, request, text, finish_reason, "
                 "prompt_tokens, completion_tokens, NULL, latency_s, created, crc_of(key_of(key), teacher, question_id, "
-                "text, finish_reason, prompt_tokens, completion_tokens, NULL, latency_s, created) FROM replies_1 "
-                "ORDER BY created"
+                "text, finish_reason, prompt_tokens, completion_tokens, NULL, latency_s, created), NULL, NULL "
+                "FROM replies_1 ORDER BY created"
             )
             self._db.execute("DROP TABLE replies_1")
         self._db.execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -226,55 +252,69 @@ class Store:
         return found
 
     def put(self, entry: Entry) -> Reply:
-        """Store one reply; see `put_many`."""
+        """Store one reply; return what is stored once it is on the disk. The first writer of a key wins."""
         return self.put_many([entry])[0]
 
-    def put_many(self, entries: Sequence[Entry], *, run: str | None = None, seconds: float = 0.0) -> list[Reply]:
-        """Store replies in one commit, and return what is stored once it is on the disk.
+    def put_many(self, entries: Sequence[Entry]) -> list[Reply]:
+        """Store replies in one commit, on nobody's account."""
+        return self.commit(Work(entries)).replies
 
-        The first writer wins: where a key has a reply already, that one stays, and is returned.
+    def commit(self, work: Work) -> Done:
+        """Store replies and failures and write up the account in one commit; it is on the disk when this returns.
 
-        Args:
-            run: whose account the replies go on.
-            seconds: of asking, since this run's last commit.
+        The first writer of a reply wins: where a key has one already, that one stays, and is returned.
         """
         now = time.time()
-        rows = [_row(entry, now) for entry in entries]
+        rows = [_row(entry, now) for entry in work.entries]
+        notes = [
+            (bytes.fromhex(f.key), f.teacher, well_formed(f.question_id), f.reason, well_formed(f.words), now)
+            for f in work.failures
+        ]
         kept: list[Reply] = []
         with self._lock, explained(self.path), self._transaction():
-            for row, entry in zip(rows, entries, strict=True):
+            self._db.executemany("INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?)", notes)
+            for row, entry in zip(rows, work.entries, strict=True):
                 if self._db.execute(_INSERT, row).rowcount:
                     kept.append(entry.reply if row[4] == entry.reply.text else replace(entry.reply, text=row[4]))
                 else:
                     query = f"SELECT {_COLUMNS} FROM replies WHERE key = ?"  # noqa: S608 - a constant
                     kept.append(Reply(*self._db.execute(query, row[:1]).fetchone()))
             self._db.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
-            if run is not None:
-                self._db.executemany(_SPEND, _bill(run, entries, seconds))
-        return kept
+            ledger.settle(self._db, work.bills, work.seconds)
+            ledger.free(self._db, work.freed)
+            ledger.free_resumed(self._db, work.freed_resumed)
+            ledger.lose(self._db, work.lost)
+            charges = ledger.set_aside(self._db, work.charges, work.cap)
+        return Done(kept, charges)
 
     def adopt(self, rows: Sequence[Row]) -> int:
         """Store rows of another store as they are, in one commit; return how many were new. The first writer wins."""
         with self._lock, explained(self.path), self._transaction():
             return sum(self._db.execute(_INSERT, row).rowcount for row in rows)
 
-    def put_failures(self, failures: Sequence[Failure]) -> None:
-        """Remember requests that got no reply."""
-        now = time.time()
-        rows = [
-            (bytes.fromhex(f.key), f.teacher, well_formed(f.question_id), f.reason, well_formed(f.words), now)
-            for f in failures
-        ]
-        with self._lock, explained(self.path), self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?)", rows)
+    def spent(self, run: str, prices: Mapping[str, PriceSection | None] | None = None) -> dict[str, Spent]:
+        """Return what a run has paid for, by teacher.
 
-    def spent(self, run: str) -> dict[str, Spent]:
-        """Return what a run has paid for, by teacher."""
-        query = (
-            "SELECT teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds FROM spent WHERE run = ?"
-        )
+        Args:
+            prices: give what an earlier version counted in tokens alone its price in dollars.
+        """
         with self._lock, explained(self.path):
-            return {teacher: Spent(*columns) for teacher, *columns in self._db.execute(query, (run,))}
+            if prices is not None:
+                with self._transaction():
+                    ledger.price_tokens(self._db, run, prices)
+            return {teacher: found for (_, teacher), found in ledger.spent(self._db, run).items()}
+
+    def manners(self, identity: Mapping[str, str]) -> Manners:
+        """Return how a model is asked, as far as it was found out."""
+        with self._lock, explained(self.path):
+            query = "SELECT manners FROM manners WHERE identity = ?"
+            row = self._db.execute(query, (_identity(identity),)).fetchone()
+        return Manners() if row is None else Manners.load(row[0])
+
+    def remember(self, identity: Mapping[str, str], manners: Manners) -> None:
+        """Keep how a model is asked."""
+        with self._lock, explained(self.path), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO manners VALUES (?, ?)", (_identity(identity), manners.dump()))
 
     def last(self, teacher: str, count: int) -> list[Reply]:
         """Return the newest replies of a teacher, by its name: what it is like to ask it."""
@@ -337,9 +377,16 @@ def crc_of(key: bytes, *columns: str | float | None) -> int:
     """Return the checksum of a row, as it is stored in its last column.
 
     Args:
-        columns: all others in their order, but the request, of which the key is the checksum.
+        columns: all others in their order, but the request, of which the key is the checksum. The last two, which
+            version 2 did not have, count where there is something in them.
     """
+    while len(columns) > _COLUMNS_OF_VERSION_2 and columns[-1] is None:
+        columns = columns[:-1]
     return zlib.crc32(json.dumps([key.hex(), *columns]).encode("ascii"))
+
+
+def _identity(identity: Mapping[str, str]) -> str:
+    return json.dumps(dict(identity), sort_keys=True)
 
 
 def _row(entry: Entry, now: float) -> Row:
@@ -354,15 +401,5 @@ def _row(entry: Entry, now: float) -> Row:
         float(reply.latency_s),
         now,
     )
-    return (key, *who, entry.asked, *said, crc_of(key, *who, *said))
-
-
-def _bill(run: str, entries: Sequence[Entry], seconds: float) -> list[tuple[Any, ...]]:
-    """One row of `spent` a teacher; the seconds, which all teachers share, go to the first."""
-    bills: dict[str, list[int]] = {}
-    for entry in entries:
-        bill = bills.setdefault(entry.teacher, [0, 0, 0, 0])
-        reply = entry.reply
-        for place, amount in enumerate((1, reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)):
-            bill[place] += amount or 0
-    return [(run, name, *bill, 0.0 if place else seconds) for place, (name, bill) in enumerate(bills.items())]
+    more = (reply.thinking_tokens, None if reply.message is None else well_formed(reply.message))
+    return (key, *who, entry.asked, *said, crc_of(key, *who, *said, *more), *more)

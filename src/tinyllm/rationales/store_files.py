@@ -19,7 +19,7 @@ from tinyllm.teachers.base import FinishReason, key_of
 
 _COLUMNS = (
     "key", "teacher", "question_id", "request", "text", "finish_reason", "prompt_tokens", "completion_tokens",
-    "cached_tokens", "latency_s", "created",
+    "cached_tokens", "latency_s", "created", "thinking_tokens", "message",
 )  # fmt: skip
 _ASKED = {"identity", "prompt", "sampling", "sample"}
 _ROWS_AT_ONCE = 1000
@@ -154,10 +154,13 @@ def _row(record: Any, where: str) -> Row:
             _seconds(record["latency_s"]),
             _seconds(datetime.fromisoformat(record["created"]).timestamp()),
         )
+        # Files of earlier versions have neither.
+        message = record.get("message")
+        more = _tokens(record.get("thinking_tokens")), None if message is None else _text(message)
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{where} is no reply as `tinyllm store export` writes it: {error}") from None
-    checksum = crc_of(bytes.fromhex(key), *who, *said)
-    return (bytes.fromhex(key), *who, asked, *said, checksum)
+    checksum = crc_of(bytes.fromhex(key), *who, *said, *more)
+    return (bytes.fromhex(key), *who, asked, *said, checksum, *more)
 
 
 def _canonical(request: Any) -> str:

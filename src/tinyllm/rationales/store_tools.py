@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tinyllm.errors import RunFolderError, TinyLLMError, did_you_mean
+from tinyllm.rationales import ledger
 from tinyllm.rationales.store import SCHEMA_VERSION, Store, version_of
 from tinyllm.rationales.store_errors import code_of, explained
 from tinyllm.rationales.store_place import STORE, resolved, store_of
@@ -125,15 +126,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What a run has got from a teacher, whatever became of the replies. `seconds`: of asking."""
+    """What a run has got from a teacher, and paid for, whatever became of the replies."""
 
     run: str
     teacher: str
-    replies: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    seconds: float
+    spent: ledger.Spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,15 +165,13 @@ def contents(path: Path, tell: Tell = silent) -> Contents:
                 before = teachers.get((teacher, identity))
                 teachers[teacher, identity] = before.plus(part) if before else part
         failures = db.execute("SELECT teacher, reason, count(*) FROM failures GROUP BY 1, 2 ORDER BY 1, 2").fetchall()
-        spent = db.execute(
-            "SELECT run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds FROM spent"
-        ).fetchall()
+        spent = ledger.spent(db)
     return Contents(
         store=str(path),
         bytes=sum(file.stat().st_size for file in (store, store.with_name(store.name + "-wal")) if file.exists()),
         teachers=tuple(teachers[name] for name in sorted(teachers)),
         failures=tuple(Failed(*row) for row in failures),
-        spent=tuple(Paid(*row) for row in spent),
+        spent=tuple(Paid(run, teacher, found) for (run, teacher), found in spent.items()),
     )
 
 

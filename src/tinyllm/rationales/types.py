@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 UNASKED = "unasked"
 """Reason of a rejection: the run was stopped, by its budget, before this was asked."""
 
-UNANSWERED = ("failed", "too_long", "content_filter", UNASKED)
-"""Reasons of a rejection that are no checks: there is no reply."""
+UNANSWERED = ("failed", "too_long", "content_filter", "bad_request", UNASKED)
+"""Reasons of a rejection that are no checks: there is no reply, or a filter took it away."""
+
+UNFINISHED = "unfinished_thought"
+"""Reason of a rejection: the reply ended inside a thought, before any text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Rejection:
     """A question without a rationale, and the text that was not good enough or the server's words.
 
     Attributes:
-        reason: a check's name; or, where there is no reply, `failed`, `too_long`, `content_filter` or `unasked`.
+        reason: a check's name; `unfinished_thought`; or, where there is no reply, one of `UNANSWERED`.
     """
 
     question_id: str
@@ -47,6 +50,7 @@ class TeacherYield:
         resampled: replies that failed a check and were asked for anew, by the check; they are kept in the store.
         prompt_tokens, completion_tokens: of all replies that the questions took, whenever they were asked.
         cached_tokens: prompt tokens that the server had in its cache; None where it does not tell.
+        thinking_tokens: completion tokens that were thoughts; None where the server does not count them apart.
     """
 
     rationales: int = 0
@@ -57,6 +61,7 @@ class TeacherYield:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int | None = None
+    thinking_tokens: int | None = None
 
     @property
     def unanswered(self) -> dict[str, int]:

@@ -17,19 +17,24 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 from tinyllm.config import Form
 from tinyllm.prompts import Prompt
 from tinyllm.questions import Question
+from tinyllm.teachers.manners import Manners
 
 FinishReason = Literal["stop", "length", "content_filter", "refusal", "unknown"]
-FailureReason = Literal["failed", "too_long", "content_filter"]
+FailureReason = Literal["failed", "too_long", "content_filter", "bad_request"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a reply is drawn. `max_tokens` counts the teacher's own tokens."""
+    """How a reply is drawn, as it is sent. None: not sent, so the endpoint's own default holds.
+
+    Attributes:
+        max_tokens: longest reply in the teacher's tokens, thoughts included.
+    """
 
     max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
     stop: tuple[str, ...] = ()
 
 
@@ -45,11 +50,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A teacher's raw output. Token counts are None where the teacher does not tell.
+    """A teacher's raw output, thoughts and markup included. Token counts are None where the teacher does not tell.
 
     Attributes:
+        completion_tokens: all that are billed as output, thoughts included.
         latency_s: seconds from sending the request that was answered to the whole reply.
         cached_tokens: those of the prompt's tokens that the server had in its prefix cache.
+        thinking_tokens: those of the completion's tokens that are thoughts, where the server counts them apart.
+        message: the reply's message as JSON, where it holds more than a text (typed parts, thoughts, a refusal).
     """
 
     text: str
@@ -58,6 +66,8 @@ class Reply:
     completion_tokens: int | None = None
     latency_s: float = 0.0
     cached_tokens: int | None = None
+    thinking_tokens: int | None = None
+    message: str | None = None
 
 
 class RequestFailed(Exception):
@@ -67,13 +77,72 @@ class RequestFailed(Exception):
 
     Args:
         words: what happened, in the server's own words where it gave any.
-        reason: `failed`: asking again later may help. `too_long`, `content_filter`: this prompt is not taken, and
-            asking again will not help.
+        reason: `failed`: asking again later may help. `too_long`, `content_filter`, `bad_request`: this prompt is
+            not taken, and asking again will not help.
     """
 
     def __init__(self, words: str, reason: FailureReason = "failed") -> None:
         super().__init__(words)
         self.reason: FailureReason = reason
+
+
+class ParameterRefused(Exception):
+    """The endpoint does not take a part of the request. Nothing was answered or billed. Handled by the scheduler.
+
+    Args:
+        names: what it refuses, in the order of preference where one of several has to go; see `manners.without`.
+        words: the endpoint's own.
+        most_tokens: the most that it takes as a length, where it refused the length and said so.
+
+    Attributes:
+        manners: with which the request was made; None: not known. Others may have learnt better since.
+    """
+
+    def __init__(self, names: Sequence[str], words: str, most_tokens: int | None = None) -> None:
+        super().__init__(words)
+        self.names = tuple(names)
+        self.most_tokens = most_tokens
+        self.manners: Manners | None = None
+
+
+class Meter(Protocol):
+    """Accounts for the attempts of one request. A teacher that retries calls it for each attempt.
+
+    `begin` sets aside the most that an attempt can cost. What becomes of it: the usage of the reply that `ask` returns
+    replaces it; `free` gives it back; otherwise it stays charged for ever.
+    """
+
+    async def begin(self) -> None:
+        """Call right before an attempt is sent. Raises what `ask` must let through if nothing more may be sent."""
+        ...
+
+    def free(self) -> None:
+        """The attempt begun last has cost nothing: it never arrived, or the service refused it."""
+        ...
+
+    def lost(self, words: str = "") -> None:
+        """It cannot be known what the attempt begun last has cost.
+
+        Args:
+            words: what became of it.
+        """
+        ...
+
+
+class Unmetered:
+    """A meter that lets everything through, for callers that account for nothing."""
+
+    async def begin(self) -> None:
+        """Let the attempt begin."""
+
+    def free(self) -> None:
+        """Do nothing."""
+
+    def lost(self, words: str = "") -> None:
+        """Do nothing."""
+
+
+UNMETERED = Unmetered()
 
 
 class Teacher(Protocol):
@@ -121,11 +190,12 @@ class Teacher(Protocol):
         """
         ...
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return the reply, or None where the teacher has nothing for this question (kind `given`).
 
         Raises:
             RequestFailed: this request got no reply.
+            ParameterRefused: the endpoint wants the request in another form.
             TeacherError: the teacher can answer nothing at all.
         """
         ...
@@ -167,6 +237,17 @@ class AtHand(Protocol):
 
 
 @runtime_checkable
+class Adapting(Protocol):
+    """A teacher that can ask in several ways.
+
+    Attributes:
+        manners: how it asks. Set by whoever learns, from `ParameterRefused`, what the endpoint wants.
+    """
+
+    manners: Manners
+
+
+@runtime_checkable
 class Counting(Protocol):
     """A teacher that can tell how long a text is in its tokens."""
 
@@ -205,13 +286,12 @@ def key_of(asked: str) -> str:
 def canonical(identity: Mapping[str, str], request: Request) -> str:
     """Return, as JSON, what `reply_key` is the checksum of: who is asked, what is shown, how it is sampled."""
     sampling = request.sampling
-    how: dict[str, Any] = {
-        "max_tokens": sampling.max_tokens,
-        "temperature": float(sampling.temperature),
-        "stop": list(sampling.stop),
-    }
-    if sampling.temperature > 0:  # a greedy reply is drawn from nothing
-        how |= {"top_p": float(sampling.top_p), "seed": sampling.seed}
+    how: dict[str, Any] = {"max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
+    if sampling.temperature is not None:
+        how["temperature"] = float(sampling.temperature)
+    if sampling.temperature != 0:  # a greedy reply is drawn from nothing
+        how |= {} if sampling.top_p is None else {"top_p": float(sampling.top_p)}
+        how |= {} if sampling.seed is None else {"seed": sampling.seed}
     prompt = request.prompt
     shown: Any = [[m.role, m.content] for m in prompt.messages] if prompt.messages else prompt.text
     asked = {"identity": dict(identity), "prompt": shown, "sampling": how, "sample": request.sample}

@@ -10,7 +10,7 @@ from tinyllm import config
 from tinyllm.errors import TeacherError, did_you_mean
 from tinyllm.questions import Question
 from tinyllm.questions.by_id import ById
-from tinyllm.teachers.base import Reply, Request
+from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
 
 
 class GivenTeacher:
@@ -50,7 +50,7 @@ class GivenTeacher:
         text = question.rationales.get(self._source, "")
         return Reply(text, "unknown") if text.strip() else None
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:  # noqa: ARG002 - it costs nothing
         """Return the rationale of the question with the request's id."""
         question = self._by_id.get(request.question_id)
         return self.reply(question) if question is not None else None

@@ -17,9 +17,10 @@ from tinyllm import config, packaged
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean
 from tinyllm.machine import spin_shortly
-from tinyllm.teachers.base import Reply, Request
+from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
 from tinyllm.teachers.gguf_header import cache_bytes_per_token
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
+from tinyllm.teachers.http.envelope import Envelope
 
 _PATIENCE = Patience(attempts=3, timeout_s=3600.0, stall_s=3600.0)  # a slow machine is no failure
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 16
@@ -61,10 +62,10 @@ class LlamaCppTeacher:
         model = self._spec.model if packaged.is_packaged(self._spec.model) else self._file.name
         return {"kind": "llamacpp", "model": model, "sha256": self._sha256}
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return the model's reply; a prompt that does not fit a slot is `RequestFailed`."""
         assert self._endpoint is not None, "ask inside `async with`"  # noqa: S101
-        return await self._endpoint.complete(request)
+        return await self._endpoint.complete(request, meter)
 
     @property
     def url(self) -> str:
@@ -84,8 +85,8 @@ class LlamaCppTeacher:
         # Loading takes seconds to minutes; in a thread, so that others are served meanwhile.
         self._server = await asyncio.to_thread(_serve, self._spec, self._file, self._slots)
         endpoint = Endpoint(
-            self.name, self.url, self._spec.model,
-            form=self.form, concurrency=self.concurrency, patience=_PATIENCE, key=None,
+            self.name, Envelope((self.url,)), self._spec.model,
+            form=self.form, concurrency=self.concurrency, patience=_PATIENCE,
         )  # fmt: skip
         self._endpoint = await endpoint.__aenter__()
         return self

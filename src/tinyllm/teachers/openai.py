@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from tinyllm import config
 from tinyllm.config import Form
-from tinyllm.errors import TeacherError
-from tinyllm.teachers.base import Reply, Request
-from tinyllm.teachers.http.endpoint import Endpoint, Patience, public_url
+from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
+from tinyllm.teachers.http.endpoint import Endpoint, Patience
+from tinyllm.teachers.http.envelope import envelope_of, identity_of
 from tinyllm.teachers.http.limits import START, Limits
+from tinyllm.teachers.manners import Manners
 
 
 class OpenAITeacher:
@@ -24,6 +24,7 @@ class OpenAITeacher:
     def __init__(self, spec: config.OpenAITeacher, *, patience: Patience | None = None) -> None:
         self._spec = spec
         self._patience = patience or Patience.of(spec)
+        self._manners = Manners()
         self._endpoint: Endpoint | None = None  # kept when it is left: its counts are asked for afterwards
         self.name = spec.name
         self.form: Form = spec.form
@@ -33,16 +34,24 @@ class OpenAITeacher:
         return f"OpenAITeacher({self.name!r}, model={self._spec.model!r})"
 
     def check(self) -> None:
-        """Raise `TeacherError` if the key is not in the environment."""
-        api_key(self._spec)
+        """Raise `TeacherError` if the key, or another variable that is named, is not in the environment."""
+        envelope_of(self._spec)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Endpoint and model. What a server does with a model's name is its own affair, so its address counts.
+        """Endpoint, model, and what else a person sends; see `identity_of`."""
+        return identity_of(self._spec)
 
-        Of several replicas the first names the service: they serve the same model, and may come and go.
-        """
-        return {"kind": "openai", "base_url": public_url(self._spec.base_url[0]), "model": self._spec.model}
+    @property
+    def manners(self) -> Manners:
+        """How the endpoint is asked."""
+        return self._manners
+
+    @manners.setter
+    def manners(self, manners: Manners) -> None:
+        self._manners = manners
+        if self._endpoint is not None:
+            self._endpoint.manners = manners
 
     @property
     def concurrency(self) -> int:
@@ -56,16 +65,16 @@ class OpenAITeacher:
         """How often which failure was met since the teacher was entered; see `Endpoint`."""
         return {} if self._endpoint is None else self._endpoint.faults
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return the model's reply; see `Endpoint.complete`."""
         assert self._endpoint is not None, "ask inside `async with`"  # noqa: S101
-        return await self._endpoint.complete(request)
+        return await self._endpoint.complete(request, meter)
 
     async def __aenter__(self) -> Self:
         spec = self._spec
         endpoint = Endpoint(
-            spec.name, spec.base_url, spec.model, form=spec.form, concurrency=spec.concurrency,
-            limits=Limits.of(spec), patience=self._patience, key=api_key(spec),
+            spec.name, envelope_of(spec), spec.model, form=spec.form, concurrency=spec.concurrency,
+            limits=Limits.of(spec), patience=self._patience, manners=self._manners,
         )  # fmt: skip
         self._endpoint = await endpoint.__aenter__()
         return self
@@ -75,25 +84,3 @@ class OpenAITeacher:
     ) -> None:
         if self._endpoint is not None:
             await self._endpoint.__aexit__()
-
-
-def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> str | None:
-    """Return the key that the environment holds, or None if the endpoint asks for none.
-
-    Raises:
-        TeacherError: there is none in it, or something else.
-    """
-    if spec.api_key_env is None:
-        return None
-    key = os.environ.get(spec.api_key_env, "").strip()
-    if not key:
-        raise TeacherError(
-            f"Teacher '{spec.name}' needs a key and the environment variable {spec.api_key_env} holds none. "
-            f"Set it (export {spec.api_key_env}=…), or write `api_key_env: null` if the endpoint asks for no key."
-        )
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise TeacherError(
-            f"Teacher '{spec.name}': the environment variable {spec.api_key_env} holds something that is no key: "
-            "there are spaces, or characters other than printable ASCII, in it."
-        )
-    return key

@@ -12,7 +12,7 @@ from typing import Self
 from tinyllm.config import Form
 from tinyllm.questions import Question
 from tinyllm.questions.by_id import ById
-from tinyllm.teachers.base import Reply, Request
+from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
 
 Script = Callable[[Question, Request], str | Reply | Awaitable[str | Reply | None] | None]
 """Returns the text or the whole reply; may be asynchronous, may raise `RequestFailed` or `TeacherError`."""
@@ -59,11 +59,12 @@ class ScriptedTeacher:
             return {"kind": "scripted", "template": hashlib.sha256(self._script.encode()).hexdigest()}
         return {"kind": "scripted", "name": self.name, "version": self._version}
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return what the script says about the question."""
         question = self._questions.get(request.question_id)
         if question is None:
             raise KeyError(request.question_id)
+        await meter.begin()
         if isinstance(self._script, str):
             said: str | Reply | None = _fill(self._script, question)
         else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from tinyllm import config, packaged
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
-from tinyllm.teachers.base import Reply, Request, RequestFailed
+from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 
 if TYPE_CHECKING:
     from tinyllm.teachers.local_model import LocalModel
@@ -59,10 +59,11 @@ class TransformersTeacher:
             return {"kind": "transformers", "sha256": self._weights, "dtype": spec.dtype}
         return {"kind": "transformers", "model": spec.model, "revision": spec.revision or "main", "dtype": spec.dtype}
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return the model's reply; a prompt longer than the model's positions is `RequestFailed`."""
         if self._worker is None or self._worker.done():
             raise TeacherError(f"Teacher '{self.name}' is not running: ask inside `async with`.")
+        await meter.begin()
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._queue.append((request, reply))
         self._arrived.set()

@@ -19,8 +19,9 @@ import aiohttp
 from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError
-from tinyllm.teachers.base import Reply, Request, RequestFailed
+from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
+from tinyllm.teachers.http.envelope import Envelope
 from tinyllm.teachers.http.limits import START, Limits
 from tinyllm.teachers.process import ServerProcess
 from tinyllm.teachers.transformers import folder_checksum
@@ -92,12 +93,12 @@ class VllmTeacher:
         """How often which failure was met since the teacher was entered; see `Endpoint`."""
         return {} if self._endpoint is None else self._endpoint.faults
 
-    async def ask(self, request: Request) -> Reply | None:
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return the model's reply; see `Endpoint.complete`. A server that has died is `TeacherError`, with its log."""
         assert self._endpoint is not None, "ask inside `async with`"  # noqa: S101
         assert self._server is not None  # noqa: S101
         try:
-            return await self._endpoint.complete(request)
+            return await self._endpoint.complete(request, meter)
         except (TeacherError, RequestFailed) as failure:
             # What a dead server started is ended first; only then is its exit code known.
             code = await self._server.ended(_ENDING_S if isinstance(failure, TeacherError) else 0.0)
@@ -115,8 +116,8 @@ class VllmTeacher:
             await self._end(keep_log=isinstance(error, TeacherError))
             raise
         endpoint = Endpoint(
-            spec.name, f"http://{_HOST}:{port}/v1", spec.model, form=spec.form, concurrency=spec.concurrency,
-            limits=Limits.of(spec), patience=Patience.of(spec), key=None,
+            spec.name, Envelope((f"http://{_HOST}:{port}/v1",)), spec.model, form=spec.form,
+            concurrency=spec.concurrency, limits=Limits.of(spec), patience=Patience.of(spec),
         )  # fmt: skip
         self._endpoint = await endpoint.__aenter__()
         return self

@@ -15,8 +15,9 @@ from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import Request
 from tinyllm.teachers.batch.client import BatchClient, BatchPace, UnansweredError, UnknownError
 from tinyllm.teachers.batch.journal import Journal, JournalEntry
-from tinyllm.teachers.batch.rows import LengthField, endpoint_of, request_rows
-from tinyllm.teachers.http.replies import hide
+from tinyllm.teachers.batch.rows import endpoint_of, request_rows
+from tinyllm.teachers.http.refusals import hide
+from tinyllm.teachers.manners import Manners
 
 _FILE_BYTES = 100_000_000  # OpenAI takes files of up to 200 MB
 _FRESH_S = 2 * 86400.0  # results of a batch older than this may be gone; those of a younger one are not there yet
@@ -48,7 +49,7 @@ class Carrier:
         self._journal = journal
         self._pace = pace
 
-    async def send(self, asked: Sequence[tuple[str, Request]], length_field: LengthField) -> JournalEntry:
+    async def send(self, asked: Sequence[tuple[str, Request]], manners: Manners) -> JournalEntry:
         """Start a batch of the first of some requests, as many as fit into a file. The journal is locked.
 
         Killed at any moment, this leaves an entry from which `identified` finds out whether there is a batch, or
@@ -58,7 +59,7 @@ class Carrier:
             asked: keys and requests.
         """
         keys, lines = await asyncio.to_thread(
-            request_rows, asked, self._spec.model, self._spec.form, length_field, _FILE_BYTES
+            request_rows, asked, self._spec.model, self._spec.form, manners, _FILE_BYTES
         )
         token = uuid.uuid4().hex
         file = await self._client.upload(f"tinyllm-{token}.jsonl", lines)
@@ -109,7 +110,7 @@ class Carrier:
                 state = await self._state(entry)
                 tell(_done(state))
                 if _is_over(state):
-                    rows, words = await self._rows(entry, state), hide(_words(state), self._client.key)
+                    rows, words = await self._rows(entry, state), hide(_words(state), self._client.secrets)
                     return Over(rows, words, _status(state) == "cancelled", _took_s(state))
                 heard = time.monotonic()
             except UnansweredError:  # an outage must not end a run that waits for a day, nor results that come late

@@ -15,14 +15,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import aiohttp
 
 from tinyllm.errors import TeacherError
-from tinyllm.teachers.http.endpoint import public_url
-from tinyllm.teachers.http.replies import hide, no_credit, seconds_of, words_of
-from tinyllm.teachers.http.transport import proxy_for
+from tinyllm.teachers.http.envelope import Envelope, public_url, secrets_of
+from tinyllm.teachers.http.refusals import hide, no_credit, seconds_of, words_of
+from tinyllm.teachers.http.transport import proxy_for, proxy_secrets
 
 _T = TypeVar("_T")
 _PAGE = 100  # batches in one page of a list; the most there may be
@@ -81,17 +81,19 @@ class BatchClient:
 
     Args:
         owner: the teacher's name, for messages.
-        key: sent as a bearer token; taken out of every text that leaves here.
+        envelope: the provider's address, with what is around every call.
     """
 
-    def __init__(self, owner: str, base_url: str, *, key: str | None, pace: BatchPace) -> None:
+    def __init__(self, owner: str, envelope: Envelope, *, pace: BatchPace) -> None:
         self._owner = owner
-        self._base = base_url.rstrip("/")
+        self._envelope = envelope
+        [self._base] = envelope.urls
         self._proxy = proxy_for(self._base)
-        self.key = key
+        self.secrets = (*envelope.secrets, *secrets_of(proxy_secrets(self._proxy)))
+        self._query = dict(parse_qsl(envelope.query, keep_blank_values=True))
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
-        self.url = public_url(base_url)
+        self.url = hide(public_url(self._base), self.secrets)
 
     def __repr__(self) -> str:
         return f"BatchClient({self.url!r})"
@@ -99,7 +101,7 @@ class BatchClient:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._pace.timeout_s, sock_connect=self._pace.connect_s),
-            headers={"Authorization": f"Bearer {self.key}"} if self.key else None,
+            headers=self._envelope.headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
@@ -222,8 +224,9 @@ class BatchClient:
         data = None if file is None else _form(*file)
         try:
             async with self._session.request(
-                method, self._base + path, json=json, data=data, params=params, proxy=self._proxy
-            ) as response:
+                method, self._base + path, json=json, data=data, params={**self._query, **(params or {})},
+                proxy=self._proxy, allow_redirects=False,
+            ) as response:  # fmt: skip
                 status, headers, raw = response.status, response.headers, await response.read()
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
@@ -232,18 +235,18 @@ class BatchClient:
         except aiohttp.InvalidURL:
             raise TeacherError(f"Teacher '{self._owner}': {self.url} is no URL; mend `base_url`.") from None
         except aiohttp.ClientError as error:
-            raise _LostError(hide(str(error) or type(error).__name__, self.key)) from None
+            raise _LostError(hide(str(error) or type(error).__name__, self.secrets)) from None
         if status >= 300:
             raise self._refusal(status, raw, headers.get("Retry-After"))
         try:
             return await asyncio.to_thread(read, raw)  # it may be large
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise _LostError(f"it answers {method} {path} with {words_of(raw, self.key)!r}") from None
+            raise _LostError(f"it answers {method} {path} with {words_of(raw, self.secrets)!r}") from None
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
     def _refusal(self, status: int, raw: bytes, retry_after: str | None) -> Exception:
-        words = words_of(raw, self.key) or "(it gave no reason)"
+        words = words_of(raw, self.secrets) or "(it gave no reason)"
         empty = status == 402 or no_credit(words)
         if status == 429 and not empty:
             return _LimitedError(words, seconds_of(retry_after))

@@ -27,7 +27,9 @@ from tinyllm.teachers.base import Reply, Request, RequestFailed, reply_key
 from tinyllm.teachers.batch.carrier import Carrier, Over
 from tinyllm.teachers.batch.client import KEPT, BatchClient, BatchPace
 from tinyllm.teachers.batch.journal import Journal, JournalEntry
-from tinyllm.teachers.batch.rows import LengthField, Missed, read_rows
+from tinyllm.teachers.batch.rows import Missed, read_rows
+from tinyllm.teachers.http.endpoint import request_body
+from tinyllm.teachers.manners import Manners
 
 _PAUSE_S = 600.0  # the longest pause after a provider said that too much is enqueued
 _FULL = ("token_limit_exceeded", "enqueued", "in_progress batches")
@@ -53,13 +55,14 @@ class _Batch:
     """A batch that was sent, by this process or another.
 
     Attributes:
+        manners: with which it was sent; None: by another process.
         following: waits until it is over; only batches that somebody asks for are followed.
         replies: that have come and that nobody has asked for yet.
         given: keys whose replies `ask` has returned.
     """
 
     entry: JournalEntry
-    length_field: LengthField = "max_tokens"
+    manners: Manners | None = None
     following: asyncio.Task[None] | None = None
     replies: dict[str, Reply] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
@@ -101,7 +104,8 @@ class BatchDesk:
         self._gathered: dict[str, None] = {}  # keys that are in no batch, in the order they came
         self._batches: dict[str, _Batch] = {}  # by token
         self._holder: dict[str, _Batch] = {}  # by key
-        self._length_field: LengthField = "max_tokens"
+        self.manners = Manners()
+        self._being_sent: set[str] = set()
         self._wake = asyncio.Event()
         self._most = spec.requests_per_batch
         self._refusals = 0
@@ -151,6 +155,11 @@ class BatchDesk:
         if key in self._holder:
             self._holder[key].given.add(key)
         return reply
+
+    def holds(self, request: Request) -> bool:
+        """Tell whether a request is at the provider, or on its way there."""
+        key = reply_key(self._identity, request)
+        return key in self._holder or key in self._being_sent
 
     def note(self) -> str:
         """How far the provider is, in words."""
@@ -252,8 +261,11 @@ class BatchDesk:
         asked = [(key, self._asked[key].request) for key, _ in zip(self._gathered, range(self._most), strict=False)]
         if not asked:
             return None
-        length_field = self._length_field
-        return _Batch(await self._carrier.send(asked, length_field), length_field)
+        manners = self.manners
+        self._being_sent = {key for key, _ in asked}
+        batch = _Batch(await self._carrier.send(asked, manners), manners)
+        self._being_sent = set()
+        return batch
 
     # --- waiting for a batch ------------------------------------------------------------------------------------
 
@@ -297,7 +309,12 @@ class BatchDesk:
             self._release(batch, key)
 
     async def _collect(self, batch: _Batch, over: Over, rows: Sequence[Mapping[str, Any]]) -> None:
-        results = await asyncio.to_thread(read_rows, rows, self._spec.form, over.took_s, self._client.key)
+        def body_of(key: str) -> Mapping[str, Any]:
+            asked = self._asked.get(key)
+            manners = batch.manners or self.manners
+            return {} if asked is None else request_body(asked.request, self._spec.model, self._spec.form, manners)
+
+        results = await asyncio.to_thread(read_rows, rows, self._spec.form, over.took_s, body_of, self._client.secrets)
         outcomes = {key: results.get(key, _NEVER) for key in batch.entry.keys}
         missed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Missed)}
         await self._forget(batch, missed)
@@ -329,8 +346,9 @@ class BatchDesk:
         asked = self._asked.get(key)
         if asked is not None and not asked.reply.done():
             asked.batches += again
-            if missed.kind == "length" and batch.length_field == "max_tokens":
-                self._length_field = "max_completion_tokens"  # newer models of one provider want this one
+            if missed.parameter is not None:
+                missed.parameter.manners = batch.manners
+                asked.reply.set_exception(missed.parameter)
             elif not again or asked.batches >= self._spec.max_attempts:
                 asked.reply.set_exception(RequestFailed(missed.words, missed.reason))
         self._release(batch, key)

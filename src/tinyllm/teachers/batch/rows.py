@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinyllm.config import Form
-from tinyllm.teachers.base import FailureReason, Reply, Request
+from tinyllm.teachers.base import FailureReason, ParameterRefused, Reply, Request
 from tinyllm.teachers.http.endpoint import request_body
-from tinyllm.teachers.http.replies import NotACompletion, about_one_prompt, no_credit, read_completion, words_of
-
-LengthField = Literal["max_tokens", "max_completion_tokens"]
+from tinyllm.teachers.http.refusals import about_one_prompt, no_credit, refused_parameter, words_of
+from tinyllm.teachers.http.replies import ErrorInReply, NotACompletion, read_completion
+from tinyllm.teachers.manners import Manners
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +20,16 @@ class Missed:
     """A request of a batch that got no reply.
 
     Attributes:
-        kind: what may help. `again`: another batch. `length`: naming the other field for the reply's length.
+        kind: what may help. `again`: another batch. `parameter`: another form of the request, as `parameter` says.
             `prompt`: nothing, this prompt is not taken. `refused`: nothing here either; if all rows say so, it is
             not about the prompts.
         reason: as in `RequestFailed`.
     """
 
     words: str
-    kind: Literal["again", "length", "prompt", "refused"]
+    kind: Literal["again", "parameter", "prompt", "refused"]
     reason: FailureReason = "failed"
+    parameter: ParameterRefused | None = None
 
 
 def endpoint_of(form: Form) -> str:
@@ -37,7 +38,7 @@ def endpoint_of(form: Form) -> str:
 
 
 def request_rows(
-    asked: Iterable[tuple[str, Request]], model: str, form: Form, length_field: LengthField, most_bytes: int
+    asked: Iterable[tuple[str, Request]], model: str, form: Form, manners: Manners, most_bytes: int
 ) -> tuple[list[str], bytes]:
     """Write requests as JSONL, as many as fit into a file.
 
@@ -51,7 +52,7 @@ def request_rows(
     lines: list[bytes] = []
     size = 0
     for key, request in asked:
-        body = request_body(request, model, form, length_field)
+        body = request_body(request, model, form, manners)
         row = {"custom_id": key, "method": "POST", "url": endpoint_of(form), "body": body}
         line = json.dumps(row, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
         size += len(line)
@@ -63,32 +64,41 @@ def request_rows(
 
 
 def read_rows(
-    rows: Sequence[Mapping[str, Any]], form: Form, latency_s: float, secret: str | None = None
+    rows: Sequence[Mapping[str, Any]],
+    form: Form,
+    latency_s: float,
+    body_of: Callable[[str], Mapping[str, Any]] = lambda _: {},
+    secrets: Iterable[str] = (),
 ) -> dict[str, Reply | Missed]:
     """Return what came of each request, by its key. A reply wins over a failure in another row.
 
     Args:
-        secret: what the provider's words are told without.
+        body_of: from a key to the request that was sent, as far as it is known here.
+        secrets: what the provider's words are told without.
     """
     results: dict[str, Reply | Missed] = {}
     for row in rows:
         key = str(row.get("custom_id"))
         if not isinstance(results.get(key), Reply):
-            results[key] = _read(row, form, latency_s, secret)
+            results[key] = _read(row, form, latency_s, body_of(key), secrets)
     return results
 
 
-def _read(row: Mapping[str, Any], form: Form, latency_s: float, secret: str | None) -> Reply | Missed:
+def _read(
+    row: Mapping[str, Any], form: Form, latency_s: float, body: Mapping[str, Any], secrets: Iterable[str]
+) -> Reply | Missed:
     response = row.get("response")
     if not isinstance(response, dict):  # it was never asked: the batch expired or was cancelled before
-        return Missed(words_of(_raw(row.get("error")), secret), "again")
+        return Missed(words_of(_raw(row.get("error")), secrets), "again")
     status, raw = response.get("status_code"), _raw(response.get("body"))
-    words = words_of(raw, secret)
     if status == 200:
         try:
             return read_completion(raw, form, latency_s)
         except NotACompletion as error:
-            return Missed(f"{error}: {words!r}", "again")
+            return Missed(f"{error}: {words_of(raw, secrets)!r}", "again")
+        except ErrorInReply as error:
+            status, raw = error.status, error.body
+    words = words_of(raw, secrets)
     if type(status) is not int:
         return Missed(words, "again")
     reason = about_one_prompt(status, words)
@@ -97,7 +107,9 @@ def _read(row: Mapping[str, Any], form: Form, latency_s: float, secret: str | No
         return Missed(said, "prompt", reason)
     if status >= 500 or status in (408, 409, 425) or (status == 429 and not no_credit(words)):
         return Missed(said, "again")
-    return Missed(said, "length" if "max_completion_tokens" in words else "refused")
+    if refused := refused_parameter(status, raw, body, secrets):
+        return Missed(said, "parameter", parameter=refused)
+    return Missed(said, "refused", "bad_request")
 
 
 def _raw(body: Any) -> bytes:

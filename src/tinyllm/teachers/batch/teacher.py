@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Self
 
 from tinyllm import config
 from tinyllm.config import Form
-from tinyllm.teachers.base import Reply, Request
+from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
 from tinyllm.teachers.batch.client import BatchClient, BatchPace
 from tinyllm.teachers.batch.desk import BatchDesk
 from tinyllm.teachers.batch.journal import Journal
-from tinyllm.teachers.http.endpoint import public_url
-from tinyllm.teachers.openai import api_key
+from tinyllm.teachers.http.envelope import envelope_of, identity_of
+from tinyllm.teachers.manners import Manners
 
 _BATCHES_AT_ONCE = 4
 
@@ -42,6 +43,7 @@ class OpenAIBatchTeacher:
         self._spec = spec
         self._journal = journal
         self._pace = pace or BatchPace(attempts=spec.max_attempts, poll_s=spec.poll_s)
+        self._manners = Manners()
         self._desk: BatchDesk | None = None
         self._exit = contextlib.AsyncExitStack()
         self.name = spec.name
@@ -53,31 +55,57 @@ class OpenAIBatchTeacher:
         return f"OpenAIBatchTeacher({self.name!r}, model={self._spec.model!r})"
 
     def check(self) -> None:
-        """Raise `TeacherError` if the key is not in the environment."""
-        api_key(self._spec)
+        """Raise `TeacherError` if the key, or another variable that is named, is not in the environment."""
+        envelope_of(self._spec)
 
     @property
     def identity(self) -> Mapping[str, str]:
         """That of `kind: openai` with this endpoint and model: the two share their replies in the store."""
-        return {"kind": "openai", "base_url": public_url(self._spec.base_url), "model": self._spec.model}
+        return identity_of(self._spec)
+
+    @property
+    def manners(self) -> Manners:
+        """How the endpoint is asked."""
+        return self._manners
+
+    @manners.setter
+    def manners(self, manners: Manners) -> None:
+        self._manners = manners
+        if self._desk is not None:
+            self._desk.manners = manners
 
     def note(self) -> str:
         """How far the provider is, in words for a progress bar; empty if nothing is there."""
         return self._desk.note() if self._desk is not None else ""
 
-    async def ask(self, request: Request) -> Reply | None:
-        """Return the model's reply, once the batch that the request is in is over; see `BatchDesk.ask`."""
-        assert self._desk is not None, "ask inside `async with`"  # noqa: S101
-        return await self._desk.ask(request)
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
+        """Return the model's reply, once the batch that the request is in is over; see `BatchDesk.ask`.
+
+        One charge covers all batches that a request is part of: what a batch has no reply for, it does not bill.
+        """
+        desk = self._desk
+        assert desk is not None, "ask inside `async with`"  # noqa: S101
+        if not desk.holds(request):
+            await meter.begin()
+        try:
+            return await desk.ask(request)
+        except (RequestFailed, ParameterRefused):
+            meter.free()
+            raise
+        except asyncio.CancelledError:
+            if not desk.holds(request):
+                meter.free()
+            raise
 
     async def __aenter__(self) -> Self:
-        client = BatchClient(self.name, self._spec.base_url, key=api_key(self._spec), pace=self._pace)
+        client = BatchClient(self.name, envelope_of(self._spec), pace=self._pace)
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(client)
             journal = Journal(self._journal, self.identity)
             self._desk = await stack.enter_async_context(
                 BatchDesk(self._spec, self.identity, client, journal, self._pace)
             )
+            self._desk.manners = self._manners
             self._exit = stack.pop_all()
         return self
 

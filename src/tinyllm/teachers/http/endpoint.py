@@ -3,8 +3,10 @@
 429                                   wait as long as it says (all requests together), ask again; not an attempt
 5xx, dropped, timed out, not JSON     ask another replica, or back off with jitter; after `attempts`, RequestFailed
 a dead replica                        let it rest; its requests move to the others at once, which is no attempt
-400 and the like about one prompt     RequestFailed, with its reason
+400 about a parameter                 ParameterRefused: whoever asks forms the request anew
+400 and the like about one prompt     RequestFailed, with its reason; also an error that nobody knows, after successes
 401, 403, 404, no credit, no server   TeacherError: no other request would fare better
+an error with status 200              as the status that it names
 """
 
 from __future__ import annotations
@@ -14,30 +16,38 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
 
 from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
-from tinyllm.teachers.base import Reply, Request, RequestFailed
+from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
+from tinyllm.teachers.http.envelope import Envelope, public_url, secrets_of
 from tinyllm.teachers.http.gate import Gate
 from tinyllm.teachers.http.limits import MOST, START, AdaptiveLimit, Limits, Pace
+from tinyllm.teachers.http.refusals import about_one_prompt, hide, no_credit, refused_parameter, seconds_of, words_of
 from tinyllm.teachers.http.replicas import Replica, Replicas
-from tinyllm.teachers.http.replies import (
-    NotACompletion,
-    about_one_prompt,
-    no_credit,
-    read_completion,
-    seconds_of,
-    words_of,
-)
-from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for
+from tinyllm.teachers.http.replies import ErrorInReply, NotACompletion, read_completion
+from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for, proxy_secrets
+from tinyllm.teachers.manners import Manners
 
+_REMEDIES = {
+    401: "check the key in the environment variable that `api_key_env` names, and `auth_header`",
+    402: "the account has no credit left",
+    403: "this key may not use this model; some services want a header (`headers`)",
+    404: "check `base_url` (it ends in /v1 for most servers), `query` and `model: {model}`",
+    405: "check `base_url`; it is an address that takes no requests",
+    407: "the proxy wants a user and a password: http://user:password@host:port in HTTPS_PROXY",
+    429: "the account has no credit left",
+}
+_ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # another prompt would fare no better
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _LOOK_S = 5.0  # the longest sleep between two looks at a pause
+_DOUBTED = 2  # prompts that may be refused for unknown reasons before anything was answered
+_REFUSED_IN_A_ROW = 16  # and after that, before the endpoint is taken to refuse everything
+_DONE_ELSEWHERE = (408, 502, 504, 520, 522, 524)  # a gateway's: what is behind it may have answered, and may bill it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +79,12 @@ class Patience:
         return cls(spec.max_attempts, spec.timeout_s, spec.connect_s, spec.first_byte_s, spec.stall_s)
 
 
-class _OtherField(Exception):
-    """The endpoint wants another field for the length; ask again with it."""
-
-
 @dataclass(slots=True)
 class _Job:
     """A request on its way through its attempts."""
 
     request: Request
+    meter: Meter
     began: float  # this and the other times: time.monotonic()
     characters: int  # of the prompt
     replica: Replica  # of the attempt under way, as are the next two
@@ -85,8 +92,9 @@ class _Job:
     reserved: float = 0.0  # tokens
     attempts: int = 0
     limited_since: float | None = None
-    body: bytes = b""
-    length_field: str = ""  # the one that the body has
+    manners: Manners = Manners()  # with which the body was made
+    body: Mapping[str, Any] = field(default_factory=dict)
+    encoded: bytes = b""
     moved: set[Replica] = field(default_factory=set)  # dead replicas that it left without losing an attempt
     avoid: set[Replica] = field(default_factory=set)  # replicas that failed it since it last backed off
 
@@ -96,32 +104,41 @@ class Endpoint:
 
     Args:
         owner: the teacher's name, for messages.
-        base_url: up to and with /v1; several are replicas that serve the same model.
+        envelope: where requests go and what is around them; several URLs are replicas that serve the same model.
         concurrency: attempts under way at once; None: as many as the endpoint bears.
         limits: what it may be asked for in a minute.
-        key: sent as a bearer token; taken out of every text that leaves here.
 
     Attributes:
+        manners: how the endpoint is asked.
         faults: how often which failure was met: `429`, `http 500`, `timeout`, `connection`, `malformed`, ….
     """
 
     def __init__(
         self,
         owner: str,
-        base_url: str | Sequence[str],
+        envelope: Envelope,
         model: str,
         *,
         form: Form,
         concurrency: int | None = None,
         limits: Limits | None = None,
         patience: Patience,
-        key: str | None,
+        manners: Manners = Manners(),
     ) -> None:
-        urls = [base_url] if isinstance(base_url, str) else list(base_url)
-        path = "/chat/completions" if form == "chat" else "/completions"
+        urls = envelope.urls
+        path = ("/chat/completions" if form == "chat" else "/completions") + (envelope.query and f"?{envelope.query}")
+        proxies = [proxy_for(url) for url in urls]
         self.faults: Counter[str] = Counter()
+        self.manners = manners
         self._owner = owner
-        self._replicas = Replicas([Replica(u.rstrip("/") + path, public_url(u), proxy_for(u)) for u in urls])
+        self._envelope = envelope
+        self._secrets = (*envelope.secrets, *secrets_of(s for proxy in proxies for s in proxy_secrets(proxy)))
+        self._replicas = Replicas(
+            [
+                Replica(url + path, hide(public_url(url), self._secrets), proxy)
+                for url, proxy in zip(urls, proxies, strict=True)
+            ]
+        )
         self._model = model
         self._form = form
         self._limit = concurrency or AdaptiveLimit(start=START * len(urls), most=MOST * len(urls))
@@ -129,12 +146,11 @@ class Endpoint:
         self._pace = Pace(limits) if limits is not None and limits != Limits() else None
         self._queue = asyncio.Lock()  # of those who wait for the pace
         self._patience = patience
-        self._key = key
-        self._length_field = "max_tokens"
         self._last_success = 0.0
+        self._refused = 0  # prompts in a row, for reasons that nobody knows
         self._end: str | None = None  # why nothing more is asked
         self._transport = Transport(
-            key, connect_s=patience.connect_s, first_byte_s=patience.first_byte_s,
+            envelope.headers, self._secrets, connect_s=patience.connect_s, first_byte_s=patience.first_byte_s,
             stall_s=patience.stall_s, timeout_s=patience.timeout_s,
         )  # fmt: skip
 
@@ -153,30 +169,29 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         await self._transport.__aexit__()
 
-    async def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request, meter: Meter = UNMETERED) -> Reply:
         """Return the model's reply.
 
         Raises:
             RequestFailed: this request got none.
+            ParameterRefused: the endpoint does not take a part of it.
             TeacherError: the endpoint answers nothing.
         """
         try:
-            return await self._answered(request)
+            return await self._answered(request, meter)
         except TeacherError as error:
             self._end = str(error)
             raise
 
-    async def _answered(self, request: Request) -> Reply:
+    async def _answered(self, request: Request, meter: Meter) -> Reply:
         prompt = request.prompt
         characters = sum(len(m.content) for m in prompt.messages) if prompt.messages else len(prompt.text)
         began = time.monotonic()
-        job = _Job(request, began, characters, self._replicas.pick(began))
+        job = _Job(request, meter, began, characters, self._replicas.pick(began))
         while True:
             try:
                 async with self._gate:
                     return await self._attempt(job)
-            except _OtherField:
-                continue
             except AttemptFailed as failure:
                 pause_s = self._failed(job, failure)
             await asyncio.sleep(pause_s)
@@ -185,17 +200,25 @@ class Endpoint:
 
     async def _attempt(self, job: _Job) -> Reply:
         await self._turn(job)
+        await job.meter.begin()
         job.sent = time.monotonic()
         replica = job.replica = self._replicas.pick(job.sent, job.avoid)
         replica.in_flight += 1
         try:
             answer = await self._transport.post(replica, self._body(job))
+            replica.answered = True
+            reply = self._read(job, answer)
         except BadUrl:
+            job.meter.free()
             raise TeacherError(f"Teacher '{self._owner}': {replica.shown} is no URL; mend `base_url`.") from None
+        except AttemptFailed as failure:
+            if failure.billed:
+                job.meter.lost(str(failure))
+            else:
+                job.meter.free()
+            raise
         finally:
             replica.in_flight -= 1
-        replica.answered = True
-        reply = self._read(job, answer)
         self._succeeded(job, reply)
         return reply
 
@@ -224,27 +247,27 @@ class Endpoint:
             return free
 
     def _body(self, job: _Job) -> bytes:
-        if job.length_field == self._length_field:
-            return job.body
-        body = request_body(job.request, self._model, self._form, self._length_field)
-        job.body, job.length_field = _encode(body).encode("ascii"), self._length_field
-        return job.body
+        if not job.encoded or job.manners is not self.manners:
+            stream = self.manners.stream if self._envelope.stream is None else self._envelope.stream
+            body = request_body(job.request, self._model, self._form, self.manners, stream=stream)
+            job.manners, job.body = self.manners, {**body, **self._envelope.extra_body}
+            job.encoded = _encode(job.body).encode("ascii")
+        return job.encoded
 
     def _read(self, job: _Job, answer: Answer) -> Reply:
         if answer.status == 200:
             try:
                 return read_completion(answer.body, self._form, time.monotonic() - job.sent)
             except NotACompletion as error:
-                raise AttemptFailed("malformed", f"{error}: {words_of(answer.body, self._key)!r}") from None
-        words = words_of(answer.body, self._key) or "(it gave no reason)"
-        if answer.status == 400 and job.length_field == "max_tokens" and "max_completion_tokens" in words:
-            # Newer models of one provider want another field; many requests may be under way when the first is told.
-            self._length_field = "max_completion_tokens"
-            raise _OtherField
-        raise self._refusal(job.replica, answer, words)
+                words = words_of(answer.body, self._secrets)
+                raise AttemptFailed("malformed", f"{error}: {words!r}") from None
+            except ErrorInReply as error:
+                answer = replace(answer, status=error.status, body=error.body)
+        raise self._refusal(job, answer)
 
     def _succeeded(self, job: _Job, reply: Reply) -> None:
         now = self._last_success = time.monotonic()
+        self._refused = 0
         job.replica.succeeded()
         if isinstance(self._limit, AdaptiveLimit):
             self._limit.completed(now, reply.latency_s)
@@ -253,28 +276,30 @@ class Endpoint:
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
-    def _refusal(self, replica: Replica, answer: Answer, words: str) -> Exception:
-        status = answer.status
+    def _refusal(self, job: _Job, answer: Answer) -> Exception:
+        status, words = answer.status, words_of(answer.body, self._secrets) or "(it gave no reason)"
         about = about_one_prompt(status, words)
         if about is None and status == 429 and not no_credit(words):
-            return AttemptFailed("429", words, overload=True, after_s=seconds_of(answer.retry_after))
+            return AttemptFailed("429", words, overload=True, billed=False, after_s=seconds_of(answer.retry_after))
         said = f"HTTP {status}: {words}"
         if status >= 500 or status in (408, 409, 425):
-            after_s = seconds_of(answer.retry_after)
-            return AttemptFailed(f"http {status}", said, overload=status == 503, after_s=after_s)
+            after_s, billed = seconds_of(answer.retry_after), status in _DONE_ELSEWHERE
+            if status != 501:
+                return AttemptFailed(f"http {status}", said, overload=status == 503, billed=billed, after_s=after_s)
+        job.meter.free()
         self.faults[f"http {status}"] += 1
+        if about is None and (refused := refused_parameter(status, answer.body, job.body, self._secrets)):
+            refused.manners = job.manners
+            return refused
+        if about is None and status not in _ABOUT_TEACHER:
+            self._refused += 1
+            if self._refused <= (_REFUSED_IN_A_ROW if self.manners.worked or self._last_success else _DOUBTED):
+                about = "bad_request"
         if about is not None:
             return RequestFailed(said, about)
-        remedy = {
-            401: "check the key in the environment variable that `api_key_env` names",
-            402: "the account has no credit left",
-            403: "this key may not use this model",
-            404: f"check `base_url` (it ends in /v1 for most servers) and `model: {self._model}`",
-            405: "check `base_url`; it is an address that takes no requests",
-            429: "the account has no credit left",
-        }.get(status, "the endpoint does not take this kind of request")
+        remedy = _REMEDIES.get(status, "the endpoint does not take this kind of request").format(model=self._model)
         return TeacherError(
-            f"Teacher '{self._owner}': {replica.shown} answers {status}: {words}\n  To do: {remedy}. "
+            f"Teacher '{self._owner}': {job.replica.shown} answers {status}: {words}\n  To do: {remedy}. "
             "Replies that came before are kept."
         )
 
@@ -340,30 +365,26 @@ class Endpoint:
             raise RequestFailed(f"HTTP 429 for {now - job.limited_since:.0f} s: {failure}") from None
 
 
-def request_body(request: Request, model: str, form: Form, length_field: str) -> dict[str, Any]:
-    """Return what an endpoint is asked.
-
-    Args:
-        length_field: what the endpoint calls the most tokens of a reply.
-    """
+def request_body(
+    request: Request, model: str, form: Form, manners: Manners = Manners(), *, stream: bool = False
+) -> dict[str, Any]:
+    """Return what an endpoint is asked."""
     sampling = request.sampling
-    body: dict[str, Any] = {
-        "model": model,
-        length_field: sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "seed": sampling.seed + request.sample,
-    }
+    body: dict[str, Any] = {"model": model, manners.length_field: sampling.max_tokens}
+    if sampling.temperature is not None:
+        body["temperature"] = sampling.temperature
+    if sampling.top_p is not None:
+        body["top_p"] = sampling.top_p
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed + request.sample
     if form == "chat":
         body["messages"] = [{"role": m.role, "content": m.content} for m in request.prompt.messages]
     else:
         body["prompt"] = request.prompt.text
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if stream:
+        body["stream"] = True
+        if manners.stream_usage:
+            body["stream_options"] = {"include_usage": True}
     return body
-
-
-def public_url(url: str) -> str:
-    """Return a URL without user, password, query and fragment: what of it may be written down."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))

@@ -1,61 +1,93 @@
-"""What an OpenAI-compatible endpoint says: completions, errors, and how long to wait. Pure readers."""
+"""What an OpenAI-compatible endpoint answers: a completion in JSON or as a stream of events. Pure readers."""
 
 from __future__ import annotations
 
-import email.utils
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tinyllm.config import Form
-from tinyllm.teachers.base import FailureReason, FinishReason, Reply
+from tinyllm.teachers.base import FinishReason, Reply
 
 _FINISHED: Mapping[str, FinishReason] = {
-    "stop": "stop", "eos": "stop", "stop_sequence": "stop", "end_turn": "stop",
-    "length": "length", "max_tokens": "length",
+    "stop": "stop", "eos": "stop", "stop_sequence": "stop", "end_turn": "stop", "eos_token": "stop",
+    "length": "length", "max_tokens": "length", "max_output_tokens": "length", "model_length": "length",
     "content_filter": "content_filter", "safety": "content_filter", "prohibited_content": "content_filter",
+    "content_filtered": "content_filter", "recitation": "content_filter", "blocklist": "content_filter",
     "refusal": "refusal",
 }  # fmt: skip
-_TOO_LONG = (
-    "context_length", "exceed_context", "context length", "context size", "context window", "too long",
-    "too many tokens", "maximum number of tokens", "request too large", "prompt is too large", "input is too large",
-)  # fmt: skip
-_FILTERED = (
-    "content_filter", "content filter", "content policy", "content_policy", "content management", "usage policy",
-    "usage policies", "input was flagged", "prompt was flagged", "request was flagged",
-)  # fmt: skip
-_NO_CREDIT = ("insufficient_quota", "billing", "credit balance")
-_WORDS = 400
+_TEXT_ALONE = {"role", "content", "refusal", "tool_calls", "function_call", "audio", "annotations", "name"}
+_MOST_TOKENS = 1 << 40  # what is beyond is no count of tokens
 
 
 class NotACompletion(ValueError):
-    """A reply that is not what the protocol says."""
+    """An answer that is not what the protocol says."""
+
+
+class ErrorInReply(Exception):
+    """An error where a reply should be, although the status says 200.
+
+    Args:
+        status: the one that the error names; 502 if it names none.
+        body: the error as JSON.
+    """
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.status, self.body = status, body
 
 
 def read_completion(raw: bytes, form: Form, latency_s: float) -> Reply:
-    """Return the reply in the body of an answer.
+    """Return the reply in the body of an answer, which is JSON or a stream of events.
 
     Raises:
+        ErrorInReply: there is an error in its place.
         NotACompletion: there is none in it.
     """
-    try:
-        answer = json.loads(raw)
-        choice = answer["choices"][0]
-        message = choice["message"] if form == "chat" else choice
-        said = message["content" if form == "chat" else "text"]
-        refusal = message.get("refusal")
-        finish = _FINISHED.get(str(choice.get("finish_reason")).lower(), "unknown")
-        usage = answer.get("usage") or {}
-        prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-        cached = _cached(usage, answer.get("timings"))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        raise NotACompletion("its reply is not a completion") from None
-    if said is not None and not isinstance(said, str):
+    answer = _joined(raw) if _is_stream(raw) else _json(raw)
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    if not isinstance(answer, dict):
+        raise NotACompletion("its reply is not a completion")
+    choices = answer.get("choices")
+    if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
+        _raise_error(answer.get("error") or (answer if _is_error(answer) else None))
+        raise NotACompletion("its reply is not a completion")
+    choice: dict[str, Any] = choices[0]
+    _raise_error(answer.get("error") or choice.get("error"))
+    if str(choice.get("finish_reason")).casefold() == "error":
+        _raise_error({"message": "the reply ended with an error", **_mapping(choice.get("message"))})
+    message = choice.get("message") if form == "chat" else {"content": choice.get("text")}
+    if not isinstance(message, dict) or not isinstance(message.get("content"), str | list | dict | None):
         raise NotACompletion("its reply holds no text")
+    if "content" not in message and not message.keys() - {"role"}:
+        raise NotACompletion("its reply is not a completion")
+    return _reply(answer, choice, message, latency_s)
+
+
+def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mapping[str, Any], latency_s: float) -> Reply:
+    finish = _FINISHED.get(str(choice.get("finish_reason")).casefold(), "unknown")
+    content, refusal = message.get("content"), message.get("refusal")
+    text = content if isinstance(content, str) else ""
     if isinstance(refusal, str) and refusal:
-        said, finish = refusal, "refusal"
-    return Reply(said or "", finish, prompt, completion, latency_s, cached)
+        text, finish = text or refusal, "refusal"
+    whole = {name: value for name, value in message.items() if value not in (None, "", [], {})}
+    alone = isinstance(content, str | None) and not whole.keys() - _TEXT_ALONE
+    usage = _mapping(answer.get("usage"))
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    total = _count(usage, "total_tokens")
+    if total is not None and prompt is not None and completion is not None:
+        completion = max(completion, total - prompt)  # some count thoughts in the total alone
+    return Reply(
+        text,
+        finish,
+        prompt,
+        completion,
+        latency_s,
+        _cached(usage, answer.get("timings")),
+        _count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens"),
+        None if alone else json.dumps(whole, ensure_ascii=False),
+    )
 
 
 def _cached(usage: Mapping[str, Any], timings: Any) -> int | None:
@@ -69,65 +101,116 @@ def _cached(usage: Mapping[str, Any], timings: Any) -> int | None:
 
 def _count(holder: Mapping[str, Any], name: str) -> int | None:
     number = holder.get(name)
-    return number if type(number) is int and number >= 0 else None
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    return number if type(number) is int and 0 <= number <= _MOST_TOKENS else None
 
 
-# --- errors -------------------------------------------------------------------------------------------------------
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def about_one_prompt(status: int, words: str) -> FailureReason | None:
-    """Tell whether an error is about the prompt alone, so that other requests may fare better, and in what way."""
-    said = words.casefold()
-    if status in (400, 403, 422) and any(sign in said for sign in _FILTERED):
-        return "content_filter"
-    if status == 413 or (status in (400, 422) and any(sign in said for sign in _TOO_LONG)):
-        return "too_long"
-    if status == 429 and "request too large" in said:  # more than a minute's tokens in one prompt
-        return "too_long"
+def _json(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise NotACompletion("its reply is not a completion") from None
+
+
+# --- errors that come with status 200 -----------------------------------------------------------------------------
+
+
+def _is_error(answer: Mapping[str, Any]) -> bool:
+    """An error that is not wrapped in `error`: it has words, and says that it is one or which."""
+    says_so = answer.get("object") == "error" or answer.get("type") == "error" or _status(answer) is not None
+    return says_so and any(isinstance(answer.get(k), str) for k in ("message", "detail", "msg"))
+
+
+def _raise_error(error: Any) -> None:
+    if error:
+        body = json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")
+        raise ErrorInReply(_status(_mapping(error)) or _status_of_words(str(error)), body)
+
+
+def _status(error: Mapping[str, Any]) -> int | None:
+    for name in ("code", "status", "status_code", "statusCode", "http_status"):
+        value = error.get(name)
+        if isinstance(value, str) and value.isdecimal() and len(value) == 3:
+            value = int(value)
+        if type(value) is int and 400 <= value <= 599:
+            return value
     return None
 
 
-def no_credit(words: str) -> bool:
-    """Tell whether a 429 means that the account is empty: waiting does not mend that."""
+def _status_of_words(words: str) -> int:
     said = words.casefold()
-    return any(sign in said for sign in _NO_CREDIT)
+    if any(
+        sign in said for sign in ("rate limit", "rate_limit", "ratelimit", "too many requests", "resource_exhausted")
+    ):
+        return 429
+    return 502
 
 
-def words_of(raw: bytes, secret: str | None = None) -> str:
-    """Return the server's own words: the message of an error in JSON, else the text's beginning, on one line.
-
-    Args:
-        secret: what is not repeated. Taken out here, since half of it could be left where the words are cut.
-    """
-    text = raw.decode("utf-8", "replace")
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        body = None
-    error = body.get("error", body) if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        named = [str(error[k]) for k in ("code", "type", "message", "detail") if error.get(k)]
-        text = ": ".join(dict.fromkeys(named)) or text
-    elif isinstance(error, str):
-        text = error
-    line = " ".join(hide(text, secret).split())
-    return line if len(line) <= _WORDS else line[:_WORDS] + " …"
+# --- streams ------------------------------------------------------------------------------------------------------
 
 
-def hide(text: str, secret: str | None) -> str:
-    """Return the text without the secret."""
-    return text.replace(secret, "***") if secret else text
+def _is_stream(raw: bytes) -> bool:
+    return raw.lstrip(b"\xef\xbb\xbf \t\r\n")[:6].startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
-def seconds_of(retry_after: str | None) -> float | None:
-    """Read `Retry-After`, which is a number of seconds or a date; None if it is neither."""
-    if retry_after is None:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds < float("inf") else None
+def _joined(raw: bytes) -> dict[str, Any]:
+    """Return the completion that a stream of chunks adds up to."""
+    whole: dict[str, Any] = {}
+    message: dict[str, Any] = {}
+    choice: dict[str, Any] = {"finish_reason": None}
+    seen = False
+    for event in _events(raw):
+        if event == "[DONE]":
+            seen = True
+            break
+        chunk = _json(event.encode())
+        if not isinstance(chunk, dict):
+            raise NotACompletion("a part of its stream is no object")
+        whole |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
+        if not (chunk.get("choices") or chunk.get("usage")) and _is_error(chunk):
+            whole["error"] = chunk
+        for part in chunk.get("choices") or ():
+            if isinstance(part, dict) and part.get("index", 0) == 0:
+                _add(choice, message, part)
+    if "error" not in whole and not seen and choice["finish_reason"] is None:
+        raise NotACompletion("its stream broke off")
+    return whole | {"choices": [choice | {"message": message, "text": message.get("content")}]}
+
+
+def _add(choice: dict[str, Any], message: dict[str, Any], part: Mapping[str, Any]) -> None:
+    delta = part.get("delta") or part.get("message") or ({"content": part["text"]} if "text" in part else {})
+    for name, value in _mapping(delta).items():
+        before = message.get(name)
+        if isinstance(value, str) and isinstance(before, str) and name != "role":
+            message[name] = before + value
+        elif isinstance(value, str | list) and isinstance(before, str | list) and name != "role":
+            message[name] = [*_parts(before), *_parts(value)]
+        elif value is not None or name not in message:
+            message[name] = value
+    for name in ("finish_reason", "error"):
+        if part.get(name) is not None:
+            choice[name] = part[name]
+
+
+def _parts(content: str | list[Any]) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    return [{"type": "text", "text": content}] if content else []
+
+
+def _events(raw: bytes) -> Iterator[str]:
+    """Yield the data of each event, as the standard of server-sent events has it; comments are left out."""
+    text = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    data: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        name, _, value = line.partition(":")
+        if name == "data":
+            data.append(value.removeprefix(" "))
+        elif not line and data:
+            yield "\n".join(data)
+            data = []

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
+from tinyllm.errors import printable
+from tinyllm.teachers.http.refusals import hide
 from tinyllm.teachers.http.replicas import Replica
-from tinyllm.teachers.http.replies import hide
 
 _KEEP_ALIVE_S = 4.0  # common servers close an idle connection after 5; a request sent at that moment is lost
 _WORDS = 400
@@ -27,6 +29,7 @@ class AttemptFailed(Exception):
         dead: the replica refused or cut the connection.
         refused: there was no connection at all.
         overload: fewer attempts at once may fare better.
+        billed: whether the service may have worked on it, and so may bill it.
         after_s: the wait that the replica asked for.
     """
 
@@ -38,6 +41,7 @@ class AttemptFailed(Exception):
         dead: bool = False,
         refused: bool = False,
         overload: bool = False,
+        billed: bool = True,
         after_s: float | None = None,
     ) -> None:
         super().__init__(words)
@@ -45,6 +49,7 @@ class AttemptFailed(Exception):
         self.dead = dead
         self.refused = refused
         self.overload = overload
+        self.billed = billed
         self.after_s = after_s
 
 
@@ -65,7 +70,8 @@ class Transport:
     """A pool of connections. `async with` opens and closes it.
 
     Args:
-        key: sent as a bearer token; taken out of every text that leaves here.
+        headers: sent with every request.
+        secrets: taken out of every text that leaves here.
         connect_s: seconds for a connection.
         first_byte_s: seconds until a reply begins; None: as `timeout_s`.
         stall_s: seconds in which a reply that has begun may stand still.
@@ -73,9 +79,17 @@ class Transport:
     """
 
     def __init__(
-        self, key: str | None, *, connect_s: float, first_byte_s: float | None, stall_s: float, timeout_s: float
+        self,
+        headers: Mapping[str, str],
+        secrets: Sequence[str],
+        *,
+        connect_s: float,
+        first_byte_s: float | None,
+        stall_s: float,
+        timeout_s: float,
     ) -> None:
-        self._key = key
+        self._headers = headers
+        self._secrets = secrets
         self._connect_s = connect_s
         self._first_byte_s = timeout_s if first_byte_s is None else min(first_byte_s, timeout_s)
         self._stall_s = stall_s
@@ -83,11 +97,10 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        key = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),  # who asks keeps the limit
             timeout=aiohttp.ClientTimeout(total=None, connect=self._connect_s),
-            headers={"Content-Type": "application/json", **key},
+            headers={"Content-Type": "application/json", **self._headers},
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
@@ -108,13 +121,13 @@ class Transport:
             return await self._post(replica, body)
         except aiohttp.ConnectionTimeoutError:
             words = f"no connection in {self._connect_s:g} s"
-            raise AttemptFailed("timeout", words, dead=True, refused=True, overload=True) from None
+            raise AttemptFailed("timeout", words, dead=True, refused=True, overload=True, billed=False) from None
         except aiohttp.InvalidURL:
             raise BadUrl from None
         except aiohttp.ClientConnectorError as error:
             ours = error.errno in _OURS
             raise AttemptFailed(
-                "connection", self._words(error), dead=not ours, refused=not ours, overload=ours
+                "connection", self._words(error), dead=not ours, refused=not ours, overload=ours, billed=False
             ) from None
         except (aiohttp.ClientError, OSError) as error:
             words = f"connection lost: {self._words(error)}"
@@ -148,7 +161,8 @@ class Transport:
     def _words(self, error: Exception) -> str:
         if isinstance(error, aiohttp.ServerDisconnectedError):
             return "server disconnected"  # its own words are the half reply
-        return " ".join(hide(str(error) or type(error).__name__, self._key).split())[:_WORDS]
+        said = hide(str(error) or type(error).__name__, self._secrets)
+        return " ".join(printable(said).split())[:_WORDS]
 
 
 def proxy_for(url: str) -> str | None:
@@ -159,3 +173,10 @@ def proxy_for(url: str) -> str | None:
         return None  # proxies are for what is outside this machine
     proxy = getproxies().get(parts.scheme)
     return proxy if proxy and proxy.startswith("http://") else None
+
+
+def proxy_secrets(proxy: str | None) -> list[str]:
+    """Return the password that a proxy's address holds, in the ways in which it may turn up in a text."""
+    parts = urlsplit(proxy or "")
+    password = parts.password
+    return [f"{parts.username}:{password}", password, unquote(password)] if password else []

@@ -1,0 +1,253 @@
+"""The account of a run: what each attempt may cost is written down before it is sent, and what it did cost after.
+
+A charge is set aside at its worst case, in the same database as the replies and durably, so it counts whatever becomes
+of the attempt: a time-out, a cut connection, a killed process. The usage that a reply tells takes its place. The cap is
+held by the database, so it also holds between processes. All functions run inside the store's transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tinyllm.config import PriceSection
+
+SCHEMA = (
+    """CREATE TABLE spent (                  -- what each run has paid for, whatever became of the run since
+        run TEXT NOT NULL,
+        teacher TEXT NOT NULL,
+        replies INTEGER NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        completion_tokens INTEGER NOT NULL,
+        cached_tokens INTEGER NOT NULL,
+        seconds REAL NOT NULL,
+        usd REAL DEFAULT 0,                -- NULL: written by version 2, which kept tokens alone
+        lost INTEGER NOT NULL DEFAULT 0,   -- attempts whose cost nobody knows, with what they may have cost
+        lost_tokens INTEGER NOT NULL DEFAULT 0,
+        lost_usd REAL NOT NULL DEFAULT 0,
+        PRIMARY KEY (run, teacher)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE charges (                -- attempts that were sent and of which nothing is known yet
+        id INTEGER PRIMARY KEY,
+        run TEXT NOT NULL,
+        teacher TEXT NOT NULL,
+        key BLOB NOT NULL,
+        tokens INTEGER NOT NULL,
+        usd REAL NOT NULL
+    )""",
+    "CREATE INDEX charges_of_run ON charges (run, key)",
+)
+UPGRADE = tuple(
+    f"ALTER TABLE spent ADD COLUMN {column}"
+    for column in (
+        "usd REAL", "lost INTEGER NOT NULL DEFAULT 0", "lost_tokens INTEGER NOT NULL DEFAULT 0",
+        "lost_usd REAL NOT NULL DEFAULT 0",
+    )
+) + SCHEMA[1:]  # fmt: skip
+"""From version 2 of the store."""
+
+_ADD = (
+    "INSERT INTO spent (run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, usd, lost, "
+    "lost_tokens, lost_usd) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, teacher) DO UPDATE SET "
+    "replies = replies + excluded.replies, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+    "completion_tokens = completion_tokens + excluded.completion_tokens, cached_tokens = cached_tokens + "
+    "excluded.cached_tokens, seconds = seconds + excluded.seconds, usd = usd + excluded.usd, lost = lost + "
+    "excluded.lost, lost_tokens = lost_tokens + excluded.lost_tokens, lost_usd = lost_usd + excluded.lost_usd"
+)
+_MILLION = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """The most that a run may spend; None: any sum."""
+
+    usd: float | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The most that one attempt can cost.
+
+    Attributes:
+        key: of the request.
+    """
+
+    run: str
+    teacher: str
+    key: str
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+
+    @property
+    def tokens(self) -> int:
+        """Of prompt and reply."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a reply did cost.
+
+    Attributes:
+        charge: id of what was set aside for it; None: nothing was.
+        resumed: for the key of a request that was sent by an earlier process; what that set aside is looked for.
+    """
+
+    run: str
+    teacher: str
+    charge: int | None
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    usd: float
+    resumed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An attempt whose cost nobody will know.
+
+    Attributes:
+        charge: what it may have cost.
+        id: of what was set aside; None: nothing was.
+    """
+
+    charge: Charge
+    id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run has got from one teacher, and paid for. `seconds`: of asking, by the clock.
+
+    Attributes:
+        usd: None: not known, because an earlier version wrote it; see `price_tokens`.
+        lost: attempts whose cost nobody knows, those under way among them, with the most that they may have cost.
+    """
+
+    replies: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    seconds: float = 0.0
+    usd: float | None = 0.0
+    lost: int = 0
+    lost_tokens: int = 0
+    lost_usd: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """All that counts towards a cap."""
+        return self.prompt_tokens + self.completion_tokens + self.lost_tokens
+
+
+def cost(price: PriceSection | None, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
+    """Return the price of so many tokens in US dollars; `cached_tokens` are among `prompt_tokens`."""
+    if price is None:
+        return 0.0
+    cached_price = price.prompt if price.cached is None else price.cached
+    full = price.prompt * (prompt_tokens - cached_tokens) + cached_price * cached_tokens
+    return (full + price.completion * completion_tokens) / _MILLION
+
+
+def settle(db: sqlite3.Connection, bills: Iterable[Bill], seconds: float) -> None:
+    """Put what replies did cost in the place of what was set aside; the seconds, which all share, go to the first."""
+    for bill in bills:
+        charge = bill.charge
+        if charge is None and bill.resumed is not None:
+            charge = _oldest(db, bill.run, bill.resumed)
+        if charge is not None:
+            db.execute("DELETE FROM charges WHERE id = ?", (charge,))
+        tokens = (1, bill.prompt_tokens, bill.completion_tokens, bill.cached_tokens)
+        db.execute(_ADD, (bill.run, bill.teacher, *tokens, seconds, bill.usd, 0, 0, 0.0))
+        seconds = 0.0
+
+
+def free(db: sqlite3.Connection, charges: Iterable[int]) -> None:
+    """Give back what was set aside for attempts that have cost nothing."""
+    db.executemany("DELETE FROM charges WHERE id = ?", [(charge,) for charge in charges])
+
+
+def free_resumed(db: sqlite3.Connection, requests: Iterable[tuple[str, str]]) -> None:
+    """Give back what an earlier process set aside for a request that has cost nothing.
+
+    Args:
+        requests: runs and keys.
+    """
+    for run, key in requests:
+        if (charge := _oldest(db, run, key)) is not None:
+            free(db, [charge])
+
+
+def lose(db: sqlite3.Connection, attempts: Iterable[Lost]) -> None:
+    """Keep for ever what was set aside for attempts whose cost nobody will know."""
+    for attempt in attempts:
+        charge = attempt.charge
+        if attempt.id is not None:
+            free(db, [attempt.id])
+        db.execute(_ADD, (charge.run, charge.teacher, 0, 0, 0, 0, 0.0, 0.0, 1, charge.tokens, charge.usd))
+
+
+def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: Cap) -> list[int | None]:
+    """Set aside what attempts of one run can cost, in their order; return ids, None where the cap leaves no room."""
+    if not charges:
+        return []
+    run = charges[0].run
+    usd, tokens = db.execute(
+        "SELECT (SELECT total(usd) + total(lost_usd) FROM spent WHERE run = :run) + (SELECT total(usd) FROM charges "
+        "WHERE run = :run), (SELECT total(prompt_tokens) + total(completion_tokens) + total(lost_tokens) FROM spent "
+        "WHERE run = :run) + (SELECT total(tokens) FROM charges WHERE run = :run)",
+        {"run": run},
+    ).fetchone()
+    ids: list[int | None] = []
+    for charge in charges:
+        too_dear = cap.usd is not None and charge.usd > 0 and usd + charge.usd > cap.usd
+        if too_dear or (cap.tokens is not None and tokens + charge.tokens > cap.tokens):
+            ids.append(None)
+            continue
+        usd, tokens = usd + charge.usd, tokens + charge.tokens
+        row = (charge.run, charge.teacher, bytes.fromhex(charge.key), charge.tokens, charge.usd)
+        ids.append(db.execute("INSERT INTO charges (run, teacher, key, tokens, usd) VALUES (?,?,?,?,?)", row).lastrowid)
+    return ids
+
+
+def spent(db: sqlite3.Connection, run: str | None = None) -> dict[tuple[str, str], Spent]:
+    """Return what runs have paid for, by run and teacher; None: all runs."""
+    where, values = ("TRUE", ()) if run is None else ("run = ?", (run,))
+    known = {
+        (name, teacher): Spent(*columns)
+        for name, teacher, *columns in db.execute(
+            "SELECT run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, usd, lost, "  # noqa: S608 - constants
+            f"lost_tokens, lost_usd FROM spent WHERE {where}",
+            values,
+        )
+    }
+    open_ = db.execute(
+        f"SELECT run, teacher, count(*), total(tokens), total(usd) FROM charges WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
+        values,
+    )
+    for name, teacher, count, tokens, usd in open_:
+        had = known.get((name, teacher), Spent())
+        known[name, teacher] = replace(
+            had, lost=had.lost + count, lost_tokens=had.lost_tokens + int(tokens), lost_usd=had.lost_usd + usd
+        )
+    return known
+
+
+def price_tokens(db: sqlite3.Connection, run: str, prices: Mapping[str, PriceSection | None]) -> None:
+    """Give what version 2 of the store counted in tokens alone its price in dollars."""
+    rows = db.execute(
+        "SELECT teacher, prompt_tokens, completion_tokens, cached_tokens FROM spent WHERE run = ? AND usd IS NULL",
+        (run,),
+    ).fetchall()
+    for teacher, *tokens in rows:
+        usd = cost(prices.get(teacher), *tokens)
+        db.execute("UPDATE spent SET usd = ? WHERE run = ? AND teacher = ?", (usd, run, teacher))
+
+
+def _oldest(db: sqlite3.Connection, run: str, key: str) -> int | None:
+    row = db.execute("SELECT min(id) FROM charges WHERE run = ? AND key = ?", (run, bytes.fromhex(key))).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,185 @@
+"""What of a reply a person would read: the text without thoughts, channels and markup. Pure, so it can be made again.
+
+Models that think mark their thoughts in many ways: tags around them, of which servers sometimes swallow the first;
+channels; typed parts; fields of their own beside the text. Whatever the mark, a thought is no part of a rationale, and
+a reply that ends inside a thought holds no rationale.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tinyllm.teachers.base import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """A reply as a person would read it.
+
+    Attributes:
+        thought: whether there were thoughts.
+        withheld: why there is no text to read: `unfinished_thought`, `content_filter` or `refused`; None: there is,
+            though it may be empty.
+    """
+
+    text: str
+    thought: bool = False
+    withheld: str | None = None
+
+
+def visible(reply: Reply) -> Visible:
+    """Return what of a reply a person would read."""
+    said = _message(reply.message) if reply.message is not None else _Said(reply.text)
+    text, inline, open_ = _without_thoughts(said.text)
+    while (again := _without_thoughts(text))[0] != text:  # one mark may lie inside another
+        text, inline, open_ = again[0], True, again[2]
+    thought = bool(said.thought or inline or reply.thinking_tokens)
+    if reply.finish_reason == "content_filter":
+        return Visible(text, thought, "content_filter")
+    if said.refusal or reply.finish_reason == "refusal":
+        return Visible(said.refusal or text or reply.text, thought, "refused")
+    if text or not (thought or open_ or _is_hidden_thought(reply)):
+        return Visible(text, thought)
+    return Visible("", True, "unfinished_thought")
+
+
+def _is_hidden_thought(reply: Reply) -> bool:
+    """Nothing is there and yet the tokens are used up: some services keep thoughts to themselves."""
+    return reply.finish_reason == "length" and not reply.text.strip()
+
+
+# --- messages of several parts ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Said:
+    text: str = ""
+    thought: bool = False
+    refusal: str = ""
+
+
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks", "thought")
+_THOUGHT_PARTS = re.compile(r"think|thought|reason|summary|analysis", re.IGNORECASE)
+
+
+def _message(raw: str) -> _Said:
+    message = json.loads(raw)
+    said = _Said(thought=any(message.get(name) for name in _THOUGHT_FIELDS))
+    if isinstance(refusal := message.get("refusal"), str):
+        said.refusal = refusal
+    _add(message.get("content"), said)
+    return said
+
+
+def _add(content: Any, said: _Said) -> None:
+    """Add a content: a text, a typed part, or a list of them."""
+    if isinstance(content, str):
+        said.text += content
+    elif isinstance(content, list):
+        for part in content:
+            _add(part, said)
+    elif isinstance(content, Mapping):
+        kind = str(content.get("type", ""))
+        if _THOUGHT_PARTS.search(kind) or content.get("thought") is True or (not kind and "thinking" in content):
+            said.thought = True
+        elif isinstance(content.get("refusal"), str):
+            said.refusal += content["refusal"]
+        elif kind in ("", "text", "output_text", "message"):
+            inner = content.get("text", content.get("content"))
+            _add(inner.get("value") if isinstance(inner, Mapping) and "value" in inner else inner, said)
+
+
+# --- thoughts inside a text ---------------------------------------------------------------------------------------
+
+_TAG = (
+    r"(?:[\w.]+:)?(?:think(?:ing)?|thoughts?|thought[_-]?process|reasoning|reflection|scratch_?pad|analysis|"
+    r"ant_?thinking|inner_?monologue)"
+)
+_OPENS = (
+    rf"<{_TAG}(?:\s[^<>]*)?>",
+    r"\[THINK\]",
+    r"◁think▷",
+    r"<\|(?:begin_of_thought|START_THINKING|thinking|inner_prefix|think(?:ing)?_start|begin_of_think)\|>",
+    r"<\|channel>\s*thought\b",
+    r"<unused94>(?:thought\b)?",
+)
+_CLOSES = (
+    rf"</{_TAG}\s*>",
+    r"\[/THINK\]",
+    r"◁/think▷",
+    r"<\|(?:end_of_thought|END_THINKING|/thinking|inner_suffix|think(?:ing)?_end|end_of_think)\|>",
+    r"<channel\|>",
+    r"<unused95>",
+)
+_OPEN = re.compile("|".join(_OPENS), re.IGNORECASE)
+_CLOSE = re.compile("|".join(_CLOSES), re.IGNORECASE)
+_WRAPPER = r"(?:answer|response|final_answer|final|output)"
+_WRAPPERS = re.compile(
+    rf"^\s*<{_WRAPPER}>|</{_WRAPPER}>\s*$|<\|(?:begin_of_solution|end_of_solution|START_RESPONSE|END_RESPONSE)\|>",
+    re.IGNORECASE,
+)
+_SPECIAL_END = re.compile(r"(?:\s*(?:<\|[\w▁]{2,30}\|>|<｜[\w▁]{2,40}｜>|</s>|<end_of_turn>|<turn\|>|\[EOS\]))+\s*$")
+_SPECIAL_START = re.compile(
+    r"^\s*(?:(?:<\|(?:im_start|start|start_header_id|begin_of_text)\|>|<start_of_turn>|<s>)\s*(?:assistant|model)?\s*"
+    r"(?:<\|(?:end_header_id|message)\|>)?\s*)+"
+)
+_CHANNEL = re.compile(r"<\|channel\|>\s*([\w]+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+_MESSAGE_END = re.compile(r"<\|(?:end|return|call|start)\|>")
+_BARE_CHANNELS = re.compile(r"^\s*(?:analysis|commentary)(?=[A-Z\W]).*?assistant\s*final(?=[A-Z\W]|$)", re.DOTALL)
+_BARE_ANALYSIS = re.compile(r"^\s*analysis(?=[A-Z])")
+_DONE_THINKING = re.compile(r"^\s*Thinking\.\.\.\n.*?\n\s*\.\.\.done thinking\.\s*", re.DOTALL)
+_THOUGHT_PROCESS = re.compile(
+    r"^\s*Here(?:'s| is) (?:my|the) (?:thought|thinking|reasoning) process:.*?(?:Here(?:'s| is) (?:my|the) (?:final )?"
+    r"(?:response|answer):|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+_MARKED = re.compile(
+    r"[<◁]|\[/?THINK|\[EOS|\s*(?:analysis|commentary|thinking\.\.\.|here(?:'s| is) (?:my|the) )", re.IGNORECASE
+)
+
+
+def _without_thoughts(text: str) -> tuple[str, bool, bool]:
+    """Return a text without its thoughts, whether there were any, and whether it ends inside one."""
+    if not (_MARKED.match(text) or "<" in text or "◁" in text or "[/THINK" in text.upper() or "[EOS]" in text):
+        return text.strip(), False, False
+    text = _SPECIAL_END.sub("", text)
+    if "<|channel|>" in text or "<|message|>" in text:
+        return _final_channel(text)
+    text = _SPECIAL_START.sub("", text)
+    thought = False
+    for pattern in (_BARE_CHANNELS, _DONE_THINKING, _THOUGHT_PROCESS):
+        if found := pattern.match(text):
+            text, thought = text[found.end() :], True
+    if _BARE_ANALYSIS.match(text):
+        return "", True, True
+    while (close := _CLOSE.search(text)) is not None:
+        opened = list(_OPEN.finditer(text, 0, close.start()))
+        # Without an opening mark, which servers swallow, all that came before is the thought.
+        start = opened[-1].start() if opened else 0
+        text, thought = text[:start] + text[close.end() :], True
+    open_ = _OPEN.search(text)
+    if open_ is not None:
+        text, thought = text[: open_.start()], True
+    if "<" in text:
+        text = _WRAPPERS.sub("", text)
+    return _SPECIAL_END.sub("", text).strip(), thought, open_ is not None
+
+
+def _final_channel(text: str) -> tuple[str, bool, bool]:
+    """Return what stands in the final channel (harmony); without one the reply ends inside a thought."""
+    if "<|channel|>" not in text[: text.find("<|message|>") + 1]:
+        text = re.sub(r"^\s*(?:<\|start\|>\s*assistant)?\s*(?=\w+\s*<\|message\|>)", "<|channel|>", text)
+    marks = list(_CHANNEL.finditer(text))
+    parts = []
+    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        end = len(text) if following is None else following.start()
+        if mark[1].casefold() == "final":
+            parts.append(_MESSAGE_END.split(text[mark.end() : end])[0])
+    final = _SPECIAL_END.sub("", "".join(parts)).strip()
+    return final, len(marks) > len(parts), not final

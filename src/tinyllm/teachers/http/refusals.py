@@ -1,0 +1,205 @@
+"""What an endpoint says that is no reply: what its words are, what they are about, how long to wait. Pure readers."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tinyllm.errors import printable
+from tinyllm.teachers.base import FailureReason, ParameterRefused
+
+_TOO_LONG = (
+    "context_length", "exceed_context", "context length", "context size", "context window", "too long",
+    "too many tokens", "maximum number of tokens", "request too large", "prompt is too large", "input is too large",
+)  # fmt: skip
+_FILTERED = (
+    "content_filter", "content filter", "content policy", "content_policy", "content management", "usage policy",
+    "usage policies", "input was flagged", "prompt was flagged", "request was flagged", "safety system", "moderation",
+)  # fmt: skip
+_NO_CREDIT = ("insufficient_quota", "billing", "credit balance")
+_WORDS = 400
+_LONGEST_WAIT_S = 7 * 86400.0
+
+
+def about_one_prompt(status: int, words: str) -> FailureReason | None:
+    """Tell whether an error is about the prompt alone, so that other requests may fare better, and in what way."""
+    said = words.casefold()
+    if status in (400, 403, 422, 451) and any(sign in said for sign in _FILTERED):
+        return "content_filter"
+    if status == 413 or (status in (400, 422) and any(sign in said for sign in _TOO_LONG)):
+        return "too_long"
+    if status == 429 and "request too large" in said:  # more than a minute's tokens in one prompt
+        return "too_long"
+    return None
+
+
+def no_credit(words: str) -> bool:
+    """Tell whether a 429 means that the account is empty: waiting does not mend that."""
+    said = words.casefold()
+    return any(sign in said for sign in _NO_CREDIT)
+
+
+def words_of(raw: bytes, secrets: Iterable[str] = ()) -> str:
+    """Return the server's own words: the message of an error in JSON, else the text's beginning, on one line.
+
+    Args:
+        secrets: what is not repeated. Taken out here, since half of one could be left where the words are cut.
+    """
+    text = raw.decode("utf-8", "replace")
+    error = _error_of(raw)
+    if isinstance(error, dict):
+        named = [str(error[k]) for k in ("code", "type", "message", "msg", "detail") if error.get(k)]
+        text = ": ".join(dict.fromkeys(named)) or text
+    elif isinstance(error, str):
+        text = error
+    line = " ".join(printable(hide(text, secrets)).split())
+    return line if len(line) <= _WORDS else line[:_WORDS] + " …"
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without any of the secrets."""
+    for secret in secrets:
+        text = text.replace(secret, "***") if secret else text
+    return text
+
+
+def seconds_of(retry_after: str | None) -> float | None:
+    """Read `Retry-After`, which is a number of seconds or a date; None if it is neither.
+
+    Returns:
+        At least 0, also for a date that is past, and at most a week.
+    """
+    if retry_after is None:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, OverflowError, TypeError):
+            return None
+    return min(max(0.0, seconds), _LONGEST_WAIT_S) if seconds == seconds else None
+
+
+def _error_of(raw: bytes) -> Any:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    return body.get("error", body) if isinstance(body, dict) else None
+
+
+# --- a parameter that is not taken --------------------------------------------------------------------------------
+
+_SPELLED: Mapping[str, str] = {
+    "temperature": "temperature", "top_p": "top_p", "topp": "top_p", "top-p": "top_p", "nucleus": "top_p",
+    "seed": "seed", "random_seed": "seed", "randomseed": "seed", "random-seed": "seed",
+    "stop": "stop", "stop_sequences": "stop", "stopsequences": "stop", "stop sequences": "stop",
+    "stop-sequences": "stop",
+    "max_tokens": "max_tokens", "maxtokens": "max_tokens", "max_completion_tokens": "max_completion_tokens",
+    "max_output_tokens": "max_tokens", "maxoutputtokens": "max_tokens", "max_new_tokens": "max_tokens",
+    "stream": "stream", "streaming": "stream", "stream_options": "stream_options", "streamoptions": "stream_options",
+    "include_usage": "stream_options",
+}  # fmt: skip
+_NAMES = re.compile(
+    "|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in sorted(_SPELLED, key=len, reverse=True)),
+    re.IGNORECASE,
+)
+_PROSE = {"stop", "seed", "stream", "streaming", "nucleus"}  # words that sentences have, too
+_QUOTES = "'\"`‘’“”«»<"
+_REFUSES = re.compile(
+    r"un(?:supported|recogni[sz]ed|known|expected|available)|(?:not|n't|never|cannot|can't|no longer) (?:be )?\w*\s*"
+    r"(?:support|accept|allow|permit|recogni|valid|use|implement|specif|set|combin|available)|not permitted|"
+    r"\binvalid|\bextra\b|forbidden|deprecated|only the default|both|instead|remove|must (?:be|equal|have)|"
+    r"should be|only supports?|mutually exclusive|at most|less than|greater than|exceed|too (?:large|high|big)|maximum|"
+    r"do(?:es)? ?n[o']t support|rejected|disallowed|required",
+    re.IGNORECASE,
+)
+_NO_SYSTEM = re.compile(
+    r"(?:system|developer)['\"`]?[ _-](?:role|message|prompt|instruction)s?\b.*(?:not|n't|un)|"
+    r"(?:not|n't|un)\w*\b.*['\"`]?system['\"`]?(?: role| message| prompt| instruction)|"
+    r"role.*(?:not|n't|un)\w* .*['\"`]system|conversation roles must alternate|"
+    r"only (?:user and assistant|'user' and 'assistant') roles",
+    re.IGNORECASE | re.DOTALL,
+)
+_LENGTHS = ("max_tokens", "max_completion_tokens")
+_FEWEST_TOKENS = 16  # a smaller number in the words is no limit of a length
+
+
+def refused_parameter(
+    status: int, raw: bytes, body: Mapping[str, Any], secrets: Iterable[str] = ()
+) -> ParameterRefused | None:
+    """Tell which part of a request an endpoint does not take, where its error is about one.
+
+    Args:
+        raw: the body of its answer.
+        body: the request.
+        secrets: what its words are told without.
+    """
+    if status not in (400, 404, 405, 415, 422, 501):
+        return None
+    error, words = _error_of(raw), words_of(raw, secrets)
+    whole = raw.decode("utf-8", "replace")
+    names = [*_structured(error)]
+    names += _mentioned(words) if _REFUSES.search(words) else []
+    if {"temperature", "top_p"} <= {*names} and re.search(r"both|only one|combin|together|exclusive|either", whole):
+        names = ["top_p", "temperature"]
+    if "max_tokens" in body and "max_completion_tokens" in names:
+        names.insert(0, "max_tokens")
+    if "stream" in names and body.get("stream") is True and "stream_options" in body and "stream_options" in names:
+        names.remove("stream")
+    sent = [name for name in dict.fromkeys(names) if name in body or (name == "stream" and not body.get("stream"))]
+    if _has_system(body) and _NO_SYSTEM.search(words):
+        sent.append("system")
+    if not sent:
+        return None
+    by_length = sent[0] in _LENGTHS and "context" not in words.casefold()
+    return ParameterRefused(sent, words, _limit(words, body[sent[0]]) if by_length else None)
+
+
+def _structured(error: Any) -> Iterator[str]:
+    """Names from where errors have a place for them: `param`, or the path of a validator."""
+    if not isinstance(error, dict):
+        return
+    details = error.get("detail")
+    rows = details if isinstance(details, list) else []
+    paths = [row.get("loc") for row in rows if isinstance(row, dict)]
+    places = [error.get("param"), *(path[-1] if isinstance(path, list) and path else path for path in paths)]
+    for place in places:
+        if isinstance(place, str) and (name := _SPELLED.get(place.rpartition(".")[2].casefold())):
+            yield name
+
+
+def _mentioned(words: str) -> Iterator[str]:
+    """Names in the words, in their order. Names that are words of every day count where they are marked as names."""
+    for found in _NAMES.finditer(words):
+        before, after = words[: found.start()], words[found.end() :]
+        quoted = before[-1:] in _QUOTES and before[-1:] != "" and after[:1] != ""
+        called = re.search(r"(?:parameter|argument|field|option|key|property)s?:? *$", before, re.IGNORECASE)
+        called = called or re.match(r" *(?:parameter|argument|field|option|is not|are not)\b", after)
+        if found[0].casefold() not in _PROSE or quoted or called or _asks_for_stream(found[0], words):
+            yield _SPELLED[found[0].casefold()]
+
+
+def _asks_for_stream(name: str, words: str) -> bool:
+    return name.casefold().startswith("stream") and re.search(r"only|must|require|set", words) is not None
+
+
+def _has_system(body: Mapping[str, Any]) -> bool:
+    return any(m.get("role") == "system" for m in body.get("messages", ()))
+
+
+def _limit(words: str, sent: int) -> int | None:
+    """The greatest length that the words allow, where they tell one below what was sent."""
+    if not re.search(
+        r"at most|maxim|less than|up to|<=|limit|exceed|too (?:large|high|big)|between", words, re.IGNORECASE
+    ):
+        return None
+    numbers = [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*", words) if len(n) < 12]
+    return max((n for n in numbers if _FEWEST_TOKENS <= n < sent), default=None)
