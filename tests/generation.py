@@ -18,6 +18,7 @@ from tinyllm.rationales.generate import Ended, Standing, Stop, generate
 from tinyllm.rationales.requests import Requests
 from tinyllm.rationales.store import Store
 from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
+from tinyllm.teachers.base import UNMETERED
 from tinyllm.teachers.scripted import ScriptedTeacher
 
 SECTION = RationalesSection()
@@ -36,6 +37,7 @@ class Recorder:
         self.calls: list[tuple[str, int, int, int, int]] = []
         self.standings: dict[str, Standing] = {}
         self.gone: list[tuple[str, TinyLLMError]] = []
+        self.words: list[str] = []
 
     def advance(self, standing: Standing) -> None:
         self.standings[standing.teacher] = standing
@@ -43,6 +45,9 @@ class Recorder:
 
     def gave_up(self, teacher: str, error: TinyLLMError) -> None:
         self.gone.append((teacher, error))
+
+    def learnt(self, words: str) -> None:
+        self.words.append(words)
 
 
 class Counting(ScriptedTeacher):
@@ -61,7 +66,8 @@ class Counting(ScriptedTeacher):
         self.entered += 1
         return await super().__aenter__()
 
-    async def ask(self, request):
+    async def ask(self, request, meter=UNMETERED):
+        await meter.begin()
         self.asked.append(request.question_id)
         self.samples.append(request.sample)
         self.now += 1

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tinyllm.prompts import Prompt
-from tinyllm.rationales.store import Entry, Store
+from tinyllm.rationales.ledger import Bill
+from tinyllm.rationales.store import Entry, Store, Work
 from tinyllm.teachers.base import Reply, Request, Sampling, canonical, key_of, reply_key
 
 IDENTITY = {"kind": "scripted", "model": "m"}
@@ -31,6 +32,14 @@ def entry(n: int = 0, text: str = "Because.", teacher: str = "ada", **other) -> 
         IDENTITY | {"model": f"model of {teacher}"} if teacher != "ada" else IDENTITY, request(n, **other)
     )
     return Entry(teacher, f"q{n}", key_of(asked), asked, Reply(text, "stop", 3, None, 0.25))
+
+
+def billed(store: Store, entries: list[Entry], run: str, seconds: float = 0.0) -> None:
+    """Store replies on an account, with what they say that they have cost."""
+    bills = [
+        Bill(run, e.teacher, None, e.reply.prompt_tokens or 0, e.reply.completion_tokens or 0, 0, 0.0) for e in entries
+    ]
+    store.commit(Work(entries, bills=bills, seconds=seconds))
 
 
 def key(n: int = 0, **other) -> str:

@@ -12,7 +12,7 @@ from support import repository
 from tinyllm.config import CheckName
 from tinyllm.questions import Question
 from tinyllm.rationales.checks import to_rationale, well_formed
-from tinyllm.rationales.types import Rationale, Rejection
+from tinyllm.rationales.types import UNFINISHED, Rationale, Rejection
 from tinyllm.teachers.base import Reply
 
 ALL = get_args(CheckName)
@@ -113,11 +113,11 @@ def test_where_the_teacher_tells_why_it_stopped_it_is_believed():
     assert verdict("Warm air melts the ice.", finish="length", repair=False) == "kept"
 
 
-@pytest.mark.parametrize("finish", ["content_filter", "refusal"])
-def test_a_reply_that_was_stopped_for_what_it_says_is_refused_whatever_is_left_of_it(finish):
+@pytest.mark.parametrize(("finish", "reason"), [("content_filter", "content_filter"), ("refusal", "refused")])
+def test_a_reply_that_was_stopped_for_what_it_says_is_refused_whatever_is_left_of_it(finish, reason):
     for text in ("", "Heat melts ice.", "Heat melts"):
-        assert verdict(text, finish=finish) == "refused"
-        assert verdict(text, finish=finish, repair=False, checks=("repeats",)) == "kept"
+        assert verdict(text, finish=finish) == reason
+        assert verdict(text, finish=finish, repair=False, checks=()) == reason
 
 
 def test_the_opening_alone_is_not_worth_keeping():
@@ -151,12 +151,13 @@ def test_any_text_gets_a_verdict_and_a_rationale_stays_what_it_is(text, finish, 
     checks = ALL if checked else ()
     outcome = check(text, finish=finish, repair=repair, checks=checks)
     if isinstance(outcome, Rejection):
-        assert outcome.reason in checks
+        assert outcome.reason in (*checks, UNFINISHED, "content_filter", "refused")
         return
     assert outcome.text.encode("utf-8").decode("utf-8") == outcome.text
     assert well_formed(text).startswith(outcome.text) or outcome.text in well_formed(text)
-    again = check(outcome.text, finish=finish, repair=repair, checks=checks)
-    assert again == Rationale("q", "ada", outcome.text)
+    if outcome.text or finish != "length":  # an empty text with all tokens used up is a hidden thought
+        again = check(outcome.text, finish=finish, repair=repair, checks=checks)
+        assert again == Rationale("q", "ada", outcome.text)
 
 
 @pytest.mark.parametrize("text", ["\n" * 20_000, "\n#" * 10_000, "a. " * 10_000, "answer is " * 5_000, "(" * 20_000])

@@ -16,10 +16,11 @@ from tinyllm.errors import TeacherError
 from tinyllm.questions import Question
 from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.generate import Ended, Stop
-from tinyllm.rationales.store import Spent, Store
+from tinyllm.rationales.ledger import Spent
+from tinyllm.rationales.store import Store
 from tinyllm.rationales.types import Rationale, TeacherYield
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers.base import Reply, RequestFailed
+from tinyllm.teachers.base import UNMETERED, Reply, RequestFailed
 from tinyllm.teachers.scripted import ScriptedTeacher
 
 ENDED = Ended(None, ())
@@ -156,9 +157,9 @@ def test_remote_teachers_run_side_by_side_and_local_ones_one_after_the_other(tmp
         async def __aexit__(self, *about):
             running.discard(self.name)
 
-        async def ask(self, request):
+        async def ask(self, request, meter=UNMETERED):
             seen.append(frozenset(running))
-            return await super().ask(request)
+            return await super().ask(request, meter)
 
     teachers = [
         Tracked("r1", asked, GOOD + " 1", delay=0.1), Tracked("l1", asked, GOOD + " 2", delay=0.02, local=True),
@@ -344,8 +345,8 @@ def test_a_budget_of_dollars_counts_what_the_run_spent_before(tmp_path):
     with Store(tmp_path / "s") as store:
         for expected in (100, 0):
             ada = Counting("ada", asked, script, concurrency=50)
-            budget = Budget(section.budget, prices, store.spent("mine"))
-            ended = asyncio.run(ask(store, asked, [ada], section, budget=budget, run="mine"))
+            budget = Budget(section.budget, prices, store.spent("mine"), run="mine")
+            ended = asyncio.run(ask(store, asked, [ada], section, budget=budget))
             assert ended.stopped == "budget"
             assert len(ada.asked) == expected
             assert store.spent("mine")["ada"].completion_tokens == 10_000
@@ -408,9 +409,9 @@ def test_cancellation_keeps_every_reply_that_came(tmp_path):
         return task.cancelled()
 
     class SlowDisk(Store):
-        def put_many(self, entries, **account):
+        def commit(self, work):
             time.sleep(0.05)
-            return super().put_many(entries, **account)
+            return super().commit(work)
 
     ada = Counting("ada", asked, script, concurrency=8)
     with SlowDisk(tmp_path / "s") as store:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import contents, entry, filled, key
+from stores import billed, contents, entry, filled, key
 from tinyllm.errors import RunFolderError
 from tinyllm.rationales.salvage import Salvaged, salvage
 from tinyllm.rationales.store import PAGE_BYTES, Failure, Store
@@ -46,7 +46,7 @@ class Sample:
 def sample(tmp_path_factory) -> Sample:
     path = tmp_path_factory.mktemp("sample") / "s"
     with Store(path) as store:
-        store.put_many([entry(n, mark(n) * 20) for n in SHORT], run="a", seconds=1.5)
+        billed(store, [entry(n, mark(n) * 20) for n in SHORT], "a", 1.5)
         store.put_many([entry(n, mark(n) * 2000) for n in LONG])
         store.put_failures([Failure(key(900), "ada", "q900", "failed", "no luck")])
         store._db.execute("VACUUM")  # so that no page holds the traces of another
@@ -222,7 +222,7 @@ def crashed(folder: Path, use: Callable[[Store], None]) -> tuple[bytes, bytes]:
 
 def test_what_a_killed_process_had_stored_is_saved_from_the_log(tmp_path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom stores import Store, entry\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom stores import Store, billed, entry\n"
         "store = Store(Path(sys.argv[1]))\nfor n in range(50): store.put(entry(n, 'long ' * n * n * 4))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import IDENTITY, contents, entry, filled, key, open_folder, request, small_disk, without_rights
+from stores import IDENTITY, billed, contents, entry, filled, key, open_folder, request, small_disk, without_rights
 from tinyllm.errors import RunFolderError
 from tinyllm.prompts import Message, Prompt
 from tinyllm.rationales.store import SCHEMA_VERSION, Failure, Spent, Store, crc_of
@@ -91,7 +91,7 @@ def test_a_greedy_reply_does_not_depend_on_seed_and_top_p():
 
 def test_the_key_is_pinned():
     """Changing how keys are made throws away every stored reply; then SCHEMA_VERSION must change too."""
-    assert (SCHEMA_VERSION, key()) == (2, "6939eeea1008226995393f28f8884649cb8ae71ffa6ac96265d6486dea37a9bd")
+    assert (SCHEMA_VERSION, key()) == (3, "6939eeea1008226995393f28f8884649cb8ae71ffa6ac96265d6486dea37a9bd")
 
 
 # --- several users ------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_threads_share_a_store(tmp_path):
 
 def test_what_was_put_survives_a_kill(tmp_path):
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom stores import Store, entry\n"
+        "import os, signal, sys\nfrom pathlib import Path\nfrom stores import Store, billed, entry\n"
         "store = Store(Path(sys.argv[1]))\nfor n in range(50): store.put(entry(n))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -320,9 +320,9 @@ def test_a_store_made_by_several_at_the_same_moment_is_one_store(tmp_path):
 
 def test_what_a_run_has_paid_for_is_added_up_by_teacher(tmp_path):
     with Store(tmp_path / "s") as store:
-        store.put_many([entry(0), entry(1)], run="first", seconds=2.0)
-        store.put_many([entry(2), entry(3, teacher="bob")], run="first", seconds=3.0)
-        store.put_many([entry(0)], run="second", seconds=1.0)  # asked by two at once: both have paid
+        billed(store, [entry(0), entry(1)], "first", 2.0)
+        billed(store, [entry(2), entry(3, teacher="bob")], "first", 3.0)
+        billed(store, [entry(0)], "second", 1.0)  # asked by two at once: both have paid
         store.put(entry(4))
     with Store(tmp_path / "s") as store:
         assert store.spent("first") == {"ada": Spent(3, 9, 0, 0, 5.0), "bob": Spent(1, 3, 0, 0, 0.0)}
@@ -384,12 +384,12 @@ def test_a_store_of_version_1_is_brought_up_to_date(tmp_path):
     with sqlite3.connect(tmp_path / "s") as db:
         assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")} == {
-            "replies", "failures", "spent",
+            "replies", "failures", "spent", "charges", "manners",
         }  # fmt: skip
         rows = db.execute("SELECT * FROM replies WHERE question_id != 'q700'").fetchall()
     db.close()
-    for _, checked, teacher, question_id, _, *said, crc in rows:
-        assert crc == crc_of(checked, teacher, question_id, *said)
+    for _, checked, teacher, question_id, _, *said, crc, thinking_tokens, message in rows:
+        assert crc == crc_of(checked, teacher, question_id, *said, thinking_tokens, message)
 
 
 def test_several_bring_one_store_up_to_date_at_the_same_moment(tmp_path):

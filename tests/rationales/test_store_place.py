@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import entry
+from stores import billed, entry
 from tinyllm.errors import RunFolderError
 from tinyllm.rationales.store import Store
 from tinyllm.rationales.store_place import STORE, resolved, store_of
@@ -126,7 +126,7 @@ def linked(tmp_path) -> Path:
 
 def test_replies_that_were_paid_beside_the_link_are_not_paid_again_in_silence(linked, tmp_path):
     with Store(linked.parent / STORE) as old:
-        old.put_many([entry(1, "x")], run="mine-1")
+        billed(old, [entry(1, "x")], "mine-1")
     with pytest.raises(RunFolderError, match="So that nothing is asked and paid again, move every file"):
         store_of(linked, None)
     assert store_of(linked, linked.parent / STORE) == linked.parent / STORE  # the other remedy that is told
@@ -137,7 +137,7 @@ def test_replies_that_were_paid_beside_the_link_are_not_paid_again_in_silence(li
 
 def test_a_store_of_others_beside_the_link_is_in_nobodys_way(linked, tmp_path):
     with Store(linked.parent / STORE) as old:
-        old.put_many([entry(1, "x")], run="another-run")
+        billed(old, [entry(1, "x")], "another-run")
     assert store_of(linked, None) == tmp_path / "disk" / STORE
 
 

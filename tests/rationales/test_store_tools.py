@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import SAMPLING, contents, entry, filled, key, open_folder, without_rights
+from stores import SAMPLING, billed, contents, entry, filled, key, open_folder, without_rights
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.prompts import Prompt
 from tinyllm.rationales.store import Entry, Failure, Store, crc_of
@@ -31,9 +31,9 @@ OLD = datetime(2024, 5, 17, tzinfo=UTC)
 def stored(path: Path) -> Path:
     """Ten old replies of ada and five new ones, four of bob, and three failures."""
     with Store(path) as store:
-        store.put_many([entry(n) for n in range(10)], run="first", seconds=7200.0)
+        billed(store, [entry(n) for n in range(10)], "first", 7200.0)
         store._db.execute("UPDATE replies SET created = ?", [OLD.timestamp()])
-        store.put_many([entry(n) for n in range(10, 15)], run="second")
+        billed(store, [entry(n) for n in range(10, 15)], "second")
         bob = [entry(n, teacher="bob") for n in range(4)]
         store.put_many([Entry("bob", e.question_id, e.key, e.asked, Reply("Yes.", "stop", 5, 2, 1.0, 4)) for e in bob])
         store.put_failures(
@@ -61,7 +61,7 @@ def test_what_is_in_a_store(tmp_path):
     assert bob.identity == {"kind": "scripted", "model": "model of bob"}
     assert ada.first == "2024-05-17T00:00:00.000000+00:00" < ada.last
     assert [(f.teacher, f.reason, f.requests) for f in found.failures] == [("ada", "failed", 2), ("ada", "too_long", 1)]
-    assert [(p.run, p.teacher, p.replies, p.seconds) for p in found.spent] == [
+    assert [(p.run, p.teacher, p.spent.replies, p.spent.seconds) for p in found.spent] == [
         ("first", "ada", 10, 7200.0), ("second", "ada", 5, 0.0),
     ]  # fmt: skip
     assert found.bytes == (tmp_path / "s").stat().st_size
@@ -124,7 +124,7 @@ def test_the_table(cli, tmp_path, monkeypatch):
     lines = [line.split() for line in said.out.splitlines()]
     assert ["ada", "m", "15", "45", "—", "—"] in [line[:6] for line in lines]
     assert ["bob", "model", "of", "bob", "4", "20", "8", "16"] in [line[:8] for line in lines]
-    assert ["first", "ada", "10", "30", "0", "0", "2.00"] in lines
+    assert ["first", "ada", "10", "30", "0", "0", "0.0000", "0", "2.00"] in lines
     assert ["ada", "too_long", "1"] in lines
     assert cli("store", "ls", "runs").out == said.out
     found = json.loads(cli("store", "ls", "runs", "--json").out)
@@ -163,14 +163,17 @@ def test_what_is_written_can_be_read_back(tmp_path_factory, ending, replies):
     with Store(folder / "s") as store:
         for prompt, text, seconds, tokens in replies:
             asked = canonical({"kind": "x"}, Request("q", Prompt(text=prompt), SAMPLING))
-            store.put(Entry("ada", prompt, key_of(asked), asked, Reply(text, "length", tokens, 3, seconds, tokens)))
+            message = json.dumps({"content": [text]}) if tokens else None
+            reply = Reply(text, "length", tokens, 3, seconds, tokens, tokens, message)
+            store.put(Entry("ada", prompt, key_of(asked), asked, reply))
     count = export_replies(folder / "s", folder / f"out.{ending}")
     done = import_replies(folder / f"out.{ending}", folder / "t")
     assert count == done.new == len(contents(folder / "s"))
     before, after = sorted(contents(folder / "s")), sorted(contents(folder / "t"))
-    assert [row[:-2] for row in before] == [row[:-2] for row in after]
-    assert [row[-2] for row in before] == pytest.approx([row[-2] for row in after], abs=1e-5)
-    assert all(row[-1] == crc_of(*row[:3], *row[4:-1]) for row in after)
+    created, crc = 10, 11
+    assert [(*row[:created], *row[crc + 1 :]) for row in before] == [(*row[:created], *row[crc + 1 :]) for row in after]
+    assert [row[created] for row in before] == pytest.approx([row[created] for row in after], abs=1e-5)
+    assert all(row[crc] == crc_of(*row[:3], *row[4:crc], *row[crc + 1 :]) for row in after)
     again = import_replies(folder / f"out.{ending}", folder / "t")
     assert (again.new, again.known) == (0, count)
 
@@ -184,7 +187,7 @@ def test_what_is_written_says_all_that_was_asked(cli, tmp_path):
     assert key_of(json.dumps(first["request"], sort_keys=True, separators=(",", ":"))) == first.pop("key")
     assert first == {
         "teacher": "bob", "question_id": "q0", "text": "Yes.", "finish_reason": "stop", "prompt_tokens": 5,
-        "completion_tokens": 2, "cached_tokens": 4, "latency_s": 1.0, "request": {
+        "completion_tokens": 2, "cached_tokens": 4, "latency_s": 1.0, "thinking_tokens": None, "message": None, "request": {
             "identity": {"kind": "scripted", "model": "model of bob"}, "prompt": "Why 0?", "sample": 0,
             "sampling": {"max_tokens": 16, "temperature": 0.7, "top_p": 0.9, "seed": 1, "stop": ["\n\n"]},
         },
@@ -310,7 +313,7 @@ def test_what_is_selected_is_deleted_and_nothing_else(cli, tmp_path, arguments, 
     said = cli("store", "prune", tmp_path / "s", "--yes", *arguments)
     assert said.code == 0, said.err
     assert left(tmp_path / "s") == after
-    assert [p.replies for p in look(tmp_path / "s").spent] == [10, 5]  # it has been paid for all the same
+    assert [p.spent.replies for p in look(tmp_path / "s").spent] == [10, 5]  # it has been paid for all the same
 
 
 def test_deleting_says_what_it_costs_and_makes_the_file_smaller(tmp_path):

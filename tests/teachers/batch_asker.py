@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tinyllm import config
 from tinyllm.prompts import Prompt
-from tinyllm.teachers.base import Reply, Request, Sampling
+from tinyllm.teachers.base import ParameterRefused, Reply, Request, Sampling
 from tinyllm.teachers.batch import OpenAIBatchTeacher
 from tinyllm.teachers.batch.client import BatchPace
+from tinyllm.teachers.manners import formed, without
 
 SAMPLING = Sampling(max_tokens=32, temperature=0.5, top_p=0.9, seed=3, stop=("\n\n",))
 QUICK = {
@@ -29,10 +30,23 @@ def teacher(url: str, journal: Path, *, pace: dict | None = None, **fields) -> O
     return OpenAIBatchTeacher(spec, journal, pace=BatchPace(**{**QUICK, **(pace or {})}))
 
 
-async def ask(url: str, journal: Path, count: int, asked: list[Request] | None = None, **how) -> list[object]:
-    """Ask so many questions at once; returns texts, or what was raised."""
+async def ask(
+    url: str, journal: Path, count: int, asked: list[Request] | None = None, *, learns: bool = False, **how
+) -> list[object]:
+    """Ask so many questions at once; returns texts, or what was raised. `learns`: as the scheduler does."""
+
+    async def one(request: Request) -> Reply | None:
+        try:
+            return await t.ask(request)
+        except ParameterRefused as refused:
+            if not learns:
+                raise
+            if refused.manners == t.manners:
+                t.manners = without(t.manners, refused.names, ())
+            return await one(formed(request, t.manners.form))
+
     async with teacher(url, journal, **how) as t:
-        replies = await asyncio.gather(*(t.ask(r) for r in asked or requests(count)), return_exceptions=True)
+        replies = await asyncio.gather(*(one(r) for r in asked or requests(count)), return_exceptions=True)
     return [reply.text if isinstance(reply, Reply) else reply for reply in replies]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import socket
 import time
+from collections import Counter
 
 import pytest
 from aiohttp import web
@@ -14,8 +15,9 @@ from tinyllm import config
 from tinyllm.errors import ConfigError, TeacherError
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import RequestFailed
-from tinyllm.teachers.http.endpoint import Patience, public_url
-from tinyllm.teachers.http.replies import seconds_of
+from tinyllm.teachers.http.endpoint import Patience
+from tinyllm.teachers.http.envelope import public_url
+from tinyllm.teachers.http.refusals import seconds_of
 
 KEY = "sk-secret-0123456789"
 
@@ -160,7 +162,7 @@ def test_a_prompt_that_is_too_long_fails_alone(message):
 
 
 @pytest.mark.parametrize(
-    ("code", "remedy"), [(401, "check the key"), (403, "may not use"), (404, "base_url"), (400, "does not take")]
+    ("code", "remedy"), [(401, "check the key"), (402, "no credit"), (404, "base_url"), (405, "takes no requests")]
 )
 def test_a_refusal_stops_the_teacher_with_the_servers_own_words(code, remedy):
     server, (error,) = ask(status(code, "Own words of the server"))
@@ -171,12 +173,21 @@ def test_a_refusal_stops_the_teacher_with_the_servers_own_words(code, remedy):
     assert len(server.requests) == 1
 
 
-def test_a_model_that_wants_another_name_for_the_length_gets_it():
-    refusal = status(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
-    server, (reply,) = ask(refusal, good)
-    assert reply.text
-    assert server.requests[1]["max_completion_tokens"] == 32
-    assert "max_tokens" not in server.requests[1]
+@pytest.mark.parametrize("code", [400, 403, 422])
+def test_an_error_that_nobody_knows_is_about_the_prompt_if_others_are_answered(code):
+    _, outcomes = ask(good, *[status(code, "Own words")] * 3, good, times=6, concurrency=1)
+    assert [type(o).__name__ for o in outcomes] == ["Reply", *["RequestFailed"] * 3, "Reply", "Reply"]
+    assert all(o.reason == "bad_request" and "Own words" in str(o) for o in outcomes[1:4])
+
+
+@pytest.mark.parametrize("code", [400, 403, 422])
+def test_an_error_that_nobody_knows_stops_a_teacher_that_answers_nobody(code):
+    server, outcomes = ask(status(code, "Own words"), times=6, concurrency=1)
+    assert [type(o).__name__ for o in outcomes[:3]] == ["RequestFailed", "RequestFailed", "TeacherError"]
+    assert len(server.requests) == 3
+    server, outcomes = ask(good, status(code, "Own words"), times=40, concurrency=1)
+    assert Counter(type(o).__name__ for o in outcomes) == {"Reply": 1, "RequestFailed": 16, "TeacherError": 23}
+    assert len(server.requests) == 18
 
 
 def test_an_endpoint_that_does_not_answer_is_named():
@@ -386,19 +397,6 @@ def test_a_url_with_a_secret_in_it_is_refused_and_not_repeated(url):
     assert "teachers[0].api_key_env" in str(caught.value)
     assert url not in str(caught.value)
     assert "sk-pasted" not in str(caught.value)
-
-
-def test_many_requests_at_once_learn_the_other_field_for_the_length():
-    def wants_other(body):
-        if "max_tokens" in body:
-            return web.json_response({"error": {"message": "use max_completion_tokens instead"}}, status=400)
-        return good(body)
-
-    async def run():
-        async with FakeEndpoint(wants_other) as server, teacher(server.url) as asked:
-            return await asyncio.gather(*(asked.ask(TEXT) for _ in range(12)))
-
-    assert len(asyncio.run(run())) == 12
 
 
 def test_small_readers():

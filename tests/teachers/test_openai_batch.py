@@ -25,6 +25,7 @@ from tinyllm.teachers.base import Reply, Request, RequestFailed, Resumable, repl
 from tinyllm.teachers.batch import OpenAIBatchTeacher
 from tinyllm.teachers.batch.journal import Journal, JournalEntry
 from tinyllm.teachers.batch.rows import Missed, read_rows, request_rows
+from tinyllm.teachers.manners import Manners
 from tinyllm.teachers.openai import OpenAITeacher
 
 KEY = "sk-secret-0123456789"
@@ -455,7 +456,7 @@ def test_a_request_that_no_batch_answers_fails_after_its_attempts(tmp_path):
     [
         (400, "This model's maximum context length is 10 tokens: context_length_exceeded", "too_long"),
         (400, "The response was filtered: content_filter", "content_filter"),
-        (400, "'stop' is not supported", "failed"),
+        (400, "'tools' is not supported", "bad_request"),
     ],
 )
 def test_a_prompt_that_is_not_taken_fails_alone_and_at_once(tmp_path, code, message, reason):
@@ -483,9 +484,18 @@ def test_a_model_that_wants_another_name_for_the_length_gets_it(tmp_path):
             return bad(row, 400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
         return good(row)
 
-    server, replies = run(tmp_path, 2, server=FakeBatches(answer=answer), max_attempts=1)
+    server, replies = run(tmp_path, 2, server=FakeBatches(answer=answer), max_attempts=1, learns=True)
     assert replies == texts(2)
     assert [row["body"]["max_completion_tokens"] for row in server.rows(server.batches["batch-1"])] == [32, 32]
+
+
+def test_a_parameter_that_is_not_taken_is_told_once_and_left_out(tmp_path):
+    def answer(row):
+        return bad(row, 400, "Unsupported parameter: 'seed'") if "seed" in row["body"] else good(row)
+
+    server, replies = run(tmp_path, 2, server=FakeBatches(answer=answer), max_attempts=1, learns=True)
+    assert replies == texts(2)
+    assert all("seed" not in row["body"] for row in server.rows(server.batches["batch-1"]))
 
 
 def test_a_batch_that_somebody_cancelled_is_not_sent_again(tmp_path):
@@ -654,11 +664,11 @@ def test_an_entry_is_forgotten_when_the_provider_has_forgotten_the_batch(tmp_pat
 
 def test_a_file_holds_as_many_rows_as_fit():
     asked = [(f"k{i}", request) for i, request in enumerate(requests(5))]
-    _, one = request_rows(asked[:1], "m", "completion", "max_tokens", 1)
-    keys, lines = request_rows(asked, "m", "completion", "max_tokens", 2 * len(one))
+    _, one = request_rows(asked[:1], "m", "completion", Manners(), 1)
+    keys, lines = request_rows(asked, "m", "completion", Manners(), 2 * len(one))
     assert keys == ["k0", "k1"]
     assert [json.loads(line)["custom_id"] for line in lines.splitlines()] == keys
-    assert request_rows(asked, "m", "completion", "max_tokens", 1)[0] == ["k0"]
+    assert request_rows(asked, "m", "completion", Manners(), 1)[0] == ["k0"]
 
 
 ODD = [

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tinyllm.teachers.http.replies import NotACompletion, about_one_prompt, no_credit, read_completion, words_of
+from tinyllm.teachers.http.refusals import about_one_prompt, no_credit, words_of
+from tinyllm.teachers.http.replies import NotACompletion, read_completion
 
 
 def completion(form="chat", finish="stop", usage=None, timings=None, **said):
@@ -85,4 +86,4 @@ def test_the_servers_own_words_are_one_line_of_bounded_length():
 def test_no_part_of_a_secret_is_left_where_the_words_are_cut():
     secret = "sk-secret-0123456789"
     for before in range(370, 405):
-        assert "sk-s" not in words_of(b"x" * before + secret.encode() + b"y" * 100, secret)
+        assert "sk-s" not in words_of(b"x" * before + secret.encode() + b"y" * 100, [secret])

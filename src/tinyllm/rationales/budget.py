@@ -103,19 +103,24 @@ class Budget:
         """Set aside what an attempt can cost; None if that is more than will ever be left."""
         while not self._is_late():
             settled = self._settled
-            charge = await ledger.set_aside(most)
+            self._under_way += 1
+            charge = None
+            try:
+                charge = await ledger.set_aside(most)
+            finally:
+                self._under_way -= charge is None
             if charge is not None:
-                self._under_way += 1
                 self.usd += most.usd
                 self.tokens += most.tokens
                 return charge
             if self._settled != settled:
                 continue  # something came back meanwhile
             if not self._under_way:
-                return None
+                break
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
             await waiting
+        self.wake()
         return None
 
     def settle(self, most: Charge, usd: float, tokens: int, *, set_aside: bool = True) -> None:

@@ -196,7 +196,7 @@ class _Flow:
         """At the wish to stop: begin nothing new, and do not wait for what can be collected later."""
         self._shared.budget.wake()
         for task, meter in self._asking.items():
-            if (self._is_resumable or not meter.is_under_way) and task is not asyncio.current_task():
+            if self._is_resumable or not meter.is_under_way:
                 task.cancel()
 
     @property
@@ -427,7 +427,7 @@ class _Meter:
         resumed = self._resumes and not self.is_under_way
         bill = self._shared.budget.bill(self._most, reply, self._charge, resumed=resumed)
         entry = self._ask.entry(self._most.teacher, reply)
-        kept = await self._shared.writer.keep(entry, bill if bill.run else None)
+        kept = await self._shared.writer.keep(entry, bill)
         self._ended(bill.usd, bill.prompt_tokens + bill.completion_tokens)
         return kept
 

@@ -22,10 +22,10 @@ SCHEMA = (
         completion_tokens INTEGER NOT NULL,
         cached_tokens INTEGER NOT NULL,
         seconds REAL NOT NULL,
-        usd REAL DEFAULT 0,                -- NULL: written by version 2, which kept tokens alone
+        cost INTEGER DEFAULT 0,            -- in 1e-12 US dollars; NULL: from version 2, which kept tokens alone
         lost INTEGER NOT NULL DEFAULT 0,   -- attempts whose cost nobody knows, with what they may have cost
         lost_tokens INTEGER NOT NULL DEFAULT 0,
-        lost_usd REAL NOT NULL DEFAULT 0,
+        lost_cost INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (run, teacher)
     ) WITHOUT ROWID""",
     """CREATE TABLE charges (                -- attempts that were sent and of which nothing is known yet
@@ -34,28 +34,29 @@ SCHEMA = (
         teacher TEXT NOT NULL,
         key BLOB NOT NULL,
         tokens INTEGER NOT NULL,
-        usd REAL NOT NULL
+        cost INTEGER NOT NULL
     )""",
     "CREATE INDEX charges_of_run ON charges (run, key)",
 )
 UPGRADE = tuple(
     f"ALTER TABLE spent ADD COLUMN {column}"
     for column in (
-        "usd REAL", "lost INTEGER NOT NULL DEFAULT 0", "lost_tokens INTEGER NOT NULL DEFAULT 0",
-        "lost_usd REAL NOT NULL DEFAULT 0",
+        "cost INTEGER", "lost INTEGER NOT NULL DEFAULT 0", "lost_tokens INTEGER NOT NULL DEFAULT 0",
+        "lost_cost INTEGER NOT NULL DEFAULT 0",
     )
 ) + SCHEMA[1:]  # fmt: skip
 """From version 2 of the store."""
 
 _ADD = (
-    "INSERT INTO spent (run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, usd, lost, "
-    "lost_tokens, lost_usd) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, teacher) DO UPDATE SET "
+    "INSERT INTO spent (run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, cost, lost, "
+    "lost_tokens, lost_cost) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, teacher) DO UPDATE SET "
     "replies = replies + excluded.replies, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
     "completion_tokens = completion_tokens + excluded.completion_tokens, cached_tokens = cached_tokens + "
-    "excluded.cached_tokens, seconds = seconds + excluded.seconds, usd = usd + excluded.usd, lost = lost + "
-    "excluded.lost, lost_tokens = lost_tokens + excluded.lost_tokens, lost_usd = lost_usd + excluded.lost_usd"
+    "excluded.cached_tokens, seconds = seconds + excluded.seconds, cost = cost + excluded.cost, lost = lost + "
+    "excluded.lost, lost_tokens = lost_tokens + excluded.lost_tokens, lost_cost = lost_cost + excluded.lost_cost"
 )
 _MILLION = 1e6
+_PER_DOLLAR = 10**12  # units in which sums are kept: they add up without an error, and a token costs a whole number
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def settle(db: sqlite3.Connection, bills: Iterable[Bill], seconds: float) -> Non
         if charge is not None:
             db.execute("DELETE FROM charges WHERE id = ?", (charge,))
         tokens = (1, bill.prompt_tokens, bill.completion_tokens, bill.cached_tokens)
-        db.execute(_ADD, (bill.run, bill.teacher, *tokens, seconds, bill.usd, 0, 0, 0.0))
+        db.execute(_ADD, (bill.run, bill.teacher, *tokens, seconds, _units(bill.usd), 0, 0, 0))
         seconds = 0.0
 
 
@@ -188,7 +189,7 @@ def lose(db: sqlite3.Connection, attempts: Iterable[Lost]) -> None:
         charge = attempt.charge
         if attempt.id is not None:
             free(db, [attempt.id])
-        db.execute(_ADD, (charge.run, charge.teacher, 0, 0, 0, 0, 0.0, 0.0, 1, charge.tokens, charge.usd))
+        db.execute(_ADD, (charge.run, charge.teacher, 0, 0, 0, 0, 0.0, 0, 1, charge.tokens, _units(charge.usd)))
 
 
 def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: Cap) -> list[int | None]:
@@ -196,43 +197,50 @@ def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: Cap) -> li
     if not charges:
         return []
     run = charges[0].run
-    usd, tokens = db.execute(
-        "SELECT (SELECT total(usd) + total(lost_usd) FROM spent WHERE run = :run) + (SELECT total(usd) FROM charges "
-        "WHERE run = :run), (SELECT total(prompt_tokens) + total(completion_tokens) + total(lost_tokens) FROM spent "
-        "WHERE run = :run) + (SELECT total(tokens) FROM charges WHERE run = :run)",
+    paid, tokens = db.execute(
+        "SELECT total(cost), total(tokens) FROM (SELECT coalesce(cost, 0) + lost_cost AS cost, prompt_tokens + "
+        "completion_tokens + lost_tokens AS tokens FROM spent WHERE run = :run UNION ALL "
+        "SELECT cost, tokens FROM charges WHERE run = :run)",
         {"run": run},
     ).fetchone()
     ids: list[int | None] = []
     for charge in charges:
-        too_dear = cap.usd is not None and charge.usd > 0 and usd + charge.usd > cap.usd
+        price = _units(charge.usd)
+        too_dear = cap.usd is not None and price > 0 and paid + price > _units(cap.usd)
         if too_dear or (cap.tokens is not None and tokens + charge.tokens > cap.tokens):
             ids.append(None)
             continue
-        usd, tokens = usd + charge.usd, tokens + charge.tokens
-        row = (charge.run, charge.teacher, bytes.fromhex(charge.key), charge.tokens, charge.usd)
-        ids.append(db.execute("INSERT INTO charges (run, teacher, key, tokens, usd) VALUES (?,?,?,?,?)", row).lastrowid)
+        paid, tokens = paid + price, tokens + charge.tokens
+        row = (charge.run, charge.teacher, bytes.fromhex(charge.key), charge.tokens, price)
+        ids.append(
+            db.execute("INSERT INTO charges (run, teacher, key, tokens, cost) VALUES (?,?,?,?,?)", row).lastrowid
+        )
     return ids
 
 
 def spent(db: sqlite3.Connection, run: str | None = None) -> dict[tuple[str, str], Spent]:
     """Return what runs have paid for, by run and teacher; None: all runs."""
     where, values = ("TRUE", ()) if run is None else ("run = ?", (run,))
-    known = {
-        (name, teacher): Spent(*columns)
-        for name, teacher, *columns in db.execute(
-            "SELECT run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, usd, lost, "  # noqa: S608 - constants
-            f"lost_tokens, lost_usd FROM spent WHERE {where}",
-            values,
-        )
-    }
-    open_ = db.execute(
-        f"SELECT run, teacher, count(*), total(tokens), total(usd) FROM charges WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
+    known: dict[tuple[str, str], Spent] = {}
+    rows = db.execute(
+        "SELECT run, teacher, cost, lost_cost, lost, lost_tokens, replies, prompt_tokens, completion_tokens, "  # noqa: S608 - constants
+        f"cached_tokens, seconds FROM spent WHERE {where}",
         values,
     )
-    for name, teacher, count, tokens, usd in open_:
+    for name, teacher, paid, lost_cost, lost, lost_tokens, *counts in rows:
+        usd = None if paid is None else paid / _PER_DOLLAR
+        known[name, teacher] = Spent(*counts, usd, lost, lost_tokens, lost_cost / _PER_DOLLAR)
+    under_way = db.execute(
+        f"SELECT run, teacher, count(*), sum(tokens), sum(cost) FROM charges WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
+        values,
+    )
+    for name, teacher, count, tokens, price in under_way:
         had = known.get((name, teacher), Spent())
         known[name, teacher] = replace(
-            had, lost=had.lost + count, lost_tokens=had.lost_tokens + int(tokens), lost_usd=had.lost_usd + usd
+            had,
+            lost=had.lost + count,
+            lost_tokens=had.lost_tokens + tokens,
+            lost_usd=had.lost_usd + price / _PER_DOLLAR,
         )
     return known
 
@@ -240,12 +248,16 @@ def spent(db: sqlite3.Connection, run: str | None = None) -> dict[tuple[str, str
 def price_tokens(db: sqlite3.Connection, run: str, prices: Mapping[str, PriceSection | None]) -> None:
     """Give what version 2 of the store counted in tokens alone its price in dollars."""
     rows = db.execute(
-        "SELECT teacher, prompt_tokens, completion_tokens, cached_tokens FROM spent WHERE run = ? AND usd IS NULL",
+        "SELECT teacher, prompt_tokens, completion_tokens, cached_tokens FROM spent WHERE run = ? AND cost IS NULL",
         (run,),
     ).fetchall()
     for teacher, *tokens in rows:
-        usd = cost(prices.get(teacher), *tokens)
-        db.execute("UPDATE spent SET usd = ? WHERE run = ? AND teacher = ?", (usd, run, teacher))
+        paid = _units(cost(prices.get(teacher), *tokens))
+        db.execute("UPDATE spent SET cost = ? WHERE run = ? AND teacher = ?", (paid, run, teacher))
+
+
+def _units(usd: float) -> int:
+    return round(usd * _PER_DOLLAR)
 
 
 def _oldest(db: sqlite3.Connection, run: str, key: str) -> int | None:

@@ -259,6 +259,10 @@ class Store:
         """Store replies in one commit, on nobody's account."""
         return self.commit(Work(entries)).replies
 
+    def put_failures(self, failures: Sequence[Failure]) -> None:
+        """Remember requests that got no reply."""
+        self.commit(Work(failures=failures))
+
     def commit(self, work: Work) -> Done:
         """Store replies and failures and write up the account in one commit; it is on the disk when this returns.
 

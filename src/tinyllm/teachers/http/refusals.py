@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -82,7 +83,7 @@ def seconds_of(retry_after: str | None) -> float | None:
             seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
         except (ValueError, OverflowError, TypeError):
             return None
-    return min(max(0.0, seconds), _LONGEST_WAIT_S) if seconds == seconds else None
+    return min(max(0.0, seconds), _LONGEST_WAIT_S) if math.isfinite(seconds) else None
 
 
 def _error_of(raw: bytes) -> Any:

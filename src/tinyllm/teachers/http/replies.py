@@ -17,7 +17,7 @@ _FINISHED: Mapping[str, FinishReason] = {
     "refusal": "refusal",
 }  # fmt: skip
 _TEXT_ALONE = {"role", "content", "refusal", "tool_calls", "function_call", "audio", "annotations", "name"}
-_MOST_TOKENS = 1 << 40  # what is beyond is no count of tokens
+_MOST_TOKENS = 1 << 24  # no model reads or writes more; what is beyond is nonsense
 
 
 class NotACompletion(ValueError):
