@@ -128,9 +128,12 @@ def _as_text(value: Any) -> Any:
 
 
 def _no_secrets(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Refuse keys that stand in the configuration, which is copied into run folders."""
+    """Refuse keys that stand in the configuration, at any depth: it is copied into run folders."""
     for name, text in value.items():
-        if _SECRET.search(name) and isinstance(text, str) and text and "${" not in text:
+        for inner in text if isinstance(text, list) else [text]:
+            if isinstance(inner, Mapping):
+                _no_secrets(inner)
+        if _SECRET.search(str(name)) and isinstance(text, str) and text and "${" not in text:
             raise ValueError(
                 f"'{name}' looks like a key; keys are read from the environment alone: write the name of a variable, "
                 f"`{name}: ${{MY_KEY}}`, and set it (export MY_KEY=…)"
@@ -170,6 +173,17 @@ _OWN_FIELDS: Mapping[str, str] = {
     "max_tokens": "by `rationales.max_tokens` and the teacher's `thinking_tokens`",
     "max_completion_tokens": "by `rationales.max_tokens` and the teacher's `thinking_tokens`",
     "top_p": "by `rationales.top_p`", "seed": "by `rationales.seed`", "stop": "by the teacher's `stop`",
+}  # fmt: skip
+_OWN_ARGUMENTS: Mapping[str, str] = {
+    "api_key": "by the teacher's `api_key_env`", "base_url": "by the teacher's `base_url`",
+    "api_base": "by the teacher's `base_url`", "custom_llm_provider": "by the teacher's `model`",
+    "timeout": "by the teacher's `timeout_s`", "drop_params": "by the teacher's `omit`",
+    "additional_drop_params": "by the teacher's `omit`", "model_list": "by the teachers of the configuration",
+    "caching": "by `rationales.store`", "cache": "by `rationales.store`", "client": "by TinyLLM",
+    "shared_session": "by TinyLLM", "no-log": "by TinyLLM", "acompletion": "by TinyLLM", "logger_fn": "by TinyLLM",
+    "vertex_credentials": "by the environment variable GOOGLE_APPLICATION_CREDENTIALS",
+    **{name: f"by the environment variable {name.upper()}"
+       for name in ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")},
 }  # fmt: skip
 BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$"), AfterValidator(_is_address)]
 Texts = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(_no_secrets)]
@@ -232,6 +246,55 @@ class OpenAITeacher(EndpointTeacher, HostedTeacher):
     )
     stream: bool | Literal["auto"] = Field(
         "auto", description="Ask for replies as streams; auto: where the endpoint gives no others."
+    )
+
+
+def _service_first(model: str) -> str:
+    service, _, rest = model.partition("/")
+    if not (service and rest) or any(c.isspace() for c in model):
+        raise ValueError(
+            f"'{model}' does not name a service; write service/model, as in anthropic/claude-sonnet-4-5, "
+            "gemini/gemini-2.5-flash or bedrock/anthropic.claude-3-haiku-20240307-v1:0"
+        )
+    return model
+
+
+def _arguments(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Refuse arguments of the library that other settings stand for, or that would work around ours."""
+    for name, inner in value.items():
+        if name == "extra_body" and isinstance(inner, Mapping):
+            _arguments(inner)
+        if (place := {**_OWN_FIELDS, **_OWN_ARGUMENTS}.get(name)) is not None:
+            raise ValueError(f"'{name}' is set elsewhere: {place}")
+        if name.startswith(("mock_", "litellm_")) or "callback" in name or "fallback" in name or "retr" in name:
+            raise ValueError(f"'{name}' is not allowed: one attempt is one request to the service, and TinyLLM retries")
+    return value
+
+
+class LiteLLMTeacher(EndpointTeacher):
+    """A model behind a service with a protocol of its own (Anthropic, Gemini, Bedrock, …), asked through litellm."""
+
+    kind: Literal["litellm"]
+    model: Annotated[str, AfterValidator(_service_first)] = Field(
+        description="Service and model as litellm writes them: anthropic/claude-sonnet-4-5, gemini/gemini-2.5-flash, "
+        "bedrock/anthropic.claude-3-haiku-20240307-v1:0."
+    )
+    form: Literal["chat"] = Field("chat", description="Chat messages.")
+    base_url: BaseUrl | None = Field(
+        None, description="Address of a proxy or a local server, no user, password or query in it; null: the service's."
+    )
+    api_key_env: Variable | None = Field(
+        None,
+        description="Environment variable with the key; null: the service's own variables (ANTHROPIC_API_KEY, "
+        "GEMINI_API_KEY, AWS_ACCESS_KEY_ID, …).",
+    )
+    omit: tuple[Parameter, ...] = Field(
+        (), description="Sampling parameters that are not sent to this teacher; the service's own defaults then hold."
+    )
+    arguments: Annotated[dict[str, Any], AfterValidator(_arguments), AfterValidator(_no_secrets)] = Field(
+        default_factory=dict,
+        description="Further arguments of litellm's `acompletion`, as in `{reasoning_effort: low}` or "
+        "`{aws_region_name: eu-central-1}`.",
     )
 
 
@@ -305,6 +368,7 @@ class ScriptedTeacher(TeacherSection):
 TeacherConfig = Annotated[
     OpenAITeacher
     | OpenAIBatchTeacher
+    | LiteLLMTeacher
     | LlamaCppTeacher
     | VllmTeacher
     | TransformersTeacher

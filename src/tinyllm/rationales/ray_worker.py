@@ -159,7 +159,7 @@ class Worker:
 
 def shared_out(spec: config.TeacherConfig, workers: int) -> tuple[int, config.TeacherConfig]:
     """Return how many workers there are, and what each may do: of an endpoint, which all share, its part."""
-    if not isinstance(spec, config.OpenAITeacher):
+    if not isinstance(spec, config.OpenAITeacher | config.LiteLLMTeacher):
         return workers, spec
     workers = min(workers, spec.concurrency or workers)
     part: dict[str, Any] = {"concurrency": spec.concurrency and spec.concurrency // workers}

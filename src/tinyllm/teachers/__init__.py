@@ -69,6 +69,10 @@ def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question], jour
             if journal is None:
                 raise TypeError("a teacher that asks in batches needs a folder for its journal")
             return OpenAIBatchTeacher(spec, journal)
+        case config.LiteLLMTeacher():
+            from tinyllm.teachers.litellm import LiteLLMTeacher
+
+            return LiteLLMTeacher(spec)
         case config.LlamaCppTeacher():
             from tinyllm.teachers.llamacpp import LlamaCppTeacher
 

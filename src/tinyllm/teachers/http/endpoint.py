@@ -22,18 +22,36 @@ from typing import Any, Self
 
 from tinyllm import config
 from tinyllm.config import Form
-from tinyllm.errors import TeacherError
+from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 from tinyllm.teachers.http.envelope import Envelope, public_url, secrets_of
 from tinyllm.teachers.http.gate import Gate
 from tinyllm.teachers.http.limits import MOST, START, AdaptiveLimit, Limits, Pace
-from tinyllm.teachers.http.refusals import about_one_prompt, hide, no_credit, refused_parameter, seconds_of, words_of
+from tinyllm.teachers.http.refusals import (
+    about_one_prompt,
+    hide,
+    meant,
+    no_credit,
+    refused_parameter,
+    seconds_of,
+    words_of,
+)
 from tinyllm.teachers.http.replicas import Replica, Replicas
 from tinyllm.teachers.http.replies import ErrorInReply, NotACompletion, read_completion
-from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for, proxy_secrets
+from tinyllm.teachers.http.transport import (
+    Answer,
+    AttemptFailed,
+    BadUrl,
+    Carrier,
+    Transport,
+    proxy_for,
+    proxy_secrets,
+)
 from tinyllm.teachers.manners import Manners
 
-_REMEDIES = {
+NO_SERVER = 0
+REMEDIES: Mapping[int, str] = {
+    NO_SERVER: "start the server, or mend `base_url`",
     401: "check the key in the environment variable that `api_key_env` names, and `auth_header`",
     402: "the account has no credit left",
     403: "this key may not use this model; some services want a header (`headers`)",
@@ -42,6 +60,8 @@ _REMEDIES = {
     407: "the proxy wants a user and a password: http://user:password@host:port in HTTPS_PROXY",
     429: "the account has no credit left",
 }
+"""What to do about a status, and about a server that does not answer at all."""
+
 _ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # another prompt would fare no better
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _LOOK_S = 5.0  # the longest sleep between two looks at a pause
@@ -107,6 +127,8 @@ class Endpoint:
         envelope: where requests go and what is around them; several URLs are replicas that serve the same model.
         concurrency: attempts under way at once; None: as many as the endpoint bears.
         limits: what it may be asked for in a minute.
+        carrier: takes attempts to the service; None: HTTP in the OpenAI protocol.
+        remedies: what the person is told to do about a status.
 
     Attributes:
         manners: how the endpoint is asked.
@@ -124,6 +146,8 @@ class Endpoint:
         limits: Limits | None = None,
         patience: Patience,
         manners: Manners = Manners(),
+        carrier: Carrier | None = None,
+        remedies: Mapping[int, str] = REMEDIES,
     ) -> None:
         urls = envelope.urls
         path = ("/chat/completions" if form == "chat" else "/completions") + (envelope.query and f"?{envelope.query}")
@@ -149,7 +173,8 @@ class Endpoint:
         self._last_success = 0.0
         self._refused = 0  # prompts in a row, for reasons that nobody knows
         self._end: str | None = None  # why nothing more is asked
-        self._transport = Transport(
+        self._remedies = remedies
+        self._carrier: Carrier = carrier or Transport(
             envelope.headers, self._secrets, connect_s=patience.connect_s, first_byte_s=patience.first_byte_s,
             stall_s=patience.stall_s, timeout_s=patience.timeout_s,
         )  # fmt: skip
@@ -163,11 +188,11 @@ class Endpoint:
         return self._limit if isinstance(self._limit, int) else self._limit.limit
 
     async def __aenter__(self) -> Self:
-        await self._transport.__aenter__()
+        await self._carrier.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._transport.__aexit__()
+        await self._carrier.__aexit__()
 
     async def complete(self, request: Request, meter: Meter = UNMETERED) -> Reply:
         """Return the model's reply.
@@ -205,12 +230,15 @@ class Endpoint:
         replica = job.replica = self._replicas.pick(job.sent, job.avoid)
         replica.in_flight += 1
         try:
-            answer = await self._transport.post(replica, self._body(job))
+            answer = await self._carrier.post(replica, self._body(job))
             replica.answered = True
             reply = self._read(job, answer)
         except BadUrl:
             job.meter.free()
             raise TeacherError(f"Teacher '{self._owner}': {replica.shown} is no URL; mend `base_url`.") from None
+        except TinyLLMError:
+            job.meter.free()
+            raise
         except AttemptFailed as failure:
             if failure.billed:
                 job.meter.lost(str(failure))
@@ -277,17 +305,18 @@ class Endpoint:
     # --- what a failure means -----------------------------------------------------------------------------------
 
     def _refusal(self, job: _Job, answer: Answer) -> Exception:
-        status, words = answer.status, words_of(answer.body, self._secrets) or "(it gave no reason)"
+        words = words_of(answer.body, self._secrets) or "(it gave no reason)"
+        status = meant(answer.status, words)
         about = about_one_prompt(status, words)
         if about is None and status == 429 and not no_credit(words):
             return AttemptFailed("429", words, overload=True, billed=False, after_s=seconds_of(answer.retry_after))
-        said = f"HTTP {status}: {words}"
+        said = f"HTTP {answer.status}: {words}"
         if status >= 500 or status in (408, 409, 425):
             after_s, billed = seconds_of(answer.retry_after), status in _DONE_ELSEWHERE
             if status != 501:
                 return AttemptFailed(f"http {status}", said, overload=status == 503, billed=billed, after_s=after_s)
         job.meter.free()
-        self.faults[f"http {status}"] += 1
+        self.faults[f"http {answer.status}"] += 1
         if about is None and (refused := refused_parameter(status, answer.body, job.body, self._secrets)):
             refused.manners = job.manners
             return refused
@@ -297,9 +326,9 @@ class Endpoint:
                 about = "bad_request"
         if about is not None:
             return RequestFailed(said, about)
-        remedy = _REMEDIES.get(status, "the endpoint does not take this kind of request").format(model=self._model)
+        remedy = self._remedies.get(status, "the endpoint does not take this kind of request").format(model=self._model)
         return TeacherError(
-            f"Teacher '{self._owner}': {job.replica.shown} answers {status}: {words}\n  To do: {remedy}. "
+            f"Teacher '{self._owner}': {job.replica.shown} answers {answer.status}: {words}\n  To do: {remedy}. "
             "Replies that came before are kept."
         )
 
@@ -347,7 +376,7 @@ class Endpoint:
     def _gone(self, reason: str) -> TeacherError:
         return TeacherError(
             f"Teacher '{self._owner}': nothing answers at {self._replicas}: {reason}\n"
-            "  To do: start the server, or mend `base_url`. Replies that came before are kept."
+            f"  To do: {self._remedies[NO_SERVER]}. Replies that came before are kept."
         )
 
     def _limited(self, job: _Job, failure: AttemptFailed, now: float) -> None:

@@ -77,8 +77,8 @@ def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envel
     return Envelope(urls, query, headers, extra, stream, secrets_of(found))
 
 
-def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> str | None:
-    """Return the key that the environment holds, or None if the endpoint asks for none.
+def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.LiteLLMTeacher) -> str | None:
+    """Return the key that the environment holds, or None if no variable is named.
 
     Raises:
         TeacherError: there is none in it, or something else.
@@ -87,9 +87,12 @@ def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> str | Non
         return None
     key = os.environ.get(spec.api_key_env, "").strip()
     if not key:
+        without = "if the endpoint asks for no key"
+        if isinstance(spec, config.LiteLLMTeacher):
+            without = "for the service's own variables"
         raise TeacherError(
             f"Teacher '{spec.name}' needs a key and the environment variable {spec.api_key_env} holds none. "
-            f"Set it (export {spec.api_key_env}=…), or write `api_key_env: null` if the endpoint asks for no key."
+            f"Set it (export {spec.api_key_env}=…), or write `api_key_env: null` {without}."
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise TeacherError(

@@ -22,6 +22,12 @@ _FILTERED = (
     "usage policies", "input was flagged", "prompt was flagged", "request was flagged", "safety system", "moderation",
 )  # fmt: skip
 _NO_CREDIT = ("insufficient_quota", "billing", "credit balance")
+_NO_CREDIT_AT_ALL = ("insufficient_quota", "credit balance", "insufficient balance", "insufficient credit")
+_NO_KEY = (
+    "api key not valid", "api_key_invalid", "invalid api key", "invalid_api_key", "invalid x-api-key",
+    "api key expired", "incorrect api key", "security token included in the request is", "unrecognizedclient",
+    "expiredtoken",
+)  # fmt: skip
 _WORDS = 400
 _LONGEST_WAIT_S = 7 * 86400.0
 
@@ -36,6 +42,16 @@ def about_one_prompt(status: int, words: str) -> FailureReason | None:
     if status == 429 and "request too large" in said:  # more than a minute's tokens in one prompt
         return "too_long"
     return None
+
+
+def meant(status: int, words: str) -> int:
+    """Return the status that an error should have: some services answer 400 or 403 where the account is refused."""
+    said = words.casefold()
+    if status in (400, 403) and any(sign in said for sign in _NO_KEY):
+        return 401
+    if status in (400, 403) and any(sign in said for sign in _NO_CREDIT_AT_ALL):
+        return 402
+    return status
 
 
 def no_credit(words: str) -> bool:
@@ -84,6 +100,16 @@ def seconds_of(retry_after: str | None) -> float | None:
         except (ValueError, OverflowError, TypeError):
             return None
     return min(max(0.0, seconds), _LONGEST_WAIT_S) if math.isfinite(seconds) else None
+
+
+def delay_of(raw: bytes) -> str | None:
+    """Return the seconds to wait that stand in an error's details, as Google's services tell them (`RetryInfo`)."""
+    error = _error_of(raw)
+    details = error.get("details") if isinstance(error, dict) else None
+    for row in details if isinstance(details, list) else ():
+        if isinstance(row, dict) and isinstance(delay := row.get("retryDelay"), str):
+            return delay.removesuffix("s")
+    return None
 
 
 def _error_of(raw: bytes) -> Any:

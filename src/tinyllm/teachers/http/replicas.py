@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 _STRIKES = 3  # failures in a row that make a replica rest, if none of them means that it is dead
 _LONGEST_REST_S = 60.0
@@ -18,7 +22,7 @@ class Replica:
     """One server, and what is known about it.
 
     Args:
-        url: where requests are sent.
+        url: where requests are sent; a text is quoted where it has to be, a `URL` is sent as it is.
         shown: how it is called in messages.
         proxy: the proxy that leads there.
 
@@ -31,7 +35,7 @@ class Replica:
         limited_since: since when it has said nothing but 429.
     """
 
-    def __init__(self, url: str, shown: str, proxy: str | None = None) -> None:
+    def __init__(self, url: str | URL, shown: str, proxy: str | None = None) -> None:
         self.url = url
         self.shown = shown
         self.proxy = proxy

@@ -6,7 +6,7 @@ import asyncio
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -66,6 +66,24 @@ class Answer:
     body: bytes
 
 
+class Carrier(Protocol):
+    """Whatever takes one attempt to a service. `async with` opens and closes it."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def post(self, replica: Replica, body: bytes) -> Answer:
+        """Send a request in the OpenAI protocol once; return an answer in it.
+
+        Raises:
+            AttemptFailed: there is none.
+            BadUrl: the replica's address is none.
+            TinyLLMError: there will never be one, and nothing was sent.
+        """
+        ...
+
+
 class Transport:
     """A pool of connections. `async with` opens and closes it.
 
@@ -110,15 +128,18 @@ class Transport:
             await self._session.close()
             self._session = None
 
-    async def post(self, replica: Replica, body: bytes) -> Answer:
+    async def post(self, replica: Replica, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
         """Send JSON to a replica and return its answer.
+
+        Args:
+            headers: of this request, laid over those of all.
 
         Raises:
             AttemptFailed: there is no connection, it was lost, or it took too long.
             BadUrl: the replica's address is none.
         """
         try:
-            return await self._post(replica, body)
+            return await self._post(replica, body, headers)
         except aiohttp.ConnectionTimeoutError:
             words = f"no connection in {self._connect_s:g} s"
             raise AttemptFailed("timeout", words, dead=True, refused=True, overload=True, billed=False) from None
@@ -133,14 +154,14 @@ class Transport:
             words = f"connection lost: {self._words(error)}"
             raise AttemptFailed("connection", words, dead=True, overload=True) from None
 
-    async def _post(self, replica: Replica, body: bytes) -> Answer:
+    async def _post(self, replica: Replica, body: bytes, headers: Mapping[str, str] | None) -> Answer:
         assert self._session is not None, "ask inside `async with`"  # noqa: S101
         now = asyncio.get_running_loop().time
         end, moved, parts = now() + self._timeout_s, None, []
         try:
             # One timer for all limits, set anew: it costs a few microseconds, one for each would cost them each time.
             async with asyncio.timeout_at(end - self._timeout_s + self._first_byte_s) as timer:
-                async with self._session.post(replica.url, data=body, proxy=replica.proxy) as response:
+                async with self._session.post(replica.url, data=body, proxy=replica.proxy, headers=headers) as response:
                     content = response.content
                     while not content.at_eof():
                         moved = now()
