@@ -39,12 +39,13 @@ class FakeEndpoint:
         self._release = asyncio.Event()
         self._transports: set[asyncio.Transport] = set()
         app = web.Application()
-        app.router.add_post("/v1/{tail:.*}", self._handle)
+        app.router.add_post("/{tail:.*}", self._handle)
         self._server = TestServer(app, port=port)
 
     async def __aenter__(self) -> FakeEndpoint:
         await self._server.start_server()
-        self.url = str(self._server.make_url("/v1"))
+        self.root = str(self._server.make_url("/")).rstrip("/")
+        self.url = f"{self.root}/v1"
         return self
 
     async def __aexit__(self, *_: object) -> None:

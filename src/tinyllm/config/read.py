@@ -272,7 +272,7 @@ _PLAINLY = {
     "dict_type": "a mapping is needed",
     "too_short": "it must not be empty",
 }
-_MAY_HOLD_SECRETS = ("api_key_env", "base_url")
+_MAY_HOLD_SECRETS = ("api_key_env", "base_url", "headers", "query", "extra_body", "arguments")
 """Fields into which people paste keys by mistake; their values are not repeated."""
 
 _TEACHER_KINDS = {

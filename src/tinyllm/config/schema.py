@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -129,16 +129,25 @@ def _as_text(value: Any) -> Any:
 
 def _no_secrets(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """Refuse keys that stand in the configuration, at any depth: it is copied into run folders."""
-    for name, text in value.items():
-        for inner in text if isinstance(text, list) else [text]:
-            if isinstance(inner, Mapping):
-                _no_secrets(inner)
-        if _SECRET.search(str(name)) and isinstance(text, str) and text and "${" not in text:
+    for name, text in _named_as_secrets(value):
+        if "${" not in text:
             raise ValueError(
                 f"'{name}' looks like a key; keys are read from the environment alone: write the name of a variable, "
                 f"`{name}: ${{MY_KEY}}`, and set it (export MY_KEY=…)"
             )
     return value
+
+
+def _named_as_secrets(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield the texts whose names say that they are secret, at any depth."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if isinstance(inner, str) and inner and _SECRET.search(str(name)):
+                yield str(name), inner
+            yield from _named_as_secrets(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _named_as_secrets(inner)
 
 
 def _own_fields(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -268,6 +277,8 @@ def _arguments(value: Mapping[str, Any]) -> Mapping[str, Any]:
             raise ValueError(f"'{name}' is set elsewhere: {place}")
         if name.startswith(("mock_", "litellm_")) or "callback" in name or "fallback" in name or "retr" in name:
             raise ValueError(f"'{name}' is not allowed: one attempt is one request to the service, and TinyLLM retries")
+    for name, _ in _named_as_secrets(value):
+        raise ValueError(f"'{name}' looks like a key; keys are read from the environment alone: see `api_key_env`")
     return value
 
 
@@ -291,7 +302,7 @@ class LiteLLMTeacher(EndpointTeacher):
     omit: tuple[Parameter, ...] = Field(
         (), description="Sampling parameters that are not sent to this teacher; the service's own defaults then hold."
     )
-    arguments: Annotated[dict[str, Any], AfterValidator(_arguments), AfterValidator(_no_secrets)] = Field(
+    arguments: Annotated[dict[str, Any], AfterValidator(_arguments)] = Field(
         default_factory=dict,
         description="Further arguments of litellm's `acompletion`, as in `{reasoning_effort: low}` or "
         "`{aws_region_name: eu-central-1}`.",

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 from urllib.request import getproxies
 
@@ -201,11 +201,11 @@ class _Library:
                     timeout=self._timeout_s, max_retries=0, num_retries=0, caching=False,
                 )  # fmt: skip
         except Exception as error:  # noqa: BLE001  # of the kinds that its parts raise
-            return self._without_reply(error, wire)
-        said = response.model_dump(exclude_none=True)
-        for choice in said.get("choices", ()):
-            choice.get("message", {}).pop("provider_specific_fields", None)  # says once more what stands beside it
-        return Answer(200, None, json.dumps(said, default=str).encode())
+            failed = error
+        else:
+            return _in_our_words(response)
+        # Outside of the handler: an exception of ours that came back inside one of theirs would become its own context.
+        return self._without_reply(failed, wire)
 
     def _client(self, wire: _Wire) -> Any:
         """Return a client of the kind that the service's part of the library takes. Made anew: 0.1 ms an attempt."""
@@ -231,34 +231,43 @@ class _Library:
             MissingDependencyError: the library needs another package for this service.
         """
         if wire.failure is not None:
-            raise wire.failure from None
+            raise wire.failure
         if wire.answer is not None:
             return wire.answer
-        causes = list(_causes(error))
+        causes = _causes(error)
         if (lacks := next((e for e in causes if isinstance(e, ImportError)), None)) is not None:
             package = (lacks.name or str(lacks)).partition(".")[0]
-            raise _missing(package, self._spec, package) from None
+            raise _missing(package, self._spec, package)
         words = printable(hide(_ADVICE.split(str(error))[0], self._secrets)).removeprefix("litellm.").strip()
         if any(isinstance(e, TimeoutError | self._litellm.Timeout) for e in causes):
-            raise AttemptFailed("timeout", f"no whole reply in {self._timeout_s:g} s", overload=True) from None
+            raise AttemptFailed("timeout", f"no whole reply in {self._timeout_s:g} s", overload=True)
         # The library's own errors are at the top of the chain; what the service answered is at its bottom.
-        answers = [a for e in causes if (a := getattr(e, "response", None)) is not None and getattr(a, "content", b"")]
+        answers = [a for e in causes if (a := getattr(e, "response", None)) is not None and getattr(a, "content", None)]
         if answers and answers[-1].status_code >= 400:
             return Answer(answers[-1].status_code, answers[-1].headers.get("retry-after"), answers[-1].content)
         status = getattr(error, "status_code", None)
         if isinstance(error, self._litellm.APIConnectionError) or type(status) is not int or status < 400:
             # Whether anything was sent is not known, so it counts as lost.
-            raise AttemptFailed("connection", words, overload=True) from None
+            raise AttemptFailed("connection", words, overload=True)
         about = {"message": words}
         if isinstance(error, self._litellm.UnsupportedParamsError) and (name := re.search(r"\['(\w+)'", words)):
             about["param"] = name[1]
         return Answer(status, None, json.dumps({"error": about}).encode())
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
+def _in_our_words(response: Any) -> Answer:
+    said = response.model_dump()
+    for choice in said.get("choices", ()):
+        choice.get("message", {}).pop("provider_specific_fields", None)  # says once more what stands beside it
+    return Answer(200, None, json.dumps(said, default=str).encode())
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:  # chains of exceptions may be circles
+        causes.append(error)
         error = error.__cause__ or error.__context__
+    return causes
 
 
 class _Wire:

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from tinyllm import config
 from tinyllm.config import Form
-from tinyllm.errors import TeacherError, TinyLLMError
+from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 from tinyllm.teachers.http.envelope import Envelope, public_url, secrets_of
 from tinyllm.teachers.http.gate import Gate
@@ -236,7 +236,7 @@ class Endpoint:
         except BadUrl:
             job.meter.free()
             raise TeacherError(f"Teacher '{self._owner}': {replica.shown} is no URL; mend `base_url`.") from None
-        except TinyLLMError:
+        except MissingDependencyError:
             job.meter.free()
             raise
         except AttemptFailed as failure:

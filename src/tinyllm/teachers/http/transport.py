@@ -79,7 +79,7 @@ class Carrier(Protocol):
         Raises:
             AttemptFailed: there is none.
             BadUrl: the replica's address is none.
-            TinyLLMError: there will never be one, and nothing was sent.
+            MissingDependencyError: a package is missing that the service needs; nothing was sent.
         """
         ...
 
