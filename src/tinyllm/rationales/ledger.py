@@ -227,10 +227,11 @@ def spent(db: sqlite3.Connection, run: str | None = None) -> dict[tuple[str, str
         f"cached_tokens, seconds FROM spent WHERE {where}",
         values,
     )
-    for name, teacher, paid, lost_cost, lost, lost_tokens, *counts in rows:
+    for name, teacher, paid, lost_cost, lost, lost_tokens, replies, prompt, completion, cached, seconds in rows:
         usd = None if paid is None else paid / _PER_DOLLAR
-        lost_usd = lost_cost / _PER_DOLLAR
-        known[name, teacher] = Spent(*counts, usd=usd, lost=lost, lost_tokens=lost_tokens, lost_usd=lost_usd)
+        known[name, teacher] = Spent(
+            replies, prompt, completion, cached, seconds, usd, lost, lost_tokens, lost_cost / _PER_DOLLAR
+        )
     under_way = db.execute(
         f"SELECT run, teacher, count(*), sum(tokens), sum(cost) FROM charges WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
         values,
