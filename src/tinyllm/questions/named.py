@@ -15,9 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tinyllm.config import FieldMap
 from tinyllm.errors import DataError, did_you_mean
 from tinyllm.questions.files import Row, SplitRows, read_file
+from tinyllm.questions.rows import RowForm
 
 SPLITS = ("train", "valid", "test")
 _HUB_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -55,23 +55,23 @@ class NamedSplits:
     """The rows of each split, how to read them, and what is still to be cut from what."""
 
     rows: Mapping[str, SplitRows]
-    fields: FieldMap
+    form: RowForm
     cut: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-def load_named(name: str, subset: str | None, fields: FieldMap, fetch: Fetch | None = None) -> NamedSplits:
+def load_named(name: str, subset: str | None, form: RowForm, fetch: Fetch | None = None) -> NamedSplits:
     """Read a dataset by its name in the table, or by owner/name on the hub.
 
     Args:
         subset: configuration name of an owner/name dataset.
-        fields: which column holds what, for an owner/name dataset; the table's own are known.
+        form: how rows are read, for an owner/name dataset; the table's own are known.
         fetch: how to read from the hub; for tests. Default: `datasets.load_dataset`.
 
     Raises:
         DataError: no such name, or the hub gives nothing; says how to give a local folder instead.
     """
     if name == "starter":
-        return NamedSplits(_starter(), FieldMap())
+        return NamedSplits(_starter(), RowForm())
     if name == "bioasq":
         raise DataError(
             "data.dataset: bioasq has no open copy on the hub (its questions are given out at bioasq.org after "
@@ -82,10 +82,10 @@ def load_named(name: str, subset: str | None, fields: FieldMap, fetch: Fetch | N
     if name in HUB_DATASETS:
         known = HUB_DATASETS[name]
         found = _fetch(fetch, name, known.repository, known.subset, known.revision)
-        return NamedSplits(_convert(known, found), FieldMap(), known.cut)
+        return NamedSplits(_convert(known, found), RowForm(), known.cut)
     if "/" in name:
         found = _fetch(fetch, name, name, subset, None)
-        return NamedSplits(_as_they_are(name, found), fields)
+        return NamedSplits(_as_they_are(name, found), form)
     raise DataError(
         f"data.dataset: no dataset '{name}'.{did_you_mean(name, NAMES)} Known: {', '.join(NAMES)}; "
         "or owner/name of one on the Hugging Face hub; or give `data.folder`"
