@@ -371,7 +371,7 @@ def _lists(looking: _Looking, column: str) -> None:
             plain(other) in ("key", "keys", "labels")
         ):
             labels = other
-    if all(len(text_of(v)) <= 3 and place_of_mark(text_of(v)) for row in looking.sample for v in row.get(column) or []):
+    if looking.most(column, lambda v: _are_marks([text_of(x) for x in v])):
         beside = [c for c in looking.columns if c != column and _as_long(looking, column, c)]
         if beside:
             return  # the labels of another list
@@ -382,6 +382,12 @@ def _lists(looking: _Looking, column: str) -> None:
 def _as_long(looking: _Looking, column: str, other: str) -> bool:
     pairs = [(row.get(column), row.get(other)) for row in looking.sample if row.get(column) is not None]
     return all(isinstance(a, list) and isinstance(b, list) and len(a) == len(b) for a, b in pairs)
+
+
+def _are_marks(texts: Sequence[str]) -> bool:
+    places = [place_of_mark(t) for t in texts]
+    numbered = [[str(k + first) for k in range(len(texts))] for first in (0, 1)]
+    return [p[1] if p else -1 for p in places] == list(range(len(texts))) or list(texts) in numbered
 
 
 def _marks_follow(texts: Sequence[str]) -> bool:

@@ -71,7 +71,12 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
     if isinstance(outcome, Refusal) and depth < 3 and (apart := taken_apart(shape, looked.sample, looked.columns)):
         inside = understand(apart, wishes, depth + 1)
         return inside if not isinstance(inside, Refusal) else outcome
-    return outcome if isinstance(outcome, Refusal) else (_reading(*outcome, looked), shape)
+    if isinstance(outcome, Refusal):
+        return outcome
+    reading = _reading(*outcome, looked)
+    if shape.named and reading.answer is not None and not isinstance(reading.of({c: c for c in looked.columns}, ""), str):
+        return Refusal(1, ("the first row reads like a question itself, so it is no header",))
+    return reading, shape
 
 
 def look(shape: Shape) -> Looked:
