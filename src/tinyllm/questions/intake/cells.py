@@ -51,16 +51,15 @@ def opened(value: Any) -> Any:
     plain = re.sub(r"array\((\[.*?\])(?:,\s*dtype=[\w'<>]+)?\)", r"\1", text, flags=re.DOTALL)
     # numpy leaves the commas out: ['a' 'b'
     spaced = re.sub(r"""(?<=['"])\s+(?=['"])""", ", ", plain)
-    for read in (json.loads, ast.literal_eval):
-        for candidate in dict.fromkeys(
-            (text, spaced if "," not in re.sub(r"'[^']*'|\"[^\"]*\"", "", plain) else plain)
-        ):
-            try:
-                found = read(candidate)
-            except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-                continue
-            if isinstance(found, list | dict):
-                return found
+    without_commas = "," not in re.sub(r"'[^']*'|\"[^\"]*\"", "", plain)
+    # Python would join texts that stand side by side, so numpy's way goes first.
+    for read, written in ((json.loads, text), (ast.literal_eval, spaced if without_commas else plain)):
+        try:
+            found = read(written)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if isinstance(found, list | dict):
+            return found
     return value
 
 

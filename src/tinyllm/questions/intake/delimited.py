@@ -64,9 +64,10 @@ def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> tu
     if len(sample) == _LOOKED_AT and "\n" in sample:
         sample = sample[: sample.rindex("\n") + 1]
     try:
-        guess = clevercsv.Sniffer().sniff(sample).delimiter
+        dialect = clevercsv.Sniffer().sniff(sample)
     except clevercsv.Error:
-        guess = ""
+        dialect = None
+    guess = "" if dialect is None else dialect.delimiter
     likely = ["\t"] if Path(file.name).suffix.lower() in (".tsv", ".tab") else []
     likely += [guess] if guess in (*_SEPARATORS, "^", "~", ":", "#") else []
     return list(dict.fromkeys([*likely, *_SEPARATORS])), True

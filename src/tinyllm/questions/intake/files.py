@@ -238,13 +238,14 @@ def _detect_other(file: Bytes, head: bytes) -> tuple[str, str]:
     scores = {g: _odd_letters(_decoded(head, g) or "") for g in dict.fromkeys(found)}
     if guess is None or scores.get(guess, 1) > 0:
         clean = [g for g in scores if scores[g] == 0]
-        different = {_decoded(head, g) for g in clean}
-        if len(different) != 1:
+        texts = {_decoded(head, g) or "" for g in clean}
+        usual = {t for t in texts if all(c in _USUAL for c in t if not c.isascii())}
+        if len(texts) != 1 and len(usual) != 1:
             raise DataError(
                 f"{file.path}: is not UTF-8, and its encoding cannot be told from its letters. Save it as UTF-8, or name it "
                 f"with --encoding, as --encoding windows-1252 (it may be: {', '.join(found[:5]) or 'none that is known'})"
             )
-        guess = clean[0]
+        guess = next(g for g in clean if _decoded(head, g) in (usual or texts))
     _check_decodes(file, guess)
     text = _decoded(head, guess) or ""
     words = [w for w in re.findall(r"[^\s,;|\t\"]+", text) if not w.isascii()]
@@ -252,6 +253,7 @@ def _detect_other(file: Bytes, head: bytes) -> tuple[str, str]:
     return guess, f"encoding {guess.lower()}, detected{shown}; --encoding names another"
 
 
+_USUAL = frozenset("äöüÄÖÜßéèêëàâáãåæçñíìîïóòôõøúùûœÉÈÀÁÇÑÓÖØÅÆÍÚ€’‘“”„–—…«»°¿¡§£")
 _OTHERS = ("windows-1252", "iso8859-15", "mac_roman", "cp850")
 
 

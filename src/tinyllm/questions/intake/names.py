@@ -110,7 +110,7 @@ def rank(column: str, role: str) -> int:
 
 def words_of(column: str) -> frozenset[str]:
     """Return the words of a name."""
-    return frozenset(plain(column).split())
+    return frozenset(re.findall(r"\d+|[^\W\d]+", plain(column)))
 
 
 def is_wrong(column: str) -> bool:
@@ -167,7 +167,7 @@ def groups(columns: Sequence[str]) -> list[Group]:
         if places[0] > (1 if kind == "number" else 0):
             continue
         names, marks = tuple(c for _, _, c in members), tuple(m for _, m, _ in members)
-        result.append(Group(names, marks, stem, bare=stem.strip(" •.") == ""))
+        result.append(Group(names, marks, stem, bare=stem.rpartition(". ")[2] == "•"))
     # The same columns may be cut in several ways; the longest group of them counts.
     result.sort(key=lambda g: (-len(g.columns), len(g.stem)))
     kept: list[Group] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _OF_TABLES = (".csv", ".tsv", ".tab", ".psv")
 _NO_QUESTIONS = (".md", ".yaml", ".yml", ".py", ".log", ".lock")
 
 
-def shapes_of(path: Path, wishes: Wishes) -> Iterator[list[Shape]]:
+def shapes_of(path: Path, wishes: Wishes) -> Iterator[Iterable[Shape]]:
     """Yield groups of ways to read a path; of a group one is right at most. Sheets of a workbook are a group each.
 
     Raises:
@@ -37,16 +37,16 @@ def shapes_of(path: Path, wishes: Wishes) -> Iterator[list[Shape]]:
         yield from _of_several(path, files, wishes)
 
 
-def _of_file(file: Bytes, wishes: Wishes) -> Iterator[list[Shape]]:
+def _of_file(file: Bytes, wishes: Wishes) -> Iterator[Iterable[Shape]]:
     if file.kind == "workbook":
         yield from workbook(file, wishes)
     elif file.kind in ("parquet", "arrow"):
         yield [columnar(file)]
     elif is_json(file, wishes):
-        yield list(documents(file, wishes))
+        yield documents(file, wishes)
     else:
         readers = (delimited, quizzes) if Path(file.name).suffix.lower() in _OF_TABLES else (quizzes, delimited)
-        yield [shape for read in readers for shape in read(file, wishes)]
+        yield (shape for read in readers for shape in read(file, wishes))
 
 
 def _split_of(name: str) -> str | None:
@@ -55,7 +55,7 @@ def _split_of(name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _of_several(path: Path, files: list[Bytes], wishes: Wishes) -> Iterator[list[Shape]]:
+def _of_several(path: Path, files: list[Bytes], wishes: Wishes) -> Iterator[Iterable[Shape]]:
     """Read several files as splits of one dataset: each has to be called after its split."""
     splits = [_split_of(f.name) for f in files]
     if None in splits or len(set(splits)) < len(splits) or "train" not in splits:
@@ -64,7 +64,7 @@ def _of_several(path: Path, files: list[Bytes], wishes: Wishes) -> Iterator[list
             f"{path}: holds several files, and which of them is to be read is not known: {listed}. Give one of them, or a "
             "folder (or zip) with one file a split, called train, valid and test"
         )
-    ways = [next(iter(_of_file(f, wishes)), []) for f in files]
+    ways = [list(next(iter(_of_file(f, wishes)), [])) for f in files]
     together = []
     for number in range(min(map(len, ways))):
         parts = [way[number] for way in ways]
@@ -73,7 +73,7 @@ def _of_several(path: Path, files: list[Bytes], wishes: Wishes) -> Iterator[list
     yield together
 
 
-def _of_folder(folder: Path, wishes: Wishes) -> Iterator[list[Shape]]:
+def _of_folder(folder: Path, wishes: Wishes) -> Iterator[Iterable[Shape]]:
     if saved := saved_folder(folder, look_into):
         yield [saved]
         return

@@ -68,13 +68,19 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
     outcome = _best(candidates, rows, wishes)
     if isinstance(outcome, Refusal) and all(isinstance(c, roles.PositionedChoices) for c in found):
         return _classes(shape, looked, wishes)
-    if isinstance(outcome, Refusal) and depth < 3 and (apart := taken_apart(shape, looked.sample, looked.columns)):
+    is_answered = not isinstance(outcome, Refusal) and (outcome[1].column or outcome[0].choices.answers_itself)
+    if not is_answered and depth < 3 and (apart := taken_apart(shape, looked.sample, looked.columns)):
         inside = understand(apart, wishes, depth + 1)
-        return inside if not isinstance(inside, Refusal) else outcome
+        if not isinstance(inside, Refusal):
+            return inside
     if isinstance(outcome, Refusal):
         return outcome
     reading = _reading(*outcome, looked)
-    if shape.named and reading.answer is not None and not isinstance(reading.of({c: c for c in looked.columns}, ""), str):
+    if (
+        shape.named
+        and reading.answer is not None
+        and not isinstance(reading.of({c: c for c in looked.columns}, ""), str)
+    ):
         return Refusal(1, ("the first row reads like a question itself, so it is no header",))
     return reading, shape
 
@@ -225,6 +231,8 @@ def _classes(shape: Shape, looked: Looked, wishes: Wishes) -> tuple[Reading, Sha
             value = cells.get(label)
             if is_scalar(value) and len(counts) <= 1000:
                 counts[value] = counts.get(value, 0) + 1
+        if not shape.named and counts.get(looked.sample[0].get(label), 0) < 2:
+            continue  # nothing shows that the first row is no header
         found = roles.class_names(label, counts, known.get(label, ()), wishes, shape.named)
         if isinstance(found, str):
             reasons.append(found)
