@@ -7,7 +7,6 @@ What a file's rows prove is written down, and a run reads it so. A file of a sha
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -59,7 +58,7 @@ _STARTER = """\
 """
 
 QUESTION_ENDINGS = (
-    ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather",
+    ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
     ".xlsx", ".xls", ".xlsb", ".ods", ".gz", ".bz2", ".xz", ".zst", ".zip", ".xml", ".pdf", ".docx",
 )  # fmt: skip
 _FEW = 3  # questions; fewer cannot be cut into three splits
@@ -81,7 +80,7 @@ def is_questions(path: Path) -> bool:
 
 
 def config_for(data: Path) -> Path:
-    """Return the configuration that is written for a file of questions: `quiz.csv` → `quiz.yaml`, in the current folder."""
+    """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere."""
     return Path(f"{_stem(data)}.yaml")
 
 
@@ -143,7 +142,7 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
     splits = [table.split for table in found.shape.tables]
     several = len(splits) > 1
     folder = target.with_suffix("") if several else target.parent
-    paths = {s: folder / f"{s}.jsonl" for s in splits} if several else {"train": target}
+    paths = {str(s): folder / f"{s}.jsonl" for s in splits} if several else {"train": target}
     taken = folder if several else target
     if taken.exists():
         raise ConfigError(
@@ -157,7 +156,7 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
             for split, question, cells in questions_of(found, tally):
                 files[split if several else "train"].write(record(question, cells))
         for split, part in parts.items():
-            os.replace(part, paths[split])
+            part.replace(paths[split])
     except OSError as error:
         raise DataError(f"{error.filename or target} cannot be written: {error.strerror or error}; make room") from None
     finally:
@@ -203,7 +202,7 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
         shares = [f"{name} {100 * n / total:.0f} %" for name, n in sorted(tally.answers.items())]
         yield "  balance:  " + ", ".join(shares)
         if len(tally.answers) == 1 and total > 1:
-            yield f"  note:     every right answer is {next(iter(tally.answers))}: a student may learn no more than that"
+            yield f"  note:     every right answer is {next(iter(tally.answers))}: there is nothing to learn"
     if 0 < tally.unanswered < tally.questions:
         yield f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out"
     elif tally.unanswered:

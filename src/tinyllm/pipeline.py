@@ -160,7 +160,7 @@ def checked_questions(config: Config, news: News, answers: Collection[str] = ("t
     """Read the questions and hold them against the student's tokenizer, before anything is spent.
 
     Args:
-        answers: the splits whose answers are needed; those of the validation questions are where training looks at them.
+        answers: the splits whose answers are needed; `valid` is one of them where training looks at its accuracy.
     """
     from tinyllm.student.model import load_tokenizer
     from tinyllm.student.train import check_precision

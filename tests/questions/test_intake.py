@@ -303,7 +303,8 @@ def test_gift_with_everything(tmp_path: Path) -> None:
         Q("Ice is ___ in winter.", ("cold", "hot"), 0),
     ]
     found = read(tmp_path / "q.gift")
-    assert [tuple(" ".join(t.split()) for t in q.choices) for q in found] and same(
+    assert [tuple(" ".join(t.split()) for t in q.choices) for q in found]
+    assert same(
         [q._replace(question=" ".join(q.question.split())) for q in found],
         [q._replace(question=" ".join(q.question.split())) for q in wanted],
     )
@@ -425,7 +426,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "no_choices_repeats.csv": (table(["question", "answer"], [["Capital of France?", "Paris"], ["Where is the Louvre?", "Paris"], ["Capital of Italy?", "Rome"], ["Where is the Colosseum?", "Rome"]]), ["choices"]),
     "answer_is_none.csv": (table(HEAD, [[*r[:-1], "something else"] for r in lettered()]), ["'answer'", "--answer COL"]),
     "all_several.csv": (table(HEAD, lettered(name="{},D")[:2] + lettered(name="A,{}")[2:]), ["several right choices"]),
-    "no_names.csv": (table(HEAD[:5] + ("helyes",), [[*r[:-1], LETTERS.index(r[-1]) + 1] for r in lettered()]), ["helyes"]),
+    "no_names.csv": (table((*HEAD[:5], "helyes"), [[*r[:-1], LETTERS.index(r[-1]) + 1] for r in lettered()]), ["helyes"]),
     "unknown_numbers.csv": (table([*HEAD[:5], "zuzena"], [[*r[:-1], LETTERS.index(r[-1]) + 1] for r in lettered()]), ["'zuzena'", "--answer COL", "--no-answers"]),
     "numbers_or_texts.csv": (table(["question", "A", "B", "C", "answer"], [["What is one and one?", "1", "2", "3", "1"], ["What is two and one?", "2", "3", "1", "3"]]), ["'answer'", "--answers-as"]),
     "class_numbers.csv": (table(["text", "label"], [["Good.", 1], ["Bad.", 0], ["Nice.", 1], ["Awful.", 0]]), ["'label'", "--classes"]),

@@ -287,7 +287,9 @@ def _in_range(index: int, value: Any, first: int, choices: list[str], problems: 
     counted = f"the {len(choices)} choices are numbered {first} to {len(choices) - 1 + first}"
     unlabelled = ""
     if str(value).strip() == "-1":
-        unlabelled = "; -1 often marks a test set whose answers are withheld: `data.fields.no_answer: -1` reads them as not known"
+        unlabelled = (
+            "; -1 often marks a test set whose answers are withheld: `data.fields.no_answer: -1` reads it as none"
+        )
     problems.append(f"answer {_shown(value)} is out of range: {counted}{unlabelled}")
     return None
 

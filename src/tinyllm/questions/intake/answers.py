@@ -154,10 +154,10 @@ class Trial:
     columns: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     found: dict[Way, array[int]] = field(default_factory=lambda: {way: array("h") for way in WAYS})
-    zero: int | None = None  # place of the first 0, and of the first number that is the count of the choices
-    last: int | None = None
+    zero: str | None = None  # place of the first 0, and of the first number that is the count of the choices
+    last: str | None = None
 
-    def see(self, place: int, cells: Mapping[str, Any], options: Options) -> None:
+    def see(self, place: str, cells: Mapping[str, Any], options: Options) -> None:
         """Take in a row."""
         value = single(cells.get(self.column))
         if is_nothing(value):

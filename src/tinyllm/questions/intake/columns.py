@@ -14,8 +14,14 @@ from tinyllm.questions.intake.types import Wishes
 
 _LONG = 60  # characters on average: as long as a passage, not a remark
 _MOST_CLASSES = 100
-_SAYS_YES = ({"yes", "no"}, {"true", "false"}, {"yes", "no", "maybe"}, {"true", "false", "unknown"}, {"ja", "nein"}, {"oui", "non"},
-             {"vrai", "faux"}, {"wahr", "falsch"}, {"richtig", "falsch"}, {"si", "no"}, {"sí", "no"}, {"verdadero", "falso"})  # fmt: skip
+_SAYS_YES = tuple(
+    set(words.split())
+    for words in (
+        "yes no", "yes no maybe", "true false", "true false unknown", "ja nein", "oui non", "vrai faux", "wahr falsch",
+        "richtig falsch", "si no", "sí no", "verdadero falso", "vero falso", "tak nie", "да нет", "是 否", "对 错",
+        "はい いいえ",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,8 @@ def _context(
     if long:
         listed = ", ".join(f"'{c}'" for c in long)
         return None, (
-            f"{listed} hold{'s' if len(long) == 1 else ''} long texts: say with --context COL that the questions are about "
+            f"{listed} hold{'s' if len(long) == 1 else ''} long texts: say with --context COL that the "
+            "questions are about "
             "them, or with --no-context that they are not"
         )
     return None, ""
@@ -225,12 +232,13 @@ def class_names(
         texts[fold(text_of(value))] = texts.get(fold(text_of(value)), 0) + count
     folded = set(texts)
     total = sum(texts.values())
-    if values and all(isinstance(v, bool) for v in values) or folded in ({"true", "false"}, {"true"}, {"false"}):
+    if (values and all(isinstance(v, bool) for v in values)) or folded in ({"true", "false"}, {"true"}, {"false"}):
         return Classes(("yes", "no"), "text", f"'{column}' holds true or false in every row: yes or no")
     if all(number_of(v) is not None for v in values):
         shown = ", ".join(sorted(map(text_of, values))[:10])
         return (
-            f"'{column}' holds the numbers {shown}, and nothing says what they stand for. If they are classes, name them in "
+            f"'{column}' holds the numbers {shown}, and nothing says what they stand for. If they are "
+            "classes, name them in "
             "the order of their numbers with --classes NAME,NAME"
         )
     if named and fold(column) in folded:
@@ -242,7 +250,8 @@ def class_names(
         enough = enough and total >= 4 * distinct  # a short answer repeats by chance
     if not 1 < distinct <= _MOST_CLASSES or not (enough or is_closed):
         return (
-            f"'{column}' holds {distinct} different texts in {total} rows: too many for classes that repeat. If they are "
+            f"'{column}' holds {distinct} different texts in {total} rows: too many for classes that repeat. "
+            "If they are "
             "classes, name them with --classes NAME,NAME"
         )
     first: dict[str, str] = {}

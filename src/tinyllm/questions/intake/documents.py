@@ -124,7 +124,7 @@ def _records(tree: Any, path: str, depth: int = 0) -> dict[str, list[Mapping[str
     if depth > _DEEPEST:
         return {}
     if isinstance(tree, list):
-        objects = [item for item in tree if isinstance(item, dict)]
+        objects: list[Mapping[str, Any]] = [item for item in tree if isinstance(item, dict)]
         if tree and len(objects) == len(tree):
             return {path: objects}
         if len(tree) > 1 and all(isinstance(item, list) for item in tree):
@@ -151,7 +151,7 @@ def _under_header(rows: Sequence[Sequence[Any]]) -> list[Mapping[str, Any]]:
 
 
 def _as_columns(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return columns of one length as rows: {"question": [...], "answer": [...]}, or pandas' {"question": {"0": ...}}."""
+    """Return columns of one length as rows: {"question": [...], …}, or as pandas has it {"question": {"0": ...}, …}."""
     columns, data = tree.get("columns"), tree.get("data")
     if isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
         return _under_header([columns, *data]) if data else []

@@ -74,13 +74,13 @@ def look_into(path: Path) -> list[Bytes]:
 def _zstd(path: Path) -> IO[bytes]:
     import pyarrow
 
-    return cast(IO[bytes], io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")))
+    return cast("IO[bytes]", io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd")))
 
 
 _PACKINGS: tuple[tuple[bytes, tuple[str, ...], str, Callable[[Path], IO[bytes]]], ...] = (
-    (b"\x1f\x8b", (".gz", ".gzip"), "gzip", lambda p: cast(IO[bytes], gzip.open(p))),
-    (b"BZh", (".bz2",), "bzip2", lambda p: cast(IO[bytes], bz2.open(p))),
-    (b"\xfd7zXZ\x00", (".xz", ".lzma"), "xz", lambda p: cast(IO[bytes], lzma.open(p))),
+    (b"\x1f\x8b", (".gz", ".gzip"), "gzip", lambda p: cast("IO[bytes]", gzip.open(p))),  # noqa: SIM115 - whoever opens it closes it
+    (b"BZh", (".bz2",), "bzip2", lambda p: cast("IO[bytes]", bz2.open(p))),  # noqa: SIM115
+    (b"\xfd7zXZ\x00", (".xz", ".lzma"), "xz", lambda p: cast("IO[bytes]", lzma.open(p))),  # noqa: SIM115
     (b"\x28\xb5\x2f\xfd", (".zst", ".zstd"), "zstd", _zstd),
 )
 
@@ -104,7 +104,7 @@ def _bytes(path: Path, name: str, opened: Callable[[], IO[bytes]], packed: str) 
         kind = "workbook"
     elif head[257:262] == b"ustar":
         raise DataError(f"{where}: is a tar archive; unpack it, and give the file or the folder with the questions")
-    elif head.startswith(b"7z\xbc\xaf") or head.startswith(b"Rar!"):
+    elif head.startswith((b"7z\xbc\xaf", b"Rar!")):
         raise DataError(f"{where}: is an archive; unpack it, and give the file or the folder with the questions")
     elif (start := head.removeprefix(codecs.BOM_UTF8).lstrip()[:200].lower()).startswith(b"<"):
         _refuse_markup(where, start)
@@ -174,7 +174,7 @@ def as_text(file: Bytes, wanted: str | None) -> Text:
         encoding, how = _detect(file)
 
     def opened() -> io.TextIOBase:
-        return io.TextIOWrapper(cast(IO[bytes], file.open()), encoding=encoding, newline="")
+        return io.TextIOWrapper(file.open(), encoding=encoding, newline="")
 
     return Text(encoding, opened, how)
 
@@ -226,7 +226,8 @@ def _refuse_nearly_utf8(file: Bytes, head: bytes, bad: int) -> None:
     letters, damaged = sum(not c.isascii() for c in text), text.count("\ufffd")
     if bad >= len(head) or letters - damaged > 4 * damaged:
         raise DataError(
-            f"{file.path}: is UTF-8 but for some bytes, first byte {bad}; mend them, or name the encoding with --encoding"
+            f"{file.path}: is UTF-8 but for some bytes, first byte {bad}; mend them, or name the encoding "
+            "with --encoding"
         )
 
 
@@ -242,8 +243,10 @@ def _detect_other(file: Bytes, head: bytes) -> tuple[str, str]:
         usual = {t for t in texts if all(c in _USUAL for c in t if not c.isascii())}
         if len(texts) != 1 and len(usual) != 1:
             raise DataError(
-                f"{file.path}: is not UTF-8, and its encoding cannot be told from its letters. Save it as UTF-8, or name it "
-                f"with --encoding, as --encoding windows-1252 (it may be: {', '.join(found[:5]) or 'none that is known'})"
+                f"{file.path}: is not UTF-8, and its encoding cannot be told from its letters. Save it as UTF-8, "
+                "or name it "
+                "with --encoding, as --encoding windows-1252 (it may be: "
+                f"{', '.join(found[:5]) or 'none that is known'})"
             )
         guess = next(g for g in clean if _decoded(head, g) in (usual or texts))
     _check_decodes(file, guess)

@@ -151,7 +151,8 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
     if numbers:
         listed = ", ".join(f"'{t.column}'" for t in numbers)
         return Doubt(
-            f"the numbers in {listed} may be answers, and no name says so. Give the column with --answer COL, or say with "
+            f"the numbers in {listed} may be answers, and no name says so. Give the column with --answer "
+            "COL, or say with "
             "--no-answers that there are none",
             rank=2,
             about_answer=True,
@@ -200,7 +201,8 @@ def _agreed(trials: Sequence[Trial], candidate: Candidate, wishes: Wishes) -> Me
         if all(d is not None for d in differences):
             place = differences[0] or 0
             return Doubt(
-                f"'{first.column}' and '{trial.column}' contradict each other, first in row {place + 1} that has choices: "
+                f"'{first.column}' and '{trial.column}' contradict each other, first in row {place + 1} that has "
+                "choices: "
                 f"'{first.column}' means choice {int(results[place]) + 1}, '{trial.column}' choice "
                 f"{int(trial.results(ways[0] or 'label')[place]) + 1}. Say with --answer COL which of them is right",
                 rank=5,
@@ -261,7 +263,8 @@ _ASKED: Mapping[str, tuple[Way, ...]] = {
 def _of_numbers(trial: Trial, name: str, numbers: Sequence[Way], wishes: Wishes) -> Meaning | Doubt:
     if len(numbers) == 2:
         return Doubt(
-            f"{name} holds numbers that may be counted from 0 or from 1: 0 never stands there, nor a row's number of choices. "
+            f"{name} holds numbers that may be counted from 0 or from 1: 0 never stands there, nor a row's "
+            "number of choices. "
             "Say which with --answers-from 0 or --answers-from 1",
             rank=5,
             about_answer=True,
@@ -277,7 +280,8 @@ def _of_numbers(trial: Trial, name: str, numbers: Sequence[Way], wishes: Wishes)
         return Meaning(trial.column, way, (f"{name} is {SAID[way]}: {said}{_but(trial, way)}",))
     if trial.zero is not None and trial.last is not None:
         return Doubt(
-            f"{name} has a 0 ({trial.zero}), so it would be counted from 0, and a row's number of choices ({trial.last}), so "
+            f"{name} has a 0 ({trial.zero}), so it would be counted from 0, and a row's number of choices "
+            f"({trial.last}), so "
             "it would be counted from 1. Mend the rows, or say which with --answers-from 0 or --answers-from 1",
             rank=5,
             about_answer=True,
@@ -287,7 +291,8 @@ def _of_numbers(trial: Trial, name: str, numbers: Sequence[Way], wishes: Wishes)
     total = int((trial.results(best) != NOTHING).sum())
     bad = _first_bad(trial, best)
     return Doubt(
-        f"{name} names no choice by letter, number or text in every row: read as {SAID[best]} it fits {shares[best]} of {total} "
+        f"{name} names no choice by letter, number or text in every row: read as {SAID[best]} it fits "
+        f"{shares[best]} of {total} "
         f"rows{bad}. Give another column with --answer COL, or say --no-answers",
         rank=4,
         about_answer=True,
@@ -313,7 +318,8 @@ def _but(trial: Trial, way: Way) -> str:
 def _ambiguous(name: str, trial: Trial, ways: tuple[Way, Way], at: int) -> Doubt:
     first, second = (int(trial.results(w)[at]) + 1 for w in ways)
     return Doubt(
-        f"{name} may be {SAID[ways[0]]} or {SAID[ways[1]]}: in row {at + 1} that has choices the one means choice {first}, the "
+        f"{name} may be {SAID[ways[0]]} or {SAID[ways[1]]}: in row {at + 1} that has choices the one "
+        f"means choice {first}, the "
         f"other choice {second}. Say which with --answers-as letter, --answers-as number or --answers-as text",
         rank=5,
         about_answer=True,

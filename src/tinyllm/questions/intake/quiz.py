@@ -17,8 +17,8 @@ _CHOICE = re.compile(r"^\s*(\*)?\s*[(\[（]?\s*([^\W\d_]|[①-⑧])\s*[)\].:、�
 _NUMBERED = re.compile(r"^\s*(\*)?\s*[(\[（]?(\d{1,2})[)\].:、．）]\s*(\S.*?)\s*$")
 _ANSWER = re.compile(
     r"^\s*(?:the\s+)?(?:correct\s+)?(?:answer|ans|key|antwort|lösung|richtige antwort|réponse|bonne réponse|respuesta|"
-    r"respuesta correcta|risposta|risposta corretta|odpowiedź|poprawna odpowiedź|antwoord|resposta|gabarito|odpověď|svar|"
-    r"cevap|ответ|правильный ответ|答案|正确答案|正解|答え|정답)(?:\s+is)?\s*[:：=.\-]\s*(\S.*?)\s*$",
+    r"respuesta correcta|risposta|risposta corretta|odpowiedź|poprawna odpowiedź|antwoord|resposta|gabarito|odpověď|"
+    r"svar|cevap|ответ|правильный ответ|答案|正确答案|正解|答え|정답)(?:\s+is)?\s*[:：=.\-]\s*(\S.*?)\s*$",
     re.IGNORECASE,
 )
 _REMARK = re.compile(
@@ -86,7 +86,7 @@ class _Block:
 
 
 def lettered(lines: Sequence[str]) -> list[Line | Bad]:
-    """Return the questions of a text in which choices stand on lines of their own after A., B., …; empty: it is none."""
+    """Return the questions of a text whose choices stand on lines of their own after A., B., …; empty: it is none."""
     numbered = not any((m := _CHOICE.match(line)) and m[2] in "Bb" for line in lines)
     blocks: list[_Block] = []
     key: dict[int, str] = {}
@@ -162,7 +162,7 @@ def _without_numbers(blocks: list[_Block]) -> list[_Block]:
     """Take the numbers off questions that are numbered throughout."""
     asked = [b for b in blocks if b.stem and b.choices]
     numbers = [m[1] if (m := _NUMBER.match(b.stem[0])) else None for b in asked]
-    if asked and None not in numbers and len({n for n in numbers}) == len(asked):
+    if asked and None not in numbers and len(set(numbers)) == len(asked):
         for b in asked:
             b.stem[0] = _NUMBER.sub("", b.stem[0], count=1)
     return blocks

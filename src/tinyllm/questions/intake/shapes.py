@@ -61,7 +61,8 @@ def _of_several(path: Path, files: list[Bytes], wishes: Wishes) -> Iterator[Iter
     if None in splits or len(set(splits)) < len(splits) or "train" not in splits:
         listed = ", ".join(f.name for f in files[:10]) + (", …" if len(files) > 10 else "")
         raise DataError(
-            f"{path}: holds several files, and which of them is to be read is not known: {listed}. Give one of them, or a "
+            f"{path}: holds several files, and which of them is to be read is not known: {listed}. Give one "
+            "of them, or a "
             "folder (or zip) with one file a split, called train, valid and test"
         )
     ways = [list(next(iter(_of_file(f, wishes)), [])) for f in files]

@@ -44,7 +44,8 @@ def saved_folder(folder: Path, look_into: Any) -> Shape | None:
         unknown = [n for n in names if str(n).casefold() not in SPLITS]
         if unknown and len(names) > 1:
             raise DataError(
-                f"{folder}: has the splits {', '.join(map(str, names))}; give the folder of the one that is to be read, as "
+                f"{folder}: has the splits {', '.join(map(str, names))}; give the folder of the one that is to "
+                "be read, as "
                 f"{folder / str(names[0])}"
             )
         tables = [_saved(folder / str(n), look_into, SPLITS.get(str(n).casefold())) for n in names]

@@ -1,4 +1,4 @@
-"""Which column is what, and how the answer is given: accepted where the rows prove it, else refused with the reasons."""
+"""Which column is what, and how the answer is given: accepted where the rows prove it, else refused with reasons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from tinyllm.errors import DataError, did_you_mean
 from tinyllm.questions.intake import columns as roles
 from tinyllm.questions.intake.cells import flat, is_scalar, number_of, opened
-from tinyllm.questions.intake.choices import Choices, ColumnChoices, FixedChoices, find_choices
+from tinyllm.questions.intake.choices import Choices, ColumnChoices, FixedChoices
+from tinyllm.questions.intake.finding import find_choices
 from tinyllm.questions.intake.names import groups
 from tinyllm.questions.intake.nested import taken_apart
 from tinyllm.questions.intake.proof import Candidate, Doubt, Meaning, settle
@@ -98,7 +99,7 @@ def look(shape: Shape) -> Looked:
     names = list(dict.fromkeys(name for cells in raw for name in cells))
     grouped = {c for group in groups(names) for c in group.columns}
     opens = frozenset(n for n in names if n not in grouped and _stands_as_text([r.get(n) for r in raw]))
-    sample = [flat(cells, opens) for cells in raw]
+    sample: list[Mapping[str, Any]] = [flat(cells, opens) for cells in raw]
     return Looked(sample, list(dict.fromkeys(name for cells in sample for name in cells)), opens, bad)
 
 
@@ -245,7 +246,8 @@ def _classes(shape: Shape, looked: Looked, wishes: Wishes) -> tuple[Reading, Sha
         return _reading(candidate, meaning, looked), shape
     listed = ", ".join(f"'{c}'" for c in looked.columns) if shape.named else f"{len(looked.columns)} columns"
     nothing = (
-        f"no choices: no column holds lists of texts, and no columns hold one choice each, as A, B, C. Columns: {listed}. "
+        "no choices: no column holds lists of texts, and no columns hold one choice each, as A, B, C. "
+        f"Columns: {listed}. "
         "Name them with --choices COL,COL,COL (or one column of lists), or, if every text belongs to one of the same "
         "classes, name the classes with --classes NAME,NAME"
     )
