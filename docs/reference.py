@@ -27,7 +27,7 @@ def page() -> str:
         "",
         "Every setting, made from the schemas by `make docs`. A configuration is YAML; `tinyllm check FILE` lists all its",
         "mistakes at once, and `--set section.key=value` overrides one setting of any command. Paths are relative to the",
-        "folder in which the command runs.",
+        "folder in which the command runs. Which question files can be read, and how: [questions.md](questions.md).",
         "",
     ]
     for name, field in Config.model_fields.items():

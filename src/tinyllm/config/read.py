@@ -335,6 +335,8 @@ def _data_problems(data: DataSection) -> Iterable[str]:
         yield f"data.cut: valid {data.cut.valid} and test {data.cut.test} leave nothing to train on"
     if data.fields.answer_as == "label" and data.fields.labels is None:
         yield "data.fields.labels: missing; `answer_as: label` needs the column of the labels"
+    if data.choices is not None and (twice := sorted({c for c in data.choices if data.choices.count(c) > 1})):
+        yield f"data.choices: {', '.join(map(repr, twice))} twice; each choice needs a name of its own"
 
 
 def _teacher_problems(names: Sequence[str]) -> Iterable[str]:
