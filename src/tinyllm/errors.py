@@ -15,7 +15,18 @@ Anything else that escapes is a bug of ours and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# A payload of a terminal's string sequence ends at the next control, so the time is linear in the length of the text.
+_TERMINAL_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, moving the cursor, clearing the screen
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, …: titles, links
+    r"|\x1b[ -/]*[0-~]"  # the other escape sequences
+)
+_LINE_BREAK = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class TinyLLMError(Exception):
@@ -48,6 +59,17 @@ class MissingDependencyError(TinyLLMError):
 
 class RunFolderError(TinyLLMError):
     """A run folder is locked by another process, incomplete, or belongs to another configuration."""
+
+
+def printable(text: str) -> str:
+    """Return foreign text (of a server, a log, a file) so that it can stand in a message, a log or a page.
+
+    Terminal sequences, control characters and marks that change the direction of writing are removed: they could
+    hide or rewrite what stands around them. Tabs stay; line breaks of every kind become `\\n`; half a surrogate pair,
+    which cannot be printed, becomes `\ufffd`.
+    """
+    text = _LINE_BREAK.sub("\n", _TERMINAL_SEQUENCE.sub("", text))
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", text))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
