@@ -52,11 +52,12 @@ def opened_asking(
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
     """
     from tinyllm.rationales.store import Store
+    from tinyllm.rationales.store_place import store_of
 
     specs = teachers_in_use(config)
-    path = config.rationales.store or run.path.parent / "replies.sqlite"
-    wanted = any(spec.kind != "given" for spec in specs) and (may_write or path.is_file())
-    with Store(path) if wanted else contextlib.nullcontext() as store:
+    path = store_of(run.path, config.rationales.store) if any(spec.kind != "given" for spec in specs) else None
+    wanted = path is not None and (may_write or path.is_file())
+    with Store(path) if path is not None and wanted else contextlib.nullcontext() as store:
         yield Asking(config, specs, questions, store, run.account() if wanted and may_write else None, will_ask)
 
 

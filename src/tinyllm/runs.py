@@ -83,7 +83,7 @@ class RunFolder:
         """Return the name under which the store keeps what this run has spent; made when it is first needed."""
         file = self.path / ".account"
         if not file.is_file():
-            write_text(file, f"{self.path.name}-{uuid.uuid4().hex[:12]}\n")
+            write_text(file, f"{self.path.resolve().name}-{uuid.uuid4().hex[:12]}\n")
         return file.read_text(encoding="utf-8").strip()
 
     def share_account(self, other: RunFolder) -> None:

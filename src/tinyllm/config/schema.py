@@ -277,7 +277,11 @@ class RationalesSection(Section):
     repair: bool = Field(
         True, description="Cut a text that stops mid-sentence or runs on after its last good sentence, before checking."
     )
-    store: Path | None = Field(None, description="Database of replies; null: replies.sqlite beside the run folder.")
+    store: Path | None = Field(
+        None,
+        description="Database of replies; null: replies.sqlite beside the run folder (beside its target, where the "
+        "folder is a symbolic link).",
+    )
     budget: BudgetSection = Field(default_factory=BudgetSection, description="A hard cap on what is spent.")
     engine: Literal["local", "ray"] = Field("local", description="Ask from this process, or over a Ray cluster.")
     ray_address: str | None = Field(None, description="Of a running Ray cluster (`auto`); null: Ray on this machine.")
@@ -418,7 +422,7 @@ SPEED_ONLY = frozenset({
     "micro_batch_tokens", "gradient_checkpointing", "compile", "save_steps", "logging_steps", "report_to",
     "concurrency", "requests_per_minute", "tokens_per_minute", "connect_s", "first_byte_s", "stall_s", "timeout_s",
     "max_attempts", "requests_per_batch", "poll_s", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
-    "price", "tokenizer", "budget", "engine", "ray_address", "ray_workers", "executable", "start_s",
+    "price", "tokenizer", "budget", "engine", "ray_address", "ray_workers", "executable", "start_s", "store",
 })  # fmt: skip
 """Names of settings that do not change what comes out; a run may be continued with other ones."""
 

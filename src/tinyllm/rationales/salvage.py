@@ -19,6 +19,7 @@ from typing import Any, Self
 from tinyllm.errors import RunFolderError
 from tinyllm.rationales.store import PAGE_BYTES, Row, Store, crc_of
 from tinyllm.rationales.store_errors import explained
+from tinyllm.rationales.store_place import resolved
 from tinyllm.rationales.store_tools import Tell, silent
 
 _MAGIC = b"SQLite format 3\0"
@@ -63,6 +64,7 @@ def salvage(damaged: Path, out: Path, tell: Tell = silent) -> Salvaged:
         RunFolderError: there is nothing to read, no reply was found, or `out` is there already.
         OSError: a file cannot be read or written at all.
     """
+    damaged, out = resolved(damaged), resolved(out)
     if not damaged.is_file():
         raise RunFolderError(f"There is no store {damaged} to salvage.")
     for file in (out, *(out.with_name(out.name + end) for end in ("-wal", "-journal"))):

@@ -22,6 +22,7 @@ from tinyllm.errors import RunFolderError
 from tinyllm.rationales.checks import well_formed
 from tinyllm.rationales.claims import Claims
 from tinyllm.rationales.store_errors import code_of, explained
+from tinyllm.rationales.store_place import resolved
 from tinyllm.teachers.base import Reply
 
 SCHEMA_VERSION = 2
@@ -126,6 +127,7 @@ class Store:
         path: the database; made, with its folder, if it is not there.
 
     Attributes:
+        path: resolved, so that what stands beside it is the same however the store is spelt.
         claims: which requests are being asked now, by this process or another.
 
     Raises:
@@ -134,7 +136,7 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = resolved(path)
         self._lock = threading.Lock()  # one connection, one statement at a time
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)

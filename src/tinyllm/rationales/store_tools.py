@@ -15,11 +15,11 @@ from urllib.parse import quote
 from tinyllm.errors import RunFolderError, TinyLLMError, did_you_mean
 from tinyllm.rationales.store import SCHEMA_VERSION, Store, version_of
 from tinyllm.rationales.store_errors import code_of, explained
+from tinyllm.rationales.store_place import STORE, resolved, store_of
 
 Tell = Callable[[int, int], None]
 """Hears how much is done, of how much."""
 
-STORE = "replies.sqlite"
 _AT_ONCE = 1000  # rows in one query: reading for long would keep the writers' log from being emptied
 _WAIT_S = 60.0
 _SHORT_S = 0.5  # another process's look into the store is waited for so long
@@ -41,7 +41,7 @@ def find_store(path: Path) -> Path:
     if (path / "config.yaml").is_file():
         from tinyllm.config import load_config
 
-        place = load_config(path / "config.yaml").rationales.store or path.absolute().parent / STORE
+        place = store_of(path, load_config(path / "config.yaml").rationales.store)
     elif path.is_dir():
         place = path / STORE
     if not place.is_file():
@@ -157,6 +157,7 @@ def contents(path: Path, tell: Tell = silent) -> Contents:
         f"SELECT teacher, {_IDENTITY}, count(*), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), "  # noqa: S608 - constants
         "min(created), max(created) FROM replies WHERE id > :after AND id <= :upto GROUP BY 1, 2"
     )
+    store = resolved(path)
     teachers: dict[tuple[str, str], Asked] = {}
     with reading(path) as db:
         for after, upto in _stretches(db, tell):
@@ -172,7 +173,7 @@ def contents(path: Path, tell: Tell = silent) -> Contents:
         ).fetchall()
     return Contents(
         store=str(path),
-        bytes=sum(file.stat().st_size for file in (path, path.with_name(path.name + "-wal")) if file.exists()),
+        bytes=sum(file.stat().st_size for file in (store, store.with_name(store.name + "-wal")) if file.exists()),
         teachers=tuple(teachers[name] for name in sorted(teachers)),
         failures=tuple(Failed(*row) for row in failures),
         spent=tuple(Paid(*row) for row in spent),
@@ -285,6 +286,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         RunFolderError: it is damaged, no store, or cannot be read.
     """
+    path = resolved(path)
     with explained(path):
         db = _read_only(path)
         try:
