@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,9 +91,15 @@ class Asking:
         self._store = store
         self._account = account
         examples = ExampleGenerator(questions, config.rationales.examples)
+        as_before = cache(lambda: ExampleGenerator(questions, config.rationales.examples, by_place=True))
 
         def requests(teacher: Teacher) -> Requests:
-            return Requests(teacher, questions, examples, config.rationales)
+            drawn = Requests(teacher, questions, examples, config.rationales)
+            if not examples.draws or _has_replies(store, drawn):
+                return drawn
+            # Replies to the examples that were drawn before decision 12 are not paid again.
+            before = Requests(teacher, questions, as_before(), config.rationales)
+            return before if _has_replies(store, before) else drawn
 
         # A key that is missing is no obstacle where every reply is in the store.
         journal = None if store is None else store.path.with_name(store.path.name + ".batches")
@@ -209,6 +216,11 @@ class Asking:
             if answered(requests, self._store, asks)[1]:
                 return True
         return False
+
+
+def _has_replies(store: Store | None, requests: Requests) -> bool:
+    """Whether a store has replies to the first of some requests."""
+    return store is not None and bool(store.get_many([ask.key for ask in requests.between(0, _CHUNK)]))
 
 
 def _tokenizer_of(spec: TeacherConfig, teacher: Teacher) -> CountTokens | None:
