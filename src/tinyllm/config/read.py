@@ -27,6 +27,7 @@ from tinyllm.config.schema import (
     TrainSection,
     task_prefixes,
 )
+from tinyllm.config.vllm_arguments import without_speed
 from tinyllm.errors import ConfigError, did_you_mean
 
 Lines = Mapping[tuple[str | int, ...], int]
@@ -185,6 +186,8 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_speed(tree: Any) -> Any:
     if isinstance(tree, dict):
+        if tree.get("kind") == "vllm":
+            tree = tree | {"arguments": list(without_speed(tree["arguments"]))}
         return {key: _without_speed(value) for key, value in tree.items() if key not in SPEED_ONLY}
     return [_without_speed(value) for value in tree] if isinstance(tree, list) else tree
 
