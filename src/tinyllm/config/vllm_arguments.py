@@ -26,10 +26,11 @@ _SPEED_ONLY = frozenset((
     # processes and devices that share the work
     "tensor-parallel-size", "tp", "pipeline-parallel-size", "pp", "data-parallel-size", "dp",
     "data-parallel-size-local", "dpl", "data-parallel-rank", "dpn", "data-parallel-start-rank", "dpr",
-    "data-parallel-address", "dpa", "data-parallel-rpc-port", "dpp", "data-parallel-backend", "dpb", "data-parallel-hybrid-lb",
-    "data-parallel-external-lb", "enable-expert-parallel", "distributed-executor-backend", "disable-custom-all-reduce",
-    "max-parallel-loading-workers", "ray-workers-use-nsight", "api-server-count", "disable-frontend-multiprocessing",
-    "nnodes", "node-rank", "master-addr", "master-port", "numa-bind",
+    "data-parallel-address", "dpa", "data-parallel-rpc-port", "dpp", "data-parallel-backend", "dpb",
+    "data-parallel-hybrid-lb", "data-parallel-external-lb", "enable-expert-parallel",
+    "distributed-executor-backend", "disable-custom-all-reduce", "max-parallel-loading-workers",
+    "ray-workers-use-nsight", "api-server-count", "disable-frontend-multiprocessing", "nnodes",
+    "node-rank", "master-addr", "master-port", "numa-bind",
     # where files are kept, how they are read
     "download-dir", "safetensors-load-strategy", "use-tqdm-on-load", "tokenizer-pool-size", "tokenizer-pool-type",
     # what is told
