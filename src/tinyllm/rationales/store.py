@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -140,6 +141,9 @@ class Store:
         self._lock = threading.Lock()  # one connection, one statement at a time
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite would make it readable for all and writable for its owner alone, whatever the umask allows.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
