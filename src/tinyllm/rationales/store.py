@@ -29,6 +29,7 @@ from tinyllm.teachers.base import Reply
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x544C4C4D  # "TLLM", in the header of the file
 PAGE_BYTES = 4096
+_SMALLEST_BYTES = 512  # of a database that is not empty
 _BUSY_S = 60.0  # another process's commit is waited for so long
 _AT_ONCE = 500  # keys in one query; SQLite allows 999 in its older versions
 # Rows of replies are appended, and found by a small index of keys: with the key as the place, each commit would touch
@@ -322,6 +323,8 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
     Raises:
         RunFolderError: it is another program's database, or a newer TinyLLM's.
     """
+    if 0 < path.stat().st_size < _SMALLEST_BYTES:  # SQLite would take it for an empty database, and write over it
+        raise RunFolderError(f"{path} is no database; give `rationales.store` another path.")
     # In one statement, so of one moment: another process may be making the same store.
     application, version, tables = db.execute(
         "SELECT (SELECT application_id FROM pragma_application_id), "
