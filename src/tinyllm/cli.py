@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from tinyllm.training import Prepared
 
 _SHOWN_STEPS = 10
+_SHOWN_NAME = 300  # characters
+_OF_A_PLACE = frozenset((
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EBUSY, errno.EMFILE,
+    errno.ENFILE, errno.EFBIG,
+))  # fmt: skip
 _FEW = 100  # questions; below, an interval is some 20 points wide
 
 app = typer.Typer(
@@ -298,17 +304,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Without the network the hub's client tells of every retry; the message at the end says what to do.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
+        _check_arguments(sys.argv[1:] if arguments is None else arguments)
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except TinyLLMError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
         code = 130
-    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-        _stop(f"{error.strerror}: {error.filename}. Choose another place, or mend its rights.", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_A_PLACE:
+            _stop(f"{error.strerror}: {_name(error)}. Choose another place, or mend its rights.", 2)
         if not _is_disk_full(error):
             _exit_on_usage_error(error)
             raise
@@ -320,6 +327,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == 130:  # by one of the two ways in which a Ctrl-C gets here
         _stop("Interrupted. Everything finished so far is kept; run the same command again to go on.", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what no file of ours could name, and empty names, which would mean the current folder."""
+    from tinyllm.errors import TinyLLMError
+
+    for before, argument in zip(["tinyllm", *arguments], arguments, strict=False):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise TinyLLMError(
+                f"The argument {argument!a} is not UTF-8. Rename the file or folder, or give it by a symbolic link."
+            ) from None
+        # A question and its choices are looked at by `ask` itself.
+        if arguments[0] != "ask" and (not argument or (argument.startswith("--") and argument.endswith("="))):
+            where = argument.rstrip("=") or before
+            raise TinyLLMError(f"The argument after `{where}` is empty; is a variable of the shell not set?")
+
+
+def _name(error: OSError) -> str:
+    """Return the file that an error is about."""
+    from tinyllm.errors import printable
+
+    name = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "(no file is named)"
+    return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]} …"
 
 
 def _exit_on_usage_error(error: Exception) -> None:

@@ -127,7 +127,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
 
     check_loggers(config.train.report_to)
     check_engine(config.rationales.engine)
-    if run.path.exists() and not run.path.is_dir():
+    if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
         raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
     splits, encoder = checked_questions(config, news)
     forecasts = _forecasts(config, run, splits, news, pilot)

@@ -292,7 +292,11 @@ class VllmTeacher(EndpointTeacher):
     executable: str = Field("vllm", description="The command; give a path where vLLM has an environment of its own.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Type of the weights.")
     context_tokens: int | None = Field(None, ge=128, description="Longest prompt and reply; null: the model's.")
-    arguments: tuple[str, ...] = Field((), description="More arguments of `vllm serve`, as they are written there.")
+    arguments: tuple[str, ...] = Field(
+        (),
+        description="More arguments of `vllm serve`, as they are written there. Those of memory, scheduling, "
+        "parallelism and logs (such as --gpu-memory-utilization) may change without asking again.",
+    )
     start_s: float = Field(900.0, gt=0, description="Seconds until the server must be healthy.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds for one whole attempt; a slow machine is no failure.")
 

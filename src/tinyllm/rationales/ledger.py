@@ -47,6 +47,12 @@ UPGRADE = tuple(
 ) + SCHEMA[1:]  # fmt: skip
 """From version 2 of the store."""
 
+SHOWN_AS_NEW = (
+    "CREATE TEMP VIEW spent AS SELECT *, NULL AS cost, 0 AS lost, 0 AS lost_tokens, 0 AS lost_cost FROM main.spent",
+    SCHEMA[1].replace("CREATE TABLE", "CREATE TEMP TABLE"),
+)
+"""For a store of version 2 that can only be read."""
+
 _ADD = (
     "INSERT INTO spent (run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, cost, lost, "
     "lost_tokens, lost_cost) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, teacher) DO UPDATE SET "
