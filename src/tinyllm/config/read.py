@@ -215,7 +215,7 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
     if any(key in _MAY_HOLD_SECRETS for key in place.keys):
-        return f"{where}: {detail['msg']}"
+        return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
     if detail["type"] in _PLAINLY:
         return f"{where}: {_PLAINLY[detail['type']]}, got {_short(repr(got))}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
@@ -239,7 +239,7 @@ _PLAINLY = {
     "dict_type": "a mapping is needed",
     "too_short": "it must not be empty",
 }
-_MAY_HOLD_SECRETS = ("api_key_env", "base_url")
+_MAY_HOLD_SECRETS = ("base_url", "api_key_env", "headers", "query", "extra_body")
 """Fields into which people paste keys by mistake; their values are not repeated."""
 
 _TEACHER_KINDS = {
