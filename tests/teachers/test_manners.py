@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers.base import Request, Sampling, reply_key
 from tinyllm.teachers.http.refusals import refused_parameter
-from tinyllm.teachers.manners import SAMPLING, Form, Manners, formed, without
+from tinyllm.teachers.manners import SAMPLING, Manners, SentForm, formed, without
 
 BODY = {
     "model": "m", "max_tokens": 256, "temperature": 0.7, "top_p": 0.95, "seed": 0, "stop": ["\n\n"],
@@ -115,17 +115,23 @@ def test_a_length_is_renamed_and_back_but_never_left_out():
 
 def test_a_key_holds_what_is_sent():
     keys = {reply_key({}, ASKED)}
-    for form in (Form(("seed",)), Form(("top_p",)), Form(("seed", "top_p")), Form(most_tokens=64), Form(system=False)):
+    for form in (
+        SentForm(("seed",)),
+        SentForm(("top_p",)),
+        SentForm(("seed", "top_p")),
+        SentForm(most_tokens=64),
+        SentForm(system=False),
+    ):
         keys.add(reply_key({}, formed(ASKED, form)))
     assert len(keys) == 6
-    assert formed(ASKED, Form()) is ASKED
-    assert formed(ASKED, Form(("seed",)), kept={"seed"}) is ASKED
-    assert formed(ASKED, Form(), omitted={"seed"}).sampling.seed is None
-    assert formed(ASKED, Form(system=False)).prompt.messages == (Message("user", "Explain.\n\nWhy?"),)
+    assert formed(ASKED, SentForm()) is ASKED
+    assert formed(ASKED, SentForm(("seed",)), kept={"seed"}) is ASKED
+    assert formed(ASKED, SentForm(), omitted={"seed"}).sampling.seed is None
+    assert formed(ASKED, SentForm(system=False)).prompt.messages == (Message("user", "Explain.\n\nWhy?"),)
 
 
 forms = st.builds(
-    Form,
+    SentForm,
     st.sets(st.sampled_from(SAMPLING)).map(lambda s: tuple(sorted(s))),
     st.none() | st.integers(1, 9999),
     st.booleans(),
@@ -147,7 +153,7 @@ def test_what_is_remembered_is_read_back(manners):
     st.lists(st.sampled_from([*SAMPLING, "max_tokens", "max_completion_tokens", "stream", "stream_options", "system"]))
 )
 def test_forms_that_worked_are_not_forgotten(names):
-    manners, worked = Manners(worked=True), [Form()]
+    manners, worked = Manners(worked=True), [SentForm()]
     for name in names:
         manners = without(manners, [name], ()) or manners
         worked += [manners.form] if manners.form != worked[-1] else []
