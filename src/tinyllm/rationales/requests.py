@@ -198,7 +198,7 @@ class Requests:
         if tokens := self._room(room):
             longest = self._sampling.max_tokens + tokens
             request = replace(wanted, sampling=replace(wanted.sampling, max_tokens=longest))
-        sent = formed(request, form, self._section.written, self._omit)
+        sent = formed(request, form, self._section.written, self._omit, self._section.max_tokens)
         asked = canonical(self._identity, sent)
         key = key_of(asked)
         if not root:

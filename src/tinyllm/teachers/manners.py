@@ -107,12 +107,15 @@ def _with(manners: Manners, form: SentForm) -> Manners:
     return replace(manners, form=form, earlier=earlier)
 
 
-def formed(request: Request, form: SentForm, kept: Collection[str] = (), omitted: Collection[str] = ()) -> Request:
+def formed(
+    request: Request, form: SentForm, kept: Collection[str] = (), omitted: Collection[str] = (), least_tokens: int = 0
+) -> Request:
     """Return a request as it is sent in a form. What stays in it is what can change the reply.
 
     Args:
         kept: parameters that a person has set: they are sent whatever is remembered, and refused again if need be.
         omitted: parameters that a person wants not to be sent.
+        least_tokens: the length is never lowered below it.
     """
     dropped = {*(set(form.dropped) - set(kept)), *omitted}
     sampling, prompt = request.sampling, request.prompt
@@ -124,8 +127,8 @@ def formed(request: Request, form: SentForm, kept: Collection[str] = (), omitted
             seed=None if "seed" in dropped else sampling.seed,
             stop=() if "stop" in dropped else sampling.stop,
         )
-    if form.most_tokens is not None and sampling.max_tokens > form.most_tokens:
-        sampling = replace(sampling, max_tokens=form.most_tokens)
+    if form.most_tokens is not None and sampling.max_tokens > (most := max(form.most_tokens, least_tokens)):
+        sampling = replace(sampling, max_tokens=most)
     if not form.system and prompt.messages and prompt.messages[0].role == "system":
         system, first, *rest = prompt.messages
         joined = replace(first, content=f"{system.content}\n\n{first.content}")
