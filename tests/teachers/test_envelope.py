@@ -32,6 +32,15 @@ def test_query_headers_and_further_fields_are_sent(monkeypatch):
     assert server.queries == ["api-version=2024-10-21"]
 
 
+def test_a_field_of_ones_own_that_is_refused_is_named_at_once():
+    server, (error,) = ask(
+        status(400, "No endpoints found that match `provider`"), extra_body={"provider": {"order": ["x"]}}
+    )
+    assert isinstance(error, TeacherError)
+    assert "mend `provider` in `extra_body`" in str(error)
+    assert len(server.requests) == 1
+
+
 def test_the_key_goes_into_the_header_that_is_named(monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
     server, _ = ask(api_key_env="MY_KEY", auth_header="api-key")
