@@ -128,6 +128,8 @@ def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[st
         settings = {}
         where = _converted(found, config.parent / f"{_stem(data)}.questions.jsonl", tally)
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
+    if not tally.questions:
+        raise DataError(f"{data}: no row is a question: " + "; ".join(tally.reasons.values()))
     return _section(where, settings, tally), [said, *_report(found, tally)]
 
 

@@ -236,6 +236,7 @@ class ApartChoices:
 
     right: str
     wrong: tuple[str, ...]
+    separator: str = ""  # of several in one text
     is_named: bool = True
     has_labels: bool = False
     answers_itself: bool = True
@@ -246,7 +247,14 @@ class ApartChoices:
 
     @property
     def said(self) -> str:
-        return f"the right one in '{self.right}', the wrong ones in " + ", ".join(f"'{c}'" for c in self.wrong)
+        cut = (
+            f", cut at `{self.separator}`"
+            if self.separator.strip()
+            else ", cut at line breaks"
+            if self.separator
+            else ""
+        )
+        return f"the right one in '{self.right}', the wrong ones in " + ", ".join(f"'{c}'" for c in self.wrong) + cut
 
     def of(self, cells: Mapping[str, Any]) -> Options | str:
         found = cells.get(self.right)
@@ -255,6 +263,8 @@ class ApartChoices:
         wrong: list[str] = []
         for column in self.wrong:
             value = cells.get(column)
+            if self.separator and isinstance(value, str):
+                value = [part.strip() for part in value.split(self.separator)]
             wrong += [text_of(v) for v in (value if isinstance(value, list) else [value])]
         wrong = [w for w in wrong if w]
         if not right or not wrong:

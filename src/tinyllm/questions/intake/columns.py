@@ -209,7 +209,13 @@ def class_columns(
     there = [c for c in columns if any(is_scalar(row.get(c)) for row in sample)]
     likely = [c for c in there if has_role(c, "answer")] + [c for c in there if has_role(c, "class")]
     numbered = [c for c in there if c in known]
+    likely += [c for c in there if _is_closed({fold(text_of(v)) for row in sample if (v := row.get(c)) is not None})]
     return list(dict.fromkeys([*(c for c in numbered if c in likely), *likely, *numbered]))
+
+
+def _is_closed(folded: set[str]) -> bool:
+    """Tell whether values are yes and no, true and false, or their like."""
+    return len(folded) > 1 and any(folded <= words for words in _SAYS_YES)
 
 
 def class_names(
@@ -232,7 +238,7 @@ def class_names(
         texts[fold(text_of(value))] = texts.get(fold(text_of(value)), 0) + count
     folded = set(texts)
     total = sum(texts.values())
-    if (values and all(isinstance(v, bool) for v in values)) or folded in ({"true", "false"}, {"true"}, {"false"}):
+    if values and all(isinstance(v, bool) for v in values):
         return Classes(("yes", "no"), "text", f"'{column}' holds true or false in every row: yes or no")
     if all(number_of(v) is not None for v in values):
         shown = ", ".join(sorted(map(text_of, values))[:10])
@@ -244,7 +250,7 @@ def class_names(
     if named and fold(column) in folded:
         return f"'{column}' is a class itself, so the first row is no header"
     distinct, repeated = len(texts), sum(n > 1 for n in texts.values())
-    is_closed = any(folded <= words and len(folded) > 1 for words in _SAYS_YES)
+    is_closed = _is_closed(folded)
     enough = total >= 1.5 * distinct and repeated >= 0.5 * distinct and all(len(t) <= _LONG for t in texts)
     if has_role(column, "answer") and not has_role(column, "class"):
         enough = enough and total >= 4 * distinct  # a short answer repeats by chance

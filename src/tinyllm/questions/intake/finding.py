@@ -207,13 +207,32 @@ def _apart(looking: _Looking) -> None:
     sets += [(c,) for c in singles if looking.most(c, lambda v: isinstance(v, list) or is_scalar(v))]
     if not sets or not rights:
         return
-    ranked = sorted(
-        ((_distance(right, wrong[0]), right, wrong) for right in rights for wrong in sets if right not in wrong),
-        key=lambda way: way[0],
-    )
-    for distance, right, wrong in ranked:
-        if distance == ranked[0][0]:
-            looking.found.append(ApartChoices(right, wrong))
+    ways = [
+        ((_distance(right, wrong[0]), "best" not in words_of(right)), right, wrong)
+        for right in rights
+        for wrong in sets
+        if right not in wrong and not _are_counts(looking, right, wrong)
+    ]
+    for rank, right, wrong in ways:
+        if rank == min(rank for rank, _, _ in ways) and (separator := _separator_in(looking, wrong)) is not None:
+            looking.found.append(ApartChoices(right, wrong, separator))
+
+
+def _are_counts(looking: _Looking, right: str, wrong: Sequence[str]) -> bool:
+    """Numbers in two columns tell how often people were right and wrong."""
+    cells = [row.get(c) for row in looking.sample for c in (right, *wrong)]
+    return len(wrong) == 1 and all(v is None or number_of(v) is not None for v in cells)
+
+
+def _separator_in(looking: _Looking, wrong: Sequence[str]) -> str | None:
+    """Return what separates several wrong choices in one text; empty: it is one; None: it may be several."""
+    if len(wrong) > 1 or not looking.most(wrong[0], lambda v: isinstance(v, str)):
+        return ""
+    for separator in ("||", "|", "\n", ";"):
+        if looking.most(wrong[0], lambda v, s=separator: s in v):
+            return separator
+    several = plain(wrong[0]).endswith("s") and looking.most(wrong[0], lambda v: "," in v)
+    return None if several else ""
 
 
 def _distance(right: str, wrong: str) -> int:

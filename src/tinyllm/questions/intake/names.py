@@ -77,6 +77,31 @@ _ORDER: Mapping[str, tuple[str, ...]] = {
     role: tuple(" ".join(word.split()) for word in words.split("|")) for role, words in _WORDS.items()
 }
 _ROLES: Mapping[str, frozenset[str]] = {role: frozenset(words) for role, words in _ORDER.items()}
+_RIGHT_WORDS = {"answer", "correct", "right", "gold"}
+_ANSWER_WORDS = _RIGHT_WORDS | set(
+    [
+        "key",
+        "label",
+        "idx",
+        "index",
+        "id",
+        "letter",
+        "option",
+        "choice",
+        "number",
+        "num",
+        "no",
+        "text",
+        "value",
+        "the",
+        "best",
+        "final",
+        "true",
+        "is",
+        "of",
+        "position",
+    ]
+)
 _MARK_ROWS = ("abcdefghijklmnopqrst", "αβγδεζηθ", "абвгдежз", "甲乙丙丁戊己庚辛", "①②③④⑤⑥⑦⑧", "ㄱㄴㄷㄹㅁㅂ")
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 
@@ -98,6 +123,8 @@ def has_role(column: str, role: str) -> bool:
     short = re.split(r"\s[-–—:]\s|[(\[（【:]", column, maxsplit=1)[0]
     named = {plain(column), plain(last), plain(short)}
     named |= {n.removesuffix("s") for n in named}
+    if role == "answer" and any((w := set(n.split())) <= _ANSWER_WORDS and w & _RIGHT_WORDS for n in named):
+        return True  # `correct_answer_id`, `gold idx`
     return not named.isdisjoint(_ROLES[role])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tinyllm.questions.intake.answers import NOTHING, SAID, SEVERAL, WAYS, Trial, Way
 from tinyllm.questions.intake.cells import is_scalar, text_of
 from tinyllm.questions.intake.choices import Choices
-from tinyllm.questions.intake.columns import Picked
+from tinyllm.questions.intake.columns import Picked, PositionedChoices
 from tinyllm.questions.intake.names import has_role
 from tinyllm.questions.intake.types import Wishes
 
@@ -138,6 +138,10 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
         return Meaning(None, None, (f"each row says itself which choice is right ({choices.said})",))
     strong = [trials[c] for c in candidate.picked.answers if c in trials and not trials[c].is_empty]
     found = _agreed(strong, candidate, wishes)
+    if isinstance(found, Meaning) and isinstance(choices, PositionedChoices) and not _reaches_ends(found, candidate):
+        return Doubt(
+            "columns without names: the first and the last of them that may be choices are never right", rank=1
+        )
     if isinstance(found, Meaning) or (found is not None and strong):
         return found
     weak = [trials[c] for c in candidate.picked.maybe if c in trials and _may_be(trials[c], ("label", "text"))]
@@ -161,6 +165,12 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
     said = f"'{empty[0].column}' is empty, or -1, in every row" if empty else "there is no column of answers"
     said = said if wishes.has_answers else "--no-answers says so"
     return Meaning(None, None, (f"no answers: {said}",))
+
+
+def _reaches_ends(meaning: Meaning, candidate: Candidate) -> bool:
+    """The first and the last column that are taken for choices are right in some row, and every row has an answer."""
+    results = candidate.trials[meaning.column or ""].results(meaning.way or "label")
+    return NOTHING not in results and {0, len(candidate.choices.columns) - 1} <= set(results.tolist())
 
 
 def _may_be(trial: Trial, ways: Sequence[Way]) -> bool:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import html
 import itertools
-from array import array
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinyllm.errors import DataError, did_you_mean
 from tinyllm.questions.intake import columns as roles
-from tinyllm.questions.intake.cells import flat, is_scalar, number_of, opened
+from tinyllm.questions.intake.cells import flat, is_scalar, opened
 from tinyllm.questions.intake.choices import Choices, ColumnChoices, FixedChoices
 from tinyllm.questions.intake.finding import find_choices
 from tinyllm.questions.intake.names import groups
 from tinyllm.questions.intake.nested import taken_apart
 from tinyllm.questions.intake.proof import Candidate, Doubt, Meaning, settle
 from tinyllm.questions.intake.reading import Reading
-from tinyllm.questions.intake.types import Bad, Line, Shape, Wishes
+from tinyllm.questions.intake.types import Bad, Line, Shape, Table, Wishes
 
 _SAMPLE = 500
 _MOST_ANSWERS = 10  # columns that are tried as answers
@@ -53,6 +54,9 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
         DataError: a column that the person named is not there.
     """
     looked = look(shape)
+    if _has_escapes(looked.sample):
+        shape = _without_escapes(shape)
+        looked = look(shape)
     if not looked.sample:
         return Refusal(0, (looked.bad[0] if looked.bad else "holds no rows",))
     if shape.named:
@@ -101,6 +105,39 @@ def look(shape: Shape) -> Looked:
     opens = frozenset(n for n in names if n not in grouped and _stands_as_text([r.get(n) for r in raw]))
     sample: list[Mapping[str, Any]] = [flat(cells, opens) for cells in raw]
     return Looked(sample, list(dict.fromkeys(name for cells in sample for name in cells)), opens, bad)
+
+
+_ESCAPES = re.compile(r"&(?:quot|#0?39|[lr][sd]quo|amp|[aeiou]acute|[aou]uml);")
+
+
+def _has_escapes(sample: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether texts were written out for HTML, as quiz services do; a quotation mark needs no escape elsewhere."""
+    texts = [v for row in sample for v in row.values() if isinstance(v, str)]
+    return sum(bool(_ESCAPES.search(t)) for t in texts) >= 0.02 * len(texts) > 0 and not any("<" in t for t in texts)
+
+
+def _without_escapes(shape: Shape) -> Shape:
+    tables = tuple(replace(table, rows=_Unescaped(table), file=None) for table in shape.tables)
+    return replace(shape, tables=tables, how=(*shape.how, "HTML escapes (as `&quot;`) are read as what they stand for"))
+
+
+class _Unescaped:
+    """The rows of a table without the escapes of HTML; called for each pass."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __call__(self) -> Iterator[Line | Bad]:
+        for item in self._table.rows():
+            yield item if isinstance(item, Bad) else Line(item.place, _unescaped(item.cells))
+
+
+def _unescaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return html.unescape(value)
+    if isinstance(value, Mapping):
+        return {k: _unescaped(v) for k, v in value.items()}
+    return [_unescaped(v) for v in value] if isinstance(value, list) else value
 
 
 def _stands_as_text(values: Sequence[Any]) -> bool:
@@ -242,6 +279,10 @@ def _classes(shape: Shape, looked: Looked, wishes: Wishes) -> tuple[Reading, Sha
         candidate = Candidate.made(choices, replace(picked, answers=(label,) if label else ()), known, (), most=1)
         candidate.names |= {label: found.numbered} if found.numbered else {}
         _try_all(shape, looked, [candidate])
+        trial = candidate.trials.get(label)
+        if not len(candidate.right) or (trial is not None and found.way is not None and not trial.fits(found.way)):
+            reasons.append(f"'{label}' is none of the classes {', '.join(found.names)} in most rows")
+            continue
         meaning = Meaning(label or None, found.way, (found.proof,))
         return _reading(candidate, meaning, looked), shape
     listed = ", ".join(f"'{c}'" for c in looked.columns) if shape.named else f"{len(looked.columns)} columns"
@@ -252,9 +293,3 @@ def _classes(shape: Shape, looked: Looked, wishes: Wishes) -> tuple[Reading, Sha
         "classes, name the classes with --classes NAME,NAME"
     )
     return Refusal(1, (nothing, *reasons))
-
-
-def running_numbers(values: Sequence[Any]) -> bool:
-    """Tell whether values count the rows."""
-    numbers = array("q", (n for v in values if (n := number_of(v)) is not None))
-    return len(numbers) == len(values) and len(numbers) > 1 and all(b == a + 1 for a, b in itertools.pairwise(numbers))
