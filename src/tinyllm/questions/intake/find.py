@@ -22,6 +22,7 @@ from tinyllm.questions.rows import RowForm, to_question
 from tinyllm.questions.types import Question
 from tinyllm.questions.write import to_record
 
+_NOTHING = "it holds no table, no JSON, and no quiz with lettered choices (Aiken, GIFT) that is known"
 _SHOWN = 3  # reasons for rows left out
 
 
@@ -81,7 +82,7 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
         # Other ways to cut the same file say the same again, of columns that are none.
         listed = reasons[:1] if deepest < 2 else reasons
         raise DataError(
-            f"{path}: no reading of it is proven by its rows.\n" + "\n".join(f"  - {r}" for r in listed or ["no rows"])
+            f"{path}: no reading of it is proven by its rows.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING])
         )
     others = tuple(
         f"the sheet '{s.sheet}': {r.reasons[0]}" for s, r in refused if s.sheet and s.sheet != proven[0][1].sheet

@@ -152,8 +152,8 @@ def _objects(looking: _Looking, column: str) -> None:
     ]
     texts = [k for k in rest if k not in labels and all(text_of(i.get(k)) for i in items)]
     texts = [k for k in texts if not has_role(k, "explanation") and not has_role(k, "id")] or texts
-    if not texts and len(labels) > 1:  # short choices, as numbers are
-        texts, labels = labels[1:], labels[:1]
+    if not texts and labels:  # short choices, as numbers are
+        texts, labels = labels[-1:], labels[:-1]
     best = next(
         (k for k in texts if has_role(k, "text") or has_role(k, "choice") or plain(k) in ("choice text", "value")), None
     )
@@ -193,6 +193,7 @@ def _texts(looking: _Looking, column: str) -> None:
     for separator in ("||", "|", "\n", ";", " / ", "/", ","):
         if looking.most(column, lambda v, s=separator: len([p for p in v.split(s) if p.strip()]) > 1):
             looking.found.append(TextChoices(column, separator))
+            return
 
 
 def _apart(looking: _Looking) -> None:

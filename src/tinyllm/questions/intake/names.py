@@ -78,30 +78,10 @@ _ORDER: Mapping[str, tuple[str, ...]] = {
 }
 _ROLES: Mapping[str, frozenset[str]] = {role: frozenset(words) for role, words in _ORDER.items()}
 _RIGHT_WORDS = {"answer", "correct", "right", "gold"}
-_ANSWER_WORDS = _RIGHT_WORDS | set(
-    [
-        "key",
-        "label",
-        "idx",
-        "index",
-        "id",
-        "letter",
-        "option",
-        "choice",
-        "number",
-        "num",
-        "no",
-        "text",
-        "value",
-        "the",
-        "best",
-        "final",
-        "true",
-        "is",
-        "of",
-        "position",
-    ]
-)
+_ANSWER_WORDS = _RIGHT_WORDS | {
+    "key", "label", "idx", "index", "id", "letter", "option", "choice", "number", "num", "no", "text", "value", "the", "best",
+    "final", "true", "is", "of", "position",
+}  # fmt: skip
 _MARK_ROWS = ("abcdefghijklmnopqrst", "αβγδεζηθ", "абвгдежз", "甲乙丙丁戊己庚辛", "①②③④⑤⑥⑦⑧", "ㄱㄴㄷㄹㅁㅂ")
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from tinyllm.questions.intake.answers import NOTHING, SAID, SEVERAL, WAYS, Trial, Way
 from tinyllm.questions.intake.cells import is_scalar, text_of
-from tinyllm.questions.intake.choices import Choices
+from tinyllm.questions.intake.choices import Choices, TextChoices
 from tinyllm.questions.intake.columns import Picked, PositionedChoices
 from tinyllm.questions.intake.names import has_role
 from tinyllm.questions.intake.types import Wishes
 
 _ENOUGH_ROWS = 20  # in which a text equals a choice: by chance numbers would not
+_WEAK = (" / ", "/", ",")  # separators of choices that texts hold themselves
 _LEFT_OUT = 0.34  # share of rows that may have no choices, or several answers
 
 
@@ -142,8 +143,17 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
         return Doubt(
             "columns without names: the first and the last of them that may be choices are never right", rank=1
         )
+    if isinstance(found, Meaning) and found.way != "text" and isinstance(choices, TextChoices):
+        found = found if choices.separator not in _WEAK else None
     if isinstance(found, Meaning) or (found is not None and strong):
         return found
+    if isinstance(choices, TextChoices) and choices.separator in _WEAK:
+        return Doubt(
+            f"the choices may be {choices.said}, but a choice may hold that sign itself: only answers that are "
+            "texts of choices would prove it. Give each choice a column, or separate them with `|`",
+            rank=2,
+            about_answer=True,
+        )
     weak = [trials[c] for c in candidate.picked.maybe if c in trials and _may_be(trials[c], ("label", "text"))]
     if weak and isinstance(found := _agreed(weak, candidate, wishes), Meaning):
         return found
@@ -235,9 +245,12 @@ def ways_of(trial: Trial, candidate: Candidate, wishes: Wishes) -> Meaning | Dou
     if wishes.answers_as is not None:
         fits = [w for w in fits if w in _ASKED[wishes.answers_as]]
     numbers = [w for w in fits if w.startswith("from")]
-    if wishes.answers_from is not None and numbers:
+    if wishes.answers_from is not None:
         numbers = [w for w in numbers if w == f"from {wishes.answers_from}"]
-        fits = [w for w in fits if not w.startswith("from")] + numbers
+    else:
+        # One 0 refutes that the first choice is 1, however many rows there are; and the other way round.
+        refuted = {w for w, at in (("from 1", trial.zero), ("from 0", trial.last)) if at is not None}
+        numbers = [w for w in numbers if w not in refuted]
     for way in ("label", "text"):
         several = trial.results(way)
         there = several[several != NOTHING]

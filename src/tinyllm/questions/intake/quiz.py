@@ -196,7 +196,7 @@ def gift(lines: Iterable[str]) -> list[Line | Bad]:
         item.append(hidden)
     if item:
         rows.append(Bad(start, "a brace { that is not closed"))
-    return rows if any(isinstance(r, Line) or "braces" in r.reason for r in rows) and _has_answers(rows) else []
+    return rows if _has_answers(rows) else []
 
 
 def _has_answers(rows: Sequence[Line | Bad]) -> bool:
@@ -218,6 +218,8 @@ def _gift_item(text: str, place: int) -> list[Line | Bad]:
             part = html.unescape(re.sub(r"<[^>]+>", " ", part))
         return part.strip()
 
+    if "{" in body[braces.end() :]:
+        return [Bad(place, "GIFT: several questions without a blank line between them")]
     before, after = body[: braces.start()], body[braces.end() :]
     question = clean(before) + (f" ___ {clean(after)}" if after.strip() else "")
     inside = re.split(r"####", braces[1])[0].strip()

@@ -80,6 +80,12 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
             return inside
     if isinstance(outcome, Refusal):
         return outcome
+    if not is_answered and shape.apart and wishes.has_answers:
+        kept = ", ".join(f"`{name}`" for name in shape.apart)
+        return Refusal(
+            2,
+            (f"the answers may be in {kept}, apart from the questions: put each into its own, or say --no-answers",),
+        )
     reading = _reading(*outcome, looked)
     if (
         shape.named
