@@ -113,19 +113,17 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:
     """Return the `data` section for a file, and what was found; converts the file where that is needed."""
-    from tinyllm.questions.intake.find import Tally, find_reading, in_place, questions_of
+    from tinyllm.questions.intake.find import Tally, find_reading, in_place
     from tinyllm.questions.intake.types import Wishes
 
     found = find_reading(data, wishes or Wishes())
     tally = Tally()
-    settings = in_place(found)
+    settings = in_place(found, tally)
     if settings is not None:
-        for _ in questions_of(found, tally):
-            pass
         where: dict[str, Any] = {"train": str(data)}
         said = f"Read {_count(tally.questions)} from {data}"
     else:
-        settings = {}
+        settings, tally = {}, Tally()
         where = _converted(found, config.parent / f"{_stem(data)}.questions.jsonl", tally)
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
     if not tally.questions:

@@ -1,6 +1,7 @@
 """Many questions: read as a stream, kept on disk, and the same as ever."""
 
 import csv
+import gzip
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
+from tinyllm.init import write_config
 from tinyllm.questions import Splits, load_splits
 from tinyllm.questions.files import read_file
 from tinyllm.questions.spool import Spool
@@ -206,3 +208,23 @@ def test_a_column_that_comes_late_is_no_missing_column(tmp_path: Path) -> None:
     path.write_text("\n".join([*late, *(json.dumps(r) for r in rows(31))]))
     with pytest.raises(DataError, match=r"^questions: 30 problems\n.*line 1: no choices \(column 'choices'\)"):
         load(train=path)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "tsv.gz"])
+def test_init_holds_no_file_in_memory(tmp_path: Path, ending: str) -> None:
+    def peak_of(count: int) -> int:
+        path = tmp_path / f"{count}.{ending}"
+        with gzip.open(path, "wt") if ending.endswith("gz") else path.open("w") as file:
+            for row in rows(count):
+                cells = [row["question"], *row["choices"], "ABC"[row["answer"]]]
+                file.write("\t".join(cells) + "\n" if ending.endswith("gz") else json.dumps(row) + "\n")
+        tracemalloc.start()
+        try:
+            assert write_config(tmp_path / f"{path.name}.yaml", path).config.exists()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak_of(10)  # what is imported on the way
+    few, many = peak_of(1000), peak_of(4000)
+    assert many < few + 0.6e6  # its texts are 1 MB more

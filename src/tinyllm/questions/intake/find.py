@@ -111,17 +111,21 @@ def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Ma
             yield split, question, {} if isinstance(item, Bad) else item.cells
 
 
-def in_place(found: Found) -> dict[str, Any] | None:
-    """Return what `data` has to say for a run to read the same questions from the file itself; None: it cannot."""
+def in_place(found: Found, tally: Tally) -> dict[str, Any] | None:
+    """Return what `data` has to say for a run to read the same questions from the file itself; None: it cannot.
+
+    Args:
+        tally: notes what went by, up to the first question that a run would read differently.
+    """
     if len(found.shape.tables) != 1 or (table := found.shape.tables[0]).file is None:
         return None
     settings = found.reading.settings()
-    if settings is None or not _reads_alike(found, table, settings):
+    if settings is None or not _reads_alike(found, table, settings, tally):
         return None
     return settings
 
 
-def _reads_alike(found: Found, table: Table, settings: Mapping[str, Any]) -> bool:
+def _reads_alike(found: Found, table: Table, settings: Mapping[str, Any], tally: Tally) -> bool:
     """Hold the questions that a run would read against the proven ones, one by one."""
     assert table.file is not None  # noqa: S101
     data = DataSection.model_validate({"train": table.file, **settings})
@@ -131,7 +135,7 @@ def _reads_alike(found: Found, table: Table, settings: Mapping[str, Any]) -> boo
         for item in read_file(table.file).items
         if isinstance(question := to_question(item, form, "train") if isinstance(item, Row) else item, Question)
     )
-    ours = (question for _, question, _ in questions_of(found, Tally()))
+    ours = (question for _, question, _ in questions_of(found, tally))
     return all(a is not None and b is not None and _core(a) == _core(b) for a, b in zip_longest(ours, theirs))
 
 

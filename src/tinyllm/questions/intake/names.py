@@ -83,6 +83,7 @@ _ANSWER_WORDS = _RIGHT_WORDS | {
     "final", "true", "is", "of", "position",
 }  # fmt: skip
 _MARK_ROWS = ("abcdefghijklmnopqrst", "αβγδεζηθ", "абвгдежз", "甲乙丙丁戊己庚辛", "①②③④⑤⑥⑦⑧", "ㄱㄴㄷㄹㅁㅂ")
+_PLACES = {mark: (row, place) for row, marks in enumerate(_MARK_ROWS) for place, mark in enumerate(marks)}
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 
 
@@ -137,11 +138,7 @@ def is_correct(column: str) -> bool:
 
 def place_of_mark(mark: str) -> tuple[int, int] | None:
     """Return the row of marks (letters, Greek letters, …) that a mark stands in, and its place there from 0."""
-    folded = unicodedata.normalize("NFC", mark.strip()).casefold()
-    for row, marks in enumerate(_MARK_ROWS):
-        if len(folded) == 1 and folded in marks:
-            return row, marks.index(folded)
-    return None
+    return _PLACES.get(mark.strip().casefold())
 
 
 @dataclass(frozen=True, slots=True)

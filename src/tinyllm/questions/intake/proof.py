@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.questions.intake.answers import NOTHING, SAID, SEVERAL, WAYS, Trial, Way
-from tinyllm.questions.intake.cells import is_scalar, text_of
+from tinyllm.questions.intake.answers import NOTHING, SAID, SEVERAL, UNFIT, WAYS, Trial, Way
+from tinyllm.questions.intake.cells import is_scalar, number_of, text_of
 from tinyllm.questions.intake.choices import Choices, TextChoices
 from tinyllm.questions.intake.columns import Picked, PositionedChoices
 from tinyllm.questions.intake.names import has_role
@@ -48,12 +48,11 @@ class Candidate:
     picked: Picked
     trials: dict[str, Trial]
     names: dict[str, tuple[str, ...]]
-    identity: str | None
     rows: int = 0
-    why_not: dict[str, int] = field(default_factory=dict)
     first_why_not: str = ""
     right: array[int] = field(default_factory=lambda: array("h"))
-    _ids: set[int] = field(default_factory=set)
+    _named: str | None = None
+    _ids: array[int] = field(default_factory=lambda: array("q"))
     _digests: list[str] = field(default_factory=list)
     _withheld: set[str] = field(default_factory=set)
 
@@ -64,7 +63,7 @@ class Candidate:
         """Return a candidate that has seen no rows yet."""
         tried = [*picked.answers, *picked.maybe, *picked.others][:most]
         trials = {c: Trial(c, tuple(names), tuple(classes.get(c, ()))) for c in tried}
-        return cls(choices, picked, trials, dict(classes), None)
+        return cls(choices, picked, trials, dict(classes))
 
     def see(self, place: str, cells: Mapping[str, Any], table: int) -> None:
         """Take in a row of a table."""
@@ -86,25 +85,25 @@ class Candidate:
         for trial in self.trials.values():
             trial.names = self.names.get(trial.column, ())
             trial.see(place, cells, options)
-            if text_of(cells.get(trial.column)) == "-1" if is_scalar(cells.get(trial.column)) else False:
+            if number_of(cells.get(trial.column)) == -1:
                 self._withheld.add(trial.column)
 
     def _no(self, place: str, reason: str) -> None:
-        self.why_not[reason] = self.why_not.get(reason, 0) + 1
         self.first_why_not = self.first_why_not or f"{place}: {reason}"
 
     def _note_identity(self, cells: Mapping[str, Any], table: int) -> None:
-        if self.rows == 1 or (self.identity is None and not self._ids):
-            self.identity = next((c for c in cells if has_role(c, "id") and is_scalar(cells[c])), None)
-        if self.identity is None:
-            return
-        value = cells.get(self.identity)
-        key = hash((table, text_of(value))) if isinstance(value, str | int) and not isinstance(value, bool) else None
-        if key is None or key in self._ids or not text_of(value):
-            self.identity = None  # no name of its own for each question
-            self._ids = {0}
-            return
-        self._ids.add(key)
+        if self._named is None:
+            self._named = next((c for c in cells if has_role(c, "id") and is_scalar(cells[c])), "")
+        value = cells.get(self._named)
+        if isinstance(value, str | int) and not isinstance(value, bool) and text_of(value):
+            self._ids.append(hash((table, text_of(value))))
+        else:
+            self._named = ""  # some have no name
+
+    @property
+    def identity(self) -> str | None:
+        """The column that gives each question a name of its own, if there is one."""
+        return self._named if self._named and len(np.unique(np.asarray(self._ids))) == len(self.right) else None
 
     def names_of(self, column: str | None) -> tuple[str, ...]:
         """Return the names of the classes whose numbers a column holds."""
@@ -267,7 +266,8 @@ def ways_of(trial: Trial, candidate: Candidate, wishes: Wishes) -> Meaning | Dou
             numbers = []
         else:
             at = _differ(trial.results(words[0]), trial.results(numbers[0]))
-            if at is not None and len(trial.results(words[0])) < _ENOUGH_ROWS and wishes.answers_as is None:
+            told = len(trial.results(words[0])) >= _ENOUGH_ROWS and UNFIT not in trial.results(words[0])
+            if at is not None and not told and wishes.answers_as is None:
                 return _ambiguous(name, trial, (words[0], numbers[0]), at)
             numbers = []
     if words:

@@ -233,7 +233,9 @@ def _one_of(ways: Sequence[tuple[Candidate, Meaning]]) -> tuple[Candidate, Meani
 
 def _reading(candidate: Candidate, meaning: Meaning, looked: Looked) -> Reading:
     picked = candidate.picked
-    used = {picked.question, picked.context, meaning.column, candidate.identity, *candidate.choices.columns}
+    parts = {picked.question, picked.context, meaning.column, *candidate.choices.columns}
+    identity = None if candidate.identity in parts else candidate.identity
+    used = {*parts, identity}
     heads = {str(c).split(".")[0] for c in used if c}
     unused = tuple(c for c in looked.columns if c not in used and (c.split(".")[0] not in heads or "." in c))
     assert picked.question is not None  # noqa: S101 - a candidate without one is a doubt
@@ -244,7 +246,7 @@ def _reading(candidate: Candidate, meaning: Meaning, looked: Looked) -> Reading:
         answer=meaning.column,
         way=meaning.way,
         names=candidate.names_of(meaning.column),
-        identity=candidate.identity,
+        identity=identity,
         proof=meaning.proof,
         unused=unused,
         opens=looked.opens,
