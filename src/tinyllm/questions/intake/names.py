@@ -190,6 +190,8 @@ def _first_of_each(members: Iterable[tuple[int, str, str]]) -> list[tuple[int, s
 
 def _marked(column: str) -> Iterable[tuple[str, str, object, int]]:
     """Yield each way to cut a name into a stem and a mark, with the kind of the mark and its place."""
+    if len(column) > 100:
+        return  # a text, not a name
     head, dot, last = column.rpartition(".")
     before = f"{plain(head)}. " if dot else ""
     spaced = re.sub(r"(?<=[^\W\d_])(?=\d)|(?<=[a-z])(?=[A-Z])", " ", last)
