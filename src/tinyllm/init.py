@@ -188,6 +188,8 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
 
 def _report(found: Found, tally: Tally) -> Iterator[str]:
     """Say how the file was understood, and show the first question as a person can check it."""
+    from tinyllm.questions.intake.names import has_role
+
     reading = found.reading
     for how in found.shape.how:
         yield f"  file:     {how}"
@@ -215,6 +217,8 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
         yield f"  not read: {other}"
     if reading.unused:
         yield "  not used: the columns " + ", ".join(f"'{c}'" for c in reading.unused)
+    if told := [c for c in reading.unused if has_role(c, "explanation")]:
+        yield f"  note:     '{told[0]}' may explain the answers; docs/questions.md says how a student learns from that"
     if (first := tally.first) is not None:
         yield "The first question:"
         if first.context:

@@ -491,6 +491,12 @@ def test_a_column_that_is_not_there_is_told(tmp_path: Path) -> None:
 # --- kinds of mistakes that were met once ---
 
 FOUND: dict[str, tuple[str, Any]] = {
+    "canvas.json": (json.dumps({"quiz": {"questions": [{"question_text": q.question, "answers": [{"text": c, "weight": 100 * (k == q.answer)} for k, c in enumerate(q.choices)]} for q in PLAIN]}}), PLAIN),
+    "scores.json": (json.dumps({"name": "t", "examples": [{"input": q.question, "target_scores": {c: int(k == q.answer) for k, c in enumerate(q.choices)}} for q in PLAIN]}), PLAIN),
+    "marked.json": (json.dumps([{"question": q.question, "answers": [{"text": c, "isOk": k == q.answer} for k, c in enumerate(q.choices)]} for q in PLAIN]), PLAIN),
+    "objects_by_letter.json": (json.dumps([{"question": q.question, "options": {x: {"text": c} for x, c in zip(LETTERS, q.choices, strict=False)}, "answer": letter(q)} for q in PLAIN]), PLAIN),
+    "one_passage.json": (json.dumps({"answers": [letter(q) for q in PLAIN], "options": [q.choices for q in PLAIN], "questions": [q.question for q in PLAIN], "article": STORIES[0], "id": "high1.txt"}), [q._replace(context=STORIES[0]) for q in PLAIN]),
+    "headerless_texts.csv": (table(None, [[q.question, *q.choices, q.choices[q.answer or 0]] for q in PLAIN]), PLAIN),
     "two_lists.json": (json.dumps({"easy": rows(PLAIN[:2]), "hard": rows(PLAIN[2:]), "by": [{"name": "x"}]}), PLAIN),
     "true_false.csv": (table(["Statement", "True/False"], [["Ice is cold.", "True"], ["Fire is wet.", "False"], ["Snow is white.", "True"]]), [Q("Ice is cold.", ("False", "True"), 1), Q("Fire is wet.", ("False", "True"), 0), Q("Snow is white.", ("False", "True"), 1)]),
     "escaped.csv": (table(HEAD, [["Who says &quot;hello&quot; &amp; &#039;bye&#039;?", *PLAIN[0].choices, "B"], *lettered()]), [PLAIN[0]._replace(question="Who says \"hello\" & 'bye'?"), *PLAIN]),
@@ -524,6 +530,7 @@ NEVER: dict[str, tuple[str, list[str]]] = {
     "letters_as_texts.jsonl": (lines([{"question": "First letter?", "choices": ["B", "A", "C"], "answer": "A"}, {"question": "Second?", "choices": ["B", "A", "C"], "answer": "B"}]), ["--answers-as letter"]),
     "two_sets.jsonl": (lines([{"question": q.question, "options": q.choices, "choices": q.choices[::-1], "answer": 1} for q in PLAIN] + [{"question": "And?", "options": ["a", "b"], "choices": ["c", "d"], "answer": 0}]), ["--choices"]),
     "damaged.csv": (table(HEAD, [*lettered(), ["Wie süß für Köln über Öl?", "ä", "ö", "ü", "ß", "A"]]), ["UTF-8 but for some bytes"]),
+    "only_a_header.csv": (table(HEAD, []), ["holds no rows"]),
     "statistics.csv": (table(["question", "correct", "incorrect"], [[q.question, 10 + k, k] for k, q in enumerate(PLAIN)]), ["choices"]),
 }  # fmt: skip
 

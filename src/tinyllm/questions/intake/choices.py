@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from tinyllm.questions.intake.cells import fold, is_scalar, text_of
+from tinyllm.questions.intake.cells import fold, is_scalar, number_of, text_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 MARKED = re.compile(r"^\s*[(\[（]?\s*([^\W_]{1,3}|[①-⑧])\s*[)\].:、．）]\s*(.+)$", re.DOTALL)
@@ -75,8 +75,17 @@ def _options(texts: Sequence[str], labels: Sequence[str] | None = None) -> Optio
     return Options(texts, marks, places)
 
 
+def flag_of(value: Any) -> bool | None:
+    """Return what a mark says of a choice: true, 1, x, correct, or a weight of 100; None: it is no mark."""
+    text = text_of(value).casefold()
+    if text in FLAGS:
+        return FLAGS[text]
+    number = number_of(value)
+    return None if number is None or 0 < number < 100 else number >= 100
+
+
 def _with_flags(options: Options, flags: Sequence[Any]) -> Options:
-    found = [FLAGS.get(text_of(f).casefold()) for f in flags]
+    found = [flag_of(f) for f in flags]
     right = [k for k, flag in enumerate(found) if flag]
     if len(found) == len(options.texts) and None not in found and len(right) == 1:
         return options._replace(right=right[0])

@@ -101,6 +101,8 @@ def _in_document(tree: Any, where: str, how: tuple[str, ...]) -> Iterator[Shape]
         )
         return
     found = _records(tree, "")
+    if not found and isinstance(tree, dict) and any(isinstance(v, list | dict) for v in tree.values()):
+        found = {"": [tree]}  # one row, which may hold several questions
     if not found:
         raise DataError(
             f"{where}: JSON in which no list of objects was found: give a list of questions, as "
@@ -156,7 +158,7 @@ def _records(tree: Any, path: str, depth: int = 0) -> dict[str, list[Mapping[str
         objects: list[Mapping[str, Any]] = [item for item in tree if isinstance(item, dict)]
         if tree and len(objects) == len(tree):
             return {path: objects}
-        if len(tree) > 1 and all(isinstance(item, list) for item in tree):
+        if depth == 0 and len(tree) > 1 and all(isinstance(item, list) for item in tree):
             return {path: rows} if (rows := _under_header(tree)) else {}
         return {}
     if not isinstance(tree, dict) or not tree:

@@ -18,6 +18,7 @@ from tinyllm.questions.intake.choices import (
     ObjectChoices,
     TextChoices,
     cut_at_marks,
+    flag_of,
 )
 from tinyllm.questions.intake.names import (
     Group,
@@ -87,7 +88,7 @@ def _flags_beside(looking: _Looking, group: Group) -> tuple[str, ...]:
     for other in groups(looking.columns):
         if other.marks[: len(group.marks)] == group.marks and other.columns != group.columns:
             values = [text_of(row.get(c)).casefold() for row in looking.sample for c in other.columns]
-            if set(values) <= set(FLAGS) and len(set(values)) > 1 and is_correct(other.stem):
+            if set(values) <= FLAGS.keys() and len(set(values)) > 1 and is_correct(other.stem):
                 return other.columns[: len(group.columns)]
     return ()
 
@@ -145,7 +146,8 @@ def _objects(looking: _Looking, column: str) -> None:
     items = [item for row in looking.sample for item in row.get(column) or [] if isinstance(item, Mapping)]
     keys = list(dict.fromkeys(key for item in items for key in item))
     scalar = [k for k in keys if all(item.get(k) is None or is_scalar(item[k]) for item in items)]
-    flags = [k for k in scalar if all(text_of(i.get(k)).casefold() in FLAGS for i in items) and is_flag_name(k)]
+    flags = [k for k in scalar if all(flag_of(i.get(k)) is not None for i in items)]
+    flags = [k for k in flags if is_flag_name(k) or _marks_one(looking, column, k)]
     rest = [k for k in scalar if k not in flags]
     labels = [
         k for k in rest if all(0 < len(text_of(i.get(k))) <= 3 for i in items) and _starts_alike(looking, column, k)
@@ -163,6 +165,12 @@ def _objects(looking: _Looking, column: str) -> None:
         looking.found.append(
             ObjectChoices(column, chosen, labels[0] if labels else None, flags[0] if flags else None, named)
         )
+
+
+def _marks_one(looking: _Looking, column: str, key: str) -> bool:
+    """Tell whether true and false in the objects of a row mark one of them, in every row."""
+    rows = [row[column] for row in looking.sample if isinstance(row.get(column), list)]
+    return all(all(isinstance(i.get(key), bool) for i in r) and sum(i[key] for i in r) == 1 for r in rows)
 
 
 def is_flag_name(name: str) -> bool:

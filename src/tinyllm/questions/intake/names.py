@@ -171,7 +171,7 @@ def groups(columns: Sequence[str]) -> list[Group]:
         if places[0] > (1 if kind == "number" else 0):
             continue
         names, marks = tuple(c for _, _, c in members), tuple(m for _, m, _ in members)
-        result.append(Group(names, marks, stem, bare=stem.rpartition(". ")[2] == "•"))
+        result.append(Group(names, marks, stem, bare="•" in stem.split(". ")))
     # The same columns may be cut in several ways; the longest group of them counts.
     result.sort(key=lambda g: (-len(g.columns), len(g.stem)))
     kept: list[Group] = []
@@ -194,6 +194,13 @@ def _marked(column: str) -> Iterable[tuple[str, str, object, int]]:
         return  # a text, not a name
     head, dot, last = column.rpartition(".")
     before = f"{plain(head)}. " if dot else ""
+    inside = head.split(".") if dot else []
+    for k, part in enumerate(inside):  # `options.A.text`
+        stem = ". ".join("•" if j == k else plain(p) for j, p in enumerate([*inside, last]))
+        if part.isdecimal() and len(part) <= 2:
+            yield stem, part, "number", int(part)
+        elif (at := place_of_mark(part)) is not None:
+            yield stem, part, at[0], at[1]
     spaced = re.sub(r"(?<=[^\W\d_])(?=\d)|(?<=[a-z])(?=[A-Z])", " ", last)
     tokens = re.findall(r"\d+|[^\W\d_]+|[①-⑧]", spaced)
     ways = [(k, token) for k, token in enumerate(tokens)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +16,8 @@ from tinyllm.questions.intake.names import groups
 from tinyllm.questions.intake.nested import taken_apart
 from tinyllm.questions.intake.proof import Candidate, Doubt, Meaning, settle
 from tinyllm.questions.intake.reading import Reading
-from tinyllm.questions.intake.types import Bad, Line, Shape, Table, Wishes
+from tinyllm.questions.intake.tidy import tidied
+from tinyllm.questions.intake.types import Bad, Line, Shape, Wishes
 
 _SAMPLE = 500
 _MOST_ANSWERS = 10  # columns that are tried as answers
@@ -53,12 +52,10 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
     Raises:
         DataError: a column that the person named is not there.
     """
+    shape = tidied(shape)
     looked = look(shape)
-    if _has_escapes(looked.sample):
-        shape = _without_escapes(shape)
-        looked = look(shape)
     if not looked.sample:
-        return Refusal(0, (looked.bad[0] if looked.bad else "holds no rows",))
+        return Refusal(0, (looked.bad[0],)) if looked.bad else Refusal(2, ("holds no rows under its header",))
     if shape.named:
         _check_wishes(wishes, looked.columns)
     found = find_choices(looked.sample, looked.columns, wishes.choices) if shape.named and not wishes.classes else []
@@ -111,39 +108,6 @@ def look(shape: Shape) -> Looked:
     opens = frozenset(n for n in names if n not in grouped and _stands_as_text([r.get(n) for r in raw]))
     sample: list[Mapping[str, Any]] = [flat(cells, opens) for cells in raw]
     return Looked(sample, list(dict.fromkeys(name for cells in sample for name in cells)), opens, bad)
-
-
-_ESCAPES = re.compile(r"&(?:quot|#0?39|[lr][sd]quo|amp|[aeiou]acute|[aou]uml);")
-
-
-def _has_escapes(sample: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether texts were written out for HTML, as quiz services do; a quotation mark needs no escape elsewhere."""
-    texts = [v for row in sample for v in row.values() if isinstance(v, str)]
-    return sum(bool(_ESCAPES.search(t)) for t in texts) >= 0.02 * len(texts) > 0 and not any("<" in t for t in texts)
-
-
-def _without_escapes(shape: Shape) -> Shape:
-    tables = tuple(replace(table, rows=_Unescaped(table), file=None) for table in shape.tables)
-    return replace(shape, tables=tables, how=(*shape.how, "HTML escapes (as `&quot;`) are read as what they stand for"))
-
-
-class _Unescaped:
-    """The rows of a table without the escapes of HTML; called for each pass."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __call__(self) -> Iterator[Line | Bad]:
-        for item in self._table.rows():
-            yield item if isinstance(item, Bad) else Line(item.place, _unescaped(item.cells))
-
-
-def _unescaped(value: Any) -> Any:
-    if isinstance(value, str):
-        return html.unescape(value)
-    if isinstance(value, Mapping):
-        return {k: _unescaped(v) for k, v in value.items()}
-    return [_unescaped(v) for v in value] if isinstance(value, list) else value
 
 
 def _stands_as_text(values: Sequence[Any]) -> bool:
@@ -217,7 +181,7 @@ def _best(candidates: Sequence[Candidate], rows: int, wishes: Wishes) -> tuple[C
         )
     doubts.sort(key=lambda d: -d.rank)
     best = [d for d in doubts if d.rank == doubts[0].rank]
-    return Refusal(2 if doubts[0].rank > 0 else 1, tuple(dict.fromkeys(d.reason for d in best)))
+    return Refusal(2 if doubts[0].rank > 1 else 1, tuple(dict.fromkeys(d.reason for d in best)))
 
 
 def _one_of(ways: Sequence[tuple[Candidate, Meaning]]) -> tuple[Candidate, Meaning] | Refusal:
