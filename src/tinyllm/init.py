@@ -61,7 +61,6 @@ QUESTION_ENDINGS = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
     ".xlsx", ".xls", ".xlsb", ".ods", ".gz", ".bz2", ".xz", ".zst", ".zip", ".xml", ".pdf", ".docx",
 )  # fmt: skip
-_FEW = 3  # questions; fewer cannot be cut into three splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +165,11 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
 
 
 def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally) -> str:
+    from tinyllm.questions.intake.find import FEW
+
     lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     nothing_to_train_on = tally.unanswered == tally.questions
-    if "train" in where and (nothing_to_train_on or tally.questions < _FEW):
+    if "train" in where and (nothing_to_train_on or len(tally.different) < FEW):
         why = "no answers are known: nothing to train on" if nothing_to_train_on else "too few questions to cut"
         lines.append(f"  cut: {{valid: 0, test: 0}}      # {why}")
     elif "train" in where:

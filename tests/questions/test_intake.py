@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from questions.shapes import PLAIN, STORIES, UNPROVEN, WITH_CONTEXT, Q, lettered, lines, packed, table, workbook
 from support import repository
-from tinyllm.config import load_config
+from tinyllm.config import CutSection, load_config
 from tinyllm.errors import DataError
 from tinyllm.init import write_config
 from tinyllm.questions import load_splits
@@ -624,3 +624,27 @@ def test_the_kit_of_question_files(tmp_path: Path) -> None:
             assert right is None or ours.choices[ours.answer].casefold() == right.casefold(), name
             if not q.get("any_order"):
                 assert list(ours.choices) == q["choices"], name
+
+
+def test_a_copy_of_a_repository_with_shards(tmp_path: Path) -> None:
+    data = tmp_path / "copy" / "data"
+    data.mkdir(parents=True)
+    (tmp_path / "copy" / "README.md").write_text("Read me.")
+    for k in range(2):
+        pq.write_table(pa.Table.from_pylist(rows(PLAIN[2 * k : 2 * k + 2])), data / f"train-0000{k}-of-00002.parquet")
+    pq.write_table(pa.Table.from_pylist(rows(PLAIN[:1])), data / "test-00000-of-00001.parquet")
+    write_config(tmp_path / "c.yaml", tmp_path / "copy")
+    splits = load_splits(load_config(tmp_path / "c.yaml").data.model_copy(update={"cut": CutSection(valid=0)}))
+    assert [q.answer for q in splits.train] == [q.answer for q in PLAIN]
+    assert (len({q.id for q in splits.train}), len(splits.test)) == (4, 1)
+
+
+def test_questions_that_repeat_each_other_are_too_few_to_cut(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text(table(HEAD, [*lettered()[:1] * 5, *lettered()[1:2]]))
+    assert len(read(tmp_path / "q.csv")) == 6
+
+
+def test_a_text_beside_the_question_is_asked_about(tmp_path: Path) -> None:
+    made = [{"sentence": c, **r} for c, r in zip(STORIES, rows(), strict=True)]
+    (tmp_path / "q.jsonl").write_text(lines(made))
+    assert "'sentence' holds long texts" in refusal(tmp_path / "q.jsonl")

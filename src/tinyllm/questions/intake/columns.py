@@ -123,7 +123,7 @@ def _context(
     named = sorted((c for c in texts if has_role(c, "context")), key=lambda c: rank(c, "context"))
     if named:
         return named[0], ""
-    roles = ("explanation", "about", "id", "answer", "maybe answer", "class", "wrong", "question")
+    roles = ("explanation", "about", "id", "answer", "maybe answer", "class", "wrong")
     unknown = [c for c in texts if not any(has_role(c, role) for role in roles) and not is_wrong(c)]
     mean = 0.0 if question is None else _length(sample, question)
     long = [c for c in unknown if _length(sample, c) >= max(_LONG, mean)]

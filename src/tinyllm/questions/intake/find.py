@@ -23,6 +23,7 @@ from tinyllm.questions.types import Question
 from tinyllm.questions.write import to_record
 
 _NOTHING = "it holds no table, no JSON, and no quiz with lettered choices (Aiken, GIFT) that is known"
+FEW = 3  # different questions; fewer cannot be cut into three splits
 _SHOWN = 3  # reasons for rows left out
 
 
@@ -47,6 +48,7 @@ class Tally:
     answers: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     left_out: int = 0
+    different: set[int] = field(default_factory=set)  # hashes of the first few questions that differ
     reasons: dict[str, str] = field(default_factory=dict)
     first: Question | None = None
 
@@ -92,10 +94,13 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
 
 def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
     """Yield split, question and cells of every row that is a question, and note the others."""
+    numbers: Counter[str] = Counter()  # a split may have several files
     for table in found.shape.tables:
         split = table.split or "train"
-        for number, item in enumerate(table.rows(), 1):
-            question = item.reason if isinstance(item, Bad) else found.reading.of(item.cells, f"{split}-{number}")
+        for item in table.rows():
+            numbers[split] += 1
+            name = f"{split}-{numbers[split]}"
+            question = item.reason if isinstance(item, Bad) else found.reading.of(item.cells, name)
             if isinstance(question, str):
                 tally.left_out += 1
                 if len(tally.reasons) < _SHOWN or question in tally.reasons:
@@ -103,6 +108,8 @@ def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Ma
                 continue
             tally.splits[split] += 1
             tally.first = tally.first or question
+            if len(tally.different) < FEW:
+                tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
             if question.answer is None:
                 tally.unanswered += 1
             else:

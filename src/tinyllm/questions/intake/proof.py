@@ -65,8 +65,8 @@ class Candidate:
         trials = {c: Trial(c, tuple(names), tuple(classes.get(c, ()))) for c in tried}
         return cls(choices, picked, trials, dict(classes))
 
-    def see(self, place: str, cells: Mapping[str, Any], table: int) -> None:
-        """Take in a row of a table."""
+    def see(self, place: str, cells: Mapping[str, Any], split: str) -> None:
+        """Take in a row."""
         self.rows += 1
         question = cells.get(self.picked.question or "")
         if self.picked.question and not (is_scalar(question) and text_of(question)):
@@ -76,7 +76,7 @@ class Candidate:
         if isinstance(options, str):
             self._no(place, options)
             return
-        self._note_identity(cells, table)
+        self._note_identity(cells, split)
         if len(self._digests) < 200:
             self._digests.append("\x1f".join((text_of(question) if is_scalar(question) else "", *options.texts)))
         self.right.append(
@@ -91,12 +91,12 @@ class Candidate:
     def _no(self, place: str, reason: str) -> None:
         self.first_why_not = self.first_why_not or f"{place}: {reason}"
 
-    def _note_identity(self, cells: Mapping[str, Any], table: int) -> None:
+    def _note_identity(self, cells: Mapping[str, Any], split: str) -> None:
         if self._named is None:
             self._named = next((c for c in cells if has_role(c, "id") and is_scalar(cells[c])), "")
         value = cells.get(self._named)
         if isinstance(value, str | int) and not isinstance(value, bool) and text_of(value):
-            self._ids.append(hash((table, text_of(value))))
+            self._ids.append(hash((split, text_of(value))))
         else:
             self._named = ""  # some have no name
 

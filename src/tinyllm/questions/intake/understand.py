@@ -152,12 +152,12 @@ def _try_all(shape: Shape, looked: Looked, candidates: Sequence[Candidate]) -> i
     return count
 
 
-def rows_of(shape: Shape, opens: frozenset[str]) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Yield place, flattened cells and the table's number of every row that can be read."""
-    for number, table in enumerate(shape.tables):
+def rows_of(shape: Shape, opens: frozenset[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield place, flattened cells and the split of every row that can be read."""
+    for table in shape.tables:
         for item in table.rows():
             if not isinstance(item, Bad):
-                yield f"{table.unit} {item.place}", flat(item.cells, opens), number
+                yield f"{table.unit} {item.place}", flat(item.cells, opens), table.split or ""
 
 
 def _best(candidates: Sequence[Candidate], rows: int, wishes: Wishes) -> tuple[Candidate, Meaning] | Refusal:
