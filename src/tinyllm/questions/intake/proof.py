@@ -83,7 +83,6 @@ class Candidate:
             options.right if options.right is not None else SEVERAL if options.marked_wrongly else NOTHING
         )
         for trial in self.trials.values():
-            trial.names = self.names.get(trial.column, ())
             trial.see(place, cells, options)
             if number_of(cells.get(trial.column)) == -1:
                 self._withheld.add(trial.column)

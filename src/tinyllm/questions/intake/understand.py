@@ -248,8 +248,8 @@ def _classes(shape: Shape, looked: Looked, wishes: Wishes) -> tuple[Reading, Sha
             reasons.append(found)
             continue
         choices = FixedChoices(found.names, (label,) if label else ())
-        candidate = Candidate.made(choices, replace(picked, answers=(label,) if label else ()), known, (), most=1)
-        candidate.names |= {label: found.numbered} if found.numbered else {}
+        numbered = {label: found.numbered} if found.numbered else {}
+        candidate = Candidate.made(choices, replace(picked, answers=(label,) if label else ()), numbered, (), most=1)
         _try_all(shape, looked, [candidate])
         trial = candidate.trials.get(label)
         if not len(candidate.right) or (trial is not None and found.way is not None and not trial.fits(found.way)):
