@@ -108,7 +108,7 @@ class ListChoices:
 
     @property
     def has_labels(self) -> bool:
-        return self.labels is not None
+        return self.labels is not None or self.strip
 
     @property
     def answers_itself(self) -> bool:
@@ -124,11 +124,12 @@ class ListChoices:
         if not isinstance(value, list):
             return f"no list in '{self.column}'"
         texts = [text_of(v) for v in value]
-        labels = None
+        labels: list[str] | None = None
         if self.strip:
             marked = [MARKED.match(t) for t in texts]
             if not all(marked):
                 return f"a choice in '{self.column}' has no mark like `A)`"
+            labels = [m[1] for m in marked if m]
             texts = [m[2].strip() for m in marked if m]
         if self.labels is not None:
             found = cells.get(self.labels)
@@ -214,8 +215,11 @@ class TextChoices:
     column: str
     separator: str | None
     is_named: bool = True
-    has_labels: bool = False
     answers_itself: bool = False
+
+    @property
+    def has_labels(self) -> bool:
+        return self.separator is None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -232,8 +236,10 @@ class TextChoices:
             return f"no text in '{self.column}'"
         if self.separator is not None:
             return _options([part.strip() for part in value.split(self.separator)])
-        texts = cut_at_marks(value)
-        return _options(texts) if texts else f"no marks A, B, … in '{self.column}'"
+        parts = cut_at_marks(value)
+        return (
+            _options([t for _, t in parts], [m for m, _ in parts]) if parts else f"no marks A, B, … in '{self.column}'"
+        )
 
 
 @dataclass(frozen=True)
@@ -304,8 +310,8 @@ class FixedChoices:
         return Options(self.classes, ("",) * count, tuple(range(count)))
 
 
-def cut_at_marks(text: str) -> list[str]:
-    """Return the texts after the marks A), B), … (or 1), 2), …) of one text; empty where marks are missing."""
+def cut_at_marks(text: str) -> list[tuple[str, str]]:
+    """Return marks and texts where one text has the marks A), B), … or 1), 2), …; empty where one is missing."""
     marks = list(re.finditer(r"(?:^|(?<=[\s,;|]))[(\[（]?\s?([A-Ta-t]|\d{1,2})\s?[)\].:、．）]\s*", text))
     wanted: list[tuple[str, list[str]]] = [
         ("letters", list(LETTERS)), ("numbers", [str(k) for k in range(1, 21)]),
@@ -317,5 +323,6 @@ def cut_at_marks(text: str) -> list[str]:
                 places.append(mark)
         if len(places) > 1 and not text[: places[0].start()].strip():
             ends = [m.start() for m in places[1:]] + [len(text)]
-            return [text[m.end() : end].strip().rstrip(",;|").strip() for m, end in zip(places, ends, strict=True)]
+            cut = (text[m.end() : end].strip().rstrip(",;|").strip() for m, end in zip(places, ends, strict=True))
+            return [(m[1], part) for m, part in zip(places, cut, strict=True)]
     return []

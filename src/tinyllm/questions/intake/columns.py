@@ -56,7 +56,7 @@ def pick(
         classify: a text that belongs to a class will do as the question.
     """
     free = [c for c in columns if c not in taken and not any(t.startswith(f"{c}.") for t in taken)]
-    texts = [c for c in free if _is_text(sample, c)]
+    texts = [c for c in free if _is_text(sample, c) and not _inside(c, ("answer", "choices", "explanation", "about"))]
     question, doubt = _question(sample, texts, wishes, classify)
     free = [c for c in free if c != question]
     context, doubt_of_context = _context(sample, free, question, wishes)
@@ -64,14 +64,35 @@ def pick(
     scalar = [c for c in free if _any(sample, c)]
     if not wishes.has_answers:
         scalar = []
-    answers = [c for c in scalar if has_role(c, "answer") and not is_wrong(c)]
+    answers = [c for c in scalar if (has_role(c, "answer") or _is_part_of_answer(c)) and not is_wrong(c)]
     maybe = [c for c in scalar if c not in answers and has_role(c, "maybe answer")]
     known = {"explanation", "about", "id", "context", "question"}
     others = [c for c in scalar if c not in [*answers, *maybe] and not any(has_role(c, role) for role in known)]
+    others = [c for c in others if not _inside(c, ("answer", "about"))]
     if wishes.answer:
         answers, maybe, others = [wishes.answer], [], []
     doubts = tuple(filter(None, (doubt, doubt_of_context)))
     return Picked(question, context, tuple(answers), tuple(maybe), tuple(others), doubts)
+
+
+def _inside(column: str, roles: Sequence[str]) -> bool:
+    """Tell whether a column is a part of an object that has one of the roles: `answer.text` is no text to ask about."""
+    head = column.rpartition(".")[0]
+    return bool(head) and any(has_role(head, role) for role in roles)
+
+
+def _is_part_of_answer(column: str) -> bool:
+    last = column.rpartition(".")[2]
+    return _inside(column, ("answer",)) and last.casefold() in (
+        "text",
+        "index",
+        "idx",
+        "id",
+        "key",
+        "label",
+        "letter",
+        "value",
+    )
 
 
 def _is_text(sample: Sequence[Mapping[str, Any]], column: str) -> bool:
@@ -119,7 +140,9 @@ def _context(
 ) -> tuple[str | None, str]:
     if wishes.context or not wishes.has_context:
         return wishes.context, ""
-    texts = [c for c in free if _is_paragraphs(sample, c)]
+    texts = [
+        c for c in free if _is_paragraphs(sample, c) and not _inside(c, ("answer", "choices", "explanation", "about"))
+    ]
     named = sorted((c for c in texts if has_role(c, "context")), key=lambda c: rank(c, "context"))
     if named:
         return named[0], ""

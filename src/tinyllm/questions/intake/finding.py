@@ -96,8 +96,9 @@ def _flags_beside(looking: _Looking, group: Group) -> tuple[str, ...]:
 def _lists(looking: _Looking, column: str) -> None:
     if not looking.most(column, lambda v: isinstance(v, list) and len(v) > 1 and all(map(is_scalar, v))):
         return
-    if looking.most(column, lambda v: isinstance(v, list) and all(text_of(x).casefold() in FLAGS for x in v)):
-        return  # marks of the right choice
+    marks = looking.most(column, lambda v: all(text_of(x).casefold() in FLAGS for x in v))
+    if marks and not has_role(column, "choices"):  # yes and no may be choices
+        return
     head = column.rpartition(".")[0]
     labels = flags = None
     for other in looking.columns:

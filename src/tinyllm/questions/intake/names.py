@@ -7,6 +7,18 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+
+def plain(name: str) -> str:
+    """Return a name in lower case, without accents, with blanks between its words: `answerKey` → `answer key`."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name))
+    letters = unicodedata.normalize("NFKD", name).casefold()
+    letters = unicodedata.normalize(
+        "NFC", "".join(c for c in letters if not unicodedata.combining(c) or c in "\u3099\u309a")
+    )
+    letters = letters.replace("ł", "l").replace("ø", "o").replace("ß", "ss").replace("ı", "i").replace("đ", "d")
+    return " ".join(re.sub(r"[\W_]+", " ", letters).split())
+
+
 _WORDS: Mapping[str, str] = {
     "question": """
         question|question text|question stem|stem|question title|prompt|query|goal|sentence|problem|ques|q|item|task|
@@ -74,7 +86,7 @@ _WORDS: Mapping[str, str] = {
         auswahl|choix|reponses|opciones|respuestas|opzioni|odpowiedzi|opcje|alternativas|варианты|选项|選択肢|선택지|보기""",
 }  # fmt: skip
 _ORDER: Mapping[str, tuple[str, ...]] = {
-    role: tuple(" ".join(word.split()) for word in words.split("|")) for role, words in _WORDS.items()
+    role: tuple(filter(None, map(plain, words.split("|")))) for role, words in _WORDS.items()
 }
 _ROLES: Mapping[str, frozenset[str]] = {role: frozenset(words) for role, words in _ORDER.items()}
 _RIGHT_WORDS = {"answer", "correct", "right", "gold"}
@@ -87,19 +99,10 @@ _PLACES = {mark: (row, place) for row, marks in enumerate(_MARK_ROWS) for place,
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 
 
-def plain(name: str) -> str:
-    """Return a name in lower case, without accents, with blanks between its words: `answerKey` → `answer key`."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name))
-    letters = unicodedata.normalize("NFKD", name).casefold()
-    letters = unicodedata.normalize(
-        "NFC", "".join(c for c in letters if not unicodedata.combining(c) or c in "\u3099\u309a")
-    )
-    letters = letters.replace("ł", "l").replace("ø", "o").replace("ß", "ss").replace("ı", "i").replace("đ", "d")
-    return " ".join(re.sub(r"[\W_]+", " ", letters).split())
-
-
 def has_role(column: str, role: str) -> bool:
     """Tell whether a column is called like a `role`: the whole name, its last part after a dot, or its first words."""
+    if role == "id" and column.strip() in ("#", "№"):
+        return True
     last = column.rpartition(".")[2] or column
     short = re.split(r"\s[-–—:]\s|[(\[（【:]", column, maxsplit=1)[0]
     named = {plain(column), plain(last), plain(short)}
@@ -124,7 +127,7 @@ def words_of(column: str) -> frozenset[str]:
 def is_wrong(column: str) -> bool:
     """Tell whether a column is called like a wrong choice."""
     return not words_of(column).isdisjoint(_ROLES["wrong"]) or any(
-        w in column for w in _ROLES["wrong"] if not w.isascii()
+        w in plain(column) for w in _ROLES["wrong"] if not w.isascii()
     )
 
 
@@ -132,7 +135,7 @@ def is_correct(column: str) -> bool:
     """Tell whether a name says that what stands there is right."""
     return not is_wrong(column) and (
         not words_of(column).isdisjoint(_ROLES["correct"])
-        or any(w in column for w in _ROLES["correct"] if not w.isascii())
+        or any(w in plain(column) for w in _ROLES["correct"] if not w.isascii())
     )
 
 

@@ -31,6 +31,7 @@ _IN_KEY = re.compile(r"^\s*(\d{1,4})\s*[.):\-]?\s*\(?([A-Ta-t])\)?\.?\s*$")
 _KEY_TITLE = re.compile(
     r"^\s*(?:answers?|answer key|key|solutions?|lösungen|réponses|respuestas|ответы|答案)\s*[:：]?\s*$", re.IGNORECASE
 )
+_WORD = re.compile(r"^\s*(?:question|q|frage|pregunta|domanda|вопрос|问题|题目|問題)\s*[:：]\s*(?=\S)", re.IGNORECASE)
 _NUMBER = re.compile(r"^\s*(?:(?:question|q|frage|pregunta|问题)\s*)?(\d{1,4})\s*[).:、．\-]\s*(?=\S)", re.IGNORECASE)
 
 
@@ -159,8 +160,11 @@ def _begins(line: str) -> bool:
 
 
 def _without_numbers(blocks: list[_Block]) -> list[_Block]:
-    """Take the numbers off questions that are numbered throughout."""
+    """Take the numbers, or the word for it, off questions that have them throughout."""
     asked = [b for b in blocks if b.stem and b.choices]
+    if asked and all(_WORD.match(b.stem[0]) for b in asked):
+        for b in asked:
+            b.stem[0] = _WORD.sub("", b.stem[0], count=1)
     numbers = [m[1] if (m := _NUMBER.match(b.stem[0])) else None for b in asked]
     if asked and None not in numbers and len(set(numbers)) == len(asked):
         for b in asked:
