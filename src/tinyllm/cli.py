@@ -249,7 +249,7 @@ def ask(
     from tinyllm.pipeline import ask_student
     from tinyllm.questions import Question
 
-    answered = ask_student(folder, Question("asked", question, tuple(choice), 0, context), explain=explain)
+    answered = ask_student(folder, Question("asked", question, tuple(choice), None, context), explain=explain)
     print_result(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
 
 

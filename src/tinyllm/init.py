@@ -61,7 +61,6 @@ QUESTION_ENDINGS = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
     ".xlsx", ".xls", ".xlsb", ".ods", ".gz", ".bz2", ".xz", ".zst", ".zip", ".xml", ".pdf", ".docx",
 )  # fmt: skip
-_FEW = 3  # questions; fewer cannot be cut into three splits
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +112,21 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:
     """Return the `data` section for a file, and what was found; converts the file where that is needed."""
-    from tinyllm.questions.intake.find import Tally, find_reading, in_place, questions_of
+    from tinyllm.questions.intake.find import Tally, find_reading, in_place
     from tinyllm.questions.intake.types import Wishes
 
     found = find_reading(data, wishes or Wishes())
     tally = Tally()
-    settings = in_place(found)
+    settings = in_place(found, tally)
     if settings is not None:
-        for _ in questions_of(found, tally):
-            pass
         where: dict[str, Any] = {"train": str(data)}
         said = f"Read {_count(tally.questions)} from {data}"
     else:
-        settings = {}
+        settings, tally = {}, Tally()
         where = _converted(found, config.parent / f"{_stem(data)}.questions.jsonl", tally)
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
+    if not tally.questions:
+        raise DataError(f"{data}: no row is a question: " + "; ".join(tally.reasons.values()))
     return _section(where, settings, tally), [said, *_report(found, tally)]
 
 
@@ -166,9 +165,11 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
 
 
 def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally) -> str:
+    from tinyllm.questions.intake.find import FEW
+
     lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     nothing_to_train_on = tally.unanswered == tally.questions
-    if "train" in where and (nothing_to_train_on or tally.questions < _FEW):
+    if "train" in where and (nothing_to_train_on or len(tally.different) < FEW):
         why = "no answers are known: nothing to train on" if nothing_to_train_on else "too few questions to cut"
         lines.append(f"  cut: {{valid: 0, test: 0}}      # {why}")
     elif "train" in where:
@@ -188,6 +189,8 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
 
 def _report(found: Found, tally: Tally) -> Iterator[str]:
     """Say how the file was understood, and show the first question as a person can check it."""
+    from tinyllm.questions.intake.names import has_role
+
     reading = found.reading
     for how in found.shape.how:
         yield f"  file:     {how}"
@@ -215,6 +218,8 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
         yield f"  not read: {other}"
     if reading.unused:
         yield "  not used: the columns " + ", ".join(f"'{c}'" for c in reading.unused)
+    if told := [c for c in reading.unused if has_role(c, "explanation")]:
+        yield f"  note:     '{told[0]}' may explain the answers; docs/questions.md says how a student learns from that"
     if (first := tally.first) is not None:
         yield "The first question:"
         if first.context:

@@ -53,7 +53,7 @@ def test_folder_given_as_a_file(tmp_path: Path) -> None:
     assert "is a folder; give a file, or the folder as `data.folder`" in message(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("train.txt", "'.txt'"), ("train.json", "objects one a line")])
+@pytest.mark.parametrize(("name", "hint"), [("train.txt", "'.txt'"), ("train.json", "`tinyllm init")])
 def test_unknown_extension(tmp_path: Path, name: str, hint: str) -> None:
     text = message(write(tmp_path / name, GOOD))
     assert "unknown extension" in text

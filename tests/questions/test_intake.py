@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
 
 from questions.shapes import PLAIN, STORIES, UNPROVEN, WITH_CONTEXT, Q, lettered, lines, packed, table, workbook
-from tinyllm.config import load_config
+from support import repository
+from tinyllm.config import CutSection, load_config
 from tinyllm.errors import DataError
 from tinyllm.init import write_config
 from tinyllm.questions import load_splits
@@ -481,3 +486,171 @@ def test_options_settle_what_is_open(tmp_path: Path) -> None:
 def test_a_column_that_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text(table(HEAD, lettered()))
     assert "--answer: no column 'answr'. Did you mean 'answer'?" in refusal(tmp_path / "q.csv", answer="answr")
+
+
+# --- kinds of mistakes that were met once ---
+
+FOUND: dict[str, tuple[str, Any]] = {
+    "canvas.json": (json.dumps({"quiz": {"questions": [{"question_text": q.question, "answers": [{"text": c, "weight": 100 * (k == q.answer)} for k, c in enumerate(q.choices)]} for q in PLAIN]}}), PLAIN),
+    "scores.json": (json.dumps({"name": "t", "examples": [{"input": q.question, "target_scores": {c: int(k == q.answer) for k, c in enumerate(q.choices)}} for q in PLAIN]}), PLAIN),
+    "marked.json": (json.dumps([{"question": q.question, "answers": [{"text": c, "isOk": k == q.answer} for k, c in enumerate(q.choices)]} for q in PLAIN]), PLAIN),
+    "objects_by_letter.json": (json.dumps([{"question": q.question, "options": {x: {"text": c} for x, c in zip(LETTERS, q.choices, strict=False)}, "answer": letter(q)} for q in PLAIN]), PLAIN),
+    "one_passage.json": (json.dumps({"answers": [letter(q) for q in PLAIN], "options": [q.choices for q in PLAIN], "questions": [q.question for q in PLAIN], "article": STORIES[0], "id": "high1.txt"}), [q._replace(context=STORIES[0]) for q in PLAIN]),
+    "headerless_texts.csv": (table(None, [[q.question, *q.choices, q.choices[q.answer or 0]] for q in PLAIN]), PLAIN),
+    "russian_numbers.csv": (table(["№", "Вопрос", "Вариант 1", "Вариант 2", "Вариант 3", "Вариант 4", "Правильный ответ"], [[k, *r[:-1], LETTERS.index(r[-1]) + 1] for k, r in enumerate(lettered(), 1)]), PLAIN),
+    "numbered_in_one.csv": (table(["question", "options", "answer"], [[q.question, " ".join(f"{k}) {c}" for k, c in enumerate(q.choices, 1)), (q.answer or 0) + 1] for q in UNPROVEN]), UNPROVEN),
+    "answer_object.jsonl": (renamed({}, lambda q: {"index": q.answer, "text": q.choices[q.answer]}), PLAIN),
+    "numbered_sign.csv": (table(HEAD, [[*r[:-1], f"#{LETTERS.index(r[-1]) + 1}"] for r in lettered()]), PLAIN),
+    "yes_no_choices.jsonl": (lines([{"question": f"Is it {k}?", "options": ["Yes", "No"], "answer": k % 2 == 0} for k in range(4)]), [Q(f"Is it {k}?", ("Yes", "No"), k % 2) for k in range(4)]),
+    "said.txt": ("question: What?\nA: x\nB: y\nanswer: A\n\nquestion: Who?\nA: p\nB: q\nanswer: B\n", [Q("What?", ("x", "y"), 0), Q("Who?", ("p", "q"), 1)]),
+    "two_lists.json": (json.dumps({"easy": rows(PLAIN[:2]), "hard": rows(PLAIN[2:]), "by": [{"name": "x"}]}), PLAIN),
+    "true_false.csv": (table(["Statement", "True/False"], [["Ice is cold.", "True"], ["Fire is wet.", "False"], ["Snow is white.", "True"]]), [Q("Ice is cold.", ("False", "True"), 1), Q("Fire is wet.", ("False", "True"), 0), Q("Snow is white.", ("False", "True"), 1)]),
+    "escaped.csv": (table(HEAD, [["Who says &quot;hello&quot; &amp; &#039;bye&#039;?", *PLAIN[0].choices, "B"], *lettered()]), [PLAIN[0]._replace(question="Who says \"hello\" & 'bye'?"), *PLAIN]),
+    "answer_ids.jsonl": (renamed({"answer": "correct_answer_id"}), PLAIN),
+    "short_texts.json": (json.dumps([{"question": f"Which is {k}?", "options": [{"text": x, "correct": x == k} for x in "abc"]} for k in "bca"]), [Q(f"Which is {k}?", ("a", "b", "c"), "abc".index(k)) for k in "bca"]),
+    "unfinished.csv": (table(HEAD, [*lettered(), ["What else?", "x", "", "", "", "A"], ["", "a", "b", "c", "d", "B"]]), PLAIN),
+    "total.csv": (table(HEAD, lettered()) + "Total: 4,,,,,\n", PLAIN),
+    "broken_line.jsonl": (lines(rows()) + '{"question": "x\n', PLAIN),
+    "same_ids.jsonl": (lines([{**r, "id": "x"} for r in rows()]), PLAIN),
+    "old_mac.csv": (table(HEAD, lettered()).replace("\n", "\r"), PLAIN),
+    "wrong_in_one.csv": (table(["question", "correct answer", "incorrect answers"], [[q.question, q.choices[0], "; ".join(q.choices[1:])] for q in PLAIN]), [q._replace(answer=0) for q in PLAIN]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_whole_reading_or_none(tmp_path: Path, name: str) -> None:
+    text, wanted = FOUND[name]
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert same(read(tmp_path / name), wanted, any_order=name == "wrong_in_one.csv")
+
+
+NEVER: dict[str, tuple[str, list[str]]] = {
+    # Text with commas that is not in quotes, or columns beside the choices: nothing tells where the choices end.
+    "numbers_for_yes.csv": (table(["question", "passage", "answer"], [[f"is it {k}", s, k % 2] for k, s in enumerate(STORIES)]), ["--classes"]),
+    "story_first.csv": (table(None, [[s, *r] for s, r in zip(STORIES, lettered(), strict=True)]), []),
+    "names_first.tsv": ("".join("\t".join([f"mc.{k}", "by x", *r]) + "\n" for k, r in enumerate(lettered())), []),
+    "category_inside.csv": (table(None, [[r[0], "home", *r[1:]] for r in lettered()]), []),
+    "commas_in_one.csv": (table(["question", "options", "answer"], [[q.question, ", ".join(q.choices), letter(q)] for q in PLAIN]), ["'options'"]),
+    "answers_apart.json": (json.dumps({"questions": [{"question": q.question, "choices": q.choices} for q in PLAIN], "answers": [q.answer for q in PLAIN]}), ["`answers`", "--no-answers"]),
+    "no_blank_lines.gift": ("Q1? {=yes ~no}\nQ2? {~yes =no}\n", ["blank line"]),
+    "letters_as_texts.jsonl": (lines([{"question": "First letter?", "choices": ["B", "A", "C"], "answer": "A"}, {"question": "Second?", "choices": ["B", "A", "C"], "answer": "B"}]), ["--answers-as letter"]),
+    "two_sets.jsonl": (lines([{"question": q.question, "options": q.choices, "choices": q.choices[::-1], "answer": 1} for q in PLAIN] + [{"question": "And?", "options": ["a", "b"], "choices": ["c", "d"], "answer": 0}]), ["--choices"]),
+    "damaged.csv": (table(HEAD, [*lettered(), ["Wie süß für Köln über Öl?", "ä", "ö", "ü", "ß", "A"]]), ["UTF-8 but for some bytes"]),
+    "only_a_header.csv": (table(HEAD, []), ["holds no rows"]),
+    "statistics.csv": (table(["question", "correct", "incorrect"], [[q.question, 10 + k, k] for k, q in enumerate(PLAIN)]), ["choices"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_a_wrong_reading_is_never_taken(tmp_path: Path, name: str) -> None:
+    text, words = NEVER[name]
+    (tmp_path / name).write_bytes(text.encode() + (b"Was \xff?,a,b,c,d,B\n" if name == "damaged.csv" else b""))
+    said = refusal(tmp_path / name)
+    assert [w for w in words if w not in said] == []
+
+
+def test_every_row_decides_not_only_the_first_ones(tmp_path: Path) -> None:
+    many = [["question", "A", "B", "C", "answer"], *[[f"Which is {k}?", "x", "y", "z", 1 + k % 2] for k in range(2000)]]
+    path = tmp_path / "q.csv"
+    path.write_text(table(None, many))
+    assert "--answers-from" in refusal(path)
+    path.write_text(table(None, [*many, ["And the last?", "x", "y", "z", 3]]))
+    assert [q.answer for q in read(path) if q.question == "And the last?"] == [2]
+    path.write_text(table(None, [*many, ["And the last?", "x", "y", "z", 0]]))
+    assert [q.answer for q in read(path) if q.question == "And the last?"] == [0]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_what_is_read_is_right_or_refused(data: st.DataObject) -> None:
+    """Any table of letters or numbers, under any names that are known: never a silent wrong reading."""
+    text = (
+        st.text(st.sampled_from("abcXYZ 0123456789.,;|äß'\"(){}&"), min_size=1, max_size=12).map(str.strip).filter(bool)
+    )
+    count = data.draw(st.integers(2, 5))
+    made = [
+        Q(
+            f"{data.draw(text)} {k}?",
+            tuple(data.draw(st.lists(text, min_size=count, max_size=count, unique_by=str.casefold))),
+            data.draw(st.integers(0, count - 1)),
+        )
+        for k in range(data.draw(st.integers(3, 8)))
+    ]
+    way = data.draw(st.sampled_from(["letter", "zero", "one", "text"]))
+    separator = data.draw(st.sampled_from(",;\t|"))
+    give = {
+        "letter": letter,
+        "zero": lambda q: q.answer,
+        "one": lambda q: q.answer + 1,
+        "text": lambda q: q.choices[q.answer],
+    }[way]
+    names = data.draw(
+        st.sampled_from([list("ABCDE"), [f"option_{x}" for x in "abcde"], [f"Antwort {k}" for k in range(1, 6)]])
+    )
+    header = ["question", *names[:count], data.draw(st.sampled_from(["answer", "correct", "label", "Lösung"]))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "q.csv"
+        path.write_text(
+            table(header, [[q.question, *q.choices, give(q)] for q in made], separator), encoding="utf-8", newline=""
+        )
+        try:
+            found = read(path)
+        except DataError:
+            event("refused")
+            return
+        event("read")
+        wanted = [q._replace(question=q.question.strip()) for q in made]
+        assert same(found, wanted)
+
+
+CASES = repository().parent / "shared" / "cases"
+
+
+@pytest.mark.skipif(
+    not (CASES / "try_files").is_file(), reason="the kit of question files is not beside the repository"
+)
+def test_the_kit_of_question_files(tmp_path: Path) -> None:
+    for case in sorted((CASES / "files").glob("*.expected.json")):
+        name = case.name.removesuffix(".expected.json")
+        [source] = [p for p in case.parent.iterdir() if p.name.split(".")[0] == name and p != case]
+        folder = tmp_path / name
+        folder.mkdir()
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / source.name)
+        wanted = json.loads(case.read_text(encoding="utf-8"))
+        if isinstance(wanted, dict):
+            said = refusal(folder / source.name).casefold()
+            assert all(any(x.casefold() in said for x in word.split("|")) for word in wanted["refuse"]), name
+            continue
+        found = {" ".join(q.question.split()): q for q in read(folder / source.name)}
+        assert len(found) == len(wanted), name
+        for q in wanted:
+            ours = found[" ".join(q["question"].split())]
+            right = None if q["answer"] is None else q["choices"][q["answer"]]
+            assert (ours.answer is None) == (right is None), name
+            assert right is None or ours.choices[ours.answer].casefold() == right.casefold(), name
+            if not q.get("any_order"):
+                assert list(ours.choices) == q["choices"], name
+
+
+def test_a_copy_of_a_repository_with_shards(tmp_path: Path) -> None:
+    data = tmp_path / "copy" / "data"
+    data.mkdir(parents=True)
+    (tmp_path / "copy" / "README.md").write_text("Read me.")
+    for k in range(2):
+        pq.write_table(pa.Table.from_pylist(rows(PLAIN[2 * k : 2 * k + 2])), data / f"train-0000{k}-of-00002.parquet")
+    pq.write_table(pa.Table.from_pylist(rows(PLAIN[:1])), data / "test-00000-of-00001.parquet")
+    write_config(tmp_path / "c.yaml", tmp_path / "copy")
+    splits = load_splits(load_config(tmp_path / "c.yaml").data.model_copy(update={"cut": CutSection(valid=0)}))
+    assert [q.answer for q in splits.train] == [q.answer for q in PLAIN]
+    assert (len({q.id for q in splits.train}), len(splits.test)) == (4, 1)
+
+
+def test_questions_that_repeat_each_other_are_too_few_to_cut(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text(table(HEAD, [*lettered()[:1] * 5, *lettered()[1:2]]))
+    assert len(read(tmp_path / "q.csv")) == 6
+
+
+def test_a_text_beside_the_question_is_asked_about(tmp_path: Path) -> None:
+    made = [{"sentence": c, **r} for c, r in zip(STORIES, rows(), strict=True)]
+    (tmp_path / "q.jsonl").write_text(lines(made))
+    assert "'sentence' holds long texts" in refusal(tmp_path / "q.jsonl")

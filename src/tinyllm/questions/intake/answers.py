@@ -32,7 +32,7 @@ _LEAD = re.compile(
     r"答案|选项|選項|正解|答え|정답)\s*(?:is|ist|est|es)?\s*[:：=#_\- ]?\s*)+(?=\S)",
     re.IGNORECASE,
 )
-_BARE = re.compile(r"^[\s(\[{<\"'「（【]*([^\W_]{1,4}|[①-⑧])[\s)\]}>.:、．）】\"'」]*$")
+_BARE = re.compile(r"^[\s(\[{<\"'「（【#№]*([^\W_]{1,4}|[①-⑧])[\s)\]}>.:、．）】\"'」]*$")
 _WITH_TEXT = re.compile(r"^\s*[(\[（【]?\s*([^\W_]{1,3}|[①-⑧])\s*[)\].:、．）】\-–]\s*(\S.*)$", re.DOTALL)
 _SEVERAL = re.compile(r"\s*(?:[,;/|&+、，]|\band\b|\bund\b|\bet\b|\by\b|\s)\s*", re.IGNORECASE)
 

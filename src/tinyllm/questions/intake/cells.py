@@ -19,7 +19,15 @@ def flat(cells: Mapping[str, Any], opens: frozenset[str] = frozenset()) -> dict[
     Args:
         opens: columns in which lists and objects stand as text.
     """
-    return dict(_flat({k: opened(v) if k in opens else v for k, v in cells.items()}, "", 0))
+    result: dict[str, Any] = {}
+    for name, value in cells.items():
+        if isinstance(value, str) and name not in opens:
+            result[name] = value if value and not value.isspace() else None
+        elif value is None or isinstance(value, int):
+            result[name] = value
+        else:
+            result.update(_flat(opened(value) if name in opens else value, name, 1))
+    return result
 
 
 def _flat(value: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from tinyllm.questions.intake.cells import fold, is_scalar, text_of
+from tinyllm.questions.intake.cells import fold, is_scalar, number_of, text_of
 
 LETTERS = "ABCDEFGHIJKLMNOPQRST"
 MARKED = re.compile(r"^\s*[(\[（]?\s*([^\W_]{1,3}|[①-⑧])\s*[)\].:、．）]\s*(.+)$", re.DOTALL)
@@ -75,8 +75,17 @@ def _options(texts: Sequence[str], labels: Sequence[str] | None = None) -> Optio
     return Options(texts, marks, places)
 
 
+def flag_of(value: Any) -> bool | None:
+    """Return what a mark says of a choice: true, 1, x, correct, or a weight of 100; None: it is no mark."""
+    text = text_of(value).casefold()
+    if text in FLAGS:
+        return FLAGS[text]
+    number = number_of(value)
+    return None if number is None or 0 < number < 100 else number >= 100
+
+
 def _with_flags(options: Options, flags: Sequence[Any]) -> Options:
-    found = [FLAGS.get(text_of(f).casefold()) for f in flags]
+    found = [flag_of(f) for f in flags]
     right = [k for k, flag in enumerate(found) if flag]
     if len(found) == len(options.texts) and None not in found and len(right) == 1:
         return options._replace(right=right[0])
@@ -99,7 +108,7 @@ class ListChoices:
 
     @property
     def has_labels(self) -> bool:
-        return self.labels is not None
+        return self.labels is not None or self.strip
 
     @property
     def answers_itself(self) -> bool:
@@ -115,11 +124,12 @@ class ListChoices:
         if not isinstance(value, list):
             return f"no list in '{self.column}'"
         texts = [text_of(v) for v in value]
-        labels = None
+        labels: list[str] | None = None
         if self.strip:
             marked = [MARKED.match(t) for t in texts]
             if not all(marked):
                 return f"a choice in '{self.column}' has no mark like `A)`"
+            labels = [m[1] for m in marked if m]
             texts = [m[2].strip() for m in marked if m]
         if self.labels is not None:
             found = cells.get(self.labels)
@@ -205,8 +215,11 @@ class TextChoices:
     column: str
     separator: str | None
     is_named: bool = True
-    has_labels: bool = False
     answers_itself: bool = False
+
+    @property
+    def has_labels(self) -> bool:
+        return self.separator is None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -223,8 +236,10 @@ class TextChoices:
             return f"no text in '{self.column}'"
         if self.separator is not None:
             return _options([part.strip() for part in value.split(self.separator)])
-        texts = cut_at_marks(value)
-        return _options(texts) if texts else f"no marks A, B, … in '{self.column}'"
+        parts = cut_at_marks(value)
+        return (
+            _options([t for _, t in parts], [m for m, _ in parts]) if parts else f"no marks A, B, … in '{self.column}'"
+        )
 
 
 @dataclass(frozen=True)
@@ -236,6 +251,7 @@ class ApartChoices:
 
     right: str
     wrong: tuple[str, ...]
+    separator: str = ""  # of several in one text
     is_named: bool = True
     has_labels: bool = False
     answers_itself: bool = True
@@ -246,7 +262,14 @@ class ApartChoices:
 
     @property
     def said(self) -> str:
-        return f"the right one in '{self.right}', the wrong ones in " + ", ".join(f"'{c}'" for c in self.wrong)
+        cut = (
+            f", cut at `{self.separator}`"
+            if self.separator.strip()
+            else ", cut at line breaks"
+            if self.separator
+            else ""
+        )
+        return f"the right one in '{self.right}', the wrong ones in " + ", ".join(f"'{c}'" for c in self.wrong) + cut
 
     def of(self, cells: Mapping[str, Any]) -> Options | str:
         found = cells.get(self.right)
@@ -255,6 +278,8 @@ class ApartChoices:
         wrong: list[str] = []
         for column in self.wrong:
             value = cells.get(column)
+            if self.separator and isinstance(value, str):
+                value = [part.strip() for part in value.split(self.separator)]
             wrong += [text_of(v) for v in (value if isinstance(value, list) else [value])]
         wrong = [w for w in wrong if w]
         if not right or not wrong:
@@ -285,8 +310,8 @@ class FixedChoices:
         return Options(self.classes, ("",) * count, tuple(range(count)))
 
 
-def cut_at_marks(text: str) -> list[str]:
-    """Return the texts after the marks A), B), … (or 1), 2), …) of one text; empty where marks are missing."""
+def cut_at_marks(text: str) -> list[tuple[str, str]]:
+    """Return marks and texts where one text has the marks A), B), … or 1), 2), …; empty where one is missing."""
     marks = list(re.finditer(r"(?:^|(?<=[\s,;|]))[(\[（]?\s?([A-Ta-t]|\d{1,2})\s?[)\].:、．）]\s*", text))
     wanted: list[tuple[str, list[str]]] = [
         ("letters", list(LETTERS)), ("numbers", [str(k) for k in range(1, 21)]),
@@ -298,5 +323,6 @@ def cut_at_marks(text: str) -> list[str]:
                 places.append(mark)
         if len(places) > 1 and not text[: places[0].start()].strip():
             ends = [m.start() for m in places[1:]] + [len(text)]
-            return [text[m.end() : end].strip().rstrip(",;|").strip() for m, end in zip(places, ends, strict=True)]
+            cut = (text[m.end() : end].strip().rstrip(",;|").strip() for m, end in zip(places, ends, strict=True))
+            return [(m[1], part) for m, part in zip(places, cut, strict=True)]
     return []

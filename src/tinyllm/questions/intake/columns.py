@@ -56,7 +56,7 @@ def pick(
         classify: a text that belongs to a class will do as the question.
     """
     free = [c for c in columns if c not in taken and not any(t.startswith(f"{c}.") for t in taken)]
-    texts = [c for c in free if _is_text(sample, c)]
+    texts = [c for c in free if _is_text(sample, c) and not _inside(c, ("answer", "choices", "explanation", "about"))]
     question, doubt = _question(sample, texts, wishes, classify)
     free = [c for c in free if c != question]
     context, doubt_of_context = _context(sample, free, question, wishes)
@@ -64,14 +64,35 @@ def pick(
     scalar = [c for c in free if _any(sample, c)]
     if not wishes.has_answers:
         scalar = []
-    answers = [c for c in scalar if has_role(c, "answer") and not is_wrong(c)]
+    answers = [c for c in scalar if (has_role(c, "answer") or _is_part_of_answer(c)) and not is_wrong(c)]
     maybe = [c for c in scalar if c not in answers and has_role(c, "maybe answer")]
     known = {"explanation", "about", "id", "context", "question"}
     others = [c for c in scalar if c not in [*answers, *maybe] and not any(has_role(c, role) for role in known)]
+    others = [c for c in others if not _inside(c, ("answer", "about"))]
     if wishes.answer:
         answers, maybe, others = [wishes.answer], [], []
     doubts = tuple(filter(None, (doubt, doubt_of_context)))
     return Picked(question, context, tuple(answers), tuple(maybe), tuple(others), doubts)
+
+
+def _inside(column: str, roles: Sequence[str]) -> bool:
+    """Tell whether a column is a part of an object that has one of the roles: `answer.text` is no text to ask about."""
+    head = column.rpartition(".")[0]
+    return bool(head) and any(has_role(head, role) for role in roles)
+
+
+def _is_part_of_answer(column: str) -> bool:
+    last = column.rpartition(".")[2]
+    return _inside(column, ("answer",)) and last.casefold() in (
+        "text",
+        "index",
+        "idx",
+        "id",
+        "key",
+        "label",
+        "letter",
+        "value",
+    )
 
 
 def _is_text(sample: Sequence[Mapping[str, Any]], column: str) -> bool:
@@ -119,11 +140,13 @@ def _context(
 ) -> tuple[str | None, str]:
     if wishes.context or not wishes.has_context:
         return wishes.context, ""
-    texts = [c for c in free if _is_paragraphs(sample, c)]
+    texts = [
+        c for c in free if _is_paragraphs(sample, c) and not _inside(c, ("answer", "choices", "explanation", "about"))
+    ]
     named = sorted((c for c in texts if has_role(c, "context")), key=lambda c: rank(c, "context"))
     if named:
         return named[0], ""
-    roles = ("explanation", "about", "id", "answer", "maybe answer", "class", "wrong", "question")
+    roles = ("explanation", "about", "id", "answer", "maybe answer", "class", "wrong")
     unknown = [c for c in texts if not any(has_role(c, role) for role in roles) and not is_wrong(c)]
     mean = 0.0 if question is None else _length(sample, question)
     long = [c for c in unknown if _length(sample, c) >= max(_LONG, mean)]
@@ -209,7 +232,13 @@ def class_columns(
     there = [c for c in columns if any(is_scalar(row.get(c)) for row in sample)]
     likely = [c for c in there if has_role(c, "answer")] + [c for c in there if has_role(c, "class")]
     numbered = [c for c in there if c in known]
+    likely += [c for c in there if _is_closed({fold(text_of(v)) for row in sample if (v := row.get(c)) is not None})]
     return list(dict.fromkeys([*(c for c in numbered if c in likely), *likely, *numbered]))
+
+
+def _is_closed(folded: set[str]) -> bool:
+    """Tell whether values are yes and no, true and false, or their like."""
+    return len(folded) > 1 and any(folded <= words for words in _SAYS_YES)
 
 
 def class_names(
@@ -232,7 +261,7 @@ def class_names(
         texts[fold(text_of(value))] = texts.get(fold(text_of(value)), 0) + count
     folded = set(texts)
     total = sum(texts.values())
-    if (values and all(isinstance(v, bool) for v in values)) or folded in ({"true", "false"}, {"true"}, {"false"}):
+    if values and all(isinstance(v, bool) for v in values):
         return Classes(("yes", "no"), "text", f"'{column}' holds true or false in every row: yes or no")
     if all(number_of(v) is not None for v in values):
         shown = ", ".join(sorted(map(text_of, values))[:10])
@@ -244,7 +273,7 @@ def class_names(
     if named and fold(column) in folded:
         return f"'{column}' is a class itself, so the first row is no header"
     distinct, repeated = len(texts), sum(n > 1 for n in texts.values())
-    is_closed = any(folded <= words and len(folded) > 1 for words in _SAYS_YES)
+    is_closed = _is_closed(folded)
     enough = total >= 1.5 * distinct and repeated >= 0.5 * distinct and all(len(t) <= _LONG for t in texts)
     if has_role(column, "answer") and not has_role(column, "class"):
         enough = enough and total >= 4 * distinct  # a short answer repeats by chance

@@ -26,11 +26,14 @@ def delimited(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
     """Yield the ways to read a text as a table, the likeliest first."""
     text = as_text(file, wishes.encoding)
     told = _told_separator(text)
-    first, quoted = _separators(file, text, wishes, told)
-    for separator, quoting in itertools.product(first, (True, False) if quoted else (False,)):
-        records = _Records(text, separator, quoting, skip_told=told is not None)
-        if not _is_table(records):
+    separators = _separators(file, text, wishes, told)
+    for separator in separators:
+        ways = (_Records(text, separator, quoting, skip_told=told is not None) for quoting in (True, False))
+        # Quotes are part of the texts only where they cannot be quotes.
+        records = next((r for r in ways if _is_table(r, even=separator != separators[0])), None)
+        if records is None:
             continue
+        quoting = records.quoting
         how = [h for h in (text.how,) if h]
         if separator != ",":
             how.append(f"cells separated by {_NAMES.get(separator, repr(separator))}")
@@ -52,11 +55,12 @@ def _told_separator(text: Text) -> str | None:
     return line[4:] or "\t" if line[:4].lower() == "sep=" and len(line) <= 5 else None
 
 
-def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> tuple[list[str], bool]:
+def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> list[str]:
+    """Return the separators to try, the likeliest first."""
     if wishes.separator is not None:
-        return [{"\\t": "\t", "tab": "\t"}.get(wishes.separator, wishes.separator)], True
+        return [{"\\t": "\t", "tab": "\t"}.get(wishes.separator, wishes.separator)]
     if told is not None:
-        return [told], True
+        return [told]
     import clevercsv
 
     with text.open() as stream:
@@ -70,7 +74,7 @@ def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> tu
     guess = "" if dialect is None else dialect.delimiter
     likely = ["\t"] if Path(file.name).suffix.lower() in (".tsv", ".tab") else []
     likely += [guess] if guess in (*_SEPARATORS, "^", "~", ":", "#") else []
-    return list(dict.fromkeys([*likely, *_SEPARATORS])), True
+    return list(dict.fromkeys([*likely, *_SEPARATORS]))
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,12 @@ class _Records:
                     yield place, cells
 
 
-def _is_table(records: Records) -> bool:
-    """Tell whether most of the first records have several cells."""
+def _is_table(records: Records, *, even: bool) -> bool:
+    """Tell whether most of the first records have several cells; with `even`, all of them equally many."""
     first = list(itertools.islice(records(), 200))
-    several = sum(not isinstance(r, Bad) and len(r[1]) > 1 for r in first)
-    return several > 0.5 * len(first) and not any(isinstance(r, Bad) for r in first)
+    counts = [0 if isinstance(r, Bad) else len(r[1]) for r in first]
+    several = sum(count > 1 for count in counts)
+    return several > 0.5 * len(counts) and 0 not in counts and not (even and len(set(counts)) > 1)
 
 
 # --- headers -----------------------------------------------------------------------------------------------------
@@ -127,8 +132,9 @@ def with_headers(
     widest = 0
     for number, (_, cells) in enumerate(first):
         filled = sum(_filled(c) for c in cells)
-        if filled < 2 or filled <= widest:
-            continue  # a header has more cells than the title rows above it
+        if filled < 2 or filled < 2 * widest:
+            widest = max(widest, filled)
+            continue  # a header has far more cells than the title rows above it
         widest = filled
         names = _names([c if _filled(c) else None for c in cells])
         plain = number == 0 and names == [str(c).strip() for c in cells]

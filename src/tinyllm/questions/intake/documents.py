@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyllm.errors import DataError
 from tinyllm.questions.intake.files import Bytes, Text, as_text
+from tinyllm.questions.intake.names import has_role, plain
 from tinyllm.questions.intake.types import Bad, Line, Shape, Table, Wishes
 
 SPLITS: Mapping[str, str] = {
@@ -100,15 +101,45 @@ def _in_document(tree: Any, where: str, how: tuple[str, ...]) -> Iterator[Shape]
         )
         return
     found = _records(tree, "")
+    if not found and isinstance(tree, dict) and any(isinstance(v, list | dict) for v in tree.values()):
+        found = {"": [tree]}  # one row, which may hold several questions
     if not found:
         raise DataError(
             f"{where}: JSON in which no list of objects was found: give a list of questions, as "
             '[{"question": …, "choices": […], "answer": …}, …], or one such object a line'
         )
+    apart = tuple(_answers_apart(tree, found)) if isinstance(tree, dict) else ()
     # The longest first; what is not proven in one may be in another.
-    for path, rows in sorted(found.items(), key=lambda item: -len(item[1])):
-        said = (*how, f"the questions are in `{path}`") if path else how
-        yield Shape((Table(where, _Rows(rows), "question"),), said)
+    together = _together(found)
+    for paths, rows in sorted(together.items(), key=lambda item: -len(item[1])):
+        said = [*how, f"the questions are in {', '.join(f'`{p}`' for p in paths)}"] if paths != ("",) else list(how)
+        others = [p for other in together if other != paths for p in other]
+        if others:
+            said.append(f"not read: {', '.join(f'`{p}`' for p in others)}")
+        yield Shape((Table(where, _Rows(rows), "question"),), tuple(said), apart=apart)
+
+
+def _together(found: Mapping[str, list[Mapping[str, Any]]]) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:
+    """Return lists whose objects have most of their keys in common as one."""
+    joined: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for path, rows in found.items():
+        keys = {k for row in rows[:50] for k in row}
+        for others, theirs in joined.items():
+            known = {k for row in theirs[:50] for k in row}
+            if len(keys & known) > 0.7 * len(keys | known):
+                joined[(*others, path)] = [*joined.pop(others), *rows]
+                break
+        else:
+            joined[(path,)] = rows
+    return joined
+
+
+def _answers_apart(tree: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of a document beside its questions that are called like answers."""
+    for key, value in tree.items():
+        named = has_role(key, "answer") or plain(key) in ("answers", "solutions", "key", "keys")
+        if named and isinstance(value, list | dict) and not any(p.split(".")[0] == key for p in found):
+            yield key
 
 
 def _splits(tree: Mapping[str, Any]) -> dict[str, tuple[str, list[Mapping[str, Any]]]]:
@@ -127,7 +158,7 @@ def _records(tree: Any, path: str, depth: int = 0) -> dict[str, list[Mapping[str
         objects: list[Mapping[str, Any]] = [item for item in tree if isinstance(item, dict)]
         if tree and len(objects) == len(tree):
             return {path: objects}
-        if len(tree) > 1 and all(isinstance(item, list) for item in tree):
+        if depth == 0 and len(tree) > 1 and all(isinstance(item, list) for item in tree):
             return {path: rows} if (rows := _under_header(tree)) else {}
         return {}
     if not isinstance(tree, dict) or not tree:

@@ -210,7 +210,7 @@ def _first_not_utf8(file: Bytes) -> int | None:
     decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
     with file.open() as raw:
         while True:
-            block = raw.read(1 << 20)
+            block = raw.read(1 << 16)
             try:
                 decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:

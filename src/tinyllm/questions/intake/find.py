@@ -22,6 +22,8 @@ from tinyllm.questions.rows import RowForm, to_question
 from tinyllm.questions.types import Question
 from tinyllm.questions.write import to_record
 
+_NOTHING = "it holds no table, no JSON, and no quiz with lettered choices (Aiken, GIFT) that is known"
+FEW = 3  # different questions; fewer cannot be cut into three splits
 _SHOWN = 3  # reasons for rows left out
 
 
@@ -46,6 +48,7 @@ class Tally:
     answers: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     left_out: int = 0
+    different: set[int] = field(default_factory=set)  # hashes of the first few questions that differ
     reasons: dict[str, str] = field(default_factory=dict)
     first: Question | None = None
 
@@ -81,7 +84,7 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
         # Other ways to cut the same file say the same again, of columns that are none.
         listed = reasons[:1] if deepest < 2 else reasons
         raise DataError(
-            f"{path}: no reading of it is proven by its rows.\n" + "\n".join(f"  - {r}" for r in listed or ["no rows"])
+            f"{path}: no reading of it is proven by its rows.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING])
         )
     others = tuple(
         f"the sheet '{s.sheet}': {r.reasons[0]}" for s, r in refused if s.sheet and s.sheet != proven[0][1].sheet
@@ -91,10 +94,13 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
 
 def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
     """Yield split, question and cells of every row that is a question, and note the others."""
+    numbers: Counter[str] = Counter()  # a split may have several files
     for table in found.shape.tables:
         split = table.split or "train"
-        for number, item in enumerate(table.rows(), 1):
-            question = item.reason if isinstance(item, Bad) else found.reading.of(item.cells, f"{split}-{number}")
+        for item in table.rows():
+            numbers[split] += 1
+            name = f"{split}-{numbers[split]}"
+            question = item.reason if isinstance(item, Bad) else found.reading.of(item.cells, name)
             if isinstance(question, str):
                 tally.left_out += 1
                 if len(tally.reasons) < _SHOWN or question in tally.reasons:
@@ -102,6 +108,8 @@ def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Ma
                 continue
             tally.splits[split] += 1
             tally.first = tally.first or question
+            if len(tally.different) < FEW:
+                tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
             if question.answer is None:
                 tally.unanswered += 1
             else:
@@ -110,17 +118,21 @@ def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Ma
             yield split, question, {} if isinstance(item, Bad) else item.cells
 
 
-def in_place(found: Found) -> dict[str, Any] | None:
-    """Return what `data` has to say for a run to read the same questions from the file itself; None: it cannot."""
+def in_place(found: Found, tally: Tally) -> dict[str, Any] | None:
+    """Return what `data` has to say for a run to read the same questions from the file itself; None: it cannot.
+
+    Args:
+        tally: notes what went by, up to the first question that a run would read differently.
+    """
     if len(found.shape.tables) != 1 or (table := found.shape.tables[0]).file is None:
         return None
     settings = found.reading.settings()
-    if settings is None or not _reads_alike(found, table, settings):
+    if settings is None or not _reads_alike(found, table, settings, tally):
         return None
     return settings
 
 
-def _reads_alike(found: Found, table: Table, settings: Mapping[str, Any]) -> bool:
+def _reads_alike(found: Found, table: Table, settings: Mapping[str, Any], tally: Tally) -> bool:
     """Hold the questions that a run would read against the proven ones, one by one."""
     assert table.file is not None  # noqa: S101
     data = DataSection.model_validate({"train": table.file, **settings})
@@ -130,7 +142,7 @@ def _reads_alike(found: Found, table: Table, settings: Mapping[str, Any]) -> boo
         for item in read_file(table.file).items
         if isinstance(question := to_question(item, form, "train") if isinstance(item, Row) else item, Question)
     )
-    ours = (question for _, question, _ in questions_of(found, Tally()))
+    ours = (question for _, question, _ in questions_of(found, tally))
     return all(a is not None and b is not None and _core(a) == _core(b) for a, b in zip_longest(ours, theirs))
 
 

@@ -18,6 +18,7 @@ from tinyllm.questions.intake.choices import (
     ObjectChoices,
     TextChoices,
     cut_at_marks,
+    flag_of,
 )
 from tinyllm.questions.intake.names import (
     Group,
@@ -87,7 +88,7 @@ def _flags_beside(looking: _Looking, group: Group) -> tuple[str, ...]:
     for other in groups(looking.columns):
         if other.marks[: len(group.marks)] == group.marks and other.columns != group.columns:
             values = [text_of(row.get(c)).casefold() for row in looking.sample for c in other.columns]
-            if set(values) <= set(FLAGS) and len(set(values)) > 1 and is_correct(other.stem):
+            if set(values) <= FLAGS.keys() and len(set(values)) > 1 and is_correct(other.stem):
                 return other.columns[: len(group.columns)]
     return ()
 
@@ -95,8 +96,9 @@ def _flags_beside(looking: _Looking, group: Group) -> tuple[str, ...]:
 def _lists(looking: _Looking, column: str) -> None:
     if not looking.most(column, lambda v: isinstance(v, list) and len(v) > 1 and all(map(is_scalar, v))):
         return
-    if looking.most(column, lambda v: isinstance(v, list) and all(text_of(x).casefold() in FLAGS for x in v)):
-        return  # marks of the right choice
+    marks = looking.most(column, lambda v: all(text_of(x).casefold() in FLAGS for x in v))
+    if marks and not has_role(column, "choices"):  # yes and no may be choices
+        return
     head = column.rpartition(".")[0]
     labels = flags = None
     for other in looking.columns:
@@ -145,15 +147,16 @@ def _objects(looking: _Looking, column: str) -> None:
     items = [item for row in looking.sample for item in row.get(column) or [] if isinstance(item, Mapping)]
     keys = list(dict.fromkeys(key for item in items for key in item))
     scalar = [k for k in keys if all(item.get(k) is None or is_scalar(item[k]) for item in items)]
-    flags = [k for k in scalar if all(text_of(i.get(k)).casefold() in FLAGS for i in items) and is_flag_name(k)]
+    flags = [k for k in scalar if all(flag_of(i.get(k)) is not None for i in items)]
+    flags = [k for k in flags if is_flag_name(k) or _marks_one(looking, column, k)]
     rest = [k for k in scalar if k not in flags]
     labels = [
         k for k in rest if all(0 < len(text_of(i.get(k))) <= 3 for i in items) and _starts_alike(looking, column, k)
     ]
     texts = [k for k in rest if k not in labels and all(text_of(i.get(k)) for i in items)]
     texts = [k for k in texts if not has_role(k, "explanation") and not has_role(k, "id")] or texts
-    if not texts and len(labels) > 1:  # short choices, as numbers are
-        texts, labels = labels[1:], labels[:1]
+    if not texts and labels:  # short choices, as numbers are
+        texts, labels = labels[-1:], labels[:-1]
     best = next(
         (k for k in texts if has_role(k, "text") or has_role(k, "choice") or plain(k) in ("choice text", "value")), None
     )
@@ -163,6 +166,12 @@ def _objects(looking: _Looking, column: str) -> None:
         looking.found.append(
             ObjectChoices(column, chosen, labels[0] if labels else None, flags[0] if flags else None, named)
         )
+
+
+def _marks_one(looking: _Looking, column: str, key: str) -> bool:
+    """Tell whether true and false in the objects of a row mark one of them, in every row."""
+    rows = [row[column] for row in looking.sample if isinstance(row.get(column), list)]
+    return all(all(isinstance(i.get(key), bool) for i in r) and sum(i[key] for i in r) == 1 for r in rows)
 
 
 def is_flag_name(name: str) -> bool:
@@ -193,6 +202,7 @@ def _texts(looking: _Looking, column: str) -> None:
     for separator in ("||", "|", "\n", ";", " / ", "/", ","):
         if looking.most(column, lambda v, s=separator: len([p for p in v.split(s) if p.strip()]) > 1):
             looking.found.append(TextChoices(column, separator))
+            return
 
 
 def _apart(looking: _Looking) -> None:
@@ -207,13 +217,32 @@ def _apart(looking: _Looking) -> None:
     sets += [(c,) for c in singles if looking.most(c, lambda v: isinstance(v, list) or is_scalar(v))]
     if not sets or not rights:
         return
-    ranked = sorted(
-        ((_distance(right, wrong[0]), right, wrong) for right in rights for wrong in sets if right not in wrong),
-        key=lambda way: way[0],
-    )
-    for distance, right, wrong in ranked:
-        if distance == ranked[0][0]:
-            looking.found.append(ApartChoices(right, wrong))
+    ways = [
+        ((_distance(right, wrong[0]), "best" not in words_of(right)), right, wrong)
+        for right in rights
+        for wrong in sets
+        if right not in wrong and not _are_counts(looking, right, wrong)
+    ]
+    for rank, right, wrong in ways:
+        if rank == min(rank for rank, _, _ in ways) and (separator := _separator_in(looking, wrong)) is not None:
+            looking.found.append(ApartChoices(right, wrong, separator))
+
+
+def _are_counts(looking: _Looking, right: str, wrong: Sequence[str]) -> bool:
+    """Numbers in two columns tell how often people were right and wrong."""
+    cells = [row.get(c) for row in looking.sample for c in (right, *wrong)]
+    return len(wrong) == 1 and all(v is None or number_of(v) is not None for v in cells)
+
+
+def _separator_in(looking: _Looking, wrong: Sequence[str]) -> str | None:
+    """Return what separates several wrong choices in one text; empty: it is one; None: it may be several."""
+    if len(wrong) > 1 or not looking.most(wrong[0], lambda v: isinstance(v, str)):
+        return ""
+    for separator in ("||", "|", "\n", ";"):
+        if looking.most(wrong[0], lambda v, s=separator: s in v):
+            return separator
+    several = plain(wrong[0]).endswith("s") and looking.most(wrong[0], lambda v: "," in v)
+    return None if several else ""
 
 
 def _distance(right: str, wrong: str) -> int:

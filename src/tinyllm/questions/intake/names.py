@@ -7,6 +7,18 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+
+def plain(name: str) -> str:
+    """Return a name in lower case, without accents, with blanks between its words: `answerKey` → `answer key`."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name))
+    letters = unicodedata.normalize("NFKD", name).casefold()
+    letters = unicodedata.normalize(
+        "NFC", "".join(c for c in letters if not unicodedata.combining(c) or c in "\u3099\u309a")
+    )
+    letters = letters.replace("ł", "l").replace("ø", "o").replace("ß", "ss").replace("ı", "i").replace("đ", "d")
+    return " ".join(re.sub(r"[\W_]+", " ", letters).split())
+
+
 _WORDS: Mapping[str, str] = {
     "question": """
         question|question text|question stem|stem|question title|prompt|query|goal|sentence|problem|ques|q|item|task|
@@ -74,30 +86,29 @@ _WORDS: Mapping[str, str] = {
         auswahl|choix|reponses|opciones|respuestas|opzioni|odpowiedzi|opcje|alternativas|варианты|选项|選択肢|선택지|보기""",
 }  # fmt: skip
 _ORDER: Mapping[str, tuple[str, ...]] = {
-    role: tuple(" ".join(word.split()) for word in words.split("|")) for role, words in _WORDS.items()
+    role: tuple(filter(None, map(plain, words.split("|")))) for role, words in _WORDS.items()
 }
 _ROLES: Mapping[str, frozenset[str]] = {role: frozenset(words) for role, words in _ORDER.items()}
+_RIGHT_WORDS = {"answer", "correct", "right", "gold"}
+_ANSWER_WORDS = _RIGHT_WORDS | {
+    "key", "label", "idx", "index", "id", "letter", "option", "choice", "number", "num", "no", "text", "value", "the", "best",
+    "final", "true", "is", "of", "position",
+}  # fmt: skip
 _MARK_ROWS = ("abcdefghijklmnopqrst", "αβγδεζηθ", "абвгдежз", "甲乙丙丁戊己庚辛", "①②③④⑤⑥⑦⑧", "ㄱㄴㄷㄹㅁㅂ")
+_PLACES = {mark: (row, place) for row, marks in enumerate(_MARK_ROWS) for place, mark in enumerate(marks)}
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
-
-
-def plain(name: str) -> str:
-    """Return a name in lower case, without accents, with blanks between its words: `answerKey` → `answer key`."""
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name))
-    letters = unicodedata.normalize("NFKD", name).casefold()
-    letters = unicodedata.normalize(
-        "NFC", "".join(c for c in letters if not unicodedata.combining(c) or c in "\u3099\u309a")
-    )
-    letters = letters.replace("ł", "l").replace("ø", "o").replace("ß", "ss").replace("ı", "i").replace("đ", "d")
-    return " ".join(re.sub(r"[\W_]+", " ", letters).split())
 
 
 def has_role(column: str, role: str) -> bool:
     """Tell whether a column is called like a `role`: the whole name, its last part after a dot, or its first words."""
+    if role == "id" and column.strip() in ("#", "№"):
+        return True
     last = column.rpartition(".")[2] or column
     short = re.split(r"\s[-–—:]\s|[(\[（【:]", column, maxsplit=1)[0]
     named = {plain(column), plain(last), plain(short)}
     named |= {n.removesuffix("s") for n in named}
+    if role == "answer" and any((w := set(n.split())) <= _ANSWER_WORDS and w & _RIGHT_WORDS for n in named):
+        return True  # `correct_answer_id`, `gold idx`
     return not named.isdisjoint(_ROLES[role])
 
 
@@ -116,7 +127,7 @@ def words_of(column: str) -> frozenset[str]:
 def is_wrong(column: str) -> bool:
     """Tell whether a column is called like a wrong choice."""
     return not words_of(column).isdisjoint(_ROLES["wrong"]) or any(
-        w in column for w in _ROLES["wrong"] if not w.isascii()
+        w in plain(column) for w in _ROLES["wrong"] if not w.isascii()
     )
 
 
@@ -124,17 +135,13 @@ def is_correct(column: str) -> bool:
     """Tell whether a name says that what stands there is right."""
     return not is_wrong(column) and (
         not words_of(column).isdisjoint(_ROLES["correct"])
-        or any(w in column for w in _ROLES["correct"] if not w.isascii())
+        or any(w in plain(column) for w in _ROLES["correct"] if not w.isascii())
     )
 
 
 def place_of_mark(mark: str) -> tuple[int, int] | None:
     """Return the row of marks (letters, Greek letters, …) that a mark stands in, and its place there from 0."""
-    folded = unicodedata.normalize("NFC", mark.strip()).casefold()
-    for row, marks in enumerate(_MARK_ROWS):
-        if len(folded) == 1 and folded in marks:
-            return row, marks.index(folded)
-    return None
+    return _PLACES.get(mark.strip().casefold())
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +174,7 @@ def groups(columns: Sequence[str]) -> list[Group]:
         if places[0] > (1 if kind == "number" else 0):
             continue
         names, marks = tuple(c for _, _, c in members), tuple(m for _, m, _ in members)
-        result.append(Group(names, marks, stem, bare=stem.rpartition(". ")[2] == "•"))
+        result.append(Group(names, marks, stem, bare="•" in stem.split(". ")))
     # The same columns may be cut in several ways; the longest group of them counts.
     result.sort(key=lambda g: (-len(g.columns), len(g.stem)))
     kept: list[Group] = []
@@ -186,8 +193,17 @@ def _first_of_each(members: Iterable[tuple[int, str, str]]) -> list[tuple[int, s
 
 def _marked(column: str) -> Iterable[tuple[str, str, object, int]]:
     """Yield each way to cut a name into a stem and a mark, with the kind of the mark and its place."""
+    if len(column) > 100:
+        return  # a text, not a name
     head, dot, last = column.rpartition(".")
     before = f"{plain(head)}. " if dot else ""
+    inside = head.split(".") if dot else []
+    for k, part in enumerate(inside):  # `options.A.text`
+        stem = ". ".join("•" if j == k else plain(p) for j, p in enumerate([*inside, last]))
+        if part.isdecimal() and len(part) <= 2:
+            yield stem, part, "number", int(part)
+        elif (at := place_of_mark(part)) is not None:
+            yield stem, part, at[0], at[1]
     spaced = re.sub(r"(?<=[^\W\d_])(?=\d)|(?<=[a-z])(?=[A-Z])", " ", last)
     tokens = re.findall(r"\d+|[^\W\d_]+|[①-⑧]", spaced)
     ways = [(k, token) for k, token in enumerate(tokens)]

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.questions.intake.answers import NOTHING, SAID, SEVERAL, WAYS, Trial, Way
-from tinyllm.questions.intake.cells import is_scalar, text_of
-from tinyllm.questions.intake.choices import Choices
-from tinyllm.questions.intake.columns import Picked
+from tinyllm.questions.intake.answers import NOTHING, SAID, SEVERAL, UNFIT, WAYS, Trial, Way
+from tinyllm.questions.intake.cells import is_scalar, number_of, text_of
+from tinyllm.questions.intake.choices import Choices, TextChoices
+from tinyllm.questions.intake.columns import Picked, PositionedChoices
 from tinyllm.questions.intake.names import has_role
 from tinyllm.questions.intake.types import Wishes
 
 _ENOUGH_ROWS = 20  # in which a text equals a choice: by chance numbers would not
+_WEAK = (" / ", "/", ",")  # separators of choices that texts hold themselves
 _LEFT_OUT = 0.34  # share of rows that may have no choices, or several answers
 
 
@@ -47,12 +48,11 @@ class Candidate:
     picked: Picked
     trials: dict[str, Trial]
     names: dict[str, tuple[str, ...]]
-    identity: str | None
     rows: int = 0
-    why_not: dict[str, int] = field(default_factory=dict)
     first_why_not: str = ""
     right: array[int] = field(default_factory=lambda: array("h"))
-    _ids: set[int] = field(default_factory=set)
+    _named: str | None = None
+    _ids: array[int] = field(default_factory=lambda: array("q"))
     _digests: list[str] = field(default_factory=list)
     _withheld: set[str] = field(default_factory=set)
 
@@ -63,10 +63,10 @@ class Candidate:
         """Return a candidate that has seen no rows yet."""
         tried = [*picked.answers, *picked.maybe, *picked.others][:most]
         trials = {c: Trial(c, tuple(names), tuple(classes.get(c, ()))) for c in tried}
-        return cls(choices, picked, trials, dict(classes), None)
+        return cls(choices, picked, trials, dict(classes))
 
-    def see(self, place: str, cells: Mapping[str, Any], table: int) -> None:
-        """Take in a row of a table."""
+    def see(self, place: str, cells: Mapping[str, Any], split: str) -> None:
+        """Take in a row."""
         self.rows += 1
         question = cells.get(self.picked.question or "")
         if self.picked.question and not (is_scalar(question) and text_of(question)):
@@ -76,34 +76,33 @@ class Candidate:
         if isinstance(options, str):
             self._no(place, options)
             return
-        self._note_identity(cells, table)
+        self._note_identity(cells, split)
         if len(self._digests) < 200:
             self._digests.append("\x1f".join((text_of(question) if is_scalar(question) else "", *options.texts)))
         self.right.append(
             options.right if options.right is not None else SEVERAL if options.marked_wrongly else NOTHING
         )
         for trial in self.trials.values():
-            trial.names = self.names.get(trial.column, ())
             trial.see(place, cells, options)
-            if text_of(cells.get(trial.column)) == "-1" if is_scalar(cells.get(trial.column)) else False:
+            if number_of(cells.get(trial.column)) == -1:
                 self._withheld.add(trial.column)
 
     def _no(self, place: str, reason: str) -> None:
-        self.why_not[reason] = self.why_not.get(reason, 0) + 1
         self.first_why_not = self.first_why_not or f"{place}: {reason}"
 
-    def _note_identity(self, cells: Mapping[str, Any], table: int) -> None:
-        if self.rows == 1 or (self.identity is None and not self._ids):
-            self.identity = next((c for c in cells if has_role(c, "id") and is_scalar(cells[c])), None)
-        if self.identity is None:
-            return
-        value = cells.get(self.identity)
-        key = hash((table, text_of(value))) if isinstance(value, str | int) and not isinstance(value, bool) else None
-        if key is None or key in self._ids or not text_of(value):
-            self.identity = None  # no name of its own for each question
-            self._ids = {0}
-            return
-        self._ids.add(key)
+    def _note_identity(self, cells: Mapping[str, Any], split: str) -> None:
+        if self._named is None:
+            self._named = next((c for c in cells if has_role(c, "id") and is_scalar(cells[c])), "")
+        value = cells.get(self._named)
+        if isinstance(value, str | int) and not isinstance(value, bool) and text_of(value):
+            self._ids.append(hash((split, text_of(value))))
+        else:
+            self._named = ""  # some have no name
+
+    @property
+    def identity(self) -> str | None:
+        """The column that gives each question a name of its own, if there is one."""
+        return self._named if self._named and len(np.unique(np.asarray(self._ids))) == len(self.right) else None
 
     def names_of(self, column: str | None) -> tuple[str, ...]:
         """Return the names of the classes whose numbers a column holds."""
@@ -138,8 +137,21 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
         return Meaning(None, None, (f"each row says itself which choice is right ({choices.said})",))
     strong = [trials[c] for c in candidate.picked.answers if c in trials and not trials[c].is_empty]
     found = _agreed(strong, candidate, wishes)
+    if isinstance(found, Meaning) and isinstance(choices, PositionedChoices) and not _reaches_ends(found, candidate):
+        return Doubt(
+            "columns without names: the first and the last of them that may be choices are never right", rank=1
+        )
+    if isinstance(found, Meaning) and found.way != "text" and isinstance(choices, TextChoices):
+        found = found if choices.separator not in _WEAK else None
     if isinstance(found, Meaning) or (found is not None and strong):
         return found
+    if isinstance(choices, TextChoices) and choices.separator in _WEAK:
+        return Doubt(
+            f"the choices may be {choices.said}, but a choice may hold that sign itself: only answers that are "
+            "texts of choices would prove it. Give each choice a column, or separate them with `|`",
+            rank=2,
+            about_answer=True,
+        )
     weak = [trials[c] for c in candidate.picked.maybe if c in trials and _may_be(trials[c], ("label", "text"))]
     if weak and isinstance(found := _agreed(weak, candidate, wishes), Meaning):
         return found
@@ -161,6 +173,12 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
     said = f"'{empty[0].column}' is empty, or -1, in every row" if empty else "there is no column of answers"
     said = said if wishes.has_answers else "--no-answers says so"
     return Meaning(None, None, (f"no answers: {said}",))
+
+
+def _reaches_ends(meaning: Meaning, candidate: Candidate) -> bool:
+    """The first and the last column that are taken for choices are right in some row, and every row has an answer."""
+    results = candidate.trials[meaning.column or ""].results(meaning.way or "label")
+    return NOTHING not in results and {0, len(candidate.choices.columns) - 1} <= set(results.tolist())
 
 
 def _may_be(trial: Trial, ways: Sequence[Way]) -> bool:
@@ -225,9 +243,12 @@ def ways_of(trial: Trial, candidate: Candidate, wishes: Wishes) -> Meaning | Dou
     if wishes.answers_as is not None:
         fits = [w for w in fits if w in _ASKED[wishes.answers_as]]
     numbers = [w for w in fits if w.startswith("from")]
-    if wishes.answers_from is not None and numbers:
+    if wishes.answers_from is not None:
         numbers = [w for w in numbers if w == f"from {wishes.answers_from}"]
-        fits = [w for w in fits if not w.startswith("from")] + numbers
+    else:
+        # One 0 refutes that the first choice is 1, however many rows there are; and the other way round.
+        refuted = {w for w, at in (("from 1", trial.zero), ("from 0", trial.last)) if at is not None}
+        numbers = [w for w in numbers if w not in refuted]
     for way in ("label", "text"):
         several = trial.results(way)
         there = several[several != NOTHING]
@@ -244,7 +265,8 @@ def ways_of(trial: Trial, candidate: Candidate, wishes: Wishes) -> Meaning | Dou
             numbers = []
         else:
             at = _differ(trial.results(words[0]), trial.results(numbers[0]))
-            if at is not None and len(trial.results(words[0])) < _ENOUGH_ROWS and wishes.answers_as is None:
+            told = len(trial.results(words[0])) >= _ENOUGH_ROWS and UNFIT not in trial.results(words[0])
+            if at is not None and not told and wishes.answers_as is None:
                 return _ambiguous(name, trial, (words[0], numbers[0]), at)
             numbers = []
     if words:

@@ -31,6 +31,7 @@ _IN_KEY = re.compile(r"^\s*(\d{1,4})\s*[.):\-]?\s*\(?([A-Ta-t])\)?\.?\s*$")
 _KEY_TITLE = re.compile(
     r"^\s*(?:answers?|answer key|key|solutions?|lösungen|réponses|respuestas|ответы|答案)\s*[:：]?\s*$", re.IGNORECASE
 )
+_WORD = re.compile(r"^\s*(?:question|q|frage|pregunta|domanda|вопрос|问题|题目|問題)\s*[:：]\s*(?=\S)", re.IGNORECASE)
 _NUMBER = re.compile(r"^\s*(?:(?:question|q|frage|pregunta|问题)\s*)?(\d{1,4})\s*[).:、．\-]\s*(?=\S)", re.IGNORECASE)
 
 
@@ -159,8 +160,11 @@ def _begins(line: str) -> bool:
 
 
 def _without_numbers(blocks: list[_Block]) -> list[_Block]:
-    """Take the numbers off questions that are numbered throughout."""
+    """Take the numbers, or the word for it, off questions that have them throughout."""
     asked = [b for b in blocks if b.stem and b.choices]
+    if asked and all(_WORD.match(b.stem[0]) for b in asked):
+        for b in asked:
+            b.stem[0] = _WORD.sub("", b.stem[0], count=1)
     numbers = [m[1] if (m := _NUMBER.match(b.stem[0])) else None for b in asked]
     if asked and None not in numbers and len(set(numbers)) == len(asked):
         for b in asked:
@@ -196,7 +200,7 @@ def gift(lines: Iterable[str]) -> list[Line | Bad]:
         item.append(hidden)
     if item:
         rows.append(Bad(start, "a brace { that is not closed"))
-    return rows if any(isinstance(r, Line) or "braces" in r.reason for r in rows) and _has_answers(rows) else []
+    return rows if _has_answers(rows) else []
 
 
 def _has_answers(rows: Sequence[Line | Bad]) -> bool:
@@ -218,6 +222,8 @@ def _gift_item(text: str, place: int) -> list[Line | Bad]:
             part = html.unescape(re.sub(r"<[^>]+>", " ", part))
         return part.strip()
 
+    if "{" in body[braces.end() :]:
+        return [Bad(place, "GIFT: several questions without a blank line between them")]
     before, after = body[: braces.start()], body[braces.end() :]
     question = clean(before) + (f" ___ {clean(after)}" if after.strip() else "")
     inside = re.split(r"####", braces[1])[0].strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tinyllm.questions.intake.tables import columnar, saved_folder, workbook
 from tinyllm.questions.intake.types import Shape, Wishes
 
 _OF_TABLES = (".csv", ".tsv", ".tab", ".psv")
+_SHARD = re.compile(r"\d+-of-\d+")
 _NO_QUESTIONS = (".md", ".yaml", ".yml", ".py", ".log", ".lock")
 
 
@@ -58,7 +60,8 @@ def _split_of(name: str) -> str | None:
 def _of_several(path: Path, files: list[Bytes], wishes: Wishes) -> Iterator[Iterable[Shape]]:
     """Read several files as splits of one dataset: each has to be called after its split."""
     splits = [_split_of(f.name) for f in files]
-    if None in splits or len(set(splits)) < len(splits) or "train" not in splits:
+    shards = all(_SHARD.search(f.name) for f in files)
+    if None in splits or (len(set(splits)) < len(splits) and not shards) or "train" not in splits:
         listed = ", ".join(f.name for f in files[:10]) + (", …" if len(files) > 10 else "")
         raise DataError(
             f"{path}: holds several files, and which of them is to be read is not known: {listed}. Give one "
@@ -78,9 +81,10 @@ def _of_folder(folder: Path, wishes: Wishes) -> Iterator[Iterable[Shape]]:
     if saved := saved_folder(folder, look_into):
         yield [saved]
         return
-    names = sorted(
-        p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix not in _NO_QUESTIONS
-    )
+    inside = list(folder.iterdir())
+    # A copy of a repository has its data in a folder inside.
+    inside = inside if any(p.is_file() and _may_hold_questions(p) for p in inside) else list(folder.rglob("*"))
+    names = sorted(p for p in inside if p.is_file() and _may_hold_questions(p))
     if not names:
         raise DataError(
             f"{folder}: holds no files of questions; give a file, or a folder with train, valid and test files"
@@ -92,3 +96,7 @@ def _of_folder(folder: Path, wishes: Wishes) -> Iterator[Iterable[Shape]]:
         yield from _of_file(files[0], wishes)
     else:
         yield from _of_several(folder, files, wishes)
+
+
+def _may_hold_questions(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix.lower() not in _NO_QUESTIONS

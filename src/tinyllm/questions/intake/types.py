@@ -50,12 +50,14 @@ class Shape:
         how: what was found out about the file, in words: its encoding, its separator.
         named: the columns have names; else they are called `column 1`, `column 2`, …
         sheet: name of the sheet, in a workbook.
+        apart: what else the file holds, that may be the answers.
     """
 
     tables: tuple[Table, ...]
     how: tuple[str, ...] = ()
     named: bool = True
     sheet: str | None = None
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

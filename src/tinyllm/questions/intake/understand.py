@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tinyllm.errors import DataError, did_you_mean
 from tinyllm.questions.intake import columns as roles
-from tinyllm.questions.intake.cells import flat, is_scalar, number_of, opened
+from tinyllm.questions.intake.cells import flat, is_scalar, opened
 from tinyllm.questions.intake.choices import Choices, ColumnChoices, FixedChoices
 from tinyllm.questions.intake.finding import find_choices
 from tinyllm.questions.intake.names import groups
 from tinyllm.questions.intake.nested import taken_apart
 from tinyllm.questions.intake.proof import Candidate, Doubt, Meaning, settle
 from tinyllm.questions.intake.reading import Reading
+from tinyllm.questions.intake.tidy import tidied
 from tinyllm.questions.intake.types import Bad, Line, Shape, Wishes
 
 _SAMPLE = 500
@@ -52,9 +52,10 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
     Raises:
         DataError: a column that the person named is not there.
     """
+    shape = tidied(shape)
     looked = look(shape)
     if not looked.sample:
-        return Refusal(0, (looked.bad[0] if looked.bad else "holds no rows",))
+        return Refusal(0, (looked.bad[0],)) if looked.bad else Refusal(2, ("holds no rows under its header",))
     if shape.named:
         _check_wishes(wishes, looked.columns)
     found = find_choices(looked.sample, looked.columns, wishes.choices) if shape.named and not wishes.classes else []
@@ -76,6 +77,12 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
             return inside
     if isinstance(outcome, Refusal):
         return outcome
+    if not is_answered and shape.apart and wishes.has_answers:
+        kept = ", ".join(f"`{name}`" for name in shape.apart)
+        return Refusal(
+            2,
+            (f"the answers may be in {kept}, apart from the questions: put each into its own, or say --no-answers",),
+        )
     reading = _reading(*outcome, looked)
     if (
         shape.named
@@ -145,12 +152,12 @@ def _try_all(shape: Shape, looked: Looked, candidates: Sequence[Candidate]) -> i
     return count
 
 
-def rows_of(shape: Shape, opens: frozenset[str]) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Yield place, flattened cells and the table's number of every row that can be read."""
-    for number, table in enumerate(shape.tables):
+def rows_of(shape: Shape, opens: frozenset[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield place, flattened cells and the split of every row that can be read."""
+    for table in shape.tables:
         for item in table.rows():
             if not isinstance(item, Bad):
-                yield f"{table.unit} {item.place}", flat(item.cells, opens), number
+                yield f"{table.unit} {item.place}", flat(item.cells, opens), table.split or ""
 
 
 def _best(candidates: Sequence[Candidate], rows: int, wishes: Wishes) -> tuple[Candidate, Meaning] | Refusal:
@@ -174,7 +181,7 @@ def _best(candidates: Sequence[Candidate], rows: int, wishes: Wishes) -> tuple[C
         )
     doubts.sort(key=lambda d: -d.rank)
     best = [d for d in doubts if d.rank == doubts[0].rank]
-    return Refusal(2 if doubts[0].rank > 0 else 1, tuple(dict.fromkeys(d.reason for d in best)))
+    return Refusal(2 if doubts[0].rank > 1 else 1, tuple(dict.fromkeys(d.reason for d in best)))
 
 
 def _one_of(ways: Sequence[tuple[Candidate, Meaning]]) -> tuple[Candidate, Meaning] | Refusal:
@@ -190,7 +197,9 @@ def _one_of(ways: Sequence[tuple[Candidate, Meaning]]) -> tuple[Candidate, Meani
 
 def _reading(candidate: Candidate, meaning: Meaning, looked: Looked) -> Reading:
     picked = candidate.picked
-    used = {picked.question, picked.context, meaning.column, candidate.identity, *candidate.choices.columns}
+    parts = {picked.question, picked.context, meaning.column, *candidate.choices.columns}
+    identity = None if candidate.identity in parts else candidate.identity
+    used = {*parts, identity}
     heads = {str(c).split(".")[0] for c in used if c}
     unused = tuple(c for c in looked.columns if c not in used and (c.split(".")[0] not in heads or "." in c))
     assert picked.question is not None  # noqa: S101 - a candidate without one is a doubt
@@ -201,7 +210,7 @@ def _reading(candidate: Candidate, meaning: Meaning, looked: Looked) -> Reading:
         answer=meaning.column,
         way=meaning.way,
         names=candidate.names_of(meaning.column),
-        identity=candidate.identity,
+        identity=identity,
         proof=meaning.proof,
         unused=unused,
         opens=looked.opens,
@@ -239,9 +248,13 @@ def _classes(shape: Shape, looked: Looked, wishes: Wishes) -> tuple[Reading, Sha
             reasons.append(found)
             continue
         choices = FixedChoices(found.names, (label,) if label else ())
-        candidate = Candidate.made(choices, replace(picked, answers=(label,) if label else ()), known, (), most=1)
-        candidate.names |= {label: found.numbered} if found.numbered else {}
+        numbered = {label: found.numbered} if found.numbered else {}
+        candidate = Candidate.made(choices, replace(picked, answers=(label,) if label else ()), numbered, (), most=1)
         _try_all(shape, looked, [candidate])
+        trial = candidate.trials.get(label)
+        if not len(candidate.right) or (trial is not None and found.way is not None and not trial.fits(found.way)):
+            reasons.append(f"'{label}' is none of the classes {', '.join(found.names)} in most rows")
+            continue
         meaning = Meaning(label or None, found.way, (found.proof,))
         return _reading(candidate, meaning, looked), shape
     listed = ", ".join(f"'{c}'" for c in looked.columns) if shape.named else f"{len(looked.columns)} columns"
@@ -252,9 +265,3 @@ def _classes(shape: Shape, looked: Looked, wishes: Wishes) -> tuple[Reading, Sha
         "classes, name the classes with --classes NAME,NAME"
     )
     return Refusal(1, (nothing, *reasons))
-
-
-def running_numbers(values: Sequence[Any]) -> bool:
-    """Tell whether values count the rows."""
-    numbers = array("q", (n for v in values if (n := number_of(v)) is not None))
-    return len(numbers) == len(values) and len(numbers) > 1 and all(b == a + 1 for a, b in itertools.pairwise(numbers))
