@@ -18,6 +18,7 @@ from tinyllm.experiments.methods import expand, names
 from tinyllm.experiments.schema import Grid, MethodEntry
 
 PAGE = Path(__file__).with_name("configuration.md")
+ENDPOINTS = Path(__file__).parent / "fragments" / "endpoints.md"
 
 
 def page() -> str:
@@ -27,7 +28,7 @@ def page() -> str:
         "",
         "Every setting, made from the schemas by `make docs`. A configuration is YAML; `tinyllm check FILE` lists all its",
         "mistakes at once, and `--set section.key=value` overrides one setting of any command. Paths are relative to the",
-        "folder in which the command runs.",
+        "folder in which the command runs. Which question files can be read, and how: [questions.md](questions.md).",
         "",
     ]
     for name, field in Config.model_fields.items():
@@ -68,6 +69,7 @@ def _experiments() -> list[str]:
 
 def _teachers() -> list[str]:
     lines = ["## `teachers`", "", "A list; `kind` says which of these each is.", ""]
+    lines += ENDPOINTS.read_text(encoding="utf-8").rstrip().splitlines() + [""]
     for kind in typing.get_args(typing.get_args(TeacherConfig)[0]):
         tag = typing.get_args(kind.model_fields["kind"].annotation)[0]
         lines += _table(f"### `kind: {tag}`", "", kind, leave_out={"kind"})

@@ -47,7 +47,7 @@ def test_a_run_leaves_everything_that_the_contract_lists(cli, project):
         assert 0 <= metrics[stage]["generation"]["unparsed"] <= 6
     assert metrics["chance"] == 0.25
     assert metrics["teachers"]["ada"] | {"repaired": {}} == {
-        "rationales": 12, "missing": 0, "rejected": {}, "repaired": {}, "resampled": {}, "cached_tokens": None,
+        "rationales": 12, "missing": 0, "rejected": {}, "repaired": {}, "resampled": {}, "cached_tokens": None, "thinking_tokens": None,
         "prompt_tokens": metrics["teachers"]["ada"]["prompt_tokens"],
         "completion_tokens": metrics["teachers"]["ada"]["completion_tokens"],
     }  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from tinyllm.config import load_config
+from tinyllm.config import FieldMap, load_config
 from tinyllm.questions import load_splits
-from tinyllm.questions.guess import guess_fields
 
 FILES = {
     "letters.csv": (
@@ -29,7 +29,7 @@ FILES = {
         {},
     ),
     "dots.jsonl": (
-        "".join(json.dumps({"prompt": f"Why {i}?", "options": ["a", "b"], "label": 1}) + "\n" for i in range(10)),
+        "".join(json.dumps({"prompt": f"Why {i}?", "options": ["a", "b"], "label": i % 2}) + "\n" for i in range(10)),
         {"question": "prompt", "choices": "options", "answer": "label"},
     ),
 }
@@ -40,11 +40,12 @@ def test_a_file_is_read_as_it_is_named(cli, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     text, fields = FILES[name]
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert guess_fields(tmp_path / name) == fields
     said = cli("init", "mine.yaml", "--data", name)
     assert said.code == 0, said.err
     assert "tinyllm check mine.yaml" in said.out
     config = load_config(tmp_path / "mine.yaml")
+    assert config.data.train == Path(name)  # read where it is
+    assert config.data.fields == FieldMap.model_validate(fields)
     splits = load_splits(config.data)
     questions = [*splits.train, *splits.valid, *splits.test]
     assert len(questions) == 10
@@ -67,17 +68,67 @@ def test_without_a_file_it_takes_the_starter_dataset_and_never_writes_over_one(c
     assert (again.code, "there already" in again.err) == (2, True)
 
 
-def test_a_few_bad_rows_do_not_change_what_a_column_is(tmp_path):
-    rows = [f"Which is cold {i}?,ice,fire,{'AB'[i % 2]}\n" for i in range(20)] + ["Which is hot?,ice,fire,fire\n"]
+def test_a_few_bad_rows_are_left_out_and_told(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"Which is cold {i}?,ice,fire,{'AB'[i % 2]}\n" for i in range(20)] + ["Which is hot?,ice,fire,air\n"]
     (tmp_path / "some.csv").write_text("question,A,B,answer\n" + "".join(rows), encoding="utf-8")
-    assert guess_fields(tmp_path / "some.csv")["answer_as"] == "letter"
+    said = cli("init", "some.csv")
+    assert said.code == 0, said.err
+    assert "left out: 1 row; line 22: the answer 'air' in 'answer' is none of the choices" in said.out
+    config = load_config(tmp_path / "some.yaml")
+    assert (config.data.fields.answer_as, config.data.on_invalid) == ("letter", "drop")
+    assert len(load_splits(config.data).dropped) == 1
+
+
+def test_a_question_file_as_the_argument_is_read_and_the_configuration_gets_its_name(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "quiz.csv").write_text(FILES["letters.csv"][0], encoding="utf-8")
+    said = cli("init", "sub/quiz.csv")
+    assert said.code == 0, said.err
+    assert "Read 10 questions from sub/quiz.csv" in said.out
+    assert "balance:  A 100 %" in said.out
+    assert "→ ice" in said.out
+    assert "tinyllm check quiz.yaml" in said.out
+    assert len(load_splits(load_config(tmp_path / "quiz.yaml").data).train) == 7
+    again = cli("init", "sub/quiz.csv")
+    assert (again.code, "quiz.yaml is there already; give another name with --out" in again.err) == (2, True)
+    assert cli("init", "sub/quiz.csv", "--out", "other.yaml").code == 0
+    assert load_config(tmp_path / "other.yaml").name == "quiz"
+
+
+def test_a_file_that_is_converted_is_beside_its_configuration_and_none_is_written_over(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quiz.tsv").write_text(FILES["letters.csv"][0].replace(",", "\t"), encoding="utf-8")
+    said = cli("init", "quiz.tsv", "--out", "made/mine.yaml")
+    assert said.code == 0, said.err
+    assert "converted to made/quiz.questions.jsonl" in said.out
+    assert len(load_splits(load_config(tmp_path / "made" / "mine.yaml").data).train) == 7
+    again = cli("init", "quiz.tsv", "--out", "made/other.yaml")
+    assert (again.code, "quiz.questions.jsonl is there already" in again.err) == (2, True)
+    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["mine.yaml", "quiz.questions.jsonl"]
+
+
+def test_the_options_that_settle_what_is_open(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "question,A,B,C,correct\n" + "".join(f"Which is cold {i}?,ice,fire,steam,{1 + i % 2}\n" for i in range(10))
+    (tmp_path / "quiz.csv").write_text(text, encoding="utf-8")
+    said = cli("init", "quiz.csv")
+    assert (said.code, "--answers-from 0 or --answers-from 1" in said.err) == (2, True)
+    assert not (tmp_path / "quiz.yaml").exists()
+    assert cli("init", "quiz.csv", "--answers-from", "1").code == 0
+    assert load_config(tmp_path / "quiz.yaml").data.fields.answer_as == "number"
+    assert cli("init", "quiz.csv", "--no-answers", "--out", "open.yaml").code == 0
+    assert load_config(tmp_path / "open.yaml").data.fields.answer is None
+    said = cli("init", "quiz.csv", "--answer", "corect", "--out", "x.yaml")
+    assert (said.code, "Did you mean 'correct'?" in said.err) == (2, True)
 
 
 def test_a_file_without_choices_is_refused(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some.csv").write_text("question,answer\nWhich is cold?,ice\n", encoding="utf-8")
     said = cli("init", "mine.yaml", "--data", "some.csv")
-    assert (said.code, "no column of choices, got the columns question, answer" in said.err) == (2, True)
+    assert (said.code, "no choices" in said.err, "Columns: 'question', 'answer'" in said.err) == (2, True, True)
 
 
 def test_a_file_that_is_not_there(cli, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from tinyllm.config import (
     TeacherConfig,
     teachers_in_use,
 )
-from tinyllm.errors import TeacherError, TinyLLMError
+from tinyllm.errors import RunFolderError, TeacherError, TinyLLMError
 from tinyllm.news import News, Task, duration
 from tinyllm.questions.types import Question
 from tinyllm.rationales.budget import Budget
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tinyllm.rationales.forecast import CountTokens
     from tinyllm.rationales.requests import Requests
     from tinyllm.rationales.store import Store
+    from tinyllm.rationales.store_read_only import ReadOnlyStore
 
 _CHUNK = 256
 _BATCH_HOURS = 24.0  # what the provider promises for a batch; most are faster
@@ -58,14 +60,15 @@ def opened_asking(
 
     Raises:
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
+        RunFolderError: the store cannot be used.
     """
-    from tinyllm.rationales.store import Store
     from tinyllm.rationales.store_place import store_of
+    from tinyllm.rationales.store_read_only import open_store
 
     specs = teachers_in_use(config)
     path = store_of(run.path, config.rationales.store) if any(spec.kind != "given" for spec in specs) else None
     wanted = path is not None and (may_write or path.is_file())
-    with Store(path) if path is not None and wanted else contextlib.nullcontext() as store:
+    with open_store(path) if path is not None and wanted else contextlib.nullcontext() as store:
         yield Asking(config, specs, questions, store, run, will_ask)
 
 
@@ -100,15 +103,26 @@ class Asking:
         self._store = store
         self._run = run
         examples = ExampleGenerator(questions, config.rationales.examples)
+        as_before = cache(lambda: ExampleGenerator(questions, config.rationales.examples, by_place=True))
 
         def requests(teacher: Teacher) -> Requests:
             spec = self._specs[teacher.name]
-            return Requests(
-                teacher, questions, examples, config.rationales,
-                omit=getattr(spec, "omit", ()),
-                thinking_tokens=getattr(spec, "thinking_tokens", None),
-                manners=Manners() if store is None else store.manners(teacher.identity),
-            )  # fmt: skip
+            known = Manners() if store is None else store.manners(teacher.identity)
+
+            def with_examples(drawn_by: ExampleGenerator) -> Requests:
+                return Requests(
+                    teacher, questions, drawn_by, config.rationales,
+                    omit=getattr(spec, "omit", ()),
+                    thinking_tokens=getattr(spec, "thinking_tokens", None),
+                    manners=known,
+                )  # fmt: skip
+
+            drawn = with_examples(examples)
+            if not examples.draws or _has_replies(store, drawn):
+                return drawn
+            # Replies to the examples that were drawn before decision 12 are not paid again.
+            before = with_examples(as_before())
+            return before if _has_replies(store, before) else drawn
 
         # A key that is missing is no obstacle where every reply is in the store.
         journal = None if store is None else store.path.with_name(store.path.name + ".batches")
@@ -154,12 +168,18 @@ class Asking:
 
         Raises:
             TeacherError: teachers can answer nothing more; the others have finished by then.
+            RunFolderError: something is to be asked, and the store cannot be written.
             KeyboardInterrupt: it was interrupted; every reply that came is stored.
         """
+        from tinyllm.rationales.store_read_only import ReadOnlyStore
         from tinyllm.teachers.base import AtHand, Resumable
 
         asked = [r.teacher for r in self._requests if not isinstance(r.teacher, AtHand)]
         if self._store is None or not asked:
+            return
+        if isinstance(self._store, ReadOnlyStore):
+            self._must_be_complete(self._store)
+            news.say(f"  note: the store {self._store.path} is only read, since every reply is in it")
             return
         budget = self._budget(self._store)
         total = sum(min(first or len(r.questions), len(r.questions)) for r in self._requests if r.teacher in asked)
@@ -224,6 +244,17 @@ class Asking:
 
         return run_asking(on_a_cluster if section.engine == "ray" else here, news)
 
+    def _must_be_complete(self, store: ReadOnlyStore) -> None:
+        from tinyllm.teachers.base import AtHand
+
+        open_ = [r.teacher.name for r in self._requests if not isinstance(r.teacher, AtHand) and self._is_needed(r)]
+        if open_:
+            raise RunFolderError(
+                f"{store.why}\n  It can be read, but not all replies of {', '.join(open_)} are in it, and "
+                "what is asked has to be stored. Make the store writable, or copy it and give the copy's path as "
+                "`rationales.store`."
+            )
+
     def _works_here(self, teacher: Teacher) -> bool:
         """Whether what a teacher needs must be on this machine, not on the workers of a cluster."""
         if self._section.engine == "local":
@@ -235,14 +266,25 @@ class Asking:
     def _is_needed(self, requests: Requests) -> bool:
         """Whether anything of a teacher is not in the store."""
         from tinyllm.rationales.requests import answered
+        from tinyllm.rationales.store_read_only import ReadOnlyStore
 
         if self._store is None:
             return True
         for start in range(0, len(requests.questions), _CHUNK):
             asks = requests.between(start, min(start + _CHUNK, len(requests.questions)))
-            if answered(requests, self._store, asks)[1]:
+            missing = [ask.key for ask in answered(requests, self._store, asks)[1]]
+            if isinstance(self._store, ReadOnlyStore):  # what failed before is not tried again
+                missing = [key for key in missing if key not in self._store.failures(missing)]
+            if missing:
                 return True
         return False
+
+
+def _has_replies(store: Store | None, requests: Requests) -> bool:
+    """Whether a store has replies to the first of some requests."""
+    if store is None:
+        return False
+    return bool(store.get_many([way.key for ask in requests.between(0, _CHUNK) for way in requests.variants(ask)]))
 
 
 def _tokenizer_of(spec: TeacherConfig, teacher: Teacher) -> CountTokens | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import stat
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,25 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Give a draft to write to; at the end of the block it takes the place of `path`, unless the block raised.
 
+    The file may be read and written by whom the umask allows to, as any other new file.
+
     Raises:
         OSError: the disk is full, or the folder cannot be written; what was there before is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    draft = Path(name)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    # Not `mkstemp`, whose file is its owner's alone: here the system takes off what the umask says.
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
+    os.close(handle)
     try:
         yield draft
-        os.fsync(handle)
-        draft.chmod(0o644)  # a temporary file is its owner's alone
+        # Opened anew: a library may have put another file in its place, with other rights (safetensors does).
+        with draft.open("rb") as written:
+            os.fsync(written.fileno())
+            os.fchmod(written.fileno(), mode)
         draft.replace(path)
     finally:
-        os.close(handle)
         draft.unlink(missing_ok=True)
 
 

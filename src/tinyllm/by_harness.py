@@ -8,6 +8,7 @@ from typing import Any
 
 from tinyllm.config import DataSection
 from tinyllm.questions import load_splits
+from tinyllm.questions.known import with_answers
 from tinyllm.questions.types import Question
 
 
@@ -48,5 +49,5 @@ def _test_questions(datasets: Sequence[str], limit: int | None) -> dict[str, Seq
     for given in datasets:
         name, _, place = given.partition("=")
         data = DataSection(folder=Path(place), limit=limit) if place else DataSection(dataset=name, limit=limit)
-        asked[name] = load_splits(data).test
+        asked[name] = with_answers(load_splits(data), ["test"], drop=False).test
     return asked

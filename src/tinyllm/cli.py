@@ -8,6 +8,7 @@ kept · anything else is a bug.
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import os
 import shlex
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     from tinyllm.training import Prepared
 
 _SHOWN_STEPS = 10
+_SHOWN_NAME = 300  # characters
+_OF_A_PLACE = frozenset((
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EBUSY, errno.EMFILE,
+    errno.ENFILE, errno.EFBIG,
+))  # fmt: skip
 _FEW = 100  # questions; below, an interval is some 20 points wide
 
 app = typer.Typer(
@@ -45,19 +52,74 @@ app = typer.Typer(
 )
 app.add_typer(store_app, name="store")
 
+
+class AnswersAs(enum.Enum):
+    """What the answers of a file are."""
+
+    LETTER = "letter"
+    NUMBER = "number"
+    TEXT = "text"
+
+
 Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
 
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The configuration to write.")] = Path("tinyllm.yaml"),
-    data: Annotated[Path | None, typer.Option("--data", help="A file of questions (.csv, .jsonl, .parquet).")] = None,
+    path: Annotated[
+        Path, typer.Argument(help="A file or folder of questions to read; or the configuration (.yaml) to write.")
+    ] = Path("tinyllm.yaml"),
+    data: Annotated[Path | None, typer.Option("--data", help="The questions, where PATH is the configuration.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The configuration to write; else quiz.yaml for quiz.csv, in this folder."),
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
+    choices: Annotated[str | None, typer.Option(help="Columns of the choices (A,B,C), or the one with lists.")] = None,
+    answer: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
+    context: Annotated[str | None, typer.Option(help="Column of a text that the question is about.")] = None,
+    no_context: Annotated[bool, typer.Option("--no-context", help="No column is such a text.")] = False,
+    no_answers: Annotated[bool, typer.Option("--no-answers", help="Read the questions without answers.")] = False,
+    answers_as: Annotated[AnswersAs | None, typer.Option(help="What the answers are.")] = None,
+    answers_from: Annotated[
+        int | None, typer.Option(min=0, max=1, help="The number of the first choice, where answers are numbers.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="The same choices for every text: the names of its classes (spam,ham).")
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of a text file, as windows-1252.")] = None,
+    separator: Annotated[str | None, typer.Option(help="What separates the cells: ; or | or tab.")] = None,
 ) -> None:
-    """Write a configuration to start from."""
-    from tinyllm.init import write_config
+    """Write a configuration to start from, fitted to a file of questions; says how it read them, and why."""
+    from tinyllm.init import config_for, is_questions, write_config
+    from tinyllm.questions.intake.types import Wishes
 
-    write_config(path, data)
-    typer.echo(f"Wrote {path}. Look at it, then: tinyllm check {path}, and tinyllm run {path}")
+    if data is None and is_questions(path):
+        data, path = path, config_for(path)
+    wishes = Wishes(
+        question=question,
+        choices=tuple(_listed(choices)),
+        answer=answer,
+        context=context,
+        has_context=not no_context,
+        has_answers=not no_answers,
+        answers_from=answers_from,
+        answers_as=None if answers_as is None else answers_as.value,
+        classes=tuple(_listed(classes)),
+        sheet=sheet,
+        encoding=encoding,
+        separator=separator,
+    )
+    written = write_config(out or path, data, wishes)
+    for line in written.lines:
+        typer.echo(line)
+    made = written.config
+    typer.echo(f"Wrote {made}. Look at it, then: tinyllm check {made}, and tinyllm run {made}")
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 @app.command()
@@ -187,7 +249,7 @@ def ask(
     from tinyllm.pipeline import ask_student
     from tinyllm.questions import Question
 
-    answered = ask_student(folder, Question("asked", question, tuple(choice), 0, context), explain=explain)
+    answered = ask_student(folder, Question("asked", question, tuple(choice), None, context), explain=explain)
     print_result(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
 
 
@@ -242,17 +304,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Without the network the hub's client tells of every retry; the message at the end says what to do.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
+        _check_arguments(sys.argv[1:] if arguments is None else arguments)
         code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
     except TinyLLMError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
         code = 130
-    except (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:
-        _stop(f"{error.strerror}: {error.filename}. Choose another place, or mend its rights.", 2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_A_PLACE:
+            _stop(f"{error.strerror}: {_name(error)}. Choose another place, or mend its rights.", 2)
         if not _is_disk_full(error):
             _exit_on_usage_error(error)
             raise
@@ -264,6 +327,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == 130:  # by one of the two ways in which a Ctrl-C gets here
         _stop("Interrupted. Everything finished so far is kept; run the same command again to go on.", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what no file of ours could name, and empty names, which would mean the current folder."""
+    from tinyllm.errors import TinyLLMError
+
+    for before, argument in zip(["tinyllm", *arguments], arguments, strict=False):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise TinyLLMError(
+                f"The argument {argument!a} is not UTF-8. Rename the file or folder, or give it by a symbolic link."
+            ) from None
+        # A question and its choices are looked at by `ask` itself.
+        if arguments[0] != "ask" and (not argument or (argument.startswith("--") and argument.endswith("="))):
+            where = argument.rstrip("=") or before
+            raise TinyLLMError(f"The argument after `{where}` is empty; is a variable of the shell not set?")
+
+
+def _name(error: OSError) -> str:
+    """Return the file that an error is about."""
+    from tinyllm.errors import printable
+
+    name = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "(no file is named)"
+    return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]} …"
 
 
 def _exit_on_usage_error(error: Exception) -> None:

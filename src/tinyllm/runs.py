@@ -26,7 +26,7 @@ from typing import Any
 
 from tinyllm.atomic import write_json, write_text
 from tinyllm.config import Config, describe_differences, dump_config, load_config
-from tinyllm.errors import RunFolderError
+from tinyllm.errors import RunFolderError, printable
 from tinyllm.machine import gpu, processor
 
 _PACKAGES = ("tinyllm-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pyarrow")
@@ -39,10 +39,16 @@ def make_folder(path: Path) -> None:
     """Make a folder for what a run or an experiment leaves.
 
     Raises:
-        RunFolderError: no folder can be there at all, as below `/proc`.
+        RunFolderError: no folder can be there at all: a file is, or it is below `/proc`.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
+        what = f"a symbolic link to {at.readlink()}, which is not there" if not at.exists() else "a file"
+        raise RunFolderError(
+            f"{at} is {what}, so no folder can be made at {path}; choose another place with --run-dir."
+        ) from None
     except FileNotFoundError:
         raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
 
@@ -83,7 +89,7 @@ class RunFolder:
         """Return the name under which the store keeps what this run has spent; made when it is first needed."""
         file = self.path / ".account"
         if not file.is_file():
-            write_text(file, f"{self.path.resolve().name}-{uuid.uuid4().hex[:12]}\n")
+            write_text(file, f"{printable(self.path.resolve().name)}-{uuid.uuid4().hex[:12]}\n")
         return file.read_text(encoding="utf-8").strip()
 
     def forget_account(self) -> None:

@@ -125,12 +125,12 @@ def test_drop_keeps_the_first_of_two_with_one_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path: Path, split: str) -> None:
     paths = {s: write(tmp_path / f"{s}.jsonl", rows(5)) for s in ("train", "valid", "test")}
-    write(paths[split], [r | {"answer": None} for r in rows(5)])
+    write(paths[split], [r | {"answer": 9} for r in rows(5)])
     with pytest.raises(
         DataError, match=f"no question is left for the split '{split}' after leaving out 5 rows"
     ) as caught:
         load(**paths, on_invalid="drop")
-    assert "the first because: no answer" in str(caught.value)
+    assert "the first because: answer 9 is out of range" in str(caught.value)
 
 
 def test_a_split_without_a_good_row_is_told_by_its_rows(tmp_path: Path) -> None:

@@ -155,3 +155,75 @@ def test_the_table_names_what_the_configuration_documents() -> None:
     documented = DataSection.model_fields["dataset"].description or ""
     assert all(name in documented for name in NAMES)
     assert all("/" in known.repository for known in HUB_DATASETS.values())
+
+
+# One row of each, in the layout that the hub has, and what has to come out: question, choices, right choice, context.
+LETTERED = {
+    "id": "x",
+    "question": "Which?",
+    "choices": {"text": ["a", "b", "c"], "label": ["A", "B", "C"]},
+    "answerKey": "B",
+}
+ROWS: dict[str, tuple[dict[str, Any], tuple[str, set[str], str, str | None]]] = {
+    "arc-easy": (LETTERED, ("Which?", {"a", "b", "c"}, "b", None)),
+    "arc-challenge": (LETTERED, ("Which?", {"a", "b", "c"}, "b", None)),
+    "obqa": ({**LETTERED, "question_stem": "Which?"}, ("Which?", {"a", "b", "c"}, "b", None)),
+    "csqa": ({**LETTERED, "question_concept": "it"}, ("Which?", {"a", "b", "c"}, "b", None)),
+    "qasc": ({**LETTERED, "fact1": "f", "fact2": "g", "combinedfact": "h", "formatted_question": "Which? (A) a"}, ("Which?", {"a", "b", "c"}, "b", None)),
+    "riddlesense": (LETTERED, ("Which?", {"a", "b", "c"}, "b", None)),
+    "mmlu": ({"question": "Which?", "subject": "law", "choices": ["a", "b", "c", "d"], "answer": 3}, ("Which?", set("abcd"), "d", None)),
+    "mmlu-pro": ({"question_id": 7, "question": "Which?", "options": list("abcdefghij"), "answer": "I", "answer_index": 8, "cot_content": "", "category": "law", "src": "s"}, ("Which?", set("abcdefghij"), "i", None)),
+    "race": ({"example_id": "high1.txt", "article": "A text.", "answer": "C", "question": "Which?", "options": ["a", "b", "c", "d"]}, ("Which?", set("abcd"), "c", "A text.")),
+    "siqa": ({"context": "Jo sang.", "question": "Which?", "answerA": "a", "answerB": "b", "answerC": "c", "label": "3"}, ("Which?", set("abc"), "c", "Jo sang.")),
+    "piqa": ({"goal": "open it", "sol1": "a", "sol2": "b", "label": 1}, ("open it", set("ab"), "b", None)),
+    "winogrande": ({"sentence": "The _ fell.", "option1": "a", "option2": "b", "answer": "2"}, ("The _ fell.", set("ab"), "b", None)),
+    "hellaswag": ({"ind": 4, "activity_label": "x", "ctx_a": "He", "ctx_b": "", "ctx": "He runs and", "endings": ["a", "b", "c", "d"], "source_id": "s", "split": "train", "split_type": "indomain", "label": "2"}, ("He runs and", set("abcd"), "c", None)),
+    "boolq": ({"question": "is it so", "answer": False, "passage": "It is not."}, ("is it so", {"yes", "no"}, "no", "It is not.")),
+    "sciq": ({"question": "Which?", "distractor1": "a", "distractor2": "b", "distractor3": "c", "correct_answer": "d", "support": "So."}, ("Which?", set("abcd"), "d", "So.")),
+    "medmcqa": ({"id": "u", "question": "Which?", "opa": "a", "opb": "b", "opc": "c", "opd": "d", "cop": 2, "choice_type": "single", "exp": "e", "subject_name": "s", "topic_name": None}, ("Which?", set("abcd"), "c", None)),
+    "medqa": ({"question": "Which?", "answer": "b", "options": {"A": "a", "B": "b", "C": "c", "D": "d"}, "meta_info": "step1", "answer_idx": "B", "metamap_phrases": []}, ("Which?", set("abcd"), "b", None)),
+    "pubmedqa": ({"pubid": 3, "question": "Which?", "context": {"contexts": ["A."], "labels": ["X"], "meshes": []}, "long_answer": "l", "final_decision": "maybe"}, ("Which?", {"yes", "no", "maybe"}, "maybe", "A.")),
+    "truthfulqa-mc1": ({"question": "Which?", "mc1_targets": {"choices": ["a", "b", "c"], "labels": [1, 0, 0]}, "mc2_targets": {"choices": ["a", "b"], "labels": [1, 1]}}, ("Which?", set("abc"), "a", None)),
+    "logiqa": ({"context": "A text.", "query": "Which?", "options": ["a", "b", "c", "d"], "correct_option": 1}, ("Which?", set("abcd"), "b", "A text.")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_of_each_named_dataset(name: str) -> None:
+    row, (text, choices, right, context) = ROWS[name]
+    known = HUB_DATASETS[name]
+
+    def numbered(k: int) -> dict[str, Any]:
+        made = {key: f"{value} {k}" if value == text else value for key, value in row.items()}
+        return made | {key: f"{k}" for key in ("id", "question_id", "pubid") if key in row}
+
+    hub = Hub({theirs: [numbered(k) for k in range(8000 if known.cut else 3)] for theirs in known.splits.values()})
+    splits = load(hub, dataset=name, limit=2, cut={"valid": 0, "test": 0})
+    assert hub.asked == [(known.repository, known.subset, known.revision)]
+    first = splits.train[0]
+    assert first.question.rpartition(" ")[0] == text
+    assert (set(first.choices), first.answer_text, first.context) == (choices, right, context)
+
+
+@pytest.mark.parametrize(
+    ("name", "withheld"),
+    [
+        ("csqa", {"answerKey": ""}),
+        ("winogrande", {"answer": ""}),
+        ("hellaswag", {"label": ""}),
+        ("medmcqa", {"cop": -1}),
+    ],
+)
+def test_a_withheld_answer_is_none(name: str, withheld: dict[str, Any]) -> None:
+    known = HUB_DATASETS[name]
+    assert known.convert({**ROWS[name][0], **withheld})["answer"] in (None, "")
+
+
+def test_where_the_right_choice_always_came_first_its_place_is_drawn() -> None:
+    places = [
+        HUB_DATASETS["truthfulqa-mc1"].convert(
+            {"question": f"Which {k}?", "mc1_targets": {"choices": ["a", "b", "c"], "labels": [1, 0, 0]}}
+        )["answer"]
+        for k in range(90)
+    ]
+    assert all(places.count(k) > 15 for k in range(3))

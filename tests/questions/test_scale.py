@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
+from tinyllm.init import write_config
 from tinyllm.questions import Splits, load_splits
 from tinyllm.questions.files import read_file
 from tinyllm.questions.spool import Spool
@@ -202,7 +203,23 @@ def test_a_parquet_file_that_is_damaged_in_its_middle_is_told_as_such(tmp_path: 
 
 def test_a_column_that_comes_late_is_no_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
-    late = [json.dumps({k: v for k, v in r.items() if k != "answer"}) for r in rows(30)]
+    late = [json.dumps({k: v for k, v in r.items() if k != "choices"}) for r in rows(30)]
     path.write_text("\n".join([*late, *(json.dumps(r) for r in rows(31))]))
-    with pytest.raises(DataError, match=r"^questions: 30 problems\n.*line 1: no answer \(column 'answer'\)"):
+    with pytest.raises(DataError, match=r"^questions: 30 problems\n.*line 1: no choices \(column 'choices'\)"):
         load(train=path)
+
+
+def test_init_holds_no_file_in_memory(tmp_path: Path) -> None:
+    def peak_of(count: int) -> int:
+        path = tmp_path / f"{count}.ndjson"  # is converted
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows(count)))
+        tracemalloc.start()
+        try:
+            assert write_config(tmp_path / f"{path.name}.yaml", path).config.exists()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak_of(10)  # what is imported on the way
+    few, many = peak_of(1000), peak_of(4000)
+    assert many < few + 0.4e6  # its texts are 1 MB more

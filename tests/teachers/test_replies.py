@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from tinyllm.rationales.visible import visible
+from tinyllm.teachers.http.envelope import secrets_of
 from tinyllm.teachers.http.refusals import about_one_prompt, no_credit, words_of
-from tinyllm.teachers.http.replies import NotACompletion, read_completion
+from tinyllm.teachers.http.replies import ErrorInReply, NotACompletion, read_completion
 
 
 def completion(form="chat", finish="stop", usage=None, timings=None, **said):
@@ -87,3 +89,125 @@ def test_no_part_of_a_secret_is_left_where_the_words_are_cut():
     secret = "sk-secret-0123456789"
     for before in range(370, 405):
         assert "sk-s" not in words_of(b"x" * before + secret.encode() + b"y" * 100, [secret])
+
+
+# --- errors with status 200 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"error": {"message": "rate limited upstream", "code": 429}}, 429),
+        ({"error": {"message": "x", "code": "503"}}, 503),
+        ({"error": {"message": "x", "status": 401}}, 401),
+        ({"error": {"type": "rate_limit_error", "message": "x"}}, 429),
+        ({"error": "Too many requests"}, 429),
+        ({"error": {"message": "Provider returned error"}}, 502),
+        ({"error": {"message": "x", "code": "model_not_found"}}, 502),
+        ([{"error": {"message": "x", "code": 400}}], 400),
+        ({"object": "error", "message": "x", "code": 400}, 400),
+        ({"message": "x", "code": 404}, 404),
+        ({"choices": [], "error": {"message": "x", "code": 500}}, 500),
+        ({"choices": [{"error": {"message": "x", "code": 429}, "finish_reason": "error", "message": {}}]}, 429),
+        ({"choices": [{"finish_reason": "error", "message": {"content": "So it"}}]}, 502),
+        ({"choices": [{"finish_reason": "stop", "message": {"content": "So."}}], "error": {"code": 502}}, 502),
+    ],
+)
+def test_an_error_in_place_of_a_reply_has_the_status_that_it_names(body, status):
+    with pytest.raises(ErrorInReply) as caught:
+        read_completion(json.dumps(body).encode(), "chat", 0.1)
+    assert caught.value.status == status
+    assert words_of(caught.value.body)
+
+
+# --- what is kept of a reply --------------------------------------------------------------------------------------
+
+
+def test_a_plain_text_is_kept_as_it_is_and_more_is_kept_whole():
+    plain = read_completion(completion(content=" So. ", role="assistant", refusal=None, tool_calls=[]), "chat", 0.1)
+    assert (plain.text, plain.message) == (" So. ", None)
+    thought = read_completion(completion(content="So.", reasoning_content="Hm."), "chat", 0.1)
+    assert (thought.text, json.loads(thought.message)) == ("So.", {"content": "So.", "reasoning_content": "Hm."})
+    parts = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "So."}]
+    typed = read_completion(completion(content=parts), "chat", 0.1)
+    assert (typed.text, json.loads(typed.message)) == ("", {"content": parts})
+    nothing = read_completion(completion(content=None), "chat", 0.1)
+    assert (nothing.text, nothing.message) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("usage", "prompt", "completion_", "thinking"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}}, 9, 5, 3),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 44}, 9, 35, None),  # thoughts in the total alone
+        ({"prompt_tokens": 9.0, "completion_tokens": 5}, 9, 5, None),
+        ({"prompt_tokens": 2**63, "completion_tokens": -1}, None, None, None),
+        ({"prompt_tokens": 1e300, "completion_tokens": True}, None, None, None),
+        ({"prompt_tokens": "9", "completion_tokens": None}, None, None, None),
+        ([], None, None, None),
+    ],
+)
+def test_a_servers_counts_are_believed_where_they_can_be_counts(usage, prompt, completion_, thinking):
+    reply = read_completion(completion(usage=usage, content="So."), "chat", 0.1)
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.thinking_tokens) == (prompt, completion_, thinking)
+
+
+# --- streams ------------------------------------------------------------------------------------------------------
+
+
+def stream(*chunks, end="data: [DONE]\n\n", before="", newline="\n") -> bytes:
+    text = before + "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + end
+    return text.replace("\n", newline).encode()
+
+
+def delta(finish=None, **said):
+    return {"id": "x", "choices": [{"index": 0, "delta": said, "finish_reason": finish}]}
+
+
+CHUNKS = [delta(role="assistant", content=""), delta(content="So it "), delta(content="is."), delta("stop")]
+USAGE = {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5}}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "before", ["", ": keep-alive\n\n: keep-alive\n\n", "\ufeff", "event: message\nid: 1\n", "retry: 3\n\n"]
+)
+def test_a_stream_adds_up_to_a_reply(before, newline):
+    reply = read_completion(stream(*CHUNKS, USAGE, before=before, newline=newline), "chat", 0.1)
+    assert (reply.text, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == (
+        "So it is.",
+        "stop",
+        9,
+        5,
+    )
+    assert reply.message is None
+
+
+def test_a_stream_of_a_completion_of_thoughts_and_of_parts():
+    text = [{"choices": [{"index": 0, "text": t, "finish_reason": f}]} for t, f in (("So ", None), ("is.", "length"))]
+    assert read_completion(stream(*text), "completion", 0.1).text == "So is."
+    thoughts = [delta(reasoning_content="Hm"), delta(reasoning_content="…"), delta(content="So."), delta("stop")]
+    reply = read_completion(stream(*thoughts), "chat", 0.1)
+    assert (reply.text, json.loads(reply.message)["reasoning_content"]) == ("So.", "Hm…")
+    parts = [delta(content=[{"type": "text", "text": "So "}]), delta(content="it is."), delta("stop")]
+    assert visible(read_completion(stream(*parts), "chat", 0.1)).text == "So it is."
+
+
+def test_a_stream_that_breaks_off_is_no_reply_unless_it_was_finished():
+    with pytest.raises(NotACompletion):
+        read_completion(stream(*CHUNKS[:3], end=""), "chat", 0.1)
+    assert read_completion(stream(*CHUNKS, end=""), "chat", 0.1).text == "So it is."
+    with pytest.raises(NotACompletion):
+        read_completion(stream(*CHUNKS, end='data: {"choices": [{"ind'), "chat", 0.1)
+
+
+def test_an_error_in_a_stream_is_told():
+    for chunk in ({"error": {"message": "overloaded", "code": 503}}, {"message": "overloaded", "code": 503}):
+        with pytest.raises(ErrorInReply) as caught:
+            read_completion(stream(*CHUNKS[:2], chunk, end=""), "chat", 0.1)
+        assert caught.value.status == 503
+
+
+def test_a_servers_words_hold_no_terminal_escapes_and_no_secrets():
+    raw = json.dumps({"error": {"message": "\x1b[31mno\x1b[0m \x1b]0;title\x07key sk-1234567 for p%40ss"}}).encode()
+    assert words_of(raw, secrets_of(["sk-1234567", "p@ss"])) == "no key *** for ***"

@@ -240,6 +240,37 @@ def test_identity_is_what_changes_replies(tmp_path, tiny_llama, monkeypatch):
     assert len({json.dumps(i) for i in different}) == 4
 
 
+SPEED = [
+    ("--gpu-memory-utilization", "0.8"), ("--gpu_memory_utilization=0.5",), ("--max-num-seqs=8",), ("--swap-space", "0"),
+    ("--enable-prefix-caching",), ("--no-enable-prefix-caching",), ("--enable-chunked-prefill", "false"), ("-tp=2",),
+    ("-tp", "4"), ("--tensor_parallel_size", "2"), ("--pipeline-parallel-size=2",), ("--cpu-offload-gb", "4"),
+    ("--enforce-eager",), ("--cuda-graph-sizes", "1", "2", "4"), ("--max-log-len", "-1"), ("--disable-log-requests",),
+    ("--download-dir", "/models"), ("--max-num-batched-tokens", "4096"), ("--async-scheduling",), ("--block-size=16",),
+]  # fmt: skip
+TELLING = [
+    ("-q", "fp8"), ("--quantization=fp8",), ("--kv-cache-dtype", "fp8"), ("--seed", "3"), ("--chat-template=x.jinja",),
+    ("--generation-config", "vllm"), ("--hf-overrides", '{"rope_theta": 1}'), ("--speculative-config.method=ngram",),
+    ("--max-num", "8"), ("--something-new", "--max-num-seqs-of-another-kind", "2"), ("--logits-offset", "-1"),
+]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 19)), max_size=8))
+def test_arguments_of_speed_are_no_part_of_the_identity_and_all_others_are_whole(drawn):
+    given_ = [SPEED[n] if speed else TELLING[n % len(TELLING)] for speed, n in drawn]
+    telling = [a for speed, n in drawn if not speed for a in TELLING[n % len(TELLING)]]
+    teacher = make_teacher(spec(arguments=tuple(a for argument in given_ for a in argument)), [])
+    assert teacher.identity == make_teacher(spec(), []).identity | ({"arguments": " ".join(telling)} if telling else {})
+
+
+def test_a_run_goes_on_with_other_arguments_of_speed_and_not_with_others_that_matter():
+    def run(*arguments):
+        teacher = {"name": "v", "kind": "vllm", "model": "m", "arguments": list(arguments)}
+        return config.build_config({"data": {"dataset": "starter"}, "teachers": [teacher]})
+
+    assert config.describe_differences(run("--seed=1"), run("--seed=1", "--max-num-seqs", "8")) == []
+    assert config.describe_differences(run("--seed=1"), run("--seed=2", "--max-num-seqs", "8"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("TINYLLM_VLLM" not in os.environ, reason="set TINYLLM_VLLM to a vllm command (CONTRIBUTING.md)")
 @pytest.mark.timeout(1800)

@@ -28,10 +28,13 @@ from tinyllm.config.schema import (
     TrainSection,
     task_prefixes,
 )
-from tinyllm.errors import ConfigError, did_you_mean
+from tinyllm.config.vllm_arguments import without_speed
+from tinyllm.config.yaml_file import Lines, NotYamlError, parse_yaml, read_yaml
+from tinyllm.errors import ConfigError, did_you_mean, printable
 
-Lines = Mapping[tuple[str | int, ...], int]
-"""The line of each key of a YAML file, by its path."""
+_SHOWN = 200  # characters of a value that is wrong
+_MOST_KEYS = 10
+_UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -59,6 +62,7 @@ def build_config(
     for preset, settings in PRESETS.items():
         if merged.get("preset") == preset:
             merged = merge(settings, merged)
+    problems += _unusable_texts(merged)
     config = _validate(merged, without_overridden(lines or {}, overrides), problems)
     if config is not None:
         problems += _contradictions(config)
@@ -82,64 +86,7 @@ def describe_differences(old: Config, new: Config) -> list[str]:
     return [f"{k}: {before.get(k)!r} → {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
-
-
-def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
-    """Read a mapping from a YAML file, and on which line each of its keys is.
-
-    Raises:
-        ConfigError: there is no such file, or it is no YAML, or no mapping.
-    """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        here = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        raise ConfigError(
-            f"No configuration at {path}.{did_you_mean(str(path), here)} `tinyllm init {path}` writes a new one."
-        ) from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder; give a YAML file, or a run folder with a config.yaml in it.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no mapping; it needs at least `data:`. `tinyllm init` writes an example.")
-    if twice := list(_twice(node, "")):
-        raise ConfigError(f"{path}: YAML keeps the last of what stands there twice:\n" + "\n".join(twice))
-    return tree, dict(_line_numbers(node, ()))
-
-
-def _twice(node: yaml.Node | None, at: str) -> Iterable[str]:
-    """Yield the keys that a mapping has more than once, and where."""
-    if isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _twice(value, at)
-    if isinstance(node, yaml.MappingNode):
-        first: dict[str, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in first:
-                yield f"  - {at}{key.value}: lines {first[key.value]} and {line}; make them one"
-            first.setdefault(key.value, line)
-            yield from _twice(value, f"{at}{key.value}.")
-
-
-def _line_numbers(node: yaml.Node | None, at: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*at, key.value), key.start_mark.line + 1
-            yield from _line_numbers(value, (*at, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*at, index), value.start_mark.line + 1
-            yield from _line_numbers(value, (*at, index))
+# --- overriding --------------------------------------------------------------------------------------------------
 
 
 def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:
@@ -147,15 +94,16 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems:
     merged = dict(tree)
     for override in overrides:
         path, equals, text = override.partition("=")
-        if not equals or not path:
-            problems.append(f"--set {override}: expected section.key=value, as in --set train.seed=1")
+        keys = path.split(".")
+        if not equals or not all(keys) or len(keys) > _MOST_KEYS:
+            problems.append(f"--set {_short(override)}: expected section.key=value, as in --set train.seed=1")
             continue
         try:
-            value = plain_number(yaml.safe_load(text))
-        except yaml.YAMLError:
+            value = plain_number(parse_yaml(text)[0])
+        except NotYamlError:
             value = text
         patch: Any = value
-        for key in reversed(path.split(".")):
+        for key in reversed(keys):
             patch = {key: patch}
         merged = merge(merged, patch)
     return merged
@@ -186,6 +134,8 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_speed(tree: Any) -> Any:
     if isinstance(tree, dict):
+        if tree.get("kind") == "vllm":
+            tree = tree | {"arguments": list(without_speed(tree["arguments"]))}
         return {key: _without_speed(value) for key, value in tree.items() if key not in SPEED_ONLY}
     return [_without_speed(value) for value in tree] if isinstance(tree, list) else tree
 
@@ -215,6 +165,18 @@ def _validate(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Con
         problems.extend(_contradictions_of_names(tree))
         problems.extend(problems_of(error, Config, lines))
         return None
+
+
+def _unusable_texts(tree: Any, at: str = "") -> Iterable[str]:
+    """Yield where a text holds what no file name, file or message can hold."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _unusable_texts(value, f"{at}.{key}" if at else str(key))
+    elif isinstance(tree, list | tuple):
+        for number, value in enumerate(tree):
+            yield from _unusable_texts(value, f"{at}[{number}]")
+    elif isinstance(tree, str) and _UNUSABLE.search(tree):
+        yield f"{printable(at)}: holds a zero byte or half a surrogate pair, got {tree!a}"
 
 
 def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> list[str]:
@@ -253,11 +215,16 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
     if any(key in _MAY_HOLD_SECRETS for key in place.keys):
-        return f"{where}: {detail['msg']}"
+        return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
     if detail["type"] in _PLAINLY:
-        return f"{where}: {_PLAINLY[detail['type']]}, got {got!r}"
+        return f"{where}: {_PLAINLY[detail['type']]}, got {_short(repr(got))}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
-    return f"{where}: {detail['msg']}, got {got!r}.{hint}"
+    return f"{where}: {detail['msg']}, got {_short(repr(got))}.{hint}"
+
+
+def _short(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + " …"
 
 
 _PLAINLY = {
@@ -272,7 +239,7 @@ _PLAINLY = {
     "dict_type": "a mapping is needed",
     "too_short": "it must not be empty",
 }
-_MAY_HOLD_SECRETS = ("api_key_env", "base_url", "headers", "query", "extra_body", "arguments")
+_MAY_HOLD_SECRETS = ("base_url", "api_key_env", "headers", "query", "extra_body", "arguments")
 """Fields into which people paste keys by mistake; their values are not repeated."""
 
 _TEACHER_KINDS = {
@@ -335,6 +302,8 @@ def _data_problems(data: DataSection) -> Iterable[str]:
         yield f"data.cut: valid {data.cut.valid} and test {data.cut.test} leave nothing to train on"
     if data.fields.answer_as == "label" and data.fields.labels is None:
         yield "data.fields.labels: missing; `answer_as: label` needs the column of the labels"
+    if data.choices is not None and (twice := sorted({c for c in data.choices if data.choices.count(c) > 1})):
+        yield f"data.choices: {', '.join(map(repr, twice))} twice; each choice needs a name of its own"
 
 
 def _teacher_problems(names: Sequence[str]) -> Iterable[str]:

@@ -36,15 +36,26 @@ class Section(BaseModel):
 class FieldMap(Section):
     """Which column of a file holds what. Dots reach into nested columns (`choices.text`)."""
 
-    id: str = Field("id", description="Column of the question's name; rows without one are numbered.")
+    id: str | None = Field(
+        "id", description="Column of the question's name; rows without one are numbered; null: all are numbered."
+    )
     question: str = Field("question", description="Column of the question's text.")
     context: str = Field("context", description="Column of the optional context.")
     choices: str | tuple[str, ...] = Field(
         "choices", description="Column that holds the list of choices, or a list of columns, one a choice."
     )
-    answer: str = Field("answer", description="Column of the answer.")
-    answer_as: Literal["index", "letter", "text", "label"] = Field(
-        "index", description="How the answer is given: 0-based index, letter A…, the choice's text, or a label."
+    answer: str | None = Field(
+        "answer",
+        description="Column of the answer; an empty cell or null: this question has no known answer. "
+        "`answer: null`: none of them has one.",
+    )
+    answer_as: Literal["index", "number", "letter", "text", "label"] = Field(
+        "index",
+        description="How the answer is given: index (0 is the first choice), number (1 is the first), letter A…, "
+        "the choice's text, or a label.",
+    )
+    no_answer: int | str | None = Field(
+        None, description="What stands in the answer's column where the answer is not known, as -1; null: nothing does."
     )
     labels: str | None = Field(None, description="Column of the choices' labels, for `answer_as: label`.")
     rationales: str = Field("rationales", description="Column of rationales: a mapping from teacher to text.")
@@ -63,8 +74,9 @@ class DataSection(Section):
 
     dataset: str | None = Field(
         None,
-        description="A named dataset (starter, obqa, arc, piqa, riddle, pubmedqa, bioasq), "
-        "or owner/name of one on the Hugging Face hub.",
+        description="A named dataset (starter, arc-easy, arc-challenge, obqa, csqa, mmlu, mmlu-pro, race, qasc, siqa, "
+        "piqa, winogrande, hellaswag, boolq, sciq, medmcqa, medqa, pubmedqa, truthfulqa-mc1, logiqa, riddlesense, arc, "
+        "riddle, bioasq), or owner/name of one on the Hugging Face hub.",
     )
     subset: str | None = Field(None, description="Configuration name of a hub dataset.")
     folder: Path | None = Field(None, description="Folder with train, valid and test files (.jsonl, .csv, .parquet).")
@@ -73,6 +85,18 @@ class DataSection(Section):
     test: Path | None = Field(None, description="Questions to evaluate on.")
     cut: CutSection | None = Field(None, description="Cut the missing splits from `train`; default 10 % and 20 %.")
     fields: FieldMap = Field(default_factory=FieldMap, description="Which column holds what.")
+    choices: tuple[str, ...] | None = Field(
+        None,
+        min_length=2,
+        description="The same choices for every question: the classes, where texts are to be classified; "
+        "null: each row has its own.",
+    )
+    question: str | None = Field(
+        None,
+        min_length=1,
+        description="The same question for every row, as `Which class fits?`; the text in the question's column is "
+        "then the context. null: each row has its own.",
+    )
     limit: int | None = Field(None, ge=1, description="At most so many questions of each split.")
     on_invalid: Literal["error", "drop"] = Field("error", description="What to do about rows that are no questions.")
 
@@ -342,7 +366,11 @@ class VllmTeacher(EndpointTeacher):
     executable: str = Field("vllm", description="The command; give a path where vLLM has an environment of its own.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Type of the weights.")
     context_tokens: int | None = Field(None, ge=128, description="Longest prompt and reply; null: the model's.")
-    arguments: tuple[str, ...] = Field((), description="More arguments of `vllm serve`, as they are written there.")
+    arguments: tuple[str, ...] = Field(
+        (),
+        description="More arguments of `vllm serve`, as they are written there. Those of memory, scheduling, "
+        "parallelism and logs (such as --gpu-memory-utilization) may change without asking again.",
+    )
     start_s: float = Field(900.0, gt=0, description="Seconds until the server must be healthy.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds for one whole attempt; a slow machine is no failure.")
 

@@ -64,7 +64,7 @@ def harness_task(name: str, questions: Sequence[Question], card: StudentCard) ->
         rows = [
             {
                 "id": q.id, "question": q.question, "context": q.context or "", "choices": list(q.choices),
-                "answer": q.answer,
+                "answer": q.known_answer,
             }
             for q in questions
         ]  # fmt: skip
@@ -91,7 +91,10 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
     rows = folder / f"{name}.jsonl"
     write_jsonl(
         rows,
-        ({"text": prompt_text(q, card), "choices": list(q.choices), "answer": q.answer, "id": q.id} for q in questions),
+        (
+            {"text": prompt_text(q, card), "choices": list(q.choices), "answer": q.known_answer, "id": q.id}
+            for q in questions
+        ),
     )
     task = {
         "task": PREFIX + name,

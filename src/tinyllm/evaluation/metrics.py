@@ -69,10 +69,12 @@ def _right(predictions: Sequence[Prediction], stage: Stage) -> dict[str, list[bo
     right: dict[str, list[bool]] = {}
     for p in tested:
         if p.likelihood is not None:
-            right.setdefault("likelihood", []).append(p.likelihood.best == p.question.answer)
-            right.setdefault("likelihood_normalised", []).append(p.likelihood.best_normalised == p.question.answer)
+            right.setdefault("likelihood", []).append(p.likelihood.best == p.question.known_answer)
+            right.setdefault("likelihood_normalised", []).append(
+                p.likelihood.best_normalised == p.question.known_answer
+            )
         if p.generation is not None:
-            right.setdefault("generation", []).append(p.generation.choice == p.question.answer)
+            right.setdefault("generation", []).append(p.generation.choice == p.question.known_answer)
     return right
 
 

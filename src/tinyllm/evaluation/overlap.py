@@ -17,7 +17,7 @@ class Overlap:
     """Test questions that are met in training, by id.
 
     Attributes:
-        exact: the same question and choices, order and spelling of spaces aside.
+        exact: the same context, question and choices, order and spelling of spaces aside.
         ngram: thirteen words in a row of question and context are the same; exact ones are counted there only.
     """
 
@@ -35,7 +35,7 @@ def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
     wanted = {gram for q in test for gram in _grams(q)}
     whole = {_key(q) for q in test}
     seen_grams: set[tuple[str, ...]] = set()
-    seen_whole: set[tuple[str, tuple[str, ...]]] = set()
+    seen_whole: set[tuple[str, str, tuple[str, ...]]] = set()
     for question in train:
         seen_grams.update(wanted.intersection(_grams(question)))
         if (key := _key(question)) in whole:
@@ -45,8 +45,9 @@ def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
     return Overlap(exact, ngram - exact)
 
 
-def _key(question: Question) -> tuple[str, tuple[str, ...]]:
-    return _folded(question.question), tuple(sorted(map(_folded, question.choices)))
+def _key(question: Question) -> tuple[str, str, tuple[str, ...]]:
+    context = _folded(question.context or "")  # the same is asked about many texts, where texts are classified
+    return context, _folded(question.question), tuple(sorted(map(_folded, question.choices)))
 
 
 def _folded(text: str) -> str:

@@ -107,7 +107,7 @@ def majority_rate(train: Sequence[Question], test: Sequence[Question]) -> float:
 
 
 def _answer(question: Question, by_text: bool) -> str | int:
-    return question.answer_text if by_text else question.answer
+    return question.answer_text if by_text else question.known_answer
 
 
 def chance_rate(test: Sequence[Question]) -> float:

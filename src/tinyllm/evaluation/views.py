@@ -19,7 +19,7 @@ def viewed(question: Question, view: View) -> Question:
     """
     if view == "rotated":
         choices = (*question.choices[1:], question.choices[0])
-        return replace(question, choices=choices, answer=(question.answer - 1) % len(choices))
+        return replace(question, choices=choices, answer=(question.known_answer - 1) % len(choices))
     return question if view == "asked" else replace(question, question="", context=None)
 
 

@@ -20,6 +20,7 @@ from tinyllm.evidence.records import LOG_FILE, RUN_FILE, Record, cells
 from tinyllm.experiments.shared import asked_key, questions_fingerprint, shared_folder
 from tinyllm.news import News, Task
 from tinyllm.pipeline import checked_questions, train_run
+from tinyllm.questions.named import SPLITS
 from tinyllm.questions.types import Question, Splits
 from tinyllm.runs import RunFolder, environment
 from tinyllm.training import LIKELIHOODS, student_card
@@ -74,7 +75,7 @@ def run_job(job: Job, news: News) -> None:
     """
     started = time.monotonic()
     config = build_config(job.config, source=job.key)
-    splits, _ = checked_questions(config, news)
+    splits, _ = checked_questions(config, news, SPLITS)
     if questions_fingerprint(splits) != job.questions:
         raise DataError(
             f"The test questions of {job.dataset} are not the ones that the experiment began with: their file has "
@@ -182,7 +183,9 @@ def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], n
         )
     for question in questions:
         text = replies[question.id]
-        yield Answer("test", "asked", question.id, question.answer, text=text, written=stated_choice(text, question))
+        yield Answer(
+            "test", "asked", question.id, question.known_answer, text=text, written=stated_choice(text, question)
+        )
 
 
 # --- asking -------------------------------------------------------------------------------------------------------
@@ -238,7 +241,7 @@ def _asked(
             split,
             view,
             question.id,
-            question.answer,
+            question.known_answer,
             None if score is None else unrotated(score.total, view),
             None if score is None else unrotated(score.mean, view),
             text,

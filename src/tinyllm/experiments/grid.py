@@ -17,15 +17,8 @@ import yaml
 from pydantic import ValidationError
 
 from tinyllm.config import Config, build_config
-from tinyllm.config.read import (
-    Lines,
-    apply_overrides,
-    merge,
-    plain_number,
-    problems_of,
-    read_yaml,
-    without_overridden,
-)
+from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of, without_overridden
+from tinyllm.config.yaml_file import Lines, read_yaml
 from tinyllm.errors import ConfigError, did_you_mean
 from tinyllm.evidence.outline import AVERAGE
 from tinyllm.evidence.selection import ALPHA, Settings, Sweep

@@ -19,6 +19,7 @@ from tinyllm.evidence.outline import DatasetOutline, MethodOutline, Outline
 from tinyllm.experiments.grid import Experiment, Group
 from tinyllm.news import News
 from tinyllm.pipeline import checked_questions, generate_run
+from tinyllm.questions.named import SPLITS
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.runs import RunFolder
@@ -59,7 +60,7 @@ def read_questions(experiment: Experiment, news: News) -> Shared:
     for dataset in experiment.grid.datasets:
         news.say(f"{dataset}:")
         of_student = {
-            student: checked_questions(experiment.dataset_config(dataset, student), news)[0]
+            student: checked_questions(experiment.dataset_config(dataset, student), news, SPLITS)[0]
             for student in experiment.grid.students
         }
         hashes |= {(dataset, student): questions_fingerprint(s) for student, s in of_student.items()}

@@ -112,7 +112,7 @@ def _read(lines: IO[str], jobs: queue.Queue[str | None]) -> None:
 def _log_to(file: Path) -> None:
     """Send what this process prints from now on to a file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     sys.stderr.flush()
     os.dup2(log, sys.stderr.fileno())
     os.dup2(log, sys.stdout.fileno())

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -27,37 +29,48 @@ _CANDIDATES = 50  # nearest questions that `diverse` chooses among
 _RELEVANCE = 0.5  # share of nearness, as against difference from the examples chosen before, in `diverse`
 _READ = 256  # questions that are read, besides the block's own, before less strict examples are taken
 _HINTED = 20_000  # ids that a misspelt one is compared with
+_POINTS = struct.Struct(">16I")  # what one digest of BLAKE2b gives
 
 
 class ExampleGenerator:
     """Picks the examples of any number of questions from one pool, which is prepared once.
 
     A pick depends on the pool, the section and the questions that share it alone: not on the order of the picks,
-    the process or the machine. `random` and `fixed` keep no part of the pool in memory; `similar` and `diverse` keep
-    an index of its words. May be used by several threads at once, if the pool may.
+    the process or the machine. `random` and `fixed` keep eight bytes a question of the pool in memory; `similar` and
+    `diverse` keep an index of its words. May be used by several threads at once, if the pool may.
+
+    What `random` and `fixed` draw depends on the texts of the questions, not on their ids and places: when a question
+    comes into the pool, wherever that is, the others' picks stay, but for the few that show the new one now; when one
+    goes, those that showed it change. See docs/decisions/0012-examples-are-drawn-by-text.md.
 
     Args:
         pool: the training split; examples come from nowhere else. May read its questions from a disk.
         section: strategy, count, scope and seed.
+        by_place: draw by ids and places in the pool, as was done before: for stores that were filled then.
 
     Attributes:
         worked: key of the rationales that the picked examples are shown with; None: they are shown without.
+        draws: whether examples are drawn, so that `by_place` makes a difference.
 
     Raises:
         ConfigError: `section.ids` names a question that the pool does not have.
     """
 
-    def __init__(self, pool: Sequence[Question], section: ExamplesSection) -> None:
+    def __init__(self, pool: Sequence[Question], section: ExamplesSection, *, by_place: bool = False) -> None:
         self._section = section
         named = _find(pool, section.ids) if section.strategy == "fixed" else ()
         strategy = section.strategy if section.count or named else "none"
-        carriers = _carriers(pool, section.worked if strategy != "none" else None)
+        worked = section.worked if strategy != "none" else None
+        self.draws = strategy in ("random", "fixed")
+        by_place = by_place or not self.draws
+        every, carriers = _entries(pool, worked, None if by_place else section.seed)
         enough = len(carriers) > section.count
         explained = enough or any(worked_text(pool[place], section.worked) for place in named)
         self.worked: str | None = section.worked if explained else None
-        places = carriers if enough else range(len(pool))
+        entries = carriers if enough else every
         self._block = max(1, min(section.block, len(pool) // 2))  # there must be others to show
-        self._strategy = _STRATEGIES[strategy](_Pool(pool, places, named, len(named) or section.count), section.seed)
+        count = len(named) or section.count
+        self._strategy = _STRATEGIES[strategy](_Pool(pool, entries, named, count, by_place), section.seed)
 
     def pick(self, question: Question, block: Sequence[Question] = ()) -> tuple[Question, ...]:
         """Return the examples of a question: never itself, nor (if there are others) one with its text and choices.
@@ -92,27 +105,66 @@ class _Pool:
     """What examples are taken from.
 
     Attributes:
-        places: of the questions that may be shown.
+        entries: of the questions that may be shown; see `_entries`.
         named: places of those that are to be shown first.
         count: how many are shown.
+        by_place: whether the entries are places in their order.
     """
 
     questions: Sequence[Question]
-    places: Sequence[int]
+    entries: Sequence[int]
     named: Sequence[int]
     count: int
+    by_place: bool
 
     def texts(self) -> Iterator[str]:
-        """What each question that may be shown is compared by, in the order of `places`."""
-        every = isinstance(self.places, range)
-        return map(_compared, self.questions if every else (self.questions[place] for place in self.places))
+        """What each question that may be shown is compared by, in the order of the entries."""
+        every = isinstance(self.entries, range)
+        return map(_compared, self.questions if every else (self.questions[place] for place in self.entries))
 
-    def drawn(self, draw: random.Random) -> Iterator[int]:
+    def drawn(self, what: str, seed: int, asked: Question | None) -> Iterator[int]:
+        """Draw places at random, each once, in an order that is settled by the arguments; as many as are asked for.
+
+        Args:
+            asked: the question whose draw it is; None: everyone's.
+        """
+        if not self.entries:
+            return
+        if self.by_place:
+            yield from self._by_place(random.Random(seed) if asked is None else _seeded(seed, asked.id))
+            return
+        key = hashlib.blake2b(f"{what} {seed} {'' if asked is None else _text(asked)}".encode()).digest()
+        tries = (self._nearest(key + attempt.to_bytes(2)) for attempt in range(16 + 2 * self.count))
+        first = bisect_left(self.entries, int.from_bytes(key[:8]))
+        # Where there are hardly more questions than are shown, the last of them would be met after very many draws.
+        rest = (number % len(self.entries) for number in range(first, first + len(self.entries)))
+        seen: set[int] = set()
+        for number in chain(tries, rest):
+            if number not in seen:
+                seen.add(number)
+                yield self.entries[number] & 0xFFFFFFFF
+
+    def _nearest(self, key: bytes) -> int:
+        """Draw from the ring: of sixteen points, take the one that has the shortest way to the next entry.
+
+        Multi-probe consistent hashing (Appleton and O'Reilly, 2015). With a single point, an entry would be drawn as
+        often as the gap before it is wide, and gaps differ much.
+        """
+        ring, shortest, found = self.entries, 1 << 32, 0
+        for point in _POINTS.unpack(hashlib.blake2b(key).digest()):
+            number = bisect_left(ring, point << 32)
+            number = number if number < len(ring) else 0
+            way = ((ring[number] >> 32) - point) & 0xFFFFFFFF
+            if way < shortest:
+                shortest, found = way, number
+        return found
+
+    def _by_place(self, draw: random.Random) -> Iterator[int]:
         """Places in random order: as many are drawn as are asked for (Fisher and Yates, of what has moved alone)."""
         moved: dict[int, int] = {}
-        for i in range(len(self.places)):
-            j = draw.randrange(i, len(self.places))
-            yield self.places[moved.get(j, j)]
+        for i in range(len(self.entries)):
+            j = draw.randrange(i, len(self.entries))
+            yield self.entries[moved.get(j, j)]
             moved[j] = moved.get(i, i)
 
     def others(self, places: Iterable[int], block: Sequence[Question]) -> Iterator[Question]:
@@ -144,7 +196,7 @@ class _Pool:
 
 def _random(pool: _Pool, seed: int) -> Strategy:
     def pick(block: Sequence[Question]) -> tuple[Question, ...]:
-        places = pool.drawn(_seeded(seed, block[0].id))
+        places = pool.drawn("random", seed, block[0])
         return tuple(islice(pool.others(places, block), pool.count))
 
     return pick
@@ -153,8 +205,11 @@ def _random(pool: _Pool, seed: int) -> Strategy:
 def _fixed(pool: _Pool, seed: int) -> Strategy:
     """The named questions, all of them; or `count`, drawn once. For one that is asked about the next drawn steps in."""
 
+    first = tuple(islice(pool.drawn("fixed", seed, None), _READ))  # of what is the same for all
+
     def pick(block: Sequence[Question]) -> tuple[Question, ...]:
-        drawn = (place for place in pool.drawn(random.Random(seed)) if place not in pool.named)
+        rest = islice(pool.drawn("fixed", seed, None), len(first), None)
+        drawn = (place for place in chain(first, rest) if place not in pool.named)
         return tuple(islice(pool.others(chain(pool.named, drawn), block), pool.count))
 
     return pick
@@ -199,7 +254,7 @@ class _Nearness:
 
     def to(self, block: Sequence[Question]) -> Iterator[Question]:
         """Yield the questions nearest to all of a block together; of those with the same content only the first."""
-        places = (self._pool.places[number] for number in ranked(self.index.scores(_together(block))))
+        places = (self._pool.entries[number] for number in ranked(self.index.scores(_together(block))))
         seen: set[object] = set()
         for question in self._pool.others(places, block):
             content = _with_context(question)
@@ -240,11 +295,31 @@ def _compared(question: Question) -> str:
     return " ".join([question.question, *question.choices, *context])
 
 
-def _carriers(pool: Sequence[Question], worked: str | None) -> Sequence[int]:
-    """Places of the questions that carry a worked rationale."""
-    if worked is None:
-        return ()
-    return array("Q", (place for place, question in enumerate(pool) if worked_text(question, worked)))
+def _entries(pool: Sequence[Question], worked: str | None, seed: int | None) -> tuple[Sequence[int], Sequence[int]]:
+    """Return an entry of every question, and those of the questions that carry a worked rationale.
+
+    An entry is a question's place. With a seed it is a point on a ring of 2³² that the question's text tells, followed
+    by the place in 32 bits, and the entries are in the order of the ring.
+    """
+    every: Sequence[int] = range(len(pool))
+    if worked is None and seed is None:
+        return every, ()
+    entries, carriers = array("Q"), array("Q")
+    for place, question in enumerate(pool):
+        entry = place
+        if seed is not None:
+            point = hashlib.blake2b(f"{seed} {_text(question)}".encode(), digest_size=4).digest()
+            entry |= int.from_bytes(point) << 32
+            entries.append(entry)
+        if worked is not None and worked_text(question, worked):
+            carriers.append(entry)
+    if seed is None:
+        return every, carriers
+    import numpy as np
+
+    for ring in (entries, carriers):
+        np.frombuffer(ring, np.uint64).sort()
+    return entries, carriers
 
 
 def _find(pool: Sequence[Question], ids: Sequence[str]) -> tuple[int, ...]:
@@ -276,6 +351,11 @@ def _with_context(question: Question) -> tuple[object, str]:
 
 def _folded(text: str) -> str:
     return one_line(text).casefold()
+
+
+def _text(question: Question) -> str:
+    """What a draw knows a question by. Not its id: a file without ids numbers its rows."""
+    return json.dumps([question.question, question.context, sorted(question.choices)])
 
 
 def _seeded(seed: int, question_id: str) -> random.Random:

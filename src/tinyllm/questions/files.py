@@ -123,7 +123,7 @@ def _format_of(path: Path) -> Format:
         listed = ", ".join(here[:10]) + (", …" if len(here) > 10 else "") if here else "nothing"
         raise _UnreadableError(f"no such file.{did_you_mean(path.name, here)} In {path.parent}: {listed}")
     if path.suffix.lower() not in EXTENSIONS:
-        hint = "; write the list's objects one a line and call it .jsonl" if path.suffix.lower() == ".json" else ""
+        hint = f"; `tinyllm init {path}` reads many more, and converts them"
         raise _UnreadableError(f"unknown extension '{path.suffix}'; known: {known}{hint}")
     return EXTENSIONS[path.suffix.lower()]
 
@@ -210,7 +210,9 @@ def _csv_rows(path: Path, file: io.TextIOBase) -> Iterator[Row | Problem]:
             raise _UnreadableError(f"the column '{name}' stands there twice; give each column a name of its own", line)
     if len(names) == 1 and (mark := next((m for m in ";\t" if m in names[0]), None)):
         shown = "semicolons" if mark == ";" else "tabs"
-        raise _UnreadableError(f"the columns are separated by {shown}; save it with commas", line)
+        raise _UnreadableError(
+            f"the columns are separated by {shown}; save it with commas, or have `tinyllm init` convert it", line
+        )
     for k, (number, cells) in enumerate(records, 1):
         yield _csv_row(path, k, number, names, cells)
 

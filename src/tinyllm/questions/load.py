@@ -11,6 +11,7 @@ from tinyllm.errors import DataError
 from tinyllm.questions.cut import cut
 from tinyllm.questions.files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions.named import SPLITS, Fetch, NamedSplits, load_named
+from tinyllm.questions.rows import RowForm
 from tinyllm.questions.split import MOST_LISTED, ReadSplit, read_split
 from tinyllm.questions.spool import IN_MEMORY
 from tinyllm.questions.types import Question, Splits
@@ -51,7 +52,7 @@ def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int
         split: read_split(
             split,
             rows,
-            source.fields,
+            source.form,
             drop=data.on_invalid == "drop",
             in_memory=in_memory,
             stop_after=None if split in whole else enough,
@@ -84,14 +85,15 @@ def _few_in_memory(questions: Sequence[Question], in_memory: int) -> Sequence[Qu
 
 
 def _source(data: DataSection, fetch: Fetch | None) -> NamedSplits:
+    form = RowForm(data.fields, data.choices, data.question)
     if data.folder is not None:
-        return NamedSplits(_read_folder(data.folder, data.dataset), data.fields)
+        return NamedSplits(_read_folder(data.folder, data.dataset), form)
     if data.dataset is not None:
-        return load_named(data.dataset, data.subset, data.fields, fetch)
+        return load_named(data.dataset, data.subset, form, fetch)
     paths = {"train": data.train, "valid": data.valid, "test": data.test}
     if data.train is None:
         raise DataError("data.train: missing; give a file to train on, `data.folder`, or `data.dataset: starter`")
-    return NamedSplits({s: read_file(p) for s, p in paths.items() if p is not None}, data.fields)
+    return NamedSplits({s: read_file(p) for s, p in paths.items() if p is not None}, form)
 
 
 def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:

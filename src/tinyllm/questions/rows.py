@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tinyllm.config import FieldMap
@@ -14,24 +14,42 @@ from tinyllm.questions.files import Format, Problem, Row, kind_of
 from tinyllm.questions.types import Question
 
 _MISSING = object()
+_NO_ANSWERS = ", or `data.fields.answer: null` if none of the answers is known"
 _LONGEST_SHOWN = 60
 
 
-def to_question(row: Row, fields: FieldMap, split: str) -> Question | list[str]:
+@dataclass(frozen=True, slots=True)
+class RowForm:
+    """How the rows of a file are read: which column holds what, and what is the same in all rows.
+
+    Attributes:
+        choices: of every question; None: each row has its own.
+        question: put to every row, whose own text is then the context; None: each row has its own.
+    """
+
+    fields: FieldMap = field(default_factory=FieldMap)
+    choices: tuple[str, ...] | None = None
+    question: str | None = None
+
+
+def to_question(row: Row, form: RowForm, split: str) -> Question | list[str]:
     """Return the question that a row holds, or all its problems, each with its remedy.
 
     Texts lose white space at their ends. A row without an id is called `<split>-<row number>`. Keys that `fields`
-    doesn't name are ignored; a rationale that is null or blank is absent.
+    doesn't name are ignored; a rationale that is null or blank is absent, and so is an answer.
     """
     problems: list[str] = []
+    fields = form.fields
     name = _id(row, fields, split, problems)
     question = _question(row, fields, problems)
-    choices = _choices(row, fields, problems)
+    choices = _choices(row, fields, problems) if form.choices is None else list(form.choices)
     answer = _answer(row, fields, choices, problems)
     context = _context(row, fields, problems)
     rationales = _rationales(row, fields, problems)
-    if problems or answer is None:
+    if problems:
         return problems
+    if form.question is not None:
+        question, context = form.question, "\n".join(filter(None, (context, question)))
     return Question(name, question, tuple(choices), answer, context, rationales)
 
 
@@ -39,17 +57,24 @@ def oddities(question: Question) -> list[str]:
     """Return the names of what is odd about a question but no reason to leave it out.
 
     `choice twice`: another choice than the answer's stands there twice, or two choices differ in white space alone.
+    `no answer`: the answer is not known.
     """
     folded = [fold(c) for c in question.choices]
-    return ["choice twice"] if len(set(folded)) < len(folded) else []
+    found = ["choice twice"] if len(set(folded)) < len(folded) else []
+    return [*found, "no answer"] if question.answer is None else found
 
 
 class MissingColumns:
     """The needed columns that no row of a file has, as far as its rows have been seen."""
 
-    def __init__(self, fields: FieldMap) -> None:
+    def __init__(self, form: RowForm) -> None:
+        fields = form.fields
         choices = [fields.choices] if isinstance(fields.choices, str) else list(fields.choices)
-        needed = {"question": [fields.question], "choices": choices, "answer": [fields.answer]}
+        needed = {"question": [fields.question]}
+        if form.choices is None:
+            needed["choices"] = choices
+        if fields.answer is not None:
+            needed["answer"] = [fields.answer]
         if fields.answer_as == "label" and fields.labels is not None:
             needed["labels"] = [fields.labels]
         self._missing = [(key, column) for key, columns in needed.items() for column in columns]
@@ -69,7 +94,8 @@ class MissingColumns:
             Problem(
                 where,
                 f"no column '{column}' for the {key}.{did_you_mean(column, self._there)} Columns: {there}. "
-                f"Say with `data.fields.{key}` which one it is{several if key == 'choices' else ''}",
+                f"Say with `data.fields.{key}` which one it is"
+                f"{several if key == 'choices' else _NO_ANSWERS if key == 'answer' else ''}",
                 fatal=True,
             )
             for key, column in self._missing
@@ -145,7 +171,7 @@ def _shown(value: Any) -> str:
 
 
 def _id(row: Row, fields: FieldMap, split: str, problems: list[str]) -> str:
-    value = _cell(row, fields.id)
+    value = None if fields.id is None else _cell(row, fields.id)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _text(value, "the id", problems) or f"{split}-{row.number}"
@@ -234,12 +260,11 @@ class _Given:
 
 
 def _answer(row: Row, fields: FieldMap, choices: list[str], problems: list[str]) -> int | None:
-    """Return the 0-based index of the answer. Without choices only a missing answer can be seen."""
-    value = _cell(row, fields.answer)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        problems.append(f"no answer (column '{fields.answer}'); give {_WANTED[fields.answer_as]}")
+    """Return the 0-based index of the answer; None if it is not known, or after saying what is wrong with it."""
+    value = None if fields.answer is None else _cell(row, fields.answer)
+    if value is None or (isinstance(value, str) and not value.strip()) or not choices:
         return None
-    if not choices:
+    if fields.no_answer is not None and str(value).strip() == str(fields.no_answer).strip():
         return None
     found: list[str] = []
     labels = _opened(_cell(row, fields.labels), row) if fields.labels else None
@@ -260,22 +285,33 @@ def _in_range(index: int, value: Any, first: int, choices: list[str], problems: 
     if 0 <= index < len(choices):
         return index
     counted = f"the {len(choices)} choices are numbered {first} to {len(choices) - 1 + first}"
-    unlabelled = "; -1 often marks a test set whose answers are withheld" if value in (-1, "-1") else ""
+    unlabelled = ""
+    if str(value).strip() == "-1":
+        unlabelled = (
+            "; -1 often marks a test set whose answers are withheld: `data.fields.no_answer: -1` reads it as none"
+        )
     problems.append(f"answer {_shown(value)} is out of range: {counted}{unlabelled}")
     return None
 
 
-def _by_index(given: _Given, problems: list[str]) -> int | None:
+def _by_index(given: _Given, problems: list[str], first: int = 0) -> int | None:
     value, choices = given.value, given.choices
-    if given.format == "csv" and re.fullmatch(r"\s*-?\d{1,9}\s*", str(value)):
-        return _in_range(int(value), value, 0, choices, problems)
+    if (given.format == "csv" or first) and re.fullmatch(r"\s*-?\d{1,9}\s*", str(value)):
+        return _in_range(int(value) - first, value, first, choices, problems)
     if isinstance(value, int) and not isinstance(value, bool):
-        return _in_range(value, value, 0, choices, problems)
+        return _in_range(value - first, value, first, choices, problems)
+    if first:
+        problems.append(f"answer {_shown(value)} is {kind_of(value)}; give {_WANTED['number']}")
+        return None
     if isinstance(value, str) and not re.fullmatch(r"\s*-?\d+\.\d*\s*", value):
         problems.append(_answer_is_text(value.strip(), choices))
     else:
         problems.append(f"answer {_shown(value)} is {kind_of(value)}; give {_WANTED['index']} as a whole number")
     return None
+
+
+def _by_number(given: _Given, problems: list[str]) -> int | None:
+    return _by_index(given, problems, first=1)
 
 
 def _answer_is_text(text: str, choices: list[str]) -> str:
@@ -307,7 +343,7 @@ def _by_letter(given: _Given, problems: list[str]) -> int | None:
         return _in_range(int(text) - 1, text, 1, choices, problems)
     hint = "; `data.fields.answer_as: text` reads a choice's text" if text in choices else ""
     if isinstance(value, int) and not isinstance(value, bool):
-        hint = "; `data.fields.answer_as: index` reads numbers that count from 0"
+        hint = "; `data.fields.answer_as: number` reads numbers that count from 1, `index` those that count from 0"
     problems.append(f"answer {_shown(value)} is no letter; give {_WANTED['letter']}{hint}")
     return None
 
@@ -340,12 +376,14 @@ def _by_label(given: _Given, problems: list[str]) -> int | None:
 
 _WANTED: Mapping[str, str] = {
     "index": "the 0-based index of the right choice",
+    "number": "the number of the right choice, 1 for the first",
     "letter": "the letter of the right choice, A for the first (or its number, 1 for the first, in quotes)",
     "text": "the text of the right choice, exactly as it stands among the choices",
     "label": "the label of the right choice",
 }
 _READ_ANSWER: Mapping[str, Callable[[_Given, list[str]], int | None]] = {
     "index": _by_index,
+    "number": _by_number,
     "letter": _by_letter,
     "text": _by_text,
     "label": _by_label,

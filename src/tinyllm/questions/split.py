@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tinyllm.config import FieldMap
 from tinyllm.questions.by_id import repeated_ids
 from tinyllm.questions.files import Problem, SplitRows
-from tinyllm.questions.rows import MissingColumns, oddities, to_question
+from tinyllm.questions.rows import MissingColumns, RowForm, oddities, to_question
 from tinyllm.questions.spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question
 
@@ -38,7 +37,7 @@ class ReadSplit:
 
 
 def read_split(
-    split: str, source: SplitRows, fields: FieldMap, *, drop: bool, in_memory: int, stop_after: int | None = None
+    split: str, source: SplitRows, form: RowForm, *, drop: bool, in_memory: int, stop_after: int | None = None
 ) -> ReadSplit:
     """Read and check the questions of one split.
 
@@ -47,7 +46,7 @@ def read_split(
         in_memory: more questions than these are kept on disk.
         stop_after: read no further than to so many questions; None: all rows.
     """
-    reader = _Reader(split, source, fields, drop=drop, stop_after=stop_after)
+    reader = _Reader(split, source, form, drop=drop, stop_after=stop_after)
     questions = reader.without_repeated_ids(gather(reader.questions(), in_memory))
     if fatal := reader.fatal or reader.columns.problems(source.where):
         return ReadSplit(fatal=tuple(fatal))
@@ -62,16 +61,16 @@ def read_split(
 class _Reader:
     """Goes through the rows of a split and takes notes."""
 
-    def __init__(self, split: str, source: SplitRows, fields: FieldMap, *, drop: bool, stop_after: int | None) -> None:
+    def __init__(self, split: str, source: SplitRows, form: RowForm, *, drop: bool, stop_after: int | None) -> None:
         self.fatal: list[Problem] = []
         self.bad: list[Problem] = []
         self.bad_count = 0
         self.dropped: list[Dropped] = []
         self.warnings: Counter[str] = Counter()
-        self.columns = MissingColumns(fields)
+        self.columns = MissingColumns(form)
         self._split = split
         self._source = source
-        self._fields = fields
+        self._form = form
         self._drop = drop
         self._stop_after = stop_after
         # Of each question, so that a repeated id can be found at the end: eight bytes of a hash of it, and its line.
@@ -90,7 +89,7 @@ class _Reader:
                 self._leave_out(row.where, [row.text])
                 continue
             self.columns.see(row)
-            result = to_question(row, self._fields, self._split)
+            result = to_question(row, self._form, self._split)
             if not isinstance(result, Question):
                 self._leave_out(row.where, result)
                 continue

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tinyllm.errors import DataError
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A multiple-choice question with its known answer.
+    """A multiple-choice question, with or without its answer.
 
     Attributes:
-        answer: 0-based index into `choices`.
+        answer: 0-based index into `choices`; None: not known.
         context: text that the question is about, if any; the only part that is ever cut to fit.
         rationales: rationales that came with the data, by teacher.
     """
@@ -19,14 +21,27 @@ class Question:
     id: str
     question: str
     choices: tuple[str, ...]
-    answer: int
+    answer: int | None
     context: str | None = None
     rationales: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def known_answer(self) -> int:
+        """The index of the right choice, for work that cannot do without it.
+
+        Raises:
+            DataError: it is not known.
+        """
+        if self.answer is None:
+            raise DataError(
+                f"The question '{self.id}' has no answer, and its answer is needed here; give it, or leave it out"
+            )
+        return self.answer
+
+    @property
     def answer_text(self) -> str:
-        """The text of the right choice."""
-        return self.choices[self.answer]
+        """The text of the right choice; raises like `known_answer`."""
+        return self.choices[self.known_answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +58,7 @@ class Splits:
     """The questions of a run; many of them are on disk (`spool.Spool`), so go through them rather than copy them.
 
     Attributes:
-        warnings: counts oddities that are no reason to leave a row out.
+        warnings: counts oddities that are no reason to leave a row out, `no answer` among them.
     """
 
     train: Sequence[Question]

@@ -288,10 +288,9 @@ class _Flow:
     async def _settled(self, ask: Ask) -> Rationale | Rejection:
         while True:
             try:
-                reply = await self._reply(ask)
+                ask, reply = await self._reply(ask)
             except ParameterRefused as refused:
                 await self._learn(refused)
-                ask = self._requests.variants(ask)[-1]
             else:
                 outcome = self._requests.verdict(ask.question, reply)
                 if self._requests.saw(outcome):
@@ -310,7 +309,8 @@ class _Flow:
 
     async def _learn(self, refused: ParameterRefused) -> None:
         """Ask in another way from now on. Who was refused for what others have learnt meanwhile only asks again."""
-        if refused.manners is None or refused.manners == self._requests.manners:
+        known = self._requests.manners
+        if refused.form == known.form and refused.manners in (None, known):
             self._shared.progress.learnt(self._requests.learn(refused))
             await self._remember()
 
@@ -319,11 +319,12 @@ class _Flow:
             store, requests = self._shared.store, self._requests
             await asyncio.to_thread(store.remember, self.teacher.identity, requests.manners)
 
-    async def _reply(self, ask: Ask) -> Reply:
-        """Ask for a reply, store it and pay for it."""
+    async def _reply(self, ask: Ask) -> tuple[Ask, Reply]:
+        """Ask for a reply, store it and pay for it; return it with the request in the form in which it was sent."""
         async with self._gate:
             if self._stopped():
                 raise _StoppedError
+            ask = self._requests.variants(ask)[-1]  # others may have learnt since it was made
             meter = _Meter(self._shared, self._stopped, ask, self.teacher.name, resumes=self._is_resumable)
             reply = await self._asked(ask, meter)
         if reply is None:
@@ -332,7 +333,7 @@ class _Flow:
         self._standing.prompt_tokens += reply.prompt_tokens or 0
         self._standing.completion_tokens += reply.completion_tokens or 0
         self._standing.thinking_tokens += reply.thinking_tokens or 0
-        return await meter.paid(reply)
+        return ask, await meter.paid(reply)
 
     async def _asked(self, ask: Ask, meter: _Meter) -> Reply | None:
         task = asyncio.current_task()
@@ -340,6 +341,9 @@ class _Flow:
         self._asking[task] = meter
         try:
             reply = await self.teacher.ask(ask.request, meter)
+        except ParameterRefused as refused:
+            refused.form = ask.form
+            raise
         except BaseException:
             (meter.leave if self._is_resumable else meter.lost)()
             raise

@@ -47,6 +47,12 @@ UPGRADE = tuple(
 ) + SCHEMA[1:]  # fmt: skip
 """From version 2 of the store."""
 
+SHOWN_AS_NEW = (
+    "CREATE TEMP VIEW spent AS SELECT *, NULL AS cost, 0 AS lost, 0 AS lost_tokens, 0 AS lost_cost FROM main.spent",
+    SCHEMA[1].replace("CREATE TABLE", "CREATE TEMP TABLE"),
+)
+"""For a store of version 2 that can only be read."""
+
 _ADD = (
     "INSERT INTO spent (run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, cost, lost, "
     "lost_tokens, lost_cost) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, teacher) DO UPDATE SET "
@@ -227,10 +233,11 @@ def spent(db: sqlite3.Connection, run: str | None = None) -> dict[tuple[str, str
         f"cached_tokens, seconds FROM spent WHERE {where}",
         values,
     )
-    for name, teacher, paid, lost_cost, lost, lost_tokens, *counts in rows:
+    for name, teacher, paid, lost_cost, lost, lost_tokens, replies, prompt, completion, cached, seconds in rows:
         usd = None if paid is None else paid / _PER_DOLLAR
-        lost_usd = lost_cost / _PER_DOLLAR
-        known[name, teacher] = Spent(*counts, usd=usd, lost=lost, lost_tokens=lost_tokens, lost_usd=lost_usd)
+        known[name, teacher] = Spent(
+            replies, prompt, completion, cached, seconds, usd, lost, lost_tokens, lost_cost / _PER_DOLLAR
+        )
     under_way = db.execute(
         f"SELECT run, teacher, count(*), sum(tokens), sum(cost) FROM charges WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
         values,

@@ -14,7 +14,7 @@ from tinyllm.rationales.store import Entry, Store
 from tinyllm.rationales.types import UNFINISHED, Rationale, Rejection
 from tinyllm.teachers import Prompted, Teacher
 from tinyllm.teachers.base import Adapting, ParameterRefused, Reply, Request, Sampling, canonical, key_of
-from tinyllm.teachers.manners import LENGTHS, SAMPLING, Form, Manners, formed, without
+from tinyllm.teachers.manners import LENGTHS, SAMPLING, Manners, SentForm, formed, without
 
 _ROOM = 4096
 """Tokens for the thoughts of a teacher that was seen to think, where nothing is set."""
@@ -40,7 +40,7 @@ class Ask:
     wanted: Request
     request: Request
     room: int
-    form: Form
+    form: SentForm
     root: str
     key: str
     asked: str
@@ -191,14 +191,14 @@ class Requests:
         return self._thinking_tokens << enlarged
 
     def _ask(
-        self, place: int, question: Question, wanted: Request, room: int, root: str, form: Form | None = None
+        self, place: int, question: Question, wanted: Request, room: int, root: str, form: SentForm | None = None
     ) -> Ask:
         form = self.manners.form if form is None else form
         request = wanted
         if tokens := self._room(room):
             longest = self._sampling.max_tokens + tokens
             request = replace(wanted, sampling=replace(wanted.sampling, max_tokens=longest))
-        sent = formed(request, form, self._section.written, self._omit)
+        sent = formed(request, form, self._section.written, self._omit, self._section.max_tokens)
         asked = canonical(self._identity, sent)
         key = key_of(asked)
         if not root:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -33,6 +34,7 @@ SCHEMA_VERSION = 3
 APPLICATION_ID = 0x544C4C4D  # "TLLM", in the header of the file
 PAGE_BYTES = 4096
 _COLUMNS_OF_VERSION_2 = 9  # of those that the checksum is about
+_SMALLEST_BYTES = 512  # of a database that is not empty
 _BUSY_S = 60.0  # another process's commit is waited for so long
 _AT_ONCE = 500  # keys in one query; SQLite allows 999 in its older versions
 # Rows of replies are appended, and found by a small index of keys: with the key as the place, each commit would touch
@@ -70,6 +72,15 @@ _SCHEMA = (
     _MANNERS,
     *ledger.SCHEMA,
 )
+OLD_VERSION = 2
+SHOWN_AS_NEW = (
+    "PRAGMA temp_store = MEMORY",
+    "CREATE TEMP VIEW replies AS SELECT *, NULL AS thinking_tokens, NULL AS message FROM main.replies",
+    _MANNERS.replace("CREATE TABLE", "CREATE TEMP TABLE"),
+    *ledger.SHOWN_AS_NEW,
+)
+"""Lets a store of version 2 that cannot be written be read as one of this version."""
+
 _UPGRADE = (  # from version 2
     "ALTER TABLE replies ADD COLUMN thinking_tokens INTEGER",
     "ALTER TABLE replies ADD COLUMN message TEXT",
@@ -166,6 +177,9 @@ class Store:
         self._lock = threading.Lock()  # one connection, one statement at a time
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite would make it readable for all and writable for its owner alone, whatever the umask allows.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare()
@@ -192,7 +206,7 @@ class Store:
             return
         if version == 1:
             self._db.execute("ALTER TABLE replies RENAME TO replies_1")
-        for statement in _UPGRADE if version == 2 else _SCHEMA:
+        for statement in _UPGRADE if version == OLD_VERSION else _SCHEMA:
             self._db.execute(statement)
         if version == 1:
             self._db.create_function("key_of", 1, bytes.fromhex, deterministic=True)
@@ -362,6 +376,8 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
     Raises:
         RunFolderError: it is another program's database, or a newer TinyLLM's.
     """
+    if 0 < path.stat().st_size < _SMALLEST_BYTES:  # SQLite would take it for an empty database, and write over it
+        raise RunFolderError(f"{path} is no database; give `rationales.store` another path.")
     # In one statement, so of one moment: another process may be making the same store.
     application, version, tables = db.execute(
         "SELECT (SELECT application_id FROM pragma_application_id), "

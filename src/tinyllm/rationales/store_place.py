@@ -35,9 +35,14 @@ def store_of(run: Path, configured: Path | None) -> Path:
         configured: `rationales.store`; None: beside the folder, and beside its target where it is a symbolic link.
 
     Raises:
-        RunFolderError: an earlier version, which went by the spelling, has left this run's replies at another place.
+        RunFolderError: no file can be there; or an earlier version, which went by the spelling, has left this run's
+            replies at another place.
     """
     store = resolved(configured or resolved(run).parent / STORE)
+    there = next(place for place in (store, *store.parents) if place.exists())
+    if there.is_dir() if there == store else not there.is_dir():
+        what = "a folder" if there == store else "no folder"
+        raise RunFolderError(f"The store cannot be {store}: {there} is {what}. Give `rationales.store` another path.")
     spelt = (configured or run.parent / STORE).absolute()
     journal = spelt.with_name(spelt.name + ".batches")
     has_batches = resolved(journal) != store.with_name(store.name + ".batches") and any(journal.glob("*/*.json"))

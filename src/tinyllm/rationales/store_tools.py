@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from tinyllm.errors import RunFolderError, TinyLLMError, did_you_mean
 from tinyllm.rationales import ledger
 from tinyllm.rationales.store import SCHEMA_VERSION, Store, version_of
 from tinyllm.rationales.store_errors import code_of, explained
 from tinyllm.rationales.store_place import STORE, resolved, store_of
+from tinyllm.rationales.store_read_only import read_only
 
 Tell = Callable[[int, int], None]
 """Hears how much is done, of how much."""
 
 _AT_ONCE = 1000  # rows in one query: reading for long would keep the writers' log from being emptied
-_WAIT_S = 60.0
 _SHORT_S = 0.5  # another process's look into the store is waited for so long
 # A request is canonical JSON, so it begins with whom it was put to; parsing all of it would take ten times as long.
 _IDENTITY = """substr(request, length('{"identity":') + 1, instr(request, '},"prompt":') - length('{"identity":'))"""
@@ -283,33 +282,15 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
     path = resolved(path)
     with explained(path):
-        db = _read_only(path)
+        db = read_only(path)
         try:
             if version_of(db, path) < SCHEMA_VERSION:
                 db.close()
                 Store(path).close()
-                db = _read_only(path)
+                db = read_only(path)
             yield db
         finally:
             db.close()
-
-
-def _read_only(path: Path) -> sqlite3.Connection:
-    address = f"file:{quote(str(path.absolute()))}?mode=ro"
-    db = sqlite3.connect(address, uri=True, timeout=_WAIT_S, isolation_level=None)
-    try:
-        version_of(db, path)
-    except sqlite3.OperationalError as error:
-        db.close()
-        log = path.with_name(path.name + "-wal")
-        if code_of(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or log.exists():
-            raise
-        # In a folder that cannot be written to, SQLite cannot watch for writers; and there are none.
-        return sqlite3.connect(address + "&immutable=1", uri=True, isolation_level=None)
-    except BaseException:
-        db.close()
-        raise
-    return db
 
 
 @contextlib.contextmanager

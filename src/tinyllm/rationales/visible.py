@@ -122,16 +122,20 @@ _WRAPPERS = re.compile(
     rf"^\s*<{_WRAPPER}>|</{_WRAPPER}>\s*$|<\|(?:begin_of_solution|end_of_solution|START_RESPONSE|END_RESPONSE)\|>",
     re.IGNORECASE,
 )
-_SPECIAL_END = re.compile(r"(?:\s*(?:<\|[\w▁]{2,30}\|>|<｜[\w▁]{2,40}｜>|</s>|<end_of_turn>|<turn\|>|\[EOS\]))+\s*$")
+_SPECIAL_END = re.compile(r"(?:<\|[\w▁]{2,30}\|>|<｜[\w▁]{2,40}｜>|</s>|<end_of_turn>|<turn\|>|\[EOS\])\Z")
+_LONGEST_SPECIAL = 48
 _SPECIAL_START = re.compile(
-    r"^\s*(?:(?:<\|(?:im_start|start|start_header_id|begin_of_text)\|>|<start_of_turn>|<s>)\s*(?:assistant|model)?\s*"
-    r"(?:<\|(?:end_header_id|message)\|>)?\s*)+"
+    r"\s*+(?:(?:<\|(?:im_start|start|start_header_id|begin_of_text)\|>|<start_of_turn>|<s>)\s*+(?:assistant|model)?\s*+"
+    r"(?:<\|(?:end_header_id|message)\|>)?\s*+)+"
 )
 _CHANNEL = re.compile(r"<\|channel\|>\s*([\w]+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
+_CHANNEL_SWALLOWED = re.compile(
+    r"\s*+(?:<\|start\|>\s*assistant)?\s*+(?=(?:analysis|commentary|final)\s*<\|message\|>)"
+)
 _MESSAGE_END = re.compile(r"<\|(?:end|return|call|start)\|>")
 _BARE_CHANNELS = re.compile(r"^\s*(?:analysis|commentary)(?=[A-Z\W]).*?assistant\s*final(?=[A-Z\W]|$)", re.DOTALL)
 _BARE_ANALYSIS = re.compile(r"^\s*analysis(?=[A-Z])")
-_DONE_THINKING = re.compile(r"^\s*Thinking\.\.\.\n.*?\n\s*\.\.\.done thinking\.\s*", re.DOTALL)
+_DONE_THINKING = re.compile(r"\s*+Thinking\.\.\.\n.*?\n[^\S\n]*\.\.\.done thinking\.\s*+", re.DOTALL)
 _THOUGHT_PROCESS = re.compile(
     r"^\s*Here(?:'s| is) (?:my|the) (?:thought|thinking|reasoning) process:.*?(?:Here(?:'s| is) (?:my|the) (?:final )?"
     r"(?:response|answer):|\Z)",
@@ -148,38 +152,67 @@ def _without_thoughts(text: str) -> tuple[str, bool, bool]:
     """Return a text without its thoughts, whether there were any, and whether it ends inside one."""
     if not (_MARKED.match(text) or "<" in text or "◁" in text or "[/THINK" in text.upper() or "[EOS]" in text):
         return text.strip(), False, False
-    text = _SPECIAL_END.sub("", text)
-    if "<|channel|>" in text or "<|message|>" in text:
+    text = _without_end(text)
+    if _CHANNEL.search(text) or _CHANNEL_SWALLOWED.match(text):
         return _final_channel(text)
-    text = _SPECIAL_START.sub("", text)
+    text = _SPECIAL_START.sub("", text, count=1) if _SPECIAL_START.match(text) else text
     thought = False
     for pattern in (_BARE_CHANNELS, _DONE_THINKING, _THOUGHT_PROCESS):
         if found := pattern.match(text):
             text, thought = text[found.end() :], True
     if _BARE_ANALYSIS.match(text):
         return "", True, True
-    while (close := _CLOSE.search(text)) is not None:
-        opened = list(_OPEN.finditer(text, 0, close.start()))
-        # Without an opening mark, which servers swallow, all that came before is the thought.
-        start = opened[-1].start() if opened else 0
-        text, thought = text[:start] + text[close.end() :], True
+    text, inside = _without_pairs(text)
+    thought |= inside
     open_ = _OPEN.search(text)
     if open_ is not None:
         text, thought = text[: open_.start()], True
     if "<" in text:
         text = _WRAPPERS.sub("", text)
-    return _SPECIAL_END.sub("", text).strip(), thought, open_ is not None
+    return _without_end(text), thought, open_ is not None
+
+
+def _without_end(text: str) -> str:
+    """Cut off the marks that end a turn."""
+    text = text.strip()
+    while found := _SPECIAL_END.search(text, max(0, len(text) - _LONGEST_SPECIAL)):
+        text = text[: found.start()].rstrip()
+    return text
+
+
+def _without_pairs(text: str) -> tuple[str, bool]:
+    """Cut out what stands between an opening and its closing mark; without an opening one, all that came before.
+
+    Servers swallow the opening mark where it belongs to the prompt.
+    """
+    marks = sorted(
+        [(found, True) for found in _OPEN.finditer(text)] + [(found, False) for found in _CLOSE.finditer(text)],
+        key=lambda mark: mark[0].start(),
+    )
+    kept: list[str] = []
+    opened: list[int] = []  # of each thought that is open: the place in `kept` at which it begins
+    at = 0
+    for found, opens in marks:
+        kept.append(text[at : found.start()])
+        at = found.end()
+        if opens:
+            opened.append(len(kept))
+            kept.append(found[0])
+        else:
+            del kept[opened.pop() if opened else 0 :]
+    return "".join([*kept, text[at:]]), any(not opens for _, opens in marks)
 
 
 def _final_channel(text: str) -> tuple[str, bool, bool]:
     """Return what stands in the final channel (harmony); without one the reply ends inside a thought."""
-    if "<|channel|>" not in text[: text.find("<|message|>") + 1]:
-        text = re.sub(r"^\s*(?:<\|start\|>\s*assistant)?\s*(?=\w+\s*<\|message\|>)", "<|channel|>", text)
+    if swallowed := _CHANNEL_SWALLOWED.match(text):
+        text = "<|channel|>" + text[swallowed.end() :]
     marks = list(_CHANNEL.finditer(text))
-    parts = []
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        end = len(text) if following is None else following.start()
-        if mark[1].casefold() == "final":
-            parts.append(_MESSAGE_END.split(text[mark.end() : end])[0])
-    final = _SPECIAL_END.sub("", "".join(parts)).strip()
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    parts = [
+        _MESSAGE_END.split(text[mark.end() : end])[0]
+        for mark, end in zip(marks, ends, strict=True)
+        if mark[1].casefold() == "final"
+    ]
+    final = _without_end("".join(parts))
     return final, len(marks) > len(parts), not final

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
+from tinyllm.config.yaml_file import NotYamlError, parse_yaml
 from tinyllm.errors import RunFolderError
 from tinyllm.rationales.types import Rationale, Rejection
 
@@ -122,9 +121,9 @@ def _read_text(path: Path) -> str | None:
 
 def _read_config(path: Path, text: str | None) -> Mapping[str, Any]:
     try:
-        tree = yaml.safe_load(text or "")
-    except yaml.YAMLError as error:
-        raise RunFolderError(f"{path}: not YAML: {getattr(error, 'problem', None) or error}.") from None
+        tree, _ = parse_yaml(text or "")
+    except NotYamlError as error:
+        raise RunFolderError(f"{path}: not YAML: {error}.") from None
     if tree is not None and not isinstance(tree, dict):
         raise RunFolderError(f"{path}: expected a mapping, got {type(tree).__name__}.")
     return tree or {}

@@ -192,6 +192,10 @@ def save_student(student: Student, folder: Path, model_card: str) -> None:
                 "What was saved does not answer as the student that was trained, and is not kept; the checkpoints are. "
                 "This is a fault of TinyLLM or of the libraries beneath it: please report it, with environment.json."
             )
+        usual = (made / CARD_FILE).stat().st_mode  # as the umask says; safetensors makes files for their owner alone
+        for file in made.iterdir():
+            if file.is_file():
+                file.chmod(usual & 0o777)
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 from tinyllm.config import Form
 from tinyllm.prompts import Prompt
 from tinyllm.questions import Question
-from tinyllm.teachers.manners import Manners
+from tinyllm.teachers.manners import Manners, SentForm
 
 FinishReason = Literal["stop", "length", "content_filter", "refusal", "unknown"]
 FailureReason = Literal["failed", "too_long", "content_filter", "bad_request"]
@@ -95,13 +95,15 @@ class ParameterRefused(Exception):
         most_tokens: the most that it takes as a length, where it refused the length and said so.
 
     Attributes:
-        manners: with which the request was made; None: not known. Others may have learnt better since.
+        form: of the request. Others may have learnt better since.
+        manners: with which it was sent; None: not known.
     """
 
     def __init__(self, names: Sequence[str], words: str, most_tokens: int | None = None) -> None:
         super().__init__(words)
         self.names = tuple(names)
         self.most_tokens = most_tokens
+        self.form = SentForm()
         self.manners: Manners | None = None
 
 

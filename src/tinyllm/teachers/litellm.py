@@ -111,10 +111,12 @@ class LiteLLMTeacher(RemoteTeacher):
         _require("litellm", spec, "tinyllm-distill[litellm]")
         key = api_key(spec)
         secrets = secrets_of([*([] if key is None else [key]), *_secrets_at_hand()])
-        service = spec.model.partition("/")[0]
+        envelope = Envelope(
+            (spec.base_url or spec.model.partition("/")[0],), extra_body=spec.arguments, extra_setting="arguments",
+            stream=False, secrets=secrets,
+        )  # fmt: skip
         return Endpoint(
-            spec.name, Envelope((spec.base_url or service,), secrets=secrets, stream=False), spec.model,
-            form=spec.form, concurrency=spec.concurrency, limits=Limits.of(spec), patience=patience,
+            spec.name, envelope, spec.model, form=spec.form, concurrency=spec.concurrency, limits=Limits.of(spec), patience=patience,
             manners=self._manners, carrier=_Library(spec, key, secrets, patience), remedies=_REMEDIES,
         )  # fmt: skip
 
@@ -196,7 +198,7 @@ class _Library:
         try:
             async with asyncio.timeout(self._timeout_s + 1.0):  # for those that are not sent by us
                 response = await self._litellm.acompletion(
-                    **{"no-log": True, **json.loads(body), **self._spec.arguments},
+                    **{"no-log": True, **json.loads(body)},
                     base_url=self._spec.base_url, api_key=self._key, client=self._client(wire),
                     timeout=self._timeout_s, max_retries=0, num_retries=0, caching=False,
                 )  # fmt: skip

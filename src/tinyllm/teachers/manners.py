@@ -15,7 +15,7 @@ SAMPLING = ("temperature", "top_p", "seed", "stop")
 """Parameters that may be left out of a request. The longest length may be renamed, never left out."""
 
 
-class Form(NamedTuple):
+class SentForm(NamedTuple):
     """The part of the manners that changes what is sent so much that it can change the reply.
 
     Attributes:
@@ -43,8 +43,8 @@ class Manners:
         worked: whether it has ever given a reply: then an error that nobody knows is about the one prompt.
     """
 
-    form: Form = Form()
-    earlier: tuple[Form, ...] = ()
+    form: SentForm = SentForm()
+    earlier: tuple[SentForm, ...] = ()
     length_field: str = "max_tokens"
     stream: bool = False
     stream_usage: bool = True
@@ -64,9 +64,9 @@ class Manners:
         return cls(form, tuple(earlier), **found)
 
 
-def _form(row: Mapping[str, Any]) -> Form:
-    known = {name: value for name, value in row.items() if name in Form._fields}
-    return Form(**known)._replace(dropped=tuple(known.get("dropped", ())))
+def _form(row: Mapping[str, Any]) -> SentForm:
+    known = {name: value for name, value in row.items() if name in SentForm._fields}
+    return SentForm(**known)._replace(dropped=tuple(known.get("dropped", ())))
 
 
 def without(
@@ -102,17 +102,20 @@ def without(
     return None
 
 
-def _with(manners: Manners, form: Form) -> Manners:
+def _with(manners: Manners, form: SentForm) -> Manners:
     earlier = (manners.form, *manners.earlier) if manners.worked and form != manners.form else manners.earlier
     return replace(manners, form=form, earlier=earlier)
 
 
-def formed(request: Request, form: Form, kept: Collection[str] = (), omitted: Collection[str] = ()) -> Request:
+def formed(
+    request: Request, form: SentForm, kept: Collection[str] = (), omitted: Collection[str] = (), least_tokens: int = 0
+) -> Request:
     """Return a request as it is sent in a form. What stays in it is what can change the reply.
 
     Args:
         kept: parameters that a person has set: they are sent whatever is remembered, and refused again if need be.
         omitted: parameters that a person wants not to be sent.
+        least_tokens: the length is never lowered below it.
     """
     dropped = {*(set(form.dropped) - set(kept)), *omitted}
     sampling, prompt = request.sampling, request.prompt
@@ -124,8 +127,8 @@ def formed(request: Request, form: Form, kept: Collection[str] = (), omitted: Co
             seed=None if "seed" in dropped else sampling.seed,
             stop=() if "stop" in dropped else sampling.stop,
         )
-    if form.most_tokens is not None and sampling.max_tokens > form.most_tokens:
-        sampling = replace(sampling, max_tokens=form.most_tokens)
+    if form.most_tokens is not None and sampling.max_tokens > (most := max(form.most_tokens, least_tokens)):
+        sampling = replace(sampling, max_tokens=most)
     if not form.system and prompt.messages and prompt.messages[0].role == "system":
         system, first, *rest = prompt.messages
         joined = replace(first, content=f"{system.content}\n\n{first.content}")

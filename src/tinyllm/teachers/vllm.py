@@ -18,6 +18,7 @@ import aiohttp
 
 from tinyllm import config
 from tinyllm.config import Form
+from tinyllm.config.vllm_arguments import without_speed
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
@@ -74,11 +75,11 @@ class VllmTeacher:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Model, revision, type of weights, more arguments; for a folder the checksum of its files, not its place."""
+        """Model (of a folder the checksum), revision, type of weights, and the arguments that can change a reply."""
         spec = self._spec
         how = {"kind": "vllm", "dtype": spec.dtype}
-        if spec.arguments:
-            how["arguments"] = " ".join(spec.arguments)
+        if arguments := without_speed(spec.arguments):
+            how["arguments"] = " ".join(arguments)
         if self._weights is not None:
             return {**how, "sha256": self._weights}
         return {**how, "model": spec.model, "revision": spec.revision or "main"}

@@ -283,7 +283,7 @@ class Endpoint:
         return job.encoded
 
     def _read(self, job: _Job, answer: Answer) -> Reply:
-        if answer.status == 200:
+        if 200 <= answer.status < 300:
             try:
                 return read_completion(answer.body, self._form, time.monotonic() - job.sent)
             except NotACompletion as error:
@@ -320,13 +320,21 @@ class Endpoint:
         if about is None and (refused := refused_parameter(status, answer.body, job.body, self._secrets)):
             refused.manners = job.manners
             return refused
-        if about is None and status not in _ABOUT_TEACHER:
+        has_worked = self.manners.worked or self._last_success > 0
+        own = None if has_worked else next((name for name in self._envelope.extra_body if name in words), None)
+        if about is None and own is None and status >= 400 and status not in _ABOUT_TEACHER:
             self._refused += 1
-            if self._refused <= (_REFUSED_IN_A_ROW if self.manners.worked or self._last_success else _DOUBTED):
+            if self._refused <= (_REFUSED_IN_A_ROW if has_worked else _DOUBTED):
                 about = "bad_request"
         if about is not None:
             return RequestFailed(said, about)
-        remedy = self._remedies.get(status, "the endpoint does not take this kind of request").format(model=self._model)
+        remedy = (
+            f"mend `{own}` in `{self._envelope.extra_setting}`, or take it out"
+            if own
+            else self._remedies.get(status, "the endpoint does not take this kind of request").format(model=self._model)
+        )
+        if status < 400:
+            remedy = "mend `base_url`; the service has moved, and the key is not sent to where it points"
         return TeacherError(
             f"Teacher '{self._owner}': {job.replica.shown} answers {answer.status}: {words}\n  To do: {remedy}. "
             "Replies that came before are kept."

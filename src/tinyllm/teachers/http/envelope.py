@@ -26,6 +26,7 @@ class Envelope:
         query: of every URL, encoded; without the question mark.
         headers: the key's among them.
         extra_body: fields laid over those of the body.
+        extra_setting: where a person has set those.
         stream: True, False; None: as the endpoint wants it.
         secrets: what must not appear in any text, longest first.
     """
@@ -34,6 +35,7 @@ class Envelope:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    extra_setting: str = "extra_body"
     stream: bool | None = None
     secrets: tuple[str, ...] = ()
 
@@ -74,7 +76,7 @@ def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envel
             raise TeacherError(f"Teacher '{spec.name}': the header {name} holds characters other than printable ASCII.")
     extra = spec.extra_body if isinstance(spec, config.OpenAITeacher) else {}
     stream = None if not isinstance(spec, config.OpenAITeacher) or spec.stream == "auto" else spec.stream
-    return Envelope(urls, query, headers, extra, stream, secrets_of(found))
+    return Envelope(urls, query, headers, extra, stream=stream, secrets=secrets_of(found))
 
 
 def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.LiteLLMTeacher) -> str | None:

@@ -145,7 +145,7 @@ _REFUSES = re.compile(
     r"(?:support|accept|allow|permit|recogni|valid|use|implement|specif|set|combin|available)|not permitted|"
     r"\binvalid|\bextra\b|forbidden|deprecated|only the default|both|instead|remove|must (?:be|equal|have)|"
     r"should be|only supports?|mutually exclusive|at most|less than|greater than|exceed|too (?:large|high|big)|maximum|"
-    r"do(?:es)? ?n[o']t support|rejected|disallowed|required",
+    r"do(?:es)? ?n[o']t support|rejected|disallowed|required|\bonly\b.*\bsupported",
     re.IGNORECASE,
 )
 _NO_SYSTEM = re.compile(
@@ -208,14 +208,17 @@ def _mentioned(words: str) -> Iterator[str]:
     for found in _NAMES.finditer(words):
         before, after = words[: found.start()], words[found.end() :]
         quoted = before[-1:] in _QUOTES and before[-1:] != "" and after[:1] != ""
-        called = re.search(r"(?:parameter|argument|field|option|key|property)s?:? *$", before, re.IGNORECASE)
+        called = re.search(r"(?:(?:parameter|argument|field|option|key|property)s?|:) *$", before, re.IGNORECASE)
         called = called or re.match(r" *(?:parameter|argument|field|option|is not|are not)\b", after)
         if found[0].casefold() not in _PROSE or quoted or called or _asks_for_stream(found[0], words):
             yield _SPELLED[found[0].casefold()]
 
 
 def _asks_for_stream(name: str, words: str) -> bool:
-    return name.casefold().startswith("stream") and re.search(r"only|must|require|set", words) is not None
+    return (
+        name.casefold().startswith("stream")
+        and re.search(r"only|must|require|set|use", words, re.IGNORECASE) is not None
+    )
 
 
 def _has_system(body: Mapping[str, Any]) -> bool:

@@ -143,7 +143,7 @@ class Transport:
         except aiohttp.ConnectionTimeoutError:
             words = f"no connection in {self._connect_s:g} s"
             raise AttemptFailed("timeout", words, dead=True, refused=True, overload=True, billed=False) from None
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, UnicodeError):  # a name that is none
             raise BadUrl from None
         except aiohttp.ClientConnectorError as error:
             ours = error.errno in _OURS
@@ -161,7 +161,9 @@ class Transport:
         try:
             # One timer for all limits, set anew: it costs a few microseconds, one for each would cost them each time.
             async with asyncio.timeout_at(end - self._timeout_s + self._first_byte_s) as timer:
-                async with self._session.post(replica.url, data=body, proxy=replica.proxy, headers=headers) as response:
+                async with self._session.post(
+                    replica.url, data=body, proxy=replica.proxy, headers=headers, allow_redirects=False
+                ) as response:
                     content = response.content
                     while not content.at_eof():
                         moved = now()

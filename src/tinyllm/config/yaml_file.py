@@ -1,0 +1,123 @@
+"""YAML that a person wrote: a plain value, with the line of each key; or what is wrong with it, whatever that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tinyllm.errors import ConfigError, did_you_mean, printable
+
+Lines = Mapping[tuple[str | int, ...], int]
+"""The line of each key of a YAML file, by its path."""
+
+_DEEPEST = 50  # levels; a configuration has six
+_MOST = 100_000  # values, those that an alias repeats counted each time
+
+
+class NotYamlError(ValueError):
+    """A text is not YAML, or not any that a configuration could be. `line` is 0 where it cannot be told."""
+
+    def __init__(self, words: str, line: int = 0) -> None:
+        super().__init__(words)
+        self.line = line
+
+
+def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
+    """Return the value of a YAML text, and the nodes that it was made from.
+
+    Raises:
+        NotYamlError: also where the nesting, or what aliases repeat, is more than can be gone through.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, None
+        _check_size(node)
+        return loader.construct_document(node), node
+    except NotYamlError:
+        raise
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise NotYamlError(str(getattr(error, "problem", None) or error), mark.line + 1 if mark else 0) from None
+    except RecursionError:
+        raise NotYamlError(f"it is nested deeper than {_DEEPEST} levels") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Its constructors let these through: a 30th of February, a number of 5,000 digits, `!!int x`.
+        raise NotYamlError(f"a value in it cannot be read: {error}") from None
+
+
+def _check_size(root: yaml.Node) -> None:
+    found = 0
+    open_: list[tuple[yaml.Node, int]] = [(root, 1)]
+    while open_:
+        node, depth = open_.pop()
+        found += 1
+        line = node.start_mark.line + 1
+        if depth > _DEEPEST:
+            raise NotYamlError(f"it is nested deeper than {_DEEPEST} levels, or an alias holds itself", line)
+        if found > _MOST:
+            raise NotYamlError(f"it has more than {_MOST:,} values, with those that aliases repeat", line)
+        if isinstance(node, yaml.SequenceNode):
+            open_.extend((value, depth + 1) for value in node.value)
+        elif isinstance(node, yaml.MappingNode):
+            open_.extend((part, depth + 1) for pair in node.value for part in pair)
+
+
+def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+    """Read a mapping from a YAML file, and on which line each of its keys is.
+
+    Raises:
+        ConfigError: there is no such file, or it is no YAML, or no mapping.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        tree, node = parse_yaml(text)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a symbolic link to {path.readlink()}, which is not there.") from None
+        here = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        raise ConfigError(
+            f"No configuration at {path}.{did_you_mean(str(path), here)} `tinyllm init {path}` writes a new one."
+        ) from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder; give a YAML file, or a run folder with a config.yaml in it.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+    except NotYamlError as error:
+        where = f", line {error.line}" if error.line else ""
+        raise ConfigError(f"{path}{where}: not YAML: {printable(str(error))}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no mapping; it needs at least `data:`. `tinyllm init` writes an example.")
+    if twice := list(_twice(node, "")):
+        raise ConfigError(f"{path}: YAML keeps the last of what stands there twice:\n" + "\n".join(twice))
+    return tree, dict(_line_numbers(node, ()))
+
+
+def _twice(node: yaml.Node | None, at: str) -> Iterable[str]:
+    """Yield the keys that a mapping has more than once, and where."""
+    if isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _twice(value, at)
+    if isinstance(node, yaml.MappingNode):
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            line, name = key.start_mark.line + 1, str(key.value)
+            if name in first:
+                yield f"  - {at}{name}: lines {first[name]} and {line}; make them one"
+            first.setdefault(name, line)
+            yield from _twice(value, f"{at}{name}.")
+
+
+def _line_numbers(node: yaml.Node | None, at: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*at, str(key.value)), key.start_mark.line + 1
+            yield from _line_numbers(value, (*at, str(key.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*at, index), value.start_mark.line + 1
+            yield from _line_numbers(value, (*at, index))

@@ -1,0 +1,224 @@
+"""What columns are called. A name is a hint of what a column is; the proof is in its cells."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case, without accents, with blanks between its words: `answerKey` → `answer key`."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", str(name))
+    letters = unicodedata.normalize("NFKD", name).casefold()
+    letters = unicodedata.normalize(
+        "NFC", "".join(c for c in letters if not unicodedata.combining(c) or c in "\u3099\u309a")
+    )
+    letters = letters.replace("ł", "l").replace("ø", "o").replace("ß", "ss").replace("ı", "i").replace("đ", "d")
+    return " ".join(re.sub(r"[\W_]+", " ", letters).split())
+
+
+_WORDS: Mapping[str, str] = {
+    "question": """
+        question|question text|question stem|stem|question title|prompt|query|goal|sentence|problem|ques|q|item|task|
+        statement|claim|hypothesis|startphrase|ctx|input|sent2|puzzle|riddle|
+        frage|fragetext|fragestellung|aufgabe|enonce|intitule|pregunta|enunciado|domanda|quesito|pytanie|tresc pytania|
+        tresc|vraag|pergunta|questao|otazka|kerdes|soru|fraga|sporgsmal|sporsmal|kysymys|intrebare|ερωτηση|вопрос|питання|
+        въпрос|问题|題目|题目|题干|題干|設問|問題|問|质问|질문|문제|سؤال|السؤال|שאלה|प्रश्न|cau hoi|pertanyaan|soal|คำถาม""",
+    "text": """
+        text|content|review|comment|message|tweet|title|headline|utterance|document|body|post|email|description|
+        nachricht|texte|commentaire|texto|mensaje|testo|tekst|tresc|текст|文本|内容|テキスト|텍스트""",
+    "context": """
+        context|passage|article|support|premise|paragraph|abstract|story|background|excerpt|reading|case|vignette|
+        document|text|body|scenario|situation|dialogue|conversation|
+        kontext|lesetext|abschnitt|textpassage|contexte|passage du texte|texte|contexto|pasaje|texto|contesto|brano|testo|
+        kontekst|tekst|fragment|contexto|trecho|kontextus|szoveg|baglam|metin|parca|контекст|текст|отрывок|
+        上下文|文章|段落|材料|背景|短文|本文|文脈|지문|문맥|본문""",
+    "answer": """
+        answer|answer key|answerkey|key answer|label|labels|correct|correct answer|correct option|correct choice|right|
+        right answer|right option|gold|gold label|gold answer|answer idx|answer index|answer id|answer letter|answer label|
+        answer text|answer number|answer num|correct idx|correct index|correct letter|correct answer index|
+        correct option index|correct answer key|correct answer letter|correct num|correct number|ans|cop|best answer|
+        final decision|final answer|is correct|ground truth|truth|solution letter|
+        antwort|losung|richtig|richtige antwort|richtige losung|korrekt|korrekte antwort|antwortbuchstabe|loesung|
+        reponse|bonne reponse|reponse correcte|reponse juste|correcte|respuesta|respuesta correcta|correcta|
+        risposta|risposta corretta|risposta giusta|corretta|giusta|odpowiedz|poprawna odpowiedz|prawidlowa odpowiedz|
+        poprawna|prawidlowa|antwoord|juiste antwoord|goede antwoord|correct antwoord|resposta|resposta correta|correta|
+        resposta certa|gabarito|odpoved|spravna odpoved|spravne|helyes|helyes valasz|valasz|megoldas|cevap|dogru cevap|
+        dogru|svar|ratt svar|korrekt svar|riktig svar|rigtigt svar|vastaus|oikea vastaus|raspuns|raspuns corect|
+        απαντηση|σωστη απαντηση|ответ|правильный ответ|верный ответ|відповідь|правильна відповідь|отговор|
+        答案|正确答案|正確答案|标准答案|参考答案|正解|答え|解答|答|정답|답|답안|الإجابة|الاجابة|תשובה|उत्तर|dap an|jawaban|kunci jawaban""",
+    # These may as well be something else: they count only where their cells fit.
+    "maybe answer": "solution|target|key|class|output|response|result|option|choice|value|category|index|idx|number",
+    "class": """
+        label|class|category|sentiment|topic|intent|target|emotion|tag|genre|type|label text|label name|stance|polarity|
+        klasse|kategorie|etiquette|classe|categorie|clase|categoria|etiqueta|klasa|kategoria|etykieta|категория|класс|метка|
+        标签|类别|分类|ラベル|カテゴリ|레이블""",
+    "id": """
+        id|qid|uid|uuid|question id|questionid|example id|item id|record id|row id|idx|index|ind|no|nr|num|number|#|source id|
+        lfd nr|nummer|numero|numer|cislo|sorszam|номер|编号|序号|番号|번호|unnamed 0""",
+    "explanation": """
+        explanation|explanations|rationale|rationales|reason|reasoning|cot|cot content|feedback|hint|evidence|long answer|exp|
+        justification|commentary|notes|note|solution|worked solution|remark|correct answer explanation|
+        erklarung|begrundung|hinweis|losungsweg|explication|justificacion|explicacion|spiegazione|wyjasnienie|uzasadnienie|
+        toelichting|uitleg|explicacao|vysvetleni|magyarazat|aciklama|forklaring|объяснение|пояснение|解释|解析|説明|解説|해설|설명""",
+    "about": """
+        category|subject|topic|source|src|difficulty|level|grade|split|split type|url|link|date|author|type|question type|
+        time|time limit|points|score|year|tag|tags|language|lang|dataset|domain|subdomain|high level domain|title|name|
+        subject name|topic name|activity label|choice type|question concept|meta info|metamap phrases|humanscore|clarity|
+        turkidanonymized|version|set|group|section|chapter|skill|status|created|updated|image|formatted question|
+        fach|thema|schwierigkeit|punkte|quelle|niveau|matiere|tema|fuente|materia|dificultad|przedmiot|kategoria|
+        предмет|тема|сложность|难度|学科|科目|来源|分野|難易度|과목""",
+    "wrong": """
+        incorrect|wrong|distractor|distractors|false|falsch|falsche|faux|fausse|mauvaise|incorrecta|incorrecto|errata|sbagliata|
+        bledna|niepoprawna|onjuist|fout|incorreta|errada|spatna|rossz|hibas|yanlis|feil|fel|неправильный|неверный|
+        错误|干扰项|誤答|不正解|오답""",
+    "correct": "correct|right|true|best|gold|richtig|richtige|correcta|correcte|juste|corretta|poprawna|correta|spravna|helyes|dogru|правильный|верный|正确|正解|정답",
+    "choice": """
+        choice|option|opt|op|answer|ans|ending|sol|solution|alternative|alt|candidate|response|possible answer|mc|
+        antwort|antwortmoglichkeit|auswahl|wahl|choix|reponse|opcion|respuesta|opzione|risposta|odpowiedz|opcja|wariant|optie|antwoord|
+        alternativa|opcao|resposta|moznost|odpoved|valasz|lehetoseg|secenek|sik|cevap|svar|alternativ|svarsalternativ|vaihtoehto|
+        varianta|raspuns|επιλογη|απαντηση|вариант|вариант ответа|ответ|варіант|选项|選項|选择|答案|選択肢|肢|선택지|보기|선택|
+        lua chon|dap an|pilihan|opsi|jawaban""",
+    "choices": """
+        choices|options|answers|endings|candidates|alternatives|answer choices|answer options|choice list|optionen|antworten|
+        auswahl|choix|reponses|opciones|respuestas|opzioni|odpowiedzi|opcje|alternativas|варианты|选项|選択肢|선택지|보기""",
+}  # fmt: skip
+_ORDER: Mapping[str, tuple[str, ...]] = {
+    role: tuple(filter(None, map(plain, words.split("|")))) for role, words in _WORDS.items()
+}
+_ROLES: Mapping[str, frozenset[str]] = {role: frozenset(words) for role, words in _ORDER.items()}
+_RIGHT_WORDS = {"answer", "correct", "right", "gold"}
+_ANSWER_WORDS = _RIGHT_WORDS | {
+    "key", "label", "idx", "index", "id", "letter", "option", "choice", "number", "num", "no", "text", "value", "the", "best",
+    "final", "true", "is", "of", "position",
+}  # fmt: skip
+_MARK_ROWS = ("abcdefghijklmnopqrst", "αβγδεζηθ", "абвгдежз", "甲乙丙丁戊己庚辛", "①②③④⑤⑥⑦⑧", "ㄱㄴㄷㄹㅁㅂ")
+_PLACES = {mark: (row, place) for row, marks in enumerate(_MARK_ROWS) for place, mark in enumerate(marks)}
+_ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
+
+
+def has_role(column: str, role: str) -> bool:
+    """Tell whether a column is called like a `role`: the whole name, its last part after a dot, or its first words."""
+    if role == "id" and column.strip() in ("#", "№"):
+        return True
+    last = column.rpartition(".")[2] or column
+    short = re.split(r"\s[-–—:]\s|[(\[（【:]", column, maxsplit=1)[0]
+    named = {plain(column), plain(last), plain(short)}
+    named |= {n.removesuffix("s") for n in named}
+    if role == "answer" and any((w := set(n.split())) <= _ANSWER_WORDS and w & _RIGHT_WORDS for n in named):
+        return True  # `correct_answer_id`, `gold idx`
+    return not named.isdisjoint(_ROLES[role])
+
+
+def rank(column: str, role: str) -> int:
+    """Return the place of a column's name among the names for a role: the usual ones come first."""
+    order = _ORDER[role]
+    names = [plain(column), plain(column.rpartition(".")[2] or column)]
+    return min((order.index(n) for n in names if n in order), default=len(order))
+
+
+def words_of(column: str) -> frozenset[str]:
+    """Return the words of a name."""
+    return frozenset(re.findall(r"\d+|[^\W\d]+", plain(column)))
+
+
+def is_wrong(column: str) -> bool:
+    """Tell whether a column is called like a wrong choice."""
+    return not words_of(column).isdisjoint(_ROLES["wrong"]) or any(
+        w in plain(column) for w in _ROLES["wrong"] if not w.isascii()
+    )
+
+
+def is_correct(column: str) -> bool:
+    """Tell whether a name says that what stands there is right."""
+    return not is_wrong(column) and (
+        not words_of(column).isdisjoint(_ROLES["correct"])
+        or any(w in plain(column) for w in _ROLES["correct"] if not w.isascii())
+    )
+
+
+def place_of_mark(mark: str) -> tuple[int, int] | None:
+    """Return the row of marks (letters, Greek letters, …) that a mark stands in, and its place there from 0."""
+    return _PLACES.get(mark.strip().casefold())
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Columns whose names differ in a mark alone: `option_a`, `option_b`.
+
+    Attributes:
+        marks: the marks as they stand in the names.
+        bare: the mark is the whole name, so it is the choice's label.
+    """
+
+    columns: tuple[str, ...]
+    marks: tuple[str, ...]
+    stem: str
+    bare: bool
+
+
+def groups(columns: Sequence[str]) -> list[Group]:
+    """Return the groups of two or more columns with marks that follow each other, from the first on."""
+    found: dict[tuple[str, object], list[tuple[int, str, str]]] = {}
+    for column in columns:
+        for stem, mark, kind, place in _marked(column):
+            found.setdefault((stem, kind), []).append((place, mark, column))
+    result = []
+    for (stem, kind), members in found.items():
+        members = _first_of_each(members)
+        places = [place for place, _, _ in members]
+        if len(members) < 2 or places != list(range(places[0], places[0] + len(members))):
+            continue
+        if places[0] > (1 if kind == "number" else 0):
+            continue
+        names, marks = tuple(c for _, _, c in members), tuple(m for _, m, _ in members)
+        result.append(Group(names, marks, stem, bare="•" in stem.split(". ")))
+    # The same columns may be cut in several ways; the longest group of them counts.
+    result.sort(key=lambda g: (-len(g.columns), len(g.stem)))
+    kept: list[Group] = []
+    for group in result:
+        if not any(set(group.columns) <= set(other.columns) for other in kept):
+            kept.append(group)
+    return kept
+
+
+def _first_of_each(members: Iterable[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
+    by_place: dict[int, tuple[int, str, str]] = {}
+    for member in members:
+        by_place.setdefault(member[0], member)
+    return [by_place[place] for place in sorted(by_place)]
+
+
+def _marked(column: str) -> Iterable[tuple[str, str, object, int]]:
+    """Yield each way to cut a name into a stem and a mark, with the kind of the mark and its place."""
+    if len(column) > 100:
+        return  # a text, not a name
+    head, dot, last = column.rpartition(".")
+    before = f"{plain(head)}. " if dot else ""
+    inside = head.split(".") if dot else []
+    for k, part in enumerate(inside):  # `options.A.text`
+        stem = ". ".join("•" if j == k else plain(p) for j, p in enumerate([*inside, last]))
+        if part.isdecimal() and len(part) <= 2:
+            yield stem, part, "number", int(part)
+        elif (at := place_of_mark(part)) is not None:
+            yield stem, part, at[0], at[1]
+    spaced = re.sub(r"(?<=[^\W\d_])(?=\d)|(?<=[a-z])(?=[A-Z])", " ", last)
+    tokens = re.findall(r"\d+|[^\W\d_]+|[①-⑧]", spaced)
+    ways = [(k, token) for k, token in enumerate(tokens)]
+    for k, token in ways:
+        stem = before + " ".join("•" if j == k else plain(t) for j, t in enumerate(tokens))
+        if token.isdecimal() and len(token) <= 2:
+            yield stem, token, "number", int(token)
+        elif (where := place_of_mark(token)) is not None:
+            yield stem, token, where[0], where[1]
+        elif token.casefold() in _ROMAN and len(tokens) > 1:
+            yield stem, token, "roman", _ROMAN.index(token.casefold())
+    # `opa`, `opb`: a mark that is glued to its word. A group of them has to begin with a.
+    glued = re.fullmatch(r"([a-z]{2,}?)([a-j])", last)
+    if glued and len(tokens) == 1:
+        yield f"{before}{glued[1]}•", glued[2], "glued", ord(glued[2]) - ord("a")
+    cjk = re.fullmatch(r"(\D*[^\x00-\x7f])([A-Za-z])", last)
+    if cjk and len(tokens) == 1 and (where := place_of_mark(cjk[2])) is not None:
+        yield f"{before}{plain(cjk[1])}•", cjk[2], where[0], where[1]
