@@ -393,7 +393,7 @@ def test_a_request_to_bedrock_is_signed_for_the_address_that_it_is_sent_to(monke
 def test_the_budget_holds_whatever_the_service_does(service, tmp_path):
     price = config.PriceSection(prompt=1.0, completion=1.0)
     section = config.RationalesSection(
-        store=tmp_path / "r.sqlite", samples=1, budget=config.BudgetSection(usd=0.01), max_tokens=256
+        store=tmp_path / "r.sqlite", samples=1, budget=config.BudgetSection(usd=0.004), max_tokens=256
     )
     asked = questions(40)
     answers = [service.error(500, "down"), drop, service.good, raw("{"), service.error(429, "slow", "0.01")] * 3
@@ -416,7 +416,7 @@ def test_the_budget_holds_whatever_the_service_does(service, tmp_path):
         spent = store.spent("mine")["t"]
     assert ended.stopped == "budget"
     assert ended.errors == ()
-    assert (spent.usd or 0.0) + spent.lost_usd <= 0.01
+    assert (spent.usd or 0.0) + spent.lost_usd <= 0.004
     assert spent.lost > 0
     replies = said.standings["t"].replies
     assert spent.usd == pytest.approx(replies * (PROMPT + COMPLETION) / 1e6)

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 from urllib.request import getproxies
@@ -116,8 +117,9 @@ class LiteLLMTeacher(RemoteTeacher):
             stream=False, secrets=secrets,
         )  # fmt: skip
         return Endpoint(
-            spec.name, envelope, spec.model, form=spec.form, concurrency=spec.concurrency, limits=Limits.of(spec), patience=patience,
-            manners=self._manners, carrier=_Library(spec, key, secrets, patience), remedies=_REMEDIES,
+            spec.name, envelope, spec.model, form=spec.form, concurrency=spec.concurrency,
+            limits=Limits.of(spec), patience=patience, manners=self._manners,
+            carrier=_Library(spec, key, secrets, patience), remedies=_REMEDIES,
         )  # fmt: skip
 
 
@@ -155,6 +157,8 @@ def _load() -> Any:
     litellm.drop_params = litellm.modify_params = False  # nothing of a request is left out or changed in silence
     litellm.num_retries = None
     logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # what fails is told once, by us
+    # Of its own types under pydantic 2.14; nothing that a person could mend.
+    warnings.filterwarnings("ignore", r"Items? .* on TypedDict class .* `ReadOnly`", UserWarning)
     return litellm
 
 
