@@ -33,6 +33,7 @@ class FakeEndpoint:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
+        self.raw_paths: list[str] = []
         self.queries: list[str] = []
         self.times: list[float] = []
         self.most_in_flight = 0
@@ -70,6 +71,7 @@ class FakeEndpoint:
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         self.paths.append(request.path)
+        self.raw_paths.append(request.raw_path)
         self.queries.append(request.query_string)
         self.times.append(asyncio.get_running_loop().time())
         assert isinstance(request.transport, asyncio.Transport)

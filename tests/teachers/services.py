@@ -54,6 +54,13 @@ class Service:
                 }  # fmt: skip
                 candidate = {"content": {"role": "model", "parts": parts}, "finishReason": stop or "STOP", "index": 0}
                 return {"candidates": [candidate], "usageMetadata": usage}
+            case "cohere_chat":
+                parts = [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": text}]
+                tokens = {"input_tokens": PROMPT, "output_tokens": COMPLETION}
+                return {
+                    "id": "c", "message": {"role": "assistant", "content": parts}, "finish_reason": stop or "COMPLETE",
+                    "usage": {"tokens": tokens, "billed_units": tokens},
+                }  # fmt: skip
         message = {"role": "assistant", "content": text, "reasoning_content": THOUGHT}
         usage = {
             "prompt_tokens": PROMPT, "completion_tokens": COMPLETION, "total_tokens": PROMPT + COMPLETION,
@@ -83,4 +90,7 @@ ANTHROPIC = Service("anthropic/claude-sonnet-4-5", "ANTHROPIC_API_KEY", "x-api-k
 GEMINI = Service("gemini/gemini-2.5-flash", "GEMINI_API_KEY", "x-goog-api-key")
 OPENAI = Service("openai/gpt-4.1", "OPENAI_API_KEY", "Authorization")
 MISTRAL = Service("mistral/mistral-small-latest", "MISTRAL_API_KEY", "Authorization")
+COHERE = Service("cohere_chat/command-a", "COHERE_API_KEY", "Authorization")
+"""litellm takes no connection of ours for it."""
+
 SERVICES = (ANTHROPIC, GEMINI, OPENAI, MISTRAL)

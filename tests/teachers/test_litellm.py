@@ -13,7 +13,7 @@ from aiohttp import web
 from fake_endpoint import FakeEndpoint, drop, hang, raw, reset, wire
 from hypothesis import given
 from hypothesis import strategies as st
-from services import ANTHROPIC, CACHED, COMPLETION, GEMINI, PROMPT, SAID, SERVICES, THOUGHT, Service
+from services import ANTHROPIC, CACHED, COHERE, COMPLETION, GEMINI, PROMPT, SAID, SERVICES, THOUGHT, Service
 
 from generation import Recorder, questions
 from tinyllm import config
@@ -28,7 +28,8 @@ from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, RequestFailed, Sampling
 from tinyllm.teachers.http.endpoint import Patience
 from tinyllm.teachers.http.refusals import delay_of, meant
-from tinyllm.teachers.litellm import LiteLLMTeacher
+from tinyllm.teachers.http.transport import Transport
+from tinyllm.teachers.litellm import LiteLLMTeacher, _Wire
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("litellm") is None, reason="the extra is missing: pip install 'tinyllm-distill[litellm]'"
@@ -183,7 +184,7 @@ def test_the_key_is_in_its_header_and_nowhere_else(service, named, monkeypatch, 
                 seen.append(repr(outcome))
         assert key not in "".join(seen)
     assert key not in caplog.text
-    assert key not in "".join(capfd.readouterr())
+    assert "".join(capfd.readouterr()) == ""  # the library says nothing by itself
 
 
 @installed
@@ -315,6 +316,7 @@ def test_a_refusal_of_the_account_ends_the_teacher_with_a_remedy(service, status
     [
         ("temperature", "temperature: Input should be less than or equal to 1"),
         ("temperature", "`temperature` is deprecated for this model."),
+        ("temperature", "`temperature` may only be set to 1 when thinking is enabled."),
         ("max_tokens", "max_tokens: 400 > 64, which is the maximum allowed number of output tokens"),
     ],
 )
@@ -381,8 +383,68 @@ def test_a_request_to_bedrock_is_signed_for_the_address_that_it_is_sent_to(monke
     server, reply, _ = ask(bedrock, lambda _: web.json_response(said), arguments=arguments)
     assert isinstance(reply, Reply), reply
     assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == (SAID, PROMPT, COMPLETION)
+    assert server.raw_paths == ["/model/anthropic.claude-3-haiku-20240307-v1%3A0/converse"]  # as it was signed
     assert "/eu-central-1/bedrock/aws4_request" in server.headers[0]["Authorization"]
     assert KEY not in json.dumps([server.headers, server.requests])
+
+
+@installed
+def test_whatever_the_library_does_an_attempt_is_one_request():
+    import httpx
+
+    async def run():
+        async with FakeEndpoint(raw("{}", 503), ANTHROPIC.good) as server:
+            async with Transport({}, (), connect_s=1, first_byte_s=None, stall_s=1, timeout_s=5) as http:
+                wire = _Wire(http, "there")
+                client = httpx.AsyncClient(transport=wire)
+                first = await client.post(server.root, json={})
+                with pytest.raises(httpx.UnsupportedProtocol):
+                    await client.post(server.root, json={})
+                with pytest.raises(httpx.UnsupportedProtocol):
+                    await httpx.AsyncClient(transport=_Wire(http, "there")).get(server.root)
+            return first.status_code, wire.answer.status, len(server.requests)
+
+    assert asyncio.run(run()) == (503, 503, 1)
+
+
+# --- services whose part of the library takes no connection of ours -----------------------------------------------
+
+
+@installed
+@pytest.mark.parametrize(
+    ("answer", "outcome", "lost"),
+    [
+        (COHERE.good, Reply, 0),
+        (COHERE.error(401, "invalid api token"), TeacherError, 0),
+        (COHERE.error(404, "model not found"), TeacherError, 0),
+        (COHERE.error(400, "too many tokens: prompt is too long"), RequestFailed, 0),
+        (COHERE.error(400, "temperature must be between 0 and 1"), ParameterRefused, 0),
+        (COHERE.error(500, "down"), RequestFailed, 0),
+        (raw("<html>"), RequestFailed, 3),
+        (hang, RequestFailed, 3),
+    ],
+    ids=["good", "401", "404", "too long", "parameter", "500", "no JSON", "hang"],
+)
+def test_what_the_exceptions_tell_is_taken_for_what_the_service_said(monkeypatch, answer, outcome, lost):
+    monkeypatch.setenv("COHERE_API_KEY", KEY)
+    server, found, meter = ask(COHERE, answer, patience=Patience(attempts=3, timeout_s=0.5, backoff_s=0.01))
+    assert isinstance(found, outcome), found
+    assert meter.lost_ == lost
+    assert (
+        meter.begun == len(server.requests) == (3 if outcome is RequestFailed and "too long" not in str(found) else 1)
+    )
+    assert KEY not in str(found)
+    if isinstance(found, Reply):
+        assert (visible(found).text, found.prompt_tokens, found.completion_tokens) == (SAID, PROMPT, COMPLETION)
+
+
+@installed
+def test_a_rate_limit_is_waited_for_there_too(monkeypatch):
+    monkeypatch.setenv("COHERE_API_KEY", KEY)
+    server, reply, meter = ask(COHERE, *[COHERE.error(429, "slow down", retry_after="0.3")] * 4, COHERE.good)
+    assert isinstance(reply, Reply), reply
+    assert (meter.begun, meter.freed, meter.lost_) == (5, 4, 0)
+    assert all(later - earlier >= 0.3 for earlier, later in zip(server.times, server.times[1:], strict=False))
 
 
 # --- with the scheduler and the budget ----------------------------------------------------------------------------

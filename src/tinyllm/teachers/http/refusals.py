@@ -143,9 +143,9 @@ _QUOTES = "'\"`‘’“”«»<"
 _REFUSES = re.compile(
     r"un(?:supported|recogni[sz]ed|known|expected|available)|(?:not|n't|never|cannot|can't|no longer) (?:be )?\w*\s*"
     r"(?:support|accept|allow|permit|recogni|valid|use|implement|specif|set|combin|available)|not permitted|"
-    r"\binvalid|\bextra\b|forbidden|deprecated|only the default|both|instead|remove|must (?:be|equal|have)|"
-    r"should be|only supports?|mutually exclusive|at most|less than|greater than|exceed|too (?:large|high|big)|maximum|"
-    r"do(?:es)? ?n[o']t support|rejected|disallowed|required|\bonly\b.*\bsupported",
+    r"\binvalid|\bextra\b|forbidden|deprecated|only the default|(?:may|can) only|both|instead|remove|"
+    r"must (?:be|equal|have)|should be|only supports?|mutually exclusive|at most|less than|greater than|exceed|"
+    r"too (?:large|high|big)|maximum|do(?:es)? ?n[o']t support|rejected|disallowed|required|\bonly\b.*\bsupported",
     re.IGNORECASE,
 )
 _NO_SYSTEM = re.compile(
