@@ -244,7 +244,8 @@ class _Library:
         if (lacks := next((e for e in causes if isinstance(e, ImportError)), None)) is not None:
             package = (lacks.name or str(lacks)).partition(".")[0]
             raise _missing(package, self._spec, package)
-        words = printable(hide(_ADVICE.split(str(error))[0], self._secrets)).removeprefix("litellm.").strip()
+        words = printable(hide(_ADVICE.split(str(error))[0], self._secrets)).strip()
+        words = re.sub(r"^(?:(?:litellm\.)?\w+Error: )+", "", words)
         if any(isinstance(e, TimeoutError | self._litellm.Timeout) for e in causes):
             raise AttemptFailed("timeout", f"no whole reply in {self._timeout_s:g} s", overload=True)
         # The library's own errors are at the top of the chain; what the service answered is at its bottom.
