@@ -39,7 +39,12 @@ _REMEDIES: Mapping[int, str] = {
     "`arguments`",
     404: "check `model: {model}`, `base_url` and, where there are any, region and project in `arguments`",
 }
-_PACKAGES: Mapping[str, str] = {"bedrock": "boto3", "sagemaker": "boto3", "vertex_ai": "google.auth"}
+_PACKAGES: Mapping[str, str] = {
+    "bedrock": "boto3",
+    "sagemaker": "boto3",
+    "sagemaker_chat": "boto3",
+    "vertex_ai": "google.auth",
+}
 _INSTALLS: Mapping[str, str] = {"google.auth": "google-auth"}
 _SECRET_NAME = re.compile(r"(?:KEY|KEY_ID|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
 _SHORTEST_GUESS = 8  # what is shorter, or all letters, is rather a word than a key
