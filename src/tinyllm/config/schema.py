@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 ANSWER_TASK = "answer"
 """The name of the task of answering; every other task bears the name of a teacher."""
@@ -105,7 +107,25 @@ def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$")]
+_HOST = r"[A-Za-z0-9._-]+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?"  # a name or IPv4; IPv6 with a zone
+
+
+def _reachable(url: str) -> str:
+    """Refuse an address that nothing can be sent to; its text is not repeated, since a key may be pasted into it."""
+    import yarl  # what sends the requests understands addresses by
+
+    try:
+        parsed = yarl.URL(url)
+        host = parsed.raw_host or ""
+        host.encode("idna")
+    except (ValueError, TypeError):  # also UnicodeError: no host may have such a name
+        host, parsed = "", None
+    if parsed is None or not re.fullmatch(_HOST, host) or not parsed.port:
+        raise PydanticCustomError("address", "its host must be a name or an address, and its port 1 to 65535")
+    return url
+
+
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$"), AfterValidator(_reachable)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
