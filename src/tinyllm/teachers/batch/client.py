@@ -9,23 +9,29 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import email.utils
 import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import aiohttp
 
-from tinyllm.errors import TeacherError
+from tinyllm.errors import TeacherError, printable
 from tinyllm.teachers.http.endpoint import public_url
 from tinyllm.teachers.http.replies import hide, no_credit, seconds_of, words_of
 from tinyllm.teachers.http.transport import proxy_for
 
 _T = TypeVar("_T")
 _PAGE = 100  # batches in one page of a list; the most there may be
+_PAGES = 1000
+_WORDS = 500
+_SHORTEST_SECRET = 3
+_LONGEST_WAIT_S = 31 * 86400.0  # longer ones are no answers but mistakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,7 @@ class BatchPace:
         settle_s: a batch that was created shows up in the provider's list after so long at the latest.
         silence_s: a provider that answers no look at a batch for so long, or only says 429, is given up.
         full_s: after so long in which no batch was taken, because too much is enqueued, the provider is given up.
+        over_s: a batch that is not over after so long is waited for no more; a later run may look again.
         timeout_s: seconds for one call, which may carry a whole file.
         connect_s: seconds for the connection alone.
         backoff_s: pause after the first failed attempt; it doubles with each, up to `backoff_max_s`.
@@ -50,6 +57,7 @@ class BatchPace:
     settle_s: float = 30.0
     silence_s: float = 3600.0
     full_s: float = 26 * 3600.0
+    over_s: float = 96 * 3600.0
     timeout_s: float = 600.0
     connect_s: float = 10.0
     backoff_s: float = 1.0
@@ -82,16 +90,21 @@ class BatchClient:
     Args:
         owner: the teacher's name, for messages.
         key: sent as a bearer token; taken out of every text that leaves here.
+
+    Attributes:
+        clock: what the provider's clock said at its last answer; seconds since 1970, None if it never told.
     """
 
     def __init__(self, owner: str, base_url: str, *, key: str | None, pace: BatchPace) -> None:
         self._owner = owner
         self._base = base_url.rstrip("/")
         self._proxy = proxy_for(self._base)
+        self._proxy_secrets = _secrets_of(self._proxy)
         self.key = key
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
         self.url = public_url(base_url)
+        self.clock: float | None = None
 
     def __repr__(self) -> str:
         return f"BatchClient({self.url!r})"
@@ -158,6 +171,8 @@ class BatchClient:
             if not page.get("has_more") or not last or last in seen:
                 return None
             seen.add(last)
+            if len(seen) >= _PAGES:  # not to be taken for "there is none", and the requests be paid again
+                raise UnansweredError(f"Teacher '{self._owner}': {self.url} lists batches without end")
             after = {"after": last}
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
@@ -225,25 +240,35 @@ class BatchClient:
                 method, self._base + path, json=json, data=data, params=params, proxy=self._proxy
             ) as response:
                 status, headers, raw = response.status, response.headers, await response.read()
+                self.clock = _moment(headers.get("Date")) or self.clock
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             limit = self._pace.connect_s if connecting else self._pace.timeout_s
             raise _LostError(f"no {'connection' if connecting else 'answer'} in {limit:g} s") from None
         except aiohttp.InvalidURL:
             raise TeacherError(f"Teacher '{self._owner}': {self.url} is no URL; mend `base_url`.") from None
-        except aiohttp.ClientError as error:
-            raise _LostError(hide(str(error) or type(error).__name__, self.key)) from None
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last: a redirection to no host
+            raise _LostError(self.clean(str(error) or type(error).__name__)) from None
         if status >= 300:
             raise self._refusal(status, raw, headers.get("Retry-After"))
         try:
             return await asyncio.to_thread(read, raw)  # it may be large
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise _LostError(f"it answers {method} {path} with {words_of(raw, self.key)!r}") from None
+            raise _LostError(f"it answers {method} {path} with {self._said(raw)!r}") from None
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
+    def clean(self, text: str) -> str:
+        """Return foreign text on one line, without the key, a proxy's password and what a terminal would obey."""
+        for secret in (self.key, *self._proxy_secrets):
+            text = hide(text, secret)
+        return " ".join(printable(text).split())[:_WORDS]
+
+    def _said(self, raw: bytes) -> str:
+        return self.clean(words_of(raw, self.key))
+
     def _refusal(self, status: int, raw: bytes, retry_after: str | None) -> Exception:
-        words = words_of(raw, self.key) or "(it gave no reason)"
+        words = self._said(raw) or "(it gave no reason)"
         empty = status == 402 or no_credit(words)
         if status == 429 and not empty:
             return _LimitedError(words, seconds_of(retry_after))
@@ -261,8 +286,10 @@ class BatchClient:
         return kind(f"Teacher '{self._owner}': {self.url} answers {status}: {words}\n  To do: {remedy}. {KEPT}")
 
     async def _wait_out(self, limit: _LimitedError, waited_s: float) -> None:
+        # At least as long as without an answer: some say 0, or name a moment that is past, and mean it each time.
         guess = min(60.0, max(self._pace.backoff_s, 0.1 * waited_s)) * random.uniform(0.75, 1.0)
-        after_s = guess if limit.after_s is None else limit.after_s
+        told = limit.after_s or 0.0
+        after_s = max(guess, told if told <= _LONGEST_WAIT_S else 0.0)
         if waited_s + after_s > self._pace.silence_s:
             raise TeacherError(
                 f"Teacher '{self._owner}': {self.url} is limiting its rate, and asks to wait {after_s:.0f} s more: "
@@ -300,14 +327,45 @@ def _identified(raw: bytes) -> dict[str, Any]:
 
 
 def _page(raw: bytes) -> dict[str, Any]:
+    """Read a page of a list; entries that are no batches are left out."""
     said = json.loads(raw)
-    if not isinstance(said, dict) or not all(isinstance(batch["id"], str) for batch in said["data"]):
+    if not isinstance(said["data"], list):
         raise TypeError("no list of batches")
-    return said
+    batches = [b for b in said["data"] if isinstance(b, dict) and isinstance(b.get("id"), str)]
+    return {"data": batches, "has_more": bool(said.get("has_more"))}
 
 
 def _rows(raw: bytes) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in raw.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("not rows")
+    """Read the rows of a file; of many a few may be nonsense, which must not cost the others."""
+    lines = [line for line in raw.splitlines() if line.strip()]
+    rows = [row for row in map(_row, lines) if row is not None]
+    if 2 * len(rows) < len(lines) or (lines and _row(lines[-1]) is None):
+        raise ValueError("not rows, or not all of them")
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _moment(date: str | None) -> float | None:
+    """Read a `Date` header."""
+    if date is None:
+        return None
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _secrets_of(proxy: str | None) -> tuple[str, ...]:
+    """Return user and password of a proxy's address, in the forms in which a message may repeat them."""
+    user_info = urlsplit(proxy or "").netloc.rpartition("@")[0]
+    password = user_info.partition(":")[2]
+    encoded = base64.b64encode(unquote(user_info).encode()).decode() if user_info else ""
+    forms = (encoded, user_info, unquote(user_info), password, unquote(password))
+    return tuple(form for form in forms if len(form) >= _SHORTEST_SECRET)

@@ -253,7 +253,8 @@ class BatchDesk:
         if not asked:
             return None
         length_field = self._length_field
-        return _Batch(await self._carrier.send(asked, length_field), length_field)
+        entry = await self._carrier.send(asked, length_field, self._asked.__contains__)
+        return None if entry is None else _Batch(entry, length_field)
 
     # --- waiting for a batch ------------------------------------------------------------------------------------
 
