@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import email.utils
 import json
 import random
@@ -17,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 
@@ -25,12 +24,12 @@ from tinyllm.errors import TeacherError, printable
 from tinyllm.teachers.http.endpoint import public_url
 from tinyllm.teachers.http.replies import hide, no_credit, seconds_of, words_of
 from tinyllm.teachers.http.transport import proxy_for
+from tinyllm.teachers.secrets import secrets_of
 
 _T = TypeVar("_T")
 _PAGE = 100  # batches in one page of a list; the most there may be
 _PAGES = 1000
 _WORDS = 500
-_SHORTEST_SECRET = 3
 _LONGEST_WAIT_S = 31 * 86400.0  # longer ones are no answers but mistakes
 
 
@@ -99,7 +98,7 @@ class BatchClient:
         self._owner = owner
         self._base = base_url.rstrip("/")
         self._proxy = proxy_for(self._base)
-        self._proxy_secrets = _secrets_of(self._proxy)
+        self._proxy_secrets = secrets_of(self._proxy)
         self.key = key
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
@@ -360,12 +359,3 @@ def _moment(date: str | None) -> float | None:
         return email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
         return None
-
-
-def _secrets_of(proxy: str | None) -> tuple[str, ...]:
-    """Return user and password of a proxy's address, in the forms in which a message may repeat them."""
-    user_info = urlsplit(proxy or "").netloc.rpartition("@")[0]
-    password = user_info.partition(":")[2]
-    encoded = base64.b64encode(unquote(user_info).encode()).decode() if user_info else ""
-    forms = (encoded, user_info, unquote(user_info), password, unquote(password))
-    return tuple(form for form in forms if len(form) >= _SHORTEST_SECRET)
