@@ -372,6 +372,9 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 def _stop(message: str, code: int) -> None:
+    from tinyllm.errors import printable
+
+    message = printable(message)  # it may repeat what a server said, or what is in a file
     typer.echo(f"tinyllm: {message}" if code == 130 else f"Error: {message}", err=True)
     sys.exit(code)
 

@@ -24,14 +24,15 @@ from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
-from tinyllm.teachers.http.envelope import Envelope, public_url, secrets_of
+from tinyllm.teachers.http.envelope import Envelope, public_url
 from tinyllm.teachers.http.gate import Gate
 from tinyllm.teachers.http.limits import MOST, START, AdaptiveLimit, Limits, Pace
 from tinyllm.teachers.http.refusals import about_one_prompt, hide, no_credit, refused_parameter, seconds_of, words_of
 from tinyllm.teachers.http.replicas import Replica, Replicas
 from tinyllm.teachers.http.replies import ErrorInReply, NotACompletion, read_completion
-from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for, proxy_secrets
+from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for
 from tinyllm.teachers.manners import Manners
+from tinyllm.teachers.secrets import secrets_of
 
 _REMEDIES = {
     401: "check the key in the environment variable that `api_key_env` names, and `auth_header`",
@@ -132,7 +133,7 @@ class Endpoint:
         self.manners = manners
         self._owner = owner
         self._envelope = envelope
-        self._secrets = (*envelope.secrets, *secrets_of(s for proxy in proxies for s in proxy_secrets(proxy)))
+        self._secrets = (*envelope.secrets, *(secret for proxy in proxies for secret in secrets_of(proxy)))
         self._replicas = Replicas(
             [
                 Replica(url + path, hide(public_url(url), self._secrets), proxy)
