@@ -152,7 +152,7 @@ def test_a_budget_is_not_exceeded_with_200_in_flight(tmp_path, tiny_t5, figures)
         scene.tree["rationales"]["budget"] = {"usd": 0.25}
         command = scene.generate()
         assert command.code == 3, command.said
-        assert "budget is used up" in command.said
+        assert "The budget has no room for another request" in command.said
         yields, stats = scene.yields(), server.stats()
         usd = (yields["prompt_tokens"] + 10 * yields["completion_tokens"]) / 1e6
         assert 0.24 < usd <= 0.25
