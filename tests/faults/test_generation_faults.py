@@ -206,8 +206,11 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path, tiny_t5):
             scene.tree["rationales"]["store"] = str(scene.store)
             assert scene.generate("--quiet").code == 0
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-            command = scene.generate("--quiet")
+            assert scene.generate("--quiet").code == 0  # every reply is there
+            before = asked(server)
+            command = scene.generate("--quiet", "--set", "rationales.seed=1")
             assert command.code == 2
+            assert asked(server) == before
             assert str(scene.store) in command.said
             assert "Traceback" not in command.said
             subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
