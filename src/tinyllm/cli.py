@@ -529,7 +529,7 @@ def _next_steps(folder: RunFolder, page: Path) -> str:
         "What to try next:\n"
         f"  open the report in a browser; it shows every question with the teachers' rationales\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another --explain\n'
-        "  tinyllm init mine.yaml --data FILE    a configuration for questions of your own\n"
+        "  tinyllm init FILE                      a configuration for questions of your own\n"
         "  tinyllm experiment GRID.yaml          whether the teachers helped: methods, seeds, tests (see README)"
     )
 
