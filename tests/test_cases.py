@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from generation import Recorder
 from tinyllm import config
@@ -107,3 +108,26 @@ def test_the_command_itself(script, part):
         pytest.skip("the packaged student is not installed")
     assert "rightly" in tried(script, part)
     assert "WRONG" not in tried(script, part)
+
+
+def test_a_workbook_and_three_kinds_of_endpoint_make_a_whole_run(kit, tmp_path, monkeypatch, cli):
+    from tinyllm.rationales.files import read_rationales
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KIT_API_KEY", kit.KEY)
+    assert cli("init", CASES / "files" / "kahoot.xlsx").code == 0
+    tree = yaml.safe_load(Path("kahoot.yaml").read_text(encoding="utf-8"))
+    with kit.quirks.Server(log=tmp_path / "requests.jsonl") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = {"kind": "openai", "base_url": server.url, "api_key_env": "KIT_API_KEY"}
+        models = {"thinker": "reasoning-content", "parts": "parts", "strict": "reasoning-params"}
+        tree["teachers"] = [{**endpoint, "name": name, "model": model} for name, model in models.items()]
+        tree |= {"student": {"model": "tiny-untrained"}, "train": {"epochs": 1}, "evaluate": {"before": False}}
+        tree["data"]["cut"] = {"valid": 0, "test": 0.5}
+        Path("kahoot.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+        said = cli("run", "kahoot.yaml")
+        server.shutdown()
+    assert said.code == 0, said.err
+    kept = read_rationales(tmp_path / "runs" / "kahoot")
+    assert sorted(r.teacher for r in kept) == sorted([*models] * 2)
+    assert {r.text for r in kept} == {kit.quirks.VISIBLE}

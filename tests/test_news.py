@@ -34,3 +34,8 @@ def test_an_error_inside_a_task_is_not_reported_as_done(capsys):
     with pytest.raises(ZeroDivisionError), News().task("Counting"):
         1 / 0  # noqa: B018
     assert "✓" not in capsys.readouterr().err
+
+
+def test_foreign_words_cannot_rewrite_the_terminal(capsys) -> None:
+    News().say("the server says \x1b[2J\x1b]0;title\x07no \u202emodel")
+    assert capsys.readouterr().err == "the server says no model\n"

@@ -159,3 +159,46 @@ def test_other_commands(project, cli):
     ]:  # fmt: skip
         refused(cli(*arguments))
     assert Path("file").read_text() == "x"
+
+
+# --- addresses ----------------------------------------------------------------------------------------------------
+
+
+def addressed(url: str, kind: str) -> None:
+    teacher = {"name": "t", "kind": kind, "model": "m", "base_url": url}
+    build_config({"data": {"dataset": "starter"}, "teachers": [teacher]})
+
+
+@pytest.mark.parametrize("kind", ["openai", "openai-batch"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "no such host", "a" * 64 + ".de", "a..b", "...", "[::1", "[::1]:99999", "x:99999", "x:65536", "x:-1", "x:abc", "x:0",
+        "", ":80", "%zz", "a%00b", "*", "\\x", "[zz]", "\u202e.example", "x" * 300,
+    ],
+)  # fmt: skip
+def test_an_address_that_nothing_can_be_sent_to(host, kind):
+    with pytest.raises(ConfigError, match="base_url") as error:
+        addressed(f"http://{host}/v1", kind)
+    assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:1", "[::1]:8000", "localhost", "my_host:80", "münchen.example", "xn--mnchen-3ya.example", "a.", "a-b.c:65535"],
+)  # fmt: skip
+def test_an_address_that_may_be(host):
+    for kind in ("openai", "openai-batch"):
+        addressed(f"https://{host}/v1", kind)
+
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["check", "generate", "train", "run"])
+def test_no_training_question_is_left(project, cli, command):
+    project.write_questions(
+        [{"id": str(n), "question": f"word {n} " * 3000, "choices": ["a", "b"], "answer": 0} for n in range(20)]
+    )
+    project.change("data.on_invalid", "drop")
+    refused(cli(command, project.config), "No training question is left: of 12, all are longer")

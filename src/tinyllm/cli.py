@@ -372,6 +372,9 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 def _stop(message: str, code: int) -> None:
+    from tinyllm.errors import printable
+
+    message = printable(message)  # it may repeat what a server said, or what is in a file
     typer.echo(f"tinyllm: {message}" if code == 130 else f"Error: {message}", err=True)
     sys.exit(code)
 
@@ -526,7 +529,7 @@ def _next_steps(folder: RunFolder, page: Path) -> str:
         "What to try next:\n"
         f"  open the report in a browser; it shows every question with the teachers' rationales\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another --explain\n'
-        "  tinyllm init mine.yaml --data FILE    a configuration for questions of your own\n"
+        "  tinyllm init FILE                      a configuration for questions of your own\n"
         "  tinyllm experiment GRID.yaml          whether the teachers helped: methods, seeds, tests (see README)"
     )
 

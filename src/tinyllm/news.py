@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tinyllm.errors import printable
+
 _LINE_EVERY_S = 5.0
 
 
@@ -61,9 +63,9 @@ class News:
         self.quiet = quiet
 
     def say(self, text: str) -> None:
-        """Print a line."""
+        """Print a line; it may repeat what a server said."""
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(printable(text), markup=False)
 
     @contextlib.contextmanager
     def task(self, label: str, total: int | None = None) -> Iterator[Task]:

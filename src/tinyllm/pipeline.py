@@ -74,7 +74,7 @@ def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str],
     under that of answering. So figures of different methods are of the same questions.
 
     Raises:
-        DataError: there are some, and `on_invalid` is `error`.
+        DataError: there are some, and `on_invalid` is `error`; or no training question is left.
     """
     needed = {"train": tuple(prefixes.values()), "valid": (prefixes[ANSWER_TASK],), "test": (prefixes[ANSWER_TASK],)}
     places: dict[str, list[int]] = {name: [] for name in needed}
@@ -95,6 +95,13 @@ def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str],
             "Raise train.max_input_tokens, shorten them, or leave them out with data.on_invalid: drop."
         )
     kept = {name: leave_out(getattr(splits, name), found) for name, found in places.items()}
+    if not len(kept["train"]):
+        raise DataError(
+            f"No training question is left: of {len(splits.train)}, all are longer than the longest input. Raise "
+            "train.max_input_tokens, or shorten them."
+            if len(splits.train)
+            else "There are no training questions; data.train, or the file that data.cut cuts, holds none for training."
+        )
     return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=splits.warnings)
 
 

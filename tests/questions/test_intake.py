@@ -9,6 +9,7 @@ import datetime
 import json
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -654,3 +655,26 @@ def test_a_text_beside_the_question_is_asked_about(tmp_path: Path) -> None:
     made = [{"sentence": c, **r} for c, r in zip(STORIES, rows(), strict=True)]
     (tmp_path / "q.jsonl").write_text(lines(made))
     assert "'sentence' holds long texts" in refusal(tmp_path / "q.jsonl")
+
+
+def test_an_opendocument_table(tmp_path: Path) -> None:
+    path = tmp_path / "q.ods"
+    names = {k: f"urn:oasis:names:tc:opendocument:xmlns:{k}:1.0" for k in ("office", "table", "text", "manifest")}
+    spaces = " ".join(f'xmlns:{k}="{v}"' for k, v in names.items())
+
+    def cell(text: str) -> str:
+        return f'<table:table-cell office:value-type="string"><text:p>{text}</text:p></table:table-cell>'
+
+    body = "".join(f"<table:table-row>{''.join(map(cell, row))}</table:table-row>" for row in SHEET)
+    kind = "application/vnd.oasis.opendocument.spreadsheet"
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("mimetype", kind)
+        out.writestr(
+            "META-INF/manifest.xml",
+            f'<manifest:manifest {spaces}><manifest:file-entry manifest:full-path="/" manifest:media-type="{kind}"/></manifest:manifest>',
+        )
+        out.writestr(
+            "content.xml",
+            f'<office:document-content {spaces}><office:body><office:spreadsheet><table:table table:name="S">{body}</table:table></office:spreadsheet></office:body></office:document-content>',
+        )
+    assert same(read(path), PLAIN)

@@ -127,6 +127,14 @@ def test_nothing_from_teachers_or_data_becomes_markup(made_up_run: Path) -> None
     assert not set("<>&\u2028\u2029") & set(page.scripts[0])
 
 
+def test_marks_that_turn_the_direction_of_writing_do_not_reach_the_page(made_up_run: Path) -> None:
+    file = made_up_run / "config.yaml"
+    file.write_text(file.read_text("utf-8").replace("model: gemma3-270m", 'model: "a\\u202ebc\\u0007"'), "utf-8")
+    text = write_report(made_up_run).read_text("utf-8")
+    assert "abc" in text
+    assert "\u202e" not in text
+
+
 def test_the_script_parses_no_html() -> None:
     script = (Path(__file__).parents[2] / "src/tinyllm/report/templates/page.js").read_text("utf-8")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 Row = dict[str, Any]
 Fault = Callable[["FakeBatches"], web.Response | None] | str
 """A response instead of the work; or the work is done and the answer lost ("drop") or held back ("hang"); or the work is
-not done either ("refuse", "stall")."""
+not done either ("refuse", "stall"). "hold": answered when `release` is called."""
 
 
 class FakeBatches:
@@ -61,8 +61,12 @@ class FakeBatches:
         self.url = str(self._server.make_url("/v1"))
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def release(self) -> None:
+        """Let go of what is held."""
         self._release.set()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
         await self._server.close()
 
     def rows(self, batch: Row) -> list[Row]:
@@ -166,9 +170,9 @@ class FakeBatches:
             return fault(self)
         done = work() if fault not in ("refuse", "stall") else {}
         self.reached[name].set()
-        if fault in ("hang", "stall"):
+        if fault in ("hang", "stall", "hold"):
             await self._release.wait()
-        if fault is not None:
+        if fault is not None and fault != "hold":
             assert request.transport is not None
             request.transport.abort()
         return web.Response(body=done) if isinstance(done, bytes) else web.json_response(done)

@@ -121,3 +121,14 @@ def test_the_tail_is_the_end_of_the_log_without_colours_and_secrets(monkeypatch)
     assert server.log.stat().st_mode & 0o077 == 0
     stop(server)
     assert not server.log.exists()
+
+
+def test_the_end_of_a_log_is_shown_without_secrets_and_what_a_terminal_would_obey(file, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:p%40ssword@proxy.example:3128")
+    monkeypatch.setenv("SERVICE_TOKEN", "tok-0123456789")
+    say = "print('\\x1b]0;t\\x07\\x1b[2Jred \\u202ex', os.environ['HTTPS_PROXY'], 'p@ssword', os.environ['SERVICE_TOKEN'])\n"
+    server = started(file, "sys.stdout.reconfigure(encoding='utf-8')\n", say)
+    assert asyncio.run(server.ended(20)) == 0
+    said = server.tail()
+    stop(server)
+    assert said == "    red x http://***@proxy.example:3128 *** ***"

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from tinyllm.rationales.visible import visible
-from tinyllm.teachers.http.envelope import secrets_of
 from tinyllm.teachers.http.refusals import about_one_prompt, no_credit, words_of
 from tinyllm.teachers.http.replies import ErrorInReply, NotACompletion, read_completion
+from tinyllm.teachers.secrets import spelled
 
 
 def completion(form="chat", finish="stop", usage=None, timings=None, **said):
@@ -210,4 +210,4 @@ def test_an_error_in_a_stream_is_told():
 
 def test_a_servers_words_hold_no_terminal_escapes_and_no_secrets():
     raw = json.dumps({"error": {"message": "\x1b[31mno\x1b[0m \x1b]0;title\x07key sk-1234567 for p%40ss"}}).encode()
-    assert words_of(raw, secrets_of(["sk-1234567", "p@ss"])) == "no key *** for ***"
+    assert words_of(raw, spelled(["sk-1234567", "p@ss"])) == "no key *** for ***"

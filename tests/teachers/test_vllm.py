@@ -210,6 +210,15 @@ def test_an_argument_that_opens_a_door_is_refused_however_it_is_spelt(option, da
     assert "sk-0123456789" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "argument", ["--otlp-traces-endpoint=http://me:secret@host:4317", "http://me:secret@host", "--x=a://secret@h"]
+)
+def test_a_password_in_an_argument_is_refused_and_not_repeated(argument):
+    with pytest.raises(TeacherError, match="must hold no user or password") as refusal:
+        make_teacher(spec(arguments=("--enforce-eager", argument)), [])
+    assert "secret" not in str(refusal.value)
+
+
 def test_a_model_that_is_an_option_is_refused():
     with pytest.raises(TeacherError, match="no model but an option"):
         make_teacher(spec(model="--trust-remote-code"), [])

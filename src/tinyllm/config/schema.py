@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 ANSWER_TASK = "answer"
 """The name of the task of answering; every other task bears the name of a teacher."""
@@ -182,19 +182,6 @@ def _own_fields(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
-def _is_address(url: str) -> str:
-    """Refuse what is no address before anything is sent."""
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname or ""
-        host.encode("idna")
-    except (ValueError, UnicodeError) as error:
-        raise ValueError(f"'{url}' is no address ({error}); write it as https://host/v1") from None
-    if not host or port == 0 or any(c in host for c in " ,;\"'<>\\|"):
-        raise ValueError(f"'{url}' names no host; write it as https://host/v1")
-    return url
-
-
 _SECRET = re.compile(
     r"authori[sz]ation|api[-_]?key|(?:^|[-_])(?:key|token|secret|sig|signature|password|passwd|cookie)(?:$|[-_])",
     re.IGNORECASE,
@@ -218,9 +205,27 @@ _OWN_ARGUMENTS: Mapping[str, str] = {
     **{name: f"by the environment variable {name.upper()}"
        for name in ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")},
 }  # fmt: skip
-BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$"), AfterValidator(_is_address)]
 Texts = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(_no_secrets)]
 Parameter = Literal["temperature", "top_p", "seed", "stop"]
+_HOST = r"[A-Za-z0-9._-]+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?"  # a name or IPv4; IPv6 with a zone
+
+
+def _reachable(url: str) -> str:
+    """Refuse an address that nothing can be sent to; its text is not repeated, since a key may be pasted into it."""
+    import yarl  # what sends the requests understands addresses by
+
+    try:
+        parsed = yarl.URL(url)
+        host = parsed.raw_host or ""
+        host.encode("idna")
+    except (ValueError, TypeError):  # also UnicodeError: no host may have such a name
+        host, parsed = "", None
+    if parsed is None or not re.fullmatch(_HOST, host) or not parsed.port:
+        raise PydanticCustomError("address", "its host must be a name or an address, and its port 1 to 65535")
+    return url
+
+
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$"), AfterValidator(_reachable)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 

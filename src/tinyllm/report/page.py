@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tinyllm.atomic import write_text
-from tinyllm.errors import RunFolderError
+from tinyllm.errors import RunFolderError, printable
 from tinyllm.report import plots
 from tinyllm.report.browser import MAX_QUESTIONS
 from tinyllm.report.content import build_page
@@ -76,6 +76,7 @@ def environment() -> Environment:
         loader=PackageLoader("tinyllm.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not of markup, which is ours
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -24,12 +24,13 @@ from yarl import URL
 from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean, printable
 from tinyllm.teachers.http.endpoint import NO_SERVER, REMEDIES, Endpoint, Patience
-from tinyllm.teachers.http.envelope import Envelope, api_key, public_url, secrets_of
+from tinyllm.teachers.http.envelope import Envelope, api_key, public_url
 from tinyllm.teachers.http.limits import Limits
 from tinyllm.teachers.http.refusals import delay_of, hide
 from tinyllm.teachers.http.replicas import Replica
 from tinyllm.teachers.http.teacher import RemoteTeacher
-from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for, proxy_secrets
+from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for
+from tinyllm.teachers.secrets import secrets_of, spelled
 
 _REMEDIES: Mapping[int, str] = {
     **REMEDIES,
@@ -116,7 +117,7 @@ class LiteLLMTeacher(RemoteTeacher):
         spec, patience = self._spec, self._patience
         _require("litellm", spec, "tinyllm-distill[litellm]")
         key = api_key(spec)
-        secrets = secrets_of([*([] if key is None else [key]), *_secrets_at_hand()])
+        secrets = spelled([*([] if key is None else [key]), *_secrets_at_hand()])
         envelope = Envelope(
             (spec.base_url or spec.model.partition("/")[0],), extra_body=spec.arguments, extra_setting="arguments",
             stream=False, secrets=secrets,
@@ -147,7 +148,7 @@ def _missing(package: str, spec: config.LiteLLMTeacher, install: str) -> Missing
 def _secrets_at_hand() -> list[str]:
     """Return what the environment holds that the library might send as a key, whichever variable it reads."""
     held = [value.strip() for name, value in os.environ.items() if _SECRET_NAME.search(name)]
-    passwords = [secret for proxy in getproxies().values() for secret in proxy_secrets(proxy)]
+    passwords = [secret for proxy in getproxies().values() for secret in secrets_of(proxy)]
     return [value for value in held if len(value) >= _SHORTEST_GUESS and not value.isalpha()] + passwords
 
 

@@ -13,12 +13,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tinyllm.errors import printable
+from tinyllm.teachers.secrets import secrets_of
 from tinyllm.teachers.supervise import KILLED_S
 
 _TAIL_BYTES = 1 << 16
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _SHORTEST_SECRET = 8  # shorter values are settings (`TOKENIZERS_PARALLELISM=false`)
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ServerProcess:
@@ -69,13 +70,15 @@ class ServerProcess:
         await self.ended(self._stop_s + 2 * KILLED_S)
 
     def tail(self, lines: int = 15) -> str:
-        """Return the end of its log, indented, without colours and without secrets of this process's environment."""
+        """Return the end of its log, indented, without what a terminal would obey and this environment's secrets."""
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
-            text = _COLOURS.sub("", log.read().decode("utf-8", "replace"))
+            text = printable(log.read().decode("utf-8", "replace"))
         for name, value in os.environ.items():
             if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
                 text = text.replace(value, "***")
+            for secret in secrets_of(value) if "://" in value else ():  # of a proxy, or a database
+                text = text.replace(secret, "***")
         said = [line.rstrip() for line in text.splitlines() if line.strip()]
         return "\n".join(f"    {line}" for line in said[-lines:]) or "    (it said nothing)"
 

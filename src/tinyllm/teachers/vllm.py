@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import socket
 import sys
@@ -35,6 +36,7 @@ _CODE = "it would run code that comes with a model or is named in a configuratio
 _ADDRESS = f"the server listens on a free port of {_HOST}, and nowhere else"
 _KEY = "everyone on this machine can read a command line, and configurations are written down; a token of the hub is \
 taken from the environment (HF_TOKEN)"
+_USER_IN_URL = re.compile(r"://[^/\s]*@")
 _FIELD = "the teacher has a field for that"
 _REFUSED: Mapping[str, str] = {
     **dict.fromkeys((
@@ -168,6 +170,9 @@ def _refuse(spec: config.VllmTeacher) -> None:
     if spec.model.startswith("-"):
         raise TeacherError(f"Teacher '{spec.name}': `model: {spec.model}` is no model but an option.")
     for argument in spec.arguments:
+        if _USER_IN_URL.search(argument):
+            option = argument.partition("=")[0] if argument.startswith("-") else "an address"
+            raise TeacherError(f"Teacher '{spec.name}': `arguments` must hold no user or password ({option}): {_KEY}.")
         if not argument.startswith("--"):
             continue
         given = argument[2:].partition("=")[0].partition(".")[0].replace("_", "-")

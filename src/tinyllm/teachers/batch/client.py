@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import json
 import random
 import time
@@ -19,13 +20,17 @@ from urllib.parse import parse_qsl, quote
 
 import aiohttp
 
-from tinyllm.errors import TeacherError
-from tinyllm.teachers.http.envelope import Envelope, public_url, secrets_of
+from tinyllm.errors import TeacherError, printable
+from tinyllm.teachers.http.envelope import Envelope, public_url
 from tinyllm.teachers.http.refusals import hide, no_credit, seconds_of, words_of
-from tinyllm.teachers.http.transport import proxy_for, proxy_secrets
+from tinyllm.teachers.http.transport import proxy_for
+from tinyllm.teachers.secrets import secrets_of
 
 _T = TypeVar("_T")
 _PAGE = 100  # batches in one page of a list; the most there may be
+_PAGES = 1000
+_WORDS = 500
+_LONGEST_WAIT_S = 31 * 86400.0  # longer ones are no answers but mistakes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class BatchPace:
         settle_s: a batch that was created shows up in the provider's list after so long at the latest.
         silence_s: a provider that answers no look at a batch for so long, or only says 429, is given up.
         full_s: after so long in which no batch was taken, because too much is enqueued, the provider is given up.
+        over_s: a batch that is not over after so long is waited for no more; a later run may look again.
         timeout_s: seconds for one call, which may carry a whole file.
         connect_s: seconds for the connection alone.
         backoff_s: pause after the first failed attempt; it doubles with each, up to `backoff_max_s`.
@@ -50,6 +56,7 @@ class BatchPace:
     settle_s: float = 30.0
     silence_s: float = 3600.0
     full_s: float = 26 * 3600.0
+    over_s: float = 96 * 3600.0
     timeout_s: float = 600.0
     connect_s: float = 10.0
     backoff_s: float = 1.0
@@ -82,6 +89,9 @@ class BatchClient:
     Args:
         owner: the teacher's name, for messages.
         envelope: the provider's address, with what is around every call.
+
+    Attributes:
+        clock: what the provider's clock said at its last answer; seconds since 1970, None if it never told.
     """
 
     def __init__(self, owner: str, envelope: Envelope, *, pace: BatchPace) -> None:
@@ -89,11 +99,12 @@ class BatchClient:
         self._envelope = envelope
         [self._base] = envelope.urls
         self._proxy = proxy_for(self._base)
-        self.secrets = (*envelope.secrets, *secrets_of(proxy_secrets(self._proxy)))
         self._query = dict(parse_qsl(envelope.query, keep_blank_values=True))
         self._pace = pace
         self._session: aiohttp.ClientSession | None = None
+        self.secrets = (*envelope.secrets, *secrets_of(self._proxy))
         self.url = hide(public_url(self._base), self.secrets)
+        self.clock: float | None = None
 
     def __repr__(self) -> str:
         return f"BatchClient({self.url!r})"
@@ -160,6 +171,8 @@ class BatchClient:
             if not page.get("has_more") or not last or last in seen:
                 return None
             seen.add(last)
+            if len(seen) >= _PAGES:  # not to be taken for "there is none", and the requests be paid again
+                raise UnansweredError(f"Teacher '{self._owner}': {self.url} lists batches without end")
             after = {"after": last}
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
@@ -228,25 +241,33 @@ class BatchClient:
                 proxy=self._proxy, allow_redirects=False,
             ) as response:  # fmt: skip
                 status, headers, raw = response.status, response.headers, await response.read()
+                self.clock = _moment(headers.get("Date")) or self.clock
         except TimeoutError as error:
             connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
             limit = self._pace.connect_s if connecting else self._pace.timeout_s
             raise _LostError(f"no {'connection' if connecting else 'answer'} in {limit:g} s") from None
         except aiohttp.InvalidURL:
             raise TeacherError(f"Teacher '{self._owner}': {self.url} is no URL; mend `base_url`.") from None
-        except aiohttp.ClientError as error:
-            raise _LostError(hide(str(error) or type(error).__name__, self.secrets)) from None
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last: a redirection to no host
+            raise _LostError(self.clean(str(error) or type(error).__name__)) from None
         if status >= 300:
             raise self._refusal(status, raw, headers.get("Retry-After"))
         try:
             return await asyncio.to_thread(read, raw)  # it may be large
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise _LostError(f"it answers {method} {path} with {words_of(raw, self.secrets)!r}") from None
+            raise _LostError(f"it answers {method} {path} with {self._said(raw)!r}") from None
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
+    def clean(self, text: str) -> str:
+        """Return foreign text on one line, without the key, a proxy's password and what a terminal would obey."""
+        return " ".join(printable(hide(text, self.secrets)).split())[:_WORDS]
+
+    def _said(self, raw: bytes) -> str:
+        return words_of(raw, self.secrets)
+
     def _refusal(self, status: int, raw: bytes, retry_after: str | None) -> Exception:
-        words = words_of(raw, self.secrets) or "(it gave no reason)"
+        words = self._said(raw) or "(it gave no reason)"
         empty = status == 402 or no_credit(words)
         if status == 429 and not empty:
             return _LimitedError(words, seconds_of(retry_after))
@@ -264,8 +285,10 @@ class BatchClient:
         return kind(f"Teacher '{self._owner}': {self.url} answers {status}: {words}\n  To do: {remedy}. {KEPT}")
 
     async def _wait_out(self, limit: _LimitedError, waited_s: float) -> None:
+        # At least as long as without an answer: some say 0, or name a moment that is past, and mean it each time.
         guess = min(60.0, max(self._pace.backoff_s, 0.1 * waited_s)) * random.uniform(0.75, 1.0)
-        after_s = guess if limit.after_s is None else limit.after_s
+        told = limit.after_s or 0.0
+        after_s = max(guess, told if told <= _LONGEST_WAIT_S else 0.0)
         if waited_s + after_s > self._pace.silence_s:
             raise TeacherError(
                 f"Teacher '{self._owner}': {self.url} is limiting its rate, and asks to wait {after_s:.0f} s more: "
@@ -303,14 +326,36 @@ def _identified(raw: bytes) -> dict[str, Any]:
 
 
 def _page(raw: bytes) -> dict[str, Any]:
+    """Read a page of a list; entries that are no batches are left out."""
     said = json.loads(raw)
-    if not isinstance(said, dict) or not all(isinstance(batch["id"], str) for batch in said["data"]):
+    if not isinstance(said["data"], list):
         raise TypeError("no list of batches")
-    return said
+    batches = [b for b in said["data"] if isinstance(b, dict) and isinstance(b.get("id"), str)]
+    return {"data": batches, "has_more": bool(said.get("has_more"))}
 
 
 def _rows(raw: bytes) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in raw.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("not rows")
+    """Read the rows of a file; of many a few may be nonsense, which must not cost the others."""
+    lines = [line for line in raw.splitlines() if line.strip()]
+    rows = [row for row in map(_row, lines) if row is not None]
+    if 2 * len(rows) < len(lines) or (lines and _row(lines[-1]) is None):
+        raise ValueError("not rows, or not all of them")
     return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _moment(date: str | None) -> float | None:
+    """Read a `Date` header."""
+    if date is None:
+        return None
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None

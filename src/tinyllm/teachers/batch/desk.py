@@ -263,9 +263,11 @@ class BatchDesk:
             return None
         manners = self.manners
         self._being_sent = {key for key, _ in asked}
-        batch = _Batch(await self._carrier.send(asked, manners), manners)
-        self._being_sent = set()
-        return batch
+        try:
+            entry = await self._carrier.send(asked, manners, self._asked.__contains__)
+        finally:
+            self._being_sent = set()
+        return None if entry is None else _Batch(entry, manners)
 
     # --- waiting for a batch ------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from pathlib import Path
 from tinyllm import atomic
 from tinyllm.errors import TeacherError
 
-_KEPT_S = 45 * 86400.0  # OpenAI keeps results for 30 days
 _LOCK_S = 0.1
 
 
@@ -32,7 +30,7 @@ class JournalEntry:
         token: ours; the provider keeps it with the batch, so that the batch can be found without its id.
         keys: `reply_key`s of the requests in it whose replies may still be fetched from there.
         file: the provider's id of the uploaded requests.
-        created: seconds since 1970, UTC.
+        created: seconds since 1970, UTC, by the provider's clock where it tells the time.
         batch: the provider's id of the batch; None until it has been told.
     """
 
@@ -91,18 +89,15 @@ class Journal:
             yield
 
     def read(self, known: Collection[str] = ()) -> list[JournalEntry]:
-        """Return the entries but those whose tokens are known, oldest first; forget those that are too old to fetch.
+        """Return the entries but those whose tokens are known, oldest first.
+
+        None is forgotten for its age: this machine's clock may be wrong, and what the provider still has is paid.
 
         Raises:
             TeacherError: an entry is damaged.
         """
         entries = [self.get(p.stem) for p in self.folder.glob("*.json") if p.stem not in known]
-        found = sorted((e for e in entries if e is not None), key=lambda e: e.created)
-        oldest = time.time() - _KEPT_S
-        for entry in found:
-            if entry.created < oldest:
-                self.path(entry.token).unlink(missing_ok=True)
-        return [e for e in found if e.created >= oldest]
+        return sorted((e for e in entries if e is not None), key=lambda e: e.created)
 
     def get(self, token: str) -> JournalEntry | None:
         """Return one entry as it stands now; None if there is none."""

@@ -24,7 +24,7 @@ from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
-from tinyllm.teachers.http.envelope import Envelope, public_url, secrets_of
+from tinyllm.teachers.http.envelope import Envelope, public_url
 from tinyllm.teachers.http.gate import Gate
 from tinyllm.teachers.http.limits import MOST, START, AdaptiveLimit, Limits, Pace
 from tinyllm.teachers.http.refusals import (
@@ -38,16 +38,9 @@ from tinyllm.teachers.http.refusals import (
 )
 from tinyllm.teachers.http.replicas import Replica, Replicas
 from tinyllm.teachers.http.replies import ErrorInReply, NotACompletion, read_completion
-from tinyllm.teachers.http.transport import (
-    Answer,
-    AttemptFailed,
-    BadUrl,
-    Carrier,
-    Transport,
-    proxy_for,
-    proxy_secrets,
-)
+from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Carrier, Transport, proxy_for
 from tinyllm.teachers.manners import Manners
+from tinyllm.teachers.secrets import secrets_of
 
 NO_SERVER = 0
 REMEDIES: Mapping[int, str] = {
@@ -156,7 +149,7 @@ class Endpoint:
         self.manners = manners
         self._owner = owner
         self._envelope = envelope
-        self._secrets = (*envelope.secrets, *secrets_of(s for proxy in proxies for s in proxy_secrets(proxy)))
+        self._secrets = (*envelope.secrets, *(secret for proxy in proxies for secret in secrets_of(proxy)))
         self._replicas = Replicas(
             [
                 Replica(url + path, hide(public_url(url), self._secrets), proxy)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from tinyllm import config
 from tinyllm.errors import TeacherError
+from tinyllm.teachers.secrets import spelled
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SHORTEST_SECRET = 4  # what is shorter would take letters out of every word
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envel
             raise TeacherError(f"Teacher '{spec.name}': the header {name} holds characters other than printable ASCII.")
     extra = spec.extra_body if isinstance(spec, config.OpenAITeacher) else {}
     stream = None if not isinstance(spec, config.OpenAITeacher) or spec.stream == "auto" else spec.stream
-    return Envelope(urls, query, headers, extra, stream=stream, secrets=secrets_of(found))
+    return Envelope(urls, query, headers, extra, stream=stream, secrets=spelled(found))
 
 
 def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.LiteLLMTeacher) -> str | None:
@@ -102,12 +102,6 @@ def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.Lite
             "there are spaces, or characters other than printable ASCII, in it."
         )
     return key
-
-
-def secrets_of(values: Iterable[str]) -> tuple[str, ...]:
-    """Return secrets as they may turn up in a text, also encoded in a URL; the longest first."""
-    spelled = {form for value in values for form in (value, quote(value, safe=""), quote(value))}
-    return tuple(sorted((s for s in spelled if len(s) >= _SHORTEST_SECRET), key=lambda s: (-len(s), s)))
 
 
 def public_url(url: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email.utils
 import json
-import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -88,7 +87,7 @@ def seconds_of(retry_after: str | None) -> float | None:
     """Read `Retry-After`, which is a number of seconds or a date; None if it is neither.
 
     Returns:
-        At least 0, also for a date that is past, and at most a week.
+        At least 0, also for a date that is past. None for more than a week, which is nonsense.
     """
     if retry_after is None:
         return None
@@ -99,7 +98,7 @@ def seconds_of(retry_after: str | None) -> float | None:
             seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
         except (ValueError, OverflowError, TypeError):
             return None
-    return min(max(0.0, seconds), _LONGEST_WAIT_S) if math.isfinite(seconds) else None
+    return max(0.0, seconds) if seconds <= _LONGEST_WAIT_S else None
 
 
 def delay_of(raw: bytes) -> str | None:

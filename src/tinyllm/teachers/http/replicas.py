@@ -16,6 +16,7 @@ _STRIKES = 3  # failures in a row that make a replica rest, if none of them mean
 _LONGEST_REST_S = 60.0
 _LONGEST_GUESS_S = 60.0
 _SOON_S = 0.25
+_GROWTH = 0.5
 
 
 class Replica:
@@ -47,7 +48,6 @@ class Replica:
         self.limited_since: float | None = None
         self._rested_at = self._rest_until = 0.0
         self._strikes = 0
-        self._pauses = 0
 
     def usable(self, now: float) -> bool:
         """Tell whether it may be asked. One that has rested is tried with a single request first."""
@@ -62,7 +62,7 @@ class Replica:
     def succeeded(self) -> None:
         """It gave a reply."""
         self.gone = False
-        self.rests = self._strikes = self._pauses = 0
+        self.rests = self._strikes = 0
         self.limited_since = None
 
     def failed(self, now: float, sent: float, *, dead: bool) -> None:
@@ -79,13 +79,12 @@ class Replica:
             self.rests += 1
 
     def limited(self, now: float, sent: float, after_s: float | None, backoff_s: float) -> float:
-        """It said 429: pause it for the time it asked for, else for a guess that doubles. Returns that time."""
+        """It said 429: pause it for the time it asked for, else for a guess that grows. Returns that time."""
         self.gone, self.rests, self._strikes = False, 0, 0  # who says so is alive
         if self.limited_since is None:
             self.limited_since = sent
-        if sent >= self.resume_at:  # the first to hear of this limit sets the pause; the rest were sent before it
-            self._pauses += 1
-        guess = min(_LONGEST_GUESS_S, backoff_s * 2 ** min(self._pauses, 10)) * random.uniform(0.75, 1.0)
+        # As long again as half the time for which it has been so: after each pause a single request may be let through.
+        guess = min(_LONGEST_GUESS_S, max(backoff_s, _GROWTH * (now - self.limited_since))) * random.uniform(0.75, 1.0)
         if not after_s:  # a date is exact to a second; and to ask at once, again and again, would be a storm
             after_s = guess if after_s is None else min(guess, _SOON_S)
         self.resume_at = max(self.resume_at, now + after_s)

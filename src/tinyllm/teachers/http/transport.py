@@ -7,7 +7,7 @@ import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -196,10 +196,3 @@ def proxy_for(url: str) -> str | None:
         return None  # proxies are for what is outside this machine
     proxy = getproxies().get(parts.scheme)
     return proxy if proxy and proxy.startswith("http://") else None
-
-
-def proxy_secrets(proxy: str | None) -> list[str]:
-    """Return the password that a proxy's address holds, in the ways in which it may turn up in a text."""
-    parts = urlsplit(proxy or "")
-    password = parts.password
-    return [f"{parts.username}:{password}", password, unquote(password)] if password else []
