@@ -69,7 +69,7 @@ def _experiments() -> list[str]:
 
 def _teachers() -> list[str]:
     lines = ["## `teachers`", "", "A list; `kind` says which of these each is.", ""]
-    lines += ENDPOINTS.read_text(encoding="utf-8").rstrip().splitlines() + [""]
+    lines += [*ENDPOINTS.read_text(encoding="utf-8").rstrip().splitlines(), ""]
     for kind in typing.get_args(typing.get_args(TeacherConfig)[0]):
         tag = typing.get_args(kind.model_fields["kind"].annotation)[0]
         lines += _table(f"### `kind: {tag}`", "", kind, leave_out={"kind"})
