@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyllm.questions import Question
@@ -149,6 +149,7 @@ pieces = st.sampled_from(
 )  # fmt: skip
 
 
+@example("0[THINK]")
 @given(st.lists(st.one_of(pieces, st.text(max_size=4)), max_size=12).map("".join))
 def test_what_is_visible_stays_what_it_is_and_holds_no_mark(text):
     seen = visible(Reply(text, "stop"))

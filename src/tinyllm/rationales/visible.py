@@ -143,14 +143,13 @@ _THOUGHT_PROCESS = re.compile(
 )
 
 
-_MARKED = re.compile(
-    r"[<◁]|\[/?THINK|\[EOS|\s*(?:analysis|commentary|thinking\.\.\.|here(?:'s| is) (?:my|the) )", re.IGNORECASE
-)
+_MARK = re.compile(r"[<◁]|\[/?THINK\]|\[EOS\]", re.IGNORECASE)
+_START = re.compile(r"\s*+(?:analysis|commentary|thinking\.\.\.|here(?:'s| is) (?:my|the) )", re.IGNORECASE)
 
 
 def _without_thoughts(text: str) -> tuple[str, bool, bool]:
     """Return a text without its thoughts, whether there were any, and whether it ends inside one."""
-    if not (_MARKED.match(text) or "<" in text or "◁" in text or "[/THINK" in text.upper() or "[EOS]" in text):
+    if not (_START.match(text) or _MARK.search(text)):
         return text.strip(), False, False
     text = _without_end(text)
     if _CHANNEL.search(text) or _CHANNEL_SWALLOWED.match(text):
