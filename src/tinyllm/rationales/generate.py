@@ -28,6 +28,7 @@ StopReason = Literal["interrupted", "budget"]
 _CHUNK = 256  # questions whose prompts are made, and looked up in the store, at a time
 _ELSEWHERE = 4 * _CHUNK  # questions of which another process may be asked before this one waits for it
 _LOOK_AGAIN_S = 0.2
+_MOST_REFUSALS = 20  # of one request, for parts of it; there are not as many that can be left out
 
 
 @dataclass(slots=True)
@@ -286,10 +287,16 @@ class _Flow:
             await self._places.__aexit__(None, None, None)
 
     async def _settled(self, ask: Ask) -> Rationale | Rejection:
+        refusals = 0
         while True:
             try:
                 ask, reply = await self._reply(ask)
             except ParameterRefused as refused:
+                refusals += 1
+                if refusals > _MOST_REFUSALS:
+                    raise TeacherError(
+                        f"Teacher '{self.teacher.name}': whatever is sent is refused: {refused}"
+                    ) from None
                 await self._learn(refused)
             else:
                 outcome = self._requests.verdict(ask.question, reply)

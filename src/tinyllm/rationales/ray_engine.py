@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import importlib.util
 import logging
 import os
@@ -85,9 +84,7 @@ def travels(spec: config.TeacherConfig) -> bool:
 def _on_cluster(requests: Requests, spec: config.TeacherConfig, cluster: Cluster, workers: int) -> Requests:
     if not travels(spec):
         return requests
-    asked = copy.copy(requests)
-    asked.teacher = RayTeacher(requests.teacher, spec, cluster, workers, requests.questions)
-    return asked
+    return requests.with_teacher(RayTeacher(requests.teacher, spec, cluster, workers, requests.questions))
 
 
 # --- the cluster --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,6 +86,13 @@ class Requests:
         )
         self.manners = manners
         self._tell()
+
+    def with_teacher(self, teacher: Teacher) -> Requests:
+        """Return the same requests for a teacher that stands for this one and is known by the same identity."""
+        other = copy.copy(self)
+        other.teacher = teacher
+        other._tell()
+        return other
 
     # --- how the teacher is asked ---------------------------------------------------------------------------------
 

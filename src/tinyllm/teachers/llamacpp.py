@@ -21,6 +21,7 @@ from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
 from tinyllm.teachers.gguf_header import cache_bytes_per_token
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
 from tinyllm.teachers.http.envelope import Envelope
+from tinyllm.teachers.http.teacher import AdaptingTeacher
 
 _PATIENCE = Patience(attempts=3, timeout_s=3600.0, stall_s=3600.0)  # a slow machine is no failure
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 16
@@ -28,7 +29,7 @@ _IN_RESERVE = 2  # requests that wait at the server, so that a slot that is done
 _MEMORY_SHARE = 0.5  # of the memory that is free, for what the slots hold
 
 
-class LlamaCppTeacher:
+class LlamaCppTeacher(AdaptingTeacher):
     """Serves a GGUF file, named or packaged, from the moment it is entered until it is left.
 
     Raises:
@@ -45,7 +46,6 @@ class LlamaCppTeacher:
         self._sha256 = packaged.file_checksum(self._file)
         self._slots = spec.slots or _slots(spec, self._file)
         self._server: Any = None
-        self._endpoint: Endpoint | None = None
         self.name = spec.name
         self.concurrency = self._slots + _IN_RESERVE
         self.form: Form = spec.form
@@ -86,7 +86,7 @@ class LlamaCppTeacher:
         self._server = await asyncio.to_thread(_serve, self._spec, self._file, self._slots)
         endpoint = Endpoint(
             self.name, Envelope((self.url,)), self._spec.model,
-            form=self.form, concurrency=self.concurrency, patience=_PATIENCE,
+            form=self.form, concurrency=self.concurrency, patience=_PATIENCE, manners=self._manners,
         )  # fmt: skip
         self._endpoint = await endpoint.__aenter__()
         return self

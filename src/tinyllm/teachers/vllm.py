@@ -25,6 +25,7 @@ from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFaile
 from tinyllm.teachers.http.endpoint import Endpoint, Patience
 from tinyllm.teachers.http.envelope import Envelope
 from tinyllm.teachers.http.limits import START, Limits
+from tinyllm.teachers.http.teacher import AdaptingTeacher
 from tinyllm.teachers.process import ServerProcess
 from tinyllm.teachers.transformers import folder_checksum
 
@@ -51,7 +52,7 @@ _REFUSED: Mapping[str, str] = {
 _WHOLE = frozenset({"reasoning-parser"})  # options of their own, although a refused one begins like that
 
 
-class VllmTeacher:
+class VllmTeacher(AdaptingTeacher):
     """Serves a model from the moment it is entered until it is left; nothing is left running, even by `kill -9`.
 
     Raises:
@@ -66,7 +67,6 @@ class VllmTeacher:
         self._spec = spec
         self._weights = folder_checksum(Path(spec.model).expanduser())
         self._server: ServerProcess | None = None
-        self._endpoint: Endpoint | None = None  # kept when it is left: its counts are asked for afterwards
         self.name = spec.name
         self.form: Form = spec.form
         self.stop = spec.stop
@@ -120,7 +120,7 @@ class VllmTeacher:
             raise
         endpoint = Endpoint(
             spec.name, Envelope((f"http://{_HOST}:{port}/v1",)), spec.model, form=spec.form,
-            concurrency=spec.concurrency, limits=Limits.of(spec), patience=Patience.of(spec),
+            concurrency=spec.concurrency, limits=Limits.of(spec), patience=Patience.of(spec), manners=self._manners,
         )  # fmt: skip
         self._endpoint = await endpoint.__aenter__()
         return self

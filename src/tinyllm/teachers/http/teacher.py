@@ -15,7 +15,25 @@ from tinyllm.teachers.http.limits import START
 from tinyllm.teachers.manners import Manners
 
 
-class RemoteTeacher(ABC):
+class AdaptingTeacher:
+    """A teacher with an `Endpoint`, which is told how to ask also while it is open."""
+
+    _endpoint: Endpoint | None = None  # kept when it is left: its counts are asked for afterwards
+    _manners = Manners()
+
+    @property
+    def manners(self) -> Manners:
+        """How the endpoint is asked."""
+        return self._manners
+
+    @manners.setter
+    def manners(self, manners: Manners) -> None:
+        self._manners = manners
+        if self._endpoint is not None:
+            self._endpoint.manners = manners
+
+
+class RemoteTeacher(AdaptingTeacher, ABC):
     """Asks a model behind an endpoint. Keys are read from the environment when the teacher is entered.
 
     Args:
@@ -28,8 +46,6 @@ class RemoteTeacher(ABC):
     def __init__(self, spec: config.EndpointTeacher, patience: Patience | None, replicas: int = 1) -> None:
         self._patience = patience or Patience.of(spec)
         self._concurrency = spec.concurrency or START * replicas
-        self._manners = Manners()
-        self._endpoint: Endpoint | None = None  # kept when it is left: its counts are asked for afterwards
         self.name = spec.name
         self.form: Form = spec.form
         self.stop = spec.stop
@@ -37,17 +53,6 @@ class RemoteTeacher(ABC):
     @abstractmethod
     def _make_endpoint(self) -> Endpoint:
         """Return what is opened when the teacher is entered; the environment is read here."""
-
-    @property
-    def manners(self) -> Manners:
-        """How the endpoint is asked."""
-        return self._manners
-
-    @manners.setter
-    def manners(self, manners: Manners) -> None:
-        self._manners = manners
-        if self._endpoint is not None:
-            self._endpoint.manners = manners
 
     @property
     def concurrency(self) -> int:
