@@ -28,10 +28,12 @@ CHECKS: Mapping[str, str] = {
     "repeats": "Says the same again and again.",
     "wrong_answer": "Names another choice as the answer.",
     "encoding": "Holds broken characters.",
-    "refused": "The teacher refuses to explain, or a filter stopped it.",
+    "refused": "The teacher refuses to explain.",
     "failed": "The request got no reply.",
     "too_long": "The prompt is longer than the teacher takes.",
-    "content_filter": "The provider's filter does not take the prompt.",
+    "bad_request": "The service does not take this prompt.",
+    "unfinished_thought": "Ends inside a thought, before any text.",
+    "content_filter": "A filter of the provider does not take the prompt, or took the reply away.",
     "unasked": "Not asked: the budget was used up.",
 }
 """What the names of checks and repairs mean; a name that is not here stands for itself."""
@@ -305,7 +307,7 @@ def _counts(entry: Mapping[str, Any], key: str) -> dict[str, int]:
 
 
 def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
-    """Prompt tokens, those of them that a cache held (where the server tells it), and tokens of the replies."""
+    """Prompt tokens, those of them that a cache held, tokens of the replies, those of them that are thoughts."""
     prompt, cached = int(_number(entry, "prompt_tokens") or 0), _number(entry, "cached_tokens")
     if prompt:
         yield Share("prompt", count(prompt), NONE)
@@ -313,6 +315,8 @@ def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
         yield Share("cached", count(int(cached)), percent(cached / prompt))
     if replies := int(_number(entry, "completion_tokens") or 0):
         yield Share("replies", count(replies), NONE)
+        if thoughts := int(_number(entry, "thinking_tokens") or 0):
+            yield Share("thoughts", count(thoughts), percent(thoughts / replies))
 
 
 def _most_first(item: tuple[str, int]) -> tuple[int, str]:
