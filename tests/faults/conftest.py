@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import common
 
+
 @pytest.fixture(scope="session")
 def full() -> bool:
     """Whether this is `make test-faults`."""

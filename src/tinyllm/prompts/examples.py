@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import struct
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ _CANDIDATES = 50  # nearest questions that `diverse` chooses among
 _RELEVANCE = 0.5  # share of nearness, as against difference from the examples chosen before, in `diverse`
 _READ = 256  # questions that are read, besides the block's own, before less strict examples are taken
 _HINTED = 20_000  # ids that a misspelt one is compared with
-_POINTS = struct.Struct(">16I")  # what one digest of BLAKE2b gives
+_POINTS = 16  # of 32 bits: what one digest of BLAKE2b gives
 
 
 class ExampleGenerator:
@@ -134,7 +133,8 @@ class _Pool:
             yield from self._by_place(random.Random(seed) if asked is None else _seeded(seed, asked.id))
             return
         key = hashlib.blake2b(f"{what} {seed} {'' if asked is None else _text(asked)}".encode()).digest()
-        tries = (self._nearest(key + attempt.to_bytes(2)) for attempt in range(16 + 2 * self.count))
+        attempts, few = range(16 + 2 * self.count), self.count + 2  # so few nearly always are enough
+        tries = (n for start in attempts[::few] for n in self._nearest(key, attempts[start : start + few]))
         first = bisect_left(self.entries, int.from_bytes(key[:8]))
         # Where there are hardly more questions than are shown, the last of them would be met after very many draws.
         rest = (number % len(self.entries) for number in range(first, first + len(self.entries)))
@@ -144,19 +144,22 @@ class _Pool:
                 seen.add(number)
                 yield self.entries[number] & 0xFFFFFFFF
 
-    def _nearest(self, key: bytes) -> int:
+    def _nearest(self, key: bytes, attempts: range) -> list[int]:
         """Draw from the ring: of sixteen points, take the one that has the shortest way to the next entry.
 
         Multi-probe consistent hashing (Appleton and O'Reilly, 2015). With a single point, an entry would be drawn as
-        often as the gap before it is wide, and gaps differ much.
+        often as the gap before it is wide, and gaps differ much. Several attempts at once, because each needs as many
+        looks into the ring as it has points.
         """
-        ring, shortest, found = self.entries, 1 << 32, 0
-        for point in _POINTS.unpack(hashlib.blake2b(key).digest()):
-            number = bisect_left(ring, point << 32)
-            number = number if number < len(ring) else 0
-            way = ((ring[number] >> 32) - point) & 0xFFFFFFFF
-            if way < shortest:
-                shortest, found = way, number
+        import numpy as np
+
+        digests = b"".join(hashlib.blake2b(key + attempt.to_bytes(2)).digest() for attempt in attempts)
+        points = np.frombuffer(digests, ">u4").astype(np.uint64)
+        ring = np.frombuffer(self.entries, np.uint64)  # type: ignore[call-overload]  # an array, see `_entries`
+        numbers = ring.searchsorted(points << np.uint64(32)) % len(ring)
+        ways = ((ring[numbers] >> np.uint64(32)) - points) & np.uint64(0xFFFFFFFF)
+        rows = np.arange(len(attempts))
+        found: list[int] = numbers.reshape(-1, _POINTS)[rows, ways.reshape(-1, _POINTS).argmin(1)].tolist()
         return found
 
     def _by_place(self, draw: random.Random) -> Iterator[int]:

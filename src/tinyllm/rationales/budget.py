@@ -14,7 +14,7 @@ from typing import Protocol
 from tinyllm.config import BudgetSection, PriceSection
 from tinyllm.prompts import Prompt
 from tinyllm.rationales.ledger import Bill, Cap, Charge, Spent, cost
-from tinyllm.teachers.base import Reply, Request
+from tinyllm.teachers.base import Request
 
 _TEMPLATE_TOKENS = 64  # what a chat's form adds to a conversation, and to each message of it
 _MESSAGE_TOKENS = 16
@@ -59,6 +59,7 @@ class Budget:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.cap = Cap(section.usd, section.tokens)
+        self._is_capped = self.cap != Cap()
         self._section = section
         self.run = run
         self._prices = prices
@@ -84,20 +85,21 @@ class Budget:
 
     def is_kept_for(self, teacher: str) -> bool:
         """Tell whether attempts of a teacher must be written down before they are sent."""
-        return self._prices.get(teacher) is not None or self.cap != Cap()
+        return self._is_capped or self._prices.get(teacher) is not None
 
     def most(self, teacher: str, key: str, request: Request) -> Charge:
         """Return the most that one attempt can cost."""
         shown, said = most_tokens(request.prompt, self._counts.get(teacher)), request.sampling.max_tokens
         return Charge(self.run, teacher, key, shown, said, most_cost(self._prices.get(teacher), shown, said))
 
-    def bill(self, most: Charge, reply: Reply, charge: int | None, *, resumed: bool = False) -> Bill:
-        """Return what a reply did cost. What the server does not tell is taken to be the most that it can be."""
-        prompt = most.prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
-        said = most.completion_tokens if reply.completion_tokens is None else reply.completion_tokens
-        cached = min(reply.cached_tokens or 0, prompt)
-        usd = cost(self._prices.get(most.teacher), prompt, said, cached)
-        return Bill(self.run, most.teacher, charge, prompt, said, cached, usd, most.key if resumed else None)
+    def bill(
+        self, teacher: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int, charge: int | None,
+        resumed: str | None = None,
+    ) -> Bill:  # fmt: skip
+        """Return what a reply did cost; see `ledger.Bill`."""
+        cached = min(cached_tokens, prompt_tokens)
+        usd = cost(self._prices.get(teacher), prompt_tokens, completion_tokens, cached)
+        return Bill(self.run, teacher, charge, prompt_tokens, completion_tokens, cached, usd, resumed)
 
     async def set_aside(self, most: Charge, ledger: SetsAside) -> int | None:
         """Set aside what an attempt can cost; None if that is more than will ever be left."""
@@ -123,18 +125,21 @@ class Budget:
         self.wake()
         return None
 
-    def settle(self, most: Charge, usd: float, tokens: int, *, set_aside: bool = True) -> None:
-        """Take in what became of an attempt, once that is written down.
+    def settle(self, most: Charge, usd: float, tokens: int) -> None:
+        """Take in what became of an attempt for which something was set aside, once that is written down.
 
         Args:
             usd, tokens: what it has cost.
-            set_aside: whether something was set aside for it.
         """
-        self.usd += usd - (most.usd if set_aside else 0.0)
-        self.tokens += tokens - (most.tokens if set_aside else 0)
-        self._under_way -= set_aside
+        self.spend(usd - most.usd, tokens - most.tokens)
+        self._under_way -= 1
         self._settled += 1
         self.wake()
+
+    def spend(self, usd: float, tokens: int) -> None:
+        """Take in what has been spent besides what was set aside."""
+        self.usd += usd
+        self.tokens += tokens
 
     def wake(self) -> None:
         """Let those who wait for room look again."""

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
 from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.checks import well_formed
-from tinyllm.rationales.ledger import Lost
+from tinyllm.rationales.ledger import Bill, Charge, Lost
 from tinyllm.rationales.requests import Ask, Requests, answered
 from tinyllm.rationales.store import Failure, Store
 from tinyllm.rationales.types import Rationale, Rejection
@@ -174,6 +175,7 @@ class _Flow:
         # Those whose replies are being committed need no place at the teacher, but they too must be bounded.
         self._places = Gate(lambda: 2 * self.teacher.concurrency + _CHUNK)
         self._started = False
+        self._is_resumable = isinstance(requests.teacher, Resumable) and requests.teacher.resumable
         self._asking: dict[asyncio.Task[Any], _Meter] = {}
 
     async def run(self) -> None:
@@ -199,10 +201,6 @@ class _Flow:
         for task, meter in self._asking.items():
             if self._is_resumable or not meter.is_under_way:
                 task.cancel()
-
-    @property
-    def _is_resumable(self) -> bool:
-        return isinstance(self.teacher, Resumable) and self.teacher.resumable
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> bool:
         """Start the teacher when it is needed for the first time; False if it cannot be, or need not be any more."""
@@ -396,10 +394,15 @@ class _Meter:
         self._stopped = stopped
         self._ask = ask
         self._resumes = resumes
-        self._most = shared.budget.most(teacher, ask.key, ask.request)
+        self._teacher = teacher
         self._is_kept = shared.budget.is_kept_for(teacher)
         self._charge: int | None = None
         self.is_under_way = False
+
+    @cached_property
+    def _most(self) -> Charge:
+        """The most that an attempt can cost; worked out where it is needed, since prompts may be long."""
+        return self._shared.budget.most(self._teacher, self._ask.key, self._ask.request)
 
     async def begin(self) -> None:
         self.lost()
@@ -421,7 +424,7 @@ class _Meter:
                 self._shared.writer.free(self._charge)
             self._ended(0.0, 0)
         elif self._resumes:
-            self._shared.writer.free_resumed(self._most.run, self._most.key)
+            self._shared.writer.free_resumed(self._shared.budget.run, self._ask.key)
 
     def lost(self, _words: str = "") -> None:
         if self.is_under_way:
@@ -436,12 +439,23 @@ class _Meter:
     async def paid(self, reply: Reply) -> Reply:
         """Store a reply with what it has cost; return it once both are durable."""
         resumed = self._resumes and not self.is_under_way
-        bill = self._shared.budget.bill(self._most, reply, self._charge, resumed=resumed)
-        entry = self._ask.entry(self._most.teacher, reply)
+        bill = self._bill(reply, resumed=resumed)
+        entry = self._ask.entry(self._teacher, reply)
         kept = await self._shared.writer.keep(entry, bill)
         self._ended(bill.usd, bill.prompt_tokens + bill.completion_tokens)
         return kept
 
+    def _bill(self, reply: Reply, *, resumed: bool) -> Bill:
+        """What a reply did cost. What the server does not tell is taken to be the most that it can be."""
+        prompt = self._most.prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
+        said = self._most.completion_tokens if reply.completion_tokens is None else reply.completion_tokens
+        key = self._ask.key if resumed else None
+        return self._shared.budget.bill(self._teacher, prompt, said, reply.cached_tokens or 0, self._charge, key)
+
     def _ended(self, usd: float, tokens: int) -> None:
-        self._shared.budget.settle(self._most, usd, tokens, set_aside=self._charge is not None)
+        budget = self._shared.budget
+        if self._charge is None:
+            budget.spend(usd, tokens)
+        else:
+            budget.settle(self._most, usd, tokens)
         self._charge, self.is_under_way = None, False

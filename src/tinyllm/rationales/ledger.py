@@ -160,16 +160,19 @@ def cost(price: PriceSection | None, prompt_tokens: int, completion_tokens: int,
     return (full + price.completion * completion_tokens) / _MILLION
 
 
-def settle(db: sqlite3.Connection, bills: Iterable[Bill], seconds: float) -> None:
+def settle(db: sqlite3.Connection, bills: Sequence[Bill], seconds: float) -> None:
     """Put what replies did cost in the place of what was set aside; the seconds, which all share, go to the first."""
+    sums: dict[tuple[str, str], list[int]] = {}  # one row a teacher, not one a reply
     for bill in bills:
-        charge = bill.charge
-        if charge is None and bill.resumed is not None:
-            charge = _oldest(db, bill.run, bill.resumed)
-        if charge is not None:
-            db.execute("DELETE FROM charges WHERE id = ?", (charge,))
-        tokens = (1, bill.prompt_tokens, bill.completion_tokens, bill.cached_tokens)
-        db.execute(_ADD, (bill.run, bill.teacher, *tokens, seconds, _units(bill.usd), 0, 0, 0))
+        amounts = (1, bill.prompt_tokens, bill.completion_tokens, bill.cached_tokens, _units(bill.usd))
+        known = sums.setdefault((bill.run, bill.teacher), [0] * len(amounts))
+        for place, amount in enumerate(amounts):
+            known[place] += amount
+        if bill.charge is None and bill.resumed is not None:
+            free_resumed(db, [(bill.run, bill.resumed)])
+    free(db, [bill.charge for bill in bills if bill.charge is not None])
+    for (run, teacher), (*tokens, paid) in sums.items():
+        db.execute(_ADD, (run, teacher, *tokens, seconds, paid, 0, 0, 0))
         seconds = 0.0
 
 

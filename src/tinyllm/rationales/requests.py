@@ -76,6 +76,7 @@ class Requests:
         self.samples = section.samples if temperature > 0 or "temperature" in omit else 1
         self._examples = examples
         self._section = section
+        self._written = section.written
         self._omit = omit
         self._thinking_tokens = thinking_tokens
         self._identity = teacher.identity
@@ -102,7 +103,7 @@ class Requests:
         Raises:
             TeacherError: the person has set it, so it is theirs to decide; or nothing can be left out.
         """
-        written = {*self._section.written}
+        written = {*self._written}
         if refused.most_tokens is not None and refused.most_tokens < self._section.max_tokens:
             written.add("max_tokens")
         changed = without(self.manners, refused.names, written, refused.most_tokens)
@@ -115,10 +116,9 @@ class Requests:
     def saw(self, outcome: Rationale | Rejection) -> bool:
         """Take in what a reply was worth; return whether that taught anything that has to be remembered."""
         thinks = self._thinking_tokens is None and isinstance(outcome, Rejection) and outcome.reason == UNFINISHED
-        changed = replace(self.manners, worked=True, thinks=self.manners.thinks or thinks)
-        if changed == self.manners:
+        if self.manners.worked and (self.manners.thinks or not thinks):
             return False
-        self.manners = changed
+        self.manners = replace(self.manners, worked=True, thinks=self.manners.thinks or thinks)
         self._tell()
         return True
 
@@ -206,7 +206,7 @@ class Requests:
         if tokens := self._room(room):
             longest = self._sampling.max_tokens + tokens
             request = replace(wanted, sampling=replace(wanted.sampling, max_tokens=longest))
-        sent = formed(request, form, self._section.written, self._omit, self._section.max_tokens)
+        sent = formed(request, form, self._written, self._omit, self._sampling.max_tokens)
         asked = canonical(self._identity, sent)
         key = key_of(asked)
         if not root:

@@ -29,6 +29,9 @@ class SentForm(NamedTuple):
     system: bool = True
 
 
+_AS_WANTED = SentForm()
+
+
 @dataclass(frozen=True, slots=True)
 class Manners:
     """What one model at one endpoint takes.
@@ -117,6 +120,8 @@ def formed(
         omitted: parameters that a person wants not to be sent.
         least_tokens: the length is never lowered below it.
     """
+    if form == _AS_WANTED and not omitted:  # of nearly all requests
+        return request
     dropped = {*(set(form.dropped) - set(kept)), *omitted}
     sampling, prompt = request.sampling, request.prompt
     if dropped:

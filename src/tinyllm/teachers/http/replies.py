@@ -155,7 +155,7 @@ def _status_of_words(words: str) -> int:
 
 
 def _is_stream(raw: bytes) -> bool:
-    return raw.lstrip(b"\xef\xbb\xbf \t\r\n")[:6].startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
+    return raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
 def _joined(raw: bytes) -> dict[str, Any]:
