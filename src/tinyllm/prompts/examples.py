@@ -68,8 +68,9 @@ class ExampleGenerator:
         self.worked: str | None = section.worked if explained else None
         entries = carriers if enough else every
         self._block = max(1, min(section.block, len(pool) // 2))  # there must be others to show
-        count = len(named) or section.count
-        self._strategy = _STRATEGIES[strategy](_Pool(pool, entries, named, count, by_place), section.seed)
+        self._pool = _Pool(pool, entries, named, len(named) or section.count, by_place)
+        self._strategy = _STRATEGIES[strategy](self._pool, section.seed)
+        self._draws_ahead = strategy == "random" and section.scope == "question" and not by_place and len(entries) > 0
 
     def pick(self, question: Question, block: Sequence[Question] = ()) -> tuple[Question, ...]:
         """Return the examples of a question: never itself, nor (if there are others) one with its text and choices.
@@ -90,6 +91,10 @@ class ExampleGenerator:
         size = self._block if self._section.scope == "block" else 1
         stop = min(stop, len(questions))
         picked: list[tuple[Question, ...]] = []
+        if self._draws_ahead:
+            asked = [questions[place] for place in range(start, stop)]
+            shown = self._pool.drawn_ahead("random", self._section.seed, asked)
+            return [few or self.pick(question) for question, few in zip(asked, shown, strict=True)]
         for first in range(start - start % size, stop, size):
             block = [questions[place] for place in range(first, min(first + size, len(questions)))]
             shared = self.pick(block[0], block)
@@ -132,9 +137,9 @@ class _Pool:
         if self.by_place:
             yield from self._by_place(random.Random(seed) if asked is None else _seeded(seed, asked.id))
             return
-        key = hashlib.blake2b(f"{what} {seed} {'' if asked is None else _text(asked)}".encode()).digest()
+        key = _draw_key(what, seed, asked)
         attempts, few = range(16 + 2 * self.count), self.count + 2  # so few nearly always are enough
-        tries = (n for start in attempts[::few] for n in self._nearest(key, attempts[start : start + few]))
+        tries = (n for start in attempts[::few] for n in self._nearest([key], attempts[start : start + few]))
         first = bisect_left(self.entries, int.from_bytes(key[:8]))
         # Where there are hardly more questions than are shown, the last of them would be met after very many draws.
         rest = (number % len(self.entries) for number in range(first, first + len(self.entries)))
@@ -144,7 +149,24 @@ class _Pool:
                 seen.add(number)
                 yield self.entries[number] & 0xFFFFFFFF
 
-    def _nearest(self, key: bytes, attempts: range) -> list[int]:
+    def drawn_ahead(self, what: str, seed: int, asked: Sequence[Question]) -> list[tuple[Question, ...]]:
+        """Return for each of many questions what `drawn` and `others` would show it, worked out together.
+
+        Empty where the first draws do not settle it: they repeat each other, or show the question's own text or id.
+        """
+        found = self._nearest([_draw_key(what, seed, question) for question in asked], range(self.count))
+        shown: list[tuple[Question, ...]] = []
+        for start, question in zip(range(0, len(found), self.count), asked, strict=True):
+            numbers = found[start : start + self.count]
+            few = tuple(self.questions[self.entries[number] & 0xFFFFFFFF] for number in numbers)
+            text = _folded(question.question)
+            settled = len(set(numbers)) == self.count and all(
+                other.id != question.id and _folded(other.question) != text for other in few
+            )
+            shown.append(few if settled else ())
+        return shown
+
+    def _nearest(self, keys: Sequence[bytes], attempts: range) -> list[int]:
         """Draw from the ring: of sixteen points, take the one that has the shortest way to the next entry.
 
         Multi-probe consistent hashing (Appleton and O'Reilly, 2015). With a single point, an entry would be drawn as
@@ -153,12 +175,12 @@ class _Pool:
         """
         import numpy as np
 
-        digests = b"".join(hashlib.blake2b(key + attempt.to_bytes(2)).digest() for attempt in attempts)
+        digests = b"".join(hashlib.blake2b(key + attempt.to_bytes(2)).digest() for key in keys for attempt in attempts)
         points = np.frombuffer(digests, ">u4").astype(np.uint64)
         ring = np.frombuffer(self.entries, np.uint64)  # type: ignore[call-overload]  # an array, see `_entries`
         numbers = ring.searchsorted(points << np.uint64(32)) % len(ring)
         ways = ((ring[numbers] >> np.uint64(32)) - points) & np.uint64(0xFFFFFFFF)
-        rows = np.arange(len(attempts))
+        rows = np.arange(len(keys) * len(attempts))
         found: list[int] = numbers.reshape(-1, _POINTS)[rows, ways.reshape(-1, _POINTS).argmin(1)].tolist()
         return found
 
@@ -350,6 +372,10 @@ def _content(question: Question) -> tuple[str, tuple[str, ...]]:
 
 def _with_context(question: Question) -> tuple[object, str]:
     return _content(question), _folded(question.context or "")
+
+
+def _draw_key(what: str, seed: int, asked: Question | None) -> bytes:
+    return hashlib.blake2b(f"{what} {seed} {'' if asked is None else _text(asked)}".encode()).digest()
 
 
 def _folded(text: str) -> str:
