@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,19 @@ def test_any_text_is_yaml_or_is_told_to_be_none(text):
     if isinstance(value, dict):
         with pytest.raises(ConfigError):
             build_config(value)
+
+
+@pytest.mark.parametrize(
+    ("tree", "place"),
+    [
+        ({"0[": None}, "0[: unknown key"),
+        ({"train": {"dict[str]": 1}}, "train.dict[str]: unknown key"),
+        ({"train": {"alpha": {"float": "x"}}}, "train.alpha.float: a number"),
+    ],
+)
+def test_keys_that_look_like_types(tree, place):
+    with pytest.raises(ConfigError, match=re.escape(place)):
+        build_config(tree)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -248,22 +249,39 @@ _TEACHER_KINDS = {
 
 
 def _place(loc: Sequence[str | int], root: type[BaseModel]) -> _Place:
-    """Follow an error's location through schema and tree, leaving out the tags pydantic puts in for unions."""
+    """Follow an error's location through the schema, leaving out the names of a union's arms that pydantic puts in."""
     keys: list[str | int] = []
-    model: Any = root
+    model: type[BaseModel] = root
+    kind: Any = root
     for step in loc:
-        if len(keys) == 2 and keys[0] == "teachers" and step in _TEACHER_KINDS:
-            model = _TEACHER_KINDS[str(step)]
-            continue
-        if (isinstance(step, str) and "[" in step) or step in ("float", "str", "tuple"):
-            continue  # the arm of a union of plain types
-        keys.append(step)
-        field = model.model_fields.get(str(step)) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        if field is not None:
-            arms = [field.annotation, *get_args(field.annotation)]
-            inner = next((a for a in arms if isinstance(a, type) and issubclass(a, BaseModel)), None)
-            model = inner or model
+        arms = _arms(kind)
+        if len(arms) > 1:
+            kind = arms.get(str(step).partition("[")[0])
+        elif step != "[key]":
+            keys.append(step)
+            kind = _within(next(iter(arms.values()), kind), step)
+        inner = [*_arms(kind).values(), kind]
+        model = next((k for k in inner if isinstance(k, type) and issubclass(k, BaseModel)), model)
     return _Place(tuple(keys), tuple(model.model_fields))
+
+
+def _arms(kind: Any) -> dict[str, Any]:
+    """Return what a union may be, null aside, by the names that pydantic gives it; nothing for any other type."""
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(kind) not in (Union, UnionType):
+        return {}
+    tags = {kind: tag for tag, kind in _TEACHER_KINDS.items()}
+    plain = [(get_origin(arm) or arm, arm) for arm in get_args(kind) if arm is not type(None)]
+    return {tags.get(of) or of.__name__: arm for of, arm in plain}
+
+
+def _within(kind: Any, step: str | int) -> Any:
+    """Return the type of a section's field, or of what a list or mapping holds."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind.model_fields[str(step)].annotation if step in kind.model_fields else None
+    if get_origin(kind) in (tuple, list):
+        return get_args(kind)[0]
+    return get_args(kind)[1] if get_origin(kind) is dict else None
 
 
 def _contradictions(config: Config) -> list[str]:
