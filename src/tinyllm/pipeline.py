@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tinyllm.asking import forecast_lines, opened_asking
 from tinyllm.atomic import write_json, write_jsonl
@@ -23,16 +23,25 @@ from tinyllm.questions.known import with_answers
 from tinyllm.questions.spool import leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.runs import RunFolder, read_json
-from tinyllm.training import Prepared, mixture_settings, prepare_training, student_card, validation, whole_student
+from tinyllm.training import (
+    Prepared,
+    cut_targets,
+    mixture_settings,
+    prepare_training,
+    student_card,
+    validation,
+    whole_student,
+)
 
 if TYPE_CHECKING:
     from tinyllm.evaluation.predict import Prediction
     from tinyllm.rationales.forecast import Forecast
     from tinyllm.rationales.types import TeacherYield
-    from tinyllm.student.encode import Encoder, TooLong
+    from tinyllm.student.encode import Encoder
     from tinyllm.student.model import Student
 
 _SHOWN = 20
+_Unfit = Literal["too long", "indistinct"]
 _CHUNK = 1000  # questions measured between two looks at the progress
 
 
@@ -68,10 +77,11 @@ def load_questions(config: Config, news: News) -> Splits:
 
 
 def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str], on_invalid: str, news: News) -> Splits:
-    """Settle what to do about questions that are too long for the student even without their context.
+    """Settle what to do about questions that the student cannot be asked; count the contexts that are cut to fit.
 
-    What is left out depends on no method: training questions must fit under the prefix of every teacher, the others
-    under that of answering. So figures of different methods are of the same questions.
+    It cannot be asked a question that is too long even without its context, nor one with choices that are nothing, or
+    the same, in its tokens. What is left out depends on no method: training questions must fit under the prefix of
+    every teacher, the others under that of answering. So figures of different methods are of the same questions.
 
     Raises:
         DataError: there are some, and `on_invalid` is `error`; or no training question is left.
@@ -79,42 +89,68 @@ def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str],
     needed = {"train": tuple(prefixes.values()), "valid": (prefixes[ANSWER_TASK],), "test": (prefixes[ANSWER_TASK],)}
     places: dict[str, list[int]] = {name: [] for name in needed}
     dropped: list[Dropped] = []
+    found: dict[_Unfit, list[Dropped]] = {"too long": [], "indistinct": []}
+    cut: Counter[str] = Counter()
     with news.task("Measuring questions", sum(len(getattr(splits, name)) for name in needed)) as task:
         for name, those in needed.items():
-            for place, long in _too_long(getattr(splits, name), encoder, those, task):
+            for place, question, kind, reason in _unfit(getattr(splits, name), encoder, those, task, cut, name):
                 places[name].append(place)
-                if on_invalid == "drop" or len(dropped) < _SHOWN:
-                    reason = f"{long.tokens} tokens of question and choices, {long.allowed} allowed"
-                    dropped.append(Dropped(name, f"question '{long.question_id}'", reason))
-    count = sum(map(len, places.values()))
-    if count and on_invalid == "error":
-        lines = "\n".join(f"  - {d.split}: {d.where}: {d.reason}" for d in dropped)
-        more = f"\n  … and {count - _SHOWN} more" if count > _SHOWN else ""
-        raise DataError(
-            f"{count} questions are longer than the longest input; only a context may be cut:\n{lines}{more}\n"
-            "Raise train.max_input_tokens, shorten them, or leave them out with data.on_invalid: drop."
-        )
+                dropped.append(Dropped(name, f"question '{question.id}'", reason))
+                found[kind].append(dropped[-1])
+    if dropped and on_invalid == "error":
+        raise DataError("\n".join(_unfit_text(kind, those) for kind, those in found.items() if those))
+    warnings = dict(splits.warnings)
+    for name, number in cut.items():
+        text = f"{name} question whose context is cut to train.max_input_tokens ({encoder.max_input_tokens})"
+        warnings[text] = number
+        news.say(f"  note: {number} × {text}")
     kept = {name: leave_out(getattr(splits, name), found) for name, found in places.items()}
     if not len(kept["train"]):
         raise DataError(
-            f"No training question is left: of {len(splits.train)}, all are longer than the longest input. Raise "
-            "train.max_input_tokens, or shorten them."
+            f"No training question is left: of {len(splits.train)}, all are longer than the longest input, or "
+            f"have choices that the student cannot tell apart ({dropped[0].where}: {dropped[0].reason})."
             if len(splits.train)
             else "There are no training questions; data.train, or the file that data.cut cuts, holds none for training."
         )
-    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=splits.warnings)
+    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=warnings)
 
 
-def _too_long(
-    questions: Sequence[Question], encoder: Encoder, prefixes: Sequence[str], task: Task
-) -> Iterator[tuple[int, TooLong]]:
-    """Yield the place of each question that is too long, and how long it is."""
+def _unfit_text(kind: _Unfit, those: Sequence[Dropped]) -> str:
+    lines = "\n".join(f"  - {d.split}: {d.where}: {d.reason}" for d in those[:_SHOWN])
+    more = f"\n  … and {len(those) - _SHOWN} more" if len(those) > _SHOWN else ""
+    if kind == "too long":
+        return (
+            f"{len(those)} questions are longer than the longest input; only a context may be cut:\n{lines}{more}\n"
+            "Raise train.max_input_tokens, shorten them, or leave them out with data.on_invalid: drop."
+        )
+    return (
+        f"{len(those)} questions have choices that the student cannot tell apart:\n{lines}{more}\n"
+        "Write the choices in characters that the student's tokenizer knows, take another student, or raise "
+        "train.max_target_tokens where they only begin alike; or leave these questions out with data.on_invalid: drop."
+    )
+
+
+def _unfit(
+    questions: Sequence[Question],
+    encoder: Encoder,
+    prefixes: Sequence[str],
+    task: Task,
+    cut: Counter[str],
+    split: str,
+) -> Iterator[tuple[int, Question, _Unfit, str]]:
+    """Yield the place of each question that the student cannot be asked, and why; count the others' cut contexts."""
     for start in range(0, len(questions), _CHUNK):
         chunk = questions[start : start + _CHUNK]
-        long = {t.question_id: t for t in encoder.too_long(chunk, prefixes)}
+        fit = encoder.fit(chunk, prefixes)
+        long, of_context = {t.question_id: t for t in fit.too_long}, set(fit.cut)
         task.update(task.done + len(chunk))
-        if long:
-            yield from ((start + k, long[q.id]) for k, q in enumerate(chunk) if q.id in long)
+        for place, question in enumerate(chunk, start):
+            if (t := long.get(question.id)) is not None:
+                yield place, question, "too long", f"{t.tokens} tokens of question and choices, {t.allowed} allowed"
+            elif reason := encoder.indistinct(question.choices):
+                yield place, question, "indistinct", reason
+            elif question.id in of_context:
+                cut[split] += 1
 
 
 # --- check -------------------------------------------------------------------------------------------------------
@@ -143,6 +179,8 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
     likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in given), 0.0)
     settings = replace(mixture_settings(config), likelihoods=likelihoods)
     targets = mix(config.train.method, splits.train, given, settings)
+    for note in cut_targets(encoder, targets):
+        news.say(f"  note: {note}")
     rows = tokenise(encoder, splits.train, targets)
     shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
     plan = plan_steps(rows, config.train, shape, teachers=tuple(settings.alpha))
@@ -412,12 +450,14 @@ class Answered:
         probabilities: of each choice, from the choices' log-likelihoods (they sum to 1): the totals, or the means a
             token where the student is not shown the choices.
         rationales: what the student writes in each teacher's manner.
+        tied: other choices that the student finds just as likely.
     """
 
     choice: int
     text: str
     probabilities: tuple[float, ...]
     rationales: dict[str, str]
+    tied: tuple[str, ...] = ()
 
 
 def _check_asked(question: Question) -> None:
@@ -439,7 +479,7 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     """
     import math
 
-    from tinyllm.evaluation.scoring import generate_texts, score_options
+    from tinyllm.evaluation.scoring import generate_texts, leaders, score_options
     from tinyllm.student.model import read_student, student_folder
 
     _check_asked(question)
@@ -450,13 +490,16 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
         raise DataError(
             f"The question has {long[0].tokens} tokens with its choices; the student takes {long[0].allowed}."
         )
+    if alike := student.encoder().indistinct(question.choices):
+        raise DataError(f"The student cannot choose: {alike}. Write the choices in other words.")
     score = score_options(student, student.learner(), [question])[0]
-    ranked = score.mean if student.card.layout == "cloze" else score.total
+    ranked = score.ranking(student.card.layout)
     top = max(ranked)
     mass = [math.exp(v - top) for v in ranked]
     teachers = student.card.teachers if explain else ()
     rationales = {
         t: generate_texts(student, [question], task=t, max_new_tokens=max_rationale_tokens)[0] for t in teachers
     }
-    best = ranked.index(top)
-    return Answered(best, question.choices[best], tuple(m / sum(mass) for m in mass), rationales)
+    best, *tied = leaders(ranked)
+    probabilities = tuple(m / sum(mass) for m in mass)
+    return Answered(best, question.choices[best], probabilities, rationales, tuple(question.choices[i] for i in tied))

@@ -16,8 +16,9 @@ from tinyllm.runs import RunFolder, read_json
 
 if TYPE_CHECKING:
     from tinyllm.rationales.types import Rationale
+    from tinyllm.student.encode import Encoder
     from tinyllm.student.learner import Learner
-    from tinyllm.student.mixture import MixtureSettings
+    from tinyllm.student.mixture import MixtureSettings, Target
     from tinyllm.student.model import Student, StudentCard
     from tinyllm.student.plan import StepPlan
 
@@ -87,7 +88,17 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
             teachers=tuple(settings.alpha),
             processes=processes,
         )
-    return Prepared(plan, student, learner, dict(Counter(t.task for t in targets)), learner.notes())
+    notes = (*learner.notes(), *cut_targets(encoder, targets))
+    return Prepared(plan, student, learner, dict(Counter(t.task for t in targets)), notes)
+
+
+def cut_targets(encoder: Encoder, targets: Sequence[Target]) -> list[str]:
+    """Say, by task, how many targets are longer than the longest target."""
+    cut = Counter(t.task for t in targets if encoder.is_cut(t.text))
+    return [
+        f"{number} × target of {task} cut to train.max_target_tokens ({encoder.max_target_tokens})"
+        for task, number in cut.items()
+    ]
 
 
 def rationale_likelihoods(
@@ -156,23 +167,20 @@ def _loaded(config: Config) -> Student:
 
 
 def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
-    """Return what measures the accuracy on validation questions by likelihood; None where there are none.
-
-    A student that is not shown the choices goes by the mean a token: the total would favour short ones.
-    """
-    from tinyllm.evaluation.scoring import arithmetic, score_options
+    """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
+    from tinyllm.evaluation.scoring import arithmetic, credit, score_options
 
     count = min(len(splits.valid), config.train.validate_questions)
     if not count:
         return None
     # Spread evenly: a file may be sorted by topic.
     asked = [splits.valid[place * len(splits.valid) // count] for place in range(count)]
-    section, by_mean = config.evaluate, config.student.layout == "cloze"
+    section = config.evaluate
 
     def accuracy() -> float:
         with arithmetic(learner, section.precision):
             scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
-        chosen = (s.best_normalised if by_mean else s.best for s in scores)
-        return sum(c == q.answer for c, q in zip(chosen, asked, strict=True)) / len(asked)
+        ranked = (s.ranking(config.student.layout) for s in scores)
+        return sum(credit(r, q.known_answer) for r, q in zip(ranked, asked, strict=True)) / len(asked)
 
     return accuracy

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from support import TEACHERS, some_questions, some_rationales, tiny_student
+from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.errors import StudentError
 from tinyllm.evaluation.scoring import (
     OptionScores,
     arithmetic,
+    credit,
     generate_texts,
+    leaders,
     match_choice,
     normalise,
     score_options,
     score_targets,
 )
 from tinyllm.questions import Question
-from tinyllm.student.mixture import MixtureSettings, tinyllm
+from tinyllm.student.learner import Learner, Way
+from tinyllm.student.mixture import MixtureSettings, Target, tinyllm
+from tinyllm.student.model import Student
+from tinyllm.student.plan import MicroBatch
 
 PREFIXES = {"answer": "predict: ", "ada": "explain as ada: ", "bob": "explain as bob: "}
 SETTINGS = MixtureSettings(PREFIXES, dict.fromkeys(TEACHERS, 1.0))
@@ -38,7 +48,8 @@ def test_option_scores_are_sums_of_the_plain_models_log_probabilities(family, ba
         assert len(found.total) == len(question.choices)
         prompt = encoder.generation_prompt(question, student.card.prefixes["answer"])
         for i, choice in enumerate(question.choices):
-            target = encoder.target(choice)[:-1]
+            target = encoder.target(choice)
+            assert target[-1] == encoder.end
             with torch.no_grad():
                 if student.is_encoder_decoder:
                     labels = torch.tensor([target])
@@ -48,6 +59,8 @@ def test_option_scores_are_sums_of_the_plain_models_log_probabilities(family, ba
             by_token = logits.log_softmax(-1)[range(len(target)), list(target)]
             assert found.total[i] == pytest.approx(by_token.sum().item(), rel=1e-4)
             assert found.mean[i] == pytest.approx(by_token.mean().item(), rel=1e-4)
+            assert found.unended[i] == pytest.approx(by_token[:-1].sum().item(), rel=1e-4)
+            assert found.characters[i] == len(choice)
 
 
 def test_scores_that_are_no_numbers_are_an_error_and_no_answer():
@@ -85,6 +98,106 @@ def test_generation_in_batches_is_generation_alone(family):
 def test_the_best_choice_by_total_and_by_token():
     scores = OptionScores(total=(-4.0, -3.0, -6.0), mean=(-2.0, -3.0, -0.5))
     assert (scores.best, scores.best_normalised) == (1, 2)
+    assert (scores.ranking("labelled"), scores.ranking("cloze")) == (scores.total, scores.mean)
+
+
+def test_the_choices_of_the_harness_leave_the_end_out_and_count_characters():
+    scores = OptionScores((-1.0, -9.0), (-0.5, -3.0), unended=(-4.0, -3.0), characters=(10, 2))
+    assert (scores.best, scores.acc, scores.acc_norm) == (0, 1, 0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([-3.0, -2.0, -1.0, -math.inf]), min_size=2, max_size=6))
+def test_the_marks_of_all_answers_add_up_to_one_whatever_ties(values):
+    marks = [credit(values, answer) for answer in range(len(values))]
+    assert sum(marks) == pytest.approx(1.0)
+    assert [i for i, mark in enumerate(marks) if mark] == list(leaders(values))
+    assert len({mark for mark in marks if mark}) == 1
+
+
+CONTINUED = Question("mars", "Which are planets?", ("Mars", "Mars and Venus", "The sun"), 1)
+
+
+def taught(family: str, question: Question) -> Student:
+    """A tiny student that has learnt one answer by heart."""
+    student = tiny_student(family, seed=1)
+    learner, prefix = student.learner(), student.card.prefixes["answer"]
+    target = Target(question.id, "answer", prefix, question.answer_text, 1.0)
+    rows = student.encoder(share_prompt=learner.share_prompt).rows(question, [target])
+    batch = learner.collate(MicroBatch(tuple(rows), ((1.0 / 10,),)), ())
+    optimizer = torch.optim.Adam(student.model.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        learner(batch)[0].backward()
+        optimizer.step()
+    return student
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+@pytest.mark.parametrize("answer", [0, 1])
+def test_a_choice_that_continues_another_wins_where_it_is_the_answer(family, answer):
+    question = replace(CONTINUED, answer=answer)
+    student = taught(family, question)
+    (scores,) = score_options(student, student.learner(), [question])
+    assert (scores.best, scores.best_normalised) == (answer, answer)
+    assert scores.acc == 0, "without the end a choice is never less likely than what continues it"
+    assert scores.total[0] < scores.unended[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_choices_of_the_same_tokens_tie_exactly_and_share_the_mark(family):
+    student = tiny_student(family)
+    question = Question("q", "Which?", ("ice", "water vapour", "ice", "iron"), 2)
+    (scores,) = score_options(student, student.learner(), [question], batch_tokens=16)
+    assert scores.total[0] == scores.total[2]
+    assert scores.mean[0] == scores.mean[2]
+    assert len(set(scores.total)) == 3
+    alike = replace(scores, total=(-1.0, -2.0, -1.0, -3.0))
+    assert credit(alike.total, 2) == 0.5
+
+
+WAYS = [
+    Way(),
+    Way(whole_forward=True),
+    *(Way(False, share, whole) for share in (True, False) for whole in (True, False)),
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize("weights", ["autocast", "bf16"])
+def test_the_head_is_computed_in_fp32_wherever_it_runs(family, way, weights):
+    student = tiny_student(family)
+    if weights == "bf16":
+        student.model.bfloat16()
+    learner = Learner(student.model, pad=0)
+    learner.take(way)
+    head = student.model.get_output_embeddings()
+    encoder = student.encoder(share_prompt=way.share_prompt)
+    rows = encoder.options(some_questions(1)[0], "predict: ")
+    batch = learner.collate(MicroBatch(tuple(rows), tuple((1.0,) * len(r.branches) for r in rows)), ())
+    with arithmetic(learner, "bf16" if weights == "autocast" else "fp32"), torch.no_grad():
+        logits = learner.target_logits(batch)
+        _, each = learner(batch)
+    assert logits.dtype == each.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float()), "the logits were rounded to bf16"
+    expected = -logits.log_softmax(-1).gather(1, batch["labels"][:, None])[:, 0]
+    torch.testing.assert_close(each, expected, rtol=1e-5, atol=1e-5)
+    assert "forward" not in vars(head), "the model is left as it was"
+
+
+def test_single_tokens_whose_logits_are_near_each_other_do_not_tie_in_bf16():
+    student, letters = tiny_student("llama"), tuple("abcdefghijklmnopqrst")
+    ids = [student.tokenizer(letter).input_ids[0] for letter in letters]
+    ids += student.tokenizer(" ").input_ids
+    with torch.no_grad():
+        head = student.model.get_output_embeddings().weight
+        head[ids] = head[ids[:1]] * 40 + head[ids] * 0.02
+    question = Question("q", "Which?", letters, 0)
+    learner = student.learner()
+    with arithmetic(learner, "bf16"):
+        (scores,) = score_options(student, learner, [question])
+    assert len(set(scores.unended)) == len(letters)
 
 
 CHOICES = ("Ice", "ice cream", "A thermometer", "yes")

@@ -23,7 +23,7 @@ import yaml
 from tinyllm.atomic import write_jsonl, write_text
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, TinyLLMError
-from tinyllm.evaluation.scoring import branch_scores, score_options
+from tinyllm.evaluation.scoring import BranchScore, branch_scores, score_options
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import to_device
 from tinyllm.student.encode import Branch, Row, question_text
@@ -167,7 +167,7 @@ class HarnessStudent(LM):
         scores = score_options(self._student, self._learner, questions, batch_tokens=self._batch_tokens)
         for places, of in zip(ours.values(), scores, strict=True):
             for place in places:
-                found[place] = of.total[requests[place].idx], False
+                found[place] = of.unended[requests[place].idx], False
         for place, value in zip(others, self._of_texts([requests[p].args for p in others]), strict=True):
             found[place] = value
         return found
@@ -187,11 +187,11 @@ class HarnessStudent(LM):
         for place, (text, _) in enumerate(pairs):
             of_text.setdefault(text, []).append(place)
         rows = [self._rows(text, [(str(p), pairs[p][1]) for p in places]) for text, places in of_text.items()]
-        totals: dict[str, tuple[float, int]] = {}
+        totals: dict[str, BranchScore] = {}
         for of in branch_scores(self._learner, rows, self._batch_tokens):
             totals |= of
         greedy = self._greedy([row for of in rows for row in of])
-        return [(totals[str(place)][0], greedy[str(place)]) for place in range(len(pairs))]
+        return [(totals[str(place)].total, greedy[str(place)]) for place in range(len(pairs))]
 
     def _rows(self, text: str, continuations: Sequence[tuple[str, str]]) -> list[Row]:
         tokens = self._encoder.text(text)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tinyllm.config import Config
 from tinyllm.evaluation.predict import Prediction, Stage
+from tinyllm.evaluation.scoring import CONVENTION, credit, leaders
 from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_rate, paired
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield
@@ -16,7 +17,12 @@ from tinyllm.rationales.types import TeacherYield
 
 def evaluation_fingerprint(config: Config, splits: Splits) -> str:
     """Return a hash of what is asked and how it is scored: the same student would be given the same figures."""
-    asked = (config.evaluate.model_dump(), tuple(splits.test), tuple(splits.train[: config.evaluate.train_questions]))
+    asked = (
+        CONVENTION,
+        config.evaluate.model_dump(),
+        tuple(splits.test),
+        tuple(splits.train[: config.evaluate.train_questions]),
+    )
     return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 
@@ -39,7 +45,9 @@ def metrics(
     if config.evaluate.before:
         figures["before"] = _accuracies(predictions, "before")
         figures["gain"] = _gains(predictions)
+    stages: tuple[Stage, ...] = ("before", "after") if config.evaluate.before else ("after",)
     figures |= {
+        "lm_eval": {stage: _of_the_harness(predictions, stage) for stage in stages},
         "majority": majority_rate(splits.train, splits.test),
         "chance": chance_rate(splits.test),
         "teachers": {name: asdict(found) for name, found in yields.items()},
@@ -54,30 +62,45 @@ def metrics(
 
 
 def _accuracies(predictions: Sequence[Prediction], stage: Stage) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for scorer, right in _right(predictions, stage).items():
-        found[scorer] = asdict(accuracy(right))
+    tested = _tested(predictions, stage)
+    found: dict[str, Any] = {scorer: asdict(accuracy(marks)) for scorer, marks in _marks(tested).items()}
+    scores = [p.likelihood for p in tested if p.likelihood is not None]
+    if scores:
+        found["likelihood"]["ties"] = sum(len(leaders(s.total)) > 1 for s in scores)
+        found["likelihood_normalised"]["ties"] = sum(len(leaders(s.mean)) > 1 for s in scores)
     if "generation" in found:
-        of_stage = [p for p in predictions if p.stage == stage and p.generation is not None]
-        found["generation"]["unparsed"] = sum(p.generation.choice is None for p in of_stage if p.generation)
+        found["generation"]["unparsed"] = sum(p.generation.choice is None for p in tested if p.generation)
     return found
 
 
-def _right(predictions: Sequence[Prediction], stage: Stage) -> dict[str, list[bool]]:
-    """Return, by scorer, which test questions were answered right, in the order of the questions."""
-    tested = [p for p in predictions if p.stage == stage and p.split == "test"]
-    right: dict[str, list[bool]] = {}
+def _tested(predictions: Sequence[Prediction], stage: Stage) -> list[Prediction]:
+    return [p for p in predictions if p.stage == stage and p.split == "test"]
+
+
+def _marks(tested: Sequence[Prediction]) -> dict[str, list[float]]:
+    """Return, by scorer, the mark for each test question: 1 right, 0 wrong, 1/k where k choices tie for the first."""
+    marks: dict[str, list[float]] = {}
     for p in tested:
+        answer = p.question.known_answer
         if p.likelihood is not None:
-            right.setdefault("likelihood", []).append(p.likelihood.best == p.question.known_answer)
-            right.setdefault("likelihood_normalised", []).append(
-                p.likelihood.best_normalised == p.question.known_answer
-            )
+            marks.setdefault("likelihood", []).append(credit(p.likelihood.total, answer))
+            marks.setdefault("likelihood_normalised", []).append(credit(p.likelihood.mean, answer))
         if p.generation is not None:
-            right.setdefault("generation", []).append(p.generation.choice == p.question.known_answer)
-    return right
+            marks.setdefault("generation", []).append(float(p.generation.choice == answer))
+    return marks
+
+
+def _of_the_harness(predictions: Sequence[Prediction], stage: Stage) -> dict[str, Any]:
+    """Return `acc` and `acc_norm` as lm-evaluation-harness counts them: no end of text, and of equals the first."""
+    scored = [(p.likelihood, p.question.known_answer) for p in _tested(predictions, stage) if p.likelihood is not None]
+    if not scored:
+        return {}
+    return {
+        "acc": asdict(accuracy([s.acc == answer for s, answer in scored])),
+        "acc_norm": asdict(accuracy([s.acc_norm == answer for s, answer in scored])),
+    }
 
 
 def _gains(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    before, after = _right(predictions, "before"), _right(predictions, "after")
+    before, after = (_marks(_tested(predictions, stage)) for stage in ("before", "after"))
     return {scorer: asdict(paired(before[scorer], after[scorer])) for scorer in after if scorer in before}

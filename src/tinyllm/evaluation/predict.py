@@ -13,6 +13,7 @@ from tinyllm.evaluation.scoring import (
     OptionScores,
     arithmetic,
     generate_texts,
+    leaders,
     match_choice,
     score_options,
 )
@@ -49,18 +50,23 @@ class Prediction:
             line["context"] = q.context
         line |= {"choices": list(q.choices), "answer": q.answer}
         if self.likelihood is not None:
-            scores = self.likelihood
-            line["likelihood"] = {
-                "pred": scores.best,
-                "pred_normalised": scores.best_normalised,
-                "total": [_rounded(v) for v in scores.total],
-                "mean": [_rounded(v) for v in scores.mean],
-            }
+            line["likelihood"] = _likelihood_as_json(self.likelihood)
         if self.generation is not None:
             line["generation"] = {"text": self.generation.text, "pred": self.generation.choice}
         if self.rationales:
             line["rationales"] = self.rationales
         return line
+
+
+def _likelihood_as_json(scores: OptionScores) -> dict[str, Any]:
+    """Return the choices taken, which of them tie where several do, and what they were ranked by."""
+    line: dict[str, Any] = {"pred": scores.best, "pred_normalised": scores.best_normalised}
+    for name, values in {"tied": scores.total, "tied_normalised": scores.mean}.items():
+        if len(best := leaders(values)) > 1:
+            line[name] = list(best)
+    line |= {"acc": scores.acc, "acc_norm": scores.acc_norm}
+    listed = {"total": scores.total, "mean": scores.mean, "unended": scores.unended}
+    return line | {name: [_rounded(v) for v in values] for name, values in listed.items()}
 
 
 def _rounded(value: float) -> float | None:

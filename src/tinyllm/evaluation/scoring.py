@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 
-from tinyllm.config import ANSWER_TASK
+from tinyllm.config import ANSWER_TASK, Layout
 from tinyllm.errors import StudentError
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import to_device
-from tinyllm.student.encode import Encoder, Row
+from tinyllm.student.encode import Branch, Encoder, Row
 from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
@@ -27,6 +28,9 @@ from tinyllm.student.plan import cut
 
 Progress = Callable[[int, int, str], None]
 """Called with questions done, questions in all, and a note."""
+
+CONVENTION = "ended"
+"""Names how answers are scored and matched, in what is kept of an evaluation; another name, other figures."""
 
 
 def _silence(done: int, total: int, note: str) -> None:
@@ -40,25 +44,63 @@ def arithmetic(learner: Learner, precision: Literal["fp32", "bf16"]) -> torch.au
 
 @dataclass(frozen=True, slots=True)
 class OptionScores:
-    """Log-likelihoods (natural logarithm) of the choices of one question, end-of-text token left out.
+    """Log-likelihoods (natural logarithm) of the choices of one question (docs/decisions/0013-scores.md).
 
     Attributes:
-        total: sum over the tokens of each choice.
-        mean: the same divided by its number of tokens.
+        total: of each choice and the end-of-text token after it: that the student writes this choice and stops.
+        mean: the same, divided by the number of tokens with the end-of-text token.
+        unended: of each choice without the end-of-text token, as lm-evaluation-harness counts.
+        characters: of each choice.
     """
 
     total: tuple[float, ...]
     mean: tuple[float, ...]
+    unended: tuple[float, ...] = ()
+    characters: tuple[int, ...] = ()
 
     @property
     def best(self) -> int:
-        """The likeliest choice by total log-likelihood."""
-        return max(range(len(self.total)), key=self.total.__getitem__)
+        """The likeliest choice by `total`; of choices that tie the first."""
+        return leaders(self.total)[0]
 
     @property
     def best_normalised(self) -> int:
-        """The likeliest choice by log-likelihood a token."""
-        return max(range(len(self.mean)), key=self.mean.__getitem__)
+        """The likeliest choice by `mean`; of choices that tie the first."""
+        return leaders(self.mean)[0]
+
+    @property
+    def acc(self) -> int:
+        """The choice that lm-evaluation-harness's `acc` takes; of equals the first, as there."""
+        return self.unended.index(max(self.unended))
+
+    @property
+    def acc_norm(self) -> int:
+        """The choice that lm-evaluation-harness's `acc_norm` takes (by character); of equals the first, as there."""
+        values = [t / n for t, n in zip(self.unended, self.characters, strict=True)]
+        return values.index(max(values))
+
+    def ranking(self, layout: Layout) -> tuple[float, ...]:
+        """Return what a student goes by when it is asked or picked, before training and after.
+
+        It is `total` where the choices are in the prompt. A student that is not shown them goes by `mean`, because a
+        total falls with every token.
+        """
+        return self.mean if layout == "cloze" else self.total
+
+
+def leaders(values: Sequence[float]) -> tuple[int, ...]:
+    """Return the choices with the highest value: one, or all that tie.
+
+    Scores are float32 numbers, here and in what is kept of them. Those that are equal tie.
+    """
+    top = max(values)
+    return tuple(i for i, v in enumerate(values) if v == top)
+
+
+def credit(values: Sequence[float], answer: int) -> float:
+    """Return the mark for an answer: 1; 1/k where k choices tie and the right one is among them; else 0."""
+    best = leaders(values)
+    return 1 / len(best) if answer in best else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +120,37 @@ def score_options(
     batch_tokens: int = 4096,
     progress: Progress | None = None,
 ) -> list[OptionScores]:
-    """Return the log-likelihood of every choice of every question under the answering prefix.
+    """Return the log-likelihoods of every choice of every question under the answering prefix.
 
-    All choices of a question share one pass over its prompt, and questions are batched by length.
+    All choices of a question share one pass over its prompt, and questions are batched by length. Choices of the same
+    tokens are scored once, so they tie exactly.
     """
     encoder = student.encoder(share_prompt=learner.share_prompt)
     prefix = student.card.prefixes[ANSWER_TASK]
     rows = [encoder.options(q, prefix) for q in questions]
     found = branch_scores(learner, rows, batch_tokens, progress or _silence, "ranking the choices")
-    if broken := next(
-        (q.id for q, of in zip(questions, found, strict=True) if any(map(math.isnan, (t for t, _ in of.values())))),
-        None,
-    ):
+    scores = [
+        _option_scores(q, [b for row in of for b in row.branches], those)
+        for q, of, those in zip(questions, rows, found, strict=True)
+    ]
+    if broken := next((q.id for q, of in zip(questions, scores, strict=True) if any(map(math.isnan, of.total))), None):
         raise StudentError(
             f"The student's scores of question '{broken}' are not a number: its weights are spoilt, or its arithmetic "
             "overflows. Train it with a smaller learning rate, or set evaluate.precision to fp32."
         )
-    return [_scores([of[str(i)] for i in range(len(of))]) for of in found]
+    return scores
+
+
+def _option_scores(question: Question, branches: Sequence[Branch], found: Mapping[str, BranchScore]) -> OptionScores:
+    """Put the scores of a question's branches, each of which stands for one choice or for several, in its order."""
+    of_choice = {int(number): found[b.task] for b in branches for number in b.task.split()}
+    scores = [of_choice[i] for i in range(len(question.choices))]
+    return OptionScores(
+        total=tuple(float(np.float32(s.total)) for s in scores),
+        mean=tuple(float(np.float32(s.total / s.tokens)) for s in scores),
+        unended=tuple(float(np.float32(s.total - s.last)) for s in scores),
+        characters=tuple(map(len, question.choices)),
+    )
 
 
 @torch.no_grad()
@@ -120,7 +176,15 @@ def score_targets(
     asked = [q for q in questions if q.id in of_question]
     rows = [encoder.rows(q, of_question[q.id]) for q in asked]
     found = branch_scores(learner, rows, batch_tokens, progress or _silence, "reading the rationales")
-    return {(q.id, task): t / max(1, n) for q, of in zip(asked, found, strict=True) for task, (t, n) in of.items()}
+    return {(q.id, task): s.total / s.tokens for q, of in zip(asked, found, strict=True) for task, s in of.items()}
+
+
+class BranchScore(NamedTuple):
+    """Log-likelihood of a branch's target, that of its last token alone, and how many tokens it has."""
+
+    total: float
+    last: float
+    tokens: int
 
 
 @torch.no_grad()
@@ -130,10 +194,10 @@ def branch_scores(
     batch_tokens: int,
     tell: Progress = _silence,
     what: str = "",
-) -> list[dict[str, tuple[float, int]]]:
-    """Return, for the rows of each question, the log-likelihood of each branch and its tokens, by task."""
+) -> list[dict[str, BranchScore]]:
+    """Return, for the rows of each question, the log-likelihood of each branch, by task; sums are in float64."""
     learner.eval()
-    found: list[dict[str, tuple[float, int]]] = [{} for _ in rows]
+    found: list[dict[str, BranchScore]] = [{} for _ in rows]
     # Ids need not be unique here (several splits at once), so a row is named by its question's place.
     flat = [replace(row, question_id=str(place)) for place, of in enumerate(rows) for row in of]
     weights = [tuple(1.0 for _ in row.branches) for row in flat]
@@ -141,18 +205,18 @@ def branch_scores(
     done = 0
     for micro in cut(flat, weights, learner.shape(batch_tokens)):
         batch = to_device(learner.collate(micro, ()), learner.device)
-        branches = [(int(row.question_id), b) for row in micro.rows for b in row.branches]
-        _, each = learner(batch)
-        sums = torch.zeros(len(branches), device=learner.device).index_add_(0, batch["branch_ids"], -each)
-        for (place, branch), value in zip(branches, sums.tolist(), strict=True):
-            found[place][branch.task] = value, len(branch.target)
+        _, losses = learner(batch)
+        each, start = losses.tolist(), 0
+        for row in micro.rows:
+            for branch in row.branches:
+                own = each[start : start + len(branch.target)]
+                start += len(branch.target)
+                found[int(row.question_id)][branch.task] = BranchScore(
+                    -math.fsum(own), -own[-1] if own else 0.0, len(own)
+                )
         done += len(micro.rows)
         tell(done * len(rows) // len(flat), len(rows), what)
     return found
-
-
-def _scores(choices: Sequence[tuple[float, int]]) -> OptionScores:
-    return OptionScores(tuple(t for t, _ in choices), tuple(t / max(1, n) for t, n in choices))
 
 
 @torch.no_grad()

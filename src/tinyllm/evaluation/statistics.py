@@ -22,13 +22,13 @@ class Accuracy:
     n: int
 
 
-def accuracy(right: Sequence[bool]) -> Accuracy:
-    """Return the share of True with its interval; (0, 1) where there is nothing to count."""
+def accuracy(right: Sequence[float]) -> Accuracy:
+    """Return the mean mark (1 right, 0 wrong, between them a tie) with its interval; (0, 1) where there is none."""
     n, k = len(right), sum(right)
     return Accuracy(k / n if n else 0.0, wilson(k, n), n)
 
 
-def wilson(successes: int, n: int, z: float = _Z95) -> tuple[float, float]:
+def wilson(successes: float, n: int, z: float = _Z95) -> tuple[float, float]:
     """Return Wilson's score interval for a proportion.
 
     With p = k / n:  (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n). It stays within 0…1 and holds its level for
@@ -57,22 +57,22 @@ class Paired:
     n: int
 
 
-def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
-    """Compare two lists of right and wrong on the same questions.
+def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
+    """Compare two lists of marks (1 right, 0 wrong, between them a tie) on the same questions.
 
     The interval is Agresti and Min's for a difference of paired proportions (half a question added to each of the
     four outcomes, so that it has a width also where the two never differ); p is McNemar's exact (two-sided binomial)
     test on the questions on which they differ.
     """
     n = len(first)
-    fixed = sum(b and not a for a, b in zip(first, second, strict=True))
-    broken = sum(a and not b for a, b in zip(first, second, strict=True))
+    fixed = sum(b > a for a, b in zip(first, second, strict=True))
+    broken = sum(a > b for a, b in zip(first, second, strict=True))
     if n == 0:
         return Paired(0.0, (-1.0, 1.0), 1.0, 0, 0, 0)
     centre = (fixed - broken) / (n + 2)
     half = _Z95 * math.sqrt(((fixed + broken + 1) / (n + 2) - centre**2) / (n + 2))
     return Paired(
-        (fixed - broken) / n,
+        (sum(second) - sum(first)) / n,
         (max(-1.0, centre - half), min(1.0, centre + half)),
         _mcnemar(fixed, broken),
         fixed,

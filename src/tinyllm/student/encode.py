@@ -12,19 +12,24 @@ A causal student gets one row a question, with the prefix *after* the question, 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tinyllm.config import Layout
 from tinyllm.questions.types import Question
 from tinyllm.student.mixture import Target
+from tinyllm.student.plain import PlainText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MARGIN = 8  # tokens; some tokenizers put a space in front
+_SHORT = 80  # characters; WordPiece takes a word of a hundred for one unknown token
+_SHOWN = 40  # characters of a choice in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class TooLong:
 
 def question_text(question: Question, layout: Layout) -> tuple[str, str]:
     """Return (context, question) as a student reads them; the context is empty where there is none."""
-    choices = "\n".join(f"({_letter(i)}) {c}" for i, c in enumerate(question.choices))
+    choices = "\n".join(f"({label(i)}) {c}" for i, c in enumerate(question.choices))
     context = question.context or ""
     if layout == "cloze":
         return (f"Context: {context}\n" if context else ""), f"Question: {question.question}\n"
@@ -86,8 +91,17 @@ def question_text(question: Question, layout: Layout) -> tuple[str, str]:
     return (f"Context: {context}\n" if context else ""), f"Question: {question.question}\nChoices:\n{choices}\n"
 
 
-def _letter(index: int) -> str:
+def label(index: int) -> str:
+    """Return what stands before a choice: a letter, and after z the number of the choice, counted from 1."""
     return _LETTERS[index] if index < len(_LETTERS) else str(index + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Questions that are too long for the longest input, and ids of those whose context is cut to fit."""
+
+    too_long: list[TooLong]
+    cut: list[str]
 
 
 def _most_tokens(text: str) -> int:
@@ -100,6 +114,12 @@ def _most_tokens(text: str) -> int:
         return len(text)
     both = text + unicodedata.normalize("NFKD", text)
     return len(both.encode("utf-8", "surrogatepass"))
+
+
+def _shown(text: str) -> str:
+    """Return a text for a message: quoted, its middle left out where it is long, marks without ink spelled out."""
+    short = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
+    return "'" + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in short) + "'"
 
 
 class Encoder:
@@ -131,9 +151,10 @@ class Encoder:
         self.max_target_tokens = max_target_tokens
         self.share_prompt = share_prompt
         self.end = int(tokenizer.eos_token_id)
-        bos = tokenizer.bos_token_id
-        starts = tokenizer("x").input_ids[:1]
-        self._start: tuple[int, ...] = (int(bos),) if bos is not None and starts == [bos] else ()
+        self._plain = PlainText(tokenizer)
+        before, after = self._plain.frame()
+        self._start = before
+        self._ends = (after or (self.end,)) if is_encoder_decoder else ()
 
     def rows(self, question: Question, targets: Sequence[Target]) -> list[Row]:
         """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student."""
@@ -148,20 +169,17 @@ class Encoder:
         return Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)
 
     def options(self, question: Question, prefix: str) -> list[Row]:
-        """Return rows whose targets are the choices, without an end-of-text token: what likelihood ranking scores.
+        """Return rows whose targets are the choices, each with the end-of-text token and never cut.
 
-        All choices have one prefix, so it stands in the prompt that they share.
+        All choices have one prefix, so it stands in the prompt that they share. A branch's task is the number of its
+        choice, or the numbers of all choices that have these tokens.
         """
-        choices = [Target(question.id, str(i), prefix, c, 1.0) for i, c in enumerate(question.choices)]
-        rows = self.rows(question, choices)
-        return [
-            Row(
-                r.question_id,
-                r.prompt + r.branches[0].prefix,
-                tuple(Branch(b.task, (), b.target[:-1]) for b in r.branches),
-            )
-            for r in rows
-        ]
+        same: dict[tuple[int, ...], list[str]] = {}
+        for number, choice in enumerate(question.choices):
+            same.setdefault((*self._answer(choice), self.end), []).append(str(number))
+        branches = tuple(Branch(" ".join(numbers), (), tokens) for tokens, numbers in same.items())
+        row = Row(question.id, self.generation_prompt(question, prefix), branches)
+        return [row] if self.share_prompt and not self.is_encoder_decoder else row.apart()
 
     def generation_prompt(self, question: Question, prefix: str) -> tuple[int, ...]:
         """Return what the student continues (causal) or encodes (encoder-decoder) to do one task."""
@@ -170,54 +188,127 @@ class Encoder:
 
     def prompt(self, question: Question, prefix: str) -> tuple[int, ...]:
         """Return the prompt's tokens, at most `max_input_tokens` with the prefix; only the context is ever cut."""
-        context, body = question_text(question, self.layout)
-        head, tail = self._frame(prefix, body)
-        room = self._room(prefix, head, tail)
-        return (*head, *self._tokens(context)[: max(0, room)], *tail)
+        return self._prompt(question, prefix)[0]
 
     def target(self, text: str) -> tuple[int, ...]:
         """Return a target's tokens with the end-of-text token, cut to `max_target_tokens`."""
-        text = text if self.is_encoder_decoder else " " + text
-        return (*self._tokens(text)[: self.max_target_tokens - 1], self.end)
+        return (*self._answer(text)[: self.max_target_tokens - 1], self.end)
 
     def text(self, text: str) -> tuple[int, ...]:
         """Return any text as a prompt, as it is; its beginning is cut if it is longer than the longest input."""
-        ends = (self.end,) if self.is_encoder_decoder else ()
-        room = self.max_input_tokens - len(self._start) - len(ends)
-        return (*self._start, *self._tokens(text)[-room:], *ends)
+        room = self.max_input_tokens - len(self._start) - len(self._ends)
+        return (*self._start, *self._plain(text)[-room:], *self._ends)
 
     def continuation(self, text: str) -> tuple[int, ...]:
         """Return the tokens of what goes on from a text, without an end-of-text token."""
-        return self._tokens(text)[: self.max_target_tokens]
+        return self._plain(text, after=":")[: self.max_target_tokens]
+
+    def written(self, text: str) -> str:
+        """Return what is left of a text when it has been turned into tokens and back."""
+        return str(self.tokenizer.decode(list(self._answer(text)), skip_special_tokens=True)).strip()
+
+    def answer_length(self, text: str) -> int:
+        """Return how many tokens an answer takes with its end-of-text token."""
+        return len(self._answer(text)) + 1
+
+    def fit(self, questions: Iterable[Question], prefixes: Iterable[str]) -> Fit:
+        """Return which questions do not fit even without their context, and whose context is cut to fit."""
+        prefix = max(prefixes, key=len)
+        spare = self.max_input_tokens - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
+        fit = Fit([], [])
+        for question in questions:
+            if _most_tokens("".join(question_text(question, self.layout))) <= spare:
+                continue  # nearly always, and many times faster than a tokenizer
+            prompt, is_cut = self._prompt(question, prefix)
+            tokens = len(prompt) + self._after(prefix)
+            if tokens > self.max_input_tokens:
+                fit.too_long.append(TooLong(question.id, tokens, self.max_input_tokens))
+            elif is_cut:
+                fit.cut.append(question.id)
+        return fit
 
     def too_long(self, questions: Iterable[Question], prefixes: Iterable[str]) -> list[TooLong]:
         """Return the questions that do not fit even without their context."""
-        prefix = max(prefixes, key=len)
-        spare = self._room(prefix, *self._frame(prefix, "")) - _MARGIN
-        found = []
-        for question in questions:
-            body = question_text(question, self.layout)[1]
-            if _most_tokens(body) <= spare:
-                continue  # nearly always, and many times faster than a tokenizer
-            head, tail = self._frame(prefix, body)
-            room = self._room(prefix, head, tail)
-            if room < 0:
-                found.append(TooLong(question.id, self.max_input_tokens - room, self.max_input_tokens))
-        return found
+        return self.fit(questions, prefixes).too_long
 
-    def _frame(self, prefix: str, body: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Return what stands before and after the context."""
+    def indistinct(self, choices: Sequence[str]) -> str | None:
+        """Say which choices the student cannot choose between, because they are nothing or the same in its tokens.
+
+        Choices of the same text are not meant: whoever reads the questions sees those.
+        """
+        if all(self._is_kept(c) for c in choices):
+            return None  # nearly always, and many times faster than a tokenizer
+        same: dict[tuple[int, ...], dict[str, int]] = {}
+        for number, choice in enumerate(choices):
+            if not self._answer(choice):
+                return f"nothing is left of choice {number} ({_shown(choice)}) in the student's tokens"
+            same.setdefault(self.target(choice), {}).setdefault(choice, number)
+        alike = next((of for of in same.values() if len(of) > 1), None)
+        if alike is None:
+            return None
+        named = " and ".join(f"{number} ({_shown(choice)})" for choice, number in alike.items())
+        if len({self._answer(choice) for choice in alike}) > 1:
+            return f"choices {named} begin with the same {self.max_target_tokens - 1} tokens, and the rest is cut"
+        return f"choices {named} are the same in the student's tokens"
+
+    def is_cut(self, text: str) -> bool:
+        """Whether a target is longer than `max_target_tokens`."""
+        return (
+            _most_tokens(" " + text) >= self.max_target_tokens - 1 and self.answer_length(text) > self.max_target_tokens
+        )
+
+    def _is_kept(self, text: str) -> bool:
+        """Whether a text is surely in its tokens, letter by letter: short, single spaces, characters told apart."""
+        return (
+            len(text) < min(_SHORT, self.max_target_tokens)
+            and self._told_apart.issuperset(text)
+            and text == " ".join(text.split())
+        )
+
+    @cached_property
+    def _told_apart(self) -> frozenset[str]:
+        """The ASCII characters that have tokens of their own between letters, and the space."""
+        made = {c: self._plain(f"x{c}x") for c in map(chr, range(33, 127))}
+        times = Counter(made.values())
+        return frozenset({" ", *(c for c, tokens in made.items() if times[tokens] == 1)})
+
+    def _prompt(self, question: Question, prefix: str) -> tuple[tuple[int, ...], bool]:
+        """Return the prompt, and whether the context was cut."""
+        context, body = question_text(question, self.layout)
+        room = self.max_input_tokens - self._after(prefix)
+        whole = self._whole(prefix, context + body)
+        if not context or len(whole) <= room:
+            return whole, False
+        # What parts the context from the question belongs to the question, so that it stays.
+        parting = " \n " if self.layout == "release" else "\n"
+        said = context.removesuffix(parting)
+        head, tail = self._plain(prefix.rstrip()), self._plain(parting + self._closed(body), after="x")
         if self.is_encoder_decoder:
-            return self._tokens(prefix), (*self._tokens(body), self.end)
-        return self._start, self._tokens(body.rstrip("\n") + "\n")  # the prefix begins a line of its own
+            space = prefix[len(prefix.rstrip()) :]
+            cut = self._plain(space + said, after=prefix.rstrip())
+        else:
+            head, cut = (), self._plain(said)
+        room -= len(self._start) + len(head) + len(tail) + len(self._ends)
+        if room <= 0:
+            return self._whole(prefix, body), True
+        return (*self._start, *head, *cut[:room], *tail, *self._ends), True
 
-    def _room(self, prefix: str, head: Sequence[int], tail: Sequence[int]) -> int:
-        after = 0 if self.is_encoder_decoder else len(self._prefix(prefix))
-        return self.max_input_tokens - len(head) - len(tail) - after
+    def _whole(self, prefix: str, text: str) -> tuple[int, ...]:
+        """Return the prompt of a text of which nothing is cut."""
+        said = prefix + text if self.is_encoder_decoder else self._closed(text)
+        return (*self._start, *self._plain(said), *self._ends)
+
+    def _closed(self, text: str) -> str:
+        """Return a text as it ends: a causal student's prefix begins a line of its own."""
+        return text if self.is_encoder_decoder else text.rstrip("\n") + "\n"
+
+    def _after(self, prefix: str) -> int:
+        """Return how many tokens of the longest input a causal student's prefix takes."""
+        return 0 if self.is_encoder_decoder else len(self._prefix(prefix))
 
     def _prefix(self, prefix: str) -> tuple[int, ...]:
         # A causal tokenizer joins a space to the word that follows it, so the space goes to the target.
-        return self._tokens(prefix.rstrip())
+        return self._plain(prefix.rstrip(), after="\n")
 
-    def _tokens(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids) if text else ()
+    def _answer(self, text: str) -> tuple[int, ...]:
+        return self._plain(text) if self.is_encoder_decoder else self._plain(" " + text, after=":")

@@ -22,7 +22,7 @@ from tinyllm.student.batch import (
     to_device,
 )
 from tinyllm.student.encode import Branch, Row
-from tinyllm.student.loss import Head, weighted_cross_entropy
+from tinyllm.student.loss import Head, head_in_fp32, weighted_cross_entropy
 from tinyllm.student.plan import MicroBatch, Shape
 
 
@@ -101,9 +101,11 @@ class Learner(nn.Module):
         return weighted_cross_entropy(self._head(), self._target_states(batch), batch["labels"], batch["weights"])
 
     def target_logits(self, batch: Batch) -> Tensor:
-        """Return the logits that predict the target tokens, (N, V)."""
+        """Return the logits that predict the target tokens, (N, V); in float32 where no gradient is wanted."""
         if self.way.whole_forward:
-            states = self._encoder_decoder(batch) if self.is_encoder_decoder else self._causal(batch)
+            exact = contextlib.nullcontext() if torch.is_grad_enabled() else head_in_fp32(self._head().layer)
+            with exact:
+                states = self._encoder_decoder(batch) if self.is_encoder_decoder else self._causal(batch)
             return _at(states, batch["target_at"])
         return self._head().logits(self._target_states(batch))
 

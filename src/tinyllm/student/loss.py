@@ -9,12 +9,16 @@ chunk and no second look. For a vocabulary of 256,000 and a thousand target toke
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
@@ -39,9 +43,42 @@ class Head:
         return type(self.layer) is nn.Linear
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return (N, V) of (N, d)."""
-        logits: Tensor = self.layer(hidden)
+        """Return (N, V) of (N, d); in float32 where no gradient is wanted, whatever the precision around it."""
+        logits: Tensor = self.layer(hidden) if torch.is_grad_enabled() else logits_in_fp32(self.layer, hidden)
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+
+def logits_in_fp32(layer: nn.Module, hidden: Tensor) -> Tensor:
+    """Return a head's logits, computed in float32 from hidden states and weights of any precision.
+
+    bfloat16 keeps eight bits: logits near 20 are then multiples of 1/8, and different choices score the same.
+    """
+    state = {name: t.float() for name, t in chain(layer.named_parameters(), layer.named_buffers())}
+    with torch.autocast(hidden.device.type, enabled=False):
+        logits: Tensor = functional_call(layer, state, (hidden.float(),))
+    return logits
+
+
+@contextlib.contextmanager
+def head_in_fp32(layer: nn.Module) -> Iterator[None]:
+    """Have a model that is called as a whole compute its head in float32; for scoring, without a gradient."""
+    replaced, plain = vars(layer).get("forward"), layer.forward
+
+    def forward(hidden: Tensor) -> Tensor:
+        layer.forward = plain  # `logits_in_fp32` calls the layer itself
+        try:
+            return logits_in_fp32(layer, hidden)
+        finally:
+            layer.forward = forward
+
+    layer.forward = forward
+    try:
+        yield
+    finally:
+        if replaced is None:
+            del layer.forward
+        else:
+            layer.forward = replaced
 
 
 def weighted_cross_entropy(
@@ -49,7 +86,7 @@ def weighted_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Return Σ weight · cross-entropy, a scalar with a gradient; and every token's cross-entropy (N,), without one.
 
-    Without a gradient (`torch.no_grad`) nothing is computed for one.
+    Without a gradient (`torch.no_grad`) nothing is computed for one, and logits are made in float32.
 
     Args:
         hidden: (N, d), whose logits predict the labels.
@@ -57,15 +94,15 @@ def weighted_cross_entropy(
         chunk_bytes: about so much is taken by the logits that are there at once, in float32.
     """
     size = _chunk_tokens(head, chunk_bytes)
-    if _has_fused_kernel(head, hidden):
+    if not torch.is_grad_enabled():
+        parts = zip(hidden.split(size), labels.split(size), strict=True)
+        each = torch.cat([functional.cross_entropy(head.logits(h), y, reduction="none") for h, y in parts])
+    elif _has_fused_kernel(head, hidden):
         each = _fused(head, hidden, labels)
     elif head.is_linear:
         layer: Any = head.layer
-        matrix, bias = layer.weight, layer.bias
-        if not torch.is_grad_enabled():
-            matrix, bias = matrix.detach(), None if bias is None else bias.detach()
         chunked: Any = _ChunkedCrossEntropy  # its `apply` is not typed
-        total, each = chunked.apply(hidden, matrix, bias, labels, weights, head.cap, size)
+        total, each = chunked.apply(hidden, layer.weight, layer.bias, labels, weights, head.cap, size)
         return total, each
     else:
         each = _in_chunks(head, hidden, labels, size)
