@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -12,14 +13,15 @@ from hypothesis import strategies as st
 
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.errors import StudentError
+from tinyllm.evaluation.matching import normalise
 from tinyllm.evaluation.scoring import (
     OptionScores,
     arithmetic,
     credit,
+    generate_answers,
     generate_texts,
     leaders,
     match_choice,
-    normalise,
     score_options,
     score_targets,
 )
@@ -126,11 +128,14 @@ def taught(family: str, question: Question) -> Student:
     rows = student.encoder(share_prompt=learner.share_prompt).rows(question, [target])
     batch = learner.collate(MicroBatch(tuple(rows), ((1.0 / 10,),)), ())
     optimizer = torch.optim.Adam(student.model.parameters(), lr=0.02)
-    for _ in range(60):
+    for _ in range(400):
         optimizer.zero_grad()
-        learner(batch)[0].backward()
+        loss, each = learner(batch)
+        if each.max() < 0.05:
+            return student
+        loss.backward()
         optimizer.step()
-    return student
+    raise AssertionError(f"it has not learnt: {each}")
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
@@ -215,7 +220,12 @@ CHOICES = ("Ice", "ice cream", "A thermometer", "yes")
         ("(a) ice", 0),
         ("b. ice cream", 1),
         ("(b) ice", None),
-        ("the ice", None),
+        ("the ice", 0),
+        ("ice ice", None),
+        ("thermometer", 2),
+        ("the", None),
+        ("  ", None),
+        ("...", None),
         ("z", None),
         ("", None),
         ("yes!", 3),
@@ -226,8 +236,98 @@ def test_generated_answers_are_matched(text, choice):
     assert match_choice(text, CHOICES).text == text
 
 
+ALIKE = {
+    ("R", "rr", "Rr"): {"R": 0, "rr": 1, "Rr": 2, "r": 0, "RR": None, "Rr.": 2},
+    ("polish", "Polish"): {"polish": 0, "Polish": 1, "POLISH": None, "Polish.": 1, "a Polish": None},
+    ("n", "n!", "2n"): {"n": 0, "n!": 1, "N!": 1, "n.": None, "2N": 2, "b": 1, "(b) n!": 1, "(b) n": None},
+    ("CO₂", "H₂O", "O₂"): {"CO2": 0, "co2": 0, "CO₂": 0, "H2O.": 1, "the O2": 2},
+    ("...", "?!"): {"...": 0, "?!": 1, "": None, ".": None},
+    ("A", "B", "AB", "O"): {"A": 0, "b": 1, "O": 3, "(c)": 2, "d": 3, "a": 0},
+}
+
+
+@pytest.mark.parametrize("choices", ALIKE)
+def test_what_choices_differ_in_is_not_forgiven(choices):
+    def nfkc(text):
+        return unicodedata.normalize("NFKC", text)
+
+    found = {text: match_choice(text, choices, nfkc).choice for text in ALIKE[choices]}
+    assert found == ALIKE[choices]
+
+
+def test_labels_after_z_are_those_of_the_prompt():
+    many = tuple(f"number {n}" for n in range(40))
+    assert [match_choice(t, many).choice for t in ("(z)", "(27)", "28", "(40) number 39", "(41)")] == [
+        25,
+        26,
+        27,
+        39,
+        None,
+    ]
+    for text in ("", " ", "|", "{", "}", "~", "(|)", "(28) number 3"):
+        assert match_choice(text, many).choice is None
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.text("aAbnR! .the²", min_size=1, max_size=4).filter(str.strip), min_size=2, max_size=5, unique_by=str.strip
+    )
+)
+def test_the_text_of_a_choice_is_that_choice(choices):
+    assert [match_choice(c, choices).choice for c in choices] == list(range(len(choices)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_are_greedy_whatever_the_models_own_settings_say(family):
+    student = tiny_student(family)
+    questions = some_questions(4)
+    plain = generate_texts(student, questions, max_new_tokens=6)
+    own = student.model.generation_config
+    own.update(
+        repetition_penalty=9.0, do_sample=True, temperature=3.0, no_repeat_ngram_size=1, min_new_tokens=5,
+        forced_bos_token_id=77, forced_eos_token_id=78, suppress_tokens=[79, 80], num_beams=2, eos_token_id=99,
+    )  # fmt: skip
+    kept = own.to_dict()
+    assert generate_texts(student, questions, max_new_tokens=6) == plain
+    assert student.model.generation_config is own
+    assert own.to_dict() == kept
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_written_is_the_likeliest_token_each_time(family):
+    student = tiny_student(family)
+    (question,) = some_questions(1)
+    encoder = student.encoder()
+    prompt = encoder.generation_prompt(question, student.card.prefixes["ada"])
+    written: list[int] = []
+    for _ in range(6):
+        with torch.no_grad():
+            if student.is_encoder_decoder:
+                decoder = torch.tensor([[0, *written]])
+                logits = student.model(input_ids=torch.tensor([prompt]), decoder_input_ids=decoder).logits
+            else:
+                logits = student.model(input_ids=torch.tensor([[*prompt, *written]])).logits
+        written.append(int(logits[0, -1].argmax()))
+        if written[-1] == encoder.end:
+            break
+    expected = student.tokenizer.decode(written, skip_special_tokens=True).strip()
+    assert generate_texts(student, [question], task="ada", max_new_tokens=6) == [expected]
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_an_answer_may_be_as_long_as_the_longest_choice(family):
+    long = Question("q", "Which?", ("a choice of quite a few words", "ice"), 0)
+    student = taught(family, long)
+    short = Question("other", "Which?", ("ice", "iron"), 0)
+    found = generate_answers(student, [long, short], max_new_tokens=2)
+    assert (found[0].text, found[0].choice) == (long.answer_text, 0)
+    assert generate_answers(student, [short], max_new_tokens=2)[0] == found[1], "its own choices set its length"
+
+
 def test_choices_that_are_the_same_match_neither():
-    assert match_choice("ice", ("ice", "Ice.")).choice is None
+    assert match_choice("ICE!", ("ice", "Ice.")).choice is None
+    assert match_choice("ice", ("ice", "ice")).choice is None
 
 
 def test_normalise():

@@ -613,7 +613,9 @@ class EvaluateSection(Section):
         description="Rank the choices by likelihood; generate the answer and match it.",
     )
     before: bool = Field(True, description="Score the untrained student too.")
-    max_new_tokens: int = Field(48, ge=1, description="Longest generated answer.")
+    max_new_tokens: int = Field(
+        48, ge=1, description="Longest generated answer, in tokens; where a choice is longer, as long as that."
+    )
     batch_tokens: int = Field(4096, ge=16, description="Padded tokens in one forward pass.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic; bf16 is autocast.")
     rationales: int = Field(8, ge=0, description="Test questions for which the student also writes its rationales.")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tinyllm.config import EvaluateSection
+from tinyllm.evaluation.matching import Generated
 from tinyllm.evaluation.scoring import (
-    Generated,
     OptionScores,
     arithmetic,
+    generate_answers,
     generate_texts,
     leaders,
-    match_choice,
     score_options,
 )
 from tinyllm.questions.types import Question
@@ -110,9 +110,15 @@ def _predict(
     tested, taught = predictions[: len(test)], predictions[len(test) :]
     if "generation" in section.scorers:
         written = tested if "likelihood" in section.scorers else predictions
-        texts = _write(student, [p.question for p in written], section, update)
-        for prediction, text in zip(written, texts, strict=True):
-            prediction.generation = match_choice(text, prediction.question.choices)
+        answers = generate_answers(
+            student,
+            [p.question for p in written],
+            max_new_tokens=section.max_new_tokens,
+            batch_tokens=section.batch_tokens,
+            progress=update,
+        )
+        for prediction, answer in zip(written, answers, strict=True):
+            prediction.generation = answer
     if stage == "after":
         shown = [*tested[: section.rationales], *taught[: section.rationales]]
         for teacher in student.card.teachers if shown else ():
@@ -127,13 +133,3 @@ def _predict(
             for prediction, text in zip(shown, texts, strict=True):
                 prediction.rationales[teacher] = text
     return predictions
-
-
-def _write(student: Student, questions: Sequence[Question], section: EvaluateSection, update: Update) -> list[str]:
-    return generate_texts(
-        student,
-        questions,
-        max_new_tokens=section.max_new_tokens,
-        batch_tokens=section.batch_tokens,
-        progress=update,
-    )

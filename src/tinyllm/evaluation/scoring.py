@@ -8,8 +8,7 @@ second; part of a gain in it is the gain of learning the format.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -18,10 +17,12 @@ import torch
 
 from tinyllm.config import ANSWER_TASK, Layout
 from tinyllm.errors import StudentError
+from tinyllm.evaluation.matching import Generated, match_choice
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import to_device
-from tinyllm.student.encode import Branch, Encoder, Row
-from tinyllm.student.learner import Learner
+from tinyllm.student.encode import Branch, Row
+from tinyllm.student.learner import Learner, decoder_start, unwrapped
+from tinyllm.student.loss import head_in_fp32
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
 from tinyllm.student.plan import cut
@@ -31,6 +32,8 @@ Progress = Callable[[int, int, str], None]
 
 CONVENTION = "ended"
 """Names how answers are scored and matched, in what is kept of an evaluation; another name, other figures."""
+
+_LABEL_TOKENS = 8  # beyond the longest choice: for its label, marks around it, and to see that a text goes on
 
 
 def _silence(done: int, total: int, note: str) -> None:
@@ -101,14 +104,6 @@ def credit(values: Sequence[float], answer: int) -> float:
     """Return the mark for an answer: 1; 1/k where k choices tie and the right one is among them; else 0."""
     best = leaders(values)
     return 1 / len(best) if answer in best else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """What the student wrote, and the choice it is; `choice` is None where it is none (unparsed)."""
-
-    text: str
-    choice: int | None
 
 
 @torch.no_grad()
@@ -219,6 +214,22 @@ def branch_scores(
     return found
 
 
+def generate_answers(
+    student: Student,
+    questions: Sequence[Question],
+    *,
+    max_new_tokens: int = 48,
+    batch_tokens: int = 4096,
+    progress: Progress | None = None,
+) -> list[Generated]:
+    """Return what the student writes as its answers, greedily, and which choices these are."""
+    texts = generate_texts(
+        student, questions, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens, progress=progress
+    )
+    written = student.encoder().written
+    return [match_choice(text, q.choices, written) for text, q in zip(texts, questions, strict=True)]
+
+
 @torch.no_grad()
 def generate_texts(
     student: Student,
@@ -229,79 +240,60 @@ def generate_texts(
     batch_tokens: int = 4096,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Return what the student writes for one task, greedily: its answer, or a rationale in a teacher's manner."""
+    """Return what the student writes for one task, greedily: its answer, or a rationale in a teacher's manner.
+
+    Args:
+        max_new_tokens: longest text; an answer may be longer where one of the question's choices is.
+    """
     student.model.eval()
     encoder = student.encoder()
     prompts = [encoder.generation_prompt(q, student.card.prefixes[task]) for q in questions]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
-    texts, done = [""] * len(prompts), 0
+    limits = [max_new_tokens] * len(prompts)
+    if task == ANSWER_TASK:
+        longest = (max(map(encoder.answer_length, q.choices)) for q in questions)
+        limits = [max(max_new_tokens, tokens + _LABEL_TOKENS) for tokens in longest]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + limits[i], reverse=True)
+    texts, start = [""] * len(prompts), 0
     tell, what = progress or _silence, "writing answers" if task == ANSWER_TASK else f"writing as {task}"
     tell(0, len(prompts), what)
-    for group in _groups(order, prompts, max_new_tokens, batch_tokens):
-        for i, text in zip(
-            group, _generate(student, encoder, [prompts[i] for i in group], max_new_tokens), strict=True
-        ):
-            texts[i] = text
-        done += len(group)
-        tell(done, len(prompts), what)
+    while start < len(order):
+        size = max(1, batch_tokens // (len(prompts[order[start]]) + limits[order[start]]))
+        group = order[start : start + size]
+        written = _continued(student, encoder.end, [prompts[i] for i in group], max(limits[i] for i in group))
+        # Where a text may end is up to its own question, not to those beside it.
+        ended = [tokens[: limits[i]] for i, tokens in zip(group, written, strict=True)]
+        for i, text in zip(group, student.tokenizer.batch_decode(ended, skip_special_tokens=True), strict=True):
+            texts[i] = text.strip()
+        start += len(group)
+        tell(start, len(prompts), what)
     return texts
 
 
-def _groups(
-    order: Sequence[int], prompts: Sequence[Sequence[int]], new_tokens: int, budget: int
-) -> Iterator[Sequence[int]]:
-    """Cut an order of prompts, longest first, into batches of at most `budget` tokens, new ones included."""
-    start = 0
-    while start < len(order):
-        size = max(1, budget // (len(prompts[order[start]]) + new_tokens))
-        yield order[start : start + size]
-        start += size
+def _continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    """Return the likeliest tokens that follow each prompt, one by one, whatever the model's own settings say."""
+    from transformers import GenerationConfig
 
-
-def _generate(student: Student, encoder: Encoder, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-    width = max(map(len, prompts))
-    pad = int(student.tokenizer.pad_token_id)
+    model, width, pad = unwrapped(student.model), max(map(len, prompts)), int(student.tokenizer.pad_token_id)
     # A causal student writes on from the right edge, so its padding goes to the left.
     left = not student.is_encoder_decoder
-    ids = torch.tensor([_padded(p, width, pad, left) for p in prompts], device=student.model.device)
-    mask = torch.tensor([_padded([1] * len(p), width, 0, left) for p in prompts], device=student.model.device)
-    output = student.model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=pad,
-        eos_token_id=encoder.end,
+    ids = torch.tensor([_padded(p, width, pad, left) for p in prompts], device=model.device)
+    mask = torch.tensor([_padded([1] * len(p), width, 0, left) for p in prompts], device=model.device)
+    start = {"decoder_start_token_id": decoder_start(model)} if student.is_encoder_decoder else {}
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=end, **start
     )
-    new = output if student.is_encoder_decoder else output[:, width:]
-    return [text.strip() for text in student.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    # `generate` fills up what a configuration leaves open with the model's own, so that is put aside meanwhile.
+    own, model.generation_config = model.generation_config, greedy
+    try:
+        with head_in_fp32(model.get_output_embeddings()):
+            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+    finally:
+        model.generation_config = own
+    new = output[:, 1:] if student.is_encoder_decoder else output[:, width:]
+    tokens: list[list[int]] = new.tolist()
+    return tokens
 
 
 def _padded(values: Sequence[int], width: int, value: int, left: bool) -> list[int]:
     padding = [value] * (width - len(values))
     return [*padding, *values] if left else [*values, *padding]
-
-
-def match_choice(text: str, choices: Sequence[str]) -> Generated:
-    """Find the choice that a generated answer is: equal after `normalise`, or its letter alone or before its text.
-
-    Two choices that are the same after normalisation match neither.
-    """
-    said = normalise(text)
-    known = [normalise(c) for c in choices]
-    letter = re.fullmatch(r"\(?([a-z])\)?", said)
-    if said in known:
-        hits = [i for i, c in enumerate(known) if c == said]
-    elif letter is not None:
-        hits = [ord(letter[1]) - ord("a")]
-    else:
-        hits = [i for i, c in enumerate(known) if re.fullmatch(rf"\(?{chr(ord('a') + i)}\)?[.:]? {re.escape(c)}", said)]
-    valid = [i for i in hits if i < len(choices)]
-    return Generated(text, valid[0] if len(valid) == 1 else None)
-
-
-def normalise(text: str) -> str:
-    """Lower the case, fold white space, and strip quotation marks and a final full stop, comma or the like."""
-    folded = " ".join(text.casefold().split())
-    return folded.strip(" \"'“”‘’").rstrip(".,;:!").strip(" \"'“”‘’")

@@ -220,7 +220,7 @@ def _asked(
     writes: bool,
     task: Task,
 ) -> Iterator[Answer]:
-    from tinyllm.evaluation.scoring import generate_texts, match_choice, score_options
+    from tinyllm.evaluation.scoring import generate_answers, score_options
 
     seen = [viewed(q, view) for q in questions]
     scores = (
@@ -228,15 +228,15 @@ def _asked(
         if "likelihood" in section.scorers
         else [None] * len(seen)
     )
-    texts = (
-        generate_texts(
+    written = (
+        generate_answers(
             student, seen, max_new_tokens=section.max_new_tokens, batch_tokens=section.batch_tokens,
             progress=task.update,
         )
         if writes
         else [None] * len(seen)
     )  # fmt: skip
-    for question, score, text in zip(questions, scores, texts, strict=True):
+    for question, score, answer in zip(questions, scores, written, strict=True):
         yield Answer(
             split,
             view,
@@ -244,6 +244,6 @@ def _asked(
             question.known_answer,
             None if score is None else unrotated(score.total, view),
             None if score is None else unrotated(score.mean, view),
-            text,
-            None if text is None else match_choice(text, question.choices).choice,
+            None if answer is None else answer.text,
+            None if answer is None else answer.choice,
         )

@@ -240,7 +240,7 @@ class Encoder:
             return None  # nearly always, and many times faster than a tokenizer
         same: dict[tuple[int, ...], dict[str, int]] = {}
         for number, choice in enumerate(choices):
-            if not self._answer(choice):
+            if not self.tokenizer.decode(list(self._answer(choice))).strip():
                 return f"nothing is left of choice {number} ({_shown(choice)}) in the student's tokens"
             same.setdefault(self.target(choice), {}).setdefault(choice, number)
         alike = next((of for of in same.values() if len(of) > 1), None)

@@ -60,7 +60,7 @@ class Learner(nn.Module):
         self.pad = pad
         self.way = Way()
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
-        self._own_attention = _unwrapped(model).config._attn_implementation
+        self._own_attention = unwrapped(model).config._attn_implementation
         # transformers.Trainer looks these up on the module it trains.
         self.config = model.config
         self._no_split_modules = getattr(model, "_no_split_modules", None)
@@ -125,7 +125,7 @@ class Learner(nn.Module):
     def take(self, way: Way) -> None:
         """Compute this way from now on."""
         self.way = way
-        inner = _unwrapped(self.student)
+        inner = unwrapped(self.student)
         implementation = NAME if way.packed else self._own_attention
         if way.packed:
             register()
@@ -141,7 +141,7 @@ class Learner(nn.Module):
             StudentError: the model does not say what its layers are.
         """
         kinds = set(self._no_split_modules or ())
-        layers: list[Any] = [m for m in _unwrapped(self.student).modules() if type(m).__name__ in kinds]
+        layers: list[Any] = [m for m in unwrapped(self.student).modules() if type(m).__name__ in kinds]
         if not layers:
             raise StudentError("train.compile: this model does not say what its layers are; set it to false.")
         # Layers are compiled one by one, so DDP must not cut them as it would a whole model; an encoder-decoder's are
@@ -203,7 +203,7 @@ class Learner(nn.Module):
 
     def _head(self) -> Head:
         cap = getattr(self.config.get_text_config(), "final_logit_softcapping", None)  # Gemma 2
-        return Head(_unwrapped(self.student).get_output_embeddings(), cap)
+        return Head(unwrapped(self.student).get_output_embeddings(), cap)
 
     def _causal(self, batch: Batch) -> Tensor:
         """Return the last hidden states (B, T, d); logits for a whole forward."""
@@ -214,7 +214,7 @@ class Learner(nn.Module):
             inputs |= {"attention_mask": self._masks(batch)}
         if self.way.whole_forward:
             return _logits(self.student(**inputs))
-        states: Tensor = _unwrapped(self.student).base_model(**inputs).last_hidden_state
+        states: Tensor = unwrapped(self.student).base_model(**inputs).last_hidden_state
         return states
 
     def _no_masks(self, batch: Batch) -> Any:
@@ -238,7 +238,7 @@ class Learner(nn.Module):
 
     def _encoder_decoder(self, batch: Batch) -> Tensor:
         """Return the decoder's last hidden states (B, U, d); logits for a whole forward."""
-        model = _unwrapped(self.student)
+        model = unwrapped(self.student)
         if self.way.packed:
             none = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch["input_ids"].device)
             encoded = model.get_encoder()(
@@ -280,7 +280,7 @@ def _at(states: Tensor, flat: Tensor) -> Tensor:
     return states.reshape(-1, states.shape[-1]).index_select(0, flat)
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """Return the model inside LoRA adapters; they are part of its layers, so they still act."""
     inner: Callable[[], Any] | None = getattr(model, "get_base_model", None)
     return model if inner is None else inner()
