@@ -8,13 +8,19 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -26,6 +32,7 @@ from tinyllm.student.model import Student, StudentCard
 
 TEACHERS = ("ada", "bob")
 FAMILIES = ("t5", "llama", "gemma3", "qwen2")
+MORE_FAMILIES = (*FAMILIES, "qwen3", "gpt2", "bart")
 _SPECIAL = ("<pad>", "</s>", "<unk>")
 
 
@@ -68,6 +75,20 @@ def tiny_model(family: str, seed: int = 0, dropout: float = 0.0, width: int = 16
         return LlamaForCausalLM(LlamaConfig(attention_dropout=dropout, **shape, **size))
     if family == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(attention_dropout=dropout, **shape, **size))
+    if family == "qwen3":
+        return Qwen3ForCausalLM(Qwen3Config(head_dim=width // 2, attention_dropout=dropout, **shape, **size))
+    if family == "gpt2":
+        drop = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": dropout}
+        return GPT2LMHeadModel(
+            GPT2Config(n_embd=width, n_layer=2, n_head=2, n_positions=4096, bos_token_id=None, **drop, **size)
+        )
+    if family == "bart":
+        layers = {f"{part}_{what}": 2 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+        config = BartConfig(
+            d_model=width, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=4096, dropout=dropout,
+            decoder_start_token_id=1, bos_token_id=None, **layers, **size,
+        )  # fmt: skip
+        return BartForConditionalGeneration(config)
     if family == "gemma3":
         kinds = ["sliding_attention", "full_attention"]
         return Gemma3ForCausalLM(

@@ -503,8 +503,8 @@ def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
         if found is None:
             return "—"
         low, high = found["ci95"]
-        unparsed = f", {found['unparsed']} unparsed" if found.get("unparsed") else ""
-        return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{unparsed})"
+        counted = "".join(f", {found[what]} {what}" for what in ("ties", "unparsed") if found.get(what))
+        return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{counted})"
 
     before: dict[str, Any] = figures.get("before", {})
     after: dict[str, Any] = figures["accuracy"]
@@ -539,5 +539,7 @@ def _answer_text(choices: list[str], answered: dict[str, Any]) -> str:
     for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
         lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
     lines.append("(how likely the student finds each choice, of these)")
+    if answered["tied"]:
+        lines.append(f"(a tie: just as likely are {', '.join(answered['tied'])})")
     lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
+from support import FAMILIES, MORE_FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.errors import StudentError
 from tinyllm.evaluation.matching import normalise
 from tinyllm.evaluation.scoring import (
@@ -85,6 +85,46 @@ def test_in_bf16_scores_are_nearly_the_same_and_weights_stay_as_they_are(family)
         assert one.mean == pytest.approx(other.mean, abs=0.05)
     with arithmetic(learner, "fp32"):
         assert score_options(student, learner, questions) == exact
+
+
+ASKED = [
+    replace(q, choices=choices, context="It is so. " * (3 * n % 7) or None)
+    for n, (q, choices) in enumerate(
+        zip(
+            some_questions(8),
+            [("ice", "ice cream", "a"), ("yes", "no"), ("ice", "ice", "iron"), ("a long choice " * 4, "b")] * 2,
+            strict=True,
+        )
+    )
+]
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+@settings(deadline=None, max_examples=12)
+@given(data=st.data())
+def test_company_order_and_budget_change_no_score(family, data):
+    """To 1e-5 of its size, in float32; ties of the same tokens stay exact."""
+    student = tiny_student(family)
+    learner = student.learner()
+    if data.draw(st.booleans(), label="in the slowest way"):
+        learner.take(Way(packed=False, share_prompt=False, whole_forward=True))
+    alone = {q.id: score_options(student, learner, [q])[0] for q in ASKED}
+    asked = data.draw(st.lists(st.sampled_from(ASKED), min_size=2, max_size=8))
+    budget = data.draw(st.sampled_from([16, 200, 1000, 20_000]))
+    for question, found in zip(asked, score_options(student, learner, asked, batch_tokens=budget), strict=True):
+        one = alone[question.id]
+        for name in ("total", "mean", "unended"):
+            assert getattr(found, name) == pytest.approx(getattr(one, name), rel=1e-5, abs=1e-5)
+        if question.choices[0] == question.choices[1]:
+            assert found.total[0] == found.total[1]
+
+
+@pytest.mark.parametrize("family", MORE_FAMILIES)
+def test_company_and_budget_change_no_text(family):
+    student = tiny_student(family)
+    alone = [generate_answers(student, [q], max_new_tokens=3)[0] for q in ASKED]
+    for budget in (16, 300, 20_000):
+        assert generate_answers(student, ASKED, max_new_tokens=3, batch_tokens=budget) == alone
 
 
 @pytest.mark.parametrize("family", ["t5", "llama"])

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from tinyllm.student.encode import label
 
+CONVENTION = "ended"
+"""Names how answers are scored and matched (docs/decisions/0013-scores.md); under another name figures differ."""
+
 _ARTICLE = re.compile(r"(?<!\S)(?:an?|the) (?=\S)")
 _LABELLED = re.compile(r"\(?(\w+)\)?[.:,;!]?(?:\s+(.+))?", re.DOTALL)
 _QUOTES = " \"'“”‘’"

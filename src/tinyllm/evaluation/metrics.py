@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from tinyllm.config import Config
+from tinyllm.evaluation.matching import CONVENTION
 from tinyllm.evaluation.predict import Prediction, Stage
-from tinyllm.evaluation.scoring import CONVENTION, credit, leaders
+from tinyllm.evaluation.scoring import credit, leaders
 from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_rate, paired
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield

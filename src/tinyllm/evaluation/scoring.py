@@ -30,9 +30,6 @@ from tinyllm.student.plan import cut
 Progress = Callable[[int, int, str], None]
 """Called with questions done, questions in all, and a note."""
 
-CONVENTION = "ended"
-"""Names how answers are scored and matched, in what is kept of an evaluation; another name, other figures."""
-
 _LABEL_TOKENS = 8  # beyond the longest choice: for its label, marks around it, and to see that a text goes on
 
 

@@ -13,6 +13,7 @@ from tinyllm.asking import forecast_lines, opened_asking
 from tinyllm.config import Config, build_config, teachers_in_use
 from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
+from tinyllm.evaluation.matching import CONVENTION
 from tinyllm.evaluation.overlap import overlap
 from tinyllm.evaluation.statistics import chance_rate, majority_rate
 from tinyllm.evidence.outline import DatasetOutline, MethodOutline, Outline
@@ -80,8 +81,8 @@ def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
 
 
 def questions_fingerprint(splits: Splits) -> str:
-    """Return a hash of the test questions; runs may be compared only where it is the same."""
-    digest = hashlib.sha256()
+    """Return a hash of the test questions and of how they are scored; only runs of the same one may be compared."""
+    digest = hashlib.sha256(CONVENTION.encode())
     for q in splits.test:
         digest.update(repr((q.id, q.question, q.choices, q.answer, q.context)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

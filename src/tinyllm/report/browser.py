@@ -39,6 +39,19 @@ def choice_of(prediction: Prediction, scorer: str) -> int | None:
     return prediction.likelihood.pred if scorer == "likelihood" else prediction.likelihood.pred_normalised
 
 
+def mark(prediction: Prediction, scorer: str) -> float:
+    """Return the mark that a scorer gives: 1 right, 0 wrong, 1/k where k choices tie and the right one is of them."""
+    scores = prediction.likelihood
+    tied = (
+        ()
+        if scores is None
+        else {"likelihood": scores.tied, "likelihood_normalised": scores.tied_normalised}.get(scorer)
+    )
+    if tied:
+        return 1 / len(tied) if prediction.answer in tied else 0.0
+    return float(choice_of(prediction, scorer) == prediction.answer)
+
+
 def is_scored(prediction: Prediction, scorer: str) -> bool:
     """Whether the scorer has seen this prediction."""
     return choice_of(prediction, scorer) != _NOT_SCORED

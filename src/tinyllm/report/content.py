@@ -175,22 +175,27 @@ def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorer
             after=percent(after.value) if after else None,
             change=points(after.value - before.value) if before and after else "",
             stage="after training" if after else "before training",
-            note=f"{interval(shown.low, shown.high)}, {plural(shown.n, 'question')}",
+            note=f"{interval(shown.low, shown.high)}, {plural(shown.n, 'question')}" + _ties(metrics, after, scorer),
             verdict=verdict(before, after, _number(metrics, "majority"), outcomes, _number(metrics, "chance")),
             outcomes=outcomes,
         )
 
 
+def _ties(metrics: Mapping[str, Any], after: Scored | None, scorer: str) -> str:
+    ties = _number(_mapping(metrics, "before" if after is None else "accuracy", scorer), "ties")
+    return f", {plural(int(ties), 'tie')}" if ties else ""
+
+
 def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None:
     """Compare the test questions that a scorer has seen before and after training; None if there are none."""
     scored = [p for p in predictions if p.split == "test" and browser.is_scored(p, scorer)]
-    right = {(p.stage, p.id): browser.choice_of(p, scorer) == p.answer for p in scored}
+    right = {(p.stage, p.id): browser.mark(p, scorer) for p in scored}
     both = [name for stage, name in right if stage == "before" and ("after", name) in right]
     if not both:
         return None
     before, after = ([right[stage, name] for name in both] for stage in ("before", "after"))
     compared = paired(before, after)
-    same = sum(b and a for b, a in zip(before, after, strict=True))
+    same = sum(b == a > 0 for b, a in zip(before, after, strict=True))
     wrong = compared.n - same - compared.fixed - compared.broken
     return Outcomes(compared.fixed, compared.broken, same, wrong, compared.p)
 

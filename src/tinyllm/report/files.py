@@ -20,12 +20,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """Log-likelihoods of the choices, whole and per token, and the choices with the highest ones."""
+    """Log-likelihoods of the choices, whole and per token, and the choices with the highest ones.
+
+    Attributes:
+        tied, tied_normalised: the choices that share the highest one, where several do.
+    """
 
     pred: int
     pred_normalised: int
     total: tuple[float, ...]
     mean: tuple[float, ...]
+    tied: tuple[int, ...] = ()
+    tied_normalised: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +204,10 @@ def _prediction(row: Any) -> Prediction:
 def _likelihood(row: Any, choices: tuple[str, ...]) -> Likelihood:
     total, mean = (_floats(row[key], len(choices)) for key in ("total", "mean"))
     best = max(range(len(mean)), key=mean.__getitem__) if row.get("pred_normalised") is None else row["pred_normalised"]
-    return Likelihood(_choice(row["pred"], choices), _choice(best, choices), total, mean)
+    tied, tied_normalised = (
+        tuple(_choice(i, choices) for i in row.get(key) or ()) for key in ("tied", "tied_normalised")
+    )
+    return Likelihood(_choice(row["pred"], choices), _choice(best, choices), total, mean, tied, tied_normalised)
 
 
 def _generated(row: Any, choices: tuple[str, ...]) -> Generated:
