@@ -539,7 +539,7 @@ def _answer_text(choices: list[str], answered: dict[str, Any]) -> str:
     for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
         lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
     lines.append("(how likely the student finds each choice, of these)")
-    if answered["tied"]:
-        lines.append(f"(a tie: just as likely are {', '.join(answered['tied'])})")
+    if tied := answered.get("tied"):
+        lines.append(f"(a tie: just as likely are {', '.join(tied)})")
     lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)

@@ -147,7 +147,7 @@ def _unfit(
         for place, question in enumerate(chunk, start):
             if (t := long.get(question.id)) is not None:
                 yield place, question, "too long", f"{t.tokens} tokens of question and choices, {t.allowed} allowed"
-            elif reason := encoder.indistinct(question.choices):
+            elif reason := encoder.indistinct(question.choices, learnt=split == "train"):
                 yield place, question, "indistinct", reason
             elif question.id in of_context:
                 cut[split] += 1

@@ -231,10 +231,13 @@ class Encoder:
         """Return the questions that do not fit even without their context."""
         return self.fit(questions, prefixes).too_long
 
-    def indistinct(self, choices: Sequence[str]) -> str | None:
+    def indistinct(self, choices: Sequence[str], *, learnt: bool = False) -> str | None:
         """Say which choices the student cannot choose between, because they are nothing or the same in its tokens.
 
         Choices of the same text are not meant: whoever reads the questions sees those.
+
+        Args:
+            learnt: the right choice will be a target, which is cut; when they are ranked no choice is.
         """
         if all(self._is_kept(c) for c in choices):
             return None  # nearly always, and many times faster than a tokenizer
@@ -242,7 +245,8 @@ class Encoder:
         for number, choice in enumerate(choices):
             if not self.tokenizer.decode(list(self._answer(choice))).strip():
                 return f"nothing is left of choice {number} ({_shown(choice)}) in the student's tokens"
-            same.setdefault(self.target(choice), {}).setdefault(choice, number)
+            tokens = self.target(choice) if learnt else self._answer(choice)
+            same.setdefault(tokens, {}).setdefault(choice, number)
         alike = next((of for of in same.values() if len(of) > 1), None)
         if alike is None:
             return None
