@@ -541,5 +541,7 @@ def _answer_text(choices: list[str], answered: dict[str, Any]) -> str:
     lines.append("(how likely the student finds each choice, of these)")
     if tied := answered.get("tied"):
         lines.append(f"(a tie: just as likely are {', '.join(tied)})")
+    if answered.get("context_cut"):
+        lines.append("(the context was cut to fit the longest input)")
     lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)

@@ -451,6 +451,7 @@ class Answered:
             token where the student is not shown the choices.
         rationales: what the student writes in each teacher's manner.
         tied: other choices that the student finds just as likely.
+        context_cut: whether the context was cut to fit the longest input.
     """
 
     choice: int
@@ -458,6 +459,7 @@ class Answered:
     probabilities: tuple[float, ...]
     rationales: dict[str, str]
     tied: tuple[str, ...] = ()
+    context_cut: bool = False
 
 
 def _check_asked(question: Question) -> None:
@@ -486,11 +488,13 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     if not folder.is_dir():
         raise RunFolderError(f"There is no folder {folder}; give the folder of a run, or of its student.")
     student = read_student(student_folder(folder))
-    if long := student.encoder().too_long([question], student.card.prefixes.values()):
+    encoder = student.encoder()
+    fit = encoder.fit([question], student.card.prefixes.values())
+    if long := fit.too_long:
         raise DataError(
             f"The question has {long[0].tokens} tokens with its choices; the student takes {long[0].allowed}."
         )
-    if alike := student.encoder().indistinct(question.choices):
+    if alike := encoder.indistinct(question.choices):
         raise DataError(f"The student cannot choose: {alike}. Write the choices in other words.")
     score = score_options(student, student.learner(), [question])[0]
     ranked = score.ranking(student.card.layout)
@@ -502,4 +506,5 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     }
     best, *tied = leaders(ranked)
     probabilities = tuple(m / sum(mass) for m in mass)
-    return Answered(best, question.choices[best], probabilities, rationales, tuple(question.choices[i] for i in tied))
+    tied_texts = tuple(question.choices[i] for i in tied)
+    return Answered(best, question.choices[best], probabilities, rationales, tied_texts, bool(fit.cut))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from support import some_questions, tiny_student
+from tinyllm.config import Config
 from tinyllm.evaluation import harness
-from tinyllm.evaluation.scoring import score_options
+from tinyllm.evaluation.metrics import metrics
+from tinyllm.evaluation.predict import Prediction
+from tinyllm.evaluation.scoring import leaders, score_options
+from tinyllm.questions import Question, Splits
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (the extra lm-eval)")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -28,6 +33,60 @@ def test_both_give_the_same_accuracy(family):
     for name in ("acc", "acc_norm"):
         ours = sum(getattr(s, name) == q.answer for s, q in zip(scores, questions, strict=True)) / len(questions)
         assert found[f"{name},none"] == pytest.approx(ours)
+
+
+def asked() -> list[Question]:
+    """Questions with choices that continue others, of very different lengths, and of the same text."""
+    lists = [
+        ("ice", "ice cream", "ice cream cone"),
+        ("yes", "no"),
+        ("a", "a long choice " * 3, "b"),
+        ("no", "no", "yes"),
+    ]
+    return [replace(q, choices=lists[i % 4], answer=i % 2) for i, q in enumerate(some_questions(24))]
+
+
+@pytest.mark.parametrize("family", ["t5", "llama", "gpt2", "bart"])
+def test_acc_and_acc_norm_agree_question_by_question(family):
+    """Ties are the harness's: choices of the same text score the same, and of equals the first wins."""
+    student, questions = tiny_student(family), asked()
+    scores = score_options(student, student.learner(), questions)
+    task = harness.harness_task("made-up", questions, student.card)
+    found = lm_eval.simple_evaluate(harness.HarnessStudent(student), tasks=[task], bootstrap_iters=0, log_samples=True)
+    samples = sorted(found["samples"]["tinyllm_made-up"], key=lambda s: s["doc_id"])
+    assert len(samples) == len(questions)
+    for sample, score, question in zip(samples, scores, questions, strict=True):
+        assert [r[0] for r in sample["filtered_resps"]] == list(score.unended)
+        assert sample["acc"] == (score.acc == question.answer)
+        assert sample["acc_norm"] == (score.acc_norm == question.answer)
+    made = [Prediction("after", "test", q, s) for q, s in zip(questions, scores, strict=True)]
+    config = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": {"before": False}})
+    figures = metrics(config, Splits((), (), tuple(questions)), made, {}, {})["lm_eval"]["after"]
+    results = found["results"]["tinyllm_made-up"]
+    for name in ("acc", "acc_norm"):
+        assert figures[name]["value"] == pytest.approx(results[f"{name},none"])
+    tied = [i for i, s in enumerate(scores) if len(leaders(s.unended)) > 1]
+    assert {i % 4 for i in tied} <= {3}, "only choices of the same text tie"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_harness_own_model_finds_the_same_acc_and_acc_norm(family):
+    """Its own `hf` model, its own encoding and batches: the same choice but where two are within rounding."""
+    from lm_eval.models.huggingface import HFLM
+
+    student, questions = tiny_student(family), asked()
+    task = harness.harness_task("made-up", questions, student.card)
+    theirs = HFLM(pretrained=student.model, tokenizer=student.tokenizer, batch_size=4, device="cpu")
+    found = lm_eval.simple_evaluate(theirs, tasks=[task], bootstrap_iters=0, log_samples=True)
+    samples = sorted(found["samples"]["tinyllm_made-up"], key=lambda s: s["doc_id"])
+    scores = score_options(student, student.learner(), questions)
+    for sample, score, question in zip(samples, scores, questions, strict=True):
+        assert [float(r[0]) for r in sample["filtered_resps"]] == pytest.approx(list(score.unended), rel=1e-5)
+        by_character = [t / n for t, n in zip(score.unended, score.characters, strict=True)]
+        for name, values in {"acc": score.unended, "acc_norm": by_character}.items():
+            first, second = sorted(set(values), reverse=True)[:2]
+            if first - second > 1e-5 * abs(first):
+                assert sample[name] == (getattr(score, name) == question.answer)
 
 
 def test_the_harness_own_model_agrees_on_our_task(tmp_path):
@@ -80,3 +139,18 @@ def test_tasks_bear_names_of_their_own_and_keep_prompt_and_prefix():
     assert task["doc_to_text"](doc).endswith("predict:")
     assert question.question in task["doc_to_text"](doc)
     assert task["doc_to_choice"](doc)[task["doc_to_target"](doc)] == question.answer_text
+
+
+def test_texts_that_are_cut_are_counted_and_said(caplog):
+    from lm_eval.api.instance import Instance
+
+    student = tiny_student("llama")
+    student.card = replace(student.card, max_input_tokens=20)
+    texts = ["short", "a text of more than twenty tokens", "x" * 20]
+    requests = [Instance("loglikelihood", {}, (t, " " + "y" * 300), i, ("other", i, 1)) for i, t in enumerate(texts)]
+    found = harness.HarnessStudent(student).loglikelihood(requests)
+    assert "1 of 3 texts are longer than 20 tokens" in caplog.text
+    (last,) = harness.HarnessStudent(student).loglikelihood(
+        [Instance("loglikelihood", {}, (texts[1][-20:], " " + "y" * 300), 0, ("other", 0, 1))]
+    )
+    assert found[1][0] == pytest.approx(last[0], rel=1e-5)

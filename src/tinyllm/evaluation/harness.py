@@ -12,6 +12,7 @@ harness's own `hf` model can be given them, too. This module needs the extra `lm
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ elif importlib.util.find_spec("lm_eval") is not None:
 else:
     LM = object
 
+_LOG = logging.getLogger(__name__)
 PREFIX = "tinyllm_"
 """Before the name of each of our tasks, so that no task of the harness bears the same."""
 
@@ -186,15 +188,21 @@ class HarnessStudent(LM):
         of_text: dict[str, list[int]] = {}
         for place, (text, _) in enumerate(pairs):
             of_text.setdefault(text, []).append(place)
-        rows = [self._rows(text, [(str(p), pairs[p][1]) for p in places]) for text, places in of_text.items()]
+        prompts = {text: self._encoder.text(text) for text in of_text}
+        longest = self._student.card.max_input_tokens
+        if cut := sum(len(tokens) > longest for tokens in prompts.values()):
+            _LOG.warning("%d of %d texts are longer than %d tokens: their beginning is cut", cut, len(prompts), longest)
+        rows = [
+            self._rows(self._encoder.cut_text(prompts[text]), [(str(p), pairs[p][1]) for p in places])
+            for text, places in of_text.items()
+        ]
         totals: dict[str, BranchScore] = {}
         for of in branch_scores(self._learner, rows, self._batch_tokens):
             totals |= of
         greedy = self._greedy([row for of in rows for row in of])
         return [(totals[str(place)].total, greedy[str(place)]) for place in range(len(pairs))]
 
-    def _rows(self, text: str, continuations: Sequence[tuple[str, str]]) -> list[Row]:
-        tokens = self._encoder.text(text)
+    def _rows(self, tokens: tuple[int, ...], continuations: Sequence[tuple[str, str]]) -> list[Row]:
         branches = tuple(Branch(name, (), self._encoder.continuation(words)) for name, words in continuations)
         row = Row("", tokens, branches)
         shares = self._learner.share_prompt and not self._student.is_encoder_decoder

@@ -195,13 +195,17 @@ class Encoder:
         return (*self._answer(text)[: self.max_target_tokens - 1], self.end)
 
     def text(self, text: str) -> tuple[int, ...]:
-        """Return any text as a prompt, as it is; its beginning is cut if it is longer than the longest input."""
-        room = self.max_input_tokens - len(self._start) - len(self._ends)
-        return (*self._start, *self._plain(text)[-room:], *self._ends)
+        """Return any text as a prompt, as it is, however long; see `cut_text`."""
+        return (*self._start, *self._plain(text), *self._ends)
+
+    def cut_text(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
+        """Return what `text` gave without the beginning that is too much for the longest input."""
+        start, over = len(self._start), len(tokens) - self.max_input_tokens
+        return tokens if over <= 0 else (*self._start, *tokens[start + over :])
 
     def continuation(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of what goes on from a text, without an end-of-text token."""
-        return self._plain(text, after=":")[: self.max_target_tokens]
+        """Return the tokens of what goes on from a text, all of them, without an end-of-text token."""
+        return self._plain(text, after=":")
 
     def written(self, text: str) -> str:
         """Return what is left of a text when it has been turned into tokens and back."""
