@@ -98,12 +98,17 @@ def majority_rate(train: Sequence[Question], test: Sequence[Question]) -> float:
 
     Where all questions have the same choices (yes / no / maybe) an answer is its text, else its position.
     """
+    return sum(majority_right(train, test)) / len(test) if test else 0.0
+
+
+def majority_right(train: Sequence[Question], test: Sequence[Question]) -> list[bool]:
+    """Return which questions of `test` the most frequent answer of `train` gets right, to be compared in pairs."""
     if not test:
-        return 0.0
+        return []
     same = len({frozenset(q.choices) for q in (*train, *test)}) == 1
     answers = Counter(_answer(q, same) for q in train or test)
     best = min(answers, key=lambda a: (-answers[a], str(a)))
-    return sum(_answer(q, same) == best for q in test) / len(test)
+    return [_answer(q, same) == best for q in test]
 
 
 def _answer(question: Question, by_text: bool) -> str | int:
