@@ -101,7 +101,7 @@ def rationale_likelihoods(
 ) -> dict[tuple[str, str], float]:
     """Return how likely the untrained student finds each rationale, by (question id, teacher).
 
-    Measured once for a set of rationales, and kept in the run folder (`likelihoods.json`).
+    Measured once for a set of questions and rationales, and kept in the run folder (`likelihoods.json`).
     """
     from tinyllm.evaluation.scoring import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
@@ -112,7 +112,9 @@ def rationale_likelihoods(
         config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens,
         section.precision,
     )  # fmt: skip
-    key = hashlib.sha256(repr((read, [(t.question_id, t.prefix, t.text) for t in targets])).encode()).hexdigest()
+    asked = [(q.id, q.question, q.choices, q.context) for q in questions]
+    taught = [(t.question_id, t.prefix, t.text) for t in targets]
+    key = hashlib.sha256(repr((read, asked, taught)).encode("utf-8", "surrogatepass")).hexdigest()
     file = run.path / LIKELIHOODS
     kept = read_json(file) if file.is_file() else {}
     if kept.get("fingerprint") == key:

@@ -16,7 +16,7 @@ from tinyllm.rationales.types import TeacherYield
 
 def evaluation_fingerprint(config: Config, splits: Splits) -> str:
     """Return a hash of what is asked and how it is scored: the same student would be given the same figures."""
-    asked = (config.evaluate.model_dump(), tuple(splits.test), tuple(splits.train[: config.evaluate.train_questions]))
+    asked = (config.evaluate.model_dump(), tuple(splits.test), tuple(splits.train))
     return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 

@@ -96,12 +96,15 @@ class Outline:
     def twin(self, control: MethodOutline) -> MethodOutline | None:
         """Return the TinyLLM that a control is identical to but for the mixture; None where there is none.
 
-        The same settings, candidates and seeds. In an old outline settings are not known: then only one TinyLLM with
-        the same candidates and seeds will do.
+        Of several with the same settings that one comes first which had the same candidates to choose from. Where
+        settings are not known (an old outline), only a single TinyLLM will do.
         """
-        alike = [m for m in self.methods if m.like == "tinyllm" and m.sweep == control.sweep]
-        same = [m for m in alike if m.settings == control.settings]
-        return same[0] if len(same) == 1 or (same and control.settings is not None) else None
+        sweep = control.sweep
+        alike = [m for m in self.methods if m.like == "tinyllm" and m.settings == control.settings]
+        alike = [m for m in alike if (m.sweep.seeds, m.sweep.alphas) == (sweep.seeds, sweep.alphas)]
+        if control.settings is None and len(alike) > 1:
+            return None
+        return min(alike, key=lambda m: m.sweep != sweep, default=None)
 
     def method(self, name: str) -> MethodOutline:
         """Return a method by its id."""
