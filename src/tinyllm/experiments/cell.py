@@ -84,8 +84,8 @@ def run_job(job: Job, news: News) -> None:
     ):
         if now != then:
             raise DataError(
-                f"The {what} questions of {job.dataset} are not the ones that the experiment began with: their file has "
-                "changed since, or this method leaves others out. Started again, the experiment says what that "
+                f"The {what} questions of {job.dataset} are not the ones that the experiment began with: their file "
+                "has changed since, or this method leaves others out. Started again, the experiment says what that "
                 "concerns."
             )
     work = RunFolder(Path(job.folder) / "work" / job.key)

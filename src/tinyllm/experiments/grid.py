@@ -149,8 +149,8 @@ def _groups(grid: Grid, problems: list[str]) -> Iterator[Group]:
             for spec in _specs(entry, teachers, problems):
                 if twice := [key for key in entry.tune or () if _meets(key, _paths(spec.patch))]:
                     problems.append(
-                        f"methods.{entry.name}: {', '.join(twice)}: set for this method and among its own `tune`; leave "
-                        "one of them out"
+                        f"methods.{entry.name}: {', '.join(twice)}: set for this method and among its own `tune`; "
+                        "leave one of them out"
                     )
                 yield Group(dataset, student, spec, _sweep(grid, entry, spec))
 

@@ -60,8 +60,8 @@ class Grid(Section):
     tune: dict[str, Candidates] = Field(
         default_factory=dict,
         description="Settings and their candidates, as in `train.learning_rate: [5e-5, 1e-4]`; every trained method "
-        "gets the best on the validation questions, tried with the first seed. A method whose own `set` gives one of these "
-        "settings keeps that.",
+        "gets the best on the validation questions, tried with the first seed. A method whose own `set` gives one of "
+        "these settings keeps that.",
     )
     views: tuple[View, ...] = Field(
         ("asked", "rotated", "choices-only"),
