@@ -12,6 +12,7 @@ from test_page import Parsed
 
 from evidence.made_up import METHODS, made_up_experiment
 from tinyllm.errors import RunFolderError
+from tinyllm.evaluation.comparison import findable
 from tinyllm.evidence.outline import write_outline
 from tinyllm.evidence.results import Place, read_results
 from tinyllm.report import write_experiment
@@ -187,8 +188,8 @@ def test_a_cell_says_how_many_seeds_are_lacking(tmp_path):
         file.unlink()
     results = read_results(tmp_path)
     table = tables(results, "likelihood")[0]
-    assert "[1 of 2 seeds]" in as_markdown(table)
-    assert r"$^{\text{1 of 2 seeds}}$" in as_latex(table)
+    assert "[1 of 2 seeds†]" in as_markdown(table)
+    assert r"$^{\text{1 of 2 seeds$\dagger$}}$" in as_latex(table)
     rows = {(r["row"], r["column"]): r for r in csv.DictReader(as_csv(table).splitlines())}
     assert (rows["Tinyllm", "arc"]["seeds"], rows["Tinyllm", "arc"]["seeds_wanted"]) == ("1", "2")
     assert rows["Inference", "arc"]["p"] == ""  # what is not tested has no p-value
@@ -200,7 +201,7 @@ def test_one_seed_of_each_says_nothing_of_methods(tmp_path):
     results = read_results(tmp_path)
     said = [s for s in statements(results, "likelihood") if s.text.startswith("arc: ")]
     assert {s.kind for s in said} == {"note"}
-    assert any("One seed of each" in s.text and "Tinyllm +" in s.text for s in said)
+    assert any("one seed in common" in s.text and "Tinyllm +" in s.text for s in said)
     table = tables(results, "likelihood")[0]
     assert "▲" not in "".join(as_markdown(table).splitlines()[:-2])
     assert "nothing is tested" in table.note
@@ -212,7 +213,7 @@ def test_a_table_that_is_begun_says_where_seeds_are_not_known_yet(tmp_path):
         file.unlink()
     text = as_markdown(tables(read_results(tmp_path), "likelihood")[0])
     assert "[1 of 2 seeds†]" in text
-    assert "† No method has a second seed there yet" in text
+    assert "† One seed: an interval over questions alone, for this one training; not tested." in text
 
 
 def test_settings_still_to_be_chosen_are_told_from_runs_still_to_come(tmp_path):
@@ -228,15 +229,43 @@ def test_settings_still_to_be_chosen_are_told_from_runs_still_to_come(tmp_path):
     assert any("Tinyllm (2) had more candidates" in s for s in said)
 
 
-def test_who_does_no_better_than_nothing_is_named(tmp_path):
-    made_up_experiment(tmp_path)
+def test_who_does_no_better_than_the_majority_answer_is_named(tmp_path):
+    made_up_experiment(tmp_path, seeds=range(4), datasets=("arc",))
     results = read_results(tmp_path)
-    told = "".join(s.text for s in statements(results, "likelihood") if "not shown to beat chance and always" in s.text)
-    figures = results.figures("likelihood")
-    for method in results.outline.methods:
-        ends = [figures[Place("tiny", d, method.id)].accuracy.ci95 for d in results.outline.datasets]
-        assert (method.label in told) == any(low <= 0.28 for low, _ in ends), method.id
+    told = "".join(s.text for s in statements(results, "likelihood") if "not shown to beat always giving" in s.text)
+    for place, tested in results.against_majority.items():
+        label = results.outline.method(place.method).label
+        assert (f"{label} " in told) == (tested.gain.value <= 0 or tested.holm >= 0.05), label
     assert "Inference" in told
+    assert "Tinyllm" not in told
+    assert "Holm-corrected over all 5 comparisons with that answer" in told
+
+
+def test_what_would_have_been_found_is_what_the_test_finds(tmp_path):
+    made_up_experiment(tmp_path, seeds=range(5), datasets=("arc",))
+    results = read_results(tmp_path)
+    said = next(s.text for s in statements(results, "likelihood") if s.kind == "noise")
+    gain = results.figures("likelihood")[Place("tiny", "arc", "one-random")].gain
+    effect = findable([gain.spread], results.planned())
+    assert f"a true difference of {100 * effect:.1f} points is found with a probability of 0.8" in said
+    assert gain.spread.power(effect, 0.05 / results.planned()) == pytest.approx(0.8, abs=0.001)
+
+
+def test_no_mark_stands_in_the_tables_of_other_scorers(tmp_path):
+    made_up_experiment(tmp_path, seeds=range(5))
+    results = read_results(tmp_path)
+    chief, other = (as_markdown(tables(results, s)[0]) for s in ("likelihood", "generation"))
+    assert "Nothing is tested here" in other
+    assert ") ▲" in chief
+    assert ") ▲" not in other
+
+
+def test_the_family_of_comparisons_is_stated(tmp_path):
+    made_up_experiment(tmp_path, seeds=range(3))
+    results = read_results(tmp_path)
+    note = tables(results, "likelihood")[0].note
+    assert f"over all {results.planned()} comparisons of the experiment" in note
+    assert "methods with the baseline on each dataset and on the average, controls with their twin" in note
 
 
 def test_an_experiment_without_runs_says_so(tmp_path):

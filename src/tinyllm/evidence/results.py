@@ -379,7 +379,8 @@ class Results:
     def _check_questions(self, records: Sequence[Record]) -> None:
         first: dict[tuple[str, str, str], tuple[Record, str]] = {}
         for record in records:
-            for what, of in (("were asked different", record.questions), ("learnt from different", record.learnt)):
+            learnt = record.learnt if self.is_trained(record.method) else ""
+            for what, of in (("were asked different", record.questions), ("learnt from different", learnt)):
                 known, its = (
                     first.setdefault((record.student, record.dataset, what), (record, of)) if of else (record, of)
                 )

@@ -289,7 +289,7 @@ class Runner:
             found.append("the prefixes of its tasks are others now")
         if record.questions != self.shared.questions[cell.dataset, cell.student]:
             found.append("the test questions are others now")
-        if record.learnt and record.learnt != self.shared.learnt[cell.dataset, cell.student] and not group.spec.asks:
+        if record.learnt and record.learnt != self.shared.learnt[cell.dataset, cell.student] and group.spec.trains:
             found.append("the training or validation questions are others now")
         if record.rationales != self._hash(group) and self._hash(group):
             found.append("it learnt from other rationales than there are now")
