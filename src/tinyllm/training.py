@@ -157,6 +157,20 @@ def _loaded(config: Config) -> Student:
     return student
 
 
+def validation_fingerprint(config: Config, splits: Splits) -> str:
+    """Return a hash of the validation questions that training looks at; empty where it looks at none."""
+    if config.train.validate_steps is None:
+        return ""
+    looked_at = [(q.id, q.question, q.choices, q.context, q.answer) for q in _looked_at(config, splits)]
+    return hashlib.sha256(repr(looked_at).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _looked_at(config: Config, splits: Splits) -> list[Question]:
+    count = min(len(splits.valid), config.train.validate_questions)
+    # Spread evenly: a file may be sorted by topic.
+    return [splits.valid[place * len(splits.valid) // count] for place in range(count)]
+
+
 def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
     """Return what measures the accuracy on validation questions by likelihood; None where there are none.
 
@@ -164,11 +178,9 @@ def validation(config: Config, student: Student, learner: Learner, splits: Split
     """
     from tinyllm.evaluation.scoring import arithmetic, score_options
 
-    count = min(len(splits.valid), config.train.validate_questions)
-    if not count:
+    asked = _looked_at(config, splits)
+    if not asked:
         return None
-    # Spread evenly: a file may be sorted by topic.
-    asked = [splits.valid[place * len(splits.valid) // count] for place in range(count)]
     section, by_mean = config.evaluate, config.student.layout == "cloze"
 
     def accuracy() -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinyllm.config import Config
 from tinyllm.evaluation.predict import Prediction, Stage
-from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_rate, paired
+from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_right, paired
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield
 
@@ -39,8 +39,12 @@ def metrics(
     if config.evaluate.before:
         figures["before"] = _accuracies(predictions, "before")
         figures["gain"] = _gains(predictions)
+    majority = majority_right(splits.train, splits.test)
     figures |= {
-        "majority": majority_rate(splits.train, splits.test),
+        "majority": sum(majority) / len(majority) if majority else 0.0,
+        "over_majority": {
+            scorer: asdict(paired(majority, right)) for scorer, right in _right(predictions, "after").items()
+        },
         "chance": chance_rate(splits.test),
         "teachers": {name: asdict(found) for name, found in yields.items()},
         "train": dict(train),

@@ -22,13 +22,17 @@ class Accuracy:
     n: int
 
 
-def accuracy(right: Sequence[bool]) -> Accuracy:
-    """Return the share of True with its interval; (0, 1) where there is nothing to count."""
+def accuracy(right: Sequence[float]) -> Accuracy:
+    """Return the share of right answers with its interval; (0, 1) where there is nothing to count.
+
+    Args:
+        right: 1 or 0 a question, or the share of an answer that is tied with others.
+    """
     n, k = len(right), sum(right)
     return Accuracy(k / n if n else 0.0, wilson(k, n), n)
 
 
-def wilson(successes: int, n: int, z: float = _Z95) -> tuple[float, float]:
+def wilson(successes: float, n: int, z: float = _Z95) -> tuple[float, float]:
     """Return Wilson's score interval for a proportion.
 
     With p = k / n:  (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n). It stays within 0…1 and holds its level for
@@ -47,7 +51,11 @@ def wilson(successes: int, n: int, z: float = _Z95) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Two students on the same questions: difference of accuracies (second minus first), interval, exact p."""
+    """Two students on the same questions: difference of accuracies (second minus first), interval, p.
+
+    Attributes:
+        fixed, broken: questions that the second, or the first, gets more right.
+    """
 
     difference: float
     ci95: tuple[float, float]
@@ -57,28 +65,25 @@ class Paired:
     n: int
 
 
-def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
+def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     """Compare two lists of right and wrong on the same questions.
 
     The interval is Agresti and Min's for a difference of paired proportions (half a question added to each of the
     four outcomes, so that it has a width also where the two never differ); p is McNemar's exact (two-sided binomial)
-    test on the questions on which they differ.
+    test on the questions on which they differ. Where answers are tied, and differences are no whole questions, p is of
+    the same sign test by its normal approximation.
     """
     n = len(first)
-    fixed = sum(b and not a for a, b in zip(first, second, strict=True))
-    broken = sum(a and not b for a, b in zip(first, second, strict=True))
+    changes = [b - a for a, b in zip(first, second, strict=True)]
+    fixed, broken = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
     if n == 0:
         return Paired(0.0, (-1.0, 1.0), 1.0, 0, 0, 0)
-    centre = (fixed - broken) / (n + 2)
-    half = _Z95 * math.sqrt(((fixed + broken + 1) / (n + 2) - centre**2) / (n + 2))
-    return Paired(
-        (fixed - broken) / n,
-        (max(-1.0, centre - half), min(1.0, centre + half)),
-        _mcnemar(fixed, broken),
-        fixed,
-        broken,
-        n,
-    )
+    total, squares = sum(changes), sum(c * c for c in changes)
+    centre = total / (n + 2)
+    half = _Z95 * math.sqrt(((squares + 1) / (n + 2) - centre**2) / (n + 2))
+    are_whole = all(c in (-1, 0, 1) for c in changes)
+    p = _mcnemar(fixed, broken) if are_whole else math.erfc(abs(total) / math.sqrt(2 * squares))
+    return Paired(total / n, (max(-1.0, centre - half), min(1.0, centre + half)), p, fixed, broken, n)
 
 
 def _mcnemar(b: int, c: int) -> float:
