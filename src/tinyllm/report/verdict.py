@@ -147,8 +147,8 @@ def _against_nothing(after: Scored, majority: float | None, chance: float | None
     if over is None:
         return f"It is above {rate}; whether by more than noise was not tested when it was evaluated."
     told = (
-        f"it alone is right on {plural(over.better, 'question')}, that answer alone on {over.worse:,} (exact paired test, "
-        f"{p_value(over.p)})"
+        f"it alone is right on {plural(over.better, 'question')}, that answer alone on {over.worse:,} (exact paired "
+        f"test, {p_value(over.p)})"
     )
     if over.p < _SIGNIFICANT:
         return f"It beats {rate}: {told}."
