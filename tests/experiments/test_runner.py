@@ -197,8 +197,10 @@ def test_other_questions_to_learn_from_or_to_choose_by_are_noticed(runner, tmp_p
     runner().run([Pretending()], lambda _: None)
     file = tmp_path / "one" / f"{split}.jsonl"
     file.write_text(file.read_text().replace("number 3", "number three"))
+    experiment, folder, news = load_experiment(tmp_path / "grid.yaml"), tmp_path / "out", News(quiet=True)
+    shared = write_rationales(experiment, folder, read_questions(experiment, news), news)
     with pytest.raises(RunFolderError) as caught:
-        runner()
+        Runner(experiment, folder, shared)
     assert "one--tiny--fine-tuning--seed1: the training or validation questions are others now" in str(caught.value)
     assert "inference" not in str(caught.value)  # it learns from none
     assert "two--" not in str(caught.value)

@@ -99,12 +99,10 @@ class Outline:
         Of several with the same settings that one comes first which had the same candidates to choose from. Where
         settings are not known (an old outline), only a single TinyLLM will do.
         """
-        sweep = control.sweep
         alike = [m for m in self.methods if m.like == "tinyllm" and m.settings == control.settings]
-        alike = [m for m in alike if (m.sweep.seeds, m.sweep.alphas) == (sweep.seeds, sweep.alphas)]
         if control.settings is None and len(alike) > 1:
             return None
-        return min(alike, key=lambda m: m.sweep != sweep, default=None)
+        return min(alike, key=lambda m: m.sweep != control.sweep, default=None)
 
     def method(self, name: str) -> MethodOutline:
         """Return a method by its id."""
