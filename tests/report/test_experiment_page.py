@@ -119,7 +119,7 @@ def test_the_islands_hold_every_answer_and_the_texts(results, folder):
     assert len(tests) == 200
     assert data["methods"][data["baseline"]] == "Fine-tuning"
     assert data["methods"][data["chief"]] == "Tinyllm"
-    assert [len(a) for a in tests[0]["a"]] == [1, 3, 3, 3, 3]
+    assert [len(a) for a in tests[0]["a"]] == [1, 5, 5, 5, 5]
     assert tests[0]["k"] == 0
     assert tests[0]["c"][0] == "c0 </script>"
     assert tests[0]["given"][0] == ["ada", "It is c0, because & so on."]
