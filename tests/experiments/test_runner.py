@@ -19,7 +19,7 @@ from tinyllm.experiments.cell import KEPT, run_job
 from tinyllm.experiments.grid import load_experiment
 from tinyllm.experiments.places import LocalProcess
 from tinyllm.experiments.runner import Runner
-from tinyllm.experiments.shared import Shared, read_questions, write_rationales
+from tinyllm.experiments.shared import Shared, outline, read_questions, write_rationales
 from tinyllm.news import News
 from tinyllm.rationales.files import read_rationales
 
@@ -311,3 +311,15 @@ def test_more_seeds_and_methods_go_on_with_what_is_there(runner):
     more, place = runner(seeds=[0, 1, 2], methods=["inference", "fine-tuning", "tinyllm", "shuffled"]), Pretending()
     more.run([place], lambda _: None)
     assert len(place.keys) == 2 * (2 + 3)  # a third seed of two methods, three seeds of a new one
+
+
+def test_the_outline_knows_what_is_met_in_validation_and_what_the_majority_answer_gets_right(runner):
+    long = {"name": "long", "like": "tinyllm", "set": {"train": {"epochs": 3}}}
+    one = runner(methods=["fine-tuning", long, "tinyllm", "shuffled"])
+    found = outline(one.experiment, one.shared)
+    facts, valid = found.datasets["one"], {f"test{i}" for i in range(8)}  # the same eight are asked in validation
+    assert set(facts.valid_exact) == valid
+    assert len(facts.exact) == 12
+    assert facts.majority == len(facts.majority_right) / 12 == 0.25
+    assert found.method("long").settings == {"train": {"epochs": 3}}
+    assert found.twin(found.method("shuffled")).id == "tinyllm"  # and not the first of its kind
