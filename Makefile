@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-faults bench-generate bench-train bench-evaluate check fix docs clean
+.PHONY: install demo test test-faults bench-generate bench-train bench-evaluate bench-statistics check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -48,6 +48,10 @@ bench-evaluate: install
 	$(BIN)/python -m benchmarks.evaluate
 	$(BIN)/python -m benchmarks.page
 	$(BIN)/python -m benchmarks.table
+
+# How well intervals and tests keep their promises, by simulation; 20 minutes on one core. Writes docs/statistics.md, too.
+bench-statistics: install
+	$(BIN)/python -m benchmarks.statistics
 
 # Everything a reviewer would ask a machine: style, types, import direction, and that the documents are true.
 check: install

@@ -16,6 +16,7 @@ ORDER = (
     "train-t5", "train-smollm-2", "train-smollm-4", "train-share", "evaluate", "page",
     "throughput", "peers", "memory", "startup", "real", "prefix",
 )  # fmt: skip
+_ELSEWHERE = ("statistics",)  # has hundreds of rows; docs/statistics.md shows them
 _INTRO = """\
 # Benchmarks
 
@@ -75,7 +76,8 @@ def _number(value: float) -> str:
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
     """Read all results, by the names of their files."""
-    return {file.stem: json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))}
+    files = (file for file in sorted(folder.glob("*.json")) if file.stem not in _ELSEWHERE)
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in files}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
+from tinyllm.atomic import write_jsonl
 from tinyllm.cli import _answer_text
 from tinyllm.evaluation.scoring import score_options
 from tinyllm.questions import Question
@@ -79,6 +80,22 @@ def test_a_student_is_trained_again_when_its_questions_have_changed(cli, project
     assert "already trained" not in said.err
     assert "questions or rationales have changed since the student was trained: it is trained again" in said.err
     assert json.loads(said.out)["data"]["train"] > 12
+
+
+def test_a_student_is_trained_again_when_the_questions_that_pick_it_have_changed(cli, project):
+    valid = project.config.parent / "valid.jsonl"
+    write_jsonl(valid, rows(6))
+    project.change("data.cut", {"test": 0.3})
+    project.change("data.valid", str(valid))
+    project.change("train.validate_steps", 1)
+    project.change("train.keep", "best")
+    assert cli("run", project.config).code == 0
+    assert "already trained" in cli("run", project.config).err
+    write_jsonl(valid, [r | {"answer": (r["answer"] + 1) % len(r["choices"])} for r in rows(6)])
+    said = cli("run", project.config)
+    assert said.code == 0, said.err
+    assert "the validation questions have changed since, by which the student is picked: it trains anew" in said.err
+    assert "already trained" not in said.err
 
 
 def test_a_run_may_go_on_with_settings_that_change_only_the_speed(cli, project):

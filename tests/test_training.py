@@ -9,8 +9,11 @@ import pytest
 from support import some_questions, tiny_student
 from tinyllm.config import build_config
 from tinyllm.evaluation.scoring import score_options
+from tinyllm.news import News
 from tinyllm.questions.types import Question, Splits
-from tinyllm.training import validation
+from tinyllm.rationales.types import Rationale
+from tinyllm.runs import RunFolder
+from tinyllm.training import LIKELIHOODS, rationale_likelihoods, validation, validation_fingerprint
 
 
 @pytest.mark.parametrize(("layout", "by_mean"), [("cloze", True), ("labelled", False)])
@@ -54,3 +57,40 @@ def test_without_validation_questions_there_is_nothing_to_pick_by():
     )
     student = tiny_student("t5")
     assert validation(config, student, student.learner(), Splits(train=())) is None
+
+
+def test_likelihoods_are_measured_anew_for_other_prompts(tmp_path):
+    """The same rationales under another question, context or choice are not as likely as they were."""
+    given = {"data": {"train": "q.csv"}, "train": {"method": "student-likelihood"}, "student": {"model": "tiny"}}
+    given |= {"teachers": [{"name": "ada", "kind": "given"}]}
+    config, student = build_config(given, source="test"), tiny_student("llama", seed=2)
+    learner, asked = student.learner(), some_questions(3)
+    told = [Rationale(q.id, "ada", "It is so.") for q in asked]
+    run = RunFolder(tmp_path)
+
+    def measured(questions):
+        news = News(quiet=True)
+        found = rationale_likelihoods(config, run, news, student, learner, questions, told)
+        return found, (tmp_path / LIKELIHOODS).stat().st_mtime_ns
+
+    first, written = measured(asked)
+    assert measured(asked) == (first, written)
+    for change in (
+        {"question": "Why is that so?"},
+        {"context": "Once upon a time."},
+        {"choices": ("x", "y", "z", "w")},
+    ):
+        other, _ = measured([replace(asked[0], **change), *asked[1:]])
+        assert other[asked[0].id, "ada"] != first[asked[0].id, "ada"], change
+        assert other[asked[1].id, "ada"] == pytest.approx(first[asked[1].id, "ada"], abs=1e-4)
+
+
+def test_the_validation_questions_by_which_a_student_is_picked_have_a_hash():
+    given = {"data": {"train": "q.csv"}, "student": {"model": "tiny"}}
+    looks = {"method": "fine-tuning", "validate_steps": 5, "validate_questions": 4}
+    asked = some_questions(12)
+    at, never = (build_config(given | {"train": train}, source="test") for train in (looks, {"method": "fine-tuning"}))
+    changed = [replace(asked[0], answer=(asked[0].answer + 1) % 4), *asked[1:]]
+    splits, others = Splits(train=(), valid=asked), Splits(train=(), valid=changed)
+    assert validation_fingerprint(at, splits) != validation_fingerprint(at, others)
+    assert validation_fingerprint(never, splits) == validation_fingerprint(never, others) == ""

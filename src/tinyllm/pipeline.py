@@ -30,6 +30,7 @@ from tinyllm.training import (
     prepare_training,
     student_card,
     validation,
+    validation_fingerprint,
     whole_student,
 )
 
@@ -308,17 +309,26 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     processes = Processes.joined()
     prepared = prepare_training(config, run, news, splits, processes=processes.count)
     plan, student, learner = prepared.plan, prepared.student, prepared.learner
-    done = run.is_trained and read_json(run.train_result).get("fingerprint") == fingerprint(plan)
+    looked_at = validation_fingerprint(config, splits)
+    plan_file = run.path / "plan.json"
+    was_looked_at = read_json(plan_file).get("validation") if plan_file.is_file() else None
+    is_same = was_looked_at in (None, looked_at)  # an older plan does not say
+    done = run.is_trained and is_same and read_json(run.train_result).get("fingerprint") == fingerprint(plan)
     processes.wait()  # until everyone has looked
     if done:
         news.say(f"✓ The student is already trained ({run.student})")
         return read_json(run.train_result)
     if processes.is_first:
-        if other := checkpoint_of_another(run.path / FOLDER, fingerprint(plan)):
+        if not is_same:
+            news.say(
+                "  note: the validation questions have changed since, by which the student is picked: it trains anew"
+            )
+            discard_checkpoints(run.path)
+        elif other := checkpoint_of_another(run.path / FOLDER, fingerprint(plan)):
             news.say(f"  note: questions or rationales have changed since step {other}, so training begins anew")
         elif run.is_trained:
             news.say("  note: questions or rationales have changed since the student was trained: it is trained again")
-        write_json(run.path / "plan.json", plan.as_json())
+        write_json(plan_file, {**plan.as_json(), "validation": looked_at})
     processes.wait()
     news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in prepared.targets.items()))
     for note in prepared.notes:

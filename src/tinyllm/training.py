@@ -112,7 +112,7 @@ def rationale_likelihoods(
 ) -> dict[tuple[str, str], float]:
     """Return how likely the untrained student finds each rationale, by (question id, teacher).
 
-    Measured once for a set of rationales, and kept in the run folder (`likelihoods.json`).
+    Measured once for a set of questions and rationales, and kept in the run folder (`likelihoods.json`).
     """
     from tinyllm.evaluation.scoring import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
@@ -123,7 +123,9 @@ def rationale_likelihoods(
         config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens,
         section.precision,
     )  # fmt: skip
-    key = hashlib.sha256(repr((read, [(t.question_id, t.prefix, t.text) for t in targets])).encode()).hexdigest()
+    asked = [(q.id, q.question, q.choices, q.context) for q in questions]
+    taught = [(t.question_id, t.prefix, t.text) for t in targets]
+    key = hashlib.sha256(repr((read, asked, taught)).encode("utf-8", "surrogatepass")).hexdigest()
     file = run.path / LIKELIHOODS
     kept = read_json(file) if file.is_file() else {}
     if kept.get("fingerprint") == key:
@@ -166,15 +168,27 @@ def _loaded(config: Config) -> Student:
     return student
 
 
+def validation_fingerprint(config: Config, splits: Splits) -> str:
+    """Return a hash of the validation questions that training looks at; empty where it looks at none."""
+    if config.train.validate_steps is None:
+        return ""
+    looked_at = [(q.id, q.question, q.choices, q.context, q.answer) for q in _looked_at(config, splits)]
+    return hashlib.sha256(repr(looked_at).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _looked_at(config: Config, splits: Splits) -> list[Question]:
+    count = min(len(splits.valid), config.train.validate_questions)
+    # Spread evenly: a file may be sorted by topic.
+    return [splits.valid[place * len(splits.valid) // count] for place in range(count)]
+
+
 def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
     """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
     from tinyllm.evaluation.scoring import arithmetic, credit, score_options
 
-    count = min(len(splits.valid), config.train.validate_questions)
-    if not count:
+    asked = _looked_at(config, splits)
+    if not asked:
         return None
-    # Spread evenly: a file may be sorted by topic.
-    asked = [splits.valid[place * len(splits.valid) // count] for place in range(count)]
     section = config.evaluate
 
     def accuracy() -> float:

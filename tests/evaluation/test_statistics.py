@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_rate, paired, wilson
+from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_rate, majority_right, paired, wilson
 from tinyllm.questions import Question
 
 
@@ -63,6 +63,26 @@ def test_the_paired_test_rejects_about_5_times_in_100_when_there_is_nothing():
         second = [draw.random() < 0.4 for _ in range(400)]
         rejected += paired(first, second).p < 0.05
     assert 0.025 <= rejected / 2000 <= 0.055  # the exact test is a little conservative
+
+
+def test_ties_count_as_shares_and_hold_their_level():
+    assert accuracy([0.5, 0.5, 1.0, 0.0]).value == 0.5
+    found = paired([0.5, 1.0, 0.0, 1.0], [1.0, 1.0, 0.5, 0.0])
+    assert (found.difference, found.fixed, found.broken, found.n) == (0.0, 2, 1, 4)
+    assert found.p == 1.0
+    draw, rejected = random.Random(2), 0
+    for _ in range(1500):
+        first, second = ([draw.choice((0.0, 0.5, 1.0, 1 / 3)) for _ in range(200)] for _ in range(2))
+        rejected += paired(first, second).p < 0.05
+    assert 0.035 <= rejected / 1500 <= 0.065
+
+
+def test_which_questions_the_majority_answer_gets_right_is_known_one_by_one():
+    train = [ask(0), ask(0), ask(1)]
+    test = [ask(1, ("no", "yes", "maybe")), ask(1), ask(0)]
+    assert majority_right(train, test) == [True, False, True]
+    assert majority_rate(train, test) == 2 / 3
+    assert majority_right(train, []) == []
 
 
 def ask(answer: int, choices=("yes", "no", "maybe")) -> Question:

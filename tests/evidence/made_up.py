@@ -77,6 +77,8 @@ def _dataset(data: dict[str, Any], count: int, rationales: str | None) -> Datase
         teachers={"ada": {"rationales": 18, "missing": 1, "rejected": {"empty": 1}}, "<b>bob": {"rationales": 20}},
         data=data,
         rationales=rationales,
+        valid_ngram=("t3", "t4"),
+        majority_right=tuple(f"t{i}" for i in range(0, count, 4)),
     )
 
 

@@ -65,3 +65,17 @@ def test_thousands_of_answers_are_small(tmp_path):
     rows = (Answer("test", "asked", f"q{i}", 0, tuple(rng.random(4)), tuple(rng.random(4))) for i in range(2000))
     write_answers(tmp_path, as_answers(rows))
     assert (tmp_path / FILE).stat().st_size < 100_000
+
+
+def test_choices_that_are_equally_likely_share_the_answer():
+    rows = [
+        Answer("test", "asked", "two", 1, (-1.0, -1.0, -3.0), (-1.0, -1.0, -3.0)),
+        Answer("test", "asked", "none", 2, (-1.0, -1.0, -3.0), (-1.0, -1.0, -3.0)),
+        Answer("test", "asked", "all", 0, (-2.0, -2.0), (-2.0, -1.0)),
+    ]
+    found = as_answers(rows)
+    total, mean = found.scored("likelihood"), found.scored("likelihood_normalised")
+    assert total.right.tolist() == [0.5, 0.0, 0.5]
+    assert total.tied.tolist() == [2, 2, 2]
+    assert mean.right.tolist() == [0.5, 0.0, 0.0]
+    assert found.accuracies()["test"]["likelihood"] == 1 / 3

@@ -85,6 +85,49 @@ def test_a_method_may_have_settings_and_candidates_of_its_own(load):
     assert [g.spec.label for g in experiment.groups[:3]] == ["Fine-tuning", "LoRA", "TinyLLM, long"]
 
 
+def test_what_a_method_says_of_itself_is_never_overridden_by_what_is_said_for_all(load):
+    own = {"learning_rate": 5e-3, "alpha": 0.25}
+    experiment = load(
+        methods=[
+            "fine-tuning",
+            "tinyllm",
+            {"name": "own", "like": "tinyllm", "set": {"train": own}},
+            {"name": "weights", "like": "tinyllm", "set": {"train": {"alpha": {"ada": 0.0}}}},
+        ],
+        tune={"train.learning_rate": [1e-3, 1e-2], "train.warmup_steps": [0, 1]},
+        alpha=[0.1, 1.0],
+    )
+    sweeps = {g.spec.id: g.sweep for g in experiment.groups}
+    assert sweeps["own"].tuned == ({"train.warmup_steps": 0}, {"train.warmup_steps": 1})
+    assert (sweeps["own"].alphas, sweeps["weights"].alphas) == ((), ())
+    assert (len(sweeps["tinyllm"].tuned), sweeps["tinyllm"].alphas) == (4, (0.1, 1.0))
+    for settings in sweeps["own"].tuned:
+        found = config(experiment, "own", settings=settings).train
+        assert (found.learning_rate, found.alpha) == (5e-3, {"ada": 0.25, "bob": 0.25})
+    assert config(experiment, "weights", settings=sweeps["weights"].tuned[0]).train.alpha == {"ada": 0.0, "bob": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("own", "for_all"),
+    [
+        ({"student": {"lora": {"rank": 4}}}, {"student.lora.rank": [8, 16]}),
+        ({"student": {"lora": {"rank": 4}}}, {"student.lora": [{"rank": 8}, {"rank": 16}]}),
+        ({"train": {"alpha_schedule": {"ada": "linear"}}}, {"train.alpha_schedule": ["constant", "linear"]}),
+    ],
+)
+def test_a_part_of_a_setting_is_its_own_too(load, own, for_all):
+    experiment = load(methods=["fine-tuning", {"name": "own", "like": "tinyllm", "set": own}], tune=for_all)
+    assert [g.sweep.tuned for g in experiment.groups if g.spec.id == "own"] == [({},), ({},)]
+
+
+def test_what_is_set_for_a_method_and_among_its_own_candidates_is_refused(load):
+    both = {"name": "both", "like": "tinyllm", "set": {"train": {"epochs": 3}}, "tune": {"train.epochs": [1, 2]}}
+    with pytest.raises(
+        ConfigError, match=r"methods\.both: train\.epochs: set for this method and among its own `tune`"
+    ):
+        load(methods=["fine-tuning", both])
+
+
 def test_keys_are_names_of_folders_and_no_two_are_the_same(load):
     methods = [n for n in names() if n != "teachers"]
     experiment = load(base={"teachers": ASKED}, methods=methods, alpha=[0.1, 1.0], tune={"train.epochs": [1, 2]})

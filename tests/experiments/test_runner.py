@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from tinyllm.experiments.cell import KEPT, run_job
 from tinyllm.experiments.grid import load_experiment
 from tinyllm.experiments.places import LocalProcess
 from tinyllm.experiments.runner import Runner
-from tinyllm.experiments.shared import Shared, read_questions, write_rationales
+from tinyllm.experiments.shared import Shared, outline, read_questions, write_rationales
 from tinyllm.news import News
 from tinyllm.rationales.files import read_rationales
 
@@ -47,6 +48,7 @@ class Pretending:
         record = Record(
             place, job.key, job.dataset, job.student, job.method, job.settings, job.seed,
             self.shared.questions[job.dataset, job.student], job.rationales_hash, job.config, figures,
+            self.shared.learnt[job.dataset, job.student],
         )  # fmt: skip
         write_json(place / RUN_FILE, record.as_json())
         return {"event": "done"}
@@ -189,6 +191,30 @@ def test_other_rationales_and_other_questions_are_noticed(runner, tmp_path):
         changed()
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_other_questions_to_learn_from_or_to_choose_by_are_noticed(runner, tmp_path, split):
+    """Else a table would average seeds of two different data sets."""
+    runner().run([Pretending()], lambda _: None)
+    file = tmp_path / "one" / f"{split}.jsonl"
+    file.write_text(file.read_text().replace("number 3", "number three"))
+    experiment, folder, news = load_experiment(tmp_path / "grid.yaml"), tmp_path / "out", News(quiet=True)
+    shared = write_rationales(experiment, folder, read_questions(experiment, news), news)
+    with pytest.raises(RunFolderError) as caught:
+        Runner(experiment, folder, shared)
+    assert "one--tiny--fine-tuning--seed1: the training or validation questions are others now" in str(caught.value)
+    assert "inference" not in str(caught.value)  # it learns from none
+    assert "two--" not in str(caught.value)
+
+
+def test_of_older_runs_it_is_said_that_their_questions_are_not_known(runner, tmp_path):
+    runner(methods=["fine-tuning"]).run([Pretending()], lambda _: None)
+    for file in cells(tmp_path / "out").glob(f"*--seed1/{RUN_FILE}"):
+        raw = json.loads(file.read_text())
+        raw.pop("learnt")
+        file.write_text(json.dumps(raw))
+    assert runner(methods=["fine-tuning"]).undated() == 2
+
+
 def test_runs_that_learn_from_no_teacher_do_not_mind_another_one(runner):
     runner(methods=["inference", "fine-tuning"]).run([Pretending()], lambda _: None)
     teachers = [*({"name": n, "kind": "given"} for n in ("ada", "bob")), {"name": "eve", "kind": "scripted"}]
@@ -271,7 +297,12 @@ def test_questions_that_change_while_an_experiment_runs_fail_their_run(runner, t
     job = one.job(next(c for c in one.board().left if c.dataset == "two" and c.method == "inference"))
     test = tmp_path / "two" / "test.jsonl"
     test.write_text(test.read_text().replace("number 3", "number three"))
-    with pytest.raises(DataError, match="questions of two are not the ones that the experiment began with"):
+    with pytest.raises(DataError, match="test questions of two are not the ones that the experiment began with"):
+        run_job(job, News(quiet=True))
+    job = one.job(next(c for c in one.board().left if c.dataset == "one" and c.method == "fine-tuning"))
+    valid = tmp_path / "one" / "valid.jsonl"
+    valid.write_text(valid.read_text().replace("number 3", "number three"))
+    with pytest.raises(DataError, match="training or validation questions of one are not the ones"):
         run_job(job, News(quiet=True))
 
 
@@ -280,3 +311,15 @@ def test_more_seeds_and_methods_go_on_with_what_is_there(runner):
     more, place = runner(seeds=[0, 1, 2], methods=["inference", "fine-tuning", "tinyllm", "shuffled"]), Pretending()
     more.run([place], lambda _: None)
     assert len(place.keys) == 2 * (2 + 3)  # a third seed of two methods, three seeds of a new one
+
+
+def test_the_outline_knows_what_is_met_in_validation_and_what_the_majority_answer_gets_right(runner):
+    long = {"name": "long", "like": "tinyllm", "set": {"train": {"epochs": 3}}}
+    one = runner(methods=["fine-tuning", long, "tinyllm", "shuffled"])
+    found = outline(one.experiment, one.shared)
+    facts, valid = found.datasets["one"], {f"test{i}" for i in range(8)}  # the same eight are asked in validation
+    assert set(facts.valid_exact) == valid
+    assert len(facts.exact) == 12
+    assert facts.majority == len(facts.majority_right) / 12 == 0.25
+    assert found.method("long").settings == {"train": {"epochs": 3}}
+    assert found.twin(found.method("shuffled")).id == "tinyllm"  # and not the first of its kind

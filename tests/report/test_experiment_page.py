@@ -12,6 +12,7 @@ from test_page import Parsed
 
 from evidence.made_up import METHODS, made_up_experiment
 from tinyllm.errors import RunFolderError
+from tinyllm.evaluation.comparison import findable
 from tinyllm.evidence.outline import write_outline
 from tinyllm.evidence.results import Place, read_results
 from tinyllm.report import write_experiment
@@ -24,7 +25,7 @@ from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, tabl
 @pytest.fixture
 def folder(tmp_path):
     """A made-up experiment with an α sweep."""
-    made_up_experiment(tmp_path, alphas=(0.1, 1.0), seeds=(0, 1, 2))
+    made_up_experiment(tmp_path, alphas=(0.1, 1.0), seeds=range(5))
     return tmp_path
 
 
@@ -64,7 +65,7 @@ def test_the_same_records_make_the_same_files(folder):
 def test_of_many_methods_without_a_difference_only_those_of_interest_are_named(tmp_path, monkeypatch):
     many = {f"router-{n}": ("router", 0.5) for n in range(6)}
     monkeypatch.setattr("evidence.made_up.METHODS", METHODS | many)
-    made_up_experiment(tmp_path / "many")
+    made_up_experiment(tmp_path / "many", seeds=range(5))
     found = read_results(tmp_path / "many")
     said = [s.text for s in statements(found, "likelihood") if s.kind == "noise" and s.text.startswith("arc")]
     assert len(said) == 1
@@ -90,7 +91,7 @@ def test_the_page_says_what_helped_and_what_is_noise(results, folder):
         "Choices moved by one place",
         "Settings to choose from",
         "All 4 candidates",
-        "197 clean questions",
+        "196 clean questions",
         "GPT <quoted>",
         "Always the majority",
     ):
@@ -118,7 +119,7 @@ def test_the_islands_hold_every_answer_and_the_texts(results, folder):
     assert len(tests) == 200
     assert data["methods"][data["baseline"]] == "Fine-tuning"
     assert data["methods"][data["chief"]] == "Tinyllm"
-    assert [len(a) for a in tests[0]["a"]] == [1, 3, 3, 3, 3]
+    assert [len(a) for a in tests[0]["a"]] == [1, 5, 5, 5, 5]
     assert tests[0]["k"] == 0
     assert tests[0]["c"][0] == "c0 </script>"
     assert tests[0]["given"][0] == ["ada", "It is c0, because & so on."]
@@ -146,7 +147,7 @@ def test_csv_keeps_every_digit_and_is_read_back(results):
     mine = by["Tinyllm", "arc"]
     assert float(mine["ci95_low"]) < float(mine["accuracy"]) < float(mine["ci95_high"])
     assert float(mine["p_holm"]) < 0.05
-    assert (mine["seeds"], mine["questions"]) == ("3", "200")
+    assert (mine["seeds"], mine["questions"]) == ("5", "200")
     assert by["Chance", "arc"]["accuracy"] == "0.25"
     assert by["GPT <quoted> (quoted)", "arc"]["accuracy"] == "0.815"
     assert ("Tinyllm", "Average") in by
@@ -187,8 +188,8 @@ def test_a_cell_says_how_many_seeds_are_lacking(tmp_path):
         file.unlink()
     results = read_results(tmp_path)
     table = tables(results, "likelihood")[0]
-    assert "[1 of 2 seeds]" in as_markdown(table)
-    assert r"$^{\text{1 of 2 seeds}}$" in as_latex(table)
+    assert "[1 of 2 seeds†]" in as_markdown(table)
+    assert r"$^{\text{1 of 2 seeds$\dagger$}}$" in as_latex(table)
     rows = {(r["row"], r["column"]): r for r in csv.DictReader(as_csv(table).splitlines())}
     assert (rows["Tinyllm", "arc"]["seeds"], rows["Tinyllm", "arc"]["seeds_wanted"]) == ("1", "2")
     assert rows["Inference", "arc"]["p"] == ""  # what is not tested has no p-value
@@ -200,7 +201,7 @@ def test_one_seed_of_each_says_nothing_of_methods(tmp_path):
     results = read_results(tmp_path)
     said = [s for s in statements(results, "likelihood") if s.text.startswith("arc: ")]
     assert {s.kind for s in said} == {"note"}
-    assert any("One seed of each" in s.text and "Tinyllm +" in s.text for s in said)
+    assert any("one seed in common" in s.text and "Tinyllm +" in s.text for s in said)
     table = tables(results, "likelihood")[0]
     assert "▲" not in "".join(as_markdown(table).splitlines()[:-2])
     assert "nothing is tested" in table.note
@@ -212,7 +213,7 @@ def test_a_table_that_is_begun_says_where_seeds_are_not_known_yet(tmp_path):
         file.unlink()
     text = as_markdown(tables(read_results(tmp_path), "likelihood")[0])
     assert "[1 of 2 seeds†]" in text
-    assert "† No method has a second seed there yet" in text
+    assert "† One seed: an interval over questions alone, for this one training; not tested." in text
 
 
 def test_settings_still_to_be_chosen_are_told_from_runs_still_to_come(tmp_path):
@@ -228,15 +229,43 @@ def test_settings_still_to_be_chosen_are_told_from_runs_still_to_come(tmp_path):
     assert any("Tinyllm (2) had more candidates" in s for s in said)
 
 
-def test_who_does_no_better_than_nothing_is_named(tmp_path):
-    made_up_experiment(tmp_path)
+def test_who_does_no_better_than_the_majority_answer_is_named(tmp_path):
+    made_up_experiment(tmp_path, seeds=range(4), datasets=("arc",))
     results = read_results(tmp_path)
-    told = "".join(s.text for s in statements(results, "likelihood") if "not shown to beat chance and always" in s.text)
-    figures = results.figures("likelihood")
-    for method in results.outline.methods:
-        ends = [figures[Place("tiny", d, method.id)].accuracy.ci95 for d in results.outline.datasets]
-        assert (method.label in told) == any(low <= 0.28 for low, _ in ends), method.id
+    told = "".join(s.text for s in statements(results, "likelihood") if "not shown to beat always giving" in s.text)
+    for place, tested in results.against_majority.items():
+        label = results.outline.method(place.method).label
+        assert (f"{label} " in told) == (tested.gain.value <= 0 or tested.holm >= 0.05), label
     assert "Inference" in told
+    assert "Tinyllm" not in told
+    assert "Holm-corrected over all 5 comparisons with that answer" in told
+
+
+def test_what_would_have_been_found_is_what_the_test_finds(tmp_path):
+    made_up_experiment(tmp_path, seeds=range(5), datasets=("arc",))
+    results = read_results(tmp_path)
+    said = next(s.text for s in statements(results, "likelihood") if s.kind == "noise")
+    gain = results.figures("likelihood")[Place("tiny", "arc", "one-random")].gain
+    effect = findable([gain.spread], results.planned())
+    assert f"a true difference of {100 * effect:.1f} points is found with a probability of 0.8" in said
+    assert gain.spread.power(effect, 0.05 / results.planned()) == pytest.approx(0.8, abs=0.001)
+
+
+def test_no_mark_stands_in_the_tables_of_other_scorers(tmp_path):
+    made_up_experiment(tmp_path, seeds=range(5))
+    results = read_results(tmp_path)
+    chief, other = (as_markdown(tables(results, s)[0]) for s in ("likelihood", "generation"))
+    assert "Nothing is tested here" in other
+    assert ") ▲" in chief
+    assert ") ▲" not in other
+
+
+def test_the_family_of_comparisons_is_stated(tmp_path):
+    made_up_experiment(tmp_path, seeds=range(3))
+    results = read_results(tmp_path)
+    note = tables(results, "likelihood")[0].note
+    assert f"over all {results.planned()} comparisons of the experiment" in note
+    assert "methods with the baseline on each dataset and on the average, controls with their twin" in note
 
 
 def test_an_experiment_without_runs_says_so(tmp_path):

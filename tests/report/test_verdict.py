@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyllm.report.verdict import Outcomes, Scored, verdict
+from tinyllm.report.verdict import Outcomes, Over, Scored, verdict
 from tinyllm.report.words import decimal, duration, moment, p_value, plural, points, size
 
 LOW, HIGH = Scored(0.31, 0.22, 0.41, 100), Scored(0.46, 0.37, 0.56, 100)
@@ -46,14 +46,21 @@ def test_a_loss_is_told_as_one() -> None:
 @pytest.mark.parametrize(
     ("majority", "said"),
     [
-        (0.27, "It beats always giving the most frequent answer (27.0\u00a0%): the whole interval lies above."),
-        (0.40, "not shown to beat it"),
+        (0.27, "It is above always giving the most frequent answer (27.0\u00a0%); whether by more than noise"),
         (0.46, "It does not beat"),
     ],
 )
-def test_the_majority_rate_is_beaten_only_by_the_whole_interval(majority: float, said: str) -> None:
+def test_the_majority_rate_is_not_taken_as_exact(majority: float, said: str) -> None:
     assert said in verdict(LOW, HIGH, majority, None)
     assert "It does not beat guessing (90.0\u00a0%)" in verdict(LOW, HIGH, majority, None, chance=0.9)
+
+
+def test_the_majority_answer_is_beaten_in_pairs_on_the_same_questions() -> None:
+    beats = verdict(LOW, HIGH, 0.4, None, 0.25, Over(16, 4, 0.012))
+    assert "It beats always giving the most frequent answer (40.0\u00a0%): it alone is right on 16 questions, " in beats
+    assert "that answer alone on 4 (exact paired test, p\u00a0=\u00a00.012)" in beats
+    assert "not shown to beat it" in verdict(LOW, HIGH, 0.27, None, 0.25, Over(40, 21, 0.06))
+    assert "It does not beat always" in verdict(LOW, HIGH, 0.5, None, 0.25, Over(3, 10, 0.09))
 
 
 def test_no_change_is_no_move() -> None:

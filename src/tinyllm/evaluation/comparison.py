@@ -1,33 +1,200 @@
 """Accuracy over several trainings: intervals and tests that know both sources of noise, questions and seeds.
 
-A matrix of right and wrong has a row a seed and a column a question. Its mean stands for the accuracy that another
+A table of right and wrong has a row a seed and a column a question. Its mean stands for the accuracy that another
 training of the kind would have on other questions of the kind, and varies for three reasons:
 
     Var(mean) = σ_q² / Q  +  σ_s² / S  +  σ_e² / (S Q)       q: questions, s: seeds, e: the rest
 
-The hierarchical bootstrap here draws questions anew, all seeds of a question together, which covers the first term and
-the last. Drawing two to five seeds anew would understate the second, and by far in the tails; so the bootstrap's
-deviations are widened to the whole variance, whose seeds' part is estimated by analysis of variance (`SeedNoise`), and
-get the tails of Student's t with as many degrees of freedom as that estimate has (Satterthwaite). The noise of seeds is
-best estimated from all methods of a table together, and stands then for methods with one seed, too. Where no method has
-more than one it is not known: the interval is then of the questions alone, and `knows_seeds` says so.
+The order of the questions comes from the seed, so a good seed is good for several methods at once. Two methods are
+therefore compared seed by seed and question by question: the table is that of their differences, on the seeds that
+both have, and what they share is gone from it. Every table is judged by its own seeds alone, with S − 1 degrees of
+freedom: the seeds of other methods are the same seeds, and other methods may be noisier or calmer.
+
+`docs/statistics.md` says it in plain words, decision 15 what was tried; `python -m benchmarks.statistics` simulates it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Right = NDArray[np.bool_]
-"""Right and wrong, (seeds, questions)."""
+Right = NDArray[np.float64]
+"""How right each answer is: 1 right, 0 wrong, 1/k where the student cannot tell k choices apart; (seeds, questions)."""
 
-_DRAWS = 20_000
-_ALPHA = 0.05
-_LEAST = 0.1  # of the questions' variance, which an unlucky estimate of the seeds' may seem to take away
+ALPHA = 0.05
+_HALVINGS, _QUANTILES, _LEAST_P = 40, 400, 1e-15
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """The answers of one method on one dataset.
+
+    Attributes:
+        right: (seeds, questions).
+        seeds: one a row; None for what is not trained: it has one row, which stands for every seed.
+    """
+
+    right: Right
+    seeds: tuple[int, ...] | None
+
+    def __post_init__(self) -> None:
+        if self.right.ndim != 2 or 0 in self.right.shape:
+            raise ValueError(
+                f"right and wrong must be (seeds, questions) with one or more of each, got {self.right.shape}"
+            )
+        rows = 1 if self.seeds is None else len(set(self.seeds))
+        if rows != len(self.right):
+            raise ValueError(f"{len(self.right)} rows need as many different seeds, got {self.seeds}")
+
+    def on(self, seeds: Sequence[int]) -> Right:
+        """Return the rows of these seeds, in their order."""
+        if self.seeds is None:
+            return np.repeat(self.right, max(1, len(seeds)), axis=0).astype(np.float64)
+        return self.right[[self.seeds.index(seed) for seed in seeds]].astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What a mean varies by, as variances of the mean.
+
+    Attributes:
+        questions: what other questions would change; 0 where nothing is left of it besides `rest`.
+        rest: luck on each question with each seed.
+        seeds: what other seeds would change, `rest` included, as the seeds show it; 0 where they do not.
+        freedom: degrees of freedom of `seeds`; 0 where there is one seed, or what is not trained.
+        count: how many questions.
+    """
+
+    questions: float
+    rest: float
+    seeds: float
+    freedom: int
+    count: int
+
+    @classmethod
+    def of(cls, tables: Sequence[Right], ends: tuple[float, float], *, is_trained: bool = True) -> Spread:
+        """Estimate it by analysis of variance.
+
+        Args:
+            tables: one a dataset, each (seeds, questions) with the same seeds; their means are averaged.
+            ends: the least and the greatest value. Half a question of each is added to the questions, so that an
+                interval has a width where all came out alike.
+        """
+        whole = rest = 0.0
+        for values in tables:
+            seeds, questions = values.shape
+            by_question = values.mean(axis=0)
+            centre = (by_question.sum() + sum(ends) / 2) / (questions + 1)
+            squares = ((by_question - centre) ** 2).sum() + sum((end - centre) ** 2 for end in ends) / 2
+            whole += float(squares) / (questions + 1) ** 2 / len(tables) ** 2
+            if seeds > 1 and questions > 1:
+                left = values - values.mean(axis=1, keepdims=True) - by_question + values.mean()
+                luck = float((left**2).sum()) / ((seeds - 1) * (questions - 1))
+                rest += luck / (seeds * questions) / len(tables) ** 2
+        rest = min(rest, whole)
+        rows, count = len(tables[0]), sum(t.shape[1] for t in tables)
+        if not is_trained or rows < 2:
+            return cls(whole - rest, rest, 0.0, 0, count)
+        by_seed = np.mean([t.mean(axis=1) for t in tables], axis=0)
+        # Accuracies come in whole questions: seeds that agree to the last one still differ by what is rounded away.
+        least = sum(1 / t.shape[1] ** 2 for t in tables) / len(tables) ** 2 / 12
+        return cls(whole - rest, rest, max(float(by_seed.var(ddof=1)), least) / rows, rows - 1, count)
+
+    @property
+    def of_questions(self) -> float:
+        """The variance that the mean has with the very same trainings: other questions alone."""
+        return self.questions + self.rest
+
+    def half_width(self, alpha: float = ALPHA) -> float:
+        """Return half the width of the interval.
+
+        √(z² · questions + t² · seeds · √(seeds' share of both)): each source with its own critical value, Student's t
+        of `freedom` for the seeds. Without the root the interval would be too wide wherever both sources matter.
+        """
+        z = _critical(alpha, self.count - 1)
+        if not self.freedom:
+            return z * math.sqrt(self.of_questions)
+        share = self.seeds / (self.questions + self.seeds)
+        t = _critical(alpha, self.freedom)
+        return math.sqrt(z * z * self.questions + t * t * self.seeds * math.sqrt(share))
+
+    def p_value(self, value: float) -> float:
+        """Return the two-sided p-value of a mean that should be 0: the least α at which it is `found`."""
+        from scipy.special import stdtr
+
+        p = 2 * float(stdtr(max(1, self.count - 1), -abs(value) / math.sqrt(self.of_questions)))
+        if self.freedom:
+            low, high = math.log(_LEAST_P), 0.0
+            for _ in range(_HALVINGS):
+                middle = (low + high) / 2
+                found = abs(value) > self._reach(math.exp(middle), self.seeds)
+                low, high = (low, middle) if found else (middle, high)
+            p = max(p, math.exp(high))
+        return min(1.0, p)
+
+    def _reach(self, alpha: float, seeds: float) -> float:
+        """Return what a difference has to exceed to be found at α, where the seeds show such a variance.
+
+        √(z² · questions + t² · seeds): stricter than the interval, which would reject too often at the small α of many
+        comparisons.
+        """
+        z, t = _critical(alpha, self.count - 1), _critical(alpha, self.freedom)
+        return math.sqrt(z * z * self.questions + t * t * seeds)
+
+    def power(self, effect: float, alpha: float = ALPHA) -> float:
+        """Return how often a true difference is found at α, if the variances are what they seem.
+
+        What the seeds of another experiment would show is averaged over: their variance times χ² / `freedom`.
+        """
+        from scipy.special import gammaincinv, ndtr
+
+        floor = _critical(alpha, self.count - 1) * math.sqrt(self.of_questions)
+        if not self.freedom:
+            reach, error = np.array([floor]), math.sqrt(self.of_questions)
+        else:
+            true = max(self.seeds, self.rest)
+            quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+            shown = true * 2 * gammaincinv(self.freedom / 2, quantiles) / self.freedom
+            z, t = _critical(alpha, self.count - 1), _critical(alpha, self.freedom)
+            reach = np.maximum(np.sqrt(z * z * self.questions + t * t * shown), floor)
+            error = math.sqrt(self.questions + true)
+        return float(np.mean(ndtr((abs(effect) - reach) / error) + ndtr((-abs(effect) - reach) / error)))
+
+
+def _critical(alpha: float, freedom: int) -> float:
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(max(1, freedom), alpha / 2))
+
+
+def findable(spreads: Sequence[Spread], comparisons: int, power: float = 0.8) -> float:
+    """Return the true difference that is found with a probability of `power`, as the only one among the comparisons.
+
+    That is Holm's first step, α / comparisons. The variances are the means of those given, since one comparison with
+    few seeds hardly knows them.
+    """
+    typical = Spread(
+        float(np.mean([s.questions for s in spreads])),
+        float(np.mean([s.rest for s in spreads])),
+        float(np.mean([s.seeds for s in spreads])),
+        min(s.freedom for s in spreads),
+        min(s.count for s in spreads),
+    )
+    alpha = ALPHA / max(1, comparisons)
+    low, high = 0.0, 1.0
+    while typical.power(high, alpha) < power:
+        high *= 2
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if typical.power(middle, alpha) >= power else (middle, high)
+    return high
+
+
+# --- figures ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +202,7 @@ class Estimate:
     """A mean accuracy over seeds with its 95 % interval.
 
     Attributes:
-        knows_seeds: False where the interval is of the questions alone, because nothing shows how much seeds differ.
+        knows_seeds: False where there is one seed: the interval is then of this training, over other questions alone.
     """
 
     value: float
@@ -47,159 +214,102 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much a method is above another on the same questions, with its 95 % interval.
+    """How much a method is above another, on the seeds and questions that both have, with its 95 % interval.
 
     Attributes:
-        p: two-sided, of the same bootstrap distribution as the interval.
+        p: two-sided; None with one common seed, which says nothing of methods.
         relative, relative_ci95: the gain in per cent of the other's accuracy, as the paper prints it, and its interval,
             which knows that this accuracy is uncertain, too; None where it is 0.
+        seeds: how many both have.
+        spread: what it varies by.
         knows_seeds: as of an `Estimate`.
     """
 
     value: float
     ci95: tuple[float, float]
-    p: float
+    p: float | None
     relative: float | None
     relative_ci95: tuple[float, float] | None
+    seeds: int
+    spread: Spread
     knows_seeds: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class SeedNoise:
-    """How much the accuracies of seeds differ, estimated from one method or several.
-
-    Attributes:
-        between: variance of the seeds' accuracies.
-        within: the part of it that is luck on each question, and would be there without any noise of seeds.
-        freedom: degrees of freedom of `between`; 0: there was one seed only, and nothing is known.
-    """
-
-    between: float = 0.0
-    within: float = 0.0
-    freedom: int = 0
-
-    @classmethod
-    def of(cls, *methods: Right) -> SeedNoise:
-        """Estimate it from methods that were asked the same questions, as if all of them had the same."""
-        between = within = 0.0
-        freedom = 0
-        for right in methods:
-            seeds, questions = right.shape
-            if seeds < 2 or questions < 2:
-                continue
-            values = right.astype(np.float64)
-            by_seed, by_question = values.mean(axis=1, keepdims=True), values.mean(axis=0, keepdims=True)
-            rest = values - by_seed - by_question + values.mean()
-            between += (seeds - 1) * float(by_seed.var(ddof=1))
-            within += float((rest**2).sum()) / (questions - 1) / questions
-            freedom += seeds - 1
-        return cls(between / freedom, within / freedom, freedom) if freedom else cls()
-
-
-def estimate(
-    *of: Right, noise: Sequence[SeedNoise] | None = None, is_trained: bool = True, draws: int = _DRAWS
-) -> Estimate:
+def estimate(*of: Runs) -> Estimate | None:
     """Return the mean accuracy with its interval; of several datasets, the mean of their accuracies.
 
-    Args:
-        noise: of seeds, one a dataset; by default as the method's own seeds show it.
-        is_trained: False for what has no seeds, and so no noise of them.
-
-    Raises:
-        ValueError: there is no question, or no seed.
+    Of several datasets only the seeds that all have count; None where there are none.
     """
-    drawn = np.zeros(draws)
-    known = noise or [SeedNoise.of(right) for right in of]
-    for stream, (right, seeds) in enumerate(zip(of, known, strict=True)):
-        _check(right)
-        spread = _Spread(right.mean(axis=0), (0.0, 1.0), seeds, is_trained / len(right))
-        drawn += spread.draws(draws, stream) / len(of)
-    low, high = _middle(drawn)
-    return Estimate(
-        value=float(np.mean([right.mean() for right in of])),
-        ci95=(max(0.0, low), min(1.0, high)),
-        seeds=min(len(right) for right in of),
-        questions=sum(right.shape[1] for right in of),
-        knows_seeds=not is_trained or _all_known(known),
-    )
+    seeds, is_trained = _common(of), any(r.seeds is not None for r in of)
+    if is_trained and not seeds:
+        return None
+    tables = [r.on(seeds) for r in of]
+    value = float(np.mean([t.mean() for t in tables]))
+    spread = Spread.of(tables, (0.0, 1.0), is_trained=is_trained)
+    return Estimate(value, _within(value, spread), len(tables[0]), spread.count, not is_trained or spread.freedom > 0)
 
 
-def difference(
-    *pairs: tuple[Right, Right],
-    noise: Sequence[SeedNoise] | None = None,
-    trained: tuple[bool, bool] = (True, True),
-    draws: int = _DRAWS,
-) -> Difference:
-    """Compare a method with another, each pair on the same questions in the same order; seeds need not be as many.
+def _within(value: float, spread: Spread) -> tuple[float, float]:
+    """Return Wilson's interval with the variance of this mean in place of p (1 - p) / n: it stays within 0 and 1.
+
+    All θ with (value - θ)² ≤ half² · θ (1 - θ) / (value (1 - value)).
+    """
+    inner = (value * spread.count + 0.5) / (spread.count + 1)  # never 0 or 1
+    ratio = spread.half_width() ** 2 / (inner * (1 - inner))
+    centre = (value + ratio / 2) / (1 + ratio)
+    half = math.sqrt(ratio * value * (1 - value) + ratio * ratio / 4) / (1 + ratio)
+    # At the ends the bound is the value itself; rounding must not put it on the other side.
+    return min(value, max(0.0, centre - half)), max(value, min(1.0, centre + half))
+
+
+def difference(*pairs: tuple[Runs, Runs]) -> Difference | None:
+    """Compare a method with another, each pair on the same questions in the same order.
 
     Args:
         pairs: (method, other), one a dataset; of several, the mean of the differences is compared.
-        noise: of seeds, one a dataset; by default as the seeds of the two show it.
-        trained: whether the method, and the other, have seeds at all.
+
+    Returns:
+        None where no seed is common to all: a mean over some seeds is not compared with one over others.
 
     Raises:
         ValueError: the questions of a pair are not as many.
     """
     for method, other in pairs:
-        _check(method)
-        _check(other)
-        if method.shape[1] != other.shape[1]:
-            raise ValueError(f"{method.shape[1]} and {other.shape[1]} questions cannot be compared in pairs")
-    known = noise or [SeedNoise.of(*pair) for pair in pairs]
-    value = float(np.mean([method.mean() - other.mean() for method, other in pairs]))
-    base = float(np.mean([other.mean() for _, other in pairs]))
-    drawn = _drawn(pairs, 1.0, known, trained, draws)
-    low, high = _middle(drawn)
+        if method.right.shape[1] != other.right.shape[1]:
+            sizes = f"{method.right.shape[1]} and {other.right.shape[1]}"
+            raise ValueError(f"{sizes} questions cannot be compared in pairs")
+    every = [runs for pair in pairs for runs in pair]
+    seeds, is_trained = _common(every), any(r.seeds is not None for r in every)
+    if is_trained and not seeds:
+        return None
+    tables = [(method.on(seeds), other.on(seeds)) for method, other in pairs]
+    value = float(np.mean([m.mean() - o.mean() for m, o in tables]))
+    base = float(np.mean([o.mean() for _, o in tables]))
+    spread = Spread.of([m - o for m, o in tables], (-1.0, 1.0), is_trained=is_trained)
+    half, knows_seeds = spread.half_width(), not is_trained or spread.freedom > 0
     relative = ends = None
     if base > 0:
+        # The delta method: m / o - 1 varies as (m - (1 + r) o) / o.
         relative = value / base
-        ends = _relative_ends(relative, base, _drawn(pairs, 1 + relative, known, trained, draws))
+        scaled = [m - (1 + relative) * o for m, o in tables]
+        by = Spread.of(scaled, (-1 - relative, 1.0), is_trained=is_trained).half_width() / base
+        ends = max(-100.0, 100 * (relative - by)), 100 * (relative + by)
     return Difference(
         value,
-        (max(-1.0, low), min(1.0, high)),
-        _two_sided(drawn),
+        (max(-1.0, value - half), min(1.0, value + half)),
+        spread.p_value(value) if knows_seeds else None,
         None if relative is None else 100 * relative,
         ends,
-        knows_seeds=not any(trained) or _all_known(known),
+        len(tables[0][0]),
+        spread,
+        knows_seeds,
     )
 
 
-def _drawn(
-    pairs: Sequence[tuple[Right, Right]],
-    weight: float,
-    noise: Sequence[SeedNoise],
-    trained: tuple[bool, bool],
-    draws: int,
-) -> NDArray[np.float64]:
-    """Return draws of the mean over datasets of (method − weight · other)."""
-    drawn = np.zeros(draws)
-    for stream, ((method, other), known) in enumerate(zip(pairs, noise, strict=True)):
-        by_question = method.mean(axis=0) - weight * other.mean(axis=0)
-        share = trained[0] / len(method) + weight**2 * trained[1] / len(other)
-        drawn += _Spread(by_question, (-weight, 1.0), known, share).draws(draws, stream) / len(pairs)
-    return drawn
-
-
-def _relative_ends(relative: float, base: float, drawn: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the interval of r = m / o − 1 in per cent, from draws of m − (1 + r) o: the delta method."""
-    low, high = _middle(drawn)
-    return max(-100.0, 100 * (relative + low / base)), 100 * (relative + high / base)
-
-
-def _middle(drawn: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(drawn, (_ALPHA / 2, 1 - _ALPHA / 2))
-    return float(low), float(high)
-
-
-def _two_sided(drawn: NDArray[np.float64]) -> float:
-    """Return the p-value; a draw of exactly no difference counts half for either side, as in McNemar's mid-p form."""
-    below, same = int((drawn < 0).sum()), int((drawn == 0).sum())
-    tail = min(below, len(drawn) - below - same) + same / 2
-    return min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
-
-
-def _all_known(noise: Sequence[SeedNoise]) -> bool:
-    return all(of.freedom > 0 for of in noise)
+def _common(runs: Iterable[Runs]) -> tuple[int, ...]:
+    """Return the seeds that all have that have any, in order."""
+    sets = [set(r.seeds) for r in runs if r.seeds is not None]
+    return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
 def holm(p_values: Sequence[float], planned: int = 0) -> list[float]:
@@ -215,58 +325,6 @@ def holm(p_values: Sequence[float], planned: int = 0) -> list[float]:
         so_far = max(so_far, min(1.0, (count - rank) * p_values[place]))
         adjusted[place] = so_far
     return adjusted
-
-
-@dataclass(frozen=True, slots=True)
-class _Spread:
-    """What one mean over questions is drawn from.
-
-    Attributes:
-        by_question: what is averaged, (questions,).
-        ends: the least and the greatest that a question can give.
-        share: of the variance of a single seed that the mean has, 1 / S, or 0 without seeds; of a difference the sum.
-    """
-
-    by_question: NDArray[np.float64]
-    ends: tuple[float, float]
-    noise: SeedNoise
-    share: float
-
-    def draws(self, count: int, stream: int) -> NDArray[np.float64]:
-        """Return so many draws of the mean; streams are independent of each other.
-
-        Few different values occur, so how often each is drawn is all that matters. Half a question at either end is
-        added (as by Agresti and Coull), so that an interval has a width where all questions came out alike.
-        """
-        rng = np.random.default_rng((0, stream))
-        values, counts = np.unique(np.concatenate([self.by_question, self.ends]), return_counts=True)
-        weights = counts.astype(np.float64)
-        weights[[0, -1]] -= 0.5
-        weights /= weights.sum()
-        size = len(self.by_question) + 1
-        drawn: NDArray[np.float64] = rng.multinomial(size, weights, size=count) @ values / size
-        if self.share == 0 or self.noise.freedom == 0:
-            return drawn
-        centre = float(weights @ values)
-        of_questions = float(weights @ (values - centre) ** 2) / size
-        widened, freedom = self._whole(of_questions)
-        tails = np.sqrt(freedom / rng.chisquare(freedom, count))
-        return centre + (drawn - centre) * math.sqrt(widened / of_questions) * tails
-
-    def _whole(self, of_questions: float) -> tuple[float, float]:
-        """Return the whole variance, seeds' part included, and the degrees of freedom with which it is known."""
-        between, within = self.share * self.noise.between, self.share * self.noise.within
-        variance = max(of_questions + between - within, _LEAST * of_questions)
-        questions = max(1, len(self.by_question) - 1)
-        doubt = (
-            of_questions**2 / questions + between**2 / self.noise.freedom + within**2 / (self.noise.freedom * questions)
-        )
-        return variance, max(1.0, variance**2 / doubt)
-
-
-def _check(right: Right) -> None:
-    if right.ndim != 2 or 0 in right.shape:
-        raise ValueError(f"right and wrong must be (seeds, questions) with one or more of each, got {right.shape}")
 
 
 # --- calibration ------------------------------------------------------------------------------------------------------
@@ -293,7 +351,7 @@ class Calibration:
     error: float
 
 
-def calibration(confidence: NDArray[np.float64], right: Right, bins: int = 10) -> Calibration:
+def calibration(confidence: NDArray[np.float64], right: NDArray[np.float64], bins: int = 10) -> Calibration:
     """Return accuracy by confidence in bins of equal width; empty ones are left out.
 
     Args:

@@ -11,19 +11,14 @@ from tinyllm.config import Config
 from tinyllm.evaluation.matching import CONVENTION
 from tinyllm.evaluation.predict import Prediction, Stage
 from tinyllm.evaluation.scoring import credit, leaders
-from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_rate, paired
+from tinyllm.evaluation.statistics import accuracy, chance_rate, majority_right, paired
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield
 
 
 def evaluation_fingerprint(config: Config, splits: Splits) -> str:
     """Return a hash of what is asked and how it is scored: the same student would be given the same figures."""
-    asked = (
-        CONVENTION,
-        config.evaluate.model_dump(),
-        tuple(splits.test),
-        tuple(splits.train[: config.evaluate.train_questions]),
-    )
+    asked = (CONVENTION, config.evaluate.model_dump(), tuple(splits.test), tuple(splits.train))
     return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 
@@ -47,9 +42,13 @@ def metrics(
         figures["before"] = _accuracies(predictions, "before")
         figures["gain"] = _gains(predictions)
     stages: tuple[Stage, ...] = ("before", "after") if config.evaluate.before else ("after",)
+    majority = majority_right(splits.train, splits.test)
     figures |= {
         "lm_eval": {stage: _of_the_harness(predictions, stage) for stage in stages},
-        "majority": majority_rate(splits.train, splits.test),
+        "majority": sum(majority) / len(majority) if majority else 0.0,
+        "over_majority": {
+            scorer: asdict(paired(majority, marks)) for scorer, marks in _marks(_tested(predictions, "after")).items()
+        },
         "chance": chance_rate(splits.test),
         "teachers": {name: asdict(found) for name, found in yields.items()},
         "train": dict(train),

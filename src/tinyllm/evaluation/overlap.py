@@ -1,4 +1,4 @@
-"""Overlap of test with training questions: what a student may have by heart."""
+"""Overlap of test with training or validation questions: what a student may have by heart, or was chosen by."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _N = 13  # words in a row, as is usual since GPT-3's report
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Test questions that are met in training, by id.
+    """Test questions that are met in training (or among the validation questions), by id.
 
     Attributes:
         exact: the same context, question and choices, order and spelling of spaces aside.
@@ -31,7 +31,7 @@ class Overlap:
 
 
 def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
-    """Find the test questions that are met in training."""
+    """Find the test questions that are met in training, or whatever other questions are given in its place."""
     wanted = {gram for q in test for gram in _grams(q)}
     whole = {_key(q) for q in test}
     seen_grams: set[tuple[str, ...]] = set()

@@ -47,7 +47,11 @@ def wilson(successes: float, n: int, z: float = _Z95) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Two students on the same questions: difference of accuracies (second minus first), interval, exact p."""
+    """Two students on the same questions: difference of accuracies (second minus first), interval, p.
+
+    Attributes:
+        fixed, broken: questions that the second, or the first, gets more right.
+    """
 
     difference: float
     ci95: tuple[float, float]
@@ -62,23 +66,27 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
 
     The interval is Agresti and Min's for a difference of paired proportions (half a question added to each of the
     four outcomes, so that it has a width also where the two never differ); p is McNemar's exact (two-sided binomial)
-    test on the questions on which they differ.
+    test on the questions on which they differ. Where answers are tied, so that differences are no whole marks, p is of
+    the test that McNemar's is the case of (any difference might as well have had the other sign), by its normal
+    approximation with Edwards' correction for continuity.
     """
     n = len(first)
-    fixed = sum(b > a for a, b in zip(first, second, strict=True))
-    broken = sum(a > b for a, b in zip(first, second, strict=True))
+    changes = [b - a for a, b in zip(first, second, strict=True)]
+    fixed, broken = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
     if n == 0:
         return Paired(0.0, (-1.0, 1.0), 1.0, 0, 0, 0)
-    centre = (fixed - broken) / (n + 2)
-    half = _Z95 * math.sqrt(((fixed + broken + 1) / (n + 2) - centre**2) / (n + 2))
-    return Paired(
-        (sum(second) - sum(first)) / n,
-        (max(-1.0, centre - half), min(1.0, centre + half)),
-        _mcnemar(fixed, broken),
-        fixed,
-        broken,
-        n,
-    )
+    total, squares = sum(changes), sum(c * c for c in changes)
+    centre = total / (n + 2)
+    half = _Z95 * math.sqrt(((squares + 1) / (n + 2) - centre**2) / (n + 2))
+    are_whole = all(c in (-1, 0, 1) for c in changes)
+    p = _mcnemar(fixed, broken) if are_whole else _sign_test(changes)
+    return Paired(total / n, (max(-1.0, centre - half), min(1.0, centre + half)), p, fixed, broken, n)
+
+
+def _sign_test(changes: Sequence[float]) -> float:
+    step = min(abs(c) for c in changes if c)
+    excess = max(0.0, abs(sum(changes)) - step)
+    return math.erfc(excess / math.sqrt(2 * sum(c * c for c in changes)))
 
 
 def _mcnemar(b: int, c: int) -> float:
@@ -98,12 +106,17 @@ def majority_rate(train: Sequence[Question], test: Sequence[Question]) -> float:
 
     Where all questions have the same choices (yes / no / maybe) an answer is its text, else its position.
     """
+    return sum(majority_right(train, test)) / len(test) if test else 0.0
+
+
+def majority_right(train: Sequence[Question], test: Sequence[Question]) -> list[bool]:
+    """Return which questions of `test` the most frequent answer of `train` gets right, to be compared in pairs."""
     if not test:
-        return 0.0
+        return []
     same = len({frozenset(q.choices) for q in (*train, *test)}) == 1
     answers = Counter(_answer(q, same) for q in train or test)
     best = min(answers, key=lambda a: (-answers[a], str(a)))
-    return sum(_answer(q, same) == best for q in test) / len(test)
+    return [_answer(q, same) == best for q in test]
 
 
 def _answer(question: Question, by_text: bool) -> str | int:

@@ -51,19 +51,18 @@ class Scored:
 
     Attributes:
         ids: of the questions, (n,).
-        chosen: the choice of each, (n,); -1 where what was written is no choice.
+        chosen: the choice of each, (n,), of several that are equally likely the first; -1 where what was written is no
+            choice.
         key: the right choice of each, (n,).
+        right: how right each answer is, (n,): 1 or 0; 1/k where the right choice is one of k that are equally likely.
+        tied: how many choices are equally likely and the likeliest, (n,); 1 where the student has a choice of its own.
     """
 
     ids: NDArray[np.str_]
     chosen: NDArray[np.int64]
     key: NDArray[np.int64]
-
-    @property
-    def right(self) -> NDArray[np.bool_]:
-        """Which answers are right, (n,)."""
-        right: NDArray[np.bool_] = self.chosen == self.key
-        return right
+    right: NDArray[np.float64]
+    tied: NDArray[np.int64]
 
     @property
     def unparsed(self) -> int:
@@ -83,12 +82,15 @@ class Answers:
         seen = rows["text" if scorer == "generation" else "total" if scorer == "likelihood" else "mean"]
         if not rows.num_rows or seen.null_count:
             return None
-        key = rows["answer"].to_numpy().astype(np.int64)
+        key, ids = rows["answer"].to_numpy().astype(np.int64), np.array(rows["id"].to_pylist())
         if scorer == "generation":
             chosen = rows["written"].fill_null(UNPARSED).to_numpy().astype(np.int64)
-        else:
-            chosen = _matrix(seen).argmax(axis=1)
-        return Scored(np.array(rows["id"].to_pylist()), chosen, key)
+            return Scored(ids, chosen, key, (chosen == key).astype(np.float64), np.ones(len(key), np.int64))
+        scores = _matrix(seen)
+        likeliest = scores == scores.max(axis=1, keepdims=True)
+        tied = likeliest.sum(axis=1)
+        right = likeliest[np.arange(len(key)), key] / tied
+        return Scored(ids, scores.argmax(axis=1), key, right, tied)
 
     @property
     def views(self) -> set[str]:

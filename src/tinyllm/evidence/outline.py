@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ class MethodOutline:
         like: the known method that it goes back to.
         kind: which table it stands in; `reference` is not trained and is not tested against the baseline.
         datasets: those on which it is run (a teacher may be known on some only).
+        settings: its own settings but for the mixture (`train.method`): a control is compared with the method that has
+            the same; None in outlines of before they were written down.
     """
 
     id: str
@@ -36,6 +38,7 @@ class MethodOutline:
     kind: Kind
     sweep: Sweep
     datasets: tuple[str, ...]
+    settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class DatasetOutline:
     Attributes:
         chance, majority: accuracies on the test questions of guessing, and of the answer most frequent in training.
         exact, ngram: ids of test questions that are met in training (`evaluation.overlap`).
+        valid_exact, valid_ngram: ids of test questions that are met among the validation questions.
+        majority_right: ids of the test questions that the answer most frequent in training gets right; None in outlines
+            of before they were written down.
         teachers: what each gave, as in `yields.json`.
         data: where the questions come from (`data` of the configuration), to show their texts.
         rationales: folder of the rationales, within the experiment's.
@@ -58,6 +64,9 @@ class DatasetOutline:
     teachers: Mapping[str, Mapping[str, Any]]
     data: Mapping[str, Any]
     rationales: str | None = None
+    valid_exact: tuple[str, ...] = ()
+    valid_ngram: tuple[str, ...] = ()
+    majority_right: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,17 @@ class Outline:
     def first_like(self, known: str) -> MethodOutline | None:
         """Return the first method that goes back to a known one; None where there is none."""
         return next((m for m in self.methods if m.like == known), None)
+
+    def twin(self, control: MethodOutline) -> MethodOutline | None:
+        """Return the TinyLLM that a control is identical to but for the mixture; None where there is none.
+
+        Of several with the same settings that one comes first which had the same candidates to choose from. Where
+        settings are not known (an old outline), only a single TinyLLM will do.
+        """
+        alike = [m for m in self.methods if m.like == "tinyllm" and m.settings == control.settings]
+        if control.settings is None and len(alike) > 1:
+            return None
+        return min(alike, key=lambda m: m.sweep != control.sweep, default=None)
 
     def method(self, name: str) -> MethodOutline:
         """Return a method by its id."""
@@ -127,8 +147,11 @@ def _method(raw: Mapping[str, Any]) -> MethodOutline:
         kind=raw["kind"],
         sweep=Sweep(tuple(sweep["seeds"]), tuple(sweep["alphas"]), tuple(sweep["tuned"])),
         datasets=tuple(raw["datasets"]),
+        settings=raw.get("settings"),
     )
 
 
 def _dataset(raw: Mapping[str, Any]) -> DatasetOutline:
-    return DatasetOutline(**{**raw, "exact": tuple(raw["exact"]), "ngram": tuple(raw["ngram"])})
+    ids = ("exact", "ngram", "valid_exact", "valid_ngram", "majority_right")
+    known = {f.name: raw[f.name] for f in fields(DatasetOutline) if f.name in raw}
+    return DatasetOutline(**known | {n: tuple(raw[n]) for n in ids if raw.get(n) is not None})

@@ -37,6 +37,7 @@ class Record:
         settings: what was varied besides method and seed, by its key, as {"train.learning_rate": 1e-4}.
         figures: the run's own, of its training and its time.
         questions: a hash of the test questions; the same for all runs that may be compared.
+        learnt: a hash of the training and validation questions; the same, too. Empty in records of before it was kept.
         rationales: a hash of the rationales that were learnt from; empty where there were none.
     """
 
@@ -51,6 +52,7 @@ class Record:
     rationales: str
     config: Mapping[str, Any]
     figures: Mapping[str, Any]
+    learnt: str = ""
 
     @cached_property
     def answers(self) -> Answers:
@@ -82,6 +84,7 @@ class Record:
             "settings": dict(self.settings),
             "seed": self.seed,
             "questions": self.questions,
+            "learnt": self.learnt,
             "rationales": self.rationales,
             "figures": dict(self.figures),
             "config": dict(self.config),
@@ -147,6 +150,7 @@ def read_record(folder: Path) -> Record:
             rationales=str(raw.get("rationales", "")),
             config=dict(raw["config"]),
             figures=dict(raw["figures"]),
+            learnt=str(raw.get("learnt", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(

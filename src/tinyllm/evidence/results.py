@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinyllm.errors import RunFolderError
 from tinyllm.evaluation.comparison import (
     Calibration,
     Difference,
     Estimate,
-    Right,
-    SeedNoise,
+    Runs,
     calibration,
     difference,
     estimate,
@@ -27,8 +27,6 @@ from tinyllm.evidence.answers import SCORERS, Scorer
 from tinyllm.evidence.outline import AVERAGE, MethodOutline, Outline, read_outline
 from tinyllm.evidence.records import Failure, Record, read_failures, read_records
 from tinyllm.evidence.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
-
-_DRAWS, _DRAWS_A_COMPARISON = 20_000, 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,10 @@ class Figure:
     """What a method reaches.
 
     Attributes:
-        gain: over the baseline; None for the baseline itself, and where one of the two is lacking.
-        holm: the gain's p-value, corrected for all comparisons of its kind; None where it is not tested: what has no
-            seeds is no hypothesis of anyone's, and one seed of each says nothing of methods.
+        gain: over the baseline, on the seeds that both have; None for the baseline itself, and where no seed is common.
+        holm: the gain's p-value, corrected for the whole family of comparisons (`Results.planned`); None where it is
+            not tested: what has no seeds is no hypothesis of anyone's, one common seed says nothing of methods, and of
+            several scorers only the experiment's own is tested.
         unparsed: share of the answers in writing that are no choice.
     """
 
@@ -55,6 +54,18 @@ class Figure:
     gain: Difference | None = None
     holm: float | None = None
     unparsed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """A comparison besides those with the baseline.
+
+    Attributes:
+        holm: its p-value, corrected for its whole family; None where it is not tested.
+    """
+
+    gain: Difference
+    holm: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +96,6 @@ class Results:
             self._groups.setdefault(Place(record.student, record.dataset, record.method), []).append(record)
         self._check_questions(records)
         self._figures: dict[Scorer, dict[Place, Figure]] = {}
-        self._noises: dict[tuple[str, str, Scorer], SeedNoise] = {}
         self.settings = {place: self._chosen(place) for place in self.places()}
 
     def places(self) -> Iterable[Place]:
@@ -129,105 +139,128 @@ class Results:
     def _made(self, scorer: Scorer) -> dict[Place, Figure]:
         found = {place: figure for place in self.places() if (figure := self._figure(place, scorer)) is not None}
         found |= dict(self._averages(scorer))
-        return self._corrected(found)
+        corrected = self._corrected if scorer == self.outline.scorer else {}
+        return {p: replace(f, holm=corrected.get((p, self.outline.baseline))) for p, f in found.items()}
 
     def _figure(self, place: Place, scorer: Scorer) -> Figure | None:
-        right = self.right(place, scorer)
-        if right is None:
+        runs = self.runs(place, scorer)
+        accuracy = estimate(runs) if runs is not None else None
+        if accuracy is None:
             return None
-        other = self.right(replace(place, method=self.outline.baseline), scorer)
-        is_compared = place.method != self.outline.baseline and other is not None
-        noise = [self._noise(place.student, place.dataset, scorer)]
-        gain = None
-        if is_compared and other is not None:
-            gain = difference((right, other), noise=noise, trained=self._trained(place.method), draws=self._draws)
-        return Figure(
-            estimate(right, noise=noise, is_trained=self.is_trained(place.method)),
-            gain,
-            unparsed=self._unparsed(place) if scorer == "generation" else None,
-        )
+        unparsed = self._unparsed(place) if scorer == "generation" else None
+        return Figure(accuracy, self._gain(place, scorer), unparsed=unparsed)
+
+    def _gain(self, place: Place, scorer: Scorer) -> Difference | None:
+        """Return how much a method is above the baseline; on the mean over datasets where the place is `AVERAGE`."""
+        is_baseline = place.method == self.outline.baseline
+        return None if is_baseline else self.compare(place, self.outline.baseline, scorer)
 
     def _averages(self, scorer: Scorer) -> Iterable[tuple[Place, Figure]]:
-        datasets = tuple(self.outline.datasets)
-        if len(datasets) < 2:
+        if len(self.outline.datasets) < 2:
             return
         for student in self.outline.students:
-            base = [self.right(Place(student, d, self.outline.baseline), scorer) for d in datasets]
-            noise = [self._noise(student, d, scorer) for d in datasets]
             for method in self.outline.methods:
-                own = [self.right(Place(student, d, method.id), scorer) for d in datasets]
-                known = [r for r in own if r is not None]
-                if len(known) < len(datasets):
-                    continue
-                pairs = [(r, b) for r, b in zip(known, base, strict=True) if b is not None]
-                is_compared = method.id != self.outline.baseline and len(pairs) == len(datasets)
-                gain = None
-                if is_compared:
-                    gain = difference(*pairs, noise=noise, trained=self._trained(method.id), draws=self._draws)
-                figure = estimate(*known, noise=noise, is_trained=self.is_trained(method.id))
-                yield Place(student, AVERAGE, method.id), Figure(figure, gain)
+                place = Place(student, AVERAGE, method.id)
+                known = self._everywhere(place, scorer)
+                accuracy = estimate(*known) if known else None
+                if accuracy is not None:
+                    yield place, Figure(accuracy, self._gain(place, scorer))
 
-    def _corrected(self, figures: dict[Place, Figure]) -> dict[Place, Figure]:
-        """Correct the p-values of all single datasets together, and those of the averages together."""
-        for are_averages in (False, True):
-            tested = [
-                (place, figure.gain)
-                for place, figure in figures.items()
-                if figure.gain is not None
-                and figure.gain.knows_seeds
-                and (place.dataset == AVERAGE) == are_averages
-                and self.is_trained(place.method)
-            ]
-            p_values = holm([gain.p for _, gain in tested], self.planned(are_averages))
-            for (place, _), p in zip(tested, p_values, strict=True):
-                figures[place] = replace(figures[place], holm=p)
-        return figures
+    def _everywhere(self, place: Place, scorer: Scorer) -> list[Runs]:
+        """Return the answers of a method on the dataset of a place, or on all datasets; empty where any lacks."""
+        datasets = self.outline.datasets if place.dataset == AVERAGE else (place.dataset,)
+        found = [self.runs(replace(place, dataset=dataset), scorer) for dataset in datasets]
+        known = [runs for runs in found if runs is not None]
+        return known if len(known) == len(found) else []
 
-    def planned(self, are_averages: bool = False) -> int:
-        """Return how many comparisons with the baseline the experiment is out for: what Holm's method corrects for."""
-        asked = [m for m in self.outline.methods if self.is_trained(m.id) and m.id != self.outline.baseline]
-        columns = (
-            int(len(m.datasets) == len(self.outline.datasets)) if are_averages else len(m.datasets) for m in asked
-        )
-        return len(self.outline.students) * sum(columns)
+    def compare(self, place: Place, other: str, scorer: Scorer) -> Difference | None:
+        """Return how much a method is above any other one, on the seeds that both have; None where there are none."""
+        mine, others = self._everywhere(place, scorer), self._everywhere(replace(place, method=other), scorer)
+        return difference(*zip(mine, others, strict=True)) if mine and others else None
 
-    def _trained(self, method: str, other: str | None = None) -> tuple[bool, bool]:
-        """Whether the two that are compared have seeds."""
-        return self.is_trained(method), self.is_trained(other or self.outline.baseline)
+    # --- what is tested -------------------------------------------------------------------------------------------
 
-    def right(self, place: Place, scorer: Scorer, view: View = "asked", only: Right | None = None) -> Right | None:
-        """Return right and wrong of a method's runs on the test questions, (seeds, questions); None without any.
+    def _hypotheses(self) -> list[tuple[Place, str]]:
+        """Return every comparison that the experiment is out for, finished or not, as (place, the other method).
+
+        Trained methods with the baseline on each dataset and on the average, and controls with their twins; whether a
+        mark is shown must not depend on which of them happen to be done.
+        """
+        asked = [m for m in self.outline.methods if self.is_trained(m.id)]
+        pairs = [(m, self.outline.baseline) for m in asked if m.id != self.outline.baseline]
+        several = len(self.outline.datasets) > 1
+        found = [
+            (Place(student, dataset, m.id), other)
+            for student in self.outline.students
+            for m, other in pairs
+            for dataset in (
+                *m.datasets,
+                *((AVERAGE,) if several and len(m.datasets) == len(self.outline.datasets) else ()),
+            )
+        ]
+        return found + [
+            (Place(student, dataset, control.id), twin.id)
+            for student in self.outline.students
+            for control, twin in self.controls()
+            for dataset in control.datasets
+            if twin.id != self.outline.baseline and dataset in twin.datasets
+        ]
+
+    def controls(self) -> list[tuple[MethodOutline, MethodOutline]]:
+        """Return each control with the method that it is identical to but for the mixture."""
+        pairs = [(m, self.outline.twin(m)) for m in self.outline.methods if m.kind == "control"]
+        return [(control, twin) for control, twin in pairs if twin is not None]
+
+    def planned(self) -> int:
+        """Return how many comparisons Holm's method corrects for: the family is the same at any time."""
+        return len(self._hypotheses())
+
+    @cached_property
+    def _corrected(self) -> dict[tuple[Place, str], float]:
+        """The corrected p-value of each comparison that can be tested, by place and the other method."""
+        scorer = self.outline.scorer
+        gains = {h: self.compare(*h, scorer) for h in self._hypotheses()}
+        p_values = {h: gain.p for h, gain in gains.items() if gain is not None and gain.p is not None}
+        return dict(zip(p_values, holm(list(p_values.values()), self.planned()), strict=True))
+
+    def against_twin(self, control: MethodOutline, twin: MethodOutline, student: str, dataset: str) -> Tested | None:
+        """Return how much a control is above its twin; None where no seed is common."""
+        place = Place(student, dataset, control.id)
+        gain = self.compare(place, twin.id, self.outline.scorer)
+        return None if gain is None else Tested(gain, self._corrected.get((place, twin.id)))
+
+    @cached_property
+    def against_majority(self) -> dict[Place, Tested]:
+        """How much each method is above always giving the most frequent answer, in pairs on the same questions.
+
+        A family of its own: all methods on all datasets. Without the places of which it is not known which questions
+        that answer gets right.
+        """
+        gains = {place: gain for place in self.places() if (gain := self._over_majority(place)) is not None}
+        p_values = {place: gain.p for place, gain in gains.items() if gain.p is not None}
+        corrected = dict(zip(p_values, holm(list(p_values.values()), len(list(self.places()))), strict=True))
+        return {place: Tested(gain, corrected.get(place)) for place, gain in gains.items()}
+
+    def _over_majority(self, place: Place) -> Difference | None:
+        known, runs = self.outline.datasets[place.dataset].majority_right, self.runs(place, self.outline.scorer)
+        scored = self.of(place)[0].answers.scored(self.outline.scorer) if runs is not None else None
+        if known is None or runs is None or scored is None:
+            return None
+        return difference((runs, Runs(np.isin(scored.ids, known)[None].astype(np.float64), None)))
+
+    def runs(
+        self, place: Place, scorer: Scorer, view: View = "asked", only: NDArray[np.bool_] | None = None
+    ) -> Runs | None:
+        """Return the answers of a method's runs to the test questions; None without any.
 
         Args:
             only: which questions to keep, (questions,).
         """
-        return _right(self.of(place), scorer, view, only)
+        return _runs(self.of(place), scorer, view, only, is_trained=self.is_trained(place.method))
 
     def _unparsed(self, place: Place) -> float | None:
         scored = [s for r in self.of(place) if (s := r.answers.scored("generation")) is not None]
         return sum(s.unparsed for s in scored) / sum(len(s.ids) for s in scored) if scored else None
-
-    def compare(self, place: Place, other: str, scorer: Scorer) -> Difference | None:
-        """Return how much a method is above any other one."""
-        mine, others = self.right(place, scorer), self.right(replace(place, method=other), scorer)
-        if mine is None or others is None:
-            return None
-        noise = [self._noise(place.student, place.dataset, scorer)]
-        return difference((mine, others), noise=noise, trained=self._trained(place.method, other))
-
-    @property
-    def _draws(self) -> int:
-        """So many draws that a p-value can be small enough to outlive the correction for all comparisons."""
-        return max(_DRAWS, _DRAWS_A_COMPARISON * len(self.settings))
-
-    def _noise(self, student: str, dataset: str, scorer: Scorer) -> SeedNoise:
-        """Return how much seeds differ, as all methods on a dataset show it together."""
-        name = student, dataset, scorer
-        if name not in self._noises:
-            places = [p for p in self.settings if (p.student, p.dataset) == (student, dataset)]
-            rights = (self.right(p, scorer) for p in places)
-            self._noises[name] = SeedNoise.of(*(r for r in rights if r is not None))
-        return self._noises[name]
 
     # --- what lies behind the tables ------------------------------------------------------------------------------
 
@@ -240,16 +273,28 @@ class Results:
         candidates = [c for of in sweep.by_alpha() for c in of] if sweep.chooses else []
         return [(c, found.get((named(c), sweep.seeds[0]))) for c in candidates]
 
+    def again(self, place: Place) -> float | None:
+        """Return the validation accuracy of what was chosen, over the seeds by which it was not chosen.
+
+        The accuracy by which it won is optimistic: it is the highest of several. None where there is no other seed, or
+        where all of them were used (`alpha`).
+        """
+        sweep, records = self.outline.method(place.method).sweep, self.of(place)
+        if sweep.alphas:
+            return None
+        found = [a for r in records if r.seed != sweep.seeds[0] if (a := r.accuracy("valid", self.outline.scorer))]
+        return float(np.mean(found)) if found else None
+
     def alpha_curve(self, place: Place, scorer: Scorer) -> list[tuple[float, Estimate]]:
         """Return the accuracy by α (the paper's Figure 2), each with the settings tuned for it."""
         method = self.outline.method(place.method)
         curve = []
         for settings in tuned(method.sweep, self._accuracies(place)):
             runs = [r for r in self.all_of(place) if named(r.settings) == named(settings)]
-            right = _right(runs, scorer, "asked", None)
-            if ALPHA in settings and right is not None:
-                noise = [self._noise(place.student, place.dataset, scorer)]
-                curve.append((float(settings[ALPHA]), estimate(right, noise=noise)))
+            found = _runs(runs, scorer, "asked", None)
+            accuracy = estimate(found) if found is not None else None
+            if ALPHA in settings and accuracy is not None:
+                curve.append((float(settings[ALPHA]), accuracy))
         return curve
 
     @property
@@ -261,30 +306,32 @@ class Results:
         """Return the accuracy in a view, by `view_scorer`, of the runs that were asked in it."""
         by = self.view_scorer
         runs = [r for r in self.of(place) if r.answers.scored(by, "test", view) is not None]
-        right = _right(runs, by, view, None)
-        if right is None:
+        found = _runs(runs, by, view, None, is_trained=self.is_trained(place.method))
+        viewed = estimate(found) if found is not None else None
+        if viewed is None:
             return None
         pairs = [(r.answers.scored(by), r.answers.scored(by, "test", view)) for r in runs]
         both = [(a, b) for a, b in pairs if a is not None and b is not None]
         return Viewed(
             asked=float(np.mean([a.right.mean() for a, _ in both])),
-            viewed=estimate(right, noise=[SeedNoise()]),
+            viewed=viewed,
             same=float(np.mean([(a.chosen == b.chosen).mean() for a, b in both])),
         )
 
     def clean(self, place: Place, scorer: Scorer) -> Estimate | None:
-        """Return the accuracy on the test questions that are not met in training; None where all or none are such."""
+        """Return the accuracy on the test questions that are met neither in training nor in validation.
+
+        None where all or none are such.
+        """
         facts = self.outline.datasets[place.dataset]
-        met = {*facts.exact, *facts.ngram}
+        met = {*facts.exact, *facts.ngram, *facts.valid_exact, *facts.valid_ngram}
         runs = self.of(place)
         scored = runs[0].answers.scored(scorer) if runs else None
         if not met or scored is None:
             return None
         only = np.array([i not in met for i in scored.ids])
-        right = self.right(place, scorer, only=only)
-        noise = [self._noise(place.student, place.dataset, scorer)]
-        trained = self.is_trained(place.method)
-        return None if right is None or not only.any() else estimate(right, noise=noise, is_trained=trained)
+        found = self.runs(place, scorer, only=only) if only.any() else None
+        return None if found is None else estimate(found)
 
     def calibration(self, place: Place) -> Calibration | None:
         """Return how far the student's confidence can be believed, over all seeds."""
@@ -330,22 +377,35 @@ class Results:
         return chosen(method.sweep, self._accuracies(place))
 
     def _check_questions(self, records: Sequence[Record]) -> None:
-        asked: dict[tuple[str, str], Record] = {}
+        first: dict[tuple[str, str, str], tuple[Record, str]] = {}
         for record in records:
-            first = asked.setdefault((record.student, record.dataset), record)
-            if first.questions != record.questions:
-                raise RunFolderError(
-                    f"{first.folder} and {record.folder} were asked different questions, so they cannot be compared. "
-                    "Remove those of the older questions, and the experiment runs them again."
+            learnt = record.learnt if self.is_trained(record.method) else ""
+            for what, of in (("were asked different", record.questions), ("learnt from different", learnt)):
+                known, its = (
+                    first.setdefault((record.student, record.dataset, what), (record, of)) if of else (record, of)
                 )
+                if of != its:
+                    raise RunFolderError(
+                        f"{known.folder} and {record.folder} {what} questions, so they cannot be compared. "
+                        "Remove those of the older questions, and the experiment runs them again."
+                    )
 
 
-def _right(records: Sequence[Record], scorer: Scorer, view: View, only: Right | None) -> Right | None:
-    rows = [s.right for r in records if (s := r.answers.scored(scorer, "test", view)) is not None]
-    if not rows:
+def _runs(
+    records: Sequence[Record],
+    scorer: Scorer,
+    view: View,
+    only: NDArray[np.bool_] | None,
+    *,
+    is_trained: bool = True,
+) -> Runs | None:
+    found = {r.seed: s.right for r in records if (s := r.answers.scored(scorer, "test", view)) is not None}
+    if not found:
         return None
-    matrix: Right = np.stack(rows)
-    return matrix if only is None else matrix[:, only]
+    if not is_trained:  # it has no seeds; one row stands for all
+        found = dict([next(iter(found.items()))])
+    right = np.stack(list(found.values()))
+    return Runs(right if only is None else right[:, only], tuple(found) if is_trained else None)
 
 
 def read_results(folder: Path) -> Results:

@@ -17,7 +17,7 @@ from tinyllm.errors import DataError, TeacherError
 from tinyllm.evaluation.views import View, unrotated, viewed
 from tinyllm.evidence.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
 from tinyllm.evidence.records import LOG_FILE, RUN_FILE, Record, cells
-from tinyllm.experiments.shared import asked_key, questions_fingerprint, shared_folder
+from tinyllm.experiments.shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
 from tinyllm.news import News, Task
 from tinyllm.pipeline import checked_questions, train_run
 from tinyllm.questions.named import SPLITS
@@ -43,6 +43,7 @@ class Job:
         rationales: folder of the rationales that its dataset's runs share; None where nothing is learnt from any.
         rationales_hash: of those that it learns from.
         questions: hash of the test questions, as the experiment read them.
+        learnt: hash of the training and validation questions, as the experiment read them.
         views: how the test questions are asked.
         scorer: by which settings are chosen; validation questions are answered in writing only for that.
         asks: the teacher that is asked itself, in place of a student.
@@ -59,6 +60,7 @@ class Job:
     rationales: str | None
     rationales_hash: str
     questions: str
+    learnt: str
     views: Sequence[View]
     scorer: Scorer
     trains: bool
@@ -76,11 +78,16 @@ def run_job(job: Job, news: News) -> None:
     started = time.monotonic()
     config = build_config(job.config, source=job.key)
     splits, _ = checked_questions(config, news, SPLITS)
-    if questions_fingerprint(splits) != job.questions:
-        raise DataError(
-            f"The test questions of {job.dataset} are not the ones that the experiment began with: their file has "
-            "changed since, or this method leaves others out. Started again, the experiment says what that concerns."
-        )
+    for what, now, then in (
+        ("test", questions_fingerprint(splits), job.questions),
+        ("training or validation", learnt_fingerprint(splits), job.learnt),
+    ):
+        if now != then and (what == "test" or job.trains):
+            raise DataError(
+                f"The {what} questions of {job.dataset} are not the ones that the experiment began with: their file "
+                "has changed since, or this method leaves others out. Started again, the experiment says what that "
+                "concerns."
+            )
     work = RunFolder(Path(job.folder) / "work" / job.key)
     with work.claimed(config, wait_s=_WAIT_S):
         if job.rationales is not None:
@@ -159,6 +166,7 @@ def _record(
         settings=job.settings,
         seed=job.seed,
         questions=questions_fingerprint(splits),
+        learnt=learnt_fingerprint(splits),
         rationales=job.rationales_hash,
         config=config.model_dump(mode="json"),
         figures=figures,

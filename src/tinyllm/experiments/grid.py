@@ -147,6 +147,11 @@ def _groups(grid: Grid, problems: list[str]) -> Iterator[Group]:
         teachers = _teachers(grid, dataset)
         for entry in map(_entry, grid.methods):
             for spec in _specs(entry, teachers, problems):
+                if twice := [key for key in entry.tune or () if _meets(key, _paths(spec.patch))]:
+                    problems.append(
+                        f"methods.{entry.name}: {', '.join(twice)}: set for this method and among its own `tune`; "
+                        "leave one of them out"
+                    )
                 yield Group(dataset, student, spec, _sweep(grid, entry, spec))
 
 
@@ -173,13 +178,30 @@ def _renamed(spec: MethodSpec, known: str, entry: MethodEntry) -> MethodSpec:
 def _sweep(grid: Grid, entry: MethodEntry, spec: MethodSpec) -> Sweep:
     if not spec.trains:
         return Sweep(grid.seeds[:1])
-    candidates = grid.tune if entry.tune is None else entry.tune
+    own = list(_paths(spec.patch))
+    # What a method says of itself is never overridden by what is said for all.
+    candidates = {k: v for k, v in grid.tune.items() if not _meets(k, own)} if entry.tune is None else entry.tune
+    sweeps_alpha = spec.teachers and not _meets("train.alpha", own)
     products = itertools.product(*(map(plain_number, values) for values in candidates.values()))
     return Sweep(
         grid.seeds,
-        grid.alpha if spec.teachers else (),
+        grid.alpha if sweeps_alpha else (),
         tuple(dict(zip(candidates, values, strict=True)) for values in products),
     )
+
+
+def _paths(patch: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the dotted paths of all settings in a patch."""
+    for key, value in patch.items():
+        if isinstance(value, Mapping) and value:
+            yield from _paths(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
+
+
+def _meets(path: str, others: Iterable[str]) -> bool:
+    """Whether a setting is one of others, holds one of them, or is a part of one."""
+    return any(f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.") for other in others)
 
 
 def _teachers(grid: Grid, dataset: str) -> Teachers:

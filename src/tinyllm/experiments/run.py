@@ -77,6 +77,11 @@ def run_experiment(
         forecast = _forecast(experiment, shared, news, workers, is_here=ray_address is None)
         board = runner.board()
         _say_what_is_left(experiment, forecast, board, news)
+        if undated := runner.undated():
+            news.say(
+                f"  note: {undated} finished runs do not say which training and validation questions they learnt from "
+                "(an earlier version made them); if those have changed since, remove the runs from `cells`"
+            )
         if lacking := runner.views_lacking():
             news.say(
                 f"  note: some finished runs were not asked in the views {', '.join(sorted(lacking))}; remove their "

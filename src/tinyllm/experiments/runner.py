@@ -105,6 +105,10 @@ class Runner:
                 lacking |= {*self._views(self.experiment.config(cell))} - self._done[cell.key].answers.views
         return lacking
 
+    def undated(self) -> int:
+        """Return how many finished runs are of before the hash of their training and validation questions was kept."""
+        return sum(not record.learnt for record in self._done.values())
+
     def open(self) -> None:
         """Write what was asked beside the records, and remove what earlier starts have left that is of no use."""
         write_text(self.folder / EXPERIMENT_FILE, dump_grid(self.experiment.grid))
@@ -207,6 +211,7 @@ class Runner:
             rationales=None if key is None else str(self.shared.rationales[key].resolve()),
             rationales_hash=self._hash(group),
             questions=self.shared.questions[cell.dataset, cell.student],
+            learnt=self.shared.learnt[cell.dataset, cell.student],
             views=self._views(config) if cell.is_first else ("asked",),
             scorer=grid.scorer,
             trains=group.spec.trains,
@@ -284,6 +289,8 @@ class Runner:
             found.append("the prefixes of its tasks are others now")
         if record.questions != self.shared.questions[cell.dataset, cell.student]:
             found.append("the test questions are others now")
+        if record.learnt and record.learnt != self.shared.learnt[cell.dataset, cell.student] and group.spec.trains:
+            found.append("the training or validation questions are others now")
         if record.rationales != self._hash(group) and self._hash(group):
             found.append("it learnt from other rationales than there are now")
         if group.sweep.chooses and record.accuracy("valid", self.experiment.grid.scorer) is None:

@@ -25,7 +25,10 @@ class MethodEntry(Section):
     )
     like: str | None = Field(None, description="The known method that it changes; null: the one of its name.")
     label: str | None = Field(None, description="Its name in tables; null: as the known method's, or `name`.")
-    set: Patch = Field(default_factory=dict, description="Settings laid over the known method's.")
+    set: Patch = Field(
+        default_factory=dict,
+        description="Settings laid over the known method's. They are never overridden by `tune` or `alpha` for all.",
+    )
     tune: dict[str, Candidates] | None = Field(None, description="Candidates of its own; null: as for all.")
 
 
@@ -50,12 +53,15 @@ class Grid(Section):
     )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1, description="Seeds of training.")
     alpha: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (), description="Values of α to sweep, with every seed; the best on the validation questions stands in tables."
+        (),
+        description="Values of α to sweep, with every seed; the best on the validation questions stands in tables. A "
+        "method whose own `set` gives `train.alpha` keeps that.",
     )
     tune: dict[str, Candidates] = Field(
         default_factory=dict,
         description="Settings and their candidates, as in `train.learning_rate: [5e-5, 1e-4]`; every trained method "
-        "gets the best on the validation questions, tried with the first seed.",
+        "gets the best on the validation questions, tried with the first seed. A method whose own `set` gives one of "
+        "these settings keeps that.",
     )
     views: tuple[View, ...] = Field(
         ("asked", "rotated", "choices-only"),

@@ -15,9 +15,10 @@ from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.evaluation.matching import CONVENTION
 from tinyllm.evaluation.overlap import overlap
-from tinyllm.evaluation.statistics import chance_rate, majority_rate
+from tinyllm.evaluation.statistics import chance_rate, majority_right
 from tinyllm.evidence.outline import DatasetOutline, MethodOutline, Outline
 from tinyllm.experiments.grid import Experiment, Group
+from tinyllm.experiments.methods import MethodSpec
 from tinyllm.news import News
 from tinyllm.pipeline import checked_questions, generate_run
 from tinyllm.questions.named import SPLITS
@@ -35,6 +36,7 @@ class Shared:
     Attributes:
         splits: questions by dataset.
         questions: hash of the test questions, by dataset and student.
+        learnt: hash of the training and validation questions, by dataset and student.
         rationales: folders of rationales, by `rationale_key`.
         failed: why there are no rationales, by `rationale_key`.
         unanswered: how many requests got no reply, by `rationale_key`.
@@ -42,6 +44,7 @@ class Shared:
 
     splits: Mapping[str, Splits]
     questions: Mapping[tuple[str, str], str]
+    learnt: Mapping[tuple[str, str], str]
     rationales: Mapping[str, Path] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     unanswered: Mapping[str, int] = field(default_factory=dict)
@@ -57,17 +60,19 @@ def read_questions(experiment: Experiment, news: News) -> Shared:
         DataError: a dataset has no test questions, or none to choose settings on.
     """
     splits: dict[str, Splits] = {}
-    hashes: dict[tuple[str, str], str] = {}
+    questions: dict[tuple[str, str], str] = {}
+    learnt: dict[tuple[str, str], str] = {}
     for dataset in experiment.grid.datasets:
         news.say(f"{dataset}:")
         of_student = {
             student: checked_questions(experiment.dataset_config(dataset, student), news, SPLITS)[0]
             for student in experiment.grid.students
         }
-        hashes |= {(dataset, student): questions_fingerprint(s) for student, s in of_student.items()}
+        questions |= {(dataset, student): questions_fingerprint(s) for student, s in of_student.items()}
+        learnt |= {(dataset, student): learnt_fingerprint(s) for student, s in of_student.items()}
         splits[dataset] = max(of_student.values(), key=lambda s: len(s.train))
         _check_splits(dataset, splits[dataset], experiment)
-    return Shared(splits, hashes)
+    return Shared(splits, questions, learnt)
 
 
 def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
@@ -82,8 +87,17 @@ def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
 
 def questions_fingerprint(splits: Splits) -> str:
     """Return a hash of the test questions and of how they are scored; only runs of the same one may be compared."""
-    digest = hashlib.sha256(CONVENTION.encode())
-    for q in splits.test:
+    return hashlib.sha256(f"{CONVENTION} {_hash(splits.test)}".encode()).hexdigest()
+
+
+def learnt_fingerprint(splits: Splits) -> str:
+    """Return a hash of the questions that are learnt from and chosen by; runs of others are not to be averaged."""
+    return hashlib.sha256(f"{_hash(splits.train)} {_hash(splits.valid)}".encode()).hexdigest()
+
+
+def _hash(questions: Iterable[Question]) -> str:
+    digest = hashlib.sha256()
+    for q in questions:
         digest.update(repr((q.id, q.question, q.choices, q.answer, q.context)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
@@ -196,7 +210,9 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
     for group in experiment.groups:
         spec, known = group.spec, methods.get(group.spec.id)
         datasets = dict.fromkeys((*(known.datasets if known else ()), group.dataset))
-        methods[spec.id] = MethodOutline(spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets))
+        methods[spec.id] = MethodOutline(
+            spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets), method_settings(spec)
+        )
     grid = experiment.grid
     return Outline(
         name=grid.name,
@@ -210,13 +226,21 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
     )
 
 
+def method_settings(spec: MethodSpec) -> dict[str, Any]:
+    """Return a method's own settings but for the mixture."""
+    train = {k: v for k, v in (spec.patch.get("train") or {}).items() if k != "method"}
+    others = {k: v for k, v in spec.patch.items() if k != "train"}
+    return {**others, **({"train": train} if train else {})}
+
+
 def _model(experiment: Experiment, student: str) -> str:
     return experiment.dataset_config(next(iter(experiment.grid.datasets)), student).student.model
 
 
 def _dataset(experiment: Experiment, shared: Shared, dataset: str) -> DatasetOutline:
     splits = shared.splits[dataset]
-    met = overlap(splits.train, splits.test)
+    met, met_in_valid = overlap(splits.train, splits.test), overlap(splits.valid, splits.test)
+    majority = majority_right(splits.train, splits.test)
     keys = [k for g in experiment.groups if g.dataset == dataset and (k := rationale_key(experiment, g))]
     key = next((k for k in keys if k in shared.rationales), None)
     yields: dict[str, Any] = {}
@@ -225,10 +249,13 @@ def _dataset(experiment: Experiment, shared: Shared, dataset: str) -> DatasetOut
     return DatasetOutline(
         questions={name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
         chance=chance_rate(splits.test),
-        majority=majority_rate(splits.train, splits.test),
+        majority=sum(majority) / len(majority),
         exact=tuple(sorted(met.exact)),
         ngram=tuple(sorted(met.ngram)),
         teachers=yields,
         data=experiment.dataset_config(dataset, next(iter(experiment.grid.students))).data.model_dump(mode="json"),
         rationales=None if key is None else f"{_SHARED}/{key}",
+        valid_exact=tuple(sorted(met_in_valid.exact)),
+        valid_ngram=tuple(sorted(met_in_valid.ngram)),
+        majority_right=tuple(q.id for q, right in zip(splits.test, majority, strict=True) if right),
     )

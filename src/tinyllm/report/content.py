@@ -15,7 +15,7 @@ from tinyllm.evaluation.statistics import paired
 from tinyllm.report import browser
 from tinyllm.report.files import LogLine, Prediction, RunFiles
 from tinyllm.report.plots import Curve, Dot, Mark, smooth, window
-from tinyllm.report.verdict import Outcomes, Scored, verdict
+from tinyllm.report.verdict import Outcomes, Over, Scored, verdict
 from tinyllm.report.view import Card, DroppedRow, Fact, Loss, Page, Share, Stage, TeacherRow
 from tinyllm.report.words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
 
@@ -176,7 +176,14 @@ def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorer
             change=points(after.value - before.value) if before and after else "",
             stage="after training" if after else "before training",
             note=f"{interval(shown.low, shown.high)}, {plural(shown.n, 'question')}" + _ties(metrics, after, scorer),
-            verdict=verdict(before, after, _number(metrics, "majority"), outcomes, _number(metrics, "chance")),
+            verdict=verdict(
+                before,
+                after,
+                _number(metrics, "majority"),
+                outcomes,
+                _number(metrics, "chance"),
+                _over(metrics, scorer),
+            ),
             outcomes=outcomes,
         )
 
@@ -184,6 +191,12 @@ def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorer
 def _ties(metrics: Mapping[str, Any], after: Scored | None, scorer: str) -> str:
     ties = _number(_mapping(metrics, "before" if after is None else "accuracy", scorer), "ties")
     return f", {plural(int(ties), 'tie')}" if ties else ""
+
+
+def _over(metrics: Mapping[str, Any], scorer: str) -> Over | None:
+    found = _mapping(metrics, "over_majority", scorer)
+    better, worse, p = (_number(found, key) for key in ("fixed", "broken", "p"))
+    return None if better is None or worse is None or p is None else Over(round(better), round(worse), p)
 
 
 def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None:

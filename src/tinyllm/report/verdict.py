@@ -35,16 +35,32 @@ class Outcomes:
     p: float
 
 
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The student after training against always giving the most frequent answer, on the same test questions.
+
+    Attributes:
+        better, worse: questions that only the student, or only that answer, gets right.
+        p: of the exact paired test.
+    """
+
+    better: int
+    worse: int
+    p: float
+
+
 def verdict(
     before: Scored | None,
     after: Scored | None,
     majority: float | None,
     outcomes: Outcomes | None,
     chance: float | None = None,
+    over: Over | None = None,
 ) -> str:
     """Say what training did to one accuracy, whether it may be noise, and whether it beats knowing nothing.
 
-    Knowing nothing is the better of guessing and always giving the most frequent answer.
+    Knowing nothing is the better of guessing, whose expected accuracy is known exactly, and always giving the most
+    frequent answer, with which the student is compared in pairs.
     """
     if after is None:
         if before is None:
@@ -55,11 +71,11 @@ def verdict(
             f"The student gets {_full(after)} right. It was not scored before training, "
             "so this page cannot say what training did."
         )
-        return _join(start, _against_nothing(after, majority, chance), _unreadable(None, after))
+        return _join(start, _against_nothing(after, majority, chance, over), _unreadable(None, after))
     return _join(
         _moved(before, after),
         _noise(before, after, outcomes),
-        _against_nothing(after, majority, chance),
+        _against_nothing(after, majority, chance, over),
         _unreadable(before, after),
     )
 
@@ -115,17 +131,28 @@ def _noise(before: Scored, after: Scored, outcomes: Outcomes | None) -> str:
     return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise: question by question, {changes}."
 
 
-def _against_nothing(after: Scored, majority: float | None, chance: float | None) -> str:
+def _against_nothing(after: Scored, majority: float | None, chance: float | None, over: Over | None) -> str:
     if majority is None:
         return ""
-    rate = f"always giving the most frequent answer ({percent(majority)})"
     if chance is not None and chance > majority:
-        rate, majority = f"guessing ({percent(chance)})", chance
-    if after.low > majority:
-        return f"It beats {rate}: the whole interval lies above."
-    if after.value > majority:
-        return f"It is above {rate}, but that lies within the interval, so it is not shown to beat it."
-    return f"It does not beat {rate}."
+        rate = f"guessing ({percent(chance)})"
+        if after.low > chance:
+            return f"It beats {rate}: the whole interval lies above."
+        if after.value > chance:
+            return f"It is above {rate}, but that lies within the interval, so it is not shown to beat it."
+        return f"It does not beat {rate}."
+    rate = f"always giving the most frequent answer ({percent(majority)})"
+    if after.value <= majority:
+        return f"It does not beat {rate}."
+    if over is None:
+        return f"It is above {rate}; whether by more than noise was not tested when it was evaluated."
+    told = (
+        f"it alone is right on {plural(over.better, 'question')}, that answer alone on {over.worse:,} (exact paired "
+        f"test, {p_value(over.p)})"
+    )
+    if over.p < _SIGNIFICANT:
+        return f"It beats {rate}: {told}."
+    return f"It is above {rate}, but not shown to beat it: {told}."
 
 
 def _unreadable(before: Scored | None, after: Scored) -> str:

@@ -45,6 +45,7 @@ class Comparison:
     relative: str
     p: str
     holm: str
+    seeds: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,19 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One candidate of a method's settings."""
+    """One candidate of a method's settings.
+
+    Attributes:
+        again: of the chosen one, its accuracy on the validation questions with the other seeds, by which it was not
+            chosen; empty where there is none.
+    """
 
     where: str
     method: str
     settings: str
     valid: str
     is_chosen: bool
+    again: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +192,9 @@ def comparisons(results: Results, scorer: Scorer) -> list[Comparison]:
             gain=points(gain.value),
             interval=" to ".join(f"{100 * end:+.1f}".replace("-", "−") for end in gain.ci95),
             relative=NONE if gain.relative is None else f"{gain.relative:+.1f} %".replace("-", "−"),
-            p=NONE if figure.holm is None else p_value(gain.p),  # what is not tested has none
+            p=NONE if figure.holm is None or gain.p is None else p_value(gain.p),  # what is not tested has none
             holm=NONE if figure.holm is None else p_value(figure.holm),
+            seeds=count(gain.seeds) if results.is_trained(place.method) else NONE,
         )
         for place, figure in results.figures(scorer).items()
         if (gain := figure.gain) is not None
@@ -231,33 +239,35 @@ def tried(results: Results) -> list[Tried]:
             settings_text(settings),
             "failed" if valid == FAILED else percent(valid),
             results.settings[place] == settings,
+            percent(again) if results.settings[place] == settings and (again := results.again(place)) else "",
         )
         for place in results.places()
         for settings, valid in results.tried(place)
     ]
 
 
-def met_in_training(results: Results) -> list[tuple[str, str, str, str]]:
-    """Return, by dataset, how many test questions there are, and how many of them are met in training, and how."""
+def met_in_training(results: Results) -> list[tuple[str, ...]]:
+    """Return, by dataset, the test questions, and how many are met in training and in validation, and how."""
     return [
-        (name, count(d.questions["test"]), count(len(d.exact)), count(len(d.ngram)))
+        (name, *map(count, (d.questions["test"], *map(len, (d.exact, d.ngram, d.valid_exact, d.valid_ngram)))))
         for name, d in results.outline.datasets.items()
     ]
 
 
 def overlaps(results: Results, scorer: Scorer) -> list[Checked]:
-    """Return accuracies without the test questions that are met in training."""
+    """Return accuracies without the test questions that are met in training or validation."""
     rows = []
     for place in results.places():
-        clean, right = results.clean(place, scorer), results.right(place, scorer)
-        if clean is not None and right is not None:
+        clean, runs = results.clean(place, scorer), results.runs(place, scorer)
+        if clean is not None and runs is not None:
+            whole = float(runs.right.mean())
             rows.append(
                 Checked(
                     where(results, place),
                     results.outline.method(place.method).label,
-                    percent(float(right.mean())),
+                    percent(whole),
                     f"{percent(clean.value)} ({100 * clean.ci95[0]:.1f} to {100 * clean.ci95[1]:.1f})",
-                    points(clean.value - float(right.mean())),
+                    points(clean.value - whole),
                     plural(clean.questions, "clean question"),
                 )
             )

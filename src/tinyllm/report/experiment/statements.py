@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
-from tinyllm.evaluation.comparison import Difference
+from tinyllm.evaluation.comparison import Difference, findable
 from tinyllm.evidence.answers import Scorer
 from tinyllm.evidence.outline import MethodOutline
 from tinyllm.evidence.results import Figure, Place, Results
 from tinyllm.report.experiment.tables import SIGNIFICANT, sign
 from tinyllm.report.words import p_value, percent, plural, points
 
-_POWER = 0.8
 _NAMED = 4  # so many methods without a difference are all named
-_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,9 @@ def statements(results: Results, scorer: Scorer) -> list[Statement]:
     for student in results.outline.students:
         for dataset in results.outline.datasets:
             said += _of_dataset(results, figures, student, dataset)
-            said += _control(results, student, dataset, scorer)
-            said += _against_nothing(results, figures, student, dataset, scorer)
+            said += _controls(results, student, dataset)
+            said += _against_nothing(results, figures, student, dataset)
+            said += _below_chance(results, figures, student, dataset, scorer)
     return [*said, *_cautions(results)]
 
 
@@ -43,9 +41,13 @@ def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str,
     baseline, where = outline.method(outline.baseline).label, _where(results, student, dataset)
     noise: list[tuple[MethodOutline, Difference]] = []
     untested: list[str] = []
+    apart: list[str] = []
     for method in outline.methods:
         figure = figures.get(Place(student, dataset, method.id))
-        if figure is None or figure.gain is None or not results.is_trained(method.id):
+        if figure is None or not results.is_trained(method.id) or method.id == outline.baseline:
+            continue
+        if figure.gain is None:
+            apart.append(method.label)
             continue
         told = f"{method.label} {_change(figure.gain)}"
         if figure.holm is None:
@@ -61,8 +63,14 @@ def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str,
     if untested:
         yield Statement(
             "note",
-            f"{where}: against {baseline}: {'; '.join(untested)}. One seed of each: these are differences of two "
-            "trainings, with intervals over questions alone, and not of methods. More `seeds` make it a test.",
+            f"{where}: against {baseline}: {'; '.join(untested)}. They have one seed in common with it: these are "
+            "differences of two trainings, with intervals over questions alone, and not of methods. More `seeds` "
+            "make it a test.",
+        )
+    if apart:
+        yield Statement(
+            "note",
+            f"{where}: {', '.join(apart)} cannot be compared with {baseline}: no seed is finished for both.",
         )
 
 
@@ -83,61 +91,78 @@ def _nothing_shown(
     others = [gain.value for m, gain in noise if (m, gain) not in named]
     if others:
         told += f"{'; ' if told else ''}{plural(len(others), 'other')} ({_ends(others)}, intervals in the tables)"
-    found = max(_findable(gain, comparisons) for _, gain in noise)
+    found = findable([gain.spread for _, gain in noise], comparisons)
     return Statement(
         "noise",
         f"{where}: no difference from {baseline} is shown for {told}.{corrected} "
-        f"One of {100 * found:.1f} points would be found in four of five such experiments, a smaller one less often.",
+        f"If questions and seeds vary as they do here, a true difference of {100 * found:.1f} points is found with a "
+        "probability of 0.8, a smaller one less often.",
     )
 
 
-def _findable(gain: Difference, comparisons: int) -> float:
-    """Return the true difference that is found with a probability of `_POWER`: normal, in Holm's first step."""
-    error = (gain.ci95[1] - gain.ci95[0]) / 2 / _NORMAL.inv_cdf(0.975)
-    return error * (_NORMAL.inv_cdf(1 - SIGNIFICANT / 2 / max(1, comparisons)) + _NORMAL.inv_cdf(_POWER))
-
-
-def _control(results: Results, student: str, dataset: str, scorer: Scorer) -> Iterator[Statement]:
-    """Say whether the rationales' content matters: TinyLLM against the same texts under the wrong questions."""
-    tinyllm, shuffled = (results.outline.first_like(known) for known in ("tinyllm", "shuffled"))
-    if tinyllm is None or shuffled is None:
-        return
-    compared = results.compare(Place(student, dataset, tinyllm.id), shuffled.id, scorer)
-    if compared is None or not compared.knows_seeds:
-        return
-    where, told = _where(results, student, dataset), f"({_change(compared)}, {p_value(compared.p)}, not corrected)"
-    if compared.p < SIGNIFICANT:
-        better = "better than" if compared.value > 0 else "worse than"
-        yield Statement(
-            "note",
-            f"{where}: the rationales' content matters: {tinyllm.label} is {better} the same texts under other "
-            f"questions {told}.",
-        )
-    else:
-        yield Statement(
-            "note",
-            f"{where}: {tinyllm.label} is not shown to differ from the same texts under other questions {told}, so "
-            "nothing here shows that the student learns from what rationales say.",
-        )
+def _controls(results: Results, student: str, dataset: str) -> Iterator[Statement]:
+    """Say whether the rationales' content matters: each control against what it is identical to but for the mixture."""
+    where = _where(results, student, dataset)
+    for control, twin in results.controls():
+        tested = results.against_twin(control, twin, student, dataset)
+        if tested is None or tested.holm is None:
+            continue
+        told = f"({_change(tested.gain)}, {p_value(tested.holm)} after Holm's correction)"
+        if tested.holm < SIGNIFICANT:
+            how = "worse than" if tested.gain.value < 0 else "better than"
+            content = "the rationales' content matters" if tested.gain.value < 0 else "the control is better"
+            yield Statement("note", f"{where}: {content}: {control.label} is {how} {twin.label} {told}.")
+        else:
+            yield Statement(
+                "note",
+                f"{where}: {control.label} is not shown to differ from {twin.label} {told}, so nothing here shows that "
+                "the student learns from what rationales say.",
+            )
 
 
 def _against_nothing(
+    results: Results, figures: Mapping[Place, Figure], student: str, dataset: str
+) -> Iterator[Statement]:
+    """Say what is not shown to be above always giving the most frequent answer, in pairs on the same questions."""
+    facts, where = results.outline.datasets[dataset], _where(results, student, dataset)
+    whom = f"always giving the most frequent answer ({percent(facts.majority)})"
+    not_shown: list[str] = []
+    untested: list[str] = []
+    places = [Place(student, dataset, m.id) for m in results.outline.methods]
+    own = [p for p in places if p in figures]
+    for place in own:
+        tested, label = results.against_majority.get(place), results.outline.method(place.method).label
+        if tested is None or tested.holm is None:
+            untested.append(label)
+        elif tested.gain.value <= 0 or tested.holm >= SIGNIFICANT:
+            not_shown.append(f"{label} {_change(tested.gain)}")
+    if not_shown:
+        is_all = len(not_shown) == len(own) > _NAMED
+        told = f"no method is shown to beat {whom}" if is_all else f"not shown to beat {whom}: {'; '.join(not_shown)}"
+        yield Statement("note", f"{where}: {told} (paired by question, Holm-corrected over {_compared(results)}).")
+    if untested:
+        named = ", ".join(untested) if len(untested) <= _NAMED else plural(len(untested), "method")
+        yield Statement("note", f"{where}: not tested against {whom}, for want of a second seed: {named}.")
+
+
+def _compared(results: Results) -> str:
+    return f"all {plural(len(list(results.places())), 'comparison')} with that answer"
+
+
+def _below_chance(
     results: Results, figures: Mapping[Place, Figure], student: str, dataset: str, scorer: Scorer
 ) -> Iterator[Statement]:
-    """Say what is not above answering by lot, or always the same; and what is below."""
-    facts = results.outline.datasets[dataset]
-    nothing = max(facts.chance, facts.majority)
+    """Say what is below guessing, whose expected accuracy is known exactly."""
+    chance = results.outline.datasets[dataset].chance
     own = [(m, f) for m in results.outline.methods if (f := figures.get(Place(student, dataset, m.id))) is not None]
-    below = [(m.label, f) for m, f in own if f.accuracy.ci95[1] < facts.chance]
-    beside = [m.label for m, f in own if f.accuracy.ci95[0] <= nothing and f.accuracy.ci95[1] >= facts.chance]
     where = _where(results, student, dataset)
-    if beside:
-        whom = f"chance and always the majority answer ({percent(nothing)})"
-        is_none = len(beside) == len(own) > _NAMED
-        told = f"no method is shown to beat {whom}" if is_none else f"not shown to beat {whom}: {', '.join(beside)}"
-        yield Statement("note", f"{where}: {told}.")
+    below = [_unparsed(m.label, f) for m, f in own if f.accuracy.ci95[1] < chance]
+    beside = [m.label for m, f in own if f.accuracy.ci95[0] <= chance <= f.accuracy.ci95[1]]
     if below:
-        yield Statement("note", f"{where}: below chance: {', '.join(_unparsed(*b) for b in below)}.{_advice(scorer)}")
+        yield Statement("note", f"{where}: below chance ({percent(chance)}): {', '.join(below)}.{_advice(scorer)}")
+    if beside:
+        named = ", ".join(beside) if len(beside) <= _NAMED else plural(len(beside), "method")
+        yield Statement("note", f"{where}: guessing ({percent(chance)}) lies within the interval of {named}.")
 
 
 def _unparsed(label: str, figure: Figure) -> str:
@@ -174,8 +199,15 @@ def _cautions(results: Results) -> Iterator[Statement]:
     if single:
         yield Statement(
             "note",
-            f"{plural(len(single), 'cell')} rest on one seed: how much another would change is taken from other "
-            "methods' seeds where there are any, and is not known where there are none.",
+            f"{plural(len(single), 'cell')} rest on one seed: how much another would change is not known. The interval "
+            "is over questions alone, for that one training, and nothing is tested.",
+        )
+    if any(m.sweep.chooses for m in results.outline.methods):
+        yield Statement(
+            "note",
+            "The validation accuracy by which settings were chosen is the highest of several, so it is optimistic. The "
+            "table of candidates gives the winner's accuracy with the other seeds, which did not choose, where there "
+            "are any. Test questions choose nothing.",
         )
     yield from _unequal_search(results)
 

@@ -101,14 +101,9 @@ def _table(
         rows += list(_relative(results, figures, student, columns)) if with_paper else []
         rows += _quoted(paper.of_student(model, columns), columns) if with_paper else []
     baseline = outline.method(outline.baseline).label
-    note = (
-        f"Accuracy in per cent with 95 % intervals over {_over(outline.seeds)}. ▲ above and ▼ below {baseline}: "
-        f"p < {SIGNIFICANT} in the paired bootstrap test, Holm-corrected over the experiment's "
-        f"{plural(results.planned(), 'comparison')} of single datasets, or {results.planned(are_averages=True)} of "
-        "averages; unmarked: no difference shown."
-    )
+    note = f"Accuracy in per cent with 95 % intervals over {_over(outline.seeds)}. {_marks(results, figures, baseline)}"
     if any(c is not None and not c.knows_seeds and c.runs for row in rows for c in row.cells):
-        note += f" {_ALONE} No method has a second seed there yet: over questions alone, and not tested."
+        note += f" {_ALONE} One seed: an interval over questions alone, for this one training; not tested."
     if any(row.kind == "quoted" for row in rows):
         note += " Quoted figures are of other students, questions or scores, and are for orientation."
     return Table(name, title, columns, tuple(rows), note)
@@ -118,6 +113,20 @@ def _over(seeds: Sequence[int]) -> str:
     if len(seeds) > 1:
         return "questions and seeds"
     return "questions (one seed: how much seeds differ is not known, so nothing is tested)"
+
+
+def _marks(results: Results, figures: Mapping[Place, Figure], baseline: str) -> str:
+    """Say what is tested, and what a mark means."""
+    if all(f.holm is None for f in figures.values()):
+        return "Nothing is tested here: no ▲ and no ▼."
+    return (
+        f"▲ above and ▼ below {baseline}: p < {SIGNIFICANT} in the test paired by question and seed, Holm-corrected "
+        f"over all {plural(results.planned(), 'comparison')} of the experiment ({FAMILY}). Unmarked: no difference "
+        "shown."
+    )
+
+
+FAMILY = "methods with the baseline on each dataset and on the average, controls with their twin"
 
 
 def _known(results: Results, columns: Sequence[str]) -> Iterator[Row]:
@@ -318,7 +327,7 @@ def _numbers(cell: Cell) -> list[str]:
     if gain is None:
         values += [None] * 8
     else:
-        # What is not tested has no p-value: the bootstrap's alone would be taken for one.
+        # What is not tested has no p-value: one that is not corrected would be taken for one.
         p = gain.p if cell.holm is not None else None
         values += [gain.value, *gain.ci95, gain.relative, *(gain.relative_ci95 or (None, None)), p, cell.holm]
     return ["" if v is None else f"{v:.6g}" for v in values]
