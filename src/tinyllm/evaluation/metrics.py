@@ -18,7 +18,13 @@ from tinyllm.rationales.types import TeacherYield
 
 def evaluation_fingerprint(config: Config, splits: Splits) -> str:
     """Return a hash of what is asked and how it is scored: the same student would be given the same figures."""
-    asked = (CONVENTION, config.evaluate.model_dump(), tuple(splits.test), tuple(splits.train))
+    asked = (
+        CONVENTION,
+        config.evaluate.model_dump(),
+        tuple(splits.test),
+        tuple(splits.train[: config.evaluate.train_questions]),
+        majority_right(splits.train, splits.test),
+    )
     return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 
 from tinyllm.questions.types import Question
 
@@ -101,19 +102,14 @@ def _mcnemar(b: int, c: int) -> float:
     return min(1.0, float(Fraction(2 * tail, 1 << n)))
 
 
-def majority_rate(train: Sequence[Question], test: Sequence[Question]) -> float:
-    """Return the accuracy on `test` of always giving the most frequent answer of `train`.
+def majority_right(train: Sequence[Question], test: Sequence[Question]) -> list[bool]:
+    """Return which questions of `test` the most frequent answer of `train` gets right, to be compared in pairs.
 
     Where all questions have the same choices (yes / no / maybe) an answer is its text, else its position.
     """
-    return sum(majority_right(train, test)) / len(test) if test else 0.0
-
-
-def majority_right(train: Sequence[Question], test: Sequence[Question]) -> list[bool]:
-    """Return which questions of `test` the most frequent answer of `train` gets right, to be compared in pairs."""
     if not test:
         return []
-    same = len({frozenset(q.choices) for q in (*train, *test)}) == 1
+    same = len({frozenset(q.choices) for q in chain(train, test)}) == 1
     answers = Counter(_answer(q, same) for q in train or test)
     best = min(answers, key=lambda a: (-answers[a], str(a)))
     return [_answer(q, same) == best for q in test]
