@@ -114,6 +114,7 @@ def rationale_likelihoods(
 
     Measured once for a set of questions and rationales, and kept in the run folder (`likelihoods.json`).
     """
+    from tinyllm.evaluation.matching import CONVENTION
     from tinyllm.evaluation.scoring import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
 
@@ -121,7 +122,7 @@ def rationale_likelihoods(
     section = config.evaluate
     read = (
         config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens,
-        section.precision,
+        section.precision, CONVENTION,
     )  # fmt: skip
     asked = [(q.id, q.question, q.choices, q.context) for q in questions]
     taught = [(t.question_id, t.prefix, t.text) for t in targets]

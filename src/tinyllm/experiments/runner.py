@@ -288,7 +288,7 @@ class Runner:
         if learns and prefixes_in_use(was) != prefixes_in_use(now):
             found.append("the prefixes of its tasks are others now")
         if record.questions != self.shared.questions[cell.dataset, cell.student]:
-            found.append("the test questions are others now")
+            found.append("the test questions are others now, or are scored otherwise")
         if record.learnt and record.learnt != self.shared.learnt[cell.dataset, cell.student] and group.spec.trains:
             found.append("the training or validation questions are others now")
         if record.rationales != self._hash(group) and self._hash(group):
