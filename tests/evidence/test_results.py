@@ -218,6 +218,9 @@ def test_the_winner_on_validation_is_told_again_by_the_seeds_that_did_not_choose
     place = Place("tiny", "arc", "tinyllm")
     others = [r.accuracy("valid", "likelihood") for r in found.of(place) if r.seed != 0]
     assert found.again(place) == pytest.approx(np.mean(others))
+    for r in (r for r in found.of(place) if r.seed == 1):
+        r.figures["accuracy"]["valid"]["likelihood"] = 0.0
+    assert found.again(place) == pytest.approx(others[1] / 2), "a seed that got nothing right counts"
     swept = results(tmp_path / "swept", seeds=range(3), alphas=(0.1, 1.0))
     assert swept.again(place) is None  # all seeds chose
 

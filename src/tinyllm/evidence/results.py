@@ -282,7 +282,8 @@ class Results:
         sweep, records = self.outline.method(place.method).sweep, self.of(place)
         if sweep.alphas:
             return None
-        found = [a for r in records if r.seed != sweep.seeds[0] if (a := r.accuracy("valid", self.outline.scorer))]
+        others = (r.accuracy("valid", self.outline.scorer) for r in records if r.seed != sweep.seeds[0])
+        found = [accuracy for accuracy in others if accuracy is not None]
         return float(np.mean(found)) if found else None
 
     def alpha_curve(self, place: Place, scorer: Scorer) -> list[tuple[float, Estimate]]:
