@@ -162,7 +162,8 @@ class Encoder:
         if self.is_encoder_decoder:
             return [Row(question.id, self.prompt(question, t.prefix), (self._branch(t, ()),)) for t in targets]
         branches = [self._branch(t, self._prefix(t.prefix)) for t in targets]
-        prompt = self.prompt(question, max((t.prefix for t in targets), key=len, default=""))
+        longest = max(zip(branches, targets, strict=True), key=lambda of: len(of[0].prefix), default=None)
+        prompt = self.prompt(question, longest[1].prefix if longest else "")
         row = Row(question.id, prompt, tuple(branches))
         return [row] if self.share_prompt else row.apart()
 
@@ -226,7 +227,7 @@ class Encoder:
 
     def fit(self, questions: Iterable[Question], prefixes: Iterable[str]) -> Fit:
         """Return which questions do not fit even without their context, and whose context is cut to fit."""
-        prefix = max(prefixes, key=len)
+        prefix = max(prefixes, key=lambda p: len(self._plain(p)))
         spare = self.max_input_tokens - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
         fit = Fit([], [])
         for question in questions:
