@@ -161,6 +161,9 @@ def test_holm_corrects_for_the_whole_family_and_not_for_what_happens_to_be_there
     part = read_results(tmp_path / "b").figures("likelihood")[Place("tiny", "arc", "tinyllm")]
     assert part.gain.p <= whole.holm <= 11 * whole.gain.p
     assert part.gain.p < part.holm <= 11 * part.gain.p
+    drop(tmp_path / "b", "*obqa*")
+    alone = read_results(tmp_path / "b").figures("likelihood")[Place("tiny", "arc", "tinyllm")]
+    assert alone.holm == pytest.approx(11 * alone.gain.p), "the only one that is there, of eleven"
     control = found.outline.method("shuffled")
     tested = found.against_twin(control, found.outline.method("tinyllm"), "tiny", "arc")
     assert tested.gain.value < -0.2
