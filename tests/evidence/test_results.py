@@ -212,6 +212,11 @@ def test_the_majority_answer_is_beaten_in_pairs_on_the_same_questions(tmp_path):
     write_outline(tmp_path, replace(outline, datasets={"arc": replace(facts, majority_right=elsewhere)}))
     unlike = read_results(tmp_path).against_majority[place].gain
     assert gain.spread.of_questions < 0.8 * unlike.spread.of_questions  # what is hard for both cancels out
+    for method in set(METHODS) - {"tinyllm"}:
+        drop(tmp_path, f"*--{method}--*")
+    (alone,) = read_results(tmp_path).against_majority.values()
+    assert 0 < alone.holm < 1
+    assert alone.holm == pytest.approx(5 * alone.gain.p), "the only one that is there, of five"
     write_outline(tmp_path, replace(outline, datasets={"arc": replace(facts, majority_right=None)}))
     assert read_results(tmp_path).against_majority == {}
 
