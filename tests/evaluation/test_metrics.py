@@ -42,3 +42,15 @@ def test_a_tie_is_scored_by_its_share_counted_and_kept():
     assert [line.get("tied") for line in lines] == [[0, 1], None, None]
     assert lines[0]["tied_normalised"] == [0, 1, 2]
     assert lines[0]["unended"] == list(totals[0])
+
+
+def test_a_run_is_held_against_the_majority_answer_in_pairs():
+    config = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": {"before": False}})
+    asked = [replace(q, answer=place % 2) for place, q in enumerate(some_questions(4))]
+    train = [replace(q, answer=0) for q in some_questions(3)]
+    right = [OptionScores((0.0, -1.0)[:: 1 - 2 * q.answer], (0.0, -1.0), (0.0, -1.0), (1, 1)) for q in asked]
+    made = [Prediction("after", "test", q, s) for q, s in zip(asked, right, strict=True)]
+    figures = metrics(config, Splits(tuple(train), (), tuple(asked)), made, {}, {})
+    found = figures["over_majority"]["likelihood"]
+    assert (figures["majority"], figures["accuracy"]["likelihood"]["value"]) == (0.5, 1.0)
+    assert (found["fixed"], found["broken"], found["p"]) == (2, 0, 0.5), "of four questions two are right either way"
