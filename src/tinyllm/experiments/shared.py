@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +23,7 @@ from tinyllm.experiments.methods import MethodSpec
 from tinyllm.news import News
 from tinyllm.pipeline import checked_questions, generate_run
 from tinyllm.questions.named import SPLITS
+from tinyllm.questions.spool import gather
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.runs import RunFolder
@@ -82,7 +84,7 @@ def _united(of_students: Sequence[Splits]) -> Splits:
         most, *others = sorted((getattr(s, name) for s in of_students), key=len, reverse=True)
         known = {q.id for q in most} if others else set()
         lacking = {q.id: q for of in others for q in of if q.id not in known}
-        return (*most, *lacking.values()) if lacking else most
+        return gather(itertools.chain(most, lacking.values())) if lacking else most
 
     largest = max(of_students, key=lambda s: len(s.train))
     return replace(largest, train=every("train"), valid=every("valid"), test=every("test"))
