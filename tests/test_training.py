@@ -83,6 +83,10 @@ def test_likelihoods_are_measured_anew_for_other_prompts(tmp_path):
         other, _ = measured([replace(asked[0], **change), *asked[1:]])
         assert other[asked[0].id, "ada"] != first[asked[0].id, "ada"], change
         assert other[asked[1].id, "ada"] == pytest.approx(first[asked[1].id, "ada"], abs=1e-4)
+    measured(asked)
+    config = build_config(given | {"student": {"model": "tiny", "layout": "cloze"}}, source="test")
+    student = replace(student, card=replace(student.card, layout="cloze"))
+    assert measured(asked)[0] != first, "the choices are not shown"
 
 
 def test_the_validation_questions_by_which_a_student_is_picked_have_a_hash():

@@ -50,10 +50,10 @@ def first_word_only() -> PreTrainedTokenizerFast:
     return made
 
 
-def unigram() -> PreTrainedTokenizerFast:
+def unigram(unknown: str = "<{") -> PreTrainedTokenizerFast:
     """T5: NFKC, ▁ before every word, characters that it does not know, and `</s>` in its vocabulary at no cost."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0), ("▁ice", -4.0), ("<extra_id_0>", 0.0)]
-    pieces += [(c, -5.0) for c in _ASCII if c not in "<{"]
+    pieces += [(c, -5.0) for c in _ASCII if c not in unknown]
     made = Tokenizer(models.Unigram(pieces, unk_id=2))
     made.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Replace("\u200b", ""), normalizers.Replace("\n", " "),
@@ -63,6 +63,15 @@ def unigram() -> PreTrainedTokenizerFast:
     made.decoder = decoders.Metaspace()
     made.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=made, additional_special_tokens=["<extra_id_0>"], **SPECIAL)
+
+
+def quoting() -> PreTrainedTokenizerFast:
+    """XLNet: no accents, one kind of quotation marks."""
+    made = unigram()
+    made.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace("``", '"'), normalizers.Replace("''", '"'), normalizers.NFKD(), normalizers.StripAccents()]
+    )  # fmt: skip
+    return made
 
 
 def wordpiece() -> PreTrainedTokenizerFast:
@@ -92,6 +101,7 @@ KINDS: Mapping[str, Callable[[], PreTrainedTokenizerBase]] = {
     "prepend": prepending,
     "first": first_word_only,
     "unigram": unigram,
+    "quoting": quoting,
     "wordpiece": wordpiece,
     "byt5": slow,
 }

@@ -328,7 +328,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             news.say(f"  note: questions or rationales have changed since step {other}, so training begins anew")
         elif run.is_trained:
             news.say("  note: questions or rationales have changed since the student was trained: it is trained again")
-        write_json(plan_file, {**plan.as_json(), "validation": looked_at})
+        write_json(plan_file, plan.as_json() | ({"validation": looked_at} if looked_at else {}))
     processes.wait()
     news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in prepared.targets.items()))
     for note in prepared.notes:

@@ -4,9 +4,12 @@ from dataclasses import replace
 
 from support import some_questions
 from tinyllm.config import Config
+from tinyllm.evaluation import metrics as scored_run
 from tinyllm.evaluation.metrics import evaluation_fingerprint, metrics
 from tinyllm.evaluation.predict import Prediction
 from tinyllm.evaluation.scoring import OptionScores
+from tinyllm.experiments import shared as scored_experiment
+from tinyllm.experiments.shared import questions_fingerprint
 from tinyllm.questions import Splits
 from tinyllm.questions.spool import gather
 
@@ -22,6 +25,25 @@ def test_an_evaluation_is_known_by_its_questions_wherever_they_are_kept():
     for changed in (other, gather(other, in_memory=0)):
         assert evaluation_fingerprint(config, Splits(here.train, (), changed)) != known
         assert evaluation_fingerprint(config, Splits(changed, (), here.test)) == known, "not among the two asked"
+
+
+def test_answers_that_were_scored_otherwise_are_made_again(monkeypatch):
+    config, made = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}}), tuple(some_questions(3))
+    splits = Splits(made, (), made)
+    known = evaluation_fingerprint(config, splits), questions_fingerprint(splits)
+    for module in (scored_run, scored_experiment):
+        monkeypatch.setattr(module, "CONVENTION", "another way")
+    now = evaluation_fingerprint(config, splits), questions_fingerprint(splits)
+    assert all(one != other for one, other in zip(known, now, strict=True))
+
+
+def test_another_majority_answer_is_another_evaluation():
+    config = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": {"train_questions": 0}})
+    made = some_questions(6)
+    one, other = (tuple(replace(q, answer=answer) for q in made) for answer in (0, 1))
+    assert evaluation_fingerprint(config, Splits(one, (), made)) != evaluation_fingerprint(
+        config, Splits(other, (), made)
+    )
 
 
 def test_a_tie_is_scored_by_its_share_counted_and_kept():
@@ -42,3 +64,15 @@ def test_a_tie_is_scored_by_its_share_counted_and_kept():
     assert [line.get("tied") for line in lines] == [[0, 1], None, None]
     assert lines[0]["tied_normalised"] == [0, 1, 2]
     assert lines[0]["unended"] == list(totals[0])
+
+
+def test_a_run_is_held_against_the_majority_answer_in_pairs():
+    config = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": {"before": False}})
+    asked = [replace(q, answer=place % 2) for place, q in enumerate(some_questions(4))]
+    train = [replace(q, answer=0) for q in some_questions(3)]
+    right = [OptionScores((0.0, -1.0)[:: 1 - 2 * q.answer], (0.0, -1.0), (0.0, -1.0), (1, 1)) for q in asked]
+    made = [Prediction("after", "test", q, s) for q, s in zip(asked, right, strict=True)]
+    figures = metrics(config, Splits(tuple(train), (), tuple(asked)), made, {}, {})
+    found = figures["over_majority"]["likelihood"]
+    assert (figures["majority"], figures["accuracy"]["likelihood"]["value"]) == (0.5, 1.0)
+    assert (found["fixed"], found["broken"], found["p"]) == (2, 0, 0.5), "of four questions two are right either way"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import normalizers
 
 from support import FAMILIES, MORE_FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.errors import StudentError
@@ -245,6 +246,23 @@ def test_single_tokens_whose_logits_are_near_each_other_do_not_tie_in_bf16():
     assert len(set(scores.unended)) == len(letters)
 
 
+def test_what_is_written_is_decided_in_fp32():
+    student, (question,) = tiny_student("llama"), some_questions(1)
+    prompt = student.encoder().generation_prompt(question, student.card.prefixes["ada"])
+    letters = [student.tokenizer(letter).input_ids[0] for letter in "abcdefghijklmnopqrst"]
+    learner, head = student.learner(), student.model.get_output_embeddings().weight
+    with arithmetic(learner, "bf16"), torch.no_grad():
+        hidden = student.model.model(torch.tensor([prompt])).last_hidden_state[0, -1].float()
+    with torch.no_grad():
+        kept = head[letters] * 0.02
+        head.zero_()
+        head[letters] = 20 * hidden / hidden.square().sum() + kept  # near 20, in bf16 a multiple of 1/8
+        best, rounded = (head @ hidden).argmax(), (head.bfloat16() @ hidden.bfloat16()).argmax()
+    assert best != rounded
+    with arithmetic(learner, "bf16"):
+        assert generate_texts(student, [question], task="ada", max_new_tokens=1) == [student.tokenizer.decode([best])]
+
+
 CHOICES = ("Ice", "ice cream", "A thermometer", "yes")
 
 
@@ -363,6 +381,14 @@ def test_an_answer_may_be_as_long_as_the_longest_choice(family):
     found = generate_answers(student, [long, short], max_new_tokens=2)
     assert (found[0].text, found[0].choice) == (long.answer_text, 0)
     assert generate_answers(student, [short], max_new_tokens=2)[0] == found[1], "its own choices set its length"
+
+
+def test_a_text_is_matched_with_what_the_tokenizer_writes_for_a_choice():
+    question = Question("q", "Which?", ("CO₂", "H₂O", "O₂"), 0)
+    student = taught("t5", replace(question, choices=("CO2", "H2O", "O2")))
+    student.tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    (found,) = generate_answers(student, [question])
+    assert (found.text, found.choice) == ("CO2", 0)
 
 
 def test_choices_that_are_the_same_match_neither():

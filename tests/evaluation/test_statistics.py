@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 
@@ -98,3 +99,14 @@ def test_majority_is_by_text_where_all_have_the_same_choices_and_by_position_els
 
 def test_chance():
     assert chance_rate([ask(0), ask(0, ("a", "b"))]) == pytest.approx((1 / 3 + 1 / 2) / 2)
+
+
+@pytest.mark.parametrize(
+    "shares", [(1, 1, 1, 1, 1 / 3), (1, 1, 1, 1, 1 / 4), (1, 1, 1, 1, 1, -1 / 3), (1, 1, 1, 1 / 2)]
+)
+def test_with_few_questions_and_ties_a_difference_is_not_found_where_the_exact_test_finds_none(shares):
+    signs = itertools.product((1, -1), repeat=len(shares))
+    sums = [abs(sum(s * c for s, c in zip(of, shares, strict=True))) for of in signs]
+    exact = sum(s >= abs(sum(shares)) - 1e-9 for s in sums) / len(sums)
+    found = paired([max(0.0, -c) for c in shares], [max(0.0, c) for c in shares])
+    assert found.p >= exact > 0.05

@@ -161,6 +161,9 @@ def test_holm_corrects_for_the_whole_family_and_not_for_what_happens_to_be_there
     part = read_results(tmp_path / "b").figures("likelihood")[Place("tiny", "arc", "tinyllm")]
     assert part.gain.p <= whole.holm <= 11 * whole.gain.p
     assert part.gain.p < part.holm <= 11 * part.gain.p
+    drop(tmp_path / "b", "*obqa*")
+    alone = read_results(tmp_path / "b").figures("likelihood")[Place("tiny", "arc", "tinyllm")]
+    assert alone.holm == pytest.approx(11 * alone.gain.p), "the only one that is there, of eleven"
     control = found.outline.method("shuffled")
     tested = found.against_twin(control, found.outline.method("tinyllm"), "tiny", "arc")
     assert tested.gain.value < -0.2
@@ -209,6 +212,11 @@ def test_the_majority_answer_is_beaten_in_pairs_on_the_same_questions(tmp_path):
     write_outline(tmp_path, replace(outline, datasets={"arc": replace(facts, majority_right=elsewhere)}))
     unlike = read_results(tmp_path).against_majority[place].gain
     assert gain.spread.of_questions < 0.8 * unlike.spread.of_questions  # what is hard for both cancels out
+    for method in set(METHODS) - {"tinyllm"}:
+        drop(tmp_path, f"*--{method}--*")
+    (alone,) = read_results(tmp_path).against_majority.values()
+    assert 0 < alone.holm < 1
+    assert alone.holm == pytest.approx(5 * alone.gain.p), "the only one that is there, of five"
     write_outline(tmp_path, replace(outline, datasets={"arc": replace(facts, majority_right=None)}))
     assert read_results(tmp_path).against_majority == {}
 
@@ -218,6 +226,9 @@ def test_the_winner_on_validation_is_told_again_by_the_seeds_that_did_not_choose
     place = Place("tiny", "arc", "tinyllm")
     others = [r.accuracy("valid", "likelihood") for r in found.of(place) if r.seed != 0]
     assert found.again(place) == pytest.approx(np.mean(others))
+    for r in (r for r in found.of(place) if r.seed == 1):
+        r.figures["accuracy"]["valid"]["likelihood"] = 0.0
+    assert found.again(place) == pytest.approx(others[1] / 2), "a seed that got nothing right counts"
     swept = results(tmp_path / "swept", seeds=range(3), alphas=(0.1, 1.0))
     assert swept.again(place) is None  # all seeds chose
 

@@ -221,6 +221,31 @@ def test_methods_that_would_do_nothing_are_told(load):
         load(base={"teachers": TEACHERS, "evaluate": {"scorers": ["likelihood"]}}, scorer="generation")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"set": {"train": {"seed": 5}}}, r"methods\.own: train\.seed: every method gets the same seeds"),
+        ({"tune": {"train.seed": [1, 2]}}, r"methods\.own: train\.seed: every method gets the same seeds"),
+        ({"set": {"train": {"method": "shuffled"}}}, r"methods\.own: train\.method: .* is said by `like`"),
+    ],
+)
+def test_what_the_grid_itself_says_is_no_setting_of_a_method(load, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        load(methods=["fine-tuning", {"name": "own", "like": "tinyllm", **changes}])
+
+
+def test_weights_are_not_swept_in_two_ways(load):
+    with pytest.raises(ConfigError, match="tune: the weights of teachers are swept by `alpha` as well"):
+        load(alpha=[0.1, 1.0], tune={"train.alpha": [0.5, 2.0]})
+    with pytest.raises(ConfigError, match=r"tune\.train\.seed: every method gets the same seeds"):
+        load(tune={"train.seed": [1, 2]})
+    own = {"name": "own", "like": "tinyllm", "tune": {"train.alpha.ada": [0.5, 2.0]}}
+    experiment = load(methods=["fine-tuning", "tinyllm", own], alpha=[0.1, 1.0])
+    sweep = next(g.sweep for g in experiment.groups if g.spec.id == "own")
+    assert (sweep.alphas, len(sweep.tuned)) == ((), 2)
+    assert config(experiment, "own", settings=sweep.tuned[1]).train.alpha == {"ada": 2.0, "bob": 1.0}
+
+
 def test_a_sweep_leaves_those_out_who_have_no_weight(load):
     base = {"teachers": TEACHERS, "train": {"alpha": {"ada": 1.0, "bob": 0.0}}}
     experiment = load(base=base, methods=["fine-tuning", "tinyllm"], alpha=[0.1, 0.5])

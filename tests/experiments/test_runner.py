@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tokenizers import normalizers
 
-from experiments.grids import grid_tree, write_grid
+from experiments.grids import grid_tree, write_dataset, write_grid
+from support import save_tiny, tiny_tokenizer
 from tinyllm.atomic import write_json, write_text
 from tinyllm.config import build_config, dump_config
 from tinyllm.errors import DataError, RunFolderError
@@ -323,3 +325,31 @@ def test_the_outline_knows_what_is_met_in_validation_and_what_the_majority_answe
     assert facts.majority == len(facts.majority_right) / 12 == 0.25
     assert found.method("long").settings == {"train": {"epochs": 3}}
     assert found.twin(found.method("shuffled")).id == "tinyllm"  # and not the first of its kind
+
+
+def test_what_students_are_asked_is_known_of_each_of_them(runner, tmp_path, tiny_t5):
+    """A tokenizer cannot tell some choices apart that another can: neither student is asked all questions."""
+    others = tmp_path / "others"
+    save_tiny(others, "llama")
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.save_pretrained(others)
+    data = write_dataset(tmp_path / "data")
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    for row in rows[:3]:
+        row["choices"] = ["CO2", "CO₂", "iron", "the moon"]
+    rows[0]["answer"] = rows[1]["answer"] = rows[2]["answer"] = 0
+    (data / "test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    train = (data / "train.jsonl").read_text()
+    long = json.loads(train.splitlines()[0]) | {"id": "long", "question": "Why so? " * 40}
+    (data / "train.jsonl").write_text(train + json.dumps(long) + "\n")
+    one = runner(
+        datasets={"one": {"data": {"folder": str(data), "on_invalid": "drop"}}},
+        students={"few": {"student": {"model": str(others)}},
+                  "all": {"student": {"model": str(tiny_t5)}, "train": {"max_input_tokens": 200}}},
+        methods=["fine-tuning"],
+    )  # fmt: skip
+    shared = one.shared.splits["one"]
+    assert {q.id for q in shared.test} == {r["id"] for r in rows}
+    assert "long" in {q.id for q in shared.train}
+    assert {"test0", "test1", "test2"} <= {*outline(one.experiment, one.shared).datasets["one"].majority_right}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support import repository
 from tinyllm.config import CheckName
 from tinyllm.questions import Question
-from tinyllm.rationales.checks import to_rationale, well_formed
+from tinyllm.rationales.checks import stated_choice, to_rationale, well_formed
 from tinyllm.rationales.types import UNFINISHED, Rationale, Rejection
 from tinyllm.teachers.base import Reply
 
@@ -105,6 +105,25 @@ def test_a_short_choice_is_not_found_inside_a_longer_word():
     question = Question("q", "Does ice melt?", ("yes", "no"), 0)
     assert verdict("The answer is nothing but yes.", question=question) == "kept"
     assert verdict("As it is cold, the answer is no.", question=question) == "wrong_answer"
+
+
+@pytest.mark.parametrize(
+    ("choices", "text", "choice"),
+    [
+        (("polish", "Polish"), "The answer is Polish.", 1),
+        (("polish", "Polish"), "The answer is polish.", 0),
+        (("polish", "Polish"), "The answer is POLISH.", None),
+        (("rr", "Rr", "R"), "So the answer is Rr, of course.", 1),
+        (("ice", "Ice cream"), "The answer is ice cream.", 1),
+        (("O", "A", "B", "AB"), "The answer is B.", 2),
+        (("O", "A", "B", "AB"), "The answer is (b).", 1),
+        (("O", "A", "B", "AB"), "The answer is d.", 3),
+        (tuple("number " + str(n) for n in range(12)), "The answer is (j).", 9),
+        (("yes", "no"), "The answer is (j).", None),
+    ],
+)
+def test_what_a_teacher_states_is_one_choice_or_none(choices, text, choice):
+    assert stated_choice(text, Question("q", "Which?", choices, 0)) == choice
 
 
 def test_where_the_teacher_tells_why_it_stopped_it_is_believed():

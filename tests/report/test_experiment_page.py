@@ -13,10 +13,11 @@ from test_page import Parsed
 from evidence.made_up import METHODS, made_up_experiment
 from tinyllm.errors import RunFolderError
 from tinyllm.evaluation.comparison import findable
+from tinyllm.evidence.answers import Answer, as_answers, read_answers, write_answers
 from tinyllm.evidence.outline import write_outline
 from tinyllm.evidence.results import Place, read_results
 from tinyllm.report import write_experiment
-from tinyllm.report.experiment.content import comparisons
+from tinyllm.report.experiment.content import comparisons, tried
 from tinyllm.report.experiment.page import render
 from tinyllm.report.experiment.statements import statements
 from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, tables
@@ -280,3 +281,32 @@ def test_the_command_makes_it_again(folder, cli):
     said = cli("report", folder)
     assert said.code == 0
     assert "report.html" in said.out
+
+
+def test_ties_are_counted_and_shown(tmp_path):
+    made_up_experiment(tmp_path)
+    assert not any("are ties" in s.text for s in statements(read_results(tmp_path), "likelihood"))
+    (folder,) = (tmp_path / "cells").glob("arc--tiny--tinyllm--1")
+    rows = read_answers(folder).table.to_pylist()
+    for row in (r for r in rows if r["id"] in ("t0", "t1", "t2")):
+        row["total"] = [-1.0, -1.0, -1.0, -3.0]
+    write_answers(folder, as_answers([Answer(**row) for row in rows]))
+    results = read_results(tmp_path)
+    assert results.ties(Place("tiny", "arc", "tinyllm"), "likelihood") == (3, 400)
+    (said,) = (s.text for s in statements(results, "likelihood") if "are ties" in s.text)
+    assert said.startswith("3 of 3,600 answers are ties")
+    assert said.endswith("Most: arc, Tinyllm, 0.8\u00a0%.")
+
+
+def test_a_winner_that_was_never_right_again_says_so(tmp_path):
+    outline = made_up_experiment(tmp_path)
+    searched = tuple(
+        replace(m, sweep=replace(m.sweep, tuned=({}, {"a": 1}))) if m.id == "tinyllm" else m for m in outline.methods
+    )
+    write_outline(tmp_path, replace(outline, methods=searched, datasets={"arc": outline.datasets["arc"]}))
+    results = read_results(tmp_path)
+    place = Place("tiny", "arc", "tinyllm")
+    results.settings[place] = {}
+    for record in results.all_of(place):
+        record.figures["accuracy"]["valid"]["likelihood"] = 0.0
+    assert [row.again for row in tried(results) if row.is_chosen] == ["0.0\u00a0%"]

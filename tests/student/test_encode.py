@@ -73,6 +73,19 @@ def test_what_is_too_long_is_told_as_if_every_question_were_tokenised(
     assert [(t.question_id, t.tokens, t.allowed) for t in found] == ([("q", tokens, limit)] if tokens > limit else [])
 
 
+def test_the_longest_prefix_is_that_of_most_tokens():
+    prefixes = ["explain as ada: ", "解释解释解释："]
+    asked = question("c" * 200)
+    for encoder_decoder in (True, False):
+        made = encoder(encoder_decoder, max_input_tokens=70)
+        bare = question()
+        room = max(len(made.generation_prompt(bare, prefix)) for prefix in prefixes)
+        tight = encoder(encoder_decoder, max_input_tokens=room - 1)
+        assert [t.tokens for t in tight.too_long([bare], prefixes)] == [room]
+        rows = made.rows(asked, [Target("q", "answer", prefix, "ice", 1.0) for prefix in prefixes])
+        assert max(len(row.prompt) + max(len(b.prefix) for b in row.branches) for row in rows) == 70
+
+
 def test_a_question_that_is_short_in_bytes_is_not_tokenised():
     counted = []
 

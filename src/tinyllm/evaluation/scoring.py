@@ -258,9 +258,8 @@ def generate_texts(
         group = order[start : start + size]
         written = _continued(student, encoder.end, [prompts[i] for i in group], max(limits[i] for i in group))
         # Where a text may end is up to its own question, not to those beside it.
-        ended = [tokens[: limits[i]] for i, tokens in zip(group, written, strict=True)]
-        for i, text in zip(group, student.tokenizer.batch_decode(ended, skip_special_tokens=True), strict=True):
-            texts[i] = text.strip()
+        for i, tokens in zip(group, written, strict=True):
+            texts[i] = encoder.read(tokens[: limits[i]])
         start += len(group)
         tell(start, len(prompts), what)
     return texts

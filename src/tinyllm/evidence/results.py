@@ -258,6 +258,11 @@ class Results:
         """
         return _runs(self.of(place), scorer, view, only, is_trained=self.is_trained(place.method))
 
+    def ties(self, place: Place, scorer: Scorer) -> tuple[int, int]:
+        """Return how many answers of a method's runs are ties, and of how many."""
+        tied = [s.tied for r in self.of(place) if (s := r.answers.scored(scorer)) is not None]
+        return sum(int((t > 1).sum()) for t in tied), sum(map(len, tied))
+
     def _unparsed(self, place: Place) -> float | None:
         scored = [s for r in self.of(place) if (s := r.answers.scored("generation")) is not None]
         return sum(s.unparsed for s in scored) / sum(len(s.ids) for s in scored) if scored else None
@@ -282,7 +287,8 @@ class Results:
         sweep, records = self.outline.method(place.method).sweep, self.of(place)
         if sweep.alphas:
             return None
-        found = [a for r in records if r.seed != sweep.seeds[0] if (a := r.accuracy("valid", self.outline.scorer))]
+        others = (r.accuracy("valid", self.outline.scorer) for r in records if r.seed != sweep.seeds[0])
+        found = [accuracy for accuracy in others if accuracy is not None]
         return float(np.mean(found)) if found else None
 
     def alpha_curve(self, place: Place, scorer: Scorer) -> list[tuple[float, Estimate]]:

@@ -25,6 +25,12 @@ from tinyllm.evidence.selection import ALPHA, Settings, Sweep
 from tinyllm.experiments.methods import MethodSpec, Teachers, expand, named, names
 from tinyllm.experiments.schema import Grid, MethodEntry
 
+_OF_THE_GRID = {
+    "train.seed": "every method gets the same seeds, those of `seeds`",
+    "train.method": "what a method learns from is said by `like`",
+}
+"""Settings that a method cannot have of its own, and why."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -181,7 +187,7 @@ def _sweep(grid: Grid, entry: MethodEntry, spec: MethodSpec) -> Sweep:
     own = list(_paths(spec.patch))
     # What a method says of itself is never overridden by what is said for all.
     candidates = {k: v for k, v in grid.tune.items() if not _meets(k, own)} if entry.tune is None else entry.tune
-    sweeps_alpha = spec.teachers and not _meets("train.alpha", own)
+    sweeps_alpha = spec.teachers and not _meets("train.alpha", (*own, *candidates))
     products = itertools.product(*(map(plain_number, values) for values in candidates.values()))
     return Sweep(
         grid.seeds,
@@ -271,6 +277,13 @@ def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
         moved = [k for k in (*grid.tune, *(entry.tune or ()), *entry.set) if k.partition(".")[0] == "data"]
         if moved:
             yield f"methods.{entry.name}: {', '.join(moved)}: all methods of a dataset need the same questions"
+        for path, why in _OF_THE_GRID.items():
+            if _meets(path, (*_paths(entry.set), *(entry.tune or ()))):
+                yield f"methods.{entry.name}: {path}: {why}"
+    if grid.alpha and _meets("train.alpha", grid.tune):
+        yield "tune: the weights of teachers are swept by `alpha` as well; leave one of them out"
+    if "train.seed" in grid.tune:
+        yield f"tune.train.seed: {_OF_THE_GRID['train.seed']}"
     if ALPHA in {*grid.tune, *(k for e in map(_entry, grid.methods) for k in e.tune or ())}:
         yield "tune.alpha: α is swept by `alpha: [0.1, 1.0]` at the top of the file"
     if "asked" not in grid.views or len(set(grid.views)) < len(grid.views):

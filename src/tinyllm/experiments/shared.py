@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +23,7 @@ from tinyllm.experiments.methods import MethodSpec
 from tinyllm.news import News
 from tinyllm.pipeline import checked_questions, generate_run
 from tinyllm.questions.named import SPLITS
+from tinyllm.questions.spool import gather
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.runs import RunFolder
@@ -54,7 +56,7 @@ class Shared:
 
 
 def read_questions(experiment: Experiment, news: News) -> Shared:
-    """Read the questions of all datasets; of each those that the most generous student has room for.
+    """Read the questions of all datasets; of each those that any student can be asked.
 
     Raises:
         DataError: a dataset has no test questions, or none to choose settings on.
@@ -70,9 +72,22 @@ def read_questions(experiment: Experiment, news: News) -> Shared:
         }
         questions |= {(dataset, student): questions_fingerprint(s) for student, s in of_student.items()}
         learnt |= {(dataset, student): learnt_fingerprint(s) for student, s in of_student.items()}
-        splits[dataset] = max(of_student.values(), key=lambda s: len(s.train))
+        splits[dataset] = _united(list(of_student.values()))
         _check_splits(dataset, splits[dataset], experiment)
     return Shared(splits, questions, learnt)
+
+
+def _united(of_students: Sequence[Splits]) -> Splits:
+    """Return the questions that any student is asked: tokenizers differ in what each of them cannot tell apart."""
+
+    def every(name: str) -> Sequence[Question]:
+        most, *others = sorted((getattr(s, name) for s in of_students), key=len, reverse=True)
+        known = {q.id for q in most} if others else set()
+        lacking = {q.id: q for of in others for q in of if q.id not in known}
+        return gather(itertools.chain(most, lacking.values())) if lacking else most
+
+    largest = max(of_students, key=lambda s: len(s.train))
+    return replace(largest, train=every("train"), valid=every("valid"), test=every("test"))
 
 
 def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:

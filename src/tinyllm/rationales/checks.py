@@ -44,12 +44,12 @@ _ANSWER_IS = re.compile(
     re.IGNORECASE,
 )
 _IS_ANSWER = re.compile(
-    r"(?:(?<!\w)\((?P<mark>[a-h])\)|\b(?:option|choice|answer)\s+\(?(?P<letter>[a-h])\)?)"
+    r"(?:(?<!\w)\((?P<mark>[a-z])\)|\b(?:option|choice|answer)\s+\(?(?P<letter>[a-z])\)?)"
     r"\s+is\s+the\s+(?:only\s+)?(?:correct|right|best)\s+(?:answer|option|choice)\b",
     re.IGNORECASE,
 )
 _BARE_ANSWER = re.compile(
-    r"(?:\b(?:so|thus|hence|therefore)\b[\s,]*)?(?:\bthe\s+)?" + _ANSWER_IS.pattern + r"[a-h]\b[\"'”’)*]*",
+    r"(?:\b(?:so|thus|hence|therefore)\b[\s,]*)?(?:\bthe\s+)?" + _ANSWER_IS.pattern + r"[a-z]\b[\"'”’)*]*",
     re.IGNORECASE,
 )
 _ARTICLE = re.compile(r"(?:the|an|a)\s+")
@@ -239,16 +239,24 @@ def _stated_answers(text: str, question: Question) -> Iterator[tuple[int, int]]:
 
 def _choice_at(rest: str, question: Question) -> int | None:
     """The index of the choice that a text begins with, by letter or by words; None if there is none."""
-    said = rest[:400].casefold()
-    letter = re.match(r"([a-h])(?:[\"'”’*]*\)|(?=[\"'”’*]*\s*(?:[.:,;\n]|$)))", said)
+    written = rest[:400]
+    said = written.casefold()
+    letter = re.match(r"([a-z])(?:[\"'”’*]*\)|(?=[\"'”’*]*\s*(?:[.:,;\n]|$)))", said)
+    as_text = [i for i, c in enumerate(question.choices) if letter and c.strip() == written[:1]]
+    if letter and len(as_text) == 1 and not letter[0].endswith(")"):
+        return as_text[0]  # "B", where that is a choice: a blood group, a grade
     if letter and ord(letter[1]) - ord("a") < len(question.choices):
         following = re.search(rf"\n[^\S\n]*\(?{chr(ord(letter[1]) + 1)}\)", said)
         return None if following else ord(letter[1]) - ord("a")  # "a) … b) …" goes through them all
-    named = [i for i, choice in enumerate(question.choices) if _begins_with(said, choice)]
-    return max(named, key=lambda i: len(question.choices[i]), default=None)
+    named = [i for i, choice in enumerate(question.choices) if _begins_with(said, choice.casefold())]
+    longest = max((len(question.choices[i]) for i in named), default=0)
+    alike = [i for i in named if len(question.choices[i]) == longest]
+    if len(alike) > 1:  # polish, Polish: case tells them apart, or nothing does
+        alike = [i for i in alike if _begins_with(written, question.choices[i])]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _begins_with(said: str, choice: str) -> bool:
-    words = _ARTICLE.sub("", choice.strip().rstrip(".").casefold(), count=1) if choice else ""
+    words = _ARTICLE.sub("", choice.strip().rstrip("."), count=1) if choice else ""
     said = _ARTICLE.sub("", said, count=1) if _ARTICLE.match(said) else said
     return bool(words) and said.startswith(words) and not said[len(words) : len(words) + 1].isalnum()

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tinyllm.config import Layout
@@ -161,7 +162,8 @@ class Encoder:
         if self.is_encoder_decoder:
             return [Row(question.id, self.prompt(question, t.prefix), (self._branch(t, ()),)) for t in targets]
         branches = [self._branch(t, self._prefix(t.prefix)) for t in targets]
-        prompt = self.prompt(question, max((t.prefix for t in targets), key=len, default=""))
+        longest = max(zip(branches, targets, strict=True), key=lambda of: len(of[0].prefix), default=None)
+        prompt = self.prompt(question, longest[1].prefix if longest else "")
         row = Row(question.id, prompt, tuple(branches))
         return [row] if self.share_prompt else row.apart()
 
@@ -209,7 +211,15 @@ class Encoder:
 
     def written(self, text: str) -> str:
         """Return what is left of a text when it has been turned into tokens and back."""
-        return str(self.tokenizer.decode(list(self._answer(text)), skip_special_tokens=True)).strip()
+        return self.read(self._answer(text))
+
+    def read(self, tokens: Iterable[int]) -> str:
+        """Return the text of tokens that a student wrote, without special tokens.
+
+        An unknown token is shown, and spaces stay: without either, `x < 3` would be read as `x 3`, `n !` as `n!`.
+        """
+        kept = self._plain.without_special(tokens)
+        return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)).strip()
 
     def answer_length(self, text: str) -> int:
         """Return how many tokens an answer takes with its end-of-text token."""
@@ -217,7 +227,7 @@ class Encoder:
 
     def fit(self, questions: Iterable[Question], prefixes: Iterable[str]) -> Fit:
         """Return which questions do not fit even without their context, and whose context is cut to fit."""
-        prefix = max(prefixes, key=len)
+        prefix = max(prefixes, key=lambda p: len(self._plain(p)))
         spare = self.max_input_tokens - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
         fit = Fit([], [])
         for question in questions:
@@ -275,10 +285,17 @@ class Encoder:
 
     @cached_property
     def _told_apart(self) -> frozenset[str]:
-        """The ASCII characters that have tokens of their own between letters, and the space."""
-        made = {c: self._plain(f"x{c}x") for c in map(chr, range(33, 127))}
-        times = Counter(made.values())
-        return frozenset({" ", *(c for c, tokens in made.items() if times[tokens] == 1)})
+        """The ASCII characters that have tokens of their own, doubled and beside a space, too; and the space.
+
+        BERT's tokenizer makes the same of `3 %` and `3%`, XLNet's of two apostrophes and a quotation mark.
+        """
+        seen = {
+            c: [self._plain(text) for text in (f"x{c}x", f"x {c}x", f"x{c} x", f"x {c} x", f"x{c}{c}x")]
+            for c in map(chr, range(33, 127))
+        }
+        times = Counter(chain.from_iterable(seen.values()))
+        kept = (c for c, of in seen.items() if all(times[t] == 1 and self._plain.unknown not in t for t in of))
+        return frozenset({" ", *kept})
 
     def _prompt(self, question: Question, prefix: str) -> tuple[tuple[int, ...], bool]:
         """Return the prompt, and whether the context was cut."""

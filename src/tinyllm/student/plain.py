@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ class PlainText:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._is_special = frozenset(_special_ids(tokenizer)).isdisjoint
+        self._special = frozenset(_special_ids(tokenizer))
         # With a space before each piece, a piece in the middle of a text is not the piece alone.
         self._begins = self("\nx")[-len(self("x")) :] != self("x")
 
@@ -51,9 +52,21 @@ class PlainText:
                 return framed[:at], framed[at + len(plain) :]
         return (), ()
 
+    def without_special(self, tokens: Iterable[int]) -> list[int]:
+        """Return tokens without the special ones, but with those that stand for what the tokenizer does not know."""
+        return [token for token in tokens if token == self.unknown or token not in self._special]
+
+    @cached_property
+    def unknown(self) -> int | None:
+        """The token of what the tokenizer does not know; None where it knows all (GPT-2's is its end of text, too)."""
+        found = getattr(self._tokenizer, "unk_token_id", None)
+        others = ("eos", "bos", "pad", "sep", "cls", "mask")
+        is_other = any(getattr(self._tokenizer, f"{name}_token_id", None) == found for name in others)
+        return None if found is None or is_other else int(found)
+
     def _tokens(self, text: str) -> tuple[int, ...]:
         found = tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
-        return found if self._is_special(found) else self._spelled(text)
+        return found if self._special.isdisjoint(found) else self._spelled(text)
 
     def _spelled(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text that holds what looks like a special token."""

@@ -239,7 +239,7 @@ def tried(results: Results) -> list[Tried]:
             settings_text(settings),
             "failed" if valid == FAILED else percent(valid),
             results.settings[place] == settings,
-            percent(again) if results.settings[place] == settings and (again := results.again(place)) else "",
+            "" if results.settings[place] != settings or (again := results.again(place)) is None else percent(again),
         )
         for place in results.places()
         for settings, valid in results.tried(place)

@@ -33,7 +33,7 @@ def statements(results: Results, scorer: Scorer) -> list[Statement]:
             said += _controls(results, student, dataset)
             said += _against_nothing(results, figures, student, dataset)
             said += _below_chance(results, figures, student, dataset, scorer)
-    return [*said, *_cautions(results)]
+    return [*said, *_ties(results, scorer), *_cautions(results)]
 
 
 def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str, dataset: str) -> Iterator[Statement]:
@@ -163,6 +163,22 @@ def _below_chance(
     if beside:
         named = ", ".join(beside) if len(beside) <= _NAMED else plural(len(beside), "method")
         yield Statement("note", f"{where}: guessing ({percent(chance)}) lies within the interval of {named}.")
+
+
+def _ties(results: Results, scorer: Scorer) -> Iterator[Statement]:
+    """Say how many answers are ties, which count by their share, and where there are most."""
+    of_place = {place: results.ties(place, scorer) for place in results.places()}
+    ties, answers = (sum(counts) for counts in zip(*of_place.values(), strict=True))
+    if not ties:
+        return
+    place = max(of_place, key=lambda p: of_place[p][0] / max(1, of_place[p][1]))
+    most, of = of_place[place]
+    yield Statement(
+        "note",
+        f"{ties:,} of {plural(answers, 'answer')} are ties; where the right choice is one of k that tie, the answer "
+        f"counts 1/k. Most: {_where(results, place.student, place.dataset)}, "
+        f"{results.outline.method(place.method).label}, {percent(most / of)}.",
+    )
 
 
 def _unparsed(label: str, figure: Figure) -> str:
