@@ -1,0 +1,129 @@
+"""Tiny models of any architecture of transformers, built from its configuration class: small sizes, short windows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
+VOCABULARY = 259
+BOUND = 12  # tokens of every window, chunk and capacity
+POSITIONS = 96  # tokens that rows may have
+
+# Names of a configuration's fields, and what they become. The first pattern that matches counts.
+_SIZES: tuple[tuple[str, Any], ...] = (
+    (r"^(vocab_size|src_vocab_size|tgt_vocab_size|n_vocab|text_vocab_size|vocab_size_per_layer_input)$", VOCABULARY),
+    (r"^(bos|pad|eos|sep|cls|unk|decoder_start)_token_id$", None),  # set apart below
+    (r"(drop|pdrop|dropout|jitter|noise)", 0.0),
+    (r"layerdrop", 0.0),
+    (r"^(max_position_embeddings|n_positions|max_seq_len|max_(en|de)coder_position_embeddings|seq_length)$", POSITIONS),
+    (r"^original_max_position_embeddings$", 2 * BOUND),
+    (r"(sliding_window|attention_window|window_size|keep_window|local_attention)", BOUND),
+    (r"(index_topk|expert_capacity|index_top_k)", BOUND),
+    (r"(chunk_size|chunk_length|block_size|block_length|local_radius)", 16),
+    (r"^(num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers|num_blocks)$", 2),
+    (r"^(hidden_size|d_model|n_embd|dim|embed_dim|emb_dim|word_embed_proj_dim|embedding_size|d_embed|dim_model)$", 32),
+    (r"^(attention_hidden_size|lru_width|input_embedding_size|output_embedding_size)$", 32),
+    (r"(intermediate_size|ffn_dim|d_ff|dff|d_inner|n_inner|ffn_hidden|ffn_size|feed_forward_size|dim_ff)", 32),
+    (r"^(num_attention_heads|n_heads?|num_heads|(en|de)coder_attention_heads)$", 4),
+    (r"^num_(en|de)coder_attention_heads$", 4),
+    (r"^(num_key_value_heads|n_kv_heads|kv_n_heads|num_kv_heads)$", 2),
+    (r"^(head_dim|d_kv|attention_head_size|qk_nope_head_dim|qk_rope_head_dim|v_head_dim|kv_channels)$", 8),
+    (r"^(index_head_dim|global_head_dim|swa_head_dim|attention_head_dim|dim_head|qk_head_dim)$", 8),
+    (r"^(index_n_heads)$", 2),
+    (r"(lora_rank|_rank)$", 8),
+    (r"^(n_routed_experts|num_experts|num_local_experts|moe_num_experts)$", 4),
+    (r"^(num_experts_per_tok|moe_topk|moe_k|moe_top_k|top_k_experts)$", 2),
+    (r"^(n_group|topk_group|num_expert_group)$", 1),
+    (r"^(state_size|ssm_state_size|mamba_d_state)$", 8),
+    (r"^rotary_dim$", 4),
+    (r"^num_buckets$", 4),
+)
+_PER_LAYER = re.compile(r"layer_types|layers_block_type|_pattern$|layer_list|mlp_layer_types")
+
+
+def architectures() -> list[tuple[str, str]]:
+    """Return (kind, model type) of every causal and encoder-decoder architecture of transformers."""
+    causal = [("causal", name) for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES]
+    return causal + [("encoder-decoder", name) for name in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES]
+
+
+def tiny_config(name: str, overrides: Mapping[str, Any] | None = None) -> Any:
+    """Return a small configuration of a model type; raises what transformers raises where it can't be made.
+
+    Args:
+        overrides: fields that are set after the others.
+    """
+    kind = CONFIG_MAPPING[name]
+    usual = kind().to_dict()
+    small = _shrunk(usual)
+    return kind.from_dict({**small, **(_OVERRIDES.get(name) or {}), **(overrides or {})})
+
+
+def _shrunk(values: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            made[name] = _shrunk(value)
+        else:
+            made[name] = _small(name, value)
+    layers = next((made[n] for n in ("num_hidden_layers", "n_layer", "num_layers") if n in made), None)
+    for name, value in values.items():
+        if _PER_LAYER.search(name) and isinstance(value, list) and layers:
+            kinds = list(dict.fromkeys(value))
+            made[name] = kinds + kinds[-1:] * (layers - len(kinds))
+    deepest = max((len(v) for n, v in made.items() if _PER_LAYER.search(n) and isinstance(v, list)), default=0)
+    if deepest and layers and deepest > layers:
+        made["num_hidden_layers"] = deepest
+        for name, value in made.items():
+            if _PER_LAYER.search(name) and isinstance(value, list):
+                made[name] = value + value[-1:] * (deepest - len(value))
+    for name, value in (("bos_token_id", None), ("eos_token_id", 1), ("pad_token_id", 0)):
+        if name in made:
+            made[name] = value
+    if "decoder_start_token_id" in made or made.get("is_encoder_decoder"):
+        made["decoder_start_token_id"] = 0
+    return {n: v for n, v in made.items() if n not in _LEFT_OUT}
+
+
+_LEFT_OUT = ("transformers_version", "architectures", "dtype", "torch_dtype", "sep_token_id", "cls_token_id")
+
+
+def _small(name: str, value: Any) -> Any:
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    for pattern, size in _SIZES:
+        if re.search(pattern, name):
+            if size is None or (isinstance(value, list) and not all(isinstance(v, int) for v in value)):
+                return value
+            if isinstance(value, list):
+                return [min(v, size) for v in value]
+            return type(value)(min(value, size)) if isinstance(value, int | float) else value
+    return value
+
+
+def tiny_architecture(name: str, kind: str, overrides: Mapping[str, Any] | None = None, seed: int = 0) -> Any:
+    """Return a tiny model of a type, with weights large enough that what a token sees makes a difference."""
+    torch.manual_seed(seed)
+    auto: Any = AutoModelForSeq2SeqLM if kind == "encoder-decoder" else AutoModelForCausalLM
+    model = auto.from_config(tiny_config(name, overrides), dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in _distinct(model.parameters()):
+            if parameter.is_floating_point():  # also what begins as zero, such as a gate
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
+
+
+def _distinct(parameters: Iterable[torch.nn.Parameter]) -> Iterable[torch.nn.Parameter]:
+    return {id(p): p for p in parameters}.values()
+
+
+_OVERRIDES: dict[str, dict[str, Any]] = {}
+"""What some types need besides, because their fields depend on one another."""
