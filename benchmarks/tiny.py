@@ -46,7 +46,6 @@ _SIZES: tuple[tuple[str, Any], ...] = (
     (r"^rotary_dim$", 4),
     (r"^num_buckets$", 4),
 )
-_PER_LAYER = re.compile(r"layer_types|layers_block_type|_pattern$|layer_list|mlp_layer_types")
 
 
 def architectures() -> list[tuple[str, str]]:
@@ -70,30 +69,46 @@ def tiny_config(name: str, overrides: Mapping[str, Any] | None = None) -> Any:
 def _shrunk(values: Mapping[str, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            made[name] = _shrunk(value)
-        else:
-            made[name] = _small(name, value)
-    layers = next((made[n] for n in ("num_hidden_layers", "n_layer", "num_layers") if n in made), None)
-    for name, value in values.items():
-        if _PER_LAYER.search(name) and isinstance(value, list) and layers:
-            kinds = list(dict.fromkeys(value))
-            made[name] = kinds + kinds[-1:] * (layers - len(kinds))
-    deepest = max((len(v) for n, v in made.items() if _PER_LAYER.search(n) and isinstance(v, list)), default=0)
-    if deepest and layers and deepest > layers:
-        made["num_hidden_layers"] = deepest
-        for name, value in made.items():
-            if _PER_LAYER.search(name) and isinstance(value, list):
-                made[name] = value + value[-1:] * (deepest - len(value))
-    for name, value in (("bos_token_id", None), ("eos_token_id", 1), ("pad_token_id", 0)):
+        if name not in _LEFT_OUT:
+            made[name] = _shrunk(value) if isinstance(value, Mapping) else _small(name, value)
+    depth = next((n for n in _DEPTH if isinstance(values.get(n), int)), None)
+    if depth is not None:
+        _cut_layers(made, values, depth)
+    for name, token in (("bos_token_id", 2), ("eos_token_id", 1), ("pad_token_id", 0)):
         if name in made:
-            made[name] = value
+            made[name] = token
     if "decoder_start_token_id" in made or made.get("is_encoder_decoder"):
         made["decoder_start_token_id"] = 0
-    return {n: v for n, v in made.items() if n not in _LEFT_OUT}
+    if "kv_lora_rank" in made and "num_key_value_heads" in made:  # latent attention has as many keys as queries
+        made["num_key_value_heads"] = made.get("num_attention_heads")
+    return made
 
 
-_LEFT_OUT = ("transformers_version", "architectures", "dtype", "torch_dtype", "sep_token_id", "cls_token_id")
+def _cut_layers(made: dict[str, Any], values: Mapping[str, Any], depth: str) -> None:
+    """Keep as many layers as there are kinds of them, and at least two; cut every list that has an entry a layer."""
+    lists = {n: v for n, v in values.items() if isinstance(v, list) and len(v) == values[depth]}
+    kinds = {n: list(dict.fromkeys(v)) for n, v in lists.items() if v and isinstance(v[0], str)}
+    layers = max([2, *map(len, kinds.values())])
+    made[depth] = layers
+    for name in lists:
+        some = kinds.get(name, made[name])
+        made[name] = (some + some[-1:] * layers)[:layers]
+    if isinstance(per_layer := values.get("per_layer_config"), Mapping):
+        first = next(iter(per_layer.values()))
+        made["per_layer_config"] = {layers - 1: _shrunk(first)}
+
+
+_DEPTH = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_blocks")
+_LEFT_OUT = (
+    "id2label",
+    "label2id",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "sep_token_id",
+    "cls_token_id",
+)
 
 
 def _small(name: str, value: Any) -> Any:
@@ -125,5 +140,19 @@ def _distinct(parameters: Iterable[torch.nn.Parameter]) -> Iterable[torch.nn.Par
     return {id(p): p for p in parameters}.values()
 
 
-_OVERRIDES: dict[str, dict[str, Any]] = {}
+_OVERRIDES: dict[str, dict[str, Any]] = {
+    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1},
+    "granitemoehybrid": {
+        "mamba_n_heads": 8,
+        "mamba_d_head": 8,
+        "mamba_n_groups": 1,
+        "layer_types": ["mamba", "attention"],
+    },
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
+    "xlnet": {"d_head": 8},
+    "xmod": {"default_language": "en_XX"},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "gemma4_assistant": {"hidden_size_per_layer_input": 0},
+}
 """What some types need besides, because their fields depend on one another."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -245,20 +246,24 @@ def _check_lengths(
         positions = check_architecture(model_config)
     trained = None if positions.shortest else getattr(model_config, "max_position_embeddings", None)
     limit = positions.prompt or trained
-    longest_input = config.train.max_input_tokens
-    if limit is None and positions.target is None:
-        return
-    every = [*splits.train, *splits.valid, *splits.test]
-    answer = max((encoder.answer_length(c) for q in every for c in q.choices), default=1)
-    target = max(answer, config.train.max_target_tokens if teachers_in_use(config) else 1)
-    prompt, beside = 0, 0 if encoder.is_encoder_decoder else target - 1
-    if limit is not None and longest_input + beside > limit:
-        prompt = encoder.longest_prompt(every, max(prefixes.values(), key=len), limit - beside)
+    target, beside = config.train.max_target_tokens, 0 if encoder.is_encoder_decoder else 1
+    fits = limit is None or config.train.max_input_tokens + beside * (target - 1) <= limit
+    if fits and (positions.target is None or target <= positions.target):
+        return  # nearly always, without measuring anything
+    asked = (splits.train, splits.valid, splits.test)
+    if not teachers_in_use(config):
+        answers = (encoder.answer_length(c) for q in chain(*asked) for c in q.choices)
+        target = min(target, max(answers, default=1))
+    # The last token of a target is predicted, and never read.
+    after = beside * (target - 1)
+    prompt = 0
+    if limit is not None:
+        prompt = encoder.longest_prompt(chain(*asked), max(prefixes.values(), key=len), limit - after)
     if trained is None:
-        positions.check(prompt + beside if prompt else 0, target)
-    elif prompt + beside > trained:
+        positions.check(prompt + after if prompt else 0, target)
+    elif prompt + after > trained:
         news.say(
-            f"  note: rows may have {prompt + beside} tokens, and the student was trained with {trained} at most "
+            f"  note: rows may have {prompt + after} tokens, and the student was trained with {trained} at most "
             "(max_position_embeddings): expect worse answers beyond, or lower train.max_input_tokens"
         )
 

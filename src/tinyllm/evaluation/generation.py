@@ -17,7 +17,7 @@ from torch import Tensor
 from tinyllm.student.learner import UNFIT, decoder_start, unwrapped
 from tinyllm.student.loss import head_in_fp32
 from tinyllm.student.model import Company, Student
-from tinyllm.student.positions import exceeded_bound, positions_of
+from tinyllm.student.positions import exceeded_bound, forget_lengths, positions_of
 from tinyllm.student.probe import plain_tokens, probe_prompts, same_logits
 
 _PROBED_TOKENS = 3
@@ -120,6 +120,7 @@ def _generated(
     )  # fmt: skip
     # `generate` fills up what a configuration leaves open with the model's own, so that is put aside meanwhile.
     own, model.generation_config = model.generation_config, greedy
+    forget_lengths(model)
     try:
         with head_in_fp32(model.get_output_embeddings()):
             return model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)

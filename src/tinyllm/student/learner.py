@@ -25,7 +25,7 @@ from tinyllm.student.batch import (
 from tinyllm.student.encode import Row
 from tinyllm.student.loss import Head, head_in_fp32, weighted_cross_entropy
 from tinyllm.student.plan import MicroBatch, Shape
-from tinyllm.student.positions import bounds, exceeded_bound, positions_of
+from tinyllm.student.positions import bounds, exceeded_bound, forget_lengths, positions_of
 from tinyllm.student.probe import (
     Gradients,
     apart,
@@ -409,6 +409,7 @@ class Learner(nn.Module):
 
     def _logits_at(self, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
         """Return the logits of one row at some places (N, V); those at others are not made where the model can."""
+        forget_lengths(self.student)
         picks = "logits_to_keep" in inspect.signature(unwrapped(self.student).forward).parameters
         logits = _logits(self.student(**inputs, **({"logits_to_keep": at} if picks else {})))[0]
         return logits if picks and len(logits) == len(at) else logits[at]

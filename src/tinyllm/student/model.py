@@ -312,6 +312,8 @@ def _read(location: str, revision: str | None, card: StudentCard) -> Student:
         model = model.to(torch.accelerator.current_accelerator())
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if hasattr(model.config, "rescale_every"):  # RWKV: weights that are scaled in place while it answers would be saved
+        model.config.rescale_every = 0
     return Student(model, tokenizer, card)
 
 

@@ -21,6 +21,7 @@ _LENGTHS = ("original_max_position_embeddings", "max_position_embeddings")
 _ROPE = ("rope_parameters", "rope_scaling", "rope_type")
 _SPARE = 32  # tokens by which a row of a probe may exceed a bound
 _TABLE = re.compile(r"pos")
+_OTHER = re.compile(r"audio|vision|visual|image|video|speech")  # parts that read no text
 _NO_TABLE = re.compile(r"relative|bias|bucket|inv_freq|rotary|rope")
 
 
@@ -70,7 +71,8 @@ def positions_of(model: Any) -> Positions:
 
 
 def _fewest(model: nn.Module) -> int | None:
-    return min((n for name, module in model.named_modules() for n in _tables(name, module)), default=None)
+    of_text = ((name, module) for name, module in model.named_modules() if not _OTHER.search(name))
+    return min((n for name, module in of_text for n in _tables(name, module)), default=None)
 
 
 def _tables(name: str, module: nn.Module) -> Iterator[int]:
@@ -81,6 +83,7 @@ def _tables(name: str, module: nn.Module) -> Iterator[int]:
         if is_table and not hasattr(module, "make_weight"):  # such tables grow
             # Positions may begin behind the padding token (RoBERTa), or behind an offset (BART, OPT).
             start = 0 if module.padding_idx is None else module.padding_idx + 1
+            start += "ProphetNet" in type(module).__name__  # its predicting streams look one position ahead
             yield module.num_embeddings - int(getattr(module, "offset", start))
         return
     held = {**module._buffers, **{n: v for n, v in vars(module).items() if isinstance(v, torch.Tensor)}}
@@ -138,3 +141,16 @@ def _bounds(values: Mapping[str, Any], of_lengths: bool = False) -> Iterator[tup
         elif (_BOUND.search(name) and not _NO_BOUND.search(name)) or (of_lengths and name in _LENGTHS):
             several = value if isinstance(value, list | tuple) else [value]
             yield from ((name, v) for v in several if isinstance(v, int) and not isinstance(v, bool) and v > 1)
+
+
+def forget_lengths(model: nn.Module) -> None:
+    """Have dynamic rotary positions begin anew: transformers keeps them as the longest row so far wanted them."""
+    for module in model.modules():
+        if "dynamic" not in str(getattr(module, "rope_type", "")):
+            continue
+        for name in [n for n in vars(module) if n.endswith("max_seq_len_cached")]:
+            setattr(module, name, module.original_max_seq_len)
+            kind = name.removesuffix("max_seq_len_cached")
+            frequencies = getattr(module, f"{kind}inv_freq")
+            original: Any = getattr(module, f"{kind}original_inv_freq")
+            setattr(module, f"{kind}inv_freq", original.to(frequencies.device))

@@ -39,9 +39,11 @@ def _sketch(model_config: Any) -> Any:
                 setattr(config, name, min(2, getattr(config, name)))
         if (kinds := getattr(config, "layer_types", None)) is not None:
             config.layer_types = kinds[:2]
-        special = [v for n, v in vars(config).items() if n.endswith("token_id") and isinstance(v, int)]
         if isinstance(getattr(config, "vocab_size", None), int):
-            config.vocab_size = min(config.vocab_size, max(_WORDS, *special, 0) + 1)
+            config.vocab_size = min(config.vocab_size, _WORDS)
+        for name, token in list(vars(config).items()):
+            if name.endswith("token_id") and isinstance(token, int) and token >= _WORDS:
+                setattr(config, name, 0)
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         return _from_config(small).eval()
