@@ -36,7 +36,8 @@ _SIZES: tuple[tuple[str, Any], ...] = (
     (r"^num_(en|de)coder_attention_heads$", 4),
     (r"^(num_key_value_heads|n_kv_heads|kv_n_heads|num_kv_heads)$", 2),
     (r"^(head_dim|d_kv|attention_head_size|qk_nope_head_dim|qk_rope_head_dim|v_head_dim|kv_channels)$", 8),
-    (r"^(index_head_dim|global_head_dim|swa_head_dim|attention_head_dim|dim_head|qk_head_dim)$", 8),
+    (r"^(index_head_dim|global_head_dim|swa_head_dim|attention_head_dim|dim_head)$", 8),
+    (r"^qk_head_dim$", 16),
     (r"^(index_n_heads)$", 2),
     (r"(lora_rank|_rank)$", 8),
     (r"^(n_routed_experts|num_experts|num_local_experts|moe_num_experts)$", 4),
@@ -140,6 +141,7 @@ def _distinct(parameters: Iterable[torch.nn.Parameter]) -> Iterable[torch.nn.Par
     return {id(p): p for p in parameters}.values()
 
 
+_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 _OVERRIDES: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1},
     "granitemoehybrid": {
@@ -151,6 +153,12 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
     "xlnet": {"d_head": 8},
+    "hunyuan_v1_dense": {"rope_parameters": _ROPE},
+    "hunyuan_v1_moe": {"rope_parameters": _ROPE},
+    "ministral": {"rope_parameters": _ROPE},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "rope_parameters": _ROPE},
+    "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
     "xmod": {"default_language": "en_XX"},
     "dots3_note_text": {"num_key_value_heads": 4},
     "gemma4_assistant": {"hidden_size_per_layer_input": 0},

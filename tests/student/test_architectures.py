@@ -11,11 +11,14 @@ from benchmarks.tiny import POSITIONS, tiny_architecture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from support import tiny_student
-from tinyllm.config import LoraSection
+from projects import Project
+from support import tiny_student, tiny_tokenizer
+from tinyllm.config import LoraSection, load_config
 from tinyllm.errors import StudentError
 from tinyllm.evaluation.generation import continued, groups_of
 from tinyllm.evaluation.scoring import branch_scores
+from tinyllm.news import News
+from tinyllm.pipeline import checked_questions
 from tinyllm.student import learner as learner_module
 from tinyllm.student.encode import Branch, Row
 from tinyllm.student.learner import ALONE, Learner, Way
@@ -40,7 +43,7 @@ def overrides_of(name: str, variant: str):
         (CAUSAL, "gemma2", "", "equal"),
         (CAUSAL, "opt", "", "equal"),
         (CAUSAL, "llama4_text", "", "equal"),
-        (CAUSAL, "doge", "", "equal"),
+        (CAUSAL, "doge", "", "own rows"),
         (CAUSAL, "mamba", "", "equal"),
         (CAUSAL, "roberta", "", "refused"),
         (CAUSAL, "roberta", "is_decoder", "equal"),
@@ -101,7 +104,7 @@ def test_batch_size_budget_and_company_never_change_a_score(learner, lengths, bu
 
 @pytest.mark.parametrize(
     ("name", "variant", "company"),
-    [("rwkv", "", "of one length"), ("phi3", "long RoPE", "of one length"), ("llama", "", "any")],
+    [("rwkv", "", "none"), ("phi3", "long RoPE", "of one length"), ("llama", "", "any")],
 )
 def test_what_is_written_in_company_is_what_is_written_alone(name, variant, company):
     model = tiny_architecture(name, CAUSAL, overrides_of(name, variant))
@@ -194,3 +197,34 @@ def test_adapters_on_all_linear_layers_leave_tied_weights_out():
     student = tiny_student("gpt2")
     add_lora(student, LoraSection(), 0)
     assert not any("lora" in n and "lm_head" in n for n, _ in student.model.named_parameters())
+
+
+def checked(tmp_path, name: str, **settings):
+    folder = tmp_path / name
+    model = tiny_architecture(name, CAUSAL)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    project = Project(tmp_path, folder)
+    for path, value in settings.items():
+        project.change(path.replace("__", "."), value)
+    return checked_questions(load_config(project.config), News(quiet=True))
+
+
+def test_check_refuses_too_few_positions_and_says_what_to_set(tmp_path):
+    with pytest.raises(StudentError, match=rf"GPT2LMHeadModel has {POSITIONS} positions.*Lower train.max_input_tokens"):
+        checked(tmp_path, "gpt2")
+    splits, _ = checked(tmp_path, "gpt2", train__max_target_tokens=12)
+    assert len(splits.train), "short questions fit, whatever the longest input might be"
+
+
+def test_check_refuses_an_architecture_that_sees_ahead(tmp_path):
+    with pytest.raises(StudentError, match="sees the tokens that it is to predict"):
+        checked(tmp_path, "roberta")
+
+
+def test_check_notes_rows_beyond_the_length_that_positions_were_trained_for(tmp_path, capsys):
+    folder = tmp_path / "llama"
+    tiny_architecture("llama", CAUSAL).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    checked_questions(load_config(Project(tmp_path, folder).config), News())
+    assert f"the student was trained with {POSITIONS} at most" in capsys.readouterr().err

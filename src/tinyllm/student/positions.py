@@ -22,7 +22,7 @@ _ROPE = ("rope_parameters", "rope_scaling", "rope_type")
 _SPARE = 32  # tokens by which a row of a probe may exceed a bound
 _TABLE = re.compile(r"pos")
 _OTHER = re.compile(r"audio|vision|visual|image|video|speech")  # parts that read no text
-_NO_TABLE = re.compile(r"relative|bias|bucket|inv_freq|rotary|rope")
+_NO_TABLE = re.compile(r"rel_|relative|bias|bucket|inv_freq|rotary|rope")
 
 
 @dataclass(frozen=True, slots=True)

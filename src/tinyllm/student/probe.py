@@ -23,7 +23,7 @@ from tinyllm.student.positions import Bound
 _LOGITS = 2e-4  # relative; sums in another order differ by 4e-6 (SmolLM2-135M), another mask by 1e-2 and more
 _GRADIENTS = 5e-3  # relative; sums in another order differ by 4e-4
 _COMPARED = 1 << 24  # parameters whose gradients are compared at most: 64 MiB, the small ones first
-_BEYOND = 13  # tokens by which a row of a probe is longer than a bound
+_BEYOND, _WELL_BEYOND = 13, 28  # tokens by which rows of a probe are longer than a bound
 _NOISE = re.compile(r"drop|jitter|noise")
 
 
@@ -50,7 +50,7 @@ def long_rows(tokens: Sequence[int], bound: Bound, *, is_encoder_decoder: bool) 
         # One branch stays within the bound, the other does not; and the same token again and again, which goes to the
         # same expert each time.
         made.add(max(1, length - 4), (0, 2), (1, _BEYOND))
-        made.rows.append(Row("", (tokens[0],) * (length + _BEYOND), (Branch("", (), tuple(tokens[:3])),)))
+        made.rows.append(Row("", (tokens[0],) * (length + _WELL_BEYOND), (Branch("", (), tuple(tokens[:3])),)))
     if is_encoder_decoder:
         made.add(7, (0, length + _BEYOND))
     return made.rows
@@ -81,12 +81,11 @@ def apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def probe_prompts(tokens: Sequence[int], bound: Bound | None) -> list[tuple[int, ...]]:
-    """Return prompts to write on from: two of one length, and longer ones, to beyond a bound."""
+    """Return prompts to write on from: some of one length, and longer ones, to well beyond a bound."""
     draw = random.Random(1)
-    longest = 23 if bound is None else bound.tokens + _BEYOND
-    lengths = (5, 5, 12, longest, longest)
-    prompts = [tuple(draw.choices(tokens, k=length)) for length in lengths[:-1]]
-    return [*prompts, (tokens[0],) * longest]
+    past = 9 if bound is None else bound.tokens
+    lengths = (5, 5, 12, past + 7, past + _WELL_BEYOND)
+    return [*(tuple(draw.choices(tokens, k=n)) for n in lengths), (tokens[0],) * (past + _WELL_BEYOND)]
 
 
 def micro_batch(rows: Sequence[Row], branches: int) -> MicroBatch:
