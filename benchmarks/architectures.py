@@ -199,30 +199,33 @@ def _plain(learner: Any, rows: Sequence[Any], weights: Sequence[tuple[float, ...
 
 def _wrong_limit(learner: Any) -> str:
     """Say where the number of positions that was read off the model is not the one at which it breaks."""
-    import torch
+    from benchmarks.tiny import POSITIONS
 
     limit = learner.positions.prompt
     if limit is None:
-        return ""
+        return (
+            "" if _reads(learner, 5 * POSITIONS) else f"positions: none were read off, and {5 * POSITIONS} tokens fail"
+        )
+    if not _reads(learner, limit):
+        return f"positions: {limit} were read off, and as many tokens fail"
+    if _reads(learner, limit + 1) and not hasattr(learner.config, "ngram"):  # ProphetNet repeats its last one
+        return f"positions: {limit} were read off, and one more token is no problem"
+    return ""
+
+
+def _reads(learner: Any, length: int) -> bool:
+    import torch
+
     from tinyllm.student.probe import plain_tokens
 
-    token = plain_tokens(learner.student)[0]
-    with torch.no_grad():
-        for length, should_work in ((limit, True), (limit + 1, False)):
-            row = torch.full((1, length), token)
-            inputs = {"input_ids": row}
-            if learner.is_encoder_decoder:
-                inputs["decoder_input_ids"] = row[:, :2]
-            try:
-                learner.student(**inputs)
-                works = True
-            except Exception:  # noqa: BLE001 -- an index out of range, in whatever form
-                works = False
-            if works and not should_work and not hasattr(learner.config, "ngram"):  # ProphetNet repeats its last one
-                return f"positions: {limit} were read off, and {length} tokens are no problem"
-            if should_work and not works:
-                return f"positions: {limit} were read off, and {length} tokens fail"
-    return ""
+    row = torch.full((1, length), plain_tokens(learner.student)[0])
+    inputs = {"input_ids": row} | ({"decoder_input_ids": row[:, :2]} if learner.is_encoder_decoder else {})
+    try:
+        with torch.no_grad():
+            learner.student(**inputs)
+    except Exception:  # noqa: BLE001 -- an index out of range, in whatever form
+        return False
+    return True
 
 
 def _writing(model: Any) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from projects import Project
-from support import tiny_student, tiny_tokenizer
+from support import tiny_tokenizer
 from tinyllm.config import LoraSection, load_config
 from tinyllm.errors import StudentError
 from tinyllm.evaluation.generation import continued, groups_of
@@ -194,14 +194,17 @@ def test_adapters_on_tied_weights_are_refused_before_training(name, target):
 
 
 def test_adapters_on_all_linear_layers_leave_tied_weights_out():
-    student = tiny_student("gpt2")
+    model = tiny_architecture("llama", CAUSAL, {"tie_word_embeddings": True})
+    student = Student(model, SimpleNamespace(pad_token_id=0), StudentCard({}))
     add_lora(student, LoraSection(), 0)
-    assert not any("lora" in n and "lm_head" in n for n, _ in student.model.named_parameters())
+    adapted = {n.split(".lora_")[0] for n, _ in student.model.named_parameters() if "lora" in n}
+    assert adapted
+    assert not any("lm_head" in n or "embed" in n for n in adapted)
 
 
-def checked(tmp_path, name: str, **settings):
+def checked(tmp_path, name: str, overrides=None, **settings):
     folder = tmp_path / name
-    model = tiny_architecture(name, CAUSAL)
+    model = tiny_architecture(name, CAUSAL, overrides)
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     project = Project(tmp_path, folder)
@@ -211,9 +214,9 @@ def checked(tmp_path, name: str, **settings):
 
 
 def test_check_refuses_too_few_positions_and_says_what_to_set(tmp_path):
-    with pytest.raises(StudentError, match=rf"GPT2LMHeadModel has {POSITIONS} positions.*Lower train.max_input_tokens"):
-        checked(tmp_path, "gpt2")
-    splits, _ = checked(tmp_path, "gpt2", train__max_target_tokens=12)
+    with pytest.raises(StudentError, match=r"has 160 positions, and 3\d\d are needed.*Lower train.max_input_tokens or"):
+        checked(tmp_path, "gpt2", {"n_positions": 160})
+    splits, _ = checked(tmp_path, "gpt2", {"n_positions": 160}, train__max_target_tokens=12)
     assert len(splits.train), "short questions fit, whatever the longest input might be"
 
 

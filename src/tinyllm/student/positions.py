@@ -20,7 +20,7 @@ _BY_LENGTH = ("dynamic", "longrope")  # kinds of rotary positions that go by the
 _LENGTHS = ("original_max_position_embeddings", "max_position_embeddings")
 _ROPE = ("rope_parameters", "rope_scaling", "rope_type")
 _SPARE = 32  # tokens by which a row of a probe may exceed a bound
-_TABLE = re.compile(r"pos")
+_TABLE = re.compile(r"pos|wpe")
 _OTHER = re.compile(r"audio|vision|visual|image|video|speech")  # parts that read no text
 _NO_TABLE = re.compile(r"rel_|relative|bias|bucket|inv_freq|rotary|rope")
 
@@ -49,8 +49,9 @@ class Positions:
         Raises:
             StudentError: naming the setting to change.
         """
+        both = "train.max_input_tokens" + (" or train.max_target_tokens" if self.target is None else "")
         for found, allowed, setting in (
-            (prompt, self.prompt, "train.max_input_tokens"),
+            (prompt, self.prompt, both),
             (target, self.target, "train.max_target_tokens"),
         ):
             if allowed is not None and found > allowed:
