@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-faults bench-generate bench-train bench-evaluate bench-statistics check fix docs clean
+.PHONY: install demo test test-faults test-architectures bench-generate bench-train bench-evaluate bench-statistics check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -32,6 +32,11 @@ test: install
 test-faults: install
 	TINYLLM_FAULTS=full TINYLLM_FAULTS_FIGURES=benchmarks/results $(BIN)/python -m pytest tests/faults --timeout 1800
 	$(BIN)/python -m benchmarks.table
+
+# Every architecture of transformers that a configuration builds offline, held against its plain forward: 25 minutes or
+# less on two cores. Writes docs/architectures.md.
+test-architectures: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.architectures
 
 # The figures of docs/benchmarks.md about generating rationales; an hour, and nothing else should run meanwhile.
 bench-generate: install

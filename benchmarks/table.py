@@ -16,7 +16,7 @@ ORDER = (
     "train-t5", "train-smollm-2", "train-smollm-4", "train-share", "evaluate", "page",
     "throughput", "peers", "memory", "startup", "real", "prefix",
 )  # fmt: skip
-_ELSEWHERE = ("statistics",)  # has hundreds of rows; docs/statistics.md shows them
+_ELSEWHERE = ("statistics", "architectures")  # have hundreds of rows, and pages of their own
 _INTRO = """\
 # Benchmarks
 

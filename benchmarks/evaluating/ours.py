@@ -23,7 +23,7 @@ def main(job_file: str) -> None:
     job = json.loads(Path(job_file).read_text("utf-8"))
     card = StudentCard(prefixes={"answer": job["prefix"]}, layout=job["layout"])
     student = load_student(StudentSection(model=os.environ["BENCH_SMOLLM"]), card)
-    learner = student.learner()
+    learner = student.learner(learns=False)
     questions = [Question(d["id"], d["question"], tuple(d["choices"]), d["answer"]) for d in job["docs"]]
     score_options(student, learner, questions[:8])
     began = time.perf_counter()

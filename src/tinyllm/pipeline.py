@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -226,7 +227,45 @@ def checked_questions(config: Config, news: News, answers: Collection[str] = ("t
         max_target_tokens=config.train.max_target_tokens,
     )
     prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
-    return fit_questions(splits, encoder, prefixes, config.data.on_invalid, news), encoder
+    splits = fit_questions(splits, encoder, prefixes, config.data.on_invalid, news)
+    _check_lengths(config, model_config, encoder, splits, prefixes, news)
+    return splits, encoder
+
+
+def _check_lengths(
+    config: Config, model_config: Any, encoder: Encoder, splits: Splits, prefixes: Mapping[str, str], news: News
+) -> None:
+    """Refuse a student that cannot read rows as long as the questions ask for, before teachers are paid.
+
+    Raises:
+        StudentError: it has too few positions, or sees the tokens that it is to predict.
+    """
+    from tinyllm.student.sketch import check_architecture
+
+    with news.task("Looking at the student's architecture"):
+        positions = check_architecture(model_config)
+    trained = None if positions.shortest else getattr(model_config, "max_position_embeddings", None)
+    limit = positions.prompt or trained
+    target, beside = config.train.max_target_tokens, 0 if encoder.is_encoder_decoder else 1
+    fits = limit is None or config.train.max_input_tokens + beside * (target - 1) <= limit
+    if fits and (positions.target is None or target <= positions.target):
+        return  # nearly always, without measuring anything
+    asked = (splits.train, splits.valid, splits.test)
+    if not teachers_in_use(config):
+        answers = (encoder.answer_length(c) for q in chain(*asked) for c in q.choices)
+        target = min(target, max(answers, default=1))
+    # The last token of a target is predicted, and never read.
+    after = beside * (target - 1)
+    prompt = 0
+    if limit is not None:
+        prompt = encoder.longest_prompt(chain(*asked), max(prefixes.values(), key=len), limit - after)
+    if trained is None:
+        positions.check(prompt + after if prompt else 0, target)
+    elif prompt + after > trained:
+        news.say(
+            f"  note: rows may have {prompt + after} tokens, and the student was trained with {trained} at most "
+            "(max_position_embeddings): expect worse answers beyond, or lower train.max_input_tokens"
+        )
 
 
 def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any]:
@@ -506,7 +545,8 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
         )
     if alike := encoder.indistinct(question.choices):
         raise DataError(f"The student cannot choose: {alike}. Write the choices in other words.")
-    score = score_options(student, student.learner(), [question])[0]
+    longest = max(row.length for row in encoder.options(question, student.card.prefixes[ANSWER_TASK]))
+    score = score_options(student, student.learner(longest, learns=False), [question])[0]
     ranked = score.ranking(student.card.layout)
     top = max(ranked)
     mass = [math.exp(v - top) for v in ranked]

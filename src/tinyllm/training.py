@@ -74,7 +74,7 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     settings = mixture_settings(config)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
-        learner = student.learner()
+        learner = student.learner(config.train.max_input_tokens + config.train.max_target_tokens)
     if needs_likelihoods(config.train.method):
         known = rationale_likelihoods(config, run, news, student, learner, splits.train, rationales)
         settings = replace(settings, likelihoods=known)
@@ -155,7 +155,7 @@ def whole_student(config: Config, trained: Prepared) -> Student:
         return trained.student
     weights = trained_weights(trained.learner)
     student = _loaded(config)
-    put_weights(student.learner(), weights)
+    put_weights(student.learner(learns=False), weights)
     return student
 
 

@@ -148,7 +148,7 @@ class HarnessStudent(LM):
     def __init__(self, student: Student, batch_tokens: int = 4096) -> None:
         super().__init__()
         self._student = student
-        self._learner = student.learner()
+        self._learner = student.learner(learns=False)
         self._encoder = student.encoder(share_prompt=self._learner.share_prompt)
         self._batch_tokens = batch_tokens
 

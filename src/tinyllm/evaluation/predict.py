@@ -87,7 +87,7 @@ def predict(
     Args:
         train: training questions to answer too, for the report; by one scorer only.
     """
-    learner = student.learner()
+    learner = student.learner(learns=False)
     with arithmetic(learner, section.precision):
         return _predict(stage, student, learner, test, train, section, update)
 

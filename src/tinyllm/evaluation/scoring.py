@@ -17,12 +17,12 @@ import torch
 
 from tinyllm.config import ANSWER_TASK, Layout
 from tinyllm.errors import StudentError
+from tinyllm.evaluation.generation import continued, groups_of, within_positions
 from tinyllm.evaluation.matching import Generated, match_choice
 from tinyllm.questions.types import Question
 from tinyllm.student.batch import to_device
 from tinyllm.student.encode import Branch, Row
-from tinyllm.student.learner import Learner, decoder_start, unwrapped
-from tinyllm.student.loss import head_in_fp32
+from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
 from tinyllm.student.plan import cut
@@ -249,47 +249,16 @@ def generate_texts(
     if task == ANSWER_TASK:
         longest = (max(map(encoder.answer_length, q.choices)) for q in questions)
         limits = [max(max_new_tokens, tokens + _LABEL_TOKENS) for tokens in longest]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + limits[i], reverse=True)
-    texts, start = [""] * len(prompts), 0
+    limits = within_positions(student, prompts, limits)
+    groups = groups_of(student, encoder.end, prompts, limits, batch_tokens)
+    texts, done = [""] * len(prompts), 0
     tell, what = progress or _silence, "writing answers" if task == ANSWER_TASK else f"writing as {task}"
     tell(0, len(prompts), what)
-    while start < len(order):
-        size = max(1, batch_tokens // (len(prompts[order[start]]) + limits[order[start]]))
-        group = order[start : start + size]
-        written = _continued(student, encoder.end, [prompts[i] for i in group], max(limits[i] for i in group))
+    for group in groups:
+        output = continued(student, encoder.end, [prompts[i] for i in group], max(limits[i] for i in group))
         # Where a text may end is up to its own question, not to those beside it.
-        for i, tokens in zip(group, written, strict=True):
+        for i, tokens in zip(group, output, strict=True):
             texts[i] = encoder.read(tokens[: limits[i]])
-        start += len(group)
-        tell(start, len(prompts), what)
+        done += len(group)
+        tell(done, len(prompts), what)
     return texts
-
-
-def _continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-    """Return the likeliest tokens that follow each prompt, one by one, whatever the model's own settings say."""
-    from transformers import GenerationConfig
-
-    model, width, pad = unwrapped(student.model), max(map(len, prompts)), int(student.tokenizer.pad_token_id)
-    # A causal student writes on from the right edge, so its padding goes to the left.
-    left = not student.is_encoder_decoder
-    ids = torch.tensor([_padded(p, width, pad, left) for p in prompts], device=model.device)
-    mask = torch.tensor([_padded([1] * len(p), width, 0, left) for p in prompts], device=model.device)
-    start = {"decoder_start_token_id": decoder_start(model)} if student.is_encoder_decoder else {}
-    greedy = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=end, **start
-    )
-    # `generate` fills up what a configuration leaves open with the model's own, so that is put aside meanwhile.
-    own, model.generation_config = model.generation_config, greedy
-    try:
-        with head_in_fp32(model.get_output_embeddings()):
-            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
-    finally:
-        model.generation_config = own
-    new = output[:, 1:] if student.is_encoder_decoder else output[:, width:]
-    tokens: list[list[int]] = new.tolist()
-    return tokens
-
-
-def _padded(values: Sequence[int], width: int, value: int, left: bool) -> list[int]:
-    padding = [value] * (width - len(values))
-    return [*padding, *values] if left else [*values, *padding]

@@ -209,7 +209,7 @@ def _answers(student: Student, splits: Splits, section: EvaluateSection, job: Jo
 
     asked: list[tuple[Split, View, Sequence[Question]]] = [("valid", "asked", splits.valid)]
     asked += [("test", view, splits.test) for view in job.views]
-    learner = student.learner()
+    learner = student.learner(learns=False)
     for split, view, questions in asked:
         if len(questions):
             writes = view == "asked" and "generation" in section.scorers

@@ -203,6 +203,8 @@ def packed_attention(
         biased: Any = _BiasedBlocks  # its `apply` is not typed
         mixed = biased.apply(query[0], key[0], value[0], bias, tuple(blocks), scaling, dropout)
         return mixed.transpose(0, 1)[None], None
+    if dropout and not drops_scores(query.device):
+        raise ValueError("packed attention drops no scores here")  # the probe then finds another way
     if query.is_cuda:
         mixed = _flex()(
             query, key, value, block_mask=packing.block_mask(sliding_window), scale=scaling,
@@ -211,6 +213,11 @@ def packed_attention(
     else:
         mixed = _dense_blocks(packing, query, key, value, scaling, dropout, sliding_window)
     return mixed.transpose(1, 2), None
+
+
+def drops_scores(device: torch.device) -> bool:
+    """Whether packed attention can drop scores while it trains: FlexAttention cannot."""
+    return device.type != "cuda"
 
 
 @cache

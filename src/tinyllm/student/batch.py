@@ -61,20 +61,25 @@ def packed_causal_batch(micro: MicroBatch, tasks: Sequence[str]) -> Batch:
     }
 
 
-def padded_causal_batch(micro: MicroBatch, tasks: Sequence[str], pad: int) -> Batch:
+def padded_causal_batch(micro: MicroBatch, tasks: Sequence[str], pad: int, *, whole: bool = False) -> Batch:
     """Lay out rows with shared prompts side by side.
+
+    Args:
+        whole: rows end with their last target token, though nothing that is wanted depends on it.
 
     Returns:
         input_ids, position_ids, segments (B, T): segments are 0 for the prompt, 1… for branches, -1 for padding;
+        lengths (B,): of rows, without padding;
         target_at (N,): where, in the flattened (B·T), the logits of each target token are;
         labels, weights, task_ids, branch_ids (N,): see `_targets`.
     """
-    columns = [_flatten(row) for row in micro.rows]
+    columns = [_flatten(row, whole=whole) for row in micro.rows]
     width = max(len(c.tokens) for c in columns)
     return {
         "input_ids": _pad([c.tokens for c in columns], pad),
         "position_ids": _pad([c.positions for c in columns], 0),
         "segments": _pad([c.segments for c in columns], _PADDING),
+        "lengths": torch.tensor([len(c.tokens) for c in columns]),
         "target_at": torch.tensor([place * width + at for place, c in enumerate(columns) for at in c.predicts]),
         **_targets(micro, tasks),
     }
@@ -116,6 +121,7 @@ def padded_encoder_decoder_batch(micro: MicroBatch, tasks: Sequence[str], pad: i
         input_ids, attention_mask (E, S): the different prompts;
         prompt_of (B,): which of them each row reads;
         decoder_input_ids (B, U): the start token and the target but for its last token;
+        lengths (B,): of targets;
         target_at (N,): where, in the flattened (B·U), the logits of each target token are;
         labels, weights, task_ids, branch_ids (N,): see `_targets`.
     """
@@ -127,6 +133,7 @@ def padded_encoder_decoder_batch(micro: MicroBatch, tasks: Sequence[str], pad: i
         "attention_mask": _pad([[1] * len(p) for p in prompts], 0),
         "prompt_of": torch.tensor([number[row.prompt] for row in micro.rows]),
         "decoder_input_ids": _pad([(start, *t[:-1]) for t in targets], pad),
+        "lengths": torch.tensor(list(map(len, targets))),
         "target_at": torch.tensor([r * width + i for r, t in enumerate(targets) for i in range(len(t))]),
         **_targets(micro, tasks),
     }
@@ -151,14 +158,15 @@ class _Column:
     predicts: list[int]
 
 
-def _flatten(row: Row) -> _Column:
+def _flatten(row: Row, *, whole: bool = False) -> _Column:
     tokens, at = list(row.prompt), len(row.prompt)
     positions, segments, predicts = list(range(at)), [PROMPT] * at, []
     for number, branch in enumerate(row.branches, start=1):
-        fed = (*branch.prefix, *branch.target)[:-1]  # the last target token is predicted and never read
+        fed = (*branch.prefix, *branch.target)
+        fed = fed if whole else fed[:-1]  # the last target token is predicted and never read
         start = len(tokens)
         first = start + len(branch.prefix) - 1 if branch.prefix else at - 1
-        predicts += [first, *range(start + len(branch.prefix), start + len(fed))]
+        predicts += [first, *range(start + len(branch.prefix), start + len(branch.prefix) + len(branch.target) - 1)]
         tokens += fed
         positions += range(at, at + len(fed))
         segments += [number] * len(fed)

@@ -241,6 +241,12 @@ class Encoder:
                 fit.cut.append(question.id)
         return fit
 
+    def longest_prompt(self, questions: Iterable[Question], prefix: str, allowed: int) -> int:
+        """Return how many tokens the longest prompt takes with a prefix; 0 where none takes more than allowed."""
+        spare = allowed - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
+        long = (q for q in questions if _most_tokens("".join(question_text(q, self.layout))) > spare)
+        return max((len(self.prompt(q, prefix)) + self._after(prefix) for q in long), default=0)
+
     def too_long(self, questions: Iterable[Question], prefixes: Iterable[str]) -> list[TooLong]:
         """Return the questions that do not fit even without their context."""
         return self.fit(questions, prefixes).too_long

@@ -11,9 +11,9 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,7 @@ from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
 from tinyllm.packaged import cache_folder, is_packaged, known_models, model_file
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
+from tinyllm.student.positions import Bound
 from tinyllm.student.untrained import NAME as UNTRAINED
 from tinyllm.student.untrained import untrained
 
@@ -64,13 +65,22 @@ class StudentCard:
         )
 
 
+Company = Literal["any", "of one length", "none"]
+"""Beside which prompts a student writes on from a prompt as it does alone."""
+
+
 @dataclass(slots=True)
 class Student:
-    """A model, its tokenizer, and how it is asked."""
+    """A model, its tokenizer, and how it is asked.
+
+    Attributes:
+        company: as a probe found it when the student wrote on from several prompts, by the bound that they exceed.
+    """
 
     model: Any
     tokenizer: Any
     card: StudentCard
+    company: dict[Bound | None, Company] = field(default_factory=dict)
 
     @property
     def is_encoder_decoder(self) -> bool:
@@ -86,10 +96,18 @@ class Student:
             share_prompt=share_prompt,
         )
 
-    def learner(self) -> Learner:
-        """Return the function from batches to cross-entropies."""
+    def learner(self, longest: int | None = None, *, learns: bool = True) -> Learner:
+        """Return the function from batches to cross-entropies, computed in a way that is right for this model.
+
+        Args:
+            longest: tokens of the longest row; None: the longest input and 256 more.
+            learns: False where it will only answer.
+
+        Raises:
+            StudentError: there is no way: see `Learner.verify`.
+        """
         learner = Learner(self.model, pad=int(self.tokenizer.pad_token_id))
-        learner.verify()
+        learner.verify(longest or self.card.max_input_tokens + 256, learns=learns)
         return learner
 
 
@@ -153,19 +171,36 @@ def add_lora(student: Student, section: LoraSection, seed: int) -> None:
     from peft import LoraConfig, TaskType, get_peft_model
 
     torch.manual_seed(seed)
+    tied = _tied_modules(student.model)
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM if student.is_encoder_decoder else TaskType.CAUSAL_LM,
         r=section.rank,
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
         target_modules="all-linear" if section.targets is None else list(section.targets),
+        exclude_modules=sorted(tied) if section.targets is None else None,
     )
+    modules = dict(student.model.named_modules())
+    linear = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, torch.nn.Linear) and n not in tied}
+    known = f"Linear modules: {', '.join(sorted(linear))}"
+    named = [n for n in sorted(tied) for t in section.targets or () if n == t or n.endswith(f".{t}")]
+    if named:
+        raise StudentError(
+            f"student.lora.targets: {', '.join(named)} cannot have an adapter: this model uses the same weights in "
+            f"{' and '.join(sorted(tied))}, and the adapter would act in only one of them. Leave it out. {known}"
+        )
     try:
         student.model = get_peft_model(student.model, config)
     except ValueError as error:
-        modules = student.model.named_modules()
-        names = sorted({n.rpartition(".")[2] for n, m in modules if isinstance(m, torch.nn.Linear)})
-        raise StudentError(f"student.lora.targets: {error} Linear modules: {', '.join(names)}") from None
+        raise StudentError(f"student.lora.targets: {error} {known}") from None
+
+
+def _tied_modules(model: Any) -> set[str]:
+    """Return the names of all modules that share a weight with another module."""
+    owners: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), set()).add(name.rpartition(".")[0])
+    return {name for those in owners.values() if len(those) > 1 for name in those}
 
 
 def save_student(student: Student, folder: Path, model_card: str) -> None:
@@ -277,6 +312,8 @@ def _read(location: str, revision: str | None, card: StudentCard) -> Student:
         model = model.to(torch.accelerator.current_accelerator())
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
+    if hasattr(model.config, "rescale_every"):  # RWKV: weights that are scaled in place while it answers would be saved
+        model.config.rescale_every = 0
     return Student(model, tokenizer, card)
 
 

@@ -1,0 +1,64 @@
+"""A model of two layers in the manner of a student, made of its configuration: what is known before it is loaded."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from tinyllm.errors import StudentError
+from tinyllm.student.learner import UNFIT, Learner
+from tinyllm.student.positions import Positions, positions_of
+
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
+_LAYERS_OF_PARTS = ("encoder_layers", "decoder_layers")
+_WORDS = 1024
+
+
+def check_architecture(model_config: Any) -> Positions:
+    """Refuse a student whose architecture cannot learn answers, and return how many positions it has.
+
+    Raises:
+        StudentError: it sees the tokens that it is to predict.
+    """
+    try:
+        model = _sketch(model_config)
+        learner = Learner(model, pad=0)
+    except (*UNFIT, StudentError):  # some configurations cannot be cut down: the whole model is looked at later
+        return _whole_positions(model_config)
+    learner.refuse_if_it_sees_ahead()
+    return learner.positions
+
+
+def _sketch(model_config: Any) -> Any:
+    small = copy.deepcopy(model_config)
+    for config in {id(c): c for c in (small, small.get_text_config())}.values():
+        for name in (*_LAYERS, *_LAYERS_OF_PARTS):
+            if isinstance(getattr(config, name, None), int):
+                setattr(config, name, min(2, getattr(config, name)))
+        if (kinds := getattr(config, "layer_types", None)) is not None:
+            config.layer_types = kinds[:2]
+        if isinstance(getattr(config, "vocab_size", None), int):
+            config.vocab_size = min(config.vocab_size, _WORDS)
+        for name, token in list(vars(config).items()):
+            if name.endswith("token_id") and isinstance(token, int) and token >= _WORDS:
+                setattr(config, name, 0)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return _from_config(small).eval()
+
+
+def _whole_positions(model_config: Any) -> Positions:
+    try:
+        with torch.device("meta"):
+            return positions_of(_from_config(model_config))
+    except UNFIT:
+        return Positions(model_config.model_type)
+
+
+def _from_config(model_config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind: Any = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
+    return kind.from_config(model_config, dtype=torch.float32)
