@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evidence.made_up import made_up_experiment
+from comparison.made_up import made_up_experiment
 from support import repository
 from tinyllm.cli import app
 from tinyllm.config import build_config, dump_config, load_config

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyllm.config import Config, load_config
     from tinyllm.errors import TinyLLMError
-    from tinyllm.pipeline import ask_student, check_run, evaluate_run, generate_run, report_run, run_all, train_run
     from tinyllm.questions import Question, load_splits
-    from tinyllm.runs import RunFolder
+    from tinyllm.stages.folder import RunFolder
+    from tinyllm.stages.pipeline import (
+        ask_student,
+        check_run,
+        evaluate_run,
+        generate_run,
+        report_run,
+        run_all,
+        train_run,
+    )
 
 _HOMES = {
     "Config": "config",

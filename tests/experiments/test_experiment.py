@@ -17,7 +17,7 @@ from experiments.grids import grid_tree, write_grid
 from projects import in_thread
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint, good
-from tinyllm.evidence.records import read_records
+from tinyllm.comparison.records import read_records
 
 
 @pytest.fixture

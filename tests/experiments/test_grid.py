@@ -8,8 +8,8 @@ import pytest
 
 from experiments.grids import grid_tree, write_grid
 from support import repository
+from tinyllm.comparison.selection import ALPHA
 from tinyllm.errors import ConfigError
-from tinyllm.evidence.selection import ALPHA
 from tinyllm.experiments.grid import dump_grid, load_experiment
 from tinyllm.experiments.methods import expand, names
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from experiments.grids import grid_tree, write_grid
-from tinyllm.evidence.records import Record
+from tinyllm.comparison.records import Record
 from tinyllm.experiments.grid import load_experiment
 from tinyllm.experiments.run import _count
 from tinyllm.experiments.runner import Board

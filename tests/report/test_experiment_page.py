@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from test_page import Parsed
 
-from evidence.made_up import METHODS, made_up_experiment
+from comparison.made_up import METHODS, made_up_experiment
+from tinyllm.comparison.outline import write_outline
+from tinyllm.comparison.results import Place, read_results
+from tinyllm.comparison.seeds import findable
 from tinyllm.errors import RunFolderError
-from tinyllm.evaluation.comparison import findable
-from tinyllm.evidence.outline import write_outline
-from tinyllm.evidence.results import Place, read_results
 from tinyllm.report import write_experiment
 from tinyllm.report.experiment.content import comparisons
 from tinyllm.report.experiment.page import render
@@ -64,7 +64,7 @@ def test_the_same_records_make_the_same_files(folder):
 
 def test_of_many_methods_without_a_difference_only_those_of_interest_are_named(tmp_path, monkeypatch):
     many = {f"router-{n}": ("router", 0.5) for n in range(6)}
-    monkeypatch.setattr("evidence.made_up.METHODS", METHODS | many)
+    monkeypatch.setattr("comparison.made_up.METHODS", METHODS | many)
     made_up_experiment(tmp_path / "many", seeds=range(5))
     found = read_results(tmp_path / "many")
     said = [s.text for s in statements(found, "likelihood") if s.kind == "noise" and s.text.startswith("arc")]

@@ -19,8 +19,7 @@ import torch
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
 from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
-from tinyllm.evaluation.scoring import score_options
-from tinyllm.launch import launch
+from tinyllm.scoring.score import score_options
 from tinyllm.student.checkpoints import (
     FOLDER,
     WEIGHTS_FILE,
@@ -33,6 +32,7 @@ from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
 from tinyllm.student.train import plan_steps, tokenise, train
 from tinyllm.student.watch import Saving, read_log
+from tinyllm.system.launch import launch
 
 TASKS = (ANSWER_TASK, *TEACHERS)
 SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)

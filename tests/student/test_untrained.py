@@ -6,7 +6,7 @@ import torch
 
 from support import some_questions
 from tinyllm.config import StudentSection
-from tinyllm.evaluation.scoring import score_options
+from tinyllm.scoring.score import score_options
 from tinyllm.student.model import StudentCard, load_student, load_tokenizer, parameters_in_use
 from tinyllm.student.untrained import NAME, untrained
 

@@ -19,11 +19,11 @@ from generation import Recorder, questions
 from tinyllm import config
 from tinyllm.errors import ConfigError, MissingDependencyError, TeacherError
 from tinyllm.prompts import ExampleGenerator, Message, Prompt
-from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.generate import Stop, generate
 from tinyllm.rationales.requests import Requests
-from tinyllm.rationales.store import Store
 from tinyllm.rationales.visible import visible
+from tinyllm.replies.store import Store
+from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, RequestFailed, Sampling
 from tinyllm.teachers.http.endpoint import Patience

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm import config, packaged
+from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.prompts import Prompt, teacher_prompt
 from tinyllm.questions import Question
+from tinyllm.system import packaged
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import Request, RequestFailed, Sampling
 from tinyllm.teachers.gguf_header import cache_bytes_per_token

@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.atomic import replacing, write_json, write_text
+from tinyllm.comparison.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
+from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
 from tinyllm.config import Config, EvaluateSection, build_config
 from tinyllm.errors import DataError, TeacherError
-from tinyllm.evaluation.views import View, unrotated, viewed
-from tinyllm.evidence.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
-from tinyllm.evidence.records import LOG_FILE, RUN_FILE, Record, cells
 from tinyllm.experiments.shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
-from tinyllm.news import News, Task
-from tinyllm.pipeline import checked_questions, train_run
 from tinyllm.questions.named import SPLITS
 from tinyllm.questions.types import Question, Splits
-from tinyllm.runs import RunFolder, environment
-from tinyllm.training import LIKELIHOODS, student_card
+from tinyllm.scoring.views import View, unrotated, viewed
+from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.pipeline import checked_questions, train_run
+from tinyllm.stages.prepare import LIKELIHOODS, student_card
+from tinyllm.system.files import replacing, write_json, write_text
+from tinyllm.system.machine import environment
+from tinyllm.system.news import News, Task
 
 if TYPE_CHECKING:
     from tinyllm.student.model import Student
@@ -176,9 +177,9 @@ def _record(
 
 def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], news: News) -> Iterator[Answer]:
     """Yield what a teacher answers in writing to the test questions, with the answer kept from it."""
-    from tinyllm.asking import opened_asking
     from tinyllm.rationales.checks import stated_choice
     from tinyllm.rationales.types import Rationale
+    from tinyllm.stages.asking import opened_asking
 
     run = shared_folder(Path(job.folder), asked_key(job.dataset, str(job.asks)))
     with opened_asking(config, run, questions) as asking:
@@ -205,7 +206,7 @@ def _answers(student: Student, splits: Splits, section: EvaluateSection, job: Jo
     Writing is the slower half: it is done for test questions as they stand, and for the validation questions where
     settings are chosen by it.
     """
-    from tinyllm.evaluation.scoring import arithmetic
+    from tinyllm.scoring.score import arithmetic
 
     asked: list[tuple[Split, View, Sequence[Question]]] = [("valid", "asked", splits.valid)]
     asked += [("test", view, splits.test) for view in job.views]
@@ -228,7 +229,7 @@ def _asked(
     writes: bool,
     task: Task,
 ) -> Iterator[Answer]:
-    from tinyllm.evaluation.scoring import generate_answers, score_options
+    from tinyllm.scoring.score import generate_answers, score_options
 
     seen = [viewed(q, view) for q in questions]
     scores = (

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from tinyllm.comparison.records import Record
 from tinyllm.config import Config
-from tinyllm.evidence.records import Record
 from tinyllm.experiments.grid import Cell, Experiment, Group
 from tinyllm.experiments.shared import Shared, rationale_key
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
-from tinyllm.runs import environment, machine_name
-from tinyllm.training import mixture_settings, student_card
+from tinyllm.stages.prepare import mixture_settings, student_card
+from tinyllm.system.machine import environment, machine_name
 
 if TYPE_CHECKING:
     from tinyllm.rationales.types import Rationale

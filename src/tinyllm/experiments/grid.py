@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from tinyllm.comparison.outline import AVERAGE
+from tinyllm.comparison.selection import ALPHA, Settings, Sweep
 from tinyllm.config import Config, build_config
 from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of, without_overridden
 from tinyllm.config.yaml_file import Lines, read_yaml
 from tinyllm.errors import ConfigError, did_you_mean
-from tinyllm.evidence.outline import AVERAGE
-from tinyllm.evidence.selection import ALPHA, Settings, Sweep
 from tinyllm.experiments.methods import MethodSpec, Teachers, expand, named, names
 from tinyllm.experiments.schema import Grid, MethodEntry
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tinyllm.comparison.outline import Kind
 from tinyllm.config import Method
-from tinyllm.evidence.outline import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 
 from tinyllm.experiments.cell import Job
 from tinyllm.experiments.worker import Tell, as_line, log_file
-from tinyllm.machine import total_bytes
+from tinyllm.system.machine import total_bytes
 
 _TAIL = 12  # lines of a log that are shown
 _GONE_S = 20.0

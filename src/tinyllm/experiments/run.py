@@ -21,8 +21,8 @@ from tinyllm.experiments.shared import (
     write_rationales,
 )
 from tinyllm.experiments.show import Overview, showing
-from tinyllm.news import News, duration
-from tinyllm.runs import make_folder
+from tinyllm.stages.folder import make_folder
+from tinyllm.system.news import News, duration
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyllm.atomic import write_json, write_text
+from tinyllm.comparison.outline import write_outline
+from tinyllm.comparison.records import EXPERIMENT_FILE, Record, cells, failures, read_record, read_records
+from tinyllm.comparison.selection import FAILED, accuracies, named, wanted
 from tinyllm.config import (
     Config,
     build_config,
@@ -25,10 +27,6 @@ from tinyllm.config import (
     teachers_in_use,
 )
 from tinyllm.errors import ConfigError, RunFolderError, TinyLLMError
-from tinyllm.evaluation.views import View
-from tinyllm.evidence.outline import write_outline
-from tinyllm.evidence.records import EXPERIMENT_FILE, Record, cells, failures, read_record, read_records
-from tinyllm.evidence.selection import FAILED, accuracies, named, wanted
 from tinyllm.experiments.cell import KEPT, Job
 from tinyllm.experiments.grid import Cell, Experiment, Group, dump_grid
 from tinyllm.experiments.places import Place
@@ -39,6 +37,8 @@ from tinyllm.experiments.shared import (
     rationales_fingerprint,
 )
 from tinyllm.experiments.worker import log_file
+from tinyllm.scoring.views import View
+from tinyllm.system.files import write_json, write_text
 
 GroupName = tuple[str, str, str]
 _SHOWN = 12  # differences in a message

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from tinyllm.comparison.answers import Scorer
 from tinyllm.config.schema import Name, Section
-from tinyllm.evaluation.views import View
-from tinyllm.evidence.answers import Scorer
+from tinyllm.scoring.views import View
 
 Patch = dict[str, Any]
 """Sections of a run's configuration, as in its file."""

@@ -9,22 +9,22 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyllm.asking import forecast_lines, opened_asking
+from tinyllm.comparison.outline import DatasetOutline, MethodOutline, Outline
+from tinyllm.comparison.overlap import overlap
+from tinyllm.comparison.statistics import chance_rate, majority_right
 from tinyllm.config import Config, build_config, teachers_in_use
 from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
-from tinyllm.evaluation.matching import CONVENTION
-from tinyllm.evaluation.overlap import overlap
-from tinyllm.evaluation.statistics import chance_rate, majority_right
-from tinyllm.evidence.outline import DatasetOutline, MethodOutline, Outline
 from tinyllm.experiments.grid import Experiment, Group
 from tinyllm.experiments.methods import MethodSpec
-from tinyllm.news import News
-from tinyllm.pipeline import checked_questions, generate_run
 from tinyllm.questions.named import SPLITS
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
-from tinyllm.runs import RunFolder
+from tinyllm.scoring.matching import CONVENTION
+from tinyllm.stages.asking import forecast_lines, opened_asking
+from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.pipeline import checked_questions, generate_run
+from tinyllm.system.news import News
 
 _SHARED = "shared"
 

@@ -16,12 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tinyllm.evidence.records import Record
-from tinyllm.evidence.selection import FAILED, accuracies, chosen, named
+from tinyllm.comparison.records import Record
+from tinyllm.comparison.selection import FAILED, accuracies, chosen, named
 from tinyllm.experiments.grid import Cell, Experiment
 from tinyllm.experiments.grid import Group as Runs
 from tinyllm.experiments.runner import Board
-from tinyllm.news import News, duration
+from tinyllm.system.news import News, duration
 
 ToGo = Callable[[Board], tuple[int, float]]
 """From a board to the number of runs to go, and about how many seconds they take."""

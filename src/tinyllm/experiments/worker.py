@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tinyllm.errors import TinyLLMError
-from tinyllm.news import News, Task, ticking
+from tinyllm.system.news import News, Task, ticking
 
 Tell = Callable[[Mapping[str, Any]], None]
 _TELL_EVERY_S = 1.0
@@ -75,7 +75,7 @@ def do(job: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
 
 def main() -> None:
     """Work until the input ends."""
-    from tinyllm.machine import resident_bytes, spin_shortly
+    from tinyllm.system.machine import resident_bytes, spin_shortly
 
     spin_shortly()
     # A shell starts what it sends to the background with Ctrl-C ignored, and that is handed down.

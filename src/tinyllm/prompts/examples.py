@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from tinyllm.bm25 import Bm25, ranked
 from tinyllm.config import ExamplesSection
 from tinyllm.errors import ConfigError, did_you_mean
 from tinyllm.prompts.text import one_line, worked_text
 from tinyllm.questions import Question
+from tinyllm.questions.bm25 import Bm25, ranked
 
 Strategy = Callable[[Sequence[Question]], tuple[Question, ...]]
 """The questions that share examples (none of which may be one) → the examples, in the order they are shown."""

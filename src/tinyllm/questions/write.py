@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tinyllm.atomic import write_text
 from tinyllm.errors import DataError
 from tinyllm.questions.types import Question
+from tinyllm.system.files import write_text
 
 
 def write_questions(path: Path, questions: Iterable[Question]) -> None:

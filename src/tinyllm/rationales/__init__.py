@@ -1,1 +1,1 @@
-"""Rationales: raw replies kept in a store, checked texts made from them."""
+"""Rationales: a question is asked of teachers, and checked texts are made of the replies."""

@@ -7,10 +7,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tinyllm.atomic import replacing, write_json
 from tinyllm.errors import RunFolderError
 from tinyllm.rationales.collect import Collection
 from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
+from tinyllm.system.files import replacing, write_json
 
 RATIONALES = "rationales.parquet"
 REJECTED = "rejected.jsonl"

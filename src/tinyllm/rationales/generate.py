@@ -14,13 +14,13 @@ from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
-from tinyllm.rationales.budget import Budget
-from tinyllm.rationales.checks import well_formed
-from tinyllm.rationales.ledger import Bill, Charge, Lost
 from tinyllm.rationales.requests import Ask, Requests, answered
-from tinyllm.rationales.store import Failure, Store
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.rationales.writer import Writer
+from tinyllm.replies.store import Failure, Store
+from tinyllm.replies.writer import Writer
+from tinyllm.spending.budget import Budget
+from tinyllm.spending.ledger import Bill, Charge, Lost
+from tinyllm.system.files import well_formed
 from tinyllm.teachers.base import AtHand, ParameterRefused, Reply, RequestFailed, Resumable
 from tinyllm.teachers.http.gate import Gate
 

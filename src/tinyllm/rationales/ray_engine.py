@@ -22,11 +22,11 @@ from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.questions import Question
 from tinyllm.questions.by_id import ById
-from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.generate import Ended, Progress, Stop, generate
 from tinyllm.rationales.ray_worker import Said, Worker, gpus_of, shared_out
 from tinyllm.rationales.requests import Requests
-from tinyllm.rationales.store import Store
+from tinyllm.replies.store import Store
+from tinyllm.spending.budget import Budget
 from tinyllm.teachers import Teacher
 from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
 from tinyllm.teachers.manners import Manners

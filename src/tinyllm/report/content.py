@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from tinyllm.comparison.statistics import paired
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import RunFolderError
-from tinyllm.evaluation.statistics import paired
 from tinyllm.report import browser
 from tinyllm.report.files import LogLine, Prediction, RunFiles
 from tinyllm.report.plots import Curve, Dot, Mark, smooth, window

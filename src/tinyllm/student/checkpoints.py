@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tinyllm.atomic import replacing, write_json, write_text
+from tinyllm.system.files import replacing, write_json, write_text
 
 FOLDER = "checkpoints"
 WEIGHTS_FILE = "trained.safetensors"

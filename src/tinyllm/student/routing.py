@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from tinyllm.bm25 import Bm25
+from tinyllm.questions.bm25 import Bm25
 from tinyllm.questions.types import Question
 from tinyllm.rationales.types import Rationale
 

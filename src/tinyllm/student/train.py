@@ -16,7 +16,6 @@ from transformers import TrainingArguments
 
 from tinyllm.config import TrainSection
 from tinyllm.errors import StudentError
-from tinyllm.machine import keep_freed_memory
 from tinyllm.questions.types import Question
 from tinyllm.student.checkpoints import (
     FOLDER,
@@ -45,6 +44,7 @@ from tinyllm.student.watch import (
     interruptible,
     tensorboard,
 )
+from tinyllm.system.machine import keep_freed_memory
 
 
 @dataclass(frozen=True, slots=True)

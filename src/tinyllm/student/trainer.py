@@ -26,12 +26,12 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from tinyllm.errors import NonFiniteLossError
-from tinyllm.machine import forget_peak_resident, peak_resident_bytes
 from tinyllm.student.batch import Batch, to_device
 from tinyllm.student.checkpoints import WEIGHTS_FILE, load_weights, trained_weights, write_weights
 from tinyllm.student.learner import Learner
 from tinyllm.student.loss import sums_by_task
 from tinyllm.student.plan import Size, StepPlan
+from tinyllm.system.machine import forget_peak_resident, peak_resident_bytes
 
 _LITTLE_SPACE_BYTES = 1 << 20
 

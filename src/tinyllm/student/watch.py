@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from tinyllm.atomic import write_jsonl
 from tinyllm.errors import MissingDependencyError
 from tinyllm.student.checkpoints import Best, trained_weights, write_weights
+from tinyllm.system.files import write_jsonl
 
 if TYPE_CHECKING:
     from tinyllm.student.trainer import PlanTrainer

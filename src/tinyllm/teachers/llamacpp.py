@@ -13,10 +13,11 @@ from typing import Any, Self
 
 import aiohttp
 
-from tinyllm import config, packaged
+from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean
-from tinyllm.machine import spin_shortly
+from tinyllm.system import packaged
+from tinyllm.system.machine import spin_shortly
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
 from tinyllm.teachers.gguf_header import cache_bytes_per_token
 from tinyllm.teachers.http.endpoint import Endpoint, Patience

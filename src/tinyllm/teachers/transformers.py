@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tinyllm import config, packaged
+from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
+from tinyllm.system import packaged
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 
 if TYPE_CHECKING:

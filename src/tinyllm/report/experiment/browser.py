@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinyllm.comparison.answers import Scorer
+from tinyllm.comparison.outline import DatasetOutline
+from tinyllm.comparison.results import Place, Results
 from tinyllm.config import DataSection
 from tinyllm.errors import TinyLLMError
-from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.outline import DatasetOutline
-from tinyllm.evidence.results import Place, Results
 from tinyllm.questions import load_splits
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, REJECTED, read_rationales
 from tinyllm.report.browser import MAX_QUESTIONS, safe_json
-from tinyllm.runs import read_jsonl
+from tinyllm.system.files import read_jsonl
 
 
 def islands(results: Results, folder: Path, scorer: Scorer) -> tuple[list[tuple[str, str]], int]:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tinyllm.comparison.answers import Scorer
+from tinyllm.comparison.outline import MethodOutline
+from tinyllm.comparison.records import Record
+from tinyllm.comparison.results import Place, Results
+from tinyllm.comparison.selection import FAILED
 from tinyllm.config import ANSWER_TASK
-from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.outline import MethodOutline
-from tinyllm.evidence.records import Record
-from tinyllm.evidence.results import Place, Results
-from tinyllm.evidence.selection import FAILED
 from tinyllm.report.experiment.tables import settings_text
 from tinyllm.report.plots import Line, Point, smooth, thin, window
 from tinyllm.report.words import NONE, count, duration, p_value, percent, plural, points, size

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.atomic import replacing
+from tinyllm.comparison.answers import Scorer
+from tinyllm.comparison.results import Place, Results
 from tinyllm.errors import MissingDependencyError
-from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.results import Place, Results
 from tinyllm.report.experiment.content import alpha_lines, calibration_lines, loss_lines
 from tinyllm.report.plots import Line
+from tinyllm.system.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

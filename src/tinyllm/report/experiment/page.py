@@ -10,11 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tinyllm.atomic import write_text
+from tinyllm.comparison.answers import Scorer
+from tinyllm.comparison.records import EXPERIMENT_FILE
+from tinyllm.comparison.results import Figure, Place, Results, read_results
 from tinyllm.errors import RunFolderError
-from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.records import EXPERIMENT_FILE
-from tinyllm.evidence.results import Figure, Place, Results, read_results
 from tinyllm.report import plots
 from tinyllm.report.browser import SCORERS
 from tinyllm.report.experiment import content, figures
@@ -24,6 +23,7 @@ from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, cell
 from tinyllm.report.page import REPORT_NAME, asset, both_widths, environment, policy
 from tinyllm.report.view import Fact
 from tinyllm.report.words import count, interval, percent
+from tinyllm.system.files import write_text
 
 TABLES, FIGURES = "tables", "figures"
 _MARGIN = 0.03  # of accuracy, beyond what is drawn

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tinyllm.evaluation.comparison import Difference, findable
-from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.outline import MethodOutline
-from tinyllm.evidence.results import Figure, Place, Results
+from tinyllm.comparison.answers import Scorer
+from tinyllm.comparison.outline import MethodOutline
+from tinyllm.comparison.results import Figure, Place, Results
+from tinyllm.comparison.seeds import Difference, findable
 from tinyllm.report.experiment.tables import SIGNIFICANT, sign
 from tinyllm.report.words import p_value, percent, plural, points
 

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tinyllm.evaluation.comparison import Difference
-from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.outline import AVERAGE, Kind, MethodOutline
-from tinyllm.evidence.results import Figure, Place, Results
+from tinyllm.comparison.answers import Scorer
+from tinyllm.comparison.outline import AVERAGE, Kind, MethodOutline
+from tinyllm.comparison.results import Figure, Place, Results
+from tinyllm.comparison.seeds import Difference
 from tinyllm.report.experiment import paper
 from tinyllm.report.words import plural
 

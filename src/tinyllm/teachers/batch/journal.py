@@ -16,8 +16,8 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinyllm import atomic
 from tinyllm.errors import TeacherError
+from tinyllm.system import files as atomic
 
 _LOCK_S = 0.1
 

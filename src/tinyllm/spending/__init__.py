@@ -1,0 +1,1 @@
+"""Spending: the account of a run, and the cap on it."""
