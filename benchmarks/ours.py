@@ -26,7 +26,7 @@ _IMPORTED_ON_THE_WAY = (
     "aiohttp",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.t5.configuration_t5",
-    "tinyllm.stages.pipeline",
+    "tinyllm.stages.generate",
     "tinyllm.student.model",
     "tinyllm.student.train",
     "tinyllm.rationales.files",
@@ -60,7 +60,7 @@ def main(config_file: str, run_dir: str) -> None:
         importlib.import_module(module)
     from tinyllm.config import load_config
     from tinyllm.stages.folder import RunFolder
-    from tinyllm.stages.pipeline import generate_run
+    from tinyllm.stages.generate import generate_run
 
     config, run, news = load_config(Path(config_file)), RunFolder(Path(run_dir)), TimedNews()
     with run.claimed(config, renews_rationales=True):

@@ -8,7 +8,7 @@ from support import tiny_tokenizer
 from tinyllm.errors import DataError
 from tinyllm.questions import Dropped, Question, Splits
 from tinyllm.questions.spool import gather
-from tinyllm.stages.pipeline import fit_questions
+from tinyllm.stages.check import fit_questions
 from tinyllm.stages.prepare import cut_targets
 from tinyllm.student.encode import Encoder
 from tinyllm.student.mixture import Target

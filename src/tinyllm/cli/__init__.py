@@ -1,5 +1,5 @@
 """The command line: one file a group of commands."""
 
-from tinyllm.cli.runs import app, main
+from tinyllm.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from tinyllm.experiments.run import Summary
 
 
-def add_experiment_commands(app: typer.Typer) -> None:
-    """Give the command line its commands about more than one run."""
-    app.command()(experiment)
-    app.command("lm-eval")(lm_eval)
-
-
 def experiment(
     grid: Annotated[
         Path, typer.Argument(help="An experiment file (YAML), or the folder of one.", metavar="GRID|FOLDER")

@@ -1,20 +1,11 @@
-"""The command line: a command parses, calls one public function, prints.
-
-Exit codes: 0 done · 2 the person's mistake (one message) · 3 finished, but some requests got no reply
-(`rejected.jsonl`), or some runs of an experiment failed; running again tries them again · 130 interrupted, everything
-kept · anything else is a bug.
-"""
+"""The commands of one run: each parses, calls one function of a stage, and prints."""
 
 from __future__ import annotations
 
 import contextlib
-import enum
-import errno
 import os
 import shlex
-import sqlite3
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,107 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyllm.cli.experiment import add_experiment_commands
 from tinyllm.cli.options import AsJson, Overrides, Quiet, RunDir, print_result
-from tinyllm.cli.store import store_app
 
 if TYPE_CHECKING:
     from tinyllm.config import Config
+    from tinyllm.stages.check import Checked
     from tinyllm.stages.folder import RunFolder
-    from tinyllm.stages.pipeline import Checked
     from tinyllm.stages.prepare import Prepared
     from tinyllm.system.news import News
 
 _SHOWN_STEPS = 10
-_SHOWN_NAME = 300  # characters
-_OF_A_PLACE = frozenset((
-    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EBUSY, errno.EMFILE,
-    errno.ENFILE, errno.EFBIG,
-))  # fmt: skip
 _FEW = 100  # questions; below, an interval is some 20 points wide
-
-app = typer.Typer(
-    name="tinyllm",
-    help="Learn a small student from the rationales of several large language models.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.add_typer(store_app, name="store")
-
-
-class AnswersAs(enum.Enum):
-    """What the answers of a file are."""
-
-    LETTER = "letter"
-    NUMBER = "number"
-    TEXT = "text"
-
 
 Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
 
 
-@app.command()
-def init(
-    path: Annotated[
-        Path, typer.Argument(help="A file or folder of questions to read; or the configuration (.yaml) to write.")
-    ] = Path("tinyllm.yaml"),
-    data: Annotated[Path | None, typer.Option("--data", help="The questions, where PATH is the configuration.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The configuration to write; else quiz.yaml for quiz.csv, in this folder."),
-    ] = None,
-    question: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
-    choices: Annotated[str | None, typer.Option(help="Columns of the choices (A,B,C), or the one with lists.")] = None,
-    answer: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
-    context: Annotated[str | None, typer.Option(help="Column of a text that the question is about.")] = None,
-    no_context: Annotated[bool, typer.Option("--no-context", help="No column is such a text.")] = False,
-    no_answers: Annotated[bool, typer.Option("--no-answers", help="Read the questions without answers.")] = False,
-    answers_as: Annotated[AnswersAs | None, typer.Option(help="What the answers are.")] = None,
-    answers_from: Annotated[
-        int | None, typer.Option(min=0, max=1, help="The number of the first choice, where answers are numbers.")
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="The same choices for every text: the names of its classes (spam,ham).")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of a text file, as windows-1252.")] = None,
-    separator: Annotated[str | None, typer.Option(help="What separates the cells: ; or | or tab.")] = None,
-) -> None:
-    """Write a configuration to start from, fitted to a file of questions; says how it read them, and why."""
-    from tinyllm.questions.intake.types import Wishes
-    from tinyllm.stages.init import config_for, is_questions, write_config
-
-    if data is None and is_questions(path):
-        data, path = path, config_for(path)
-    wishes = Wishes(
-        question=question,
-        choices=tuple(_listed(choices)),
-        answer=answer,
-        context=context,
-        has_context=not no_context,
-        has_answers=not no_answers,
-        answers_from=answers_from,
-        answers_as=None if answers_as is None else answers_as.value,
-        classes=tuple(_listed(classes)),
-        sheet=sheet,
-        encoding=encoding,
-        separator=separator,
-    )
-    written = write_config(out or path, data, wishes)
-    for line in written.lines:
-        typer.echo(line)
-    made = written.config
-    typer.echo(f"Wrote {made}. Look at it, then: tinyllm check {made}, and tinyllm run {made}")
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
-@app.command()
 def check(
     target: Target,
     set_: Overrides = None,
@@ -133,7 +38,7 @@ def check(
     ] = 0,
 ) -> None:
     """Find every problem before anything is spent, and forecast what a run will take."""
-    from tinyllm.stages.pipeline import check_run
+    from tinyllm.stages.check import check_run
 
     config, run, news = _opened(target, set_, run_dir)
     checked = check_run(config, run, news, pilot=pilot)
@@ -141,12 +46,11 @@ def check(
     print_result(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: {again}")
 
 
-@app.command()
 def generate(
     target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
     """Have the teachers write rationales; resumes where it stopped."""
-    from tinyllm.stages.pipeline import generate_run
+    from tinyllm.stages.generate import generate_run
 
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config, renews_rationales=True):
@@ -156,7 +60,6 @@ def generate(
     _exit_if_unanswered({name: found.unanswered for name, found in yields.items()}, run)
 
 
-@app.command()
 def train(
     target: Target,
     set_: Overrides = None,
@@ -171,7 +74,7 @@ def train(
     Under torchrun or accelerate launch, over several machines too, every process runs this command; the run folder
     must be one that all of them see.
     """
-    from tinyllm.stages.pipeline import plan_run, train_run
+    from tinyllm.stages.train import plan_run, train_run
 
     if nproc > 1 and not plan:
         from tinyllm.system.launch import launch
@@ -190,12 +93,11 @@ def train(
         print_result(figures, as_json, lambda: f"Student: {run.student}\nNext: tinyllm evaluate {run.path}")
 
 
-@app.command()
 def evaluate(
     target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
     """Score the student, before and after training."""
-    from tinyllm.stages.pipeline import evaluate_run
+    from tinyllm.stages.evaluate import evaluate_run
 
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config):
@@ -203,10 +105,9 @@ def evaluate(
     print_result(figures, as_json, lambda: _accuracy_text(figures, config) + f"\nNext: tinyllm report {run.path}")
 
 
-@app.command()
 def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False) -> None:
     """Write the report of a run, or of an experiment: one page that opens from disk."""
-    from tinyllm.stages.pipeline import report_run
+    from tinyllm.stages.report import report_run
 
     if (target / "outline.json").is_file():
         from tinyllm.report import write_experiment
@@ -220,12 +121,11 @@ def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_js
     print_result({"report": str(page)}, as_json, lambda: f"Report: {page}")
 
 
-@app.command()
 def run(
     target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
     """Do everything: rationales, training, evaluation, report; stages that are done are left out."""
-    from tinyllm.stages.pipeline import run_all
+    from tinyllm.stages.run import run_all
 
     config, folder, news = _opened(target, set_, run_dir, quiet=quiet)
     with folder.claimed(config, renews_rationales=True):
@@ -236,7 +136,6 @@ def run(
     _exit_if_unanswered(outcome.unanswered, folder)
 
 
-@app.command()
 def ask(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
     question: Annotated[str, typer.Argument(help="The question.")],
@@ -247,136 +146,10 @@ def ask(
 ) -> None:
     """Ask a trained student a question."""
     from tinyllm.questions import Question
-    from tinyllm.stages.pipeline import ask_student
+    from tinyllm.stages.ask import ask_student
 
     answered = ask_student(folder, Question("asked", question, tuple(choice), None, context), explain=explain)
     print_result(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
-
-
-@app.command("import-release")
-def import_release(
-    folder: Annotated[Path, typer.Argument(help="The authors' repository, or its folder `datasets`.")],
-    out: Annotated[Path, typer.Option("--out", help="Where to write <dataset>/<split>.jsonl.")] = Path("data"),
-    as_json: AsJson = False,
-) -> None:
-    """Read the paper authors' published questions and rationales into questions files."""
-    from tinyllm.questions import import_release as read
-
-    counts = read(folder, out)
-    lines = [f"{name}: " + ", ".join(f"{n} {what}" for what, n in found.items()) for name, found in counts.items()]
-    print_result(
-        counts, as_json, lambda: "\n".join(lines) + f"\nWritten to {out}. Use it with: data: {{folder: {out}/arc}}"
-    )
-
-
-add_experiment_commands(app)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"tinyllm {version('tinyllm-distill')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Learn a small student from the rationales of several large language models."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; the person's mistakes end with one message and exit code 2.
-
-    Args:
-        arguments: instead of the process's own.
-    """
-    from tinyllm.errors import TinyLLMError
-    from tinyllm.system.machine import spin_shortly
-
-    spin_shortly()
-    # What libraries will change in their next release is for those who build on them, not for who runs this.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
-    # Without the network the hub's client tells of every retry; the message at the end says what to do.
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    try:
-        _check_arguments(sys.argv[1:] if arguments is None else arguments)
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
-    except TinyLLMError as error:
-        _stop(str(error), 2)
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OF_A_PLACE:
-            _stop(f"{error.strerror}: {_name(error)}. Choose another place, or mend its rights.", 2)
-        if not _is_disk_full(error):
-            _exit_on_usage_error(error)
-            raise
-        _stop(
-            f"The disk is full ({error}). Everything finished so far is kept; free some space and run the same "
-            "command again to go on.",
-            2,
-        )
-    if code == 130:  # by one of the two ways in which a Ctrl-C gets here
-        _stop("Interrupted. Everything finished so far is kept; run the same command again to go on.", 130)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse what no file of ours could name, and empty names, which would mean the current folder."""
-    from tinyllm.errors import TinyLLMError
-
-    for before, argument in zip(["tinyllm", *arguments], arguments, strict=False):
-        try:
-            argument.encode()
-        except UnicodeEncodeError:
-            raise TinyLLMError(
-                f"The argument {argument!a} is not UTF-8. Rename the file or folder, or give it by a symbolic link."
-            ) from None
-        # A question and its choices are looked at by `ask` itself.
-        if arguments[0] != "ask" and (not argument or (argument.startswith("--") and argument.endswith("="))):
-            where = argument.rstrip("=") or before
-            raise TinyLLMError(f"The argument after `{where}` is empty; is a variable of the shell not set?")
-
-
-def _name(error: OSError) -> str:
-    """Return the file that an error is about."""
-    from tinyllm.errors import printable
-
-    name = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "(no file is named)"
-    return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]} …"
-
-
-def _exit_on_usage_error(error: Exception) -> None:
-    """Let the command-line library print its own messages about unknown options and the like."""
-    show = getattr(error, "show", None)
-    if callable(show):
-        show()
-        sys.exit(getattr(error, "exit_code", 2))
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-        return True
-    # safetensors and pyarrow wrap the operating system's error in one of their own.
-    return "No space left on device" in str(error) or "os error 28" in str(error)
-
-
-def _stop(message: str, code: int) -> None:
-    from tinyllm.errors import printable
-
-    message = printable(message)  # it may repeat what a server said, or what is in a file
-    typer.echo(f"tinyllm: {message}" if code == 130 else f"Error: {message}", err=True)
-    sys.exit(code)
 
 
 def _opened(
@@ -465,7 +238,7 @@ def _plan_text(prepared: Prepared) -> str:
 
 
 def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
-    from tinyllm.stages.asking import forecast_lines
+    from tinyllm.stages.progress import forecast_lines
 
     sizes = ", ".join(f"{n} {name}" for name, n in checked.questions.items())
     lines = [

@@ -19,9 +19,10 @@ from tinyllm.experiments.shared import asked_key, learnt_fingerprint, questions_
 from tinyllm.questions.named import SPLITS
 from tinyllm.questions.types import Question, Splits
 from tinyllm.scoring.views import View, unrotated, viewed
+from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.pipeline import checked_questions, train_run
 from tinyllm.stages.prepare import LIKELIHOODS, student_card
+from tinyllm.stages.train import train_run
 from tinyllm.system.files import replacing, write_json, write_text
 from tinyllm.system.machine import environment
 from tinyllm.system.news import News, Task

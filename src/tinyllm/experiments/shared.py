@@ -21,9 +21,11 @@ from tinyllm.questions.named import SPLITS
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.scoring.matching import CONVENTION
-from tinyllm.stages.asking import forecast_lines, opened_asking
+from tinyllm.stages.asking import opened_asking
+from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.pipeline import checked_questions, generate_run
+from tinyllm.stages.generate import generate_run
+from tinyllm.stages.progress import forecast_lines
 from tinyllm.system.news import News
 
 _SHARED = "shared"

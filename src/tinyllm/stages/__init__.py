@@ -1,1 +1,7 @@
-"""The stages of a run, in their order, and the run folder by which they meet. Each command calls one function here."""
+"""The stages of a run. Each reads its input from the run folder and writes its output there, and can be run alone.
+
+    init → check → generate → train → evaluate → report      `run.run_all` runs what is not done yet
+
+Stages load and save; the work itself is done by functions that take objects (`rationales.generate`, `student.train`,
+`scoring.score`, …). Each command of the command line calls one function here.
+"""
