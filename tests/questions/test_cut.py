@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyllm.questions import Question
-from tinyllm.questions.cut import cut
+from tinyllm.questions._cut import cut
 from tinyllm.questions.spool import gather
 
 

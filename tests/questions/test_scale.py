@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
 from tinyllm.questions import Splits, load_splits
-from tinyllm.questions.files import read_file
+from tinyllm.questions._files import read_file
 from tinyllm.questions.spool import Spool
 from tinyllm.stages.init import write_config
 

@@ -18,9 +18,9 @@ from projects import in_thread
 from teachers.fake_endpoint import FakeEndpoint, good, slow, status
 from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
+from tinyllm.rationales._ray_worker import gpus_of, shared_out
 from tinyllm.rationales.generate import Stop
 from tinyllm.rationales.ray_engine import Cluster, RayTeacher, _connect, generate_on_ray, travels
-from tinyllm.rationales.ray_worker import gpus_of, shared_out
 from tinyllm.replies.store import Store
 from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from stores import key
 from tinyllm.errors import RunFolderError
-from tinyllm.replies.claims import Claims
+from tinyllm.replies._claims import Claims
 from tinyllm.replies.store import Store
 
 KEYS = [key(n) for n in range(6)]
@@ -28,7 +28,7 @@ KEYS = [key(n) for n in range(6)]
 def claiming(path: Path, *keys: str) -> Iterator[subprocess.Popen]:
     """A process that holds claims until its input ends."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom tinyllm.replies.claims import Claims\n"
+        "import sys\nfrom pathlib import Path\nfrom tinyllm.replies._claims import Claims\n"
         "claims = Claims(Path(sys.argv[1]))\nprint(all([claims.take(k) for k in sys.argv[2:]]), flush=True)\n"
         "sys.stdin.read()\n"
     )

@@ -16,10 +16,10 @@ from tinyllm.comparison.results import Place, read_results
 from tinyllm.comparison.seeds import findable
 from tinyllm.errors import RunFolderError
 from tinyllm.report import write_experiment
-from tinyllm.report.experiment.content import comparisons
+from tinyllm.report.experiment._content import comparisons
+from tinyllm.report.experiment._statements import statements
+from tinyllm.report.experiment._tables import as_csv, as_latex, as_markdown, tables
 from tinyllm.report.experiment.page import render
-from tinyllm.report.experiment.statements import statements
-from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, tables
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyllm.report.verdict import Outcomes, Over, Scored, verdict
+from tinyllm.report._verdict import Outcomes, Over, Scored, verdict
 from tinyllm.report.words import decimal, duration, moment, p_value, plural, points, size
 
 LOW, HIGH = Scored(0.31, 0.22, 0.41, 100), Scored(0.46, 0.37, 0.56, 100)

@@ -19,16 +19,16 @@ from generation import Recorder, questions
 from tinyllm import config
 from tinyllm.errors import ConfigError, MissingDependencyError, TeacherError
 from tinyllm.prompts import ExampleGenerator, Message, Prompt
+from tinyllm.rationales._visible import visible
 from tinyllm.rationales.generate import Stop, generate
 from tinyllm.rationales.requests import Requests
-from tinyllm.rationales.visible import visible
 from tinyllm.replies.store import Store
 from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._http.endpoint import Patience
+from tinyllm.teachers._http.refusals import delay_of, meant
+from tinyllm.teachers._http.transport import Transport
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, RequestFailed, Sampling
-from tinyllm.teachers.http.endpoint import Patience
-from tinyllm.teachers.http.refusals import delay_of, meant
-from tinyllm.teachers.http.transport import Transport
 from tinyllm.teachers.litellm import LiteLLMTeacher, _Wire
 
 installed = pytest.mark.skipif(

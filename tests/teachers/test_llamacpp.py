@@ -16,8 +16,8 @@ from tinyllm.prompts import Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.system import packaged
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._gguf_header import cache_bytes_per_token
 from tinyllm.teachers.base import Request, RequestFailed, Sampling
-from tinyllm.teachers.gguf_header import cache_bytes_per_token
 
 needs_xllamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="pip install 'tinyllm-distill[llamacpp]'"

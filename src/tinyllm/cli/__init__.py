@@ -1,4 +1,7 @@
-"""The command line: one file a group of commands."""
+"""Commands: each parses its options, calls one function of a stage or an experiment, and prints the result.
+
+Add a command: a function in the file of its group, and a line in `app`. An exit code: `app.main`.
+"""
 
 from tinyllm.cli.app import app, main
 

@@ -17,8 +17,8 @@ from typing import Annotated
 
 import typer
 
-from tinyllm.cli import experiment, runs, start
-from tinyllm.cli.store import store_app
+from tinyllm.cli import _experiment, _runs, _start
+from tinyllm.cli._store import store_app
 
 _SHOWN_NAME = 300  # characters
 _OF_A_PLACE = frozenset((
@@ -35,12 +35,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    start.init, runs.check, runs.generate, runs.train, runs.evaluate, runs.report, runs.run, runs.ask,
+    _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run, _runs.ask,
 ):  # fmt: skip
     app.command()(_command)
-app.command("import-release")(start.import_release)
-app.command()(experiment.experiment)
-app.command("lm-eval")(experiment.lm_eval)
+app.command("import-release")(_start.import_release)
+app.command()(_experiment.experiment)
+app.command("lm-eval")(_experiment.lm_eval)
 app.add_typer(store_app, name="store")
 
 

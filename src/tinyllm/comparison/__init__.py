@@ -1,1 +1,5 @@
-"""Comparison: from what finished runs left to figures, and whether they differ by more than noise."""
+"""Comparison: figures of finished runs, with intervals and tests.
+
+Add a statistic of one run: a function in `statistics` and a field in `metrics`. Of several runs: a function in `seeds`
+and its use in `results`.
+"""

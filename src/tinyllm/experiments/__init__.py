@@ -1,1 +1,5 @@
-"""Experiments: a grid of datasets, students, methods and seeds, run to the end and looked at as one."""
+"""Experiments: a grid of datasets, students, methods and seeds, run to its end.
+
+Add a method to compare: a function in `_methods` and a line in its table. A setting of a grid: `_schema`. A place where
+runs happen: a class beside `_places`.
+"""

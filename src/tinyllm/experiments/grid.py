@@ -22,8 +22,8 @@ from tinyllm.config import Config, build_config
 from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of, without_overridden
 from tinyllm.config.yaml_file import Lines, read_yaml
 from tinyllm.errors import ConfigError, did_you_mean
-from tinyllm.experiments.methods import MethodSpec, Teachers, expand, named, names
-from tinyllm.experiments.schema import Grid, MethodEntry
+from tinyllm.experiments._methods import MethodSpec, Teachers, expand, named, names
+from tinyllm.experiments._schema import Grid, MethodEntry
 
 
 @dataclass(frozen=True, slots=True)

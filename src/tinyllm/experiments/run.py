@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyllm.errors import RunFolderError
-from tinyllm.experiments.forecast import Forecast
-from tinyllm.experiments.grid import Cell, Experiment, Group
-from tinyllm.experiments.places import LocalProcess, Place
-from tinyllm.experiments.runner import Board, Runner
-from tinyllm.experiments.shared import (
+from tinyllm.experiments._forecast import Forecast
+from tinyllm.experiments._places import LocalProcess, Place
+from tinyllm.experiments._runner import Board, Runner
+from tinyllm.experiments._shared import (
     Shared,
     forecast_of_teachers,
     known_rationales,
     read_questions,
     write_rationales,
 )
-from tinyllm.experiments.show import Overview, showing
+from tinyllm.experiments._show import Overview, showing
+from tinyllm.experiments.grid import Cell, Experiment, Group
 from tinyllm.stages.folder import make_folder
 from tinyllm.system.news import News, duration
 
@@ -147,7 +147,7 @@ def _places(workers: int, ray_address: str | None) -> Iterator[Sequence[Place]]:
         gpus = _gpus()
         yield [LocalProcess(number, workers, gpus) for number in range(workers)]
         return
-    from tinyllm.experiments.ray_place import ray_places
+    from tinyllm.experiments._ray_place import ray_places
 
     with ray_places(ray_address, workers) as places:
         yield places

@@ -59,7 +59,7 @@ def log_file(folder: Path, key: str) -> Path:
 
 def do(job: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     """Do a job and return how it ended, as an event."""
-    from tinyllm.experiments.cell import Job, run_job
+    from tinyllm.experiments._cell import Job, run_job
 
     try:
         run_job(Job(**job), TellingNews(tell))

@@ -1,4 +1,8 @@
-"""Questions: what one is, and where they come from."""
+"""Questions: what one is, and how files, the hub and the authors' release become questions.
+
+Add a file shape for `init`: a reader in `intake/_shapes.py`, or a way to find choices in `intake/_finding.py`. A named
+dataset: a row conversion in `named` and a line in its table.
+"""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tinyllm.config import CutSection, DataSection
 from tinyllm.errors import DataError
-from tinyllm.questions.cut import cut
-from tinyllm.questions.files import EXTENSIONS, Problem, SplitRows, read_file
+from tinyllm.questions._cut import cut
+from tinyllm.questions._files import EXTENSIONS, Problem, SplitRows, read_file
+from tinyllm.questions._rows import RowForm
+from tinyllm.questions._split import MOST_LISTED, ReadSplit, read_split
 from tinyllm.questions.named import SPLITS, Fetch, NamedSplits, load_named
-from tinyllm.questions.rows import RowForm
-from tinyllm.questions.split import MOST_LISTED, ReadSplit, read_split
 from tinyllm.questions.spool import IN_MEMORY
 from tinyllm.questions.types import Question, Splits
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import DataError, did_you_mean
-from tinyllm.questions.files import Row, SplitRows, read_file
-from tinyllm.questions.rows import RowForm
+from tinyllm.questions._files import Row, SplitRows, read_file
+from tinyllm.questions._rows import RowForm
 
 SPLITS = ("train", "valid", "test")
 _HUB_NAMES: Mapping[str, tuple[str, ...]] = {

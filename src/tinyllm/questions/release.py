@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import DataError, did_you_mean
+from tinyllm.questions._rows import fold
+from tinyllm.questions._write import write_questions
 from tinyllm.questions.named import SPLITS
-from tinyllm.questions.rows import fold
 from tinyllm.questions.types import Question
-from tinyllm.questions.write import write_questions
 
 FLAN, LLAMA = "flan-t5-xl", "llama-2-7b-chat"
 """The teachers' names, after the paper; the published files name neither."""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from tinyllm.config import CheckName
 from tinyllm.questions import Question
-from tinyllm.rationales.refusal import is_refusal
+from tinyllm.rationales._refusal import is_refusal
+from tinyllm.rationales._visible import visible
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.rationales.visible import visible
 from tinyllm.system.files import well_formed
 from tinyllm.teachers.base import Reply
 

@@ -21,8 +21,8 @@ from tinyllm.replies.writer import Writer
 from tinyllm.spending.budget import Budget
 from tinyllm.spending.ledger import Bill, Charge, Lost
 from tinyllm.system.files import well_formed
+from tinyllm.system.gate import Gate
 from tinyllm.teachers.base import AtHand, ParameterRefused, Reply, RequestFailed, Resumable
-from tinyllm.teachers.http.gate import Gate
 
 StopReason = Literal["interrupted", "budget"]
 

@@ -22,8 +22,8 @@ from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.questions import Question
 from tinyllm.questions.by_id import ById
+from tinyllm.rationales._ray_worker import Said, Worker, gpus_of, shared_out
 from tinyllm.rationales.generate import Ended, Progress, Stop, generate
-from tinyllm.rationales.ray_worker import Said, Worker, gpus_of, shared_out
 from tinyllm.rationales.requests import Requests
 from tinyllm.replies.store import Store
 from tinyllm.spending.budget import Budget

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tinyllm.errors import RunFolderError
-from tinyllm.replies.errors import code_of, explained
+from tinyllm.replies._errors import code_of, explained
 from tinyllm.replies.place import resolved
 from tinyllm.replies.store import OLD_VERSION, SCHEMA_VERSION, SHOWN_AS_NEW, Store, version_of
 

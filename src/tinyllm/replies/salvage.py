@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tinyllm.errors import RunFolderError
-from tinyllm.replies.errors import explained
+from tinyllm.replies._errors import explained
 from tinyllm.replies.place import resolved
 from tinyllm.replies.store import PAGE_BYTES, Row, Store, crc_of
 from tinyllm.replies.tools import Tell, silent

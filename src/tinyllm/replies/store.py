@@ -21,8 +21,8 @@ from typing import Any, Self
 
 from tinyllm.config import PriceSection
 from tinyllm.errors import RunFolderError
-from tinyllm.replies.claims import Claims
-from tinyllm.replies.errors import code_of, explained
+from tinyllm.replies._claims import Claims
+from tinyllm.replies._errors import code_of, explained
 from tinyllm.replies.place import resolved
 from tinyllm.spending import ledger
 from tinyllm.spending.ledger import Bill, Cap, Charge, Lost, Spent

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import RunFolderError, TinyLLMError, did_you_mean
-from tinyllm.replies.errors import code_of, explained
+from tinyllm.replies._errors import code_of, explained
 from tinyllm.replies.place import STORE, resolved, store_of
 from tinyllm.replies.read_only import read_only
 from tinyllm.replies.store import SCHEMA_VERSION, Store, version_of

@@ -1,4 +1,8 @@
-"""The reports of a run and of an experiment: each one self-contained page that opens from disk."""
+"""Pages: a run, or an experiment, as one HTML file that opens from disk.
+
+Add a panel: its figures in `_content`, its place in `templates/`. Templates escape all text (`page.environment`), plots
+escape their labels (`_plots`).
+"""
 
 from tinyllm.report.experiment import write_experiment
 from tinyllm.report.page import write_report

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.report.files import Prediction
+from tinyllm.report._files import Prediction
 
 SCORERS: Mapping[str, str] = {
     "likelihood": "Likelihood",

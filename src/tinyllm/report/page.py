@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tinyllm.errors import RunFolderError, printable
-from tinyllm.report import plots
+from tinyllm.report import _plots as plots
+from tinyllm.report._content import build_page
+from tinyllm.report._files import read_run
+from tinyllm.report._view import Page
 from tinyllm.report.browser import MAX_QUESTIONS
-from tinyllm.report.content import build_page
-from tinyllm.report.files import read_run
-from tinyllm.report.view import Page
 from tinyllm.system.files import write_text
 
 REPORT_NAME = "report.html"

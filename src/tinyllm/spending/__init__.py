@@ -1,1 +1,4 @@
-"""Spending: the account of a run, and the cap on it."""
+"""Spending: what a run has paid for, and the cap on it.
+
+Add a kind of price: `ledger.cost`. A kind of cap: `ledger.Cap` and `budget`.
+"""

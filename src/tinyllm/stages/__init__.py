@@ -1,7 +1,9 @@
-"""The stages of a run. Each reads its input from the run folder and writes its output there, and can be run alone.
+"""Stages of one run and its folder: init, check, generate, train, evaluate, report; and ask.
 
-    init → check → generate → train → evaluate → report      `run.run_all` runs what is not done yet
+Add a stage: a file that reads and writes the run folder (`folder`), a step in `run`, a command in `cli`.
 
-Stages load and save; the work itself is done by functions that take objects (`rationales.generate`, `student.train`,
-`scoring.score`, …). Each command of the command line calls one function here.
+    init → check → generate → train → evaluate → report      `run.run_all` does what is not done yet
+
+Stages load and save. The work itself is done by functions of other rooms that take objects (`rationales.generate`,
+`student.train`, `scoring.score`, …). Stages meet through files, so each can be run alone.
 """

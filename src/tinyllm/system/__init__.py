@@ -1,1 +1,4 @@
-"""The machine and the process: whole files, several processes, memory, packaged models, news for who waits."""
+"""System: whole files, processes, memory, packaged models, progress messages.
+
+Add a packaged model: a line in the table of `packaged`.
+"""

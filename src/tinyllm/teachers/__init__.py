@@ -1,5 +1,7 @@
 """Teachers: sources of rationales behind one protocol (`base.Teacher`), one module a kind.
 
+Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/schema.py`.
+
 The table of kinds is closed. A kind's module is imported when a teacher of that kind is made, not before.
 """
 

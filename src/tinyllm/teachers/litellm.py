@@ -23,14 +23,14 @@ from yarl import URL
 
 from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean, printable
-from tinyllm.teachers.http.endpoint import NO_SERVER, REMEDIES, Endpoint, Patience
-from tinyllm.teachers.http.envelope import Envelope, api_key, public_url
-from tinyllm.teachers.http.limits import Limits
-from tinyllm.teachers.http.refusals import delay_of, hide
-from tinyllm.teachers.http.replicas import Replica
-from tinyllm.teachers.http.teacher import RemoteTeacher
-from tinyllm.teachers.http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for
-from tinyllm.teachers.secrets import secrets_of, spelled
+from tinyllm.teachers._http.endpoint import NO_SERVER, REMEDIES, Endpoint, Patience
+from tinyllm.teachers._http.envelope import Envelope, api_key, public_url
+from tinyllm.teachers._http.limits import Limits
+from tinyllm.teachers._http.refusals import delay_of, hide
+from tinyllm.teachers._http.replicas import Replica
+from tinyllm.teachers._http.teacher import RemoteTeacher
+from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Transport, proxy_for
+from tinyllm.teachers._secrets import secrets_of, spelled
 
 _REMEDIES: Mapping[int, str] = {
     **REMEDIES,

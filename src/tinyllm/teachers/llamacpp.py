@@ -18,11 +18,11 @@ from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean
 from tinyllm.system import packaged
 from tinyllm.system.machine import spin_shortly
+from tinyllm.teachers._gguf_header import cache_bytes_per_token
+from tinyllm.teachers._http.endpoint import Endpoint, Patience
+from tinyllm.teachers._http.envelope import Envelope
+from tinyllm.teachers._http.teacher import AdaptingTeacher
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
-from tinyllm.teachers.gguf_header import cache_bytes_per_token
-from tinyllm.teachers.http.endpoint import Endpoint, Patience
-from tinyllm.teachers.http.envelope import Envelope
-from tinyllm.teachers.http.teacher import AdaptingTeacher
 
 _PATIENCE = Patience(attempts=3, timeout_s=3600.0, stall_s=3600.0)  # a slow machine is no failure
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 16

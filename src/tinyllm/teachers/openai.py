@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tinyllm import config
-from tinyllm.teachers.http.endpoint import Endpoint, Patience
-from tinyllm.teachers.http.envelope import envelope_of, identity_of
-from tinyllm.teachers.http.limits import Limits
-from tinyllm.teachers.http.teacher import RemoteTeacher
+from tinyllm.teachers._http.endpoint import Endpoint, Patience
+from tinyllm.teachers._http.envelope import envelope_of, identity_of
+from tinyllm.teachers._http.limits import Limits
+from tinyllm.teachers._http.teacher import RemoteTeacher
 
 
 class OpenAITeacher(RemoteTeacher):

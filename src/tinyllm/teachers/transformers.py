@@ -17,7 +17,7 @@ from tinyllm.system import packaged
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 
 if TYPE_CHECKING:
-    from tinyllm.teachers.local_model import LocalModel
+    from tinyllm.teachers._local_model import LocalModel
 
 _GATHER_S = 0.01  # the first request waits so long for others to fill its batch
 
@@ -125,7 +125,7 @@ class TransformersTeacher:
 
 
 def _load(spec: config.TransformersTeacher) -> LocalModel:
-    from tinyllm.teachers.local_model import LocalModel
+    from tinyllm.teachers._local_model import LocalModel
 
     return LocalModel(spec)
 

@@ -21,12 +21,12 @@ from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.config.vllm_arguments import without_speed
 from tinyllm.errors import MissingDependencyError, TeacherError
+from tinyllm.teachers._http.endpoint import Endpoint, Patience
+from tinyllm.teachers._http.envelope import Envelope
+from tinyllm.teachers._http.limits import START, Limits
+from tinyllm.teachers._http.teacher import AdaptingTeacher
+from tinyllm.teachers._process import ServerProcess
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
-from tinyllm.teachers.http.endpoint import Endpoint, Patience
-from tinyllm.teachers.http.envelope import Envelope
-from tinyllm.teachers.http.limits import START, Limits
-from tinyllm.teachers.http.teacher import AdaptingTeacher
-from tinyllm.teachers.process import ServerProcess
 from tinyllm.teachers.transformers import folder_checksum
 
 _HOST = "127.0.0.1"

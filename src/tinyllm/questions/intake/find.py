@@ -12,15 +12,15 @@ from typing import Any
 
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
-from tinyllm.questions.files import Row, read_file
-from tinyllm.questions.intake.choices import LETTERS, FixedChoices
-from tinyllm.questions.intake.reading import Reading
-from tinyllm.questions.intake.shapes import shapes_of
+from tinyllm.questions._files import Row, read_file
+from tinyllm.questions._rows import RowForm, to_question
+from tinyllm.questions._write import to_record
+from tinyllm.questions.intake._choices import LETTERS, FixedChoices
+from tinyllm.questions.intake._reading import Reading
+from tinyllm.questions.intake._shapes import shapes_of
+from tinyllm.questions.intake._understand import Refusal, understand
 from tinyllm.questions.intake.types import Bad, Shape, Table, Wishes
-from tinyllm.questions.intake.understand import Refusal, understand
-from tinyllm.questions.rows import RowForm, to_question
 from tinyllm.questions.types import Question
-from tinyllm.questions.write import to_record
 
 _NOTHING = "it holds no table, no JSON, and no quiz with lettered choices (Aiken, GIFT) that is known"
 FEW = 3  # different questions; fewer cannot be cut into three splits

@@ -14,14 +14,15 @@ from tinyllm.comparison.answers import Scorer
 from tinyllm.comparison.records import EXPERIMENT_FILE
 from tinyllm.comparison.results import Figure, Place, Results, read_results
 from tinyllm.errors import RunFolderError
-from tinyllm.report import plots
+from tinyllm.report import _plots as plots
+from tinyllm.report._view import Fact
 from tinyllm.report.browser import SCORERS
-from tinyllm.report.experiment import content, figures
-from tinyllm.report.experiment.browser import islands
-from tinyllm.report.experiment.statements import statements
-from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, cell_text, mark, runs_text, tables
+from tinyllm.report.experiment import _content as content
+from tinyllm.report.experiment import _figures as figures
+from tinyllm.report.experiment._browser import islands
+from tinyllm.report.experiment._statements import statements
+from tinyllm.report.experiment._tables import as_csv, as_latex, as_markdown, cell_text, mark, runs_text, tables
 from tinyllm.report.page import REPORT_NAME, asset, both_widths, environment, policy
-from tinyllm.report.view import Fact
 from tinyllm.report.words import count, interval, percent
 from tinyllm.system.files import write_text
 

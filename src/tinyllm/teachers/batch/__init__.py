@@ -1,5 +1,5 @@
 """The OpenAI Batch protocol as a teacher: hours instead of seconds, at half the price."""
 
-from tinyllm.teachers.batch.teacher import OpenAIBatchTeacher
+from tinyllm.teachers.batch._teacher import OpenAIBatchTeacher
 
 __all__ = ["OpenAIBatchTeacher"]
