@@ -31,9 +31,9 @@ _IMPORTED_ON_THE_WAY = (
     "tinyllm.student.train",
     "tinyllm.rationales.files",
     "tinyllm.rationales.generate",
-    "tinyllm.teachers.llamacpp",
-    "tinyllm.teachers.openai",
-    "tinyllm.teachers.scripted",
+    "tinyllm.teachers._llamacpp",
+    "tinyllm.teachers._openai",
+    "tinyllm.teachers._scripted",
 )
 
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinyllm.comparison.results import Results, read_results
-from tinyllm.report.experiment._content import comparisons, tried, without_questions
-from tinyllm.report.experiment._statements import statements
-from tinyllm.report.experiment._tables import Table, as_markdown, markdown, tables
+from tinyllm.report._experiment.content import comparisons, tried, without_questions
+from tinyllm.report._experiment.statements import statements
+from tinyllm.report._experiment.tables import Table, as_markdown, markdown, tables
 from tinyllm.system.news import duration
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tinyllm.comparison.answers import FILE, Answer, as_answers, read_answers, write_answers
+from tinyllm.comparison.answers import _FILE, Answer, as_answers, read_answers, write_answers
 from tinyllm.errors import RunFolderError
 
 ANSWERS = [
@@ -55,7 +55,7 @@ def test_a_choice_that_cannot_be_is_never_taken():
 def test_a_missing_or_damaged_file_says_what_to_do(tmp_path):
     with pytest.raises(RunFolderError, match="is not there; remove"):
         read_answers(tmp_path)
-    (tmp_path / FILE).write_bytes(b"PAR1 what?")
+    (tmp_path / _FILE).write_bytes(b"PAR1 what?")
     with pytest.raises(RunFolderError, match="damaged"):
         read_answers(tmp_path)
 
@@ -64,7 +64,7 @@ def test_thousands_of_answers_are_small(tmp_path):
     rng = np.random.default_rng(0)
     rows = (Answer("test", "asked", f"q{i}", 0, tuple(rng.random(4)), tuple(rng.random(4))) for i in range(2000))
     write_answers(tmp_path, as_answers(rows))
-    assert (tmp_path / FILE).stat().st_size < 100_000
+    assert (tmp_path / _FILE).stat().st_size < 100_000
 
 
 def test_choices_that_are_equally_likely_share_the_answer():

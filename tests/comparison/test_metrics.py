@@ -6,7 +6,7 @@ from support import some_questions
 from tinyllm.comparison.metrics import evaluation_fingerprint, metrics
 from tinyllm.config import Config
 from tinyllm.questions import Splits
-from tinyllm.questions.spool import gather
+from tinyllm.questions._spool import gather
 from tinyllm.scoring.predict import Prediction
 from tinyllm.scoring.score import OptionScores
 

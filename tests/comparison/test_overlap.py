@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyllm.comparison.overlap import overlap
+from tinyllm.comparison._overlap import overlap
 from tinyllm.questions import Question
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"

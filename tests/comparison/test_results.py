@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from comparison.made_up import METHODS, made_up_experiment
+from tinyllm.comparison._seeds import Runs, difference
 from tinyllm.comparison.outline import AVERAGE, read_outline, write_outline
 from tinyllm.comparison.records import RUN_FILE, cells, read_records
 from tinyllm.comparison.results import Place, read_results
-from tinyllm.comparison.seeds import Runs, difference
 from tinyllm.errors import RunFolderError
 
 

@@ -11,8 +11,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks import statistics as simulation
-from tinyllm.comparison.seeds import ALPHA, Runs, Spread, calibration, difference, estimate, findable, holm
-from tinyllm.comparison.statistics import paired, wilson
+from tinyllm.comparison._seeds import ALPHA, Runs, Spread, calibration, difference, estimate, findable, holm
+from tinyllm.comparison._statistics import paired, wilson
 
 World, world = simulation.World, simulation.world
 

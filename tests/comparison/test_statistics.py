@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.comparison.statistics import accuracy, chance_rate, majority_rate, majority_right, paired, wilson
+from tinyllm.comparison._statistics import accuracy, chance_rate, majority_rate, majority_right, paired, wilson
 from tinyllm.questions import Question
 
 

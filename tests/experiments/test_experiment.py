@@ -118,7 +118,7 @@ def _workers(parent: int) -> list[int]:
             command = (stat.parent / "cmdline").read_text()
         except OSError:
             continue
-        if int(fields[1]) == parent and "tinyllm.experiments.worker" in command:
+        if int(fields[1]) == parent and "tinyllm.experiments._worker" in command:
             found.append(int(stat.parent.name))
     return found
 

@@ -15,10 +15,10 @@ from tinyllm.comparison.records import RUN_FILE, Record, cells
 from tinyllm.config import build_config, dump_config
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.experiments._cell import KEPT, run_job
+from tinyllm.experiments._grid import load_experiment
 from tinyllm.experiments._places import LocalProcess
 from tinyllm.experiments._runner import Runner
 from tinyllm.experiments._shared import Shared, outline, read_questions, write_rationales
-from tinyllm.experiments.grid import load_experiment
 from tinyllm.rationales.files import read_rationales
 from tinyllm.system.files import write_json, write_text
 from tinyllm.system.news import News

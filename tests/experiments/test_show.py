@@ -10,10 +10,10 @@ from rich.console import Console
 
 from experiments.grids import grid_tree, write_grid
 from tinyllm.comparison.records import Record
+from tinyllm.experiments._grid import load_experiment
+from tinyllm.experiments._run import _count
 from tinyllm.experiments._runner import Board
 from tinyllm.experiments._show import Lines, Overview
-from tinyllm.experiments.grid import load_experiment
-from tinyllm.experiments.run import _count
 
 RATE = "train.learning_rate"
 

@@ -149,7 +149,7 @@ def generate(tree: dict[str, Any], run_dir: str, count: int) -> None:
 
 def asked_twice(store: Path, server: Server) -> int:
     """Return how many requests arrived although their replies were in the store already."""
-    from tinyllm.replies.store import Store
+    from tinyllm.replies._store import Store
 
     stored = {}
     with Store(store) as opened:

@@ -24,7 +24,7 @@ from support import repository
 from tinyllm.config import CutSection, load_config
 from tinyllm.errors import DataError
 from tinyllm.questions import load_splits
-from tinyllm.questions.intake.types import Wishes
+from tinyllm.questions.intake._types import Wishes
 from tinyllm.stages.init import write_config
 
 LETTERS = "ABCDEFGH"

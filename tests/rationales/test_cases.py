@@ -22,9 +22,9 @@ from tinyllm.rationales.collect import Collection
 from tinyllm.rationales.generate import Stop, generate
 from tinyllm.rationales.requests import Requests
 from tinyllm.rationales.types import Rationale
-from tinyllm.replies.store import Store
+from tinyllm.replies._store import Store
 from tinyllm.spending.budget import Budget
-from tinyllm.teachers.openai import OpenAITeacher
+from tinyllm.teachers._openai import OpenAITeacher
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="the kit ../shared/cases is not there")

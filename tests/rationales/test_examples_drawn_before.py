@@ -12,7 +12,7 @@ from tinyllm.config import RationalesSection, build_config
 from tinyllm.prompts import ExampleGenerator
 from tinyllm.rationales.generate import Stop, generate
 from tinyllm.rationales.requests import Requests
-from tinyllm.replies.store import Store
+from tinyllm.replies._store import Store
 from tinyllm.spending.budget import Budget
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stores import key
 from tinyllm.errors import RunFolderError
 from tinyllm.replies._claims import Claims
-from tinyllm.replies.store import Store
+from tinyllm.replies._store import Store
 
 KEYS = [key(n) for n in range(6)]
 

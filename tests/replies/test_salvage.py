@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from stores import billed, contents, entry, filled, key
 from tinyllm.errors import RunFolderError
-from tinyllm.replies.salvage import Salvaged, salvage
-from tinyllm.replies.store import PAGE_BYTES, Failure, Store
+from tinyllm.replies._salvage import Salvaged, salvage
+from tinyllm.replies._store import PAGE_BYTES, Failure, Store
 
 SHORT, LONG = range(60), range(60, 65)
 

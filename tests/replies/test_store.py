@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stores import IDENTITY, billed, contents, entry, filled, key, open_folder, request, small_disk, without_rights
 from tinyllm.errors import RunFolderError
 from tinyllm.prompts import Message, Prompt
-from tinyllm.replies.store import SCHEMA_VERSION, Failure, Spent, Store, crc_of
+from tinyllm.replies._store import SCHEMA_VERSION, Failure, Spent, Store, crc_of
 from tinyllm.teachers.base import Reply, reply_key
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from stores import billed, entry
 from tinyllm.errors import RunFolderError
-from tinyllm.replies.place import STORE, resolved, store_of
-from tinyllm.replies.store import Store
-from tinyllm.replies.tools import find_store
+from tinyllm.replies._place import STORE, resolved, store_of
+from tinyllm.replies._store import Store
+from tinyllm.replies._tools import find_store
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from stores import SAMPLING, billed, contents, entry, filled, key, open_folder, without_rights
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.prompts import Prompt
-from tinyllm.replies.files import export_replies, import_replies
-from tinyllm.replies.store import Entry, Failure, Store, crc_of
-from tinyllm.replies.tools import EVERYTHING, Selection, find_store, prune, reading, would_prune
-from tinyllm.replies.tools import contents as look
+from tinyllm.replies._files import export_replies, import_replies
+from tinyllm.replies._store import Entry, Failure, Store, crc_of
+from tinyllm.replies._tools import EVERYTHING, Selection, find_store, prune, reading, would_prune
+from tinyllm.replies._tools import contents as look
 from tinyllm.teachers.base import Reply, Request, canonical, key_of
 
 OLD = datetime(2024, 5, 17, tzinfo=UTC)
@@ -370,7 +370,7 @@ def test_what_is_not_said_is_not_deleted(cli, tmp_path, arguments, says):
 
 def test_a_store_in_use_is_not_pruned(cli, tmp_path):
     path = stored(tmp_path / "s")
-    code = "import sys\nfrom pathlib import Path\nfrom tinyllm.replies.store import Store\nstore = Store(Path(sys.argv[1]))\nprint('open', flush=True)\nsys.stdin.read()\n"
+    code = "import sys\nfrom pathlib import Path\nfrom tinyllm.replies._store import Store\nstore = Store(Path(sys.argv[1]))\nprint('open', flush=True)\nsys.stdin.read()\n"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "-c", code, str(path)], **pipes) as user:
         assert user.stdout.readline() == b"open\n"
@@ -387,7 +387,7 @@ def test_a_store_in_use_is_not_pruned(cli, tmp_path):
 
 
 def test_whoever_opens_a_store_that_is_being_pruned_waits(tmp_path, monkeypatch):
-    from tinyllm.replies import tools as store_tools
+    from tinyllm.replies import _tools as store_tools
 
     path = filled(tmp_path / "s", 5)
     opened: list[int] = []

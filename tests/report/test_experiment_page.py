@@ -11,15 +11,15 @@ import pytest
 from test_page import Parsed
 
 from comparison.made_up import METHODS, made_up_experiment
+from tinyllm.comparison._seeds import findable
 from tinyllm.comparison.outline import write_outline
 from tinyllm.comparison.results import Place, read_results
-from tinyllm.comparison.seeds import findable
 from tinyllm.errors import RunFolderError
 from tinyllm.report import write_experiment
-from tinyllm.report.experiment._content import comparisons
-from tinyllm.report.experiment._statements import statements
-from tinyllm.report.experiment._tables import as_csv, as_latex, as_markdown, tables
-from tinyllm.report.experiment.page import render
+from tinyllm.report._experiment.content import comparisons
+from tinyllm.report._experiment.page import render
+from tinyllm.report._experiment.statements import statements
+from tinyllm.report._experiment.tables import as_csv, as_latex, as_markdown, tables
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ def test_acc_and_acc_norm_agree_question_by_question(family):
     """Ties are the harness's: choices of the same text score the same, and of equals the first wins."""
     student, questions = tiny_student(family), asked()
     scores = score_options(student, student.learner(), questions)
-    task = harness.harness_task("made-up", questions, student.card)
-    found = lm_eval.simple_evaluate(harness.HarnessStudent(student), tasks=[task], bootstrap_iters=0, log_samples=True)
+    task = harness._harness_task("made-up", questions, student.card)
+    found = lm_eval.simple_evaluate(harness._HarnessStudent(student), tasks=[task], bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"]["tinyllm_made-up"], key=lambda s: s["doc_id"])
     assert len(samples) == len(questions)
     for sample, score, question in zip(samples, scores, questions, strict=True):
@@ -75,7 +75,7 @@ def test_the_harness_own_model_finds_the_same_acc_and_acc_norm(family):
     from lm_eval.models.huggingface import HFLM
 
     student, questions = tiny_student(family), asked()
-    task = harness.harness_task("made-up", questions, student.card)
+    task = harness._harness_task("made-up", questions, student.card)
     theirs = HFLM(pretrained=student.model, tokenizer=student.tokenizer, batch_size=4, device="cpu")
     found = lm_eval.simple_evaluate(theirs, tasks=[task], bootstrap_iters=0, log_samples=True)
     samples = sorted(found["samples"]["tinyllm_made-up"], key=lambda s: s["doc_id"])
@@ -94,7 +94,7 @@ def test_the_harness_own_model_agrees_on_our_task(tmp_path):
 
     student = tiny_student("llama")
     questions = some_questions(12)
-    task = harness.harness_task("made-up", questions, student.card)
+    task = harness._harness_task("made-up", questions, student.card)
     theirs = HFLM(pretrained=student.model, tokenizer=student.tokenizer, batch_size=4, device="cpu")
     of_theirs = lm_eval.simple_evaluate(theirs, tasks=[task], bootstrap_iters=0, log_samples=True)
     of_ours = score_options(student, student.learner(), questions)
@@ -124,7 +124,7 @@ def test_any_other_task_is_asked_as_the_harness_writes_it():
     pairs = [("Ice is", " cold"), ("Ice is", " hot"), ("Iron", " is a metal"), ("", " x")]
     requests = [Instance("loglikelihood", {}, pair, i, ("other", i, 1)) for i, pair in enumerate(pairs[:3])]
     theirs = HFLM(pretrained=student.model, tokenizer=student.tokenizer, batch_size=1, device="cpu")
-    ours = harness.HarnessStudent(student).loglikelihood(requests)
+    ours = harness._HarnessStudent(student).loglikelihood(requests)
     for (value, greedy), (their_value, their_greedy) in zip(ours, theirs.loglikelihood(requests), strict=True):
         assert value == pytest.approx(their_value, rel=1e-4)
         assert greedy == their_greedy
@@ -133,7 +133,7 @@ def test_any_other_task_is_asked_as_the_harness_writes_it():
 def test_tasks_bear_names_of_their_own_and_keep_prompt_and_prefix():
     student = tiny_student("llama")
     (question,) = some_questions(1)
-    task = harness.harness_task("arc", [question], student.card)
+    task = harness._harness_task("arc", [question], student.card)
     assert task["task"] == "tinyllm_arc"
     doc = task["custom_dataset"]()["test"][0]
     assert task["doc_to_text"](doc).endswith("predict:")
@@ -148,9 +148,9 @@ def test_texts_that_are_cut_are_counted_and_said(caplog):
     student.card = replace(student.card, max_input_tokens=20)
     texts = ["short", "a text of more than twenty tokens", "x" * 20]
     requests = [Instance("loglikelihood", {}, (t, " " + "y" * 300), i, ("other", i, 1)) for i, t in enumerate(texts)]
-    found = harness.HarnessStudent(student).loglikelihood(requests)
+    found = harness._HarnessStudent(student).loglikelihood(requests)
     assert "1 of 3 texts are longer than 20 tokens" in caplog.text
-    (last,) = harness.HarnessStudent(student).loglikelihood(
+    (last,) = harness._HarnessStudent(student).loglikelihood(
         [Instance("loglikelihood", {}, (texts[1][-20:], " " + "y" * 300), 0, ("other", 0, 1))]
     )
     assert found[1][0] == pytest.approx(last[0], rel=1e-5)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from tinyllm.config import BudgetSection, PriceSection
 from tinyllm.prompts import Message, Prompt
-from tinyllm.replies.store import Entry, Store
-from tinyllm.replies.writer import Writer
+from tinyllm.replies._store import Entry, Store
+from tinyllm.replies._writer import Writer
 from tinyllm.spending.budget import Budget, most_cost, most_tokens
-from tinyllm.spending.ledger import Lost, Spent, cost
+from tinyllm.spending.charges import Lost, Spent, cost
 from tinyllm.teachers.base import Reply, Request, Sampling, canonical, key_of
 
 PRICE = PriceSection(prompt=1.0, completion=10.0, cached=0.5)

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyllm.questions import Question
+from tinyllm.student._plain import PlainText
 from tinyllm.student.encode import Encoder
 from tinyllm.student.mixture import Target
-from tinyllm.student.plain import PlainText
 from tokenizers_of_kinds import KINDS
 
 MADE = {name: make() for name, make in KINDS.items()}

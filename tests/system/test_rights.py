@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from stores import entry
-from tinyllm.replies.store import Store
+from tinyllm.replies._store import Store
 from tinyllm.system import files as atomic
-from tinyllm.teachers.batch._journal import Journal, JournalEntry
+from tinyllm.teachers._batch.journal import Journal, JournalEntry
 
 MASKS = [0o000, 0o002, 0o022, 0o027, 0o077]
 

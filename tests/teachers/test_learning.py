@@ -17,9 +17,9 @@ from tinyllm.rationales.collect import Collection
 from tinyllm.rationales.generate import Ended, Stop, generate
 from tinyllm.rationales.requests import Requests
 from tinyllm.rationales.types import Rationale
-from tinyllm.replies.store import Store
+from tinyllm.replies._store import Store
 from tinyllm.spending.budget import Budget
-from tinyllm.teachers.openai import OpenAITeacher
+from tinyllm.teachers._openai import OpenAITeacher
 
 EXAMPLES = {"count": 0}
 

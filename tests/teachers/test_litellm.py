@@ -22,14 +22,14 @@ from tinyllm.prompts import ExampleGenerator, Message, Prompt
 from tinyllm.rationales._visible import visible
 from tinyllm.rationales.generate import Stop, generate
 from tinyllm.rationales.requests import Requests
-from tinyllm.replies.store import Store
+from tinyllm.replies._store import Store
 from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers._http.endpoint import Patience
 from tinyllm.teachers._http.refusals import delay_of, meant
 from tinyllm.teachers._http.transport import Transport
+from tinyllm.teachers._litellm import LiteLLMTeacher, _Wire
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, RequestFailed, Sampling
-from tinyllm.teachers.litellm import LiteLLMTeacher, _Wire
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("litellm") is None, reason="the extra is missing: pip install 'tinyllm-distill[litellm]'"

@@ -1,4 +1,4 @@
-"""Commands: each parses its options, calls one function of a stage or an experiment, and prints the result.
+"""Commands: parse options, call one function of a stage or an experiment, print the result.
 
 Add a command: a function in the file of its group, and a line in `app`. An exit code: `app.main`.
 """

@@ -11,7 +11,7 @@ import typer
 from tinyllm.cli._options import AsJson, Overrides, Quiet, print_result
 
 if TYPE_CHECKING:
-    from tinyllm.experiments.run import Summary
+    from tinyllm.experiments import Summary
 
 
 def experiment(
@@ -32,8 +32,7 @@ def experiment(
 ) -> None:
     """Run a grid of datasets, students, methods and seeds, and report it with statistics; resumes where it stopped."""
     from tinyllm.errors import RunFolderError
-    from tinyllm.experiments.grid import load_experiment
-    from tinyllm.experiments.run import run_experiment
+    from tinyllm.experiments import load_experiment, run_experiment
     from tinyllm.system.news import News
 
     if grid.is_dir() and not (grid / "experiment.yaml").is_file():
@@ -75,7 +74,7 @@ def lm_eval(
 
 
 def _experiment_text(summary: Summary, folder: Path) -> str:
-    from tinyllm.report.words import plural
+    from tinyllm.report import plural
     from tinyllm.system.news import duration
 
     left = f", {summary.left} to go" if summary.left else ""

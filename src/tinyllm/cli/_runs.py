@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tinyllm.config import Config
     from tinyllm.stages.check import Checked
     from tinyllm.stages.folder import RunFolder
-    from tinyllm.stages.prepare import Prepared
+    from tinyllm.stages.student import Prepared
     from tinyllm.system.news import News
 
 _SHOWN_STEPS = 10
@@ -214,7 +214,7 @@ def _exit_if_unanswered(unanswered: Mapping[str, Mapping[str, int]], run: RunFol
 
 
 def _plan_text(prepared: Prepared) -> str:
-    from tinyllm.report.words import plural
+    from tinyllm.report import plural
 
     plan, totals = prepared.plan, prepared.plan.totals()
     targets = ", ".join(f"{n} {task}" for task, n in prepared.targets.items())
@@ -238,7 +238,7 @@ def _plan_text(prepared: Prepared) -> str:
 
 
 def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
-    from tinyllm.stages.progress import forecast_lines
+    from tinyllm.stages.asking import forecast_lines
 
     sizes = ", ".join(f"{n} {name}" for name, n in checked.questions.items())
     lines = [
@@ -270,7 +270,7 @@ def _over_budget(config: Config, checked: Checked) -> list[str]:
 
 
 def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
-    from tinyllm.report.browser import scorers
+    from tinyllm.report import scorers
 
     def show(found: dict[str, Any] | None) -> str:
         if found is None:

@@ -46,7 +46,7 @@ def init(
     separator: Annotated[str | None, typer.Option(help="What separates the cells: ; or | or tab.")] = None,
 ) -> None:
     """Write a configuration to start from, fitted to a file of questions; says how it read them, and why."""
-    from tinyllm.questions.intake.types import Wishes
+    from tinyllm.questions.intake import Wishes
     from tinyllm.stages.init import config_for, is_questions, write_config
 
     if data is None and is_questions(path):

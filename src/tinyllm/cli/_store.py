@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from tinyllm.replies.salvage import Salvaged
-    from tinyllm.replies.tools import Asked, Contents, Selected, Tell
-    from tinyllm.spending.ledger import Spent
+    from tinyllm.replies import Asked, Contents, Salvaged, Selected, Tell
+    from tinyllm.spending.charges import Spent
 
 store_app = typer.Typer(
     help="Look into the store of replies; take replies out and in; delete them; save a damaged store.",
@@ -37,7 +36,7 @@ _PATIENCE_S = 2.0
 @store_app.command("ls")
 def list_contents(path: StorePath = _DEFAULT, as_json: AsJson = False) -> None:
     """Show what is in a store, by teacher and model, and what each run has spent."""
-    from tinyllm.replies.tools import contents, find_store
+    from tinyllm.replies import contents, find_store
 
     with _telling("Reading the store") as tell:
         found = contents(find_store(path), tell)
@@ -53,8 +52,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write every reply, with what was asked, to a file."""
-    from tinyllm.replies.files import export_replies
-    from tinyllm.replies.tools import Selection, find_store
+    from tinyllm.replies import Selection, export_replies, find_store
 
     with _telling("Writing replies") as tell:
         count = export_replies(find_store(path), out, Selection(teacher, since=_date(since)), tell)
@@ -68,7 +66,7 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Take the replies of a file into a store; replies that it has already stay as they are."""
-    from tinyllm.replies.files import import_replies
+    from tinyllm.replies import import_replies
 
     with _telling("Reading replies") as tell:
         done = import_replies(file, into, tell)
@@ -91,22 +89,22 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete replies for good. What they answered will be asked, and paid for, again."""
+    from tinyllm import replies
     from tinyllm.errors import TinyLLMError
-    from tinyllm.replies import tools
 
-    store, selection = tools.find_store(path), tools.Selection(teacher, before=_date(before))
-    selected = tools.would_prune(store, selection, failures=failures)
-    if selected != tools.Selected() and not yes:
+    store, selection = replies.find_store(path), replies.Selection(teacher, before=_date(before))
+    selected = replies.would_prune(store, selection, failures=failures)
+    if selected != replies.Selected() and not yes:
         if not sys.stdin.isatty():
             raise TinyLLMError(f"This would delete {_selected_text(selected)} of {store}. Add --yes to do so.")
         if not typer.confirm(f"Delete {_selected_text(selected)} of {store} for good?", err=True):
-            selected = tools.Selected()
-    if selected != tools.Selected():
-        selected = tools.prune(store, selection, failures=failures)
+            selected = replies.Selected()
+    if selected != replies.Selected():
+        selected = replies.prune(store, selection, failures=failures)
     _print(
         asdict(selected),
         as_json,
-        lambda: f"Deleted {_selected_text(selected)}." if selected != tools.Selected() else "Nothing was deleted.",
+        lambda: f"Deleted {_selected_text(selected)}." if selected != replies.Selected() else "Nothing was deleted.",
     )
 
 
@@ -117,7 +115,7 @@ def salvage(
     as_json: AsJson = False,
 ) -> None:
     """Save every reply of a damaged store that is whole into a new one."""
-    from tinyllm.replies.salvage import salvage as save
+    from tinyllm.replies import salvage as save
 
     with _telling("Reading pages") as tell:
         found = save(damaged, out, tell)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 Scorer = Literal["likelihood", "likelihood_normalised", "generation"]
 Split = Literal["valid", "test"]
 SCORERS: tuple[Scorer, ...] = ("likelihood", "likelihood_normalised", "generation")
-FILE = "predictions.parquet"
-SPLITS: tuple[Split, ...] = ("valid", "test")
-UNPARSED = -1
+_FILE = "predictions.parquet"
+_SPLITS: tuple[Split, ...] = ("valid", "test")
+_UNPARSED = -1
 """Stands for a choice where what was written is none."""
 
 
@@ -67,7 +67,7 @@ class Scored:
     @property
     def unparsed(self) -> int:
         """How many answers are no choice."""
-        return int((self.chosen == UNPARSED).sum())
+        return int((self.chosen == _UNPARSED).sum())
 
 
 class Answers:
@@ -84,7 +84,7 @@ class Answers:
             return None
         key, ids = rows["answer"].to_numpy().astype(np.int64), np.array(rows["id"].to_pylist())
         if scorer == "generation":
-            chosen = rows["written"].fill_null(UNPARSED).to_numpy().astype(np.int64)
+            chosen = rows["written"].fill_null(_UNPARSED).to_numpy().astype(np.int64)
             return Scored(ids, chosen, key, (chosen == key).astype(np.float64), np.ones(len(key), np.int64))
         scores = _matrix(seen)
         likeliest = scores == scores.max(axis=1, keepdims=True)
@@ -111,7 +111,7 @@ class Answers:
     def accuracies(self) -> dict[str, dict[str, float]]:
         """Return the share of right answers by split and scorer, questions asked as they are."""
         found: dict[str, dict[str, float]] = {}
-        for split in SPLITS:
+        for split in _SPLITS:
             scored = ((scorer, self.scored(scorer, split)) for scorer in SCORERS)
             found[split] = {scorer: float(s.right.mean()) for scorer, s in scored if s is not None}
         return found
@@ -151,7 +151,7 @@ def write_answers(folder: Path, answers: Answers) -> None:
     """Write `predictions.parquet`; it appears whole or not at all."""
     import pyarrow.parquet as pq
 
-    with replacing(folder / FILE) as draft:
+    with replacing(folder / _FILE) as draft:
         pq.write_table(answers.table, draft, compression="zstd", compression_level=19)
 
 
@@ -164,7 +164,7 @@ def read_answers(folder: Path) -> Answers:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = folder / FILE
+    file = folder / _FILE
     try:
         return Answers(pq.read_table(file, columns=[f.name for f in fields(Answer)]))
     except FileNotFoundError:

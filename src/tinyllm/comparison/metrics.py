@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tinyllm.comparison.statistics import accuracy, chance_rate, majority_right, paired
+from tinyllm.comparison._statistics import accuracy, chance_rate, majority_right, paired
 from tinyllm.config import Config
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield

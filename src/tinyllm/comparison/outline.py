@@ -12,7 +12,7 @@ from tinyllm.comparison.selection import Sweep
 from tinyllm.errors import RunFolderError
 from tinyllm.system.files import read_json, write_json
 
-FILE = "outline.json"
+_FILE = "outline.json"
 AVERAGE = "Average"
 """Stands where a dataset's name would, for the mean over all datasets."""
 
@@ -46,7 +46,7 @@ class DatasetOutline:
 
     Attributes:
         chance, majority: accuracies on the test questions of guessing, and of the answer most frequent in training.
-        exact, ngram: ids of test questions that are met in training (`comparison.overlap`).
+        exact, ngram: ids of test questions that are met in training (`_overlap`).
         valid_exact, valid_ngram: ids of test questions that are met among the validation questions.
         majority_right: ids of the test questions that the answer most frequent in training gets right; None in outlines
             of before they were written down.
@@ -110,7 +110,7 @@ class Outline:
 
 def write_outline(folder: Path, outline: Outline) -> None:
     """Write `outline.json`."""
-    write_json(folder / FILE, asdict(outline))
+    write_json(folder / _FILE, asdict(outline))
 
 
 def read_outline(folder: Path) -> Outline:
@@ -119,7 +119,7 @@ def read_outline(folder: Path) -> Outline:
     Raises:
         RunFolderError: it is not there, or damaged.
     """
-    raw = read_json(folder / FILE)
+    raw = read_json(folder / _FILE)
     try:
         return Outline(
             name=raw["name"],
@@ -133,7 +133,7 @@ def read_outline(folder: Path) -> Outline:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
-            f"{folder / FILE} is damaged ({error!r}); starting the experiment again writes it anew."
+            f"{folder / _FILE} is damaged ({error!r}); starting the experiment again writes it anew."
         ) from None
 
 

@@ -11,10 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.comparison.answers import SCORERS, Scorer
-from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline, read_outline
-from tinyllm.comparison.records import Failure, Record, read_failures, read_records
-from tinyllm.comparison.seeds import (
+from tinyllm.comparison._seeds import (
     Calibration,
     Difference,
     Estimate,
@@ -24,6 +21,9 @@ from tinyllm.comparison.seeds import (
     estimate,
     holm,
 )
+from tinyllm.comparison.answers import SCORERS, Scorer
+from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline, read_outline
+from tinyllm.comparison.records import Failure, Record, read_failures, read_records
 from tinyllm.comparison.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
 from tinyllm.errors import RunFolderError
 from tinyllm.scoring.views import View

@@ -16,12 +16,12 @@ from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
 from tinyllm.config import Config, EvaluateSection, build_config
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
-from tinyllm.questions.named import SPLITS
+from tinyllm.questions import SPLITS
 from tinyllm.questions.types import Question, Splits
 from tinyllm.scoring.views import View, unrotated, viewed
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.prepare import LIKELIHOODS, student_card
+from tinyllm.stages.student import LIKELIHOODS, student_card
 from tinyllm.stages.train import train_run
 from tinyllm.system.files import replacing, write_json, write_text
 from tinyllm.system.machine import environment

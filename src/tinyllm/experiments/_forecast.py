@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal
 
 from tinyllm.comparison.records import Record
 from tinyllm.config import Config
+from tinyllm.experiments._grid import Cell, Experiment, Group
 from tinyllm.experiments._shared import Shared, rationale_key
-from tinyllm.experiments.grid import Cell, Experiment, Group
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
-from tinyllm.stages.prepare import mixture_settings, student_card
+from tinyllm.stages.student import mixture_settings, student_card
 from tinyllm.system.machine import environment, machine_name
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from tinyllm.experiments._cell import Job
-from tinyllm.experiments.worker import Tell, as_line, log_file
+from tinyllm.experiments._worker import Tell, as_line, log_file
 from tinyllm.system.machine import total_bytes
 
 _TAIL = 12  # lines of a log that are shown
@@ -96,7 +96,7 @@ class LocalProcess:
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tinyllm.experiments.worker"],
+                [sys.executable, "-m", "tinyllm.experiments._worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # until a job names its log

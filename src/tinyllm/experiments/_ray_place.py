@@ -13,7 +13,7 @@ from typing import Any
 from tinyllm.errors import TinyLLMError
 from tinyllm.experiments._cell import Job
 from tinyllm.experiments._places import Place
-from tinyllm.experiments.worker import Tell, do
+from tinyllm.experiments._worker import Tell, do
 from tinyllm.rationales.ray_engine import ray_module, reach
 
 LOCAL = "local"

@@ -28,6 +28,7 @@ from tinyllm.config import (
 )
 from tinyllm.errors import ConfigError, RunFolderError, TinyLLMError
 from tinyllm.experiments._cell import KEPT, Job
+from tinyllm.experiments._grid import Cell, Experiment, Group, dump_grid
 from tinyllm.experiments._places import Place
 from tinyllm.experiments._shared import (
     Shared,
@@ -35,8 +36,7 @@ from tinyllm.experiments._shared import (
     rationale_key,
     rationales_fingerprint,
 )
-from tinyllm.experiments.grid import Cell, Experiment, Group, dump_grid
-from tinyllm.experiments.worker import log_file
+from tinyllm.experiments._worker import log_file
 from tinyllm.scoring.views import View
 from tinyllm.system.files import write_json, write_text
 

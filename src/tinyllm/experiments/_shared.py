@@ -9,23 +9,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tinyllm.comparison import chance_rate, majority_right, overlap
 from tinyllm.comparison.outline import DatasetOutline, MethodOutline, Outline
-from tinyllm.comparison.overlap import overlap
-from tinyllm.comparison.statistics import chance_rate, majority_right
 from tinyllm.config import Config, build_config, teachers_in_use
 from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
+from tinyllm.experiments._grid import Experiment, Group
 from tinyllm.experiments._methods import MethodSpec
-from tinyllm.experiments.grid import Experiment, Group
-from tinyllm.questions.named import SPLITS
+from tinyllm.questions import SPLITS
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.scoring.matching import CONVENTION
-from tinyllm.stages.asking import opened_asking
+from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.generate import generate_run
-from tinyllm.stages.progress import forecast_lines
 from tinyllm.system.news import News
 
 _SHARED = "shared"

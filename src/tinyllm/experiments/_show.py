@@ -18,9 +18,9 @@ from rich.text import Text
 
 from tinyllm.comparison.records import Record
 from tinyllm.comparison.selection import FAILED, accuracies, chosen, named
+from tinyllm.experiments._grid import Cell, Experiment
+from tinyllm.experiments._grid import Group as Runs
 from tinyllm.experiments._runner import Board
-from tinyllm.experiments.grid import Cell, Experiment
-from tinyllm.experiments.grid import Group as Runs
 from tinyllm.system.news import News, duration
 
 ToGo = Callable[[Board], tuple[int, float]]

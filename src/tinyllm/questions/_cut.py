@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tinyllm.questions.spool import pick
+from tinyllm.questions._spool import pick
 from tinyllm.questions.types import Question
 
 if TYPE_CHECKING:

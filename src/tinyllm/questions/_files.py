@@ -1,6 +1,6 @@
 """Read one split file as a stream of rows: JSONL, CSV or Parquet, by extension. No file is ever whole in memory.
 
-What the cells of a row mean is the business of `rows.py`. Nothing is raised here: what is wrong with the file as a
+What the cells of a row mean is the business of `_rows.py`. Nothing is raised here: what is wrong with the file as a
 whole, or with one line of it, is in the stream, so that one message can name the problems of all splits.
 """
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tinyllm.questions._by_id import repeated_ids
 from tinyllm.questions._files import Problem, SplitRows
 from tinyllm.questions._rows import MissingColumns, RowForm, oddities, to_question
-from tinyllm.questions.by_id import repeated_ids
-from tinyllm.questions.spool import gather, leave_out
+from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question
 
 MOST_LISTED = 20

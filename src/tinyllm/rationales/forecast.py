@@ -12,9 +12,9 @@ from statistics import fmean
 
 from tinyllm.config import PriceSection
 from tinyllm.rationales.requests import Ask, Requests, answered
-from tinyllm.replies.store import Store
+from tinyllm.replies import Store
 from tinyllm.spending.budget import most_cost, most_tokens
-from tinyllm.spending.ledger import cost
+from tinyllm.spending.charges import cost
 from tinyllm.teachers.base import Reply
 
 CountTokens = Callable[[Sequence[str]], Sequence[int]]

@@ -16,10 +16,9 @@ from typing import Any, Literal, Protocol
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
 from tinyllm.rationales.requests import Ask, Requests, answered
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.replies.store import Failure, Store
-from tinyllm.replies.writer import Writer
+from tinyllm.replies import Failure, Store, Writer
 from tinyllm.spending.budget import Budget
-from tinyllm.spending.ledger import Bill, Charge, Lost
+from tinyllm.spending.charges import Bill, Charge, Lost
 from tinyllm.system.files import well_formed
 from tinyllm.system.gate import Gate
 from tinyllm.teachers.base import AtHand, ParameterRefused, Reply, RequestFailed, Resumable
@@ -432,7 +431,7 @@ class _Meter:
             self._ended(self._most.usd, self._most.tokens)
 
     def leave(self) -> None:
-        """The attempt goes on by itself, and its cost is known to whoever collects it; see `ledger.Bill.resumed`."""
+        """The attempt goes on by itself, and its cost is known to whoever collects it; see `Bill.resumed`."""
         if self.is_under_way:
             self._ended(self._most.usd, self._most.tokens)
 

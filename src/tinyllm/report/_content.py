@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from tinyllm.comparison.statistics import paired
+from tinyllm.comparison import paired
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import RunFolderError
-from tinyllm.report import browser
+from tinyllm.report import _browser as browser
 from tinyllm.report._files import LogLine, Prediction, RunFiles
 from tinyllm.report._plots import Curve, Dot, Mark, smooth, window
-from tinyllm.report._verdict import Outcomes, Over, Scored, verdict
+from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
 from tinyllm.report._view import Card, DroppedRow, Fact, Loss, Page, Share, Stage, TeacherRow
-from tinyllm.report.words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
+from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
 
 _DROPPED_SHOWN = 50
 
@@ -108,7 +108,7 @@ def _number(tree: Mapping[str, Any], key: str) -> float | None:
     raise RunFolderError(f"metrics.json: {key}: expected a number, got {value!r}.")
 
 
-def _accuracy(metrics: Mapping[str, Any], stage: str, scorer: str) -> Scored | None:
+def _accuracy(metrics: Mapping[str, Any], stage: str, scorer: str) -> Shown | None:
     entry = _mapping(metrics, stage, scorer)
     value, questions, ends = _number(entry, "value"), _number(entry, "n"), _list(entry, "ci95")
     if value is None:
@@ -118,7 +118,7 @@ def _accuracy(metrics: Mapping[str, Any], stage: str, scorer: str) -> Scored | N
             f"metrics.json: {stage}.{scorer}: an accuracy has `n` and a `ci95` of two numbers, got {dict(entry)!r}."
         )
     unparsed = _number(entry, "unparsed")
-    return Scored(value, ends[0], ends[1], int(questions), None if unparsed is None else int(unparsed))
+    return Shown(value, (ends[0], ends[1]), int(questions), None if unparsed is None else int(unparsed))
 
 
 # --- head ---------------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorer
             after=percent(after.value) if after else None,
             change=points(after.value - before.value) if before and after else "",
             stage="after training" if after else "before training",
-            note=f"{interval(shown.low, shown.high)}, {plural(shown.n, 'question')}" + _ties(metrics, after, scorer),
+            note=f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}" + _ties(metrics, after, scorer),
             verdict=verdict(
                 before,
                 after,
@@ -188,7 +188,7 @@ def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorer
         )
 
 
-def _ties(metrics: Mapping[str, Any], after: Scored | None, scorer: str) -> str:
+def _ties(metrics: Mapping[str, Any], after: Shown | None, scorer: str) -> str:
     ties = _number(_mapping(metrics, "before" if after is None else "accuracy", scorer), "ties")
     return f", {plural(int(ties), 'tie')}" if ties else ""
 
@@ -218,8 +218,8 @@ def _dots(metrics: Mapping[str, Any], scorers: Mapping[str, str]) -> Iterable[Do
         for stage, key in (("before", "before"), ("after", "accuracy")):
             a = _accuracy(metrics, key, scorer)
             if a is not None:
-                text = f"{percent(a.value)} ({interval(a.low, a.high)})"
-                yield Dot(f"{label}, {stage}", text, percent(a.value), a.value, a.low, a.high, stage == "before")
+                text = f"{percent(a.value)} ({interval(*a.ci95)})"
+                yield Dot(f"{label}, {stage}", text, percent(a.value), a.value, *a.ci95, stage == "before")
 
 
 def _marks(metrics: Mapping[str, Any]) -> Iterable[Mark]:

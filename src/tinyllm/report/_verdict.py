@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyllm.report.words import interval, p_value, percent, plural, points
+from tinyllm.comparison import Accuracy
+from tinyllm.report._words import interval, p_value, percent, plural, points
 
 _SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A share of right answers with its 95 % interval over `n` questions."""
+class Shown(Accuracy):
+    """An accuracy as the page shows it.
 
-    value: float
-    low: float
-    high: float
-    n: int
+    Attributes:
+        unparsed: written answers that could not be read as a choice; None where nothing was written.
+    """
+
     unparsed: int | None = None
 
 
@@ -50,8 +51,8 @@ class Over:
 
 
 def verdict(
-    before: Scored | None,
-    after: Scored | None,
+    before: Shown | None,
+    after: Shown | None,
     majority: float | None,
     outcomes: Outcomes | None,
     chance: float | None = None,
@@ -80,23 +81,22 @@ def verdict(
     )
 
 
-def overlap(one: Scored, other: Scored) -> bool:
+def overlap(one: Shown, other: Shown) -> bool:
     """Whether two intervals share a point."""
-    return one.low <= other.high and other.low <= one.high
+    return one.ci95[0] <= other.ci95[1] and other.ci95[0] <= one.ci95[1]
 
 
 def _join(*sentences: str) -> str:
     return " ".join(s for s in sentences if s)
 
 
-def _full(accuracy: Scored) -> str:
+def _full(accuracy: Shown) -> str:
     return (
-        f"{percent(accuracy.value)} of {plural(accuracy.n, 'question')} "
-        f"(95\u00a0% interval {interval(accuracy.low, accuracy.high)})"
+        f"{percent(accuracy.value)} of {plural(accuracy.n, 'question')} (95\u00a0% interval {interval(*accuracy.ci95)})"
     )
 
 
-def _moved(before: Scored, after: Scored) -> str:
+def _moved(before: Shown, after: Shown) -> str:
     numbers = plural(after.n, "question")
     if before.n != after.n:
         numbers = f"{plural(before.n, 'question')} before, {after.n:,} after: not the same test"
@@ -106,8 +106,8 @@ def _moved(before: Scored, after: Scored) -> str:
     return f"Training moved accuracy from {percent(before.value)} to {percent(after.value)} ({change}, {numbers})."
 
 
-def _noise(before: Scored, after: Scored, outcomes: Outcomes | None) -> str:
-    ranges = f"{interval(before.low, before.high)} and {interval(after.low, after.high)}"
+def _noise(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
+    ranges = f"{interval(*before.ci95)} and {interval(*after.ci95)}"
     overlaps = overlap(before, after)
     same = percent(before.value) == percent(after.value)
     if outcomes is None:
@@ -131,12 +131,12 @@ def _noise(before: Scored, after: Scored, outcomes: Outcomes | None) -> str:
     return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise: question by question, {changes}."
 
 
-def _against_nothing(after: Scored, majority: float | None, chance: float | None, over: Over | None) -> str:
+def _against_nothing(after: Shown, majority: float | None, chance: float | None, over: Over | None) -> str:
     if majority is None:
         return ""
     if chance is not None and chance > majority:
         rate = f"guessing ({percent(chance)})"
-        if after.low > chance:
+        if after.ci95[0] > chance:
             return f"It beats {rate}: the whole interval lies above."
         if after.value > chance:
             return f"It is above {rate}, but that lies within the interval, so it is not shown to beat it."
@@ -155,7 +155,7 @@ def _against_nothing(after: Scored, majority: float | None, chance: float | None
     return f"It is above {rate}, but not shown to beat it: {told}."
 
 
-def _unreadable(before: Scored | None, after: Scored) -> str:
+def _unreadable(before: Shown | None, after: Shown) -> str:
     now, then = after.unparsed, before.unparsed if before else None
     if now is None:
         return ""

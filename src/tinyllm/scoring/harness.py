@@ -25,7 +25,7 @@ from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, TinyLLMError
 from tinyllm.questions.types import Question
 from tinyllm.scoring.score import BranchScore, branch_scores, score_options
-from tinyllm.student.batch import to_device
+from tinyllm.student import to_device
 from tinyllm.student.encode import Branch, Row, question_text
 from tinyllm.student.model import Student, StudentCard
 from tinyllm.student.plan import cut
@@ -40,7 +40,7 @@ else:
     LM = object
 
 _LOG = logging.getLogger(__name__)
-PREFIX = "tinyllm_"
+_PREFIX = "tinyllm_"
 """Before the name of each of our tasks, so that no task of the harness bears the same."""
 
 
@@ -54,7 +54,7 @@ def require() -> None:
         raise MissingDependencyError("lm-evaluation-harness is missing: pip install 'tinyllm-distill[lm-eval]'")
 
 
-def harness_task(name: str, questions: Sequence[Question], card: StudentCard) -> dict[str, Any]:
+def _harness_task(name: str, questions: Sequence[Question], card: StudentCard) -> dict[str, Any]:
     """Return a task of the harness over some questions, in the layout and under the prefix of a student.
 
     Its metrics are `acc` (by total log-likelihood) and `acc_norm` (by length in characters, the harness's own).
@@ -73,7 +73,7 @@ def harness_task(name: str, questions: Sequence[Question], card: StudentCard) ->
         return {"test": Dataset.from_list(rows)}
 
     return {
-        "task": PREFIX + name,
+        "task": _PREFIX + name,
         "custom_dataset": dataset,
         "test_split": "test",
         "output_type": "multiple_choice",
@@ -99,7 +99,7 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
         ),
     )
     task = {
-        "task": PREFIX + name,
+        "task": _PREFIX + name,
         "dataset_path": "json",
         "dataset_kwargs": {"data_files": {"test": str(rows.resolve())}},
         "test_split": "test",
@@ -110,7 +110,7 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
         "metadata": {"version": 1},
     }
-    file = folder / f"{PREFIX}{name}.yaml"
+    file = folder / f"{_PREFIX}{name}.yaml"
     write_text(file, yaml.safe_dump(task, sort_keys=False, allow_unicode=True))
     return file
 
@@ -130,15 +130,15 @@ def score(student: Student, tasks: Mapping[str, Sequence[Question]], batch_token
     require()
     import lm_eval
 
-    asked = [harness_task(name, questions, student.card) for name, questions in tasks.items()]
+    asked = [_harness_task(name, questions, student.card) for name, questions in tasks.items()]
     found = lm_eval.simple_evaluate(
-        HarnessStudent(student, batch_tokens), tasks=asked, bootstrap_iters=0, log_samples=False
+        _HarnessStudent(student, batch_tokens), tasks=asked, bootstrap_iters=0, log_samples=False
     )
     results: dict[str, Any] = found["results"]
-    return {name: results[PREFIX + name] for name in tasks}
+    return {name: results[_PREFIX + name] for name in tasks}
 
 
-class HarnessStudent(LM):
+class _HarnessStudent(LM):
     """A student as a model of the harness. All continuations of a text share one pass over it, and batches are packed.
 
     A document of one of our tasks is asked exactly as TinyLLM asks (context cut to fit, text in the same tokens); a
@@ -161,7 +161,7 @@ class HarnessStudent(LM):
         ours: dict[tuple[str | None, int | None], list[int]] = {}
         others = []
         for place, request in enumerate(requests):
-            if str(request.task_name).startswith(PREFIX):
+            if str(request.task_name).startswith(_PREFIX):
                 ours.setdefault((request.task_name, request.doc_id), []).append(place)
             else:
                 others.append(place)

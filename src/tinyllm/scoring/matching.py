@@ -47,7 +47,7 @@ def match_choice(text: str, choices: Sequence[str], written: Callable[[str], str
 
 
 def _matched(text: str, known: Sequence[tuple[str, str]]) -> int | None:
-    for fold in (str.strip, _spaced, _bare, _caseless, normalise, _without_articles):
+    for fold in (str.strip, _spaced, _bare, _caseless, _normalise, _without_articles):
         said = fold(text)
         hits = [i for i, of in enumerate(known) if said and said in map(fold, of)]
         if len(hits) == 1:
@@ -55,7 +55,7 @@ def _matched(text: str, known: Sequence[tuple[str, str]]) -> int | None:
     return None
 
 
-def normalise(text: str) -> str:
+def _normalise(text: str) -> str:
     """Lower the case, fold white space, and strip quotation marks and a final full stop, comma or the like."""
     return _bare(text.casefold())
 
@@ -73,4 +73,4 @@ def _caseless(text: str) -> str:
 
 
 def _without_articles(text: str) -> str:
-    return _ARTICLE.sub("", normalise(text))
+    return _ARTICLE.sub("", _normalise(text))

@@ -19,10 +19,9 @@ from tinyllm.config import ANSWER_TASK, Layout
 from tinyllm.errors import StudentError
 from tinyllm.questions.types import Question
 from tinyllm.scoring.matching import Generated, match_choice
-from tinyllm.student.batch import to_device
+from tinyllm.student import head_in_fp32, to_device
 from tinyllm.student.encode import Branch, Row
 from tinyllm.student.learner import Learner, decoder_start, unwrapped
-from tinyllm.student.loss import head_in_fp32
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
 from tinyllm.student.plan import cut

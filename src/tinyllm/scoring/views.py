@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from tinyllm.questions.types import Question
 
 View = Literal["asked", "rotated", "choices-only"]
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def viewed(question: Question, view: View) -> Question:
@@ -23,6 +23,6 @@ def viewed(question: Question, view: View) -> Question:
     return question if view == "asked" else replace(question, question="", context=None)
 
 
-def unrotated(values: Sequence[T], view: View) -> tuple[T, ...]:
+def unrotated(values: Sequence[_T], view: View) -> tuple[_T, ...]:
     """Bring what belongs to a view's choices back to the order of the question's own."""
     return (values[-1], *values[:-1]) if view == "rotated" else tuple(values)

@@ -1,7 +1,8 @@
 """The budget: a hard cap on dollars, tokens and hours, whatever becomes of the requests.
 
-The most that an attempt can cost is set aside, durably, before it is sent (`ledger`). A request for which nothing is
-left waits until others have come back, and is sent if they leave enough. Near the cap it is slow; it never passes it.
+The most that an attempt can cost is set aside, durably, before it is sent (`replies/_ledger.py`). A request for which
+nothing is left waits until others have come back, and is sent if they leave enough. Near the cap it is slow; it never
+passes it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Protocol
 
 from tinyllm.config import BudgetSection, PriceSection
 from tinyllm.prompts import Prompt
-from tinyllm.spending.ledger import Bill, Cap, Charge, Spent, cost
+from tinyllm.spending.charges import Bill, Cap, Charge, Spent, cost
 from tinyllm.teachers.base import Request
 
 _TEMPLATE_TOKENS = 64  # what a chat's form adds to a conversation, and to each message of it
@@ -23,7 +24,7 @@ CountTokens = Callable[[str], int]
 """From a text to its length in a teacher's tokens."""
 
 
-class SetsAside(Protocol):
+class _SetsAside(Protocol):
     """Whoever writes charges down; see `Writer.set_aside`."""
 
     async def set_aside(self, charge: Charge) -> int | None:
@@ -96,12 +97,12 @@ class Budget:
         self, teacher: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int, charge: int | None,
         resumed: str | None = None,
     ) -> Bill:  # fmt: skip
-        """Return what a reply did cost; see `ledger.Bill`."""
+        """Return what a reply did cost; see `Bill`."""
         cached = min(cached_tokens, prompt_tokens)
         usd = cost(self._prices.get(teacher), prompt_tokens, completion_tokens, cached)
         return Bill(self.run, teacher, charge, prompt_tokens, completion_tokens, cached, usd, resumed)
 
-    async def set_aside(self, most: Charge, ledger: SetsAside) -> int | None:
+    async def set_aside(self, most: Charge, ledger: _SetsAside) -> int | None:
         """Set aside what an attempt can cost; None if that is more than will ever be left."""
         while not self._is_late():
             settled = self._settled

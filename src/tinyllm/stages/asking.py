@@ -22,17 +22,16 @@ from tinyllm.questions.types import Question
 from tinyllm.rationales.forecast import Forecast
 from tinyllm.rationales.generate import Ended, Stop
 from tinyllm.spending.budget import Budget
+from tinyllm.stages._progress import GenerationNews, run_asking
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.progress import GenerationNews, run_asking
-from tinyllm.system.news import News
+from tinyllm.system.news import News, duration
 from tinyllm.teachers import Teacher
 
 if TYPE_CHECKING:
     from tinyllm.rationales.collect import Collection
     from tinyllm.rationales.forecast import CountTokens
     from tinyllm.rationales.requests import Requests
-    from tinyllm.replies.read_only import ReadOnlyStore
-    from tinyllm.replies.store import Store
+    from tinyllm.replies import ReadOnlyStore, Store
 
 _CHUNK = 256
 _BATCH_HOURS = 24.0  # what the provider promises for a batch; most are faster
@@ -53,8 +52,7 @@ def opened_asking(
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
         RunFolderError: the store cannot be used.
     """
-    from tinyllm.replies.place import store_of
-    from tinyllm.replies.read_only import open_store
+    from tinyllm.replies import open_store, store_of
 
     specs = teachers_in_use(config)
     path = store_of(run.path, config.rationales.store) if any(spec.kind != "given" for spec in specs) else None
@@ -162,7 +160,7 @@ class Asking:
             RunFolderError: something is to be asked, and the store cannot be written.
             KeyboardInterrupt: it was interrupted; every reply that came is stored.
         """
-        from tinyllm.replies.read_only import ReadOnlyStore
+        from tinyllm.replies import ReadOnlyStore
         from tinyllm.teachers.base import AtHand, Resumable
 
         asked = [r.teacher for r in self._requests if not isinstance(r.teacher, AtHand)]
@@ -257,7 +255,7 @@ class Asking:
     def _is_needed(self, requests: Requests) -> bool:
         """Whether anything of a teacher is not in the store."""
         from tinyllm.rationales.requests import answered
-        from tinyllm.replies.read_only import ReadOnlyStore
+        from tinyllm.replies import ReadOnlyStore
 
         if self._store is None:
             return True
@@ -307,3 +305,37 @@ async def _counted(teacher: Teacher, texts: Sequence[str]) -> list[int]:
     async with teacher:
         assert isinstance(teacher, Counting)  # noqa: S101
         return await teacher.tokens(texts)
+
+
+def _dollars(usd: float | None) -> str:
+    return "no price" if usd is None else f"${usd:.4f}" if usd < 1 else f"${usd:,.2f}"
+
+
+def forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
+    """Return the forecast as lines of a table."""
+    if not forecasts:
+        return []
+    head = (
+        "teacher", "in store", "requests", "prompt tokens", "reply tokens", "of them thoughts", "cost", "at most",
+        "time", "known from",
+    )  # fmt: skip
+    rows = [
+        (
+            f.teacher,
+            f"{f.stored:,}",
+            f"{f.requests:,}",
+            f"{f.prompt_tokens:,}",
+            f"{f.completion_tokens:,}",
+            f"{f.thinking_tokens:,}",
+            _dollars(f.usd),
+            _dollars(f.usd_most),
+            "unknown" if f.hours is None else duration(f.hours * 3600),
+            f.basis or "-",
+        )
+        for f in forecasts
+    ]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]

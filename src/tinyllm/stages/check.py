@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
-from tinyllm.questions.known import with_answers
-from tinyllm.questions.spool import leave_out
+from tinyllm.questions import leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
+from tinyllm.stages._prepare import cut_targets
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.prepare import cut_targets, mixture_settings, student_card
+from tinyllm.stages.student import mixture_settings, student_card
 from tinyllm.system.news import News, Task
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Checked:
     steps: int
 
 
-def load_questions(config: Config, news: News) -> Splits:
+def _load_questions(config: Config, news: News) -> Splits:
     """Read the questions of a run and say what was left out."""
     from tinyllm.questions import load_splits
 
@@ -57,7 +57,9 @@ def load_questions(config: Config, news: News) -> Splits:
     return splits
 
 
-def fit_questions(splits: Splits, encoder: Encoder, prefixes: Mapping[str, str], on_invalid: str, news: News) -> Splits:
+def _fit_questions(
+    splits: Splits, encoder: Encoder, prefixes: Mapping[str, str], on_invalid: str, news: News
+) -> Splits:
     """Settle what to do about questions that the student cannot be asked; count the contexts that are cut to fit.
 
     It cannot be asked a question that is too long even without its context, nor one with choices that are nothing, or
@@ -143,8 +145,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
     from tinyllm.rationales.ray_engine import check_engine
     from tinyllm.student.mixture import mix
     from tinyllm.student.plan import Shape
-    from tinyllm.student.train import plan_steps, tokenise
-    from tinyllm.student.watch import check_loggers
+    from tinyllm.student.train import check_loggers, plan_steps, tokenise
 
     check_loggers(config.train.report_to)
     check_engine(config.rationales.engine)
@@ -188,7 +189,7 @@ def checked_questions(config: Config, news: News, answers: Collection[str] = ("t
     from tinyllm.student.model import load_tokenizer
     from tinyllm.student.train import check_precision
 
-    splits = load_questions(config, news)
+    splits = _load_questions(config, news)
     looked_at = () if config.train.validate_steps is None else ("valid",)
     splits = with_answers(splits, {*answers, *looked_at}, drop=config.data.on_invalid == "drop")
     with news.task("Reading the student's tokenizer and configuration"):
@@ -203,7 +204,7 @@ def checked_questions(config: Config, news: News, answers: Collection[str] = ("t
         max_target_tokens=config.train.max_target_tokens,
     )
     prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
-    return fit_questions(splits, encoder, prefixes, config.data.on_invalid, news), encoder
+    return _fit_questions(splits, encoder, prefixes, config.data.on_invalid, news), encoder
 
 
 def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any]:

@@ -9,7 +9,7 @@ from tinyllm.errors import DataError, RunFolderError
 from tinyllm.questions.types import Splits
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.prepare import student_card
+from tinyllm.stages.student import student_card
 from tinyllm.system.files import read_json, write_json, write_jsonl
 from tinyllm.system.news import News
 

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 from tinyllm.config import Config
 from tinyllm.questions.types import Splits
-from tinyllm.stages.asking import opened_asking
+from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.progress import forecast_lines
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ import yaml
 from tinyllm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from tinyllm.questions.intake.find import Found, Tally
-    from tinyllm.questions.intake.types import Wishes
+    from tinyllm.questions.intake import Found, Tally, Wishes
 
 _TEMPLATE = """\
 # A TinyLLM run. `tinyllm check {path}` finds mistakes before anything is spent; `tinyllm run {path}` does it all.
@@ -57,7 +56,7 @@ _STARTER = """\
   # train: questions.csv        # columns: question, choices (or choices: [A, B, C, D]), answer
 """
 
-QUESTION_ENDINGS = (
+_QUESTION_ENDINGS = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
     ".xlsx", ".xls", ".xlsb", ".ods", ".gz", ".bz2", ".xz", ".zst", ".zip", ".xml", ".pdf", ".docx",
 )  # fmt: skip
@@ -75,7 +74,7 @@ def is_questions(path: Path) -> bool:
     """Tell whether an argument is a file (or folder) of questions rather than a configuration to write."""
     if path.suffix.lower() in (".yaml", ".yml"):
         return False
-    return path.exists() or path.suffix.lower() in QUESTION_ENDINGS
+    return path.exists() or path.suffix.lower() in _QUESTION_ENDINGS
 
 
 def config_for(data: Path) -> Path:
@@ -85,7 +84,7 @@ def config_for(data: Path) -> Path:
 
 def _stem(path: Path) -> str:
     name = path.resolve().name
-    while Path(name).suffix.lower() in (*QUESTION_ENDINGS, ".yaml", ".yml") and Path(name).stem:
+    while Path(name).suffix.lower() in (*_QUESTION_ENDINGS, ".yaml", ".yml") and Path(name).stem:
         name = Path(name).stem
     return name
 
@@ -112,8 +111,7 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:
     """Return the `data` section for a file, and what was found; converts the file where that is needed."""
-    from tinyllm.questions.intake.find import Tally, find_reading, in_place
-    from tinyllm.questions.intake.types import Wishes
+    from tinyllm.questions.intake import Tally, Wishes, find_reading, in_place
 
     found = find_reading(data, wishes or Wishes())
     tally = Tally()
@@ -136,7 +134,7 @@ def _count(number: int) -> str:
 
 def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
     """Write the questions in TinyLLM's own form: to a file, or, if there are splits, to a folder with one file each."""
-    from tinyllm.questions.intake.find import questions_of, record
+    from tinyllm.questions.intake import questions_of, record
 
     splits = [table.split for table in found.shape.tables]
     several = len(splits) > 1
@@ -165,7 +163,7 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
 
 
 def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally) -> str:
-    from tinyllm.questions.intake.find import FEW
+    from tinyllm.questions.intake import FEW
 
     lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     nothing_to_train_on = tally.unanswered == tally.questions
@@ -189,7 +187,7 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
 
 def _report(found: Found, tally: Tally) -> Iterator[str]:
     """Say how the file was understood, and show the first question as a person can check it."""
-    from tinyllm.questions.intake.names import has_role
+    from tinyllm.questions.intake import has_role
 
     reading = found.reading
     for how in found.shape.how:

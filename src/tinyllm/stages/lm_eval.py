@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.config import DataSection
-from tinyllm.questions import load_splits
-from tinyllm.questions.known import with_answers
+from tinyllm.questions import load_splits, with_answers
 from tinyllm.questions.types import Question
 
 

@@ -8,16 +8,10 @@ from typing import Any
 
 from tinyllm.config import ANSWER_TASK, Config
 from tinyllm.questions.types import Splits
+from tinyllm.stages._prepare import prepare_training, validation, validation_fingerprint, whole_student
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.prepare import (
-    Prepared,
-    mixture_settings,
-    prepare_training,
-    validation,
-    validation_fingerprint,
-    whole_student,
-)
+from tinyllm.stages.student import Prepared, mixture_settings
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
 
@@ -38,7 +32,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     since, it is trained again. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
     of them writes. Writes `student/`, `train_log.jsonl`, `plan.json`, `train_result.json`.
     """
-    from tinyllm.student.checkpoints import FOLDER, checkpoint_of_another, discard_checkpoints
+    from tinyllm.student import FOLDER, checkpoint_of_another, discard_checkpoints
     from tinyllm.student.model import save_student
     from tinyllm.student.processes import Processes
     from tinyllm.student.train import fingerprint, train

@@ -72,7 +72,7 @@ def total_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def processor() -> str:
+def _processor() -> str:
     """Return the processor's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -81,7 +81,7 @@ def processor() -> str:
     return platform.processor()
 
 
-def gpu() -> str | None:
+def _gpu() -> str | None:
     """Return the name of the GPU that torch computes on; None without one, or where torch is not loaded."""
     torch: Any = sys.modules.get("torch")  # seconds, which nobody spends for a name
     if torch is None or not torch.cuda.is_available():
@@ -95,9 +95,9 @@ def environment() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
-        **({"gpu": name} if (name := gpu()) else {}),
+        **({"gpu": name} if (name := _gpu()) else {}),
         "packages": dict(_versions()),
     }
 

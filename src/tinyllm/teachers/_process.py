@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tinyllm.errors import printable
 from tinyllm.teachers._secrets import secrets_of
-from tinyllm.teachers.supervise import KILLED_S
+from tinyllm.teachers._supervise import KILLED_S
 
 _TAIL_BYTES = 1 << 16
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
@@ -42,7 +42,7 @@ class ServerProcess:
         self._stop_s = stop_s
         handle, name = tempfile.mkstemp(prefix=f"tinyllm-{label}-", suffix=".log")  # only its owner can read it
         self.log = Path(name)
-        supervisor = [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervise.py")), str(stop_s)]
+        supervisor = [sys.executable, "-I", "-S", str(Path(__file__).with_name("_supervise.py")), str(stop_s)]
         with os.fdopen(handle, "wb") as log:
             # A session of its own: Ctrl-C in the terminal is for this process, which then stops the server in order.
             self._process = subprocess.Popen(  # noqa: S603

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tinyllm.questions.intake._cells import fold, is_scalar, number_of, text_of
 from tinyllm.questions.intake._choices import Options
-from tinyllm.questions.intake.names import place_of_mark, plain
+from tinyllm.questions.intake._names import place_of_mark, plain
 
 Way = Literal["label", "text", "from 0", "from 1"]
 WAYS: tuple[Way, ...] = ("label", "text", "from 0", "from 1")

@@ -9,8 +9,8 @@ from typing import Any
 from tinyllm.questions.intake._answers import Way
 from tinyllm.questions.intake._cells import fold, is_scalar, number_of, text_of
 from tinyllm.questions.intake._choices import LETTERS, Choices, ColumnChoices
-from tinyllm.questions.intake.names import has_role, is_wrong, rank
-from tinyllm.questions.intake.types import Wishes
+from tinyllm.questions.intake._names import has_role, is_wrong, rank
+from tinyllm.questions.intake._types import Wishes
 
 _LONG = 60  # characters on average: as long as a passage, not a remark
 _MOST_CLASSES = 100

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.questions.intake._files import Bytes, Text, as_text
-from tinyllm.questions.intake.types import Bad, Line, Shape, Table, Wishes
+from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 
 _LOOKED_AT = 1 << 15  # characters that a separator is detected from
 _TITLE_ROWS = 12  # above a header, at most

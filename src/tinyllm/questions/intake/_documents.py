@@ -9,8 +9,8 @@ from typing import Any
 
 from tinyllm.errors import DataError
 from tinyllm.questions.intake._files import Bytes, Text, as_text
-from tinyllm.questions.intake.names import has_role, plain
-from tinyllm.questions.intake.types import Bad, Line, Shape, Table, Wishes
+from tinyllm.questions.intake._names import has_role, plain
+from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 
 SPLITS: Mapping[str, str] = {
     "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",

@@ -20,7 +20,7 @@ from tinyllm.questions.intake._choices import (
     cut_at_marks,
     flag_of,
 )
-from tinyllm.questions.intake.names import (
+from tinyllm.questions.intake._names import (
     Group,
     groups,
     has_role,

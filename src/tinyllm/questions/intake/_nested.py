@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinyllm.questions.intake._cells import flat, is_scalar
-from tinyllm.questions.intake.types import Bad, Line, Shape, Table
+from tinyllm.questions.intake._types import Bad, Line, Shape, Table
 
 
 def taken_apart(shape: Shape, sample: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Shape | None:

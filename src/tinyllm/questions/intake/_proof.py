@@ -14,8 +14,8 @@ from tinyllm.questions.intake._answers import NOTHING, SAID, SEVERAL, UNFIT, WAY
 from tinyllm.questions.intake._cells import is_scalar, number_of, text_of
 from tinyllm.questions.intake._choices import Choices, TextChoices
 from tinyllm.questions.intake._columns import Picked, PositionedChoices
-from tinyllm.questions.intake.names import has_role
-from tinyllm.questions.intake.types import Wishes
+from tinyllm.questions.intake._names import has_role
+from tinyllm.questions.intake._types import Wishes
 
 _ENOUGH_ROWS = 20  # in which a text equals a choice: by chance numbers would not
 _WEAK = (" / ", "/", ",")  # separators of choices that texts hold themselves

@@ -10,8 +10,8 @@ from typing import Any
 
 from tinyllm.questions.intake._delimited import text_lines
 from tinyllm.questions.intake._files import Bytes, as_text
-from tinyllm.questions.intake.names import place_of_mark
-from tinyllm.questions.intake.types import Bad, Line, Shape, Table, Wishes
+from tinyllm.questions.intake._names import place_of_mark
+from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 
 _CHOICE = re.compile(r"^\s*(\*)?\s*[(\[（]?\s*([^\W\d_]|[①-⑧])\s*[)\].:、．）]\s*(\S.*?)\s*$")
 _NUMBERED = re.compile(r"^\s*(\*)?\s*[(\[（]?(\d{1,2})[)\].:、．）]\s*(\S.*?)\s*$")

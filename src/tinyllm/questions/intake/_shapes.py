@@ -13,7 +13,7 @@ from tinyllm.questions.intake._documents import SPLITS, documents, is_json
 from tinyllm.questions.intake._files import Bytes, look_into
 from tinyllm.questions.intake._quiz import quizzes
 from tinyllm.questions.intake._tables import columnar, saved_folder, workbook
-from tinyllm.questions.intake.types import Shape, Wishes
+from tinyllm.questions.intake._types import Shape, Wishes
 
 _OF_TABLES = (".csv", ".tsv", ".tab", ".psv")
 _SHARD = re.compile(r"\d+-of-\d+")

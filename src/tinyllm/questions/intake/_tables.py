@@ -14,7 +14,7 @@ from tinyllm.errors import DataError
 from tinyllm.questions.intake._delimited import Record, with_headers
 from tinyllm.questions.intake._documents import SPLITS
 from tinyllm.questions.intake._files import Bytes
-from tinyllm.questions.intake.types import Bad, Line, Shape, Table, Wishes
+from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 
 _ROWS_AT_ONCE = 1000
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyllm.questions.intake._choices import flag_of
-from tinyllm.questions.intake.types import Bad, Line, Shape, Table
+from tinyllm.questions.intake._types import Bad, Line, Shape, Table
 
 _SAMPLE = 200
 _ESCAPES = re.compile(r"&(?:quot|#0?39|[lr][sd]quo|amp|[aeiou]acute|[aou]uml);")

@@ -12,12 +12,12 @@ from tinyllm.questions.intake import _columns as roles
 from tinyllm.questions.intake._cells import flat, is_scalar, opened
 from tinyllm.questions.intake._choices import Choices, ColumnChoices, FixedChoices
 from tinyllm.questions.intake._finding import find_choices
+from tinyllm.questions.intake._names import groups
 from tinyllm.questions.intake._nested import taken_apart
 from tinyllm.questions.intake._proof import Candidate, Doubt, Meaning, settle
 from tinyllm.questions.intake._reading import Reading
 from tinyllm.questions.intake._tidy import tidied
-from tinyllm.questions.intake.names import groups
-from tinyllm.questions.intake.types import Bad, Line, Shape, Wishes
+from tinyllm.questions.intake._types import Bad, Line, Shape, Wishes
 
 _SAMPLE = 500
 _MOST_ANSWERS = 10  # columns that are tried as answers
