@@ -17,13 +17,8 @@ SOURCE = ROOT / "src" / "tinyllm"
 PAGE = ROOT / "docs" / "architecture.md"
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 _BEGIN, _END = "<!-- made by docs/architecture.py -->", "<!-- end -->"
-_ROW, _NAME, _SENTENCE, _CELL, _TOP = 30, 124, 560, 26, 104  # pixels
-_STYLE = """
-text { font: 13px system-ui, sans-serif; fill: #1c2733 } .room { font-weight: 600 } .box { fill: #e3ecf7; stroke: #7d9cc4 }
-.self { fill: #7d9cc4 } .import { fill: #2f5d9b } .line { stroke: #d5dce4 } .paper { fill: #ffffff }
-@media (prefers-color-scheme: dark) { text { fill: #e4e9ef } .box { fill: #24364d } .self { fill: #52759f }
-.import { fill: #9ec1ee } .line { stroke: #37424e } .paper { fill: #14181d } }
-"""
+_ROW, _NAME, _SENTENCE, _CELL, _TOP = 30, 124, 540, 26, 124  # pixels
+_INK, _BOX, _EDGE, _DOT, _LINE = "#1c2733", "#e3ecf7", "#7d9cc4", "#2f5d9b", "#d5dce4"
 
 
 def rooms() -> list[str]:
@@ -56,11 +51,11 @@ def imports(room: str) -> set[str]:
 
 
 def sentences(room: str) -> tuple[str, str]:
-    """Return what lives in a room, and what is added there: the first two paragraphs of its docstring."""
+    """Return what lives in a room, as `Name: sentence.`, and what is added there: two paragraphs of its docstring."""
     file = SOURCE / room / "__init__.py" if (SOURCE / room).is_dir() else SOURCE / f"{room}.py"
     parts = (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").split("\n\n")
     lives, added = (" ".join(part.split()) for part in (*parts, "")[:2])
-    return lives, added if added.startswith("Add ") else ""
+    return lives.partition(": ")[2], added if added.startswith("Add ") else ""
 
 
 def picture() -> str:
@@ -68,38 +63,36 @@ def picture() -> str:
     order = rooms()
     left = _NAME + _SENTENCE
     width, height = left + _CELL * len(order) + 96, _TOP + _ROW * len(order) + 10
+    right = left + _CELL * len(order)
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">',
+        f'<g font-family="sans-serif" font-size="13" fill="{_INK}">',
         "<title>The rooms of TinyLLM. A room imports rooms below it only.</title>",
-        f"<style>{_STYLE}</style>",
-        f'<rect class="paper" width="{width}" height="{height}"/>',
-        '<text x="10" y="24">A room imports rooms below it only. A dot: the room of this row imports the room of this column.</text>',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        '<text x="10" y="24">A room imports rooms below it only.</text>',
+        '<text x="10" y="44">A dot: the room of this row imports the room of this column.</text>',
     ]
     for row, room in enumerate(order):
-        x, y = left + _CELL * row + _CELL / 2, _TOP + _ROW * row
+        x, y = left + _CELL * row + _CELL // 2, _TOP + _ROW * row
         out += [
-            f'<line class="line" x1="{left}" x2="{left + _CELL * len(order)}" y1="{y + _ROW / 2}" y2="{y + _ROW / 2}"/>',
+            f'<line x1="{left}" x2="{right}" y1="{y + 15}" y2="{y + 15}" stroke="{_LINE}"/>',
             f'<text transform="translate({x + 4} {_TOP - 8}) rotate(-45)">{room}</text>',
-            f'<rect class="box" x="10" y="{y + 3}" width="{_NAME - 24}" height="{_ROW - 6}" rx="5"/>',
-            f'<text class="room" x="20" y="{y + 20}">{room}</text>',
-            f'<text x="{_NAME}" y="{y + 20}">{escape(sentences(room)[0].partition(":")[0].rstrip("."))}</text>',
-            f'<rect class="self" x="{x - 6}" y="{y + 9}" width="12" height="12"/>',
+            f'<rect x="10" y="{y + 3}" width="{_NAME - 20}" height="24" rx="5" fill="{_BOX}" stroke="{_EDGE}"/>',
+            f'<text x="20" y="{y + 20}" font-weight="bold">{room}</text>',
+            f'<text x="{_NAME + 4}" y="{y + 20}">{escape(sentences(room)[0].rstrip("."))}</text>',
+            f'<rect x="{x - 6}" y="{y + 9}" width="12" height="12" fill="{_EDGE}"/>',
         ]
-        out += [
-            f'<circle class="import" cx="{left + _CELL * order.index(other) + _CELL / 2}" cy="{y + _ROW / 2}" r="5"/>'
-            for other in sorted(imports(room), key=order.index)
-        ]
-    return "\n".join([*out, "</svg>", ""])
+        columns = sorted(left + _CELL * order.index(other) + _CELL // 2 for other in imports(room))
+        out += [f'<circle cx="{column}" cy="{y + 15}" r="5" fill="{_DOT}"/>' for column in columns]
+    return "\n".join([*out, "</g>", "</svg>", ""])
 
 
 def table() -> str:
     """Return the rooms as a table in Markdown."""
     lines = ["| room | what lives here | what you add here |", "|---|---|---|"]
-    lines += [
-        f"| `{room}` | {lives} | {added.removeprefix('Add ')} |"
-        for room in rooms()
-        for lives, added in [sentences(room)]
-    ]
+    for room in rooms():
+        lives, added = sentences(room)
+        lines.append(f"| `{room}` | {lives} | {added.removeprefix('Add ')} |")
     return "\n".join(lines)
 
 
