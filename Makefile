@@ -66,7 +66,8 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/python docs/reference.py --check
 	$(BIN)/python docs/results.py --check
-	$(BIN)/python -m pytest -q tests/test_docs.py
+	$(BIN)/python docs/architecture.py --check
+	$(BIN)/python -m pytest -q tests/test_docs.py tests/test_house.py
 
 fix: install
 	$(BIN)/ruff check --fix .
@@ -74,6 +75,7 @@ fix: install
 	$(BIN)/python docs/reference.py
 
 docs: install
+	$(BIN)/python docs/architecture.py
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/results.py
 

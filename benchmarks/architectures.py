@@ -232,7 +232,7 @@ def _writing(model: Any) -> tuple[str, str]:
     """Return in whose company a model writes, and what is wrong with what it writes so."""
     from types import SimpleNamespace
 
-    from tinyllm.evaluation.generation import continued, groups_of
+    from tinyllm.scoring.generation import continued, groups_of
     from tinyllm.student.model import Student, StudentCard
     from tinyllm.student.probe import plain_tokens
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from benchmarks.common import ROOT
 from benchmarks.training.material import DATA
+from tinyllm.comparison.answers import Scorer
+from tinyllm.comparison.records import read_records
 from tinyllm.config import DataSection, StudentSection
-from tinyllm.evidence.answers import Scorer
-from tinyllm.evidence.records import read_records
 from tinyllm.questions import load_splits
 from tinyllm.questions.types import Question
 from tinyllm.student.encode import Encoder

@@ -15,8 +15,8 @@ from benchmarks.peers import Peer
 from benchmarks.train import smollm_folder
 from benchmarks.training.material import DATA
 from tinyllm.config import DataSection
-from tinyllm.evaluation.harness import prompt_text
 from tinyllm.questions import load_splits
+from tinyllm.scoring.harness import prompt_text
 from tinyllm.student.model import StudentCard
 
 _LM_EVAL = Peer("lm-eval", ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "lm-eval==0.4.13"))

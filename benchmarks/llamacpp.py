@@ -130,7 +130,7 @@ def _bare_per_second(config: Path, bodies: Path) -> float:
 async def _serve_and_ask(config_file: Path, bodies_file: Path) -> dict[str, Any]:
     """Start the server as the teacher does, and ask it in a bare loop."""
     from tinyllm.config import load_config
-    from tinyllm.teachers.llamacpp import LlamaCppTeacher as Served
+    from tinyllm.teachers._llamacpp import LlamaCppTeacher as Served
 
     spec = load_config(config_file).teachers[0]
     assert isinstance(spec, LlamaCppTeacher)

@@ -19,21 +19,21 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from tinyllm.machine import spin_shortly
-from tinyllm.news import News, Task
+from tinyllm.system.machine import spin_shortly
+from tinyllm.system.news import News, Task
 
 _IMPORTED_ON_THE_WAY = (
     "aiohttp",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.t5.configuration_t5",
-    "tinyllm.pipeline",
+    "tinyllm.stages.generate",
     "tinyllm.student.model",
     "tinyllm.student.train",
     "tinyllm.rationales.files",
     "tinyllm.rationales.generate",
-    "tinyllm.teachers.llamacpp",
-    "tinyllm.teachers.openai",
-    "tinyllm.teachers.scripted",
+    "tinyllm.teachers._llamacpp",
+    "tinyllm.teachers._openai",
+    "tinyllm.teachers._scripted",
 )
 
 
@@ -59,8 +59,8 @@ def main(config_file: str, run_dir: str) -> None:
     for module in _IMPORTED_ON_THE_WAY:
         importlib.import_module(module)
     from tinyllm.config import load_config
-    from tinyllm.pipeline import generate_run
-    from tinyllm.runs import RunFolder
+    from tinyllm.stages.folder import RunFolder
+    from tinyllm.stages.generate import generate_run
 
     config, run, news = load_config(Path(config_file)), RunFolder(Path(run_dir)), TimedNews()
     with run.claimed(config, renews_rationales=True):

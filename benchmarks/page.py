@@ -26,7 +26,7 @@ opened from disk in headless Chromium: from asking for it until it has loaded an
 def page(count: int, rounds: int) -> Result:
     """Open a page again and again."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from evidence.made_up import made_up_experiment  # type: ignore[import-not-found]
+    from comparison.made_up import made_up_experiment  # type: ignore[import-not-found]
     from tinyllm.report import write_experiment
 
     with fresh_folder() as folder:

@@ -22,7 +22,7 @@ from benchmarks.material import (
 )
 from benchmarks.server import TEXT, Running, running
 from tinyllm.prompts import Message, Prompt
-from tinyllm.rationales.store import SCHEMA_VERSION, Entry, Store
+from tinyllm.replies._store import SCHEMA_VERSION, Entry, Store
 from tinyllm.teachers.base import Reply, Request, Sampling, canonical, reply_key
 
 _ABOUT = """\

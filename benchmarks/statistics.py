@@ -1,6 +1,6 @@
 """How well intervals and tests of experiments keep their promises, by simulation: `python -m benchmarks.statistics`.
 
-Made-up experiments of known truth go through the functions that make every table (`tinyllm.evaluation.comparison`).
+Made-up experiments of known truth go through the functions that make every table (`tinyllm.comparison._seeds`).
 Writes `benchmarks/results/statistics.json` and the tables in `docs/statistics.md`; about 20 minutes on one core.
 """
 
@@ -23,7 +23,7 @@ from scipy.special import ndtr
 
 from benchmarks import common
 from benchmarks.common import RESULTS, ROOT, Result, Row, say
-from tinyllm.evaluation.comparison import ALPHA, Runs, Spread, difference, estimate, findable, holm
+from tinyllm.comparison._seeds import ALPHA, Runs, Spread, difference, estimate, findable, holm
 
 PAGE = ROOT / "docs" / "statistics.md"
 BEGIN, END = "<!-- made by python -m benchmarks.statistics -->", "<!-- end -->"

@@ -78,8 +78,8 @@ def trl(way: str) -> Contender:
 
 def smollm_folder() -> str:
     """Return a folder with SmolLM2-135M, de-quantised."""
-    from tinyllm.packaged import model_file
     from tinyllm.student.model import dequantised
+    from tinyllm.system.packaged import model_file
 
     return str(dequantised(model_file("smollm2-135m-instruct")))
 

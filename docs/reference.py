@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 
 from tinyllm.config import PRESETS, Config
 from tinyllm.config.schema import TeacherConfig
-from tinyllm.experiments.methods import expand, names
-from tinyllm.experiments.schema import Grid, MethodEntry
+from tinyllm.experiments._methods import expand, names
+from tinyllm.experiments._schema import Grid, MethodEntry
 
 PAGE = Path(__file__).with_name("configuration.md")
 ENDPOINTS = Path(__file__).parent / "fragments" / "endpoints.md"

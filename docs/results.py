@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tinyllm.evidence.results import Results, read_results
-from tinyllm.news import duration
-from tinyllm.report.experiment.content import comparisons, tried, without_questions
-from tinyllm.report.experiment.statements import statements
-from tinyllm.report.experiment.tables import Table, as_markdown, markdown, tables
+from tinyllm.comparison.results import Results, read_results
+from tinyllm.report._experiment.content import comparisons, tried, without_questions
+from tinyllm.report._experiment.statements import statements
+from tinyllm.report._experiment.tables import Table, as_markdown, markdown, tables
+from tinyllm.system.news import duration
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"

@@ -12,14 +12,14 @@ from tinyllm.config import RationalesSection
 from tinyllm.errors import TinyLLMError
 from tinyllm.prompts import ExampleGenerator
 from tinyllm.questions import Question
-from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.collect import Collection
 from tinyllm.rationales.generate import Ended, Standing, Stop, generate
 from tinyllm.rationales.requests import Requests
-from tinyllm.rationales.store import Store
 from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
+from tinyllm.replies._store import Store
+from tinyllm.spending.budget import Budget
+from tinyllm.teachers._scripted import ScriptedTeacher
 from tinyllm.teachers.base import UNMETERED
-from tinyllm.teachers.scripted import ScriptedTeacher
 
 SECTION = RationalesSection()
 GOOD = "It is {answer}, because nothing else fits the question."

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tinyllm.prompts import Prompt
-from tinyllm.rationales.ledger import Bill
-from tinyllm.rationales.store import Entry, Store, Work
+from tinyllm.replies._store import Entry, Store, Work
+from tinyllm.spending.charges import Bill
 from tinyllm.teachers.base import Reply, Request, Sampling, canonical, key_of, reply_key
 
 IDENTITY = {"kind": "scripted", "model": "m"}

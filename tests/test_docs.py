@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evidence.made_up import made_up_experiment
+from comparison.made_up import made_up_experiment
 from support import repository
 from tinyllm.cli import app
 from tinyllm.config import build_config, dump_config, load_config
-from tinyllm.experiments.schema import Grid
+from tinyllm.experiments._schema import Grid
 
 PAGES = sorted([*repository().glob("*.md"), *repository().glob("docs/**/*.md")])
 CONFIGS = sorted(repository().glob("configs/*.yaml"))

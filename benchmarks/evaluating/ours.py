@@ -10,10 +10,10 @@ from pathlib import Path
 
 from benchmarks.training.models import peak_bytes
 from tinyllm.config import StudentSection
-from tinyllm.evaluation.scoring import score_options
-from tinyllm.machine import keep_freed_memory, spin_shortly
 from tinyllm.questions.types import Question
+from tinyllm.scoring.score import score_options
 from tinyllm.student.model import StudentCard, load_student
+from tinyllm.system.machine import keep_freed_memory, spin_shortly
 
 
 def main(job_file: str) -> None:

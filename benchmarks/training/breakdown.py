@@ -19,9 +19,9 @@ from benchmarks import common
 from benchmarks.training import material
 from benchmarks.training.arithmetic import peak_flops, useful_flops
 from benchmarks.training.models import build
-from tinyllm.machine import keep_freed_memory, spin_shortly
 from tinyllm.student.learner import Learner, Way
 from tinyllm.student.plan import StepPlan
+from tinyllm.system.machine import keep_freed_memory, spin_shortly
 
 _PAGE = common.ROOT / "docs" / "profile.md"
 _INTRO = """\

@@ -14,11 +14,11 @@ from transformers.trainer_utils import SaveStrategy
 from benchmarks.training.material import rows_of
 from benchmarks.training.models import build, limit_memory, peak_bytes, scratch
 from tinyllm.config import TrainSection
-from tinyllm.machine import keep_freed_memory
+from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student.learner import Learner
 from tinyllm.student.plan import MicroBatch, StepPlan
 from tinyllm.student.train import training_arguments
-from tinyllm.student.trainer import PlanTrainer
+from tinyllm.system.machine import keep_freed_memory
 
 
 class InOrder(StepPlan):

@@ -11,24 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyllm.config import Config, load_config
     from tinyllm.errors import TinyLLMError
-    from tinyllm.pipeline import ask_student, check_run, evaluate_run, generate_run, report_run, run_all, train_run
     from tinyllm.questions import Question, load_splits
-    from tinyllm.runs import RunFolder
+    from tinyllm.stages.ask import ask_student
+    from tinyllm.stages.check import check_run
+    from tinyllm.stages.evaluate import evaluate_run
+    from tinyllm.stages.folder import RunFolder
+    from tinyllm.stages.generate import generate_run
+    from tinyllm.stages.report import report_run
+    from tinyllm.stages.run import run_all
+    from tinyllm.stages.train import train_run
 
 _HOMES = {
     "Config": "config",
     "Question": "questions",
-    "RunFolder": "runs",
+    "RunFolder": "stages.folder",
     "TinyLLMError": "errors",
-    "ask_student": "pipeline",
-    "check_run": "pipeline",
-    "evaluate_run": "pipeline",
-    "generate_run": "pipeline",
+    "ask_student": "stages.ask",
+    "check_run": "stages.check",
+    "evaluate_run": "stages.evaluate",
+    "generate_run": "stages.generate",
     "load_config": "config",
     "load_splits": "questions",
-    "report_run": "pipeline",
-    "run_all": "pipeline",
-    "train_run": "pipeline",
+    "report_run": "stages.report",
+    "run_all": "stages.run",
+    "train_run": "stages.train",
 }
 
 __all__ = [

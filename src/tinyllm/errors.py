@@ -1,4 +1,4 @@
-"""The exceptions that TinyLLM raises on purpose.
+"""Errors: the exceptions that TinyLLM raises on purpose.
 
     TinyLLMError                 the person can mend it: one message, exit code 2, no traceback
     ├── ConfigError              the configuration: every problem in one message

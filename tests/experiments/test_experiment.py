@@ -17,7 +17,7 @@ from experiments.grids import grid_tree, write_grid
 from projects import in_thread
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint, good
-from tinyllm.evidence.records import read_records
+from tinyllm.comparison.records import read_records
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def _workers(parent: int) -> list[int]:
             command = (stat.parent / "cmdline").read_text()
         except OSError:
             continue
-        if int(fields[1]) == parent and "tinyllm.experiments.worker" in command:
+        if int(fields[1]) == parent and "tinyllm.experiments._worker" in command:
             found.append(int(stat.parent.name))
     return found
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from experiments.grids import grid_tree, write_grid
-from tinyllm.evidence.records import Record
-from tinyllm.experiments.forecast import Forecast, peak_flops
-from tinyllm.experiments.grid import load_experiment
-from tinyllm.experiments.shared import read_questions, write_rationales
-from tinyllm.news import News
-from tinyllm.runs import environment
+from tinyllm.comparison.records import Record
+from tinyllm.experiments._forecast import Forecast, peak_flops
+from tinyllm.experiments._grid import load_experiment
+from tinyllm.experiments._shared import read_questions, write_rationales
+from tinyllm.system.machine import environment
+from tinyllm.system.news import News
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 
 from experiments.grids import grid_tree, write_grid
 from support import repository
+from tinyllm.comparison.selection import ALPHA
 from tinyllm.errors import ConfigError
-from tinyllm.evidence.selection import ALPHA
-from tinyllm.experiments.grid import dump_grid, load_experiment
-from tinyllm.experiments.methods import expand, names
+from tinyllm.experiments._grid import dump_grid, load_experiment
+from tinyllm.experiments._methods import expand, names
 
 ASKED = [{"name": n, "kind": "openai", "model": "m"} for n in ("ada", "bob")]
 TEACHERS = [{"name": "ada", "kind": "given"}, {"name": "bob", "kind": "given"}]

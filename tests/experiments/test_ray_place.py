@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from experiments.grids import grid_tree, write_grid
+from tinyllm.comparison.records import read_records
 from tinyllm.errors import TinyLLMError
-from tinyllm.evidence.records import read_records
-from tinyllm.experiments.grid import load_experiment
-from tinyllm.experiments.run import run_experiment
-from tinyllm.news import News
+from tinyllm.experiments._grid import load_experiment
+from tinyllm.experiments._run import run_experiment
+from tinyllm.system.news import News
 
 pytest.importorskip("ray", reason="Ray is not installed (the extra ray)")
 # Ray leaves its subprocesses to the garbage collector.

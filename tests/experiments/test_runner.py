@@ -12,18 +12,18 @@ from tokenizers import normalizers
 
 from experiments.grids import grid_tree, write_dataset, write_grid
 from support import save_tiny, tiny_tokenizer
-from tinyllm.atomic import write_json, write_text
+from tinyllm.comparison.answers import Answer, as_answers, write_answers
+from tinyllm.comparison.records import RUN_FILE, Record, cells
 from tinyllm.config import build_config, dump_config
 from tinyllm.errors import DataError, RunFolderError
-from tinyllm.evidence.answers import Answer, as_answers, write_answers
-from tinyllm.evidence.records import RUN_FILE, Record, cells
-from tinyllm.experiments.cell import KEPT, run_job
-from tinyllm.experiments.grid import load_experiment
-from tinyllm.experiments.places import LocalProcess
-from tinyllm.experiments.runner import Runner
-from tinyllm.experiments.shared import Shared, outline, read_questions, write_rationales
-from tinyllm.news import News
+from tinyllm.experiments._cell import KEPT, run_job
+from tinyllm.experiments._grid import load_experiment
+from tinyllm.experiments._places import LocalProcess
+from tinyllm.experiments._runner import Runner
+from tinyllm.experiments._shared import Shared, outline, read_questions, write_rationales
 from tinyllm.rationales.files import read_rationales
+from tinyllm.system.files import write_json, write_text
+from tinyllm.system.news import News
 
 
 class Pretending:

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from experiments.grids import grid_tree, write_grid
-from tinyllm.evidence.records import Record
-from tinyllm.experiments.grid import load_experiment
-from tinyllm.experiments.run import _count
-from tinyllm.experiments.runner import Board
-from tinyllm.experiments.show import Lines, Overview
+from tinyllm.comparison.records import Record
+from tinyllm.experiments._grid import load_experiment
+from tinyllm.experiments._run import _count
+from tinyllm.experiments._runner import Board
+from tinyllm.experiments._show import Lines, Overview
 
 RATE = "train.learning_rate"
 

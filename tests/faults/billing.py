@@ -133,10 +133,10 @@ def configuration(url: str, budget: dict[str, Any], teachers: str) -> dict[str, 
 
 def generate(tree: dict[str, Any], run_dir: str, count: int) -> None:
     """Ask the teachers of a run, as `tinyllm generate` does after it has read the questions."""
-    from tinyllm.asking import opened_asking
     from tinyllm.errors import TeacherError
-    from tinyllm.news import News
-    from tinyllm.runs import RunFolder
+    from tinyllm.stages.asking import opened_asking
+    from tinyllm.stages.folder import RunFolder
+    from tinyllm.system.news import News
 
     config, run = build_config(tree), RunFolder(Path(run_dir))
     with (
@@ -149,7 +149,7 @@ def generate(tree: dict[str, Any], run_dir: str, count: int) -> None:
 
 def asked_twice(store: Path, server: Server) -> int:
     """Return how many requests arrived although their replies were in the store already."""
-    from tinyllm.rationales.store import Store
+    from tinyllm.replies._store import Store
 
     stored = {}
     with Store(store) as opened:

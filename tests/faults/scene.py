@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from benchmarks.server import Running
 
-from tinyllm.rationales.store import Store
+from tinyllm.replies._store import Store
 
 PATIENCE_S = 120.0
 """For what comes in a second on an idle machine."""

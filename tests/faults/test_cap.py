@@ -28,7 +28,7 @@ def processes():
     """Processes are forked from one that has imported everything, so that each starts in milliseconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["faults.billing", "tinyllm.asking", "tinyllm.rationales.generate", "tinyllm.teachers.openai"]
+        ["faults.billing", "tinyllm.stages.asking", "tinyllm.rationales.generate", "tinyllm.teachers._openai"]
     )
     return context
 

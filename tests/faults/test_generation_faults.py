@@ -241,7 +241,7 @@ def test_a_wrong_key_stops_the_teacher_and_no_key_is_found_anywhere(tmp_path, ti
 
 
 def test_sqlite_is_told_to_put_each_commit_on_the_disk(tmp_path):
-    from tinyllm.rationales.store import Store
+    from tinyllm.replies._store import Store
 
     with Store(tmp_path / "s") as store:
         assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL

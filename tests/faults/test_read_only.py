@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tinyllm.rationales.files import read_rationales
-from tinyllm.rationales.store import Failure, Store
+from tinyllm.replies._store import Failure, Store
 
 
 @contextlib.contextmanager

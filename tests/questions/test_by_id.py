@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm.questions import Question
-from tinyllm.questions.by_id import ById, repeated_ids
-from tinyllm.questions.spool import gather
+from tinyllm.questions._by_id import ById, repeated_ids
+from tinyllm.questions._spool import gather
 
 
 class Alike(str):

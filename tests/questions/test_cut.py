@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyllm.questions import Question
-from tinyllm.questions.cut import cut
-from tinyllm.questions.spool import gather
+from tinyllm.questions._cut import cut
+from tinyllm.questions._spool import gather
 
 
 def as_described(questions: Sequence[Question], counts: Mapping[str, int], seed: int) -> dict[str, list[Question]]:

@@ -23,9 +23,9 @@ from questions.shapes import PLAIN, STORIES, UNPROVEN, WITH_CONTEXT, Q, lettered
 from support import repository
 from tinyllm.config import CutSection, load_config
 from tinyllm.errors import DataError
-from tinyllm.init import write_config
 from tinyllm.questions import load_splits
-from tinyllm.questions.intake.types import Wishes
+from tinyllm.questions.intake._types import Wishes
+from tinyllm.stages.init import write_config
 
 LETTERS = "ABCDEFGH"
 

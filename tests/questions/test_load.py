@@ -8,7 +8,7 @@ import pytest
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
 from tinyllm.questions import Question, Splits, load_splits
-from tinyllm.questions.cut import cut
+from tinyllm.questions._cut import cut
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

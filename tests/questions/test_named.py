@@ -8,7 +8,7 @@ import pytest
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
 from tinyllm.questions import Splits, load_splits
-from tinyllm.questions.named import HUB_DATASETS, NAMES, HubRows
+from tinyllm.questions._named import _HUB_DATASETS, _NAMES, _HubRows
 
 
 class Hub:
@@ -18,7 +18,7 @@ class Hub:
         self.splits = splits
         self.asked: list[tuple[str, str | None, str | None]] = []
 
-    def __call__(self, repository: str, subset: str | None, revision: str | None) -> HubRows:
+    def __call__(self, repository: str, subset: str | None, revision: str | None) -> _HubRows:
         self.asked.append((repository, subset, revision))
         return self.splits
 
@@ -111,7 +111,7 @@ def test_unknown_name() -> None:
 
 @pytest.mark.parametrize("error", [ConnectionError("offline\nand more"), FileNotFoundError("gone"), RuntimeError()])
 def test_any_failure_of_the_hub_says_how_to_give_a_folder(error: Exception) -> None:
-    def broken(repository: str, subset: str | None, revision: str | None) -> HubRows:
+    def broken(repository: str, subset: str | None, revision: str | None) -> _HubRows:
         raise error
 
     with pytest.raises(DataError) as caught:
@@ -153,8 +153,8 @@ def test_a_dataset_of_the_hub_without_a_training_split() -> None:
 
 def test_the_table_names_what_the_configuration_documents() -> None:
     documented = DataSection.model_fields["dataset"].description or ""
-    assert all(name in documented for name in NAMES)
-    assert all("/" in known.repository for known in HUB_DATASETS.values())
+    assert all(name in documented for name in _NAMES)
+    assert all("/" in known.repository for known in _HUB_DATASETS.values())
 
 
 # One row of each, in the layout that the hub has, and what has to come out: question, choices, right choice, context.
@@ -191,7 +191,7 @@ ROWS: dict[str, tuple[dict[str, Any], tuple[str, set[str], str, str | None]]] = 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_of_each_named_dataset(name: str) -> None:
     row, (text, choices, right, context) = ROWS[name]
-    known = HUB_DATASETS[name]
+    known = _HUB_DATASETS[name]
 
     def numbered(k: int) -> dict[str, Any]:
         made = {key: f"{value} {k}" if value == text else value for key, value in row.items()}
@@ -215,13 +215,13 @@ def test_a_row_of_each_named_dataset(name: str) -> None:
     ],
 )
 def test_a_withheld_answer_is_none(name: str, withheld: dict[str, Any]) -> None:
-    known = HUB_DATASETS[name]
+    known = _HUB_DATASETS[name]
     assert known.convert({**ROWS[name][0], **withheld})["answer"] in (None, "")
 
 
 def test_where_the_right_choice_always_came_first_its_place_is_drawn() -> None:
     places = [
-        HUB_DATASETS["truthfulqa-mc1"].convert(
+        _HUB_DATASETS["truthfulqa-mc1"].convert(
             {"question": f"Which {k}?", "mc1_targets": {"choices": ["a", "b", "c"], "labels": [1, 0, 0]}}
         )["answer"]
         for k in range(90)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
-from tinyllm.init import write_config
 from tinyllm.questions import Splits, load_splits
-from tinyllm.questions.files import read_file
-from tinyllm.questions.spool import Spool
+from tinyllm.questions._files import read_file
+from tinyllm.questions._spool import _Spool
+from tinyllm.stages.init import write_config
 
 NO_CUT = {"valid": 0, "test": 0}
 
@@ -122,7 +122,7 @@ def test_questions_on_disk_are_read_cut_and_found_wrong_as_those_in_memory(
 def test_only_splits_of_many_questions_are_on_disk(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "t.jsonl", 40)
     splits = load(in_memory=10, train=tmp_path / "t.jsonl")
-    assert [type(p) for p in (splits.train, splits.valid, splits.test)] == [Spool, tuple, tuple]
+    assert [type(p) for p in (splits.train, splits.valid, splits.test)] == [_Spool, tuple, tuple]
     assert splits == load(train=tmp_path / "t.jsonl")
     assert type(load(in_memory=10, train=tmp_path / "t.jsonl", limit=10).train) is tuple
 

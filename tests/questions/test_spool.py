@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tinyllm.errors import DataError
 from tinyllm.questions import Question
-from tinyllm.questions.spool import Spool, gather, leave_out, pick
+from tinyllm.questions._spool import _Spool, gather, leave_out, pick
 
 TEXT = st.text(st.characters(), max_size=20)  # lone surrogates too
 QUESTIONS = st.lists(
@@ -38,7 +38,7 @@ SLICES = st.slices(8)
 
 def spooled(questions: Sequence[Question]) -> Sequence[Question]:
     found = gather(questions, in_memory=0)
-    assert isinstance(found, Spool) == bool(questions)
+    assert isinstance(found, _Spool) == bool(questions)
     return found
 
 
@@ -92,7 +92,7 @@ def test_two_with_other_questions_are_not_equal() -> None:
 def test_few_questions_stay_in_a_tuple() -> None:
     made = many(11)
     assert type(gather(iter(made), in_memory=11)) is tuple
-    assert type(gather(iter(made), in_memory=10)) is Spool
+    assert type(gather(iter(made), in_memory=10)) is _Spool
 
 
 def test_rows_far_apart_and_blocks_of_many_are_read_in_order() -> None:
@@ -157,7 +157,7 @@ def test_a_temporary_folder_that_is_gone_or_full_is_told_with_its_remedy(
         spooled(many(5))
     code = (
         "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "from tinyllm.questions import Question\nfrom tinyllm.questions.spool import gather\n"
+        "from tinyllm.questions import Question\nfrom tinyllm.questions._spool import gather\n"
         "gather([Question('q', 'x' * 2000, ('x', 'y'), 0)], in_memory=0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from support import repository
 from tinyllm.config import CheckName
 from tinyllm.questions import Question
-from tinyllm.rationales.checks import stated_choice, to_rationale, well_formed
+from tinyllm.rationales.checks import stated_choice, to_rationale
 from tinyllm.rationales.types import UNFINISHED, Rationale, Rejection
+from tinyllm.system.files import well_formed
 from tinyllm.teachers.base import Reply
 
 ALL = get_args(CheckName)

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 import generation
-from tinyllm.asking import opened_asking
 from tinyllm.config import RationalesSection, build_config
-from tinyllm.news import News
 from tinyllm.prompts import ExampleGenerator
-from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.generate import Stop, generate
 from tinyllm.rationales.requests import Requests
-from tinyllm.rationales.store import Store
-from tinyllm.runs import RunFolder
+from tinyllm.replies._store import Store
+from tinyllm.spending.budget import Budget
+from tinyllm.stages.asking import opened_asking
+from tinyllm.stages.folder import RunFolder
+from tinyllm.system.news import News
 
 ASKED = generation.questions(40)
 

@@ -5,7 +5,7 @@ import pytest
 from generation import REASON, Counting, questions, requests_of, run
 from tinyllm.config import ExamplesSection, PriceSection, RationalesSection
 from tinyllm.rationales.forecast import forecast
-from tinyllm.rationales.store import Store
+from tinyllm.replies._store import Store
 from tinyllm.teachers.base import Reply
 
 SECTION = RationalesSection(examples=ExamplesSection(strategy="none"), max_tokens=100)

@@ -14,14 +14,14 @@ from generation import GOOD, REASON, Counting, Made, Recorder, ask, questions, r
 from tinyllm.config import BudgetSection, ExamplesSection, PriceSection, RationalesSection
 from tinyllm.errors import TeacherError
 from tinyllm.questions import Question
-from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.generate import Ended, Stop
-from tinyllm.rationales.ledger import Spent
-from tinyllm.rationales.store import Store
 from tinyllm.rationales.types import Rationale, TeacherYield
+from tinyllm.replies._store import Store
+from tinyllm.spending.budget import Budget
+from tinyllm.spending.charges import Spent
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._scripted import ScriptedTeacher
 from tinyllm.teachers.base import UNMETERED, Reply, RequestFailed
-from tinyllm.teachers.scripted import ScriptedTeacher
 
 ENDED = Ended(None, ())
 

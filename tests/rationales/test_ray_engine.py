@@ -18,11 +18,11 @@ from projects import in_thread
 from teachers.fake_endpoint import FakeEndpoint, good, slow, status
 from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
-from tinyllm.rationales.budget import Budget
+from tinyllm.rationales._ray_worker import gpus_of, shared_out
 from tinyllm.rationales.generate import Stop
-from tinyllm.rationales.ray_engine import Cluster, RayTeacher, _connect, generate_on_ray, travels
-from tinyllm.rationales.ray_worker import gpus_of, shared_out
-from tinyllm.rationales.store import Store
+from tinyllm.rationales.ray_engine import _Cluster, _connect, _RayTeacher, generate_on_ray, travels
+from tinyllm.replies._store import Store
+from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher
 from tinyllm.teachers.base import RequestFailed
 
@@ -34,11 +34,11 @@ KEY = "RAY_TEST_KEY"  # set where the workers are, not here
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def cluster() -> Iterator[_Cluster]:
     """Ray on this machine, for all tests of this module."""
     ray = pytest.importorskip("ray")
     os.environ[KEY] = "sk-of-the-workers"
-    with Cluster(None) as cluster:
+    with _Cluster(None) as cluster:
         asyncio.run(cluster.connect())
         del os.environ[KEY]
         yield cluster
@@ -142,20 +142,20 @@ def test_a_teacher_that_can_answer_nothing_is_given_up_in_its_words_and_the_othe
 
 def test_another_model_on_a_node_is_no_replacement(cluster):
     async def ask():
-        async with RayTeacher(make_teacher(ADA, ()), ADA.model_copy(update={"template": "{answer}"}), cluster, 1, ()):
+        async with _RayTeacher(make_teacher(ADA, ()), ADA.model_copy(update={"template": "{answer}"}), cluster, 1, ()):
             pass
 
     with pytest.raises(TeacherError, match="is another one here"):
         asyncio.run(ask())
 
 
-def asked_while(cluster: Cluster, url: str, happens: Any, *, workers: int = 2, count: int = 40) -> list[Any]:
+def asked_while(cluster: _Cluster, url: str, happens: Any, *, workers: int = 2, count: int = 40) -> list[Any]:
     """Ask while something happens to the workers."""
     spec, asked = endpoint_spec(url), questions(count)
 
     async def main() -> list[Any]:
         requests = requests_of([make_teacher(spec, asked)], asked, SECTION)[0].between(0, count)
-        async with RayTeacher(make_teacher(spec, asked), spec, cluster, workers, asked) as teacher:
+        async with _RayTeacher(make_teacher(spec, asked), spec, cluster, workers, asked) as teacher:
             await asyncio.gather(*teacher._joining)
             asking = [asyncio.create_task(teacher.ask(r.request)) for r in requests]
             await asyncio.sleep(0.02)

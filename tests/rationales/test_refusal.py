@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support import repository
-from tinyllm.rationales.refusal import is_refusal
+from tinyllm.rationales._refusal import is_refusal
 
 REFUSALS = (
     "I'm sorry, but I can't help with that.",

@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyllm.questions import Question
+from tinyllm.rationales._visible import Visible, visible
 from tinyllm.rationales.checks import to_rationale
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.rationales.visible import Visible, visible
 from tinyllm.teachers.base import Reply
 
 TEXT = "Ice melts because warm air carries heat to it, until it turns to water."

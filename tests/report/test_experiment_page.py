@@ -10,17 +10,17 @@ from dataclasses import replace
 import pytest
 from test_page import Parsed
 
-from evidence.made_up import METHODS, made_up_experiment
+from comparison.made_up import METHODS, made_up_experiment
+from tinyllm.comparison._seeds import findable
+from tinyllm.comparison.answers import Answer, as_answers, read_answers, write_answers
+from tinyllm.comparison.outline import write_outline
+from tinyllm.comparison.results import Place, read_results
 from tinyllm.errors import RunFolderError
-from tinyllm.evaluation.comparison import findable
-from tinyllm.evidence.answers import Answer, as_answers, read_answers, write_answers
-from tinyllm.evidence.outline import write_outline
-from tinyllm.evidence.results import Place, read_results
 from tinyllm.report import write_experiment
-from tinyllm.report.experiment.content import comparisons, tried
-from tinyllm.report.experiment.page import render
-from tinyllm.report.experiment.statements import statements
-from tinyllm.report.experiment.tables import as_csv, as_latex, as_markdown, tables
+from tinyllm.report._experiment.content import comparisons, tried
+from tinyllm.report._experiment.page import render
+from tinyllm.report._experiment.statements import statements
+from tinyllm.report._experiment.tables import as_csv, as_latex, as_markdown, tables
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_the_same_records_make_the_same_files(folder):
 
 def test_of_many_methods_without_a_difference_only_those_of_interest_are_named(tmp_path, monkeypatch):
     many = {f"router-{n}": ("router", 0.5) for n in range(6)}
-    monkeypatch.setattr("evidence.made_up.METHODS", METHODS | many)
+    monkeypatch.setattr("comparison.made_up.METHODS", METHODS | many)
     made_up_experiment(tmp_path / "many", seeds=range(5))
     found = read_results(tmp_path / "many")
     said = [s.text for s in statements(found, "likelihood") if s.kind == "noise" and s.text.startswith("arc")]

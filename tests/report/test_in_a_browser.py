@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-from evidence.made_up import made_up_experiment
+from comparison.made_up import made_up_experiment
 from tinyllm.report import write_experiment, write_report
 
 pytestmark = [

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.report import plots
-from tinyllm.report.plots import Curve, Dot, Mark
+from tinyllm.report import _plots as plots
+from tinyllm.report._plots import Curve, Dot, Mark
 
 CSS = (Path(__file__).parents[2] / "src/tinyllm/report/templates/page.css").read_text("utf-8")
 EVIL = "<script>alert(1)</script>\"'&"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tinyllm.report.verdict import Outcomes, Over, Scored, verdict
-from tinyllm.report.words import decimal, duration, moment, p_value, plural, points, size
+from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
+from tinyllm.report._words import decimal, duration, moment, p_value, plural, points, size
 
-LOW, HIGH = Scored(0.31, 0.22, 0.41, 100), Scored(0.46, 0.37, 0.56, 100)
+LOW, HIGH = Shown(0.31, (0.22, 0.41), 100), Shown(0.46, (0.37, 0.56), 100)
 
 
 def test_overlapping_intervals_may_be_noise() -> None:
@@ -19,12 +19,12 @@ def test_overlapping_intervals_may_be_noise() -> None:
 
 
 def test_intervals_apart_are_hardly_noise() -> None:
-    said = verdict(LOW, Scored(0.6, 0.5, 0.7, 100), None, None)
+    said = verdict(LOW, Shown(0.6, (0.5, 0.7), 100), None, None)
     assert "do not overlap, so noise alone hardly explains it" in said
 
 
 def test_intervals_that_touch_overlap() -> None:
-    touching = Scored(0.5, 0.41, 0.59, 100)
+    touching = Shown(0.5, (0.41, 0.59), 100)
     assert "overlap, so this may be noise" in verdict(LOW, touching, None, None)
     assert "overlap, so this may be noise" in verdict(touching, LOW, None, None)
 
@@ -75,17 +75,17 @@ def test_one_score_makes_no_comparison() -> None:
 
 
 def test_different_tests_are_told() -> None:
-    said = verdict(Scored(0.3, 0.2, 0.4, 50), HIGH, None, None)
+    said = verdict(Shown(0.3, (0.2, 0.4), 50), HIGH, None, None)
     assert "50 questions before, 100 after: not the same test" in said
 
 
 def test_a_gain_in_form_is_told() -> None:
-    before, after = Scored(0.08, 0.04, 0.15, 100, 71), Scored(0.44, 0.35, 0.54, 100, 3)
+    before, after = Shown(0.08, (0.04, 0.15), 100, 71), Shown(0.44, (0.35, 0.54), 100, 3)
     assert "against 71 before training: part of the gain may be form, not knowledge." in verdict(
         before, after, None, None
     )
-    assert "form" not in verdict(before, Scored(0.05, 0.02, 0.1, 100, 3), None, None)
-    assert "could not be read" not in verdict(None, Scored(0.44, 0.35, 0.54, 100, 0), None, None)
+    assert "form" not in verdict(before, Shown(0.05, (0.02, 0.1), 100, 3), None, None)
+    assert "could not be read" not in verdict(None, Shown(0.44, (0.35, 0.54), 100, 0), None, None)
 
 
 def test_numbers_read_well() -> None:

@@ -15,16 +15,16 @@ from projects import Project
 from support import tiny_tokenizer
 from tinyllm.config import LoraSection, load_config
 from tinyllm.errors import StudentError
-from tinyllm.evaluation.generation import continued, groups_of
-from tinyllm.evaluation.scoring import branch_scores
-from tinyllm.news import News
-from tinyllm.pipeline import checked_questions
+from tinyllm.scoring.generation import continued, groups_of
+from tinyllm.scoring.score import branch_scores
+from tinyllm.stages.check import checked_questions
 from tinyllm.student import learner as learner_module
 from tinyllm.student.encode import Branch, Row
 from tinyllm.student.learner import ALONE, Learner, Way
 from tinyllm.student.model import Student, StudentCard, add_lora
 from tinyllm.student.positions import positions_of
 from tinyllm.student.sketch import check_architecture
+from tinyllm.system.news import News
 
 LONGEST = 80
 CAUSAL, SEQ2SEQ = "causal", "encoder-decoder"
@@ -137,7 +137,7 @@ def test_a_window_in_every_layer_holds_in_padded_rows_with_shared_prompts():
 @pytest.mark.parametrize("field", ["attn_pdrop", "attention_dropout"])
 def test_rows_are_not_packed_where_attention_dropout_would_be_lost(monkeypatch, field):
     monkeypatch.setattr(learner_module, "drops_scores", lambda _: False)
-    monkeypatch.setattr("tinyllm.student.attention.drops_scores", lambda _: False)
+    monkeypatch.setattr("tinyllm.student._attention.drops_scores", lambda _: False)
     model = tiny_architecture("gpt2" if field == "attn_pdrop" else "llama", CAUSAL)
     for config in (model.config,):
         setattr(config, field, 0.1)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tinyllm.student.attention import Block, Packing, packed_attention, visible
-from tinyllm.student.batch import packed_causal_batch
+from tinyllm.student._attention import Block, Packing, packed_attention, visible
+from tinyllm.student._batch import packed_causal_batch
 from tinyllm.student.encode import Branch, Row
 from tinyllm.student.plan import MicroBatch
 
@@ -73,8 +73,8 @@ def test_in_half_precision_long_blocks_are_left_to_the_fused_kernel_which_needs_
     packing = Packing([Block(0, 30, 0, 30, causal=True)])
     inputs = [states(1, HEADS, 30, SIZE, seed=s).detach().bfloat16() for s in range(3)]
     short, _ = packed_attention(nn.Module(), *inputs, None, packing=packing)
-    monkeypatch.setattr("tinyllm.student.attention._PLAIN_SCORES", 899)
-    monkeypatch.setattr("tinyllm.student.attention._plain", None)
+    monkeypatch.setattr("tinyllm.student._attention._PLAIN_SCORES", 899)
+    monkeypatch.setattr("tinyllm.student._attention._plain", None)
     long, _ = packed_attention(nn.Module(), *inputs, None, packing=packing)
     torch.testing.assert_close(short, long, rtol=0.03, atol=0.03)
 

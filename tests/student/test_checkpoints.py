@@ -7,7 +7,7 @@ import json
 import torch
 from torch import nn
 
-from tinyllm.student.checkpoints import (
+from tinyllm.student._checkpoints import (
     Best,
     keep_only_checkpoints_of,
     load_weights,

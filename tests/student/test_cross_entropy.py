@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from tinyllm.student.loss import Head, sums_by_task, weighted_cross_entropy
+from tinyllm.student._loss import Head, sums_by_task, weighted_cross_entropy
 
 VOCABULARY, WIDTH = 97, 6
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.evaluation.matching import match_choice
 from tinyllm.questions import Question
+from tinyllm.scoring.matching import match_choice
+from tinyllm.student._plain import PlainText
 from tinyllm.student.encode import Encoder
 from tinyllm.student.mixture import Target
-from tinyllm.student.plain import PlainText
 from tokenizers_of_kinds import KINDS, byte_level, unigram
 
 MADE = {name: make() for name, make in KINDS.items()} | {"one-hole": unigram("{")}

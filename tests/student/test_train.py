@@ -19,9 +19,8 @@ import torch
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
 from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
-from tinyllm.evaluation.scoring import score_options
-from tinyllm.launch import launch
-from tinyllm.student.checkpoints import (
+from tinyllm.scoring.score import score_options
+from tinyllm.student._checkpoints import (
     FOLDER,
     WEIGHTS_FILE,
     discard_checkpoints,
@@ -29,10 +28,11 @@ from tinyllm.student.checkpoints import (
     newest_checkpoint,
     steps_done,
 )
+from tinyllm.student._watch import Saving, read_log
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
 from tinyllm.student.train import plan_steps, tokenise, train
-from tinyllm.student.watch import Saving, read_log
+from tinyllm.system.launch import launch
 
 TASKS = (ANSWER_TASK, *TEACHERS)
 SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)
@@ -110,7 +110,7 @@ def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted
         "from pathlib import Path\n"
         "from support import tiny_student\n"
         "from student.test_train import run_training, SECTION\n"
-        "import tinyllm.student.watch as t\n"
+        "import tinyllm.student._watch as t\n"
         "add = t.TrainLog.add\n"
         "def slow(self, line): add(self, line); time.sleep(0.3)\n"
         "t.TrainLog.add = slow\n"
@@ -218,7 +218,7 @@ def test_a_student_whose_weights_are_shards_has_the_loss_and_gradients_of_a_whol
         "from torch.distributed.fsdp import fully_shard\n"
         "from support import tiny_student\n"
         "from student.test_train import first_loss\n"
-        "from tinyllm.student.checkpoints import is_sharded, put_weights, trained_weights, whole\n"
+        "from tinyllm.student._checkpoints import is_sharded, put_weights, trained_weights, whole\n"
         "dist.init_process_group('gloo')\n"
         "mesh = init_device_mesh('cpu', (2,))\n"
         f"student = tiny_student({family!r}); learner = student.learner()\n"

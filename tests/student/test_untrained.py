@@ -6,9 +6,9 @@ import torch
 
 from support import some_questions
 from tinyllm.config import StudentSection
-from tinyllm.evaluation.scoring import score_options
+from tinyllm.scoring.score import score_options
+from tinyllm.student._untrained import NAME, untrained
 from tinyllm.student.model import StudentCard, load_student, load_tokenizer, parameters_in_use
-from tinyllm.student.untrained import NAME, untrained
 
 
 def test_it_is_the_same_wherever_it_is_made(tmp_path):

@@ -8,9 +8,9 @@ from fake_endpoint import FakeEndpoint
 
 from tinyllm import config
 from tinyllm.prompts import Message, Prompt
+from tinyllm.teachers._http.endpoint import Patience
+from tinyllm.teachers._openai import OpenAITeacher
 from tinyllm.teachers.base import Request, Sampling
-from tinyllm.teachers.http.endpoint import Patience
-from tinyllm.teachers.openai import OpenAITeacher
 
 QUICK = Patience(attempts=3, timeout_s=5.0, backoff_s=0.01, backoff_max_s=0.05, rate_limit_s=3.0)
 SAMPLING = Sampling(max_tokens=32, temperature=0.5, top_p=0.9, seed=3, stop=("\n\n",))

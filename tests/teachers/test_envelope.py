@@ -8,8 +8,8 @@ from http_teacher import CHAT, ask, teacher
 
 from tinyllm import config
 from tinyllm.errors import ConfigError, TeacherError
+from tinyllm.teachers._http.envelope import envelope_of, identity_of
 from tinyllm.teachers.base import Reply
-from tinyllm.teachers.http.envelope import envelope_of, identity_of
 
 KEY = "sk-own-0123456789"
 

@@ -6,7 +6,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.teachers.http.gate import Gate
+from tinyllm.system.gate import Gate
 
 
 @settings(deadline=None, max_examples=50)

@@ -13,13 +13,13 @@ from generation import REASON, Recorder, questions
 from tinyllm import config
 from tinyllm.config import RationalesSection
 from tinyllm.prompts import ExampleGenerator
-from tinyllm.rationales.budget import Budget
 from tinyllm.rationales.collect import Collection
 from tinyllm.rationales.generate import Ended, Stop, generate
 from tinyllm.rationales.requests import Requests
-from tinyllm.rationales.store import Store
 from tinyllm.rationales.types import Rationale
-from tinyllm.teachers.openai import OpenAITeacher
+from tinyllm.replies._store import Store
+from tinyllm.spending.budget import Budget
+from tinyllm.teachers._openai import OpenAITeacher
 
 EXAMPLES = {"count": 0}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.teachers.http.limits import MOST, START, AdaptiveLimit, Bucket, Limits, Pace
+from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Bucket, Limits, Pace
 
 # --- pace ---------------------------------------------------------------------------------------------------------
 

@@ -19,17 +19,17 @@ from generation import Recorder, questions
 from tinyllm import config
 from tinyllm.errors import ConfigError, MissingDependencyError, TeacherError
 from tinyllm.prompts import ExampleGenerator, Message, Prompt
-from tinyllm.rationales.budget import Budget
+from tinyllm.rationales._visible import visible
 from tinyllm.rationales.generate import Stop, generate
 from tinyllm.rationales.requests import Requests
-from tinyllm.rationales.store import Store
-from tinyllm.rationales.visible import visible
+from tinyllm.replies._store import Store
+from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._http.endpoint import Patience
+from tinyllm.teachers._http.refusals import delay_of, meant
+from tinyllm.teachers._http.transport import Transport
+from tinyllm.teachers._litellm import LiteLLMTeacher, _Wire
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, RequestFailed, Sampling
-from tinyllm.teachers.http.endpoint import Patience
-from tinyllm.teachers.http.refusals import delay_of, meant
-from tinyllm.teachers.http.transport import Transport
-from tinyllm.teachers.litellm import LiteLLMTeacher, _Wire
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("litellm") is None, reason="the extra is missing: pip install 'tinyllm-distill[litellm]'"

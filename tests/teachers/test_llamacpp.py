@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm import config, packaged
+from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.prompts import Prompt, teacher_prompt
 from tinyllm.questions import Question
+from tinyllm.system import packaged
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._gguf_header import cache_bytes_per_token
 from tinyllm.teachers.base import Request, RequestFailed, Sampling
-from tinyllm.teachers.gguf_header import cache_bytes_per_token
 
 needs_xllamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="pip install 'tinyllm-distill[llamacpp]'"
@@ -135,8 +136,8 @@ def test_without_xllamacpp_the_message_installs_it(no_model, monkeypatch):
 @needs_xllamacpp
 @pytest.mark.parametrize("name", packaged.known_models())
 def test_a_packaged_model_explains_and_refuses_what_does_not_fit(name):
-    if importlib.util.find_spec(packaged.PACKAGED[name].parts[0][0]) is None:
-        pytest.skip(packaged.PACKAGED[name].install_command)
+    if importlib.util.find_spec(packaged._PACKAGED[name].parts[0][0]) is None:
+        pytest.skip(packaged._PACKAGED[name].install_command)
     example = Question(
         "e", "Which is needed by a seed to start growing?", ("sunlight", "water"), 1,
         rationales={"worked": "A seed soaks up water, which wakes up the tiny plant inside. Light helps it later."},

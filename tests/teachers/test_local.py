@@ -10,9 +10,9 @@ from tinyllm import config
 from tinyllm.errors import TeacherError
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._local_model import LocalModel, _first_stop
+from tinyllm.teachers._transformers import TransformersTeacher
 from tinyllm.teachers.base import Reply, Request, RequestFailed, Sampling
-from tinyllm.teachers.local_model import LocalModel, _first_stop
-from tinyllm.teachers.transformers import TransformersTeacher
 
 GREEDY = Sampling(max_tokens=12, temperature=0.0, top_p=1.0, seed=0)
 TEXTS = ["Why?", "Why is the sky blue, and the grass green?", "ice", "Explain the moon to me.", "a b c"]

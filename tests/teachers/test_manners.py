@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm.prompts import Message, Prompt
+from tinyllm.teachers._http.refusals import refused_parameter
 from tinyllm.teachers.base import Request, Sampling, reply_key
-from tinyllm.teachers.http.refusals import refused_parameter
 from tinyllm.teachers.manners import SAMPLING, Manners, SentForm, formed, without
 
 BODY = {

@@ -14,10 +14,10 @@ from http_teacher import CHAT, TEXT, ask, teacher
 from tinyllm import config
 from tinyllm.errors import ConfigError, TeacherError
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._http.endpoint import Patience
+from tinyllm.teachers._http.envelope import public_url
+from tinyllm.teachers._http.refusals import seconds_of
 from tinyllm.teachers.base import RequestFailed
-from tinyllm.teachers.http.endpoint import Patience
-from tinyllm.teachers.http.envelope import public_url
-from tinyllm.teachers.http.refusals import seconds_of
 
 KEY = "sk-secret-0123456789"
 

@@ -21,12 +21,12 @@ from tinyllm import config
 from tinyllm.errors import TeacherError
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._batch import OpenAIBatchTeacher
+from tinyllm.teachers._batch.journal import Journal, JournalEntry
+from tinyllm.teachers._batch.rows import Missed, read_rows, request_rows
+from tinyllm.teachers._openai import OpenAITeacher
 from tinyllm.teachers.base import Reply, Request, RequestFailed, Resumable, reply_key
-from tinyllm.teachers.batch import OpenAIBatchTeacher
-from tinyllm.teachers.batch.journal import Journal, JournalEntry
-from tinyllm.teachers.batch.rows import Missed, read_rows, request_rows
 from tinyllm.teachers.manners import Manners
-from tinyllm.teachers.openai import OpenAITeacher
 
 KEY = "sk-secret-0123456789"
 
@@ -658,7 +658,7 @@ def test_a_list_without_end_is_not_taken_for_one_without_the_batch(tmp_path, mon
             name = f"other-{self.calls['list']}"
             return web.json_response({"data": [{"id": name}], "has_more": True})
 
-    monkeypatch.setattr("tinyllm.teachers.batch.client._PAGES", 30)
+    monkeypatch.setattr("tinyllm.teachers._batch.client._PAGES", 30)
     server = Endless(faults={"create": ["drop"] * 9, "upload": [], "list": [], "look": [], "content": []})
     server, (error,) = run(tmp_path, 1, server=server)
     assert isinstance(error, TeacherError)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from processes import is_there, pids_in, wait_until
 
-from tinyllm.teachers.process import ServerProcess
+from tinyllm.teachers._process import ServerProcess
 
 _SAY = "import os, signal, subprocess, sys, time; out = open(sys.argv[1], 'a', buffering=1)\n"
 _TELL = "print(os.getpid(), file=out)\n"
@@ -66,7 +66,7 @@ def test_a_server_that_ends_by_itself_leaves_nothing_either(file):
 
 def test_a_server_ends_when_its_parent_is_killed(file, tmp_path):
     ours = (
-        "import os, sys, time; from tinyllm.teachers.process import ServerProcess\n"
+        "import os, sys, time; from tinyllm.teachers._process import ServerProcess\n"
         "server = ServerProcess(sys.argv[1:], os.environ, label='test', stop_s=0.2)\n"
         "time.sleep(600)"
     )

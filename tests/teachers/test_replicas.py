@@ -9,9 +9,9 @@ from fake_endpoint import FakeEndpoint, good, hang, reset, slow, status
 from http_teacher import QUICK, TEXT, teacher
 
 from tinyllm.errors import TeacherError
+from tinyllm.teachers._http.endpoint import Patience
+from tinyllm.teachers._http.replicas import Replica, Replicas
 from tinyllm.teachers.base import Reply, RequestFailed
-from tinyllm.teachers.http.endpoint import Patience
-from tinyllm.teachers.http.replicas import Replica, Replicas
 
 
 def three():

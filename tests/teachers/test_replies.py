@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tinyllm.rationales.visible import visible
-from tinyllm.teachers.http.refusals import about_one_prompt, no_credit, words_of
-from tinyllm.teachers.http.replies import ErrorInReply, NotACompletion, read_completion
-from tinyllm.teachers.secrets import spelled
+from tinyllm.rationales._visible import visible
+from tinyllm.teachers._http.refusals import about_one_prompt, no_credit, words_of
+from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, read_completion
+from tinyllm.teachers._secrets import spelled
 
 
 def completion(form="chat", finish="stop", usage=None, timings=None, **said):

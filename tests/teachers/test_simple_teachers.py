@@ -10,10 +10,10 @@ from tinyllm import config
 from tinyllm.errors import TeacherError
 from tinyllm.prompts import Prompt
 from tinyllm.questions import Question
-from tinyllm.questions.spool import gather
+from tinyllm.questions._spool import gather
 from tinyllm.teachers import Prompted, make_teacher
+from tinyllm.teachers._scripted import ScriptedTeacher
 from tinyllm.teachers.base import Reply, Request, Sampling
-from tinyllm.teachers.scripted import ScriptedTeacher
 
 QUESTIONS = [
     Question("a", "Why {answer}?", ("up {question}", "down"), 0, rationales={"ada": "For a reason.", "bob": " "}),

@@ -17,8 +17,8 @@ from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
+from tinyllm.teachers._vllm import _REFUSED
 from tinyllm.teachers.base import Request, Sampling
-from tinyllm.teachers.vllm import _REFUSED
 
 _SERVER = """#!{python}
 import http.server, json, os, pathlib, subprocess, sys, time

@@ -1,4 +1,7 @@
-"""The configuration: schemas (`schema`) and how a file becomes one (`read`). Imports no torch."""
+"""Configuration: the schemas (`schema`), and how a YAML file becomes one (`read`).
+
+Add a setting: a field with its sentence in `schema`; `make docs` writes its reference.
+"""
 
 from tinyllm.config.read import build_config, describe_differences, dump_config, load_config
 from tinyllm.config.schema import (

@@ -101,7 +101,7 @@ class DataSection(Section):
     on_invalid: Literal["error", "drop"] = Field("error", description="What to do about rows that are no questions.")
 
 
-class TeacherSection(Section):
+class _TeacherSection(Section):
     """What every kind of teacher has."""
 
     name: Name = Field(description="The teacher's name, used in `alpha`, files and reports.")
@@ -117,7 +117,7 @@ class PriceSection(Section):
     )
 
 
-class PromptedTeacher(TeacherSection):
+class PromptedTeacher(_TeacherSection):
     """What every kind of teacher that is asked with a prompt has."""
 
     stop: tuple[str, ...] = Field(("\n\n", "\nQuestion:"), description="Stop sequences of a completion prompt.")
@@ -247,7 +247,7 @@ class EndpointTeacher(PromptedTeacher):
     max_attempts: int = Field(5, ge=1, description="Attempts a request gets; a rate limit is not an attempt.")
 
 
-class HostedTeacher(Section):
+class _HostedTeacher(Section):
     """What a service may want besides the protocol. `${NAME}` stands for a variable of the environment."""
 
     query: Texts = Field(
@@ -269,7 +269,7 @@ class HostedTeacher(Section):
     )
 
 
-class OpenAITeacher(EndpointTeacher, HostedTeacher):
+class OpenAITeacher(EndpointTeacher, _HostedTeacher):
     """A model behind an OpenAI-compatible endpoint."""
 
     kind: Literal["openai"]
@@ -338,7 +338,7 @@ class LiteLLMTeacher(EndpointTeacher):
     )
 
 
-class OpenAIBatchTeacher(PromptedTeacher, HostedTeacher):
+class OpenAIBatchTeacher(PromptedTeacher, _HostedTeacher):
     """A model behind the OpenAI Batch protocol: hours instead of seconds, at half the price."""
 
     kind: Literal["openai-batch"]
@@ -392,14 +392,14 @@ class TransformersTeacher(PromptedTeacher):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the weights.")
 
 
-class GivenTeacher(TeacherSection):
+class GivenTeacher(_TeacherSection):
     """Rationales that come with the questions."""
 
     kind: Literal["given"]
     source: str | None = Field(None, description="Key in the questions' `rationales`; null: the teacher's name.")
 
 
-class ScriptedTeacher(TeacherSection):
+class ScriptedTeacher(_TeacherSection):
     """A teacher that fills in a template; for tests and dry runs."""
 
     kind: Literal["scripted"]

@@ -1,26 +1,41 @@
-"""Questions: what one is, and where they come from."""
+"""Questions: what one is, and how files, the hub and the authors' release become questions.
+
+Add a file shape for `init`: a reader in `questions/intake/_shapes.py`, or a way to find choices in `_finding.py`. A
+named dataset: a row conversion in `_named` and a line in its table.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tinyllm.questions._by_id import ById
+from tinyllm.questions._known import with_answers
+from tinyllm.questions._spool import leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 
 if TYPE_CHECKING:
-    from tinyllm.questions.load import load_splits
-    from tinyllm.questions.release import import_release
+    from tinyllm.questions._load import load_splits
+    from tinyllm.questions._named import SPLITS
+    from tinyllm.questions._release import import_release
 
-__all__ = ["Dropped", "Question", "Splits", "import_release", "load_splits"]
+_READERS = {"SPLITS": "_named", "import_release": "_release", "load_splits": "_load"}
+
+__all__ = [
+    "SPLITS",
+    "ById",
+    "Dropped",
+    "Question",
+    "Splits",
+    "import_release",
+    "leave_out",
+    "load_splits",
+    "with_answers",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import the readers when they are first asked for: most who need `Question` read no file."""
-    if name == "load_splits":
-        from tinyllm.questions.load import load_splits
-
-        return load_splits
-    if name == "import_release":
-        from tinyllm.questions.release import import_release
-
-        return import_release
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _READERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"tinyllm.questions.{_READERS[name]}"), name)

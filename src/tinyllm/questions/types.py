@@ -55,7 +55,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The questions of a run; many of them are on disk (`spool.Spool`), so go through them rather than copy them.
+    """The questions of a run; many of them are on disk (`_spool._Spool`), so go through them rather than copy them.
 
     Attributes:
         warnings: counts oddities that are no reason to leave a row out, `no answer` among them.

@@ -1,1 +1,5 @@
-"""Rationales: raw replies kept in a store, checked texts made from them."""
+"""Rationales: questions are put to teachers, and checked texts are made of the replies.
+
+Add a check: a predicate in `checks` and a line in its table. The files are the way of one request: `requests`,
+`generate`, `_visible`, `_refusal`, `checks`, `collect`, `files`. `forecast` counts requests without sending them.
+"""

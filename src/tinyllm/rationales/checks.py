@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from tinyllm.config import CheckName
 from tinyllm.questions import Question
-from tinyllm.rationales.refusal import is_refusal
+from tinyllm.rationales._refusal import is_refusal
+from tinyllm.rationales._visible import visible
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.rationales.visible import visible
+from tinyllm.system.files import well_formed
 from tinyllm.teachers.base import Reply
 
 # What opens something else at the start of a line: a new question, its choices, a forum's comment, a heading of a
@@ -78,15 +79,6 @@ def to_rationale(
         if name in checks and fails(text, reply, question):
             return Rejection(question.id, teacher, name, whole)
     return Rationale(question.id, teacher, text, repaired)
-
-
-def well_formed(text: str) -> str:
-    """Return a text that UTF-8 can hold: halves of a character, which JSON can smuggle in, become U+FFFD."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 # --- repairs: what comes before the damage is kept, if it is worth keeping --------------------------------------

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from tinyllm.questions import Question
 from tinyllm.rationales.requests import Ask, Requests, walk
-from tinyllm.rationales.store import Failure, Store
 from tinyllm.rationales.types import UNASKED, Rationale, Rejection, TeacherYield
+from tinyllm.replies import Failure, Store
 from tinyllm.teachers.base import AtHand, Reply
 
 _CHUNK = 256

@@ -7,14 +7,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from tinyllm.atomic import replacing, write_json
 from tinyllm.errors import RunFolderError
 from tinyllm.rationales.collect import Collection
 from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
+from tinyllm.system.files import replacing, write_json
 
 RATIONALES = "rationales.parquet"
 REJECTED = "rejected.jsonl"
-YIELDS = "yields.json"
+_YIELDS = "yields.json"
 _ROWS_AT_ONCE = 4096
 
 
@@ -27,7 +27,7 @@ def write_rationales(folder: Path, collection: Collection) -> None:
     with replacing(folder / RATIONALES) as parquet:
         with replacing(folder / REJECTED) as rejected:
             _stream(collection, parquet, rejected)
-        write_json(folder / YIELDS, {name: asdict(y) for name, y in collection.yields.items()})
+        write_json(folder / _YIELDS, {name: asdict(y) for name, y in collection.yields.items()})
 
 
 def _stream(collection: Collection, parquet: Path, rejected: Path) -> None:
@@ -78,7 +78,7 @@ def read_yields(folder: Path) -> dict[str, TeacherYield]:
     Raises:
         RunFolderError: the file is not there, or damaged; names it.
     """
-    file = folder / YIELDS
+    file = folder / _YIELDS
     _must_exist(file)
     known = {f.name for f in fields(TeacherYield)}
     try:

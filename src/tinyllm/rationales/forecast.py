@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tinyllm.config import PriceSection
-from tinyllm.rationales.budget import most_cost, most_tokens
-from tinyllm.rationales.ledger import cost
 from tinyllm.rationales.requests import Ask, Requests, answered
-from tinyllm.rationales.store import Store
+from tinyllm.replies import Store
+from tinyllm.spending.budget import most_cost, most_tokens
+from tinyllm.spending.charges import cost
 from tinyllm.teachers.base import Reply
 
 CountTokens = Callable[[Sequence[str]], Sequence[int]]

@@ -14,15 +14,14 @@ from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
-from tinyllm.rationales.budget import Budget
-from tinyllm.rationales.checks import well_formed
-from tinyllm.rationales.ledger import Bill, Charge, Lost
 from tinyllm.rationales.requests import Ask, Requests, answered
-from tinyllm.rationales.store import Failure, Store
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.rationales.writer import Writer
+from tinyllm.replies import Failure, Store, Writer
+from tinyllm.spending.budget import Budget
+from tinyllm.spending.charges import Bill, Charge, Lost
+from tinyllm.system.files import well_formed
+from tinyllm.system.gate import Gate
 from tinyllm.teachers.base import AtHand, ParameterRefused, Reply, RequestFailed, Resumable
-from tinyllm.teachers.http.gate import Gate
 
 StopReason = Literal["interrupted", "budget"]
 
@@ -432,7 +431,7 @@ class _Meter:
             self._ended(self._most.usd, self._most.tokens)
 
     def leave(self) -> None:
-        """The attempt goes on by itself, and its cost is known to whoever collects it; see `ledger.Bill.resumed`."""
+        """The attempt goes on by itself, and its cost is known to whoever collects it; see `Bill.resumed`."""
         if self.is_under_way:
             self._ended(self._most.usd, self._most.tokens)
 

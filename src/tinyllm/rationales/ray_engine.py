@@ -20,13 +20,12 @@ from typing import Any, Self
 
 from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
-from tinyllm.questions import Question
-from tinyllm.questions.by_id import ById
-from tinyllm.rationales.budget import Budget
+from tinyllm.questions import ById, Question
+from tinyllm.rationales._ray_worker import Said, Worker, gpus_of, shared_out
 from tinyllm.rationales.generate import Ended, Progress, Stop, generate
-from tinyllm.rationales.ray_worker import Said, Worker, gpus_of, shared_out
 from tinyllm.rationales.requests import Requests
-from tinyllm.rationales.store import Store
+from tinyllm.replies import Store
+from tinyllm.spending.budget import Budget
 from tinyllm.teachers import Teacher
 from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
 from tinyllm.teachers.manners import Manners
@@ -67,7 +66,7 @@ async def generate_on_ray(
         OSError: the disk is full; what was stored before is kept.
     """
     ray_module(address)
-    with Cluster(address) as cluster:
+    with _Cluster(address) as cluster:
         asked = [_on_cluster(requests, specs[requests.teacher.name], cluster, workers) for requests in teachers]
         try:
             return await generate(asked, store, progress, budget=budget, stop=stop, first=first)
@@ -81,16 +80,16 @@ def travels(spec: config.TeacherConfig) -> bool:
     return not isinstance(spec, config.GivenTeacher | config.OpenAIBatchTeacher)
 
 
-def _on_cluster(requests: Requests, spec: config.TeacherConfig, cluster: Cluster, workers: int) -> Requests:
+def _on_cluster(requests: Requests, spec: config.TeacherConfig, cluster: _Cluster, workers: int) -> Requests:
     if not travels(spec):
         return requests
-    return requests.with_teacher(RayTeacher(requests.teacher, spec, cluster, workers, requests.questions))
+    return requests.with_teacher(_RayTeacher(requests.teacher, spec, cluster, workers, requests.questions))
 
 
 # --- the cluster --------------------------------------------------------------------------------------------------
 
 
-class Cluster:
+class _Cluster:
     """The connection to Ray, made when the first teacher needs it; `with` ends it.
 
     Args:
@@ -196,7 +195,7 @@ class _Seat:
     asked: int = 0
 
 
-class RayTeacher:
+class _RayTeacher:
     """A teacher whose work is done by workers on a Ray cluster. Its name and identity are those of the teacher.
 
     Args:
@@ -209,7 +208,7 @@ class RayTeacher:
         self,
         teacher: Teacher,
         spec: config.TeacherConfig,
-        cluster: Cluster,
+        cluster: _Cluster,
         workers: int,
         questions: Sequence[Question],
     ) -> None:

@@ -11,8 +11,8 @@ from tinyllm.errors import TeacherError
 from tinyllm.prompts import ExampleGenerator, Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.checks import to_rationale
-from tinyllm.rationales.store import Entry, Store
 from tinyllm.rationales.types import UNFINISHED, Rationale, Rejection
+from tinyllm.replies import Entry, Store
 from tinyllm.teachers import Prompted, Teacher
 from tinyllm.teachers.base import Adapting, ParameterRefused, Reply, Request, Sampling, canonical, key_of
 from tinyllm.teachers.manners import LENGTHS, SAMPLING, Manners, SentForm, formed, without

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 UNASKED = "unasked"
 """Reason of a rejection: the run was stopped, by its budget, before this was asked."""
 
-UNANSWERED = ("failed", "too_long", "content_filter", "bad_request", UNASKED)
+_UNANSWERED = ("failed", "too_long", "content_filter", "bad_request", UNASKED)
 """Reasons of a rejection that are no checks: there is no reply, or a filter took it away."""
 
 UNFINISHED = "unfinished_thought"
@@ -33,7 +33,7 @@ class Rejection:
     """A question without a rationale, and the text that was not good enough or the server's words.
 
     Attributes:
-        reason: a check's name; `unfinished_thought`; or, where there is no reply, one of `UNANSWERED`.
+        reason: a check's name; `unfinished_thought`; or, where there is no reply, one of `_UNANSWERED`.
     """
 
     question_id: str
@@ -66,4 +66,4 @@ class TeacherYield:
     @property
     def unanswered(self) -> dict[str, int]:
         """How many questions got no reply at all, by reason."""
-        return {reason: n for reason, n in self.rejected.items() if reason in UNANSWERED}
+        return {reason: n for reason, n in self.rejected.items() if reason in _UNANSWERED}

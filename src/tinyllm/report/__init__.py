@@ -1,6 +1,12 @@
-"""The reports of a run and of an experiment: each one self-contained page that opens from disk."""
+"""Pages: a run, or an experiment, as one HTML file that opens from disk.
 
-from tinyllm.report.experiment import write_experiment
-from tinyllm.report.page import write_report
+Add a panel: its figures in `_content`, its place in `templates/`. Templates escape all text (`_page.environment`),
+plots escape their labels (`_plots`).
+"""
 
-__all__ = ["write_experiment", "write_report"]
+from tinyllm.report._browser import scorers
+from tinyllm.report._experiment.page import write_experiment
+from tinyllm.report._page import write_report
+from tinyllm.report._words import plural
+
+__all__ = ["plural", "scorers", "write_experiment", "write_report"]

@@ -1,1 +1,51 @@
-"""The student: what it learns (mixture), in which order and shape (plan, batch), and how (learner, train)."""
+"""Student: what it learns (mixture), in which steps and shapes (plan, batch), and how (learner, train).
+
+Add a method or a router: a pure function in `mixture` and a line in its table. The form of a prompt and its prefix:
+`encode`. The token budget of a micro-batch: `plan`. A format to save in: a file beside `model`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyllm.student._batch import to_device
+    from tinyllm.student._checkpoints import (
+        FOLDER,
+        checkpoint_of_another,
+        discard_checkpoints,
+        is_sharded,
+        put_weights,
+        trained_weights,
+    )
+    from tinyllm.student._loss import head_in_fp32
+
+_HOMES = {
+    "FOLDER": "_checkpoints",
+    "checkpoint_of_another": "_checkpoints",
+    "discard_checkpoints": "_checkpoints",
+    "head_in_fp32": "_loss",
+    "is_sharded": "_checkpoints",
+    "put_weights": "_checkpoints",
+    "to_device": "_batch",
+    "trained_weights": "_checkpoints",
+}
+
+__all__ = [
+    "FOLDER",
+    "checkpoint_of_another",
+    "discard_checkpoints",
+    "head_in_fp32",
+    "is_sharded",
+    "put_weights",
+    "to_device",
+    "trained_weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"tinyllm.student.{_HOMES[name]}"), name)

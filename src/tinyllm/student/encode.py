@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from tinyllm.config import Layout
 from tinyllm.questions.types import Question
+from tinyllm.student._plain import PlainText
 from tinyllm.student.mixture import Target
-from tinyllm.student.plain import PlainText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinyllm.errors import StudentError
-from tinyllm.student.attention import NAME, drops_scores, register, share_position_bias, visible
-from tinyllm.student.batch import (
+from tinyllm.student._attention import NAME, drops_scores, register, share_position_bias, visible
+from tinyllm.student._batch import (
     Batch,
     packed_causal_batch,
     packed_encoder_decoder_batch,
@@ -22,8 +22,8 @@ from tinyllm.student.batch import (
     padded_encoder_decoder_batch,
     to_device,
 )
+from tinyllm.student._loss import Head, head_in_fp32, weighted_cross_entropy
 from tinyllm.student.encode import Row
-from tinyllm.student.loss import Head, head_in_fp32, weighted_cross_entropy
 from tinyllm.student.plan import MicroBatch, Shape
 from tinyllm.student.positions import bounds, exceeded_bound, forget_lengths, positions_of
 from tinyllm.student.probe import (

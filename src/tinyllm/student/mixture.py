@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from tinyllm.config import ANSWER_TASK, Method
 from tinyllm.questions.types import Question
 from tinyllm.rationales.types import Rationale
-from tinyllm.student import routing
+from tinyllm.student import _routing as routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def needs_likelihoods(method: Method) -> bool:
 # --- the paper's methods ------------------------------------------------------------------------------------------
 
 
-def fine_tuning(
+def _fine_tuning(
     questions: Sequence[Question],
     rationales: Sequence[Rationale],  # noqa: ARG001
     settings: MixtureSettings,
@@ -84,7 +84,7 @@ def fine_tuning(
     return _answers_and(questions, (), settings)
 
 
-def step_by_step(
+def _step_by_step(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers and one teacher's rationales (distilling step-by-step): L = L_A + α L_m."""
@@ -101,14 +101,14 @@ def tinyllm(
 # --- controls: as many words as TinyLLM sees, with less sense in them ---------------------------------------------
 
 
-def shuffled(
+def _shuffled(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers, and with each question the rationale that its teacher wrote for another one."""
     return _answers_and(questions, routing.shuffled(rationales, settings.seed), settings)
 
 
-def keywords(
+def _keywords(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers, and of each rationale its content words alone."""
@@ -119,7 +119,7 @@ def keywords(
 # --- routers: one rationale a question, under the prefix of the teacher who wrote it ------------------------------
 
 
-def one_random(
+def _one_random(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers, and with each question one of its rationales, drawn by lot."""
@@ -127,21 +127,21 @@ def one_random(
     return _routed(questions, rationales, settings, lambda _: lot.random())
 
 
-def shortest(
+def _shortest(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers, and with each question its shortest rationale."""
     return _routed(questions, rationales, settings, lambda r: -len(r.text))
 
 
-def similarity(
+def _similarity(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers, and with each question the rationale that is nearest to it and its answer, by tf-idf."""
     return _routed(questions, rationales, settings, routing.Nearness(questions, rationales))
 
 
-def student_likelihood(
+def _student_likelihood(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
     """Return answers, and with each question the rationale that the untrained student finds likeliest, by token."""
@@ -149,15 +149,15 @@ def student_likelihood(
 
 
 _MIXTURES: Mapping[Method, Mixture] = {
-    "fine-tuning": fine_tuning,
-    "step-by-step": step_by_step,
+    "fine-tuning": _fine_tuning,
+    "step-by-step": _step_by_step,
     "tinyllm": tinyllm,
-    "shuffled": shuffled,
-    "keywords": keywords,
-    "one-random": one_random,
-    "shortest": shortest,
-    "similarity": similarity,
-    "student-likelihood": student_likelihood,
+    "shuffled": _shuffled,
+    "keywords": _keywords,
+    "one-random": _one_random,
+    "shortest": _shortest,
+    "similarity": _similarity,
+    "student-likelihood": _student_likelihood,
 }
 
 

@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 
 from tinyllm.config import ANSWER_TASK, Layout, LoraSection, StudentSection
 from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
-from tinyllm.packaged import cache_folder, is_packaged, known_models, model_file
+from tinyllm.student._untrained import NAME as UNTRAINED
+from tinyllm.student._untrained import untrained
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
 from tinyllm.student.positions import Bound
-from tinyllm.student.untrained import NAME as UNTRAINED
-from tinyllm.student.untrained import untrained
+from tinyllm.system.packaged import cache_folder, is_packaged, known_models, model_file
 
 _TOLERANCE = 1e-3  # of the greatest logit: merging adapters rounds
 CARD_FILE = "tinyllm.json"

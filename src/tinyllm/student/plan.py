@@ -211,7 +211,7 @@ class StepPlan:
         chosen = self._shuffled(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         rows = [row for i in chosen for row in self._scheduled(self.questions[i], index)]
         ids = tuple(dict.fromkeys(row.question_id for row in rows))
-        weights = token_weights(rows, self.normalisation)
+        weights = _token_weights(rows, self.normalisation)
         return Step(index, epoch, ids, cut(rows, weights, self.shape, self.processes))
 
     def __iter__(self) -> Iterator[Step]:
@@ -286,7 +286,7 @@ class StepPlan:
         return self._order[1]
 
 
-def token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tuple[float, ...]]:
+def _token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tuple[float, ...]]:
     """Return, for each branch of each row, the weight of one of its target tokens in the loss of the step."""
     counts: Counter[str] = Counter()
     for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,10 +16,9 @@ import torch
 from transformers import TrainingArguments
 
 from tinyllm.config import TrainSection
-from tinyllm.errors import StudentError
-from tinyllm.machine import keep_freed_memory
+from tinyllm.errors import MissingDependencyError, StudentError
 from tinyllm.questions.types import Question
-from tinyllm.student.checkpoints import (
+from tinyllm.student._checkpoints import (
     FOLDER,
     Best,
     keep_only_checkpoints_of,
@@ -27,13 +27,8 @@ from tinyllm.student.checkpoints import (
     steps_done,
     whole,
 )
-from tinyllm.student.encode import Encoder, Row
-from tinyllm.student.learner import Learner
-from tinyllm.student.mixture import Target
-from tinyllm.student.model import Student
-from tinyllm.student.plan import Schedule, Shape, StepPlan
-from tinyllm.student.trainer import PlanTrainer, peak_memory_bytes, reset_peak_memory
-from tinyllm.student.watch import (
+from tinyllm.student._trainer import PlanTrainer, peak_memory_bytes, reset_peak_memory
+from tinyllm.student._watch import (
     LOG_FILE,
     Progress,
     Saving,
@@ -41,10 +36,17 @@ from tinyllm.student.watch import (
     Validate,
     Validation,
     Watch,
-    check_loggers,
     interruptible,
     tensorboard,
 )
+from tinyllm.student.encode import Encoder, Row
+from tinyllm.student.learner import Learner
+from tinyllm.student.mixture import Target
+from tinyllm.student.model import Student
+from tinyllm.student.plan import Schedule, Shape, StepPlan
+from tinyllm.system.machine import keep_freed_memory
+
+_LOGGERS = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio", "comet_ml": "comet_ml", "swanlab": "swanlab"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def train(
         MissingDependencyError: a logger is not installed.
     """
     check_precision(student.model.config.model_type, section)
-    check_compiler(section)
+    _check_compiler(section)
     check_loggers(section.report_to)
     if section.validate_steps is not None and validate is None:
         raise StudentError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
@@ -239,7 +241,7 @@ def check_precision(model_type: str, section: TrainSection) -> None:
         raise StudentError("train.precision: this GPU has no bfloat16 arithmetic; use fp32, or fp16 (not for T5).")
 
 
-def check_compiler(section: TrainSection) -> None:
+def _check_compiler(section: TrainSection) -> None:
     """Refuse to compile where nothing can.
 
     Raises:
@@ -278,7 +280,7 @@ def training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkp
         logging_nan_inf_filter=False,  # a loss that is not finite stops the run
         save_steps=section.save_steps or len(plan),  # the last one always
         save_total_limit=2,
-        report_to=[r for r in section.report_to if r != "tensorboard"],  # see `watch.tensorboard`
+        report_to=[r for r in section.report_to if r != "tensorboard"],  # see `_watch.tensorboard`
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
@@ -287,3 +289,12 @@ def training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkp
     # Several GPUs in one process would split a batch's tensors apart (DataParallel); several processes are the way.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
+
+
+def check_loggers(names: tuple[str, ...]) -> None:
+    """Raise `MissingDependencyError` for loggers whose package is not there: all in one message."""
+    missing = [n for n in names if n in _LOGGERS and importlib.util.find_spec(_LOGGERS[n]) is None]
+    if "tensorboard" in names and importlib.util.find_spec("tensorboard") is None:
+        missing.append("'tinyllm-distill[tensorboard]'")
+    if missing:
+        raise MissingDependencyError(f"train.report_to: not installed: pip install {' '.join(missing)}")

@@ -1,5 +1,7 @@
 """Teachers: sources of rationales behind one protocol (`base.Teacher`), one module a kind.
 
+Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/schema.py`.
+
 The table of kinds is closed. A kind's module is imported when a teacher of that kind is made, not before.
 """
 
@@ -60,36 +62,36 @@ def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question], jour
     """
     match spec:
         case config.OpenAITeacher():
-            from tinyllm.teachers.openai import OpenAITeacher
+            from tinyllm.teachers._openai import OpenAITeacher
 
             return OpenAITeacher(spec)
         case config.OpenAIBatchTeacher():
-            from tinyllm.teachers.batch import OpenAIBatchTeacher
+            from tinyllm.teachers._batch import OpenAIBatchTeacher
 
             if journal is None:
                 raise TypeError("a teacher that asks in batches needs a folder for its journal")
             return OpenAIBatchTeacher(spec, journal)
         case config.LiteLLMTeacher():
-            from tinyllm.teachers.litellm import LiteLLMTeacher
+            from tinyllm.teachers._litellm import LiteLLMTeacher
 
             return LiteLLMTeacher(spec)
         case config.LlamaCppTeacher():
-            from tinyllm.teachers.llamacpp import LlamaCppTeacher
+            from tinyllm.teachers._llamacpp import LlamaCppTeacher
 
             return LlamaCppTeacher(spec)
         case config.VllmTeacher():
-            from tinyllm.teachers.vllm import VllmTeacher
+            from tinyllm.teachers._vllm import VllmTeacher
 
             return VllmTeacher(spec)
         case config.TransformersTeacher():
-            from tinyllm.teachers.transformers import TransformersTeacher
+            from tinyllm.teachers._transformers import TransformersTeacher
 
             return TransformersTeacher(spec)
         case config.GivenTeacher():
-            from tinyllm.teachers.given import GivenTeacher
+            from tinyllm.teachers._given import GivenTeacher
 
             return GivenTeacher(spec, questions)
         case config.ScriptedTeacher():
-            from tinyllm.teachers.scripted import ScriptedTeacher
+            from tinyllm.teachers._scripted import ScriptedTeacher
 
             return ScriptedTeacher(spec.name, questions, spec.template)

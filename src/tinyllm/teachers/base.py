@@ -131,7 +131,7 @@ class Meter(Protocol):
         ...
 
 
-class Unmetered:
+class _Unmetered:
     """A meter that lets everything through, for callers that account for nothing."""
 
     async def begin(self) -> None:
@@ -144,7 +144,7 @@ class Unmetered:
         """Do nothing."""
 
 
-UNMETERED = Unmetered()
+UNMETERED = _Unmetered()
 
 
 class Teacher(Protocol):

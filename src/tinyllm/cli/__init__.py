@@ -1,0 +1,8 @@
+"""Commands: parse options, call one function of a stage or an experiment, print the result.
+
+Add a command: a function in the file of its group, and a line in `app`. An exit code: `app.main`.
+"""
+
+from tinyllm.cli.app import app, main
+
+__all__ = ["app", "main"]

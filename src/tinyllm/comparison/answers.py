@@ -1,0 +1,175 @@
+"""Answers: what a student chose for each question, as columns in a Parquet file, without the questions' texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyllm.errors import RunFolderError
+from tinyllm.system.files import replacing
+
+if TYPE_CHECKING:
+    from tinyllm.scoring.views import View
+
+Scorer = Literal["likelihood", "likelihood_normalised", "generation"]
+Split = Literal["valid", "test"]
+SCORERS: tuple[Scorer, ...] = ("likelihood", "likelihood_normalised", "generation")
+_FILE = "predictions.parquet"
+_SPLITS: tuple[Split, ...] = ("valid", "test")
+_UNPARSED = -1
+"""Stands for a choice where what was written is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One student's answer to one question, choices in the order of the data.
+
+    Attributes:
+        total, mean: log-likelihood of each choice, whole and by token; None where they were not measured.
+        text: what the student wrote; None where it was not asked to.
+        written: the choice that the text is; None where it is none.
+    """
+
+    split: Split
+    view: View
+    id: str
+    answer: int
+    total: tuple[float, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    text: str | None = None
+    written: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The answers of one student by one scorer, in the order of the questions.
+
+    Attributes:
+        ids: of the questions, (n,).
+        chosen: the choice of each, (n,), of several that are equally likely the first; -1 where what was written is no
+            choice.
+        key: the right choice of each, (n,).
+        right: how right each answer is, (n,): 1 or 0; 1/k where the right choice is one of k that are equally likely.
+        tied: how many choices are equally likely and the likeliest, (n,); 1 where the student has a choice of its own.
+    """
+
+    ids: NDArray[np.str_]
+    chosen: NDArray[np.int64]
+    key: NDArray[np.int64]
+    right: NDArray[np.float64]
+    tied: NDArray[np.int64]
+
+    @property
+    def unparsed(self) -> int:
+        """How many answers are no choice."""
+        return int((self.chosen == _UNPARSED).sum())
+
+
+class Answers:
+    """All answers of one run, as columns: split, view, id, answer, total, mean, text, written."""
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+
+    def scored(self, scorer: Scorer, split: Split = "test", view: View = "asked") -> Scored | None:
+        """Return what one scorer takes as the answers; None where it has not seen them."""
+        rows = self._rows(split, view)
+        seen = rows["text" if scorer == "generation" else "total" if scorer == "likelihood" else "mean"]
+        if not rows.num_rows or seen.null_count:
+            return None
+        key, ids = rows["answer"].to_numpy().astype(np.int64), np.array(rows["id"].to_pylist())
+        if scorer == "generation":
+            chosen = rows["written"].fill_null(_UNPARSED).to_numpy().astype(np.int64)
+            return Scored(ids, chosen, key, (chosen == key).astype(np.float64), np.ones(len(key), np.int64))
+        scores = _matrix(seen)
+        likeliest = scores == scores.max(axis=1, keepdims=True)
+        tied = likeliest.sum(axis=1)
+        right = likeliest[np.arange(len(key)), key] / tied
+        return Scored(ids, scores.argmax(axis=1), key, right, tied)
+
+    @property
+    def views(self) -> set[str]:
+        """The views in which the test questions were asked."""
+        rows = zip(self.table["split"].to_pylist(), self.table["view"].to_pylist(), strict=True)
+        return {view for split, view in rows if split == "test"}
+
+    def confidence(self, split: Split = "test") -> NDArray[np.float64] | None:
+        """Return how likely the student finds the choice it takes, among the choices (n,); None without likelihoods."""
+        rows = self._rows(split, "asked")
+        if not rows.num_rows or rows["total"].null_count:
+            return None
+        values = _matrix(rows["total"])
+        shifted = np.exp(values - values.max(axis=1, keepdims=True))
+        top: NDArray[np.float64] = 1.0 / shifted.sum(axis=1)
+        return top
+
+    def accuracies(self) -> dict[str, dict[str, float]]:
+        """Return the share of right answers by split and scorer, questions asked as they are."""
+        found: dict[str, dict[str, float]] = {}
+        for split in _SPLITS:
+            scored = ((scorer, self.scored(scorer, split)) for scorer in SCORERS)
+            found[split] = {scorer: float(s.right.mean()) for scorer, s in scored if s is not None}
+        return found
+
+    def _rows(self, split: Split, view: View) -> Any:
+        import pyarrow.compute as pc
+
+        table = self.table
+        return table.filter(pc.and_(pc.equal(table["split"], split), pc.equal(table["view"], view)))
+
+
+def _matrix(column: Any) -> NDArray[np.float64]:
+    """Return lists of numbers as rows of a matrix, the shorter ones filled up with minus infinity."""
+    lists = column.combine_chunks()
+    lengths = lists.value_lengths().to_numpy()
+    matrix = np.full((len(lists), int(lengths.max())), -np.inf)
+    matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = lists.flatten().to_numpy()
+    return matrix
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+def as_answers(answers: Iterable[Answer]) -> Answers:
+    """Lay answers out as columns."""
+    import pyarrow as pa
+
+    rows = list(answers)
+    word, numbers = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float32())
+    kinds = {"split": word, "view": word, "id": pa.string(), "answer": pa.int16(), "total": numbers, "mean": numbers}
+    kinds |= {"text": pa.string(), "written": pa.int16()}
+    columns = {name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in kinds.items()}
+    return Answers(pa.table(columns))
+
+
+def write_answers(folder: Path, answers: Answers) -> None:
+    """Write `predictions.parquet`; it appears whole or not at all."""
+    import pyarrow.parquet as pq
+
+    with replacing(folder / _FILE) as draft:
+        pq.write_table(answers.table, draft, compression="zstd", compression_level=19)
+
+
+def read_answers(folder: Path) -> Answers:
+    """Read `predictions.parquet`.
+
+    Raises:
+        RunFolderError: it is not there, or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = folder / _FILE
+    try:
+        return Answers(pq.read_table(file, columns=[f.name for f in fields(Answer)]))
+    except FileNotFoundError:
+        raise RunFolderError(f"{file} is not there; remove {folder}, and the experiment runs it again.") from None
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{file} is damaged ({error}); remove {folder}, and the experiment runs it again."
+        ) from None

@@ -1,0 +1,112 @@
+"""Metrics: `metrics.json`, made from kept predictions alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from tinyllm.comparison._statistics import accuracy, chance_rate, majority_right, paired
+from tinyllm.config import Config
+from tinyllm.questions.types import Splits
+from tinyllm.rationales.types import TeacherYield
+from tinyllm.scoring.matching import CONVENTION
+from tinyllm.scoring.predict import Prediction, Stage
+from tinyllm.scoring.score import credit, leaders
+
+
+def evaluation_fingerprint(config: Config, splits: Splits) -> str:
+    """Return a hash of what is asked and how it is scored: the same student would be given the same figures."""
+    asked = (
+        CONVENTION,
+        config.evaluate.model_dump(),
+        tuple(splits.test),
+        tuple(splits.train[: config.evaluate.train_questions]),
+        majority_right(splits.train, splits.test),
+    )
+    return hashlib.sha256(repr(asked).encode()).hexdigest()
+
+
+def metrics(
+    config: Config,
+    splits: Splits,
+    predictions: Sequence[Prediction],
+    yields: Mapping[str, TeacherYield],
+    train: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the figures of a run, as the contract lays them out."""
+    figures: dict[str, Any] = {
+        "name": config.name,
+        "preset": config.preset,
+        "method": config.train.method,
+        "student": config.student.model,
+        "fingerprint": evaluation_fingerprint(config, splits),
+        "accuracy": _accuracies(predictions, "after"),
+    }
+    if config.evaluate.before:
+        figures["before"] = _accuracies(predictions, "before")
+        figures["gain"] = _gains(predictions)
+    stages: tuple[Stage, ...] = ("before", "after") if config.evaluate.before else ("after",)
+    majority = majority_right(splits.train, splits.test)
+    figures |= {
+        "lm_eval": {stage: _of_the_harness(predictions, stage) for stage in stages},
+        "majority": sum(majority) / len(majority) if majority else 0.0,
+        "over_majority": {
+            scorer: asdict(paired(majority, marks)) for scorer, marks in _marks(_tested(predictions, "after")).items()
+        },
+        "chance": chance_rate(splits.test),
+        "teachers": {name: asdict(found) for name, found in yields.items()},
+        "train": dict(train),
+        "data": {
+            **{name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
+            "dropped": [asdict(d) for d in splits.dropped],
+            "warnings": dict(splits.warnings),
+        },
+    }
+    return figures
+
+
+def _accuracies(predictions: Sequence[Prediction], stage: Stage) -> dict[str, Any]:
+    tested = _tested(predictions, stage)
+    found: dict[str, Any] = {scorer: asdict(accuracy(marks)) for scorer, marks in _marks(tested).items()}
+    scores = [p.likelihood for p in tested if p.likelihood is not None]
+    if scores:
+        found["likelihood"]["ties"] = sum(len(leaders(s.total)) > 1 for s in scores)
+        found["likelihood_normalised"]["ties"] = sum(len(leaders(s.mean)) > 1 for s in scores)
+    if "generation" in found:
+        found["generation"]["unparsed"] = sum(p.generation.choice is None for p in tested if p.generation)
+    return found
+
+
+def _tested(predictions: Sequence[Prediction], stage: Stage) -> list[Prediction]:
+    return [p for p in predictions if p.stage == stage and p.split == "test"]
+
+
+def _marks(tested: Sequence[Prediction]) -> dict[str, list[float]]:
+    """Return, by scorer, the mark for each test question: 1 right, 0 wrong, 1/k where k choices tie for the first."""
+    marks: dict[str, list[float]] = {}
+    for p in tested:
+        answer = p.question.known_answer
+        if p.likelihood is not None:
+            marks.setdefault("likelihood", []).append(credit(p.likelihood.total, answer))
+            marks.setdefault("likelihood_normalised", []).append(credit(p.likelihood.mean, answer))
+        if p.generation is not None:
+            marks.setdefault("generation", []).append(float(p.generation.choice == answer))
+    return marks
+
+
+def _of_the_harness(predictions: Sequence[Prediction], stage: Stage) -> dict[str, Any]:
+    """Return `acc` and `acc_norm` as lm-evaluation-harness counts them: no end of text, and of equals the first."""
+    scored = [(p.likelihood, p.question.known_answer) for p in _tested(predictions, stage) if p.likelihood is not None]
+    if not scored:
+        return {}
+    return {
+        "acc": asdict(accuracy([s.acc == answer for s, answer in scored])),
+        "acc_norm": asdict(accuracy([s.acc_norm == answer for s, answer in scored])),
+    }
+
+
+def _gains(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    before, after = (_marks(_tested(predictions, stage)) for stage in ("before", "after"))
+    return {scorer: asdict(paired(before[scorer], after[scorer])) for scorer in after if scorer in before}

@@ -1,0 +1,325 @@
+"""From an experiment file to its cells: which runs there are, each with its whole configuration. Pure but for reading.
+
+base ← dataset ← student ← method ← α and tuned settings ← seed
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tinyllm.comparison.outline import AVERAGE
+from tinyllm.comparison.selection import ALPHA, Settings, Sweep
+from tinyllm.config import Config, build_config
+from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of, without_overridden
+from tinyllm.config.yaml_file import Lines, read_yaml
+from tinyllm.errors import ConfigError, did_you_mean
+from tinyllm.experiments._methods import MethodSpec, Teachers, expand, named, names
+from tinyllm.experiments._schema import Grid, MethodEntry
+
+_OF_THE_GRID = {
+    "train.seed": "every method gets the same seeds, those of `seeds`",
+    "train.method": "what a method learns from is said by `like`",
+}
+"""Settings that a method cannot have of its own, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of an experiment.
+
+    Attributes:
+        key: its name, as a folder's.
+        settings: what was varied besides method and seed.
+        is_first: whether it is of the first seed, which answers all views.
+    """
+
+    key: str
+    dataset: str
+    student: str
+    method: str
+    settings: Settings
+    seed: int
+    is_first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A method with a student on a dataset, over all settings and seeds."""
+
+    dataset: str
+    student: str
+    spec: MethodSpec
+    sweep: Sweep
+
+    def cell(self, settings: Settings, seed: int) -> Cell:
+        """Return one of its runs."""
+        varied = [f"{k.rpartition('.')[2]}={_short(v)}" for k, v in sorted(settings.items())]
+        parts = [self.dataset, self.student, self.spec.id, *varied, f"seed{seed}"]
+        key = "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "_", part) for part in parts)
+        first = seed == self.sweep.seeds[0]
+        return Cell(key, self.dataset, self.student, self.spec.id, settings, seed, first)
+
+    def cells(self) -> list[Cell]:
+        """Return all runs that may ever be needed, whatever is chosen."""
+        return [self.cell(s, seed) for of in self.sweep.by_alpha() for s in of for seed in self.sweep.seeds]
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class Experiment:
+    """An experiment whose every run has a valid configuration.
+
+    Args:
+        grid: as the file says.
+        groups: in the order of datasets, students and methods.
+    """
+
+    def __init__(self, grid: Grid, groups: Sequence[Group]) -> None:
+        self.grid = grid
+        self.groups = tuple(groups)
+        self._groups = {(g.dataset, g.student, g.spec.id): g for g in groups}
+
+    def group(self, cell: Cell) -> Group:
+        """Return the group of a cell."""
+        return self._groups[cell.dataset, cell.student, cell.method]
+
+    def config(self, cell: Cell) -> Config:
+        """Return the whole configuration of a run."""
+        return build_config(_tree(self.grid, self.group(cell), cell.settings, cell.seed), source=cell.key)
+
+    def first_config(self, group: Group) -> Config:
+        """Return the configuration of a group's first run, for what all its runs have in common."""
+        return self.config(group.cell(next(iter(group.sweep.by_alpha()))[0], group.sweep.seeds[0]))
+
+    def dataset_config(self, dataset: str, student: str) -> Config:
+        """Return a configuration that names a dataset and a student, whatever the method."""
+        group = next(g for g in self.groups if (g.dataset, g.student) == (dataset, student))
+        tree = merge(_common(self.grid, dataset, student), {"train": {"method": "fine-tuning"}})
+        return build_config(tree, source=group.dataset)
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        ConfigError: the file, or the configuration of any of its runs, is wrong; one message with all problems.
+    """
+    tree, lines = read_yaml(path)
+    if "data" in tree and "datasets" not in tree:
+        raise ConfigError(f"{path} is the configuration of a run, not of an experiment; use: tinyllm run {path}")
+    problems: list[str] = []
+    merged = apply_overrides(tree, overrides, problems)
+    grid = _grid(merged, without_overridden(lines, overrides), problems)
+    groups = list(_groups(grid, problems)) if grid is not None else []
+    if grid is not None:
+        problems += _contradictions(grid, groups)
+        problems += _wrong_runs(grid, groups)
+    if grid is None or problems:
+        unique = list(dict.fromkeys(problems))
+        count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
+        raise ConfigError(f"{path}: {count}\n" + "\n".join(f"  - {p}" for p in unique))
+    return Experiment(grid, groups)
+
+
+def dump_grid(grid: Grid) -> str:
+    """Return the experiment as YAML that `load_experiment` reads back."""
+    return yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _grid(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Grid | None:
+    try:
+        return Grid.model_validate(tree)
+    except ValidationError as error:
+        problems += problems_of(error, Grid, lines)
+        return None
+
+
+# --- methods ------------------------------------------------------------------------------------------------------
+
+
+def _groups(grid: Grid, problems: list[str]) -> Iterator[Group]:
+    for dataset, student in itertools.product(grid.datasets, grid.students):
+        teachers = _teachers(grid, dataset)
+        for entry in map(_entry, grid.methods):
+            for spec in _specs(entry, teachers, problems):
+                if twice := [key for key in entry.tune or () if _meets(key, _paths(spec.patch))]:
+                    problems.append(
+                        f"methods.{entry.name}: {', '.join(twice)}: set for this method and among its own `tune`; "
+                        "leave one of them out"
+                    )
+                yield Group(dataset, student, spec, _sweep(grid, entry, spec))
+
+
+def _entry(method: str | MethodEntry) -> MethodEntry:
+    return MethodEntry(name=method) if isinstance(method, str) else method
+
+
+def _specs(entry: MethodEntry, teachers: Teachers, problems: list[str]) -> list[MethodSpec]:
+    known = entry.like or entry.name
+    if known not in names():
+        problems.append(f"methods: unknown method '{known}'.{did_you_mean(known, names())} Known: {', '.join(names())}")
+        return []
+    specs = expand(known, teachers)
+    return [_renamed(s, known, entry) for s in specs]
+
+
+def _renamed(spec: MethodSpec, known: str, entry: MethodEntry) -> MethodSpec:
+    """Give a known method the name, the label and the settings of an entry."""
+    own = entry.name + spec.id[len(known) :] if spec.id.startswith(known) else entry.name
+    label = entry.label or (spec.label if entry.name == known else own)
+    return replace(spec, id=own, label=label, patch=merge(spec.patch, entry.set))
+
+
+def _sweep(grid: Grid, entry: MethodEntry, spec: MethodSpec) -> Sweep:
+    if not spec.trains:
+        return Sweep(grid.seeds[:1])
+    own = list(_paths(spec.patch))
+    # What a method says of itself is never overridden by what is said for all.
+    candidates = {k: v for k, v in grid.tune.items() if not _meets(k, own)} if entry.tune is None else entry.tune
+    sweeps_alpha = spec.teachers and not _meets("train.alpha", (*own, *candidates))
+    products = itertools.product(*(map(plain_number, values) for values in candidates.values()))
+    return Sweep(
+        grid.seeds,
+        grid.alpha if sweeps_alpha else (),
+        tuple(dict(zip(candidates, values, strict=True)) for values in products),
+    )
+
+
+def _paths(patch: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the dotted paths of all settings in a patch."""
+    for key, value in patch.items():
+        if isinstance(value, Mapping) and value:
+            yield from _paths(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}"
+
+
+def _meets(path: str, others: Iterable[str]) -> bool:
+    """Whether a setting is one of others, holds one of them, or is a part of one."""
+    return any(f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.") for other in others)
+
+
+def _teachers(grid: Grid, dataset: str) -> Teachers:
+    teachers = merge(grid.base, grid.datasets[dataset]).get("teachers") or []
+    return [t for t in teachers if isinstance(t, Mapping)] if isinstance(teachers, list) else []
+
+
+# --- configurations -----------------------------------------------------------------------------------------------
+
+
+def _tree(grid: Grid, group: Group, settings: Settings, seed: int) -> dict[str, Any]:
+    tree = merge(_common(grid, group.dataset, group.student), group.spec.patch)
+    tuned = {k: v for k, v in settings.items() if k != ALPHA}
+    for key, value in tuned.items():
+        tree = merge(tree, _nested(key, value))
+    weights = _weights(grid, group, tree, settings)
+    return merge(tree, {"train": {"seed": seed, **({"alpha": weights} if weights else {})}})
+
+
+def _common(grid: Grid, dataset: str, student: str) -> dict[str, Any]:
+    tree = merge(merge(grid.base, grid.datasets[dataset]), grid.students[student])
+    return {"name": grid.name} | tree
+
+
+def _weights(grid: Grid, group: Group, tree: Mapping[str, Any], settings: Settings) -> dict[str, float]:
+    """Return α_m of every teacher: the swept value or the configuration's, and 0 for who is left out."""
+    teachers = named(_teachers(grid, group.dataset))
+    if not group.spec.teachers:
+        return {}
+    given = (tree.get("train") or {}).get("alpha", 1.0)
+    own = {t: given.get(t, 1.0) if isinstance(given, Mapping) else given for t in teachers}
+    # A sweep sets the weight of those who have one; who was given 0 stays out.
+    swept = {t: settings[ALPHA] if ALPHA in settings and w else w for t, w in own.items()}
+    return {t: w if t in group.spec.teachers else 0.0 for t, w in swept.items()}
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+# --- problems -----------------------------------------------------------------------------------------------------
+
+
+def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
+    for what, values in (("seeds", grid.seeds), ("alpha", grid.alpha)):
+        if len(set(values)) < len(values):
+            yield f"{what}: a value stands there twice, got {list(values)}"
+    ids = {g.spec.id for g in groups}
+    is_said = "baseline" not in grid.model_fields_set and any(
+        (e.like or e.name) not in names() for e in map(_entry, grid.methods)
+    )  # an unknown method was to be the baseline, which nobody has named
+    if ids and not is_said and grid.baseline not in ids:
+        yield f"baseline: no method '{grid.baseline}' here.{did_you_mean(grid.baseline, ids)} Methods: {', '.join(ids)}"
+    if AVERAGE in grid.datasets:
+        yield f"datasets.{AVERAGE}: the tables have a column of that name; call it something else"
+    keys = Counter(cell.key for g in groups for cell in g.cells())
+    if twice := next((key for key, count in keys.items() if count > 1), None):
+        why = "a candidate of `tune` stands there twice, or two names run together"
+        yield f"two runs would be called '{twice}': {why}"
+    for name in sorted({e.name for e in map(_entry, grid.methods)}):
+        if sum(e.name == name for e in map(_entry, grid.methods)) > 1:
+            yield f"methods: '{name}' stands there twice; give one of them another `name`"
+    yield from _idle_methods(grid, groups)
+    for entry in map(_entry, grid.methods):
+        moved = [k for k in (*grid.tune, *(entry.tune or ()), *entry.set) if k.partition(".")[0] == "data"]
+        if moved:
+            yield f"methods.{entry.name}: {', '.join(moved)}: all methods of a dataset need the same questions"
+        for path, why in _OF_THE_GRID.items():
+            if _meets(path, (*_paths(entry.set), *(entry.tune or ()))):
+                yield f"methods.{entry.name}: {path}: {why}"
+    if grid.alpha and _meets("train.alpha", grid.tune):
+        yield "tune: the weights of teachers are swept by `alpha` as well; leave one of them out"
+    if "train.seed" in grid.tune:
+        yield f"tune.train.seed: {_OF_THE_GRID['train.seed']}"
+    if ALPHA in {*grid.tune, *(k for e in map(_entry, grid.methods) for k in e.tune or ())}:
+        yield "tune.alpha: α is swept by `alpha: [0.1, 1.0]` at the top of the file"
+    if "asked" not in grid.views or len(set(grid.views)) < len(grid.views):
+        yield f"views: `asked` must be among them, and each once; got {list(grid.views)}"
+    for label, quoted in grid.quoted.items():
+        for dataset in quoted:
+            if dataset not in grid.datasets:
+                yield f"quoted.{label}: no dataset '{dataset}'.{did_you_mean(dataset, grid.datasets)}"
+
+
+def _idle_methods(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
+    """Yield methods that would do nothing, or nothing else than another one."""
+    for entry in map(_entry, grid.methods):
+        known = entry.like or entry.name
+        if known in names() and not any(expand(known, _teachers(grid, dataset)) for dataset in grid.datasets):
+            yield f"methods.{entry.name}: no dataset has the teachers that it needs; name them under `teachers`"
+    for group in groups:
+        kinds = {t.get("kind") for t in _teachers(grid, group.dataset)}
+        if group.spec.like == "tinyllm-without-examples" and kinds <= {"given", "scripted"}:
+            yield (
+                f"methods.{group.spec.id}: the rationales of {group.dataset} come with the data, so they are the same "
+                "with and without in-context examples"
+            )
+
+
+def _wrong_runs(grid: Grid, groups: Sequence[Group]) -> Iterator[str]:
+    """Yield what is wrong with the configuration of any run; the first seed stands for all."""
+    for group in groups:
+        for settings in itertools.chain.from_iterable(group.sweep.by_alpha()):
+            source = f"{group.dataset}, {group.student}, {group.spec.id}"
+            try:
+                config = build_config(_tree(grid, group, settings, group.sweep.seeds[0]), source=source)
+                if grid.scorer.partition("_")[0] not in config.evaluate.scorers:
+                    asked = ", ".join(config.evaluate.scorers)
+                    yield f"scorer: '{grid.scorer}' is none of what evaluate.scorers asks for ({asked})"
+            except ConfigError as error:
+                yield from (line.removeprefix("  - ") for line in str(error).splitlines()[1:])
+            except (AttributeError, TypeError, ValueError):
+                yield f"{source}: base, dataset, student and method do not fit together; sections are mappings"

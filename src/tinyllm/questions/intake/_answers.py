@@ -1,0 +1,204 @@
+"""How a column names the right choice: by letter, number or text. What it may mean is tried on every row."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinyllm.questions.intake._cells import fold, is_scalar, number_of, text_of
+from tinyllm.questions.intake._choices import Options
+from tinyllm.questions.intake._names import place_of_mark, plain
+
+Way = Literal["label", "text", "from 0", "from 1"]
+WAYS: tuple[Way, ...] = ("label", "text", "from 0", "from 1")
+NOTHING, UNFIT, SEVERAL = -1, -2, -3  # no answer there; none of the choices; more than one of them
+SAID: Mapping[Way, str] = {
+    "label": "the letter or label of the right choice",
+    "text": "the text of the right choice",
+    "from 0": "its number, counted from 0",
+    "from 1": "its number, counted from 1",
+}
+_TOLERATED = 0.05  # rows that fit no choice are left out and told; more of them are another meaning
+
+_LEAD = re.compile(
+    r"^\s*(?:(?:the\s+)?(?:correct|right|best)?\s*"
+    r"(?:answer|option|choice|ans|antwort|lösung|réponse|reponse|respuesta|risposta|odpowiedź|opción|opcja|вариант|ответ|"
+    r"答案|选项|選項|正解|答え|정답)\s*(?:is|ist|est|es)?\s*[:：=#_\- ]?\s*)+(?=\S)",
+    re.IGNORECASE,
+)
+_BARE = re.compile(r"^[\s(\[{<\"'「（【#№]*([^\W_]{1,4}|[①-⑧])[\s)\]}>.:、．）】\"'」]*$")
+_WITH_TEXT = re.compile(r"^\s*[(\[（【]?\s*([^\W_]{1,3}|[①-⑧])\s*[)\].:、．）】\-–]\s*(\S.*)$", re.DOTALL)
+_SEVERAL = re.compile(r"\s*(?:[,;/|&+、，]|\band\b|\bund\b|\bet\b|\by\b|\s)\s*", re.IGNORECASE)
+
+
+def single(value: Any) -> Any:
+    """Return the one member of a list of one; everything else as it is."""
+    return single(value[0]) if isinstance(value, list) and len(value) == 1 else value
+
+
+def is_nothing(value: Any) -> bool:
+    """Tell whether a cell says that the answer is not known: empty, or -1, the mark of withheld answers."""
+    value = single(value)
+    return value is None or value == [] or (isinstance(value, str) and not value.strip()) or number_of(value) == -1
+
+
+def by_label(value: Any, options: Options, columns: Sequence[str] = ()) -> int:
+    """Return the choice that a value names by its label: `B`, `(b)`, `B.`, `Answer: B`, `B. its text`, `option_b`.
+
+    Args:
+        columns: of the choices, whose names are labels, too.
+    """
+    value = single(value)
+    if not is_scalar(value) or isinstance(value, bool):
+        return SEVERAL if isinstance(value, list) and len(value) > 1 else UNFIT
+    text = text_of(value)
+    folded = [fold(label) for label in options.labels]
+    if columns and (named := [k for k, c in enumerate(columns) if _joined(c) == _joined(text)]):
+        return options.places.index(named[0]) if len(named) == 1 and named[0] in options.places else UNFIT
+    bare = text if fold(text) in folded else _LEAD.sub("", text)
+    if match := _BARE.match(bare):
+        place = _place(match[1], folded)
+        if place is not None:
+            return place
+    if match := _WITH_TEXT.match(bare):
+        place = _place(match[1], folded)
+        if place is not None and fold(match[2]) == fold(options.texts[place]):
+            return place
+    return _several(bare, folded)
+
+
+def _joined(name: str) -> str:
+    return plain(name).replace(" ", "")
+
+
+def _place(mark: str, folded: Sequence[str]) -> int | None:
+    if folded.count(fold(mark)) == 1:
+        return folded.index(fold(mark))
+    # Letters of another alphabet or case stand for places, where the labels are letters, too.
+    found, ours = place_of_mark(mark), [place_of_mark(label) for label in folded]
+    if found is not None and found in ours:
+        return ours.index(found)
+    return None
+
+
+def _several(text: str, folded: Sequence[str]) -> int:
+    parts = [p for p in _SEVERAL.split(text) if p]
+    if len(parts) == 1 and 1 < len(parts[0]) <= len(folded):
+        parts = list(parts[0])  # `AC`
+    marks = [m[1] if (m := _BARE.match(p)) else "" for p in parts]
+    places = [_place(mark, folded) for mark in marks]
+    return SEVERAL if len(parts) > 1 and None not in places and len(set(places)) == len(places) else UNFIT
+
+
+def by_text(value: Any, options: Options) -> int:
+    """Return the choice whose text a value is: as it stands, or else but for white space and upper case."""
+    value = single(value)
+    if isinstance(value, list):
+        return SEVERAL if len(value) > 1 and all(by_text(v, options) >= 0 for v in value) else UNFIT
+    if not is_scalar(value):
+        return UNFIT
+    text = text_of(value)
+    if isinstance(value, bool):
+        said = ("true", "yes") if value else ("false", "no")
+        equal = [k for k, t in enumerate(options.texts) if fold(t) in said]
+        return equal[0] if len(equal) == 1 else UNFIT
+    for known in (text, fold(text)):
+        texts = options.texts if known is text else tuple(map(fold, options.texts))
+        if texts.count(known) == 1:
+            return texts.index(known)
+        if known in texts:
+            return UNFIT  # the choice stands there twice
+    number = _as_number(text)
+    equal = [k for k, t in enumerate(options.texts) if number is not None and _as_number(t) == number]
+    return equal[0] if len(equal) == 1 else UNFIT
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def by_number(value: Any, options: Options, first: int) -> int:
+    """Return the choice with a number, the first one's being `first`."""
+    value = single(value)
+    number = number_of(value)
+    if number is None and isinstance(value, str) and _LEAD.match(value):
+        number = number_of(_LEAD.sub("", value))
+    if number is None and isinstance(value, str) and (match := _BARE.match(value)):
+        number = number_of(match[1])
+    if number is None:
+        parts = value if isinstance(value, list) else [p for p in _SEVERAL.split(text_of(value)) if p]
+        numbers = [number_of(p) for p in parts]
+        inside = all(n is not None and n - first in options.places for n in numbers)
+        return SEVERAL if len(parts) > 1 and inside else UNFIT
+    return options.places.index(number - first) if number - first in options.places else UNFIT
+
+
+@dataclass
+class Trial:
+    """What the cells of a column may mean as answers, kept for every row: the choice by each way, or why none.
+
+    Attributes:
+        names: of a column of class numbers.
+    """
+
+    column: str
+    columns: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    found: dict[Way, array[int]] = field(default_factory=lambda: {way: array("h") for way in WAYS})
+    zero: str | None = None  # place of the first 0, and of the first number that is the count of the choices
+    last: str | None = None
+
+    def see(self, place: str, cells: Mapping[str, Any], options: Options) -> None:
+        """Take in a row."""
+        value = single(cells.get(self.column))
+        if is_nothing(value):
+            for way in WAYS:
+                self.found[way].append(NOTHING)
+            return
+        number = number_of(value)
+        if number == 0 and self.zero is None:
+            self.zero = place
+        if number == options.places[-1] + 1 and self.last is None:
+            self.last = place
+        for way in WAYS:
+            self.found[way].append(resolve(value, options, way, self.columns, self.names))
+
+    def fits(self, way: Way) -> bool:
+        """Tell whether nearly every row's answer is a choice, read that way."""
+        found = self.results(way)
+        there = found[found != NOTHING]
+        fit, unfit = int((there >= 0).sum()), int((there == UNFIT).sum())
+        return fit > 0 and unfit <= (_TOLERATED * len(there) if len(there) >= 20 else 0)
+
+    def results(self, way: Way) -> NDArray[np.int16]:
+        """Return the choice of each row by a way, or NOTHING, UNFIT, SEVERAL."""
+        return np.frombuffer(self.found[way], np.int16) if len(self.found[way]) else np.zeros(0, np.int16)
+
+    @property
+    def is_empty(self) -> bool:
+        """No row has an answer."""
+        return bool((self.results("label") == NOTHING).all())
+
+
+def resolve(value: Any, options: Options, way: Way, columns: Sequence[str] = (), names: Sequence[str] = ()) -> int:
+    """Return the choice that a value means, read one way; else NOTHING, UNFIT or SEVERAL."""
+    if is_nothing(value):
+        return NOTHING
+    if names and way in ("label", "text"):
+        number = number_of(single(value))
+        if number is not None and number < len(names):
+            value = names[number]
+    if way == "label":
+        return by_label(value, options, columns)
+    if way == "text":
+        return by_text(value, options)
+    return by_number(value, options, 0 if way == "from 0" else 1)

@@ -1,0 +1,312 @@
+"""Which columns may be the question, the context and the answer, by their names and by what stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tinyllm.questions.intake._answers import Way
+from tinyllm.questions.intake._cells import fold, is_scalar, number_of, text_of
+from tinyllm.questions.intake._choices import LETTERS, Choices, ColumnChoices
+from tinyllm.questions.intake._names import has_role, is_wrong, rank
+from tinyllm.questions.intake._types import Wishes
+
+_LONG = 60  # characters on average: as long as a passage, not a remark
+_MOST_CLASSES = 100
+_SAYS_YES = tuple(
+    set(words.split())
+    for words in (
+        "yes no", "yes no maybe", "true false", "true false unknown", "ja nein", "oui non", "vrai faux", "wahr falsch",
+        "richtig falsch", "si no", "sí no", "verdadero falso", "vero falso", "tak nie", "да нет", "是 否", "对 错",
+        "はい いいえ",
+    )
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The columns that go with the choices.
+
+    Attributes:
+        answers: called like answers; `maybe` may be answers; `others` are called like nothing known.
+        doubts: why there is no question, or what has to be settled, with the option that settles it.
+    """
+
+    question: str | None
+    context: str | None
+    answers: tuple[str, ...]
+    maybe: tuple[str, ...]
+    others: tuple[str, ...]
+    doubts: tuple[str, ...]
+
+
+def pick(
+    sample: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    taken: Sequence[str],
+    wishes: Wishes,
+    *,
+    classify: bool = False,
+) -> Picked:
+    """Return the columns of question, context and answer.
+
+    Args:
+        taken: columns that hold the choices (or the label).
+        classify: a text that belongs to a class will do as the question.
+    """
+    free = [c for c in columns if c not in taken and not any(t.startswith(f"{c}.") for t in taken)]
+    texts = [c for c in free if _is_text(sample, c) and not _inside(c, ("answer", "choices", "explanation", "about"))]
+    question, doubt = _question(sample, texts, wishes, classify)
+    free = [c for c in free if c != question]
+    context, doubt_of_context = _context(sample, free, question, wishes)
+    free = [c for c in free if c != context]
+    scalar = [c for c in free if _any(sample, c)]
+    if not wishes.has_answers:
+        scalar = []
+    answers = [c for c in scalar if (has_role(c, "answer") or _is_part_of_answer(c)) and not is_wrong(c)]
+    maybe = [c for c in scalar if c not in answers and has_role(c, "maybe answer")]
+    known = {"explanation", "about", "id", "context", "question"}
+    others = [c for c in scalar if c not in [*answers, *maybe] and not any(has_role(c, role) for role in known)]
+    others = [c for c in others if not _inside(c, ("answer", "about"))]
+    if wishes.answer:
+        answers, maybe, others = [wishes.answer], [], []
+    doubts = tuple(filter(None, (doubt, doubt_of_context)))
+    return Picked(question, context, tuple(answers), tuple(maybe), tuple(others), doubts)
+
+
+def _inside(column: str, roles: Sequence[str]) -> bool:
+    """Tell whether a column is a part of an object that has one of the roles: `answer.text` is no text to ask about."""
+    head = column.rpartition(".")[0]
+    return bool(head) and any(has_role(head, role) for role in roles)
+
+
+def _is_part_of_answer(column: str) -> bool:
+    last = column.rpartition(".")[2]
+    return _inside(column, ("answer",)) and last.casefold() in (
+        "text",
+        "index",
+        "idx",
+        "id",
+        "key",
+        "label",
+        "letter",
+        "value",
+    )
+
+
+def _is_text(sample: Sequence[Mapping[str, Any]], column: str) -> bool:
+    there = [row[column] for row in sample if row.get(column) is not None]
+    texts = sum(isinstance(v, str) for v in there)
+    return len(there) >= 0.5 * len(sample) and texts >= 0.9 * len(there) and texts > 0
+
+
+def _any(sample: Sequence[Mapping[str, Any]], column: str) -> bool:
+    return any(is_scalar(v) or isinstance(v, list) for row in sample if (v := row.get(column)) is not None)
+
+
+def _question(
+    sample: Sequence[Mapping[str, Any]], texts: Sequence[str], wishes: Wishes, classify: bool
+) -> tuple[str | None, str]:
+    if wishes.question:
+        return wishes.question, ""
+    named = sorted((c for c in texts if has_role(c, "question")), key=lambda c: rank(c, "question"))
+    if classify and not named:
+        named = sorted((c for c in texts if has_role(c, "text")), key=lambda c: rank(c, "text"))
+    if named:
+        return named[0], ""
+    plain = [c for c in texts if not any(has_role(c, r) for r in ("explanation", "about", "id", "answer", "context"))]
+    asking = [c for c in plain if _share_of_questions(sample, c) >= 0.5]
+    for those in (plain, asking):
+        if len(those) == 1:
+            return those[0], ""
+    contexts = [c for c in texts if has_role(c, "context")]
+    if not plain and len(contexts) == 1:
+        return contexts[0], ""
+    if not plain and (rest := [c for c in texts if not has_role(c, "id")]) and len(rest) == 1:
+        return rest[0], ""
+    listed = ", ".join(f"'{c}'" for c in plain or texts)
+    why = f"any of {listed} may be it" if listed else "no column holds texts"
+    return None, f"no column is known to be the question: {why}. Name it with --question COL"
+
+
+def _share_of_questions(sample: Sequence[Mapping[str, Any]], column: str) -> float:
+    there = [text_of(row[column]) for row in sample if row.get(column) is not None]
+    return sum(t.endswith(("?", "？", "؟", ":", "…", "...", "___")) for t in there) / max(1, len(there))
+
+
+def _context(
+    sample: Sequence[Mapping[str, Any]], free: Sequence[str], question: str | None, wishes: Wishes
+) -> tuple[str | None, str]:
+    if wishes.context or not wishes.has_context:
+        return wishes.context, ""
+    texts = [
+        c for c in free if _is_paragraphs(sample, c) and not _inside(c, ("answer", "choices", "explanation", "about"))
+    ]
+    named = sorted((c for c in texts if has_role(c, "context")), key=lambda c: rank(c, "context"))
+    if named:
+        return named[0], ""
+    roles = ("explanation", "about", "id", "answer", "maybe answer", "class", "wrong")
+    unknown = [c for c in texts if not any(has_role(c, role) for role in roles) and not is_wrong(c)]
+    mean = 0.0 if question is None else _length(sample, question)
+    long = [c for c in unknown if _length(sample, c) >= max(_LONG, mean)]
+    if long:
+        listed = ", ".join(f"'{c}'" for c in long)
+        return None, (
+            f"{listed} hold{'s' if len(long) == 1 else ''} long texts: say with --context COL that the "
+            "questions are about "
+            "them, or with --no-context that they are not"
+        )
+    return None, ""
+
+
+def _is_paragraphs(sample: Sequence[Mapping[str, Any]], column: str) -> bool:
+    there = [row[column] for row in sample if row.get(column) is not None]
+    fits = [isinstance(v, str) or (isinstance(v, list) and all(isinstance(p, str) for p in v)) for v in there]
+    return bool(there) and all(fits)
+
+
+def _length(sample: Sequence[Mapping[str, Any]], column: str) -> float:
+    lengths = [
+        len("".join(v) if isinstance(v, list) else text_of(v)) for row in sample if (v := row.get(column)) is not None
+    ]
+    return sum(lengths) / max(1, len(lengths))
+
+
+# --- columns without names, or with names that tell nothing ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PositionedChoices(ColumnChoices):
+    """Columns that are choices by where they stand; `position` are those of question and answer."""
+
+    position: tuple[str, str] = ("", "")
+
+
+def by_position(sample: Sequence[Mapping[str, Any]], columns: Sequence[str], named: bool) -> list[Choices]:
+    """Return the ways to lay question, choices and answer over columns that all have to have a part in it."""
+    known = ("explanation", "about", "id", "context")
+    left = [c for c in columns if not (named and any(has_role(c, role) for role in known))]
+    left = [c for c in left if any(row.get(c) is not None for row in sample)]
+    if left and _counts(sample, left[0]):
+        left = left[1:]
+    if len(left) < 4 or not all(row.get(c) is None or is_scalar(row[c]) for row in sample for c in left):
+        return []
+    found: list[Choices] = []
+    ways = ((left[0], left[1:-1], left[-1]), (left[1], left[2:], left[0]), (left[0], left[2:], left[1]))
+    for question, inside, answer in ways:
+        misnamed = named and (
+            any(has_role(c, r) for c in inside for r in ("question", "answer")) or has_role(answer, "question")
+        )
+        if len(inside) > 1 and _is_text(sample, question) and not misnamed:
+            labels = tuple(LETTERS[: len(inside)])
+            found.append(PositionedChoices(tuple(inside), labels, is_named=False, position=(question, answer)))
+    return found
+
+
+def _counts(sample: Sequence[Mapping[str, Any]], column: str) -> bool:
+    numbers = [number_of(row.get(column)) for row in sample]
+    first = numbers[0]
+    return len(numbers) > 1 and first is not None and numbers == list(range(first, first + len(numbers)))
+
+
+# --- classes -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The names of classes; `numbered`: the column has their numbers, counted from 0."""
+
+    names: tuple[str, ...]
+    way: Way | None
+    proof: str
+    numbered: tuple[str, ...] = ()
+
+
+def class_columns(
+    sample: Sequence[Mapping[str, Any]], columns: Sequence[str], known: Mapping[str, Sequence[str]], named: bool
+) -> list[str]:
+    """Return the columns that may hold the class of a text, the likelier ones first."""
+    if not named:
+        return list(columns[::-1]) if len(columns) == 2 else []
+    there = [c for c in columns if any(is_scalar(row.get(c)) for row in sample)]
+    likely = [c for c in there if has_role(c, "answer")] + [c for c in there if has_role(c, "class")]
+    numbered = [c for c in there if c in known]
+    likely += [c for c in there if _is_closed({fold(text_of(v)) for row in sample if (v := row.get(c)) is not None})]
+    return list(dict.fromkeys([*(c for c in numbered if c in likely), *likely, *numbered]))
+
+
+def _is_closed(folded: set[str]) -> bool:
+    """Tell whether values are yes and no, true and false, or their like."""
+    return len(folded) > 1 and any(folded <= words for words in _SAYS_YES)
+
+
+def class_names(
+    column: str, counts: Mapping[Any, int], known: Sequence[str], wishes: Wishes, named: bool
+) -> Classes | str:
+    """Return the classes that a column's values are, or why they are none.
+
+    Args:
+        counts: how often each value stands there.
+    """
+    if wishes.classes:
+        return _given(column, counts, wishes)
+    values = list(counts)
+    if known and all((n := number_of(v)) is not None and -1 <= n < len(known) for v in values):
+        return Classes(
+            tuple(known), "text", f"'{column}' holds class numbers, and the file has their names", tuple(known)
+        )
+    texts: dict[str, int] = {}
+    for value, count in counts.items():
+        texts[fold(text_of(value))] = texts.get(fold(text_of(value)), 0) + count
+    folded = set(texts)
+    total = sum(texts.values())
+    if values and all(isinstance(v, bool) for v in values):
+        return Classes(("yes", "no"), "text", f"'{column}' holds true or false in every row: yes or no")
+    if all(number_of(v) is not None for v in values):
+        shown = ", ".join(sorted(map(text_of, values))[:10])
+        return (
+            f"'{column}' holds the numbers {shown}, and nothing says what they stand for. If they are "
+            "classes, name them in "
+            "the order of their numbers with --classes NAME,NAME"
+        )
+    if named and fold(column) in folded:
+        return f"'{column}' is a class itself, so the first row is no header"
+    distinct, repeated = len(texts), sum(n > 1 for n in texts.values())
+    is_closed = _is_closed(folded)
+    enough = total >= 1.5 * distinct and repeated >= 0.5 * distinct and all(len(t) <= _LONG for t in texts)
+    if has_role(column, "answer") and not has_role(column, "class"):
+        enough = enough and total >= 4 * distinct  # a short answer repeats by chance
+    if not 1 < distinct <= _MOST_CLASSES or not (enough or is_closed):
+        return (
+            f"'{column}' holds {distinct} different texts in {total} rows: too many for classes that repeat. "
+            "If they are "
+            "classes, name them with --classes NAME,NAME"
+        )
+    first: dict[str, str] = {}
+    for value in values:
+        first.setdefault(fold(text_of(value)), text_of(value))
+    names = tuple(sorted(first.values()))
+    return Classes(names, "text", f"'{column}' holds one of {distinct} texts in each of {total} rows: the class")
+
+
+def _given(column: str, counts: Mapping[Any, int], wishes: Wishes) -> Classes | str:
+    names = wishes.classes
+    if not column:
+        return Classes(names, None, "the classes are given by --classes")
+    folded = {fold(text_of(v)) for v in counts}
+    if folded <= {fold(n) for n in names}:
+        return Classes(names, "text", f"'{column}' holds one of the classes given by --classes in every row")
+    numbers = [number_of(v) for v in counts]
+    first = wishes.answers_from if wishes.answers_from is not None else (0 if 0 in numbers else None)
+    if first is None and len(names) in numbers:
+        first = 1
+    if first is not None and all(n is not None and first <= n < len(names) + first for n in numbers if n != -1):
+        return Classes(
+            names, "from 0" if first == 0 else "from 1", f"'{column}' holds their numbers, counted from {first}"
+        )
+    other = ", ".join(sorted(text_of(v) for v in counts if fold(text_of(v)) not in {fold(n) for n in names})[:10])
+    return (
+        f"'{column}' holds other values than the classes given ({other}); where they are numbers, say with "
+        "--answers-from 0 or --answers-from 1 what the first class has"
+    )

@@ -1,0 +1,115 @@
+"""A proven reading: from a row to its question. Pure; `understand` finds it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tinyllm.questions.intake._answers import NOTHING, SEVERAL, Way, resolve
+from tinyllm.questions.intake._cells import flat, is_scalar, text_of
+from tinyllm.questions.intake._choices import Choices, ColumnChoices, FixedChoices, ListChoices, ObjectChoices
+from tinyllm.questions.types import Question
+
+_HALF = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which column is what, how the answer is given, and the proof of it.
+
+    Attributes:
+        answer: column of the answer; None: the choices tell it themselves, or there is none.
+        way: how it is given.
+        names: of the classes that the answer's column has numbers of.
+        proof: sentences for the person.
+        unused: columns that no question is made of.
+        opens: columns whose cells are lists or objects that stand as text.
+        columns: all that the rows have.
+        withheld: the answer's column has -1 where the answer is not known.
+    """
+
+    question: str
+    choices: Choices
+    context: str | None = None
+    answer: str | None = None
+    way: Way | None = None
+    names: tuple[str, ...] = ()
+    identity: str | None = None
+    proof: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    opens: frozenset[str] = frozenset()
+    columns: tuple[str, ...] = ()
+    withheld: bool = False
+
+    def of(self, cells: Mapping[str, Any], name: str) -> Question | str:
+        """Return the question of a row, or why it is none.
+
+        Args:
+            cells: as they are in the file.
+            name: of the question, where the row has none of its own.
+        """
+        cells = flat(cells, self.opens)
+        value = cells.get(self.question)
+        question = text_of(value) if is_scalar(value) else ""
+        if not question:
+            return f"no question in '{self.question}'"
+        options = self.choices.of(cells)
+        if isinstance(options, str):
+            return options
+        answer = options.right
+        if self.choices.answers_itself and answer is None:
+            return options.marked_wrongly or "no choice is marked as right"
+        if self.answer is not None and self.way is not None and not self.choices.answers_itself:
+            columns = self.choices.columns if isinstance(self.choices, ColumnChoices) else ()
+            found = resolve(cells.get(self.answer), options, self.way, columns, self.names)
+            if found < NOTHING:
+                shown = repr(cells.get(self.answer))[:60]
+                several = "names several choices" if found == SEVERAL else "is none of the choices"
+                return f"the answer {shown} in '{self.answer}' {several}"
+            answer = None if found == NOTHING else found
+        if answer is not None and options.texts.count(options.texts[answer]) > 1:
+            return f"the right choice {options.texts[answer][:40]!r} stands there twice"
+        context = self._context(cells)
+        if any(_HALF.search(t) for t in (question, context or "", *options.texts) if not t.isascii()):
+            return "a text holds half a character (a surrogate without its pair)"
+        given = "" if self.identity is None else text_of(cells.get(self.identity))
+        return Question(given or name, question, options.texts, answer, context)
+
+    def _context(self, cells: Mapping[str, Any]) -> str | None:
+        value = None if self.context is None else cells.get(self.context)
+        paragraphs = value if isinstance(value, list) else [value]
+        return "\n".join(t for t in (text_of(p) for p in paragraphs if is_scalar(p)) if t) or None
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return what `data` would say of it, apart from where the file is; None: that has no words for it."""
+        choices, fields = self.choices, dict[str, Any]()
+        data: dict[str, Any] = {}
+        if isinstance(choices, ColumnChoices) and not choices.flags:
+            fields["choices"] = list(choices.columns)
+        elif isinstance(choices, ListChoices) and not choices.flags and not choices.strip:
+            fields["choices"] = choices.column
+            fields["labels"] = choices.labels
+        elif isinstance(choices, ObjectChoices) and not choices.flag:
+            fields["choices"] = f"{choices.column}.{choices.text}"
+            fields["labels"] = choices.label and f"{choices.column}.{choices.label}"
+        elif isinstance(choices, FixedChoices):
+            data["choices"] = list(choices.classes)
+        else:
+            return None
+        ways: Mapping[Way | None, str] = {"from 0": "index", "from 1": "number", "text": "text", None: "index"}
+        way = ways.get(self.way, "label" if fields.get("labels") else "letter")
+        if way != "label":
+            fields.pop("labels", None)
+        given = {
+            "id": self.identity if self.identity or "id" in self.columns else "id",
+            "question": self.question,
+            "context": self.context or "context",
+            "answer": self.answer,
+            "answer_as": way if self.answer else "index",
+            **({"no_answer": -1} if self.withheld else {}),
+        }
+        usual = {k: k for k in ("id", "question", "context", "choices", "answer")} | {"answer_as": "index"}
+        fields = {k: v for k, v in (given | fields).items() if usual.get(k, "") != v}
+        return {**({"fields": fields} if fields else {}), **data}

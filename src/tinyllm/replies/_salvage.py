@@ -1,0 +1,353 @@
+"""Salvage: the replies of a damaged store, read from its bytes and not through SQLite.
+
+A row of `replies` carries the checksums of all that it says, so it can be believed wherever it is found: no header, no
+tree and no index need be whole. The bytes are laid out as https://www.sqlite.org/fileformat2.html has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tinyllm.errors import RunFolderError
+from tinyllm.replies._errors import explained
+from tinyllm.replies._place import resolved
+from tinyllm.replies._store import PAGE_BYTES, Row, Store, crc_of
+from tinyllm.replies._tools import Tell, silent
+
+_MAGIC = b"SQLite format 3\0"
+_LEAF_OF_TABLE = 0x0D
+_OTHER_PAGES = (0x00, 0x02, 0x05, 0x0A)  # overflow, inner pages, leaves of indexes; each may lack nothing of ours
+_LEAF_HEADER_BYTES = 8
+_LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
+_NUMBER_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # by serial type
+_REAL, _FIRST_BLOB, _KEY = 7, 12, 12 + 2 * 32
+_COLUMNS_OF_VERSION_2 = 13  # rows from before an upgrade lack the columns that it has added
+_COLUMNS = 15
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """What was found.
+
+    Attributes:
+        replies: saved.
+        damaged: recognised as replies, but not all that was stored is there; left out.
+        pages: of the file and of the log beside it.
+        unreadable_pages: with something on them that could not be read. What was there is not known.
+    """
+
+    replies: int
+    damaged: int
+    pages: int
+    unreadable_pages: int
+
+
+def salvage(damaged: Path, out: Path, tell: Tell = silent) -> Salvaged:
+    """Write a new store with every reply of a damaged one that is proved to be whole.
+
+    The damaged store, and the log (`-wal`) beside it, are only read. What was noted of failed requests and of what
+    runs have spent has no checksums and is not taken over.
+
+    Args:
+        out: the new store; must not be there yet.
+        tell: hears how many pages are done, of how many.
+
+    Raises:
+        RunFolderError: there is nothing to read, no reply was found, or `out` is there already.
+        OSError: a file cannot be read or written at all.
+    """
+    damaged, out = resolved(damaged), resolved(out)
+    if not damaged.is_file():
+        raise RunFolderError(f"There is no store {damaged} to salvage.")
+    for file in (out, *(out.with_name(out.name + end) for end in ("-wal", "-journal"))):
+        if file.exists():
+            raise RunFolderError(f"{file} is there already; salvage writes a new store: give --out another name.")
+    sizes = _page_sizes(damaged)
+    # In a folder of its own, because a database is several files until it is closed.
+    with explained(out), _folder_beside(out) as folder:
+        draft = folder / out.name
+        with Store(draft) as store:
+            found = _fill(store, damaged, sizes, tell)
+        if found.replies == 0:
+            raise RunFolderError(
+                f"No whole reply was found in {damaged} ({found.pages} pages of {PAGE_BYTES} bytes): it is no store, "
+                "nothing is left of it, or a version of TinyLLM wrote it whose stores had no checksums (version 1)."
+            )
+        draft.replace(out)
+    return found
+
+
+@contextlib.contextmanager
+def _folder_beside(file: Path) -> Iterator[Path]:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
+        yield Path(folder)
+
+
+def _fill(store: Store, damaged: Path, sizes: Sequence[int], tell: Tell) -> Salvaged:
+    scans = []
+    suspects: set[bytes] = set()
+    for size in sizes:
+        with _Pages.opened(damaged, size) as pages:
+            scan = _Scan(pages, suspects)
+            rows: list[Row] = []
+            for done, page in enumerate(pages, 1):
+                rows += scan.rows(page)
+                if len(rows) >= _ROWS_AT_ONCE:
+                    store.adopt(rows)
+                    rows.clear()
+                tell(done, len(pages))
+            store.adopt(rows)
+            scans.append(scan)
+    best = max(scans, key=lambda scan: scan.proved)
+    saved = store.get_many([key.hex() for key in suspects])  # a damaged copy of a reply whose other copy is whole
+    return Salvaged(len(store), len(suspects) - len(saved), len(best.pages), best.unreadable)
+
+
+def _page_sizes(damaged: Path) -> list[int]:
+    """The size that stores have, and what the header says, which may be damaged, if that is another one."""
+    with damaged.open("rb") as file:
+        head = file.read(100)
+    said = int.from_bytes(head[16:18], "big")
+    said = 65536 if said == 1 else said
+    is_size = head.startswith(_MAGIC) and said >= 512 and said & (said - 1) == 0
+    return [PAGE_BYTES, said] if is_size and said != PAGE_BYTES else [PAGE_BYTES]
+
+
+# --- pages --------------------------------------------------------------------------------------------------------
+
+
+class _Pages:
+    """The pages of a database file, then those in its write-ahead log; None for one that the disk does not give.
+
+    Attributes:
+        views: each tells where in the log a page's content is to be looked for, before the file itself.
+    """
+
+    def __init__(self, file: int, log: int | None, size: int) -> None:
+        self.size = size
+        self._file, self._log = file, log
+        self._count = -(-os.fstat(file).st_size // size)
+        self._frames = 0 if log is None else max(0, os.fstat(log).st_size - _LOG_HEADER_BYTES) // self._frame_bytes
+        self.views = self._make_views()
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path: Path, size: int) -> Iterator[Self]:
+        with contextlib.ExitStack() as stack:
+            log = path.with_name(path.name + "-wal")
+            files = [stack.enter_context(p.open("rb", buffering=0)) for p in (path, log) if p.is_file()]
+            yield cls(files[0].fileno(), files[1].fileno() if len(files) == 2 else None, size)
+
+    @property
+    def _frame_bytes(self) -> int:
+        return _FRAME_HEADER_BYTES + self.size
+
+    def _make_views(self) -> list[Mapping[int, int]]:
+        """The log as of its last commit; everything in it, in case its marks are damaged; and without it."""
+        newest: dict[int, int] = {}
+        current: dict[int, int] = {}
+        salt = b""
+        for frame in range(self._frames):
+            at = _LOG_HEADER_BYTES + frame * self._frame_bytes
+            head = self._read(self._log, at, _FRAME_HEADER_BYTES) or bytes(_FRAME_HEADER_BYTES)
+            salt = salt or head[8:16]  # frames of a log that was used before have another one, and come last
+            number = int.from_bytes(head[:4], "big")
+            newest[number] = at + _FRAME_HEADER_BYTES
+            if head[8:16] == salt:
+                current[number] = at + _FRAME_HEADER_BYTES
+        views: list[Mapping[int, int]] = []
+        for view in (current, newest, {}):
+            if view not in views:
+                views.append(view)
+        return views
+
+    def __len__(self) -> int:
+        return self._count + self._frames
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        for number in range(self._count):
+            yield self._read(self._file, number * self.size, self.size)
+        for frame in range(self._frames):
+            at = _LOG_HEADER_BYTES + frame * self._frame_bytes + _FRAME_HEADER_BYTES
+            yield self._read(self._log, at, self.size)
+
+    def page(self, number: int, view: Mapping[int, int]) -> bytes | None:
+        """Return a page by its number, or None if there is none."""
+        if number in view:
+            return self._read(self._log, view[number], self.size)
+        return self._read(self._file, (number - 1) * self.size, self.size) if 1 <= number <= self._count else None
+
+    @staticmethod
+    def _read(file: int | None, at: int, count: int) -> bytes | None:
+        """Bytes at a place; what lies behind the end of the file is zeros. None: the disk does not give them."""
+        assert file is not None  # noqa: S101 - there is no frame without a log
+        try:
+            return os.pread(file, count, at).ljust(count, b"\0")
+        except OSError:
+            return None
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
+class _NonsenseError(Exception):
+    """These bytes are not what should be there."""
+
+
+@dataclass
+class _Scan:
+    """Finds rows of `replies` on pages.
+
+    Attributes:
+        suspects: keys of rows that are not whole; added to.
+        proved: how many rows were whole.
+        unreadable: how many pages held something that could not be read.
+    """
+
+    pages: _Pages
+    suspects: set[bytes]
+    proved: int = 0
+    unreadable: int = 0
+
+    def rows(self, page: bytes | None) -> list[Row]:
+        """Return the whole replies on one page."""
+        found: list[Row] = []
+        readable = page is not None and (page[0] in (_LEAF_OF_TABLE, *_OTHER_PAGES) or page.startswith(_MAGIC))
+        if page is not None and page[0] == _LEAF_OF_TABLE:
+            for at in _places_of_cells(page):
+                try:
+                    row = self._row(page, at)
+                except (_NonsenseError, IndexError):
+                    readable = False
+                else:
+                    found += [row] if row else []
+        self.proved += len(found)
+        self.unreadable += not readable
+        return found
+
+    def _row(self, page: bytes, at: int) -> Row | None:
+        """Return the reply in one cell; None if it is damaged, or a row of another table."""
+        size, at = _varint(page, at)
+        _, at = _varint(page, at)  # the row's id
+        held = _bytes_on_leaf(size, self.pages.size)
+        local = page[at : at + held]
+        types = _types(local, size)
+        if len(local) < held:
+            raise _NonsenseError
+        if not _are_of_a_reply(types):
+            return None
+        next_page = int.from_bytes(page[at + held : at + held + 4], "big")
+        for view in self.pages.views:
+            row = _proved(types, self._whole(local, size, next_page, view))
+            if row is not None:
+                return row
+        self.suspects.add(_values(types[:2], local[local[0] :])[1])
+        return None
+
+    def _whole(self, local: bytes, size: int, number: int, view: Mapping[int, int]) -> bytes:
+        """Return a record with what of it lies on overflow pages, as far as these can be found."""
+        parts, missing = [local], size - len(local)
+        while missing > 0:
+            page = self.pages.page(number, view)
+            if page is None:
+                break
+            parts.append(page[4 : 4 + missing])
+            missing -= len(parts[-1])
+            number = int.from_bytes(page[:4], "big")
+        return b"".join(parts)
+
+
+def _places_of_cells(page: bytes) -> list[int]:
+    count = int.from_bytes(page[3:5], "big")
+    ends = range(_LEAF_HEADER_BYTES + 2, min(_LEAF_HEADER_BYTES + 2 * count, len(page)) + 1, 2)
+    return [int.from_bytes(page[end - 2 : end], "big") for end in ends]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for _ in range(8):
+        byte = data[at]
+        at += 1
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value, at
+    return value << 8 | data[at], at + 1
+
+
+def _bytes_on_leaf(size: int, page_bytes: int) -> int:
+    """How many bytes of a record of a size are on the leaf itself."""
+    most = page_bytes - 35
+    if size <= most:
+        return size
+    least = (page_bytes - 12) * 32 // 255 - 23
+    fitting = least + (size - least) % (page_bytes - 4)
+    return fitting if fitting <= most else least
+
+
+def _types(record: bytes, size: int) -> list[int]:
+    """The serial types in a record's header, if they make up a record of that size."""
+    end, at = _varint(record, 0)
+    types: list[int] = []
+    while at < end:
+        type_, at = _varint(record, at)
+        types.append(type_)
+    if at != end or 10 in types or 11 in types or end + sum(map(_length, types)) != size:
+        raise _NonsenseError
+    return types
+
+
+def _length(type_: int) -> int:
+    return _NUMBER_BYTES[type_] if type_ < 10 else (type_ - _FIRST_BLOB) // 2
+
+
+def _are_of_a_reply(types: list[int]) -> bool:
+    are_texts = all(t > _FIRST_BLOB and t % 2 == 1 for t in types[2:7])
+    are_numbers = all(t < 10 for t in types[7 : _COLUMNS - 1])
+    has_message = len(types) < _COLUMNS or types[-1] == 0 or (types[-1] > _FIRST_BLOB and types[-1] % 2 == 1)
+    is_long = len(types) in (_COLUMNS_OF_VERSION_2, _COLUMNS)
+    return is_long and types[:2] == [0, _KEY] and are_texts and are_numbers and has_message
+
+
+def _values(types: Sequence[int], body: bytes) -> list[Any]:
+    values: list[Any] = []
+    at = 0
+    for type_ in types:
+        raw = body[at : at + _length(type_)]
+        at += len(raw)
+        values.append(_value(type_, raw))
+    return values
+
+
+def _value(type_: int, raw: bytes) -> Any:
+    if type_ >= _FIRST_BLOB:
+        return raw if type_ % 2 == 0 else raw.decode("utf-8")
+    if type_ in (8, 9):
+        return type_ - 8
+    if type_ == _REAL:
+        return struct.unpack(">d", raw)[0]
+    return int.from_bytes(raw, "big", signed=True) if raw else None
+
+
+def _proved(types: Sequence[int], record: bytes) -> Row | None:
+    """The row of a record whose two checksums are right; None otherwise."""
+    try:
+        values = _values(types, record[record[0] :]) + [None] * (_COLUMNS - len(types))
+        _, key, teacher, question_id, asked, *rest, crc, thinking_tokens, message = values
+        *said, latency_s, created = rest
+        said += [float(latency_s), float(created)]  # a whole number is stored as one
+    except (ValueError, TypeError, struct.error):
+        return None  # no UTF-8, no number, or too short
+    more = thinking_tokens, message
+    if hashlib.sha256(asked.encode()).digest() != key or crc_of(key, teacher, question_id, *said, *more) != crc:
+        return None
+    return key, teacher, question_id, asked, *said, crc, *more

@@ -1,0 +1,425 @@
+"""The store of replies: what a teacher said is kept raw, once, and is durable before it counts.
+
+A reply is keyed by exactly what could change it: who was asked, what was shown, how it was sampled, and which of
+several samples it is. So the same question put the same way is answered from here, in any run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tinyllm.config import PriceSection
+from tinyllm.errors import RunFolderError
+from tinyllm.replies import _ledger
+from tinyllm.replies._claims import Claims
+from tinyllm.replies._errors import code_of, explained
+from tinyllm.replies._place import resolved
+from tinyllm.spending.charges import Bill, Cap, Charge, Lost, Spent
+from tinyllm.system.files import well_formed
+from tinyllm.teachers.base import Reply
+from tinyllm.teachers.manners import Manners
+
+SCHEMA_VERSION = 3
+_APPLICATION_ID = 0x544C4C4D  # "TLLM", in the header of the file
+PAGE_BYTES = 4096
+_COLUMNS_OF_VERSION_2 = 9  # of those that the checksum is about
+_SMALLEST_BYTES = 512  # of a database that is not empty
+_BUSY_S = 60.0  # another process's commit is waited for so long
+_AT_ONCE = 500  # keys in one query; SQLite allows 999 in its older versions
+# Rows of replies are appended, and found by a small index of keys: with the key as the place, each commit would touch
+# pages all over a file of gigabytes.
+_MANNERS = """CREATE TABLE manners (           -- how a model at an endpoint is asked, found out once
+        identity TEXT PRIMARY KEY,         -- JSON
+        manners TEXT NOT NULL              -- JSON
+    ) WITHOUT ROWID"""
+_SCHEMA = (
+    """CREATE TABLE replies (
+        id INTEGER PRIMARY KEY,
+        key BLOB NOT NULL UNIQUE,          -- reply_key(identity, request), 32 bytes
+        teacher TEXT NOT NULL,             -- its name in the configuration that asked
+        question_id TEXT NOT NULL,
+        request TEXT NOT NULL,             -- JSON: identity, prompt, sampling, sample; the key is its SHA-256
+        text TEXT NOT NULL,
+        finish_reason TEXT NOT NULL,
+        prompt_tokens INTEGER,
+        completion_tokens INTEGER,
+        cached_tokens INTEGER,
+        latency_s REAL NOT NULL,
+        created REAL NOT NULL,             -- seconds since 1970, UTC
+        crc INTEGER NOT NULL,              -- crc_of(all but the request), so that a salvaged row can be trusted
+        thinking_tokens INTEGER,
+        message TEXT                       -- JSON, where the reply holds more than a text
+    )""",
+    """CREATE TABLE failures (               -- requests that got no reply the last time they were asked
+        key BLOB PRIMARY KEY,
+        teacher TEXT NOT NULL,
+        question_id TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        words TEXT NOT NULL,
+        created REAL NOT NULL
+    ) WITHOUT ROWID""",
+    _MANNERS,
+    *_ledger.SCHEMA,
+)
+OLD_VERSION = 2
+SHOWN_AS_NEW = (
+    "PRAGMA temp_store = MEMORY",
+    "CREATE TEMP VIEW replies AS SELECT *, NULL AS thinking_tokens, NULL AS message FROM main.replies",
+    _MANNERS.replace("CREATE TABLE", "CREATE TEMP TABLE"),
+    *_ledger.SHOWN_AS_NEW,
+)
+"""Lets a store of version 2 that cannot be written be read as one of this version."""
+
+_UPGRADE = (  # from version 2
+    "ALTER TABLE replies ADD COLUMN thinking_tokens INTEGER",
+    "ALTER TABLE replies ADD COLUMN message TEXT",
+    _MANNERS,
+    *_ledger.UPGRADE,
+)
+_COLUMNS = "text, finish_reason, prompt_tokens, completion_tokens, latency_s, cached_tokens, thinking_tokens, message"
+_INSERT = (
+    "INSERT OR IGNORE INTO replies (key, teacher, question_id, request, text, finish_reason, prompt_tokens, "
+    "completion_tokens, cached_tokens, latency_s, created, crc, thinking_tokens, message) "
+    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+
+Row = tuple[
+    bytes, str, str, str, str, str, int | None, int | None, int | None, float, float, int, int | None, str | None
+]
+"""A stored reply as it is in the database: the columns of `replies` but its id, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A reply on its way into the store.
+
+    Attributes:
+        asked: the request as JSON (`base.canonical`); the key is its checksum.
+    """
+
+    teacher: str
+    question_id: str
+    key: str
+    asked: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that got no reply, and why."""
+
+    key: str
+    teacher: str
+    question_id: str
+    reason: str
+    words: str
+
+
+@dataclass(slots=True)
+class Work:
+    """What goes into one commit.
+
+    Attributes:
+        entries: replies.
+        failures: requests that got none.
+        bills, freed, freed_resumed, lost, charges: of one run; see `_ledger`.
+        cap: on `charges`.
+        seconds: of asking, since this run's last commit.
+    """
+
+    entries: Sequence[Entry] = ()
+    failures: Sequence[Failure] = ()
+    bills: Sequence[Bill] = ()
+    freed: Sequence[int] = ()
+    freed_resumed: Sequence[tuple[str, str]] = ()
+    lost: Sequence[Lost] = ()
+    charges: Sequence[Charge] = ()
+    cap: Cap = Cap()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a commit has left: each entry's stored reply, and each charge's id, None where the cap leaves no room."""
+
+    replies: list[Reply]
+    charges: list[int | None]
+
+
+class Store:
+    """A SQLite database of replies. May be used by several threads, and by several processes at once.
+
+    Args:
+        path: the database; made, with its folder, if it is not there.
+
+    Attributes:
+        path: resolved, so that what stands beside it is the same however the store is spelt.
+        claims: which requests are being asked now, by this process or another.
+
+    Raises:
+        RunFolderError: the file is damaged, belongs to another program or a newer TinyLLM, or cannot be written.
+        OSError: the disk is full (`errno.ENOSPC`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path = resolved(path)
+        self._lock = threading.Lock()  # one connection, one statement at a time
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite would make it readable for all and writable for its owner alone, whatever the umask allows.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare()
+                self.claims = Claims(path.with_name(path.name + ".claims"))
+            except BaseException:
+                self._db.close()
+                raise
+
+    def _prepare(self) -> None:
+        version = version_of(self._db, self.path)
+        if version == 0:
+            self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        self._use_wal()
+        self._db.execute("PRAGMA synchronous=FULL")  # in WAL mode: a commit is on the disk before it returns
+        if version < SCHEMA_VERSION:
+            with self._transaction():
+                self._make_tables()
+        else:
+            self._try_to_write()
+
+    def _make_tables(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
+        if version == SCHEMA_VERSION:
+            return
+        if version == 1:
+            self._db.execute("ALTER TABLE replies RENAME TO replies_1")
+        for statement in _UPGRADE if version == OLD_VERSION else _SCHEMA:
+            self._db.execute(statement)
+        if version == 1:
+            self._db.create_function("key_of", 1, bytes.fromhex, deterministic=True)
+            self._db.create_function("crc_of", -1, crc_of, deterministic=True)
+            self._db.execute(
+                "INSERT INTO replies SELECT NULL, key_of(key), teacher, question_id, request, text, finish_reason, "
+                "prompt_tokens, completion_tokens, NULL, latency_s, created, crc_of(key_of(key), teacher, question_id, "
+                "text, finish_reason, prompt_tokens, completion_tokens, NULL, latency_s, created), NULL, NULL "
+                "FROM replies_1 ORDER BY created"
+            )
+            self._db.execute("DROP TABLE replies_1")
+        self._db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    def _try_to_write(self) -> None:
+        """Raise if the store is read-only: that has to be known before a teacher is asked."""
+        self._db.execute("BEGIN IMMEDIATE")  # which alone lets a read-only store pass
+        try:
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def _use_wal(self) -> None:
+        # SQLite does not wait here while another process does the same.
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def get(self, key: str) -> Reply | None:
+        """Return the reply stored under a key, or None."""
+        return self.get_many([key]).get(key)
+
+    def get_many(self, keys: Collection[str]) -> dict[str, Reply]:
+        """Return the stored replies of those keys that have one."""
+        rows = self._select(f"SELECT key, {_COLUMNS} FROM replies WHERE key IN", keys)  # noqa: S608 - a constant
+        return {key.hex(): Reply(*columns) for key, *columns in rows}
+
+    def failures(self, keys: Collection[str]) -> dict[str, Failure]:
+        """Return what became of those requests that got no reply when they were asked last."""
+        rows = self._select("SELECT key, teacher, question_id, reason, words FROM failures WHERE key IN", keys)
+        return {key.hex(): Failure(key.hex(), *columns) for key, *columns in rows}
+
+    def _select(self, query: str, keys: Collection[str]) -> list[tuple[Any, ...]]:
+        wanted = [bytes.fromhex(key) for key in keys]
+        found: list[tuple[Any, ...]] = []
+        with self._lock, explained(self.path):
+            for start in range(0, len(wanted), _AT_ONCE):
+                some = wanted[start : start + _AT_ONCE]
+                found += self._db.execute(f"{query} ({','.join('?' * len(some))})", some)
+        return found
+
+    def put(self, entry: Entry) -> Reply:
+        """Store one reply; return what is stored once it is on the disk. The first writer of a key wins."""
+        return self.put_many([entry])[0]
+
+    def put_many(self, entries: Sequence[Entry]) -> list[Reply]:
+        """Store replies in one commit, on nobody's account."""
+        return self.commit(Work(entries)).replies
+
+    def put_failures(self, failures: Sequence[Failure]) -> None:
+        """Remember requests that got no reply."""
+        self.commit(Work(failures=failures))
+
+    def commit(self, work: Work) -> Done:
+        """Store replies and failures and write up the account in one commit; it is on the disk when this returns.
+
+        The first writer of a reply wins: where a key has one already, that one stays, and is returned.
+        """
+        now = time.time()
+        rows = [_row(entry, now) for entry in work.entries]
+        notes = [
+            (bytes.fromhex(f.key), f.teacher, well_formed(f.question_id), f.reason, well_formed(f.words), now)
+            for f in work.failures
+        ]
+        kept: list[Reply] = []
+        with self._lock, explained(self.path), self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO failures VALUES (?,?,?,?,?,?)", notes)
+            for row, entry in zip(rows, work.entries, strict=True):
+                if self._db.execute(_INSERT, row).rowcount:
+                    kept.append(entry.reply if row[4] == entry.reply.text else replace(entry.reply, text=row[4]))
+                else:
+                    query = f"SELECT {_COLUMNS} FROM replies WHERE key = ?"  # noqa: S608 - a constant
+                    kept.append(Reply(*self._db.execute(query, row[:1]).fetchone()))
+            self._db.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
+            _ledger.settle(self._db, work.bills, work.seconds)
+            _ledger.free(self._db, work.freed)
+            _ledger.free_resumed(self._db, work.freed_resumed)
+            _ledger.lose(self._db, work.lost)
+            charges = _ledger.set_aside(self._db, work.charges, work.cap)
+        return Done(kept, charges)
+
+    def adopt(self, rows: Sequence[Row]) -> int:
+        """Store rows of another store as they are, in one commit; return how many were new. The first writer wins."""
+        with self._lock, explained(self.path), self._transaction():
+            return sum(self._db.execute(_INSERT, row).rowcount for row in rows)
+
+    def spent(self, run: str, prices: Mapping[str, PriceSection | None] | None = None) -> dict[str, Spent]:
+        """Return what a run has paid for, by teacher.
+
+        Args:
+            prices: give what an earlier version counted in tokens alone its price in dollars.
+        """
+        with self._lock, explained(self.path):
+            if prices is not None:
+                with self._transaction():
+                    _ledger.price_tokens(self._db, run, prices)
+            return {teacher: found for (_, teacher), found in _ledger.spent(self._db, run).items()}
+
+    def manners(self, identity: Mapping[str, str]) -> Manners:
+        """Return how a model is asked, as far as it was found out."""
+        with self._lock, explained(self.path):
+            query = "SELECT manners FROM manners WHERE identity = ?"
+            row = self._db.execute(query, (_identity(identity),)).fetchone()
+        return Manners() if row is None else Manners.load(row[0])
+
+    def remember(self, identity: Mapping[str, str], manners: Manners) -> None:
+        """Keep how a model is asked."""
+        with self._lock, explained(self.path), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO manners VALUES (?, ?)", (_identity(identity), manners.dump()))
+
+    def last(self, teacher: str, count: int) -> list[Reply]:
+        """Return the newest replies of a teacher, by its name: what it is like to ask it."""
+        query = f"SELECT {_COLUMNS} FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?) WHERE teacher = ? LIMIT ?"  # noqa: S608 - a constant
+        with self._lock, explained(self.path):
+            return [Reply(*columns) for columns in self._db.execute(query, (100 * count, teacher, count))]
+
+    def __len__(self) -> int:
+        with self._lock, explained(self.path):
+            return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the database; everything that was put is in it."""
+        with self._lock, explained(self.path):
+            self._db.close()
+        self.claims.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk rolls back by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def version_of(db: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a store's schema; 0 for a file with nothing in it.
+
+    Raises:
+        RunFolderError: it is another program's database, or a newer TinyLLM's.
+    """
+    if 0 < path.stat().st_size < _SMALLEST_BYTES:  # SQLite would take it for an empty database, and write over it
+        raise RunFolderError(f"{path} is no database; give `rationales.store` another path.")
+    # In one statement, so of one moment: another process may be making the same store.
+    application, version, tables = db.execute(
+        "SELECT (SELECT application_id FROM pragma_application_id), "
+        "(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)"
+    ).fetchone()
+    if application != _APPLICATION_ID and (application or tables):
+        raise RunFolderError(f"{path} is a database of another program; give `rationales.store` another path.")
+    if version > SCHEMA_VERSION:
+        raise RunFolderError(
+            f"{path} was written by a newer TinyLLM (version {version} of the store; this one reads up to "
+            f"{SCHEMA_VERSION}). Update TinyLLM, or give `rationales.store` another path."
+        )
+    return int(version) if tables else 0
+
+
+def crc_of(key: bytes, *columns: str | float | None) -> int:
+    """Return the checksum of a row, as it is stored in its last column.
+
+    Args:
+        columns: all others in their order, but the request, of which the key is the checksum. The last two, which
+            version 2 did not have, count where there is something in them.
+    """
+    while len(columns) > _COLUMNS_OF_VERSION_2 and columns[-1] is None:
+        columns = columns[:-1]
+    return zlib.crc32(json.dumps([key.hex(), *columns]).encode("ascii"))
+
+
+def _identity(identity: Mapping[str, str]) -> str:
+    return json.dumps(dict(identity), sort_keys=True)
+
+
+def _row(entry: Entry, now: float) -> Row:
+    reply, key = entry.reply, bytes.fromhex(entry.key)
+    who = (entry.teacher, well_formed(entry.question_id))
+    said = (
+        well_formed(reply.text),
+        reply.finish_reason,
+        reply.prompt_tokens,
+        reply.completion_tokens,
+        reply.cached_tokens,
+        float(reply.latency_s),
+        now,
+    )
+    more = (reply.thinking_tokens, None if reply.message is None else well_formed(reply.message))
+    return (key, *who, entry.asked, *said, crc_of(key, *who, *said, *more), *more)

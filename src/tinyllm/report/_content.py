@@ -1,0 +1,371 @@
+"""From the files of a run to what its page shows: all counting and wording."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from tinyllm.comparison import paired
+from tinyllm.config import ANSWER_TASK
+from tinyllm.errors import RunFolderError
+from tinyllm.report import _browser as browser
+from tinyllm.report._files import LogLine, Prediction, RunFiles
+from tinyllm.report._plots import Curve, Dot, Mark, smooth, window
+from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
+from tinyllm.report._view import Card, DroppedRow, Fact, Loss, Page, Share, Stage, TeacherRow
+from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
+
+_DROPPED_SHOWN = 50
+
+CHECKS: Mapping[str, str] = {
+    "empty": "Hardly any words.",
+    "cut_off": "Stops in the middle of a sentence.",
+    "runs_on": "Goes on into a question of its own.",
+    "repeats": "Says the same again and again.",
+    "wrong_answer": "Names another choice as the answer.",
+    "encoding": "Holds broken characters.",
+    "refused": "The teacher refuses to explain.",
+    "failed": "The request got no reply.",
+    "too_long": "The prompt is longer than the teacher takes.",
+    "bad_request": "The service does not take this prompt.",
+    "unfinished_thought": "Ends inside a thought, before any text.",
+    "content_filter": "A filter of the provider does not take the prompt, or took the reply away.",
+    "unasked": "Not asked: the budget was used up.",
+}
+"""What the names of checks and repairs mean; a name that is not here stands for itself."""
+
+
+def build_page(files: RunFiles) -> Page:
+    """Make the page's content.
+
+    Raises:
+        RunFolderError: metrics.json holds something that is not what its name says.
+    """
+    metrics = files.metrics or {}
+    predictions = files.predictions or ()
+    teachers = _teacher_names(files)
+    curves = _curves(files.log or (), teachers)
+    scorers = browser.scorers(by_token=_section(files.config, "student").get("layout") == "cloze")
+    rows = browser.question_rows(predictions, files.rationales or (), files.rejected or (), tuple(scorers))
+    dropped = [_dropped(row) for row in _list(_mapping(metrics, "data"), "dropped")]
+    teacher_rows = tuple(_teacher(files, name) for name in teachers)
+    return Page(
+        name=str(metrics.get("name") or files.config.get("name") or files.folder.resolve().name),
+        facts=tuple(_head(files, teachers)),
+        missing_stages=tuple(_missing_stages(files)),
+        cards=tuple(_cards(metrics, predictions, scorers)),
+        dots=tuple(_dots(metrics, scorers)),
+        marks=tuple(_marks(metrics)),
+        curves=curves,
+        losses=tuple(_loss(curve) for curve in curves),
+        smoothing=max((window(len(curve.points)) for curve in curves), default=1),
+        not_finite=sum(not math.isfinite(loss) for line in files.log or () for loss in line.losses.values()),
+        training=tuple(_training(files)),
+        teachers=teacher_rows,
+        meanings=tuple(_meanings(teacher_rows)),
+        data=tuple(_data(_mapping(metrics, "data"))),
+        dropped=tuple(dropped[:_DROPPED_SHOWN]),
+        dropped_more=max(0, len(dropped) - _DROPPED_SHOWN),
+        warnings=tuple(
+            Fact(str(text), count(_number(_mapping(metrics, "data", "warnings"), text)))
+            for text in _mapping(metrics, "data", "warnings")
+        ),
+        only_rationales=not predictions,
+        questions=len(rows[: browser.MAX_QUESTIONS]),
+        questions_left_out=max(0, len(rows) - browser.MAX_QUESTIONS),
+        island=browser.island(rows[: browser.MAX_QUESTIONS], teachers, scorers),
+        config_text=files.config_text,
+        environment=tuple(_flat(files.environment or {})),
+    )
+
+
+# --- reading stored mappings: what is absent is absent, what is of another kind is an error ---------------------
+
+
+def _mapping(tree: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    for key in keys:
+        tree = tree.get(key) or {}
+        if not isinstance(tree, Mapping):
+            raise RunFolderError(f"metrics.json: {'.'.join(keys)}: expected a mapping, got {tree!r}.")
+    return tree
+
+
+def _list(tree: Mapping[str, Any], key: str) -> list[Any]:
+    value = tree.get(key) or []
+    if not isinstance(value, list):
+        raise RunFolderError(f"metrics.json: {key}: expected a list, got {value!r}.")
+    return value
+
+
+def _number(tree: Mapping[str, Any], key: str) -> float | None:
+    value = tree.get(key)
+    if value is None or isinstance(value, (int, float)):
+        return value
+    raise RunFolderError(f"metrics.json: {key}: expected a number, got {value!r}.")
+
+
+def _accuracy(metrics: Mapping[str, Any], stage: str, scorer: str) -> Shown | None:
+    entry = _mapping(metrics, stage, scorer)
+    value, questions, ends = _number(entry, "value"), _number(entry, "n"), _list(entry, "ci95")
+    if value is None:
+        return None
+    if questions is None or len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
+        raise RunFolderError(
+            f"metrics.json: {stage}.{scorer}: an accuracy has `n` and a `ci95` of two numbers, got {dict(entry)!r}."
+        )
+    unparsed = _number(entry, "unparsed")
+    return Shown(value, (ends[0], ends[1]), int(questions), None if unparsed is None else int(unparsed))
+
+
+# --- head ---------------------------------------------------------------------------------------------------------
+
+
+def _head(files: RunFiles, teachers: Sequence[str]) -> Iterable[Fact]:
+    metrics, config = files.metrics or {}, files.config
+    student = _section(config, "student")
+    model = metrics.get("student") or student.get("model") or NONE
+    adapter = student.get("adapter")
+    yield Fact("Method", str(metrics.get("method") or _section(config, "train").get("method") or NONE))
+    yield Fact("Student", f"{model}, {'all weights' if adapter == 'full' else adapter}" if adapter else str(model))
+    yield Fact("Teachers", ", ".join(teachers) or "none")
+    yield Fact("Preset", str(metrics.get("preset") or config.get("preset") or NONE))
+    yield Fact("Date", moment(str((files.environment or {}).get("date") or NONE)))
+
+
+def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = config.get(key)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _missing_stages(files: RunFiles) -> Iterable[Stage]:
+    folder = shlex.quote(str(files.folder))
+    target = folder if files.config_text is not None else f"CONFIG --run-dir {folder}"
+
+    def stage(name: str, without: str) -> Stage:
+        return Stage(name, without, f"tinyllm {name} {target}")
+
+    no_teachers = files.config_text is not None and not files.config.get("teachers")
+    if files.rationales is None and not no_teachers:
+        yield stage("generate", "the teachers' rationales are missing")
+    if files.log is None:
+        yield stage("train", "the learning curve is missing")
+    if not _mapping(files.metrics or {}, "accuracy"):
+        yield stage("evaluate", "the accuracies are missing")
+    elif files.predictions is None:
+        yield stage("evaluate", "the student's answer to each question is missing")
+
+
+# --- result -------------------------------------------------------------------------------------------------------
+
+
+def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorers: Mapping[str, str]) -> Iterable[Card]:
+    for scorer, label in scorers.items():
+        before, after = _accuracy(metrics, "before", scorer), _accuracy(metrics, "accuracy", scorer)
+        shown = after or before
+        if shown is None:
+            continue
+        outcomes = _outcomes(predictions, scorer)
+        yield Card(
+            label=label,
+            before=percent(before.value) if before else None,
+            after=percent(after.value) if after else None,
+            change=points(after.value - before.value) if before and after else "",
+            stage="after training" if after else "before training",
+            note=f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}" + _ties(metrics, after, scorer),
+            verdict=verdict(
+                before,
+                after,
+                _number(metrics, "majority"),
+                outcomes,
+                _number(metrics, "chance"),
+                _over(metrics, scorer),
+            ),
+            outcomes=outcomes,
+        )
+
+
+def _ties(metrics: Mapping[str, Any], after: Shown | None, scorer: str) -> str:
+    ties = _number(_mapping(metrics, "before" if after is None else "accuracy", scorer), "ties")
+    return f", {plural(int(ties), 'tie')}" if ties else ""
+
+
+def _over(metrics: Mapping[str, Any], scorer: str) -> Over | None:
+    found = _mapping(metrics, "over_majority", scorer)
+    better, worse, p = (_number(found, key) for key in ("fixed", "broken", "p"))
+    return None if better is None or worse is None or p is None else Over(round(better), round(worse), p)
+
+
+def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None:
+    """Compare the test questions that a scorer has seen before and after training; None if there are none."""
+    scored = [p for p in predictions if p.split == "test" and browser.is_scored(p, scorer)]
+    right = {(p.stage, p.id): browser.mark(p, scorer) for p in scored}
+    both = [name for stage, name in right if stage == "before" and ("after", name) in right]
+    if not both:
+        return None
+    before, after = ([right[stage, name] for name in both] for stage in ("before", "after"))
+    compared = paired(before, after)
+    same = sum(b == a > 0 for b, a in zip(before, after, strict=True))
+    wrong = compared.n - same - compared.fixed - compared.broken
+    return Outcomes(compared.fixed, compared.broken, same, wrong, compared.p)
+
+
+def _dots(metrics: Mapping[str, Any], scorers: Mapping[str, str]) -> Iterable[Dot]:
+    for scorer, label in scorers.items():
+        for stage, key in (("before", "before"), ("after", "accuracy")):
+            a = _accuracy(metrics, key, scorer)
+            if a is not None:
+                text = f"{percent(a.value)} ({interval(*a.ci95)})"
+                yield Dot(f"{label}, {stage}", text, percent(a.value), a.value, *a.ci95, stage == "before")
+
+
+def _marks(metrics: Mapping[str, Any]) -> Iterable[Mark]:
+    for key, label in (("chance", "Chance"), ("majority", "Majority")):
+        value = _number(metrics, key)
+        if value is not None:
+            yield Mark(f"{label} {percent(value)}", value)
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def _curves(log: Sequence[LogLine], teachers: Sequence[str]) -> tuple[Curve, ...]:
+    """Return one curve a logged task: the answer's, the teachers' in their order, then any other."""
+    logged = dict.fromkeys(chain.from_iterable(line.losses for line in log))
+    lines = sorted(log, key=lambda line: line.step)
+    return tuple(
+        Curve(
+            task, tuple((n.step, n.losses[task]) for n in lines if math.isfinite(n.losses.get(task, math.nan))), colour
+        )
+        for colour, task in enumerate(dict.fromkeys([ANSWER_TASK, *teachers, *logged]))
+        if task in logged
+    )
+
+
+def _loss(curve: Curve) -> Loss:
+    mean = smooth(curve.points, window(len(curve.points)))
+    first, last = (mean[0][1], mean[-1][1]) if mean else (None, None)
+    return Loss(curve.label, curve.colour, count(len(mean)), decimal(first), decimal(last))
+
+
+def _training(files: RunFiles) -> Iterable[Fact]:
+    train = _mapping(files.metrics or {}, "train")
+    figures = {
+        "Optimizer steps": (count, "steps"),
+        "Time": (duration, "seconds"),
+        "Examples a second": (decimal, "examples_per_second"),
+        "Target tokens": (count, "target_tokens"),
+        "Padding": (percent, "padding_fraction"),
+        "Peak memory": (size, "peak_memory_bytes"),
+    }
+    for name, (word, key) in figures.items():
+        if train.get(key) is not None:
+            yield Fact(name, word(_number(train, key)))
+    rates = [line.learning_rate for line in files.log or () if line.learning_rate is not None]
+    norms = [line.grad_norm for line in files.log or () if line.grad_norm is not None]
+    if rates:
+        yield Fact("Highest learning rate", decimal(max(rates)))
+    if norms:
+        yield Fact("Largest gradient norm", decimal(max(norms)))
+
+
+# --- teachers -----------------------------------------------------------------------------------------------------
+
+
+def _teacher_names(files: RunFiles) -> tuple[str, ...]:
+    configured = [str(t["name"]) for t in _configured(files)]
+    kept = (r.teacher for r in files.rationales or ())
+    rejected = (r.teacher for r in files.rejected or ())
+    return tuple(dict.fromkeys([*configured, *_mapping(files.metrics or {}, "teachers"), *kept, *rejected]))
+
+
+def _configured(files: RunFiles) -> list[Mapping[str, Any]]:
+    teachers = files.config.get("teachers") or ()
+    return [t for t in teachers if isinstance(t, Mapping) and "name" in t] if isinstance(teachers, list) else []
+
+
+def _teacher(files: RunFiles, name: str) -> TeacherRow:
+    entry = _mapping(files.metrics or {}, "teachers", name) or _mapping(files.yields or {}, name)
+    config: Mapping[str, Any] = next((t for t in _configured(files) if str(t["name"]) == name), {})
+    alpha = _section(files.config, "train").get("alpha")
+    alpha = alpha.get(name) if isinstance(alpha, Mapping) else alpha
+    if entry:
+        rejected, repaired = _counts(entry, "rejected"), _counts(entry, "repaired")
+        kept, missing = int(_number(entry, "rationales") or 0), int(_number(entry, "missing") or 0)
+    else:  # being generated: count what the files hold, which does not tell what is missing
+        mine = [r for r in files.rationales or () if r.teacher == name]
+        rejected = Counter(r.reason for r in files.rejected or () if r.teacher == name)
+        repaired = Counter(chain.from_iterable(r.repaired for r in mine))
+        kept, missing = len(mine), 0
+    asked = kept + missing + sum(rejected.values())
+
+    def share(what: str, number: int, of: int = asked) -> Share:
+        return Share(what, count(number), percent(number / of) if of else NONE)
+
+    return TeacherRow(
+        name=name,
+        what=", ".join(str(config[key]) for key in ("kind", "model") if config.get(key)),
+        alpha=NONE if alpha is None else str(alpha),
+        asked=count(asked) if entry else NONE,
+        kept=share("kept", kept),
+        missing=share("missing", missing) if entry else Share("missing", NONE, NONE),
+        repaired=tuple(share(what, n, kept) for what, n in sorted(repaired.items(), key=_most_first)),
+        rejected=tuple(share(why, n) for why, n in sorted(rejected.items(), key=_most_first)),
+        resampled=tuple(share(why, n) for why, n in sorted(_counts(entry, "resampled").items(), key=_most_first)),
+        tokens=tuple(_tokens(entry)),
+        bar=(("kept", kept / asked), ("rejected", sum(rejected.values()) / asked)) if asked else (),
+    )
+
+
+def _counts(entry: Mapping[str, Any], key: str) -> dict[str, int]:
+    return {str(name): int(n) for name, n in _mapping(entry, key).items()}
+
+
+def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
+    """Prompt tokens, those of them that a cache held, tokens of the replies, those of them that are thoughts."""
+    prompt, cached = int(_number(entry, "prompt_tokens") or 0), _number(entry, "cached_tokens")
+    if prompt:
+        yield Share("prompt", count(prompt), NONE)
+    if prompt and cached is not None:
+        yield Share("cached", count(int(cached)), percent(cached / prompt))
+    if replies := int(_number(entry, "completion_tokens") or 0):
+        yield Share("replies", count(replies), NONE)
+        if thoughts := int(_number(entry, "thinking_tokens") or 0):
+            yield Share("thoughts", count(thoughts), percent(thoughts / replies))
+
+
+def _most_first(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def _meanings(teachers: Iterable[TeacherRow]) -> Iterable[Fact]:
+    names = {share.name for row in teachers for share in (*row.repaired, *row.rejected, *row.resampled)}
+    return (Fact(name, meaning) for name, meaning in CHECKS.items() if name in names)
+
+
+# --- data and environment -----------------------------------------------------------------------------------------
+
+
+def _data(data: Mapping[str, Any]) -> Iterable[Fact]:
+    for split in ("train", "valid", "test"):
+        if data.get(split) is not None:
+            yield Fact(f"{split.capitalize()} questions", count(_number(data, split)))
+    if "dropped" in data:
+        yield Fact("Dropped rows", count(len(_list(data, "dropped"))))
+
+
+def _dropped(row: Any) -> DroppedRow:
+    row = row if isinstance(row, Mapping) else {"reason": row}
+    return DroppedRow(*(str(row.get(key, NONE)) for key in ("split", "where", "reason")))
+
+
+def _flat(tree: Any, at: str = "") -> Iterable[Fact]:
+    """Yield every leaf of a mapping with the keys that lead to it."""
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{at}.{key}" if at else str(key))
+    elif at:
+        yield Fact(at, ", ".join(map(str, tree)) if isinstance(tree, list) else str(tree))

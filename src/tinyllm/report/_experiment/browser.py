@@ -1,0 +1,124 @@
+"""The questions of an experiment as data for the page's script, an island a dataset and student, parsed when opened."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyllm.comparison.answers import Scorer
+from tinyllm.comparison.outline import DatasetOutline
+from tinyllm.comparison.results import Place, Results
+from tinyllm.config import DataSection
+from tinyllm.errors import TinyLLMError
+from tinyllm.questions import load_splits
+from tinyllm.questions.types import Question, Splits
+from tinyllm.rationales.files import RATIONALES, REJECTED, read_rationales
+from tinyllm.report._browser import MAX_QUESTIONS, safe_json
+from tinyllm.system.files import read_jsonl
+
+
+def islands(results: Results, folder: Path, scorer: Scorer) -> tuple[list[tuple[str, str]], int]:
+    """Return (label, JSON) of each dataset and student, and how many questions found no room on the page.
+
+    Test questions go first, and each island gets its share. Texts are left out where the data are not at hand.
+    """
+    outline = results.outline
+    texts = {dataset: (_splits(facts), _notes(folder, facts)) for dataset, facts in outline.datasets.items()}
+    rows = {
+        (dataset, student): list(_rows(results, student, dataset, scorer, *texts[dataset]))
+        for student in outline.students
+        for dataset in outline.datasets
+    }
+    share = MAX_QUESTIONS // max(1, len(rows))
+    spare = sum(max(0, share - len(r)) for r in rows.values())
+    made, left_out = [], 0
+    for (dataset, student), all_ in rows.items():
+        room = share + min(spare, max(0, len(all_) - share))
+        spare -= room - share
+        left_out += max(0, len(all_) - room)
+        label = f"{dataset}, {student}" if len(outline.students) > 1 else dataset
+        made.append((label, safe_json(_island(results, student, dataset, all_[:room]))))
+    return made, left_out
+
+
+def _island(results: Results, student: str, dataset: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    methods = [m for m in results.outline.methods if results.of(Place(student, dataset, m.id))]
+    return {
+        "methods": [m.label for m in methods],
+        "baseline": next((i for i, m in enumerate(methods) if m.id == results.outline.baseline), 0),
+        "chief": next((i for i, m in enumerate(methods) if m.like == "tinyllm"), len(methods) - 1),
+        "teachers": list(results.outline.datasets[dataset].teachers),
+        "questions": rows,
+    }
+
+
+def _rows(
+    results: Results,
+    student: str,
+    dataset: str,
+    scorer: Scorer,
+    splits: Splits | None,
+    notes: Mapping[str, Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """Yield the test questions with every method's answers, then the training questions with their rationales."""
+    known = {q.id: q for q in splits.test} if splits is not None else {}
+    chosen, keys = _chosen(results, student, dataset, scorer)
+    for name, answers in chosen.items():
+        question = known.get(name)
+        if question is not None and question.answer != keys[name]:
+            question = None  # the data have changed since: this is another question of the same name
+        yield {"id": name, "split": "test", **_texts(question), "k": keys[name], "a": answers}
+    for question in splits.train if splits is not None else ():
+        if question.id in notes:
+            yield {"id": question.id, "split": "train", **_texts(question, own=False), **notes[question.id]}
+
+
+def _chosen(
+    results: Results, student: str, dataset: str, scorer: Scorer
+) -> tuple[dict[str, list[list[int]]], dict[str, int]]:
+    """Return, for each test question, the choice of each method (in their order) with each seed; and the right one."""
+    found: dict[str, list[list[int]]] = {}
+    keys: dict[str, int] = {}
+    methods = [m for m in results.outline.methods if results.of(Place(student, dataset, m.id))]
+    for index, method in enumerate(methods):
+        for record in results.of(Place(student, dataset, method.id)):
+            scored = record.answers.scored(scorer)
+            if scored is None:
+                continue
+            keys |= dict(zip(scored.ids.tolist(), scored.key.tolist(), strict=True))
+            for name, choice in zip(scored.ids.tolist(), scored.chosen.tolist(), strict=True):
+                found.setdefault(name, [[] for _ in methods])[index].append(choice)
+    return found, keys
+
+
+def _texts(question: Question | None, *, own: bool = True) -> dict[str, Any]:
+    """Return what a question says; `own` rationales came with the data and were not asked for."""
+    if question is None:
+        return {}
+    texts: dict[str, Any] = {"q": question.question, "c": list(question.choices), "k": question.answer}
+    if question.context:
+        texts["x"] = question.context
+    if own and question.rationales:
+        texts["given"] = [[teacher, text] for teacher, text in question.rationales.items()]
+    return texts
+
+
+def _notes(folder: Path, facts: DatasetOutline) -> dict[str, dict[str, Any]]:
+    """Return the checked rationales of the training questions, and the rejected replies."""
+    if facts.rationales is None or not (folder / facts.rationales / RATIONALES).is_file():
+        return {}
+    found: dict[str, dict[str, Any]] = defaultdict(lambda: {"kept": [], "rejected": []})
+    for rationale in read_rationales(folder / facts.rationales):
+        found[rationale.question_id]["kept"].append([rationale.teacher, rationale.text, ", ".join(rationale.repaired)])
+    for row in read_jsonl(folder / facts.rationales / REJECTED):
+        found[str(row["question_id"])]["rejected"].append([row["teacher"], row.get("text") or "", row["reason"]])
+    return dict(found)
+
+
+def _splits(facts: DatasetOutline) -> Splits | None:
+    try:
+        return load_splits(DataSection.model_validate(facts.data))
+    except (TinyLLMError, OSError):
+        return None

@@ -1,0 +1,165 @@
+"""What the accuracies mean, in plain words, and no more than they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinyllm.comparison import Accuracy
+from tinyllm.report._words import interval, p_value, percent, plural, points
+
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Shown(Accuracy):
+    """An accuracy as the page shows it.
+
+    Attributes:
+        unparsed: written answers that could not be read as a choice; None where nothing was written.
+    """
+
+    unparsed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The same test questions before and after training.
+
+    Attributes:
+        p: of the exact paired test: how often chance alone splits the changes as unevenly as this.
+    """
+
+    fixed: int
+    broken: int
+    right: int
+    wrong: int
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The student after training against always giving the most frequent answer, on the same test questions.
+
+    Attributes:
+        better, worse: questions that only the student, or only that answer, gets right.
+        p: of the exact paired test.
+    """
+
+    better: int
+    worse: int
+    p: float
+
+
+def verdict(
+    before: Shown | None,
+    after: Shown | None,
+    majority: float | None,
+    outcomes: Outcomes | None,
+    chance: float | None = None,
+    over: Over | None = None,
+) -> str:
+    """Say what training did to one accuracy, whether it may be noise, and whether it beats knowing nothing.
+
+    Knowing nothing is the better of guessing, whose expected accuracy is known exactly, and always giving the most
+    frequent answer, with which the student is compared in pairs.
+    """
+    if after is None:
+        if before is None:
+            return "The student has not been scored yet."
+        return f"Before training the student gets {_full(before)} right; it has not been scored after training yet."
+    if before is None:
+        start = (
+            f"The student gets {_full(after)} right. It was not scored before training, "
+            "so this page cannot say what training did."
+        )
+        return _join(start, _against_nothing(after, majority, chance, over), _unreadable(None, after))
+    return _join(
+        _moved(before, after),
+        _noise(before, after, outcomes),
+        _against_nothing(after, majority, chance, over),
+        _unreadable(before, after),
+    )
+
+
+def overlap(one: Shown, other: Shown) -> bool:
+    """Whether two intervals share a point."""
+    return one.ci95[0] <= other.ci95[1] and other.ci95[0] <= one.ci95[1]
+
+
+def _join(*sentences: str) -> str:
+    return " ".join(s for s in sentences if s)
+
+
+def _full(accuracy: Shown) -> str:
+    return (
+        f"{percent(accuracy.value)} of {plural(accuracy.n, 'question')} (95\u00a0% interval {interval(*accuracy.ci95)})"
+    )
+
+
+def _moved(before: Shown, after: Shown) -> str:
+    numbers = plural(after.n, "question")
+    if before.n != after.n:
+        numbers = f"{plural(before.n, 'question')} before, {after.n:,} after: not the same test"
+    if percent(before.value) == percent(after.value):
+        return f"Training left accuracy at {percent(after.value)} ({numbers})."
+    change = points(after.value - before.value)
+    return f"Training moved accuracy from {percent(before.value)} to {percent(after.value)} ({change}, {numbers})."
+
+
+def _noise(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
+    ranges = f"{interval(*before.ci95)} and {interval(*after.ci95)}"
+    overlaps = overlap(before, after)
+    same = percent(before.value) == percent(after.value)
+    if outcomes is None:
+        if same:
+            return f"The 95\u00a0% intervals are {ranges}."
+        if overlaps:
+            return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise."
+        return f"The 95\u00a0% intervals ({ranges}) do not overlap, so noise alone hardly explains it."
+    changes = f"it fixed {outcomes.fixed:,} and broke {outcomes.broken:,} (exact paired test, {p_value(outcomes.p)})"
+    real = outcomes.p < _SIGNIFICANT
+    if same:
+        return f"Question by question, {changes}."
+    if not overlaps:
+        found = "" if real else ", yet chance alone could split the changes like that"
+        return f"The 95\u00a0% intervals ({ranges}) do not overlap; question by question, {changes}{found}."
+    if real:
+        return (
+            f"The 95\u00a0% intervals ({ranges}) overlap, so by them alone this may be noise; "
+            f"but question by question {changes}, which chance alone seldom does."
+        )
+    return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise: question by question, {changes}."
+
+
+def _against_nothing(after: Shown, majority: float | None, chance: float | None, over: Over | None) -> str:
+    if majority is None:
+        return ""
+    if chance is not None and chance > majority:
+        rate = f"guessing ({percent(chance)})"
+        if after.ci95[0] > chance:
+            return f"It beats {rate}: the whole interval lies above."
+        if after.value > chance:
+            return f"It is above {rate}, but that lies within the interval, so it is not shown to beat it."
+        return f"It does not beat {rate}."
+    rate = f"always giving the most frequent answer ({percent(majority)})"
+    if after.value <= majority:
+        return f"It does not beat {rate}."
+    if over is None:
+        return f"It is above {rate}; whether by more than noise was not tested when it was evaluated."
+    told = (
+        f"it alone is right on {plural(over.better, 'question')}, that answer alone on {over.worse:,} (exact paired "
+        f"test, {p_value(over.p)})"
+    )
+    if over.p < _SIGNIFICANT:
+        return f"It beats {rate}: {told}."
+    return f"It is above {rate}, but not shown to beat it: {told}."
+
+
+def _unreadable(before: Shown | None, after: Shown) -> str:
+    now, then = after.unparsed, before.unparsed if before else None
+    if now is None:
+        return ""
+    sentence = f"Of {plural(after.n, 'generated answer')}, {now:,} could not be read as a choice"
+    if before is not None and then is not None and then > now and after.value > before.value:
+        return f"{sentence}, against {then:,} before training: part of the gain may be form, not knowledge."
+    return f"{sentence}." if now else ""

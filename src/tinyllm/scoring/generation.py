@@ -1,0 +1,133 @@
+"""Writing on from prompts, several at once where that changes nothing.
+
+Prompts of different lengths are padded on the left. Some models count the padding: those that read tokens one by one
+into a state (RWKV), and those whose positions go by the longest row of a batch (long RoPE). A probe finds out in whose
+company a student writes what it writes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyllm.student._loss import head_in_fp32
+from tinyllm.student.learner import UNFIT, decoder_start, unwrapped
+from tinyllm.student.model import Company, Student
+from tinyllm.student.positions import exceeded_bound, forget_lengths, positions_of
+from tinyllm.student.probe import plain_tokens, probe_prompts, same_logits
+
+_PROBED_TOKENS = 3
+
+
+def within_positions(student: Student, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[int]:
+    """Return how many tokens may be written on from each prompt: a text ends where the model's positions end.
+
+    Raises:
+        StudentError: a prompt is longer than the model's positions.
+    """
+    positions = positions_of(student.model)
+    positions.check(max(map(len, prompts), default=0), 0)
+    if student.is_encoder_decoder:
+        return [limit if positions.target is None else min(limit, positions.target) for limit in limits]
+    if positions.prompt is None:
+        return list(limits)
+    # The last token that is written is never read.
+    return [min(limit, positions.prompt - len(p) + 1) for p, limit in zip(prompts, limits, strict=True)]
+
+
+def groups_of(
+    student: Student, end: int, prompts: Sequence[Sequence[int]], limits: Sequence[int], batch_tokens: int
+) -> list[list[int]]:
+    """Return the numbers of prompts that are written on from together, long ones first.
+
+    Args:
+        limits: of tokens that are written on from each.
+        batch_tokens: that a group may have, padding included.
+    """
+    lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
+    company: Company = "none"
+    if any(a + b <= batch_tokens for a, b in pairwise(sorted(lengths))):
+        company = _company(student, end, max(lengths))
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), limits[i]), reverse=True)
+    room = positions_of(student.model).prompt
+    groups: list[list[int]] = []
+    for i in order:
+        group = [*groups[-1], i] if groups else [i]
+        longest = len(prompts[group[0]]) + max(limits[j] for j in group)
+        fits = len(group) * longest <= batch_tokens and (room is None or longest <= room + 1)
+        is_alike = len(prompts[group[0]]) == len(prompts[i])
+        if len(group) > 1 and fits and (company == "any" or (company == "of one length" and is_alike)):
+            groups[-1] = group
+        else:
+            groups.append([i])
+    return groups
+
+
+def continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+    """Return the likeliest tokens that follow each prompt, one by one, whatever the model's own settings say."""
+    output = _generated(student, end, prompts, max_new_tokens).sequences
+    start = 1 if student.is_encoder_decoder else max(map(len, prompts))
+    tokens: list[list[int]] = output[:, start:].tolist()
+    return tokens
+
+
+def _company(student: Student, end: int, longest: int) -> Company:
+    """Return beside which prompts this student writes as alone, for rows of so many tokens; a probe tells, once."""
+    model = unwrapped(student.model)
+    bound = exceeded_bound(model.config, longest, positions_of(model).shortest)
+    if bound not in student.company:
+        student.company[bound] = _probed_company(student, end, probe_prompts(plain_tokens(model), bound))
+    return student.company[bound]
+
+
+def _probed_company(student: Student, end: int, prompts: Sequence[Sequence[int]]) -> Company:
+    alone = [_logits(student, end, [prompt])[0] for prompt in prompts]
+    for company, chosen in (("any", prompts), ("of one length", [p for p in prompts if len(p) == len(prompts[-1])])):
+        try:
+            together = _logits(student, end, chosen)
+        except UNFIT:
+            continue  # a model that takes no padding, or one prompt at a time
+        if all(same_logits(found, alone[prompts.index(p)]) for found, p in zip(together, chosen, strict=True)):
+            return company  # type: ignore[return-value]
+    return "none"
+
+
+def _logits(student: Student, end: int, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return the logits (tokens, V) of the first few tokens that follow each prompt."""
+    settings = {"min_new_tokens": _PROBED_TOKENS, "output_logits": True}
+    found = _generated(student, end, prompts, _PROBED_TOKENS, **settings)
+    return list(torch.stack(found.logits, dim=1))
+
+
+def _generated(
+    student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int, **settings: Any
+) -> Any:
+    from transformers import GenerationConfig
+
+    model, width, pad = unwrapped(student.model), max(map(len, prompts)), int(student.tokenizer.pad_token_id)
+    # A causal student writes on from the right edge, so its padding goes to the left.
+    left = not student.is_encoder_decoder
+    ids = torch.tensor([_padded(p, width, pad, left) for p in prompts], device=model.device)
+    mask = torch.tensor([_padded([1] * len(p), width, 0, left) for p in prompts], device=model.device)
+    start = {"decoder_start_token_id": decoder_start(model)} if student.is_encoder_decoder else {}
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=end,
+        return_dict_in_generate=True, **start, **settings,
+    )  # fmt: skip
+    # `generate` fills up what a configuration leaves open with the model's own, so that is put aside meanwhile.
+    own, model.generation_config = model.generation_config, greedy
+    forget_lengths(model)
+    try:
+        with head_in_fp32(model.get_output_embeddings()):
+            return model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+    finally:
+        model.generation_config = own
+
+
+def _padded(values: Sequence[int], width: int, value: int, left: bool) -> list[int]:
+    padding = [value] * (width - len(values))
+    return [*padding, *values] if left else [*values, *padding]

@@ -1,0 +1,160 @@
+"""The student of a run, and what it is about to learn: loaded and planned here, trained by `student.train`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
+from tinyllm.questions.types import Question, Splits
+from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.student import LIKELIHOODS, Prepared, mixture_settings, student_card
+from tinyllm.system.files import read_json, write_json
+from tinyllm.system.news import News
+
+if TYPE_CHECKING:
+    from tinyllm.rationales.types import Rationale
+    from tinyllm.student.encode import Encoder
+    from tinyllm.student.learner import Learner
+    from tinyllm.student.mixture import Target
+    from tinyllm.student.model import Student
+
+
+def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
+    """Load the student, and plan what it learns from the rationales of the run; trains nothing."""
+    from tinyllm.rationales.files import read_rationales
+    from tinyllm.student.mixture import mix, needs_likelihoods
+    from tinyllm.student.train import plan_steps, tokenise
+
+    rationales = read_rationales(run.path) if teachers_in_use(config) else ()
+    settings = mixture_settings(config)
+    with news.task(f"Loading the student {config.student.model}"):
+        student = _loaded(config)
+        learner = student.learner(config.train.max_input_tokens + config.train.max_target_tokens)
+    if needs_likelihoods(config.train.method):
+        known = _rationale_likelihoods(config, run, news, student, learner, splits.train, rationales)
+        settings = replace(settings, likelihoods=known)
+    targets = mix(config.train.method, splits.train, rationales, settings)
+    encoder = student.encoder(max_target_tokens=config.train.max_target_tokens, share_prompt=learner.share_prompt)
+    with news.task("Planning"):
+        plan = plan_steps(
+            tokenise(encoder, splits.train, targets),
+            config.train,
+            learner.shape(config.train.micro_batch_tokens),
+            teachers=tuple(settings.alpha),
+            processes=processes,
+        )
+    notes = (*learner.notes(), *cut_targets(encoder, targets))
+    return Prepared(plan, student, learner, dict(Counter(t.task for t in targets)), notes)
+
+
+def cut_targets(encoder: Encoder, targets: Sequence[Target]) -> list[str]:
+    """Say, by task, how many targets are longer than the longest target."""
+    cut = Counter(t.task for t in targets if encoder.is_cut(t.text))
+    return [
+        f"{number} × target of {task} cut to train.max_target_tokens ({encoder.max_target_tokens})"
+        for task, number in cut.items()
+    ]
+
+
+def _rationale_likelihoods(
+    config: Config,
+    run: RunFolder,
+    news: News,
+    student: Student,
+    learner: Learner,
+    questions: Sequence[Question],
+    rationales: Sequence[Rationale],
+) -> dict[tuple[str, str], float]:
+    """Return how likely the untrained student finds each rationale, by (question id, teacher).
+
+    Measured once for a set of questions and rationales, and kept in the run folder (`likelihoods.json`).
+    """
+    from tinyllm.scoring.matching import CONVENTION
+    from tinyllm.scoring.score import arithmetic, score_targets
+    from tinyllm.student.mixture import tinyllm
+
+    targets = [t for t in tinyllm(questions, rationales, mixture_settings(config)) if t.task != ANSWER_TASK]
+    section = config.evaluate
+    read = (
+        config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens,
+        section.precision, CONVENTION,
+    )  # fmt: skip
+    asked = [(q.id, q.question, q.choices, q.context) for q in questions]
+    taught = [(t.question_id, t.prefix, t.text) for t in targets]
+    key = hashlib.sha256(repr((read, asked, taught)).encode("utf-8", "surrogatepass")).hexdigest()
+    file = run.path / LIKELIHOODS
+    kept = read_json(file) if file.is_file() else {}
+    if kept.get("fingerprint") == key:
+        return {(question, teacher): value for question, teacher, value in kept["likelihoods"]}
+    said = "Reading the rationales as the untrained student"
+    with news.task(said, len(questions)) as task, arithmetic(learner, section.precision):
+        found = score_targets(
+            student, learner, questions, targets,
+            max_target_tokens=config.train.max_target_tokens,
+            batch_tokens=section.batch_tokens,
+            progress=task.update,
+        )  # fmt: skip
+    listed = [(question, teacher, round(value, 6)) for (question, teacher), value in found.items()]
+    write_json(file, {"fingerprint": key, "likelihoods": listed})
+    return {(question, teacher): value for question, teacher, value in listed}
+
+
+def whole_student(config: Config, trained: Prepared) -> Student:
+    """Return the trained student with all weights in this process, where several hold it as shards (FSDP).
+
+    Every process has to call this.
+    """
+    from tinyllm.student import is_sharded, put_weights, trained_weights
+
+    if not is_sharded(trained.learner):
+        return trained.student
+    weights = trained_weights(trained.learner)
+    student = _loaded(config)
+    put_weights(student.learner(learns=False), weights)
+    return student
+
+
+def _loaded(config: Config) -> Student:
+    """Load the student that is to learn, with its adapters."""
+    from tinyllm.student.model import add_lora, load_student
+
+    student = load_student(config.student, student_card(config))
+    if config.student.adapter == "lora":
+        add_lora(student, config.student.lora, config.train.seed)
+    return student
+
+
+def validation_fingerprint(config: Config, splits: Splits) -> str:
+    """Return a hash of the validation questions that training looks at; empty where it looks at none."""
+    if config.train.validate_steps is None:
+        return ""
+    looked_at = [(q.id, q.question, q.choices, q.context, q.answer) for q in _looked_at(config, splits)]
+    return hashlib.sha256(repr(looked_at).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _looked_at(config: Config, splits: Splits) -> list[Question]:
+    count = min(len(splits.valid), config.train.validate_questions)
+    # Spread evenly: a file may be sorted by topic.
+    return [splits.valid[place * len(splits.valid) // count] for place in range(count)]
+
+
+def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
+    """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
+    from tinyllm.scoring.score import arithmetic, credit, score_options
+
+    asked = _looked_at(config, splits)
+    if not asked:
+        return None
+    section = config.evaluate
+
+    def accuracy() -> float:
+        with arithmetic(learner, section.precision):
+            scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
+        ranked = (s.ranking(config.student.layout) for s in scores)
+        return sum(credit(r, q.known_answer) for r, q in zip(ranked, asked, strict=True)) / len(asked)
+
+    return accuracy

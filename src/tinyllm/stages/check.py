@@ -1,0 +1,258 @@
+"""Check: the questions of a run, held against its student, and what the run will take; nothing is spent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
+from tinyllm.errors import DataError, RunFolderError
+from tinyllm.questions import leave_out, with_answers
+from tinyllm.questions.types import Dropped, Question, Splits
+from tinyllm.stages._prepare import cut_targets
+from tinyllm.stages.asking import opened_asking
+from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.student import mixture_settings, student_card
+from tinyllm.system.news import News, Task
+
+if TYPE_CHECKING:
+    from tinyllm.rationales.forecast import Forecast
+    from tinyllm.student.encode import Encoder
+
+_SHOWN = 20
+_Unfit = Literal["too long", "indistinct"]
+_CHUNK = 1000  # questions measured between two looks at the progress
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` found: all that can be said before anything is spent.
+
+    Attributes:
+        forecasts: what asking each teacher will take.
+        given: rationales that the data have, by teacher.
+    """
+
+    questions: dict[str, int]
+    dropped: int
+    warnings: dict[str, int]
+    forecasts: tuple[Forecast, ...]
+    given: dict[str, int]
+    steps: int
+
+
+def _load_questions(config: Config, news: News) -> Splits:
+    """Read the questions of a run and say what was left out."""
+    from tinyllm.questions import load_splits
+
+    with news.task("Reading questions") as task:
+        splits = load_splits(config.data)
+        task.note = f"{len(splits.train)} train, {len(splits.valid)} valid, {len(splits.test)} test"
+    for text, count in splits.warnings.items():
+        news.say(f"  note: {count} × {text}")
+    if splits.dropped:
+        news.say(f"  note: {len(splits.dropped)} rows left out, as data.on_invalid: drop asks; the report names them")
+    return splits
+
+
+def _fit_questions(
+    splits: Splits, encoder: Encoder, prefixes: Mapping[str, str], on_invalid: str, news: News
+) -> Splits:
+    """Settle what to do about questions that the student cannot be asked; count the contexts that are cut to fit.
+
+    It cannot be asked a question that is too long even without its context, nor one with choices that are nothing, or
+    the same, in its tokens. What is left out depends on no method: training questions must fit under the prefix of
+    every teacher, the others under that of answering. So figures of different methods are of the same questions.
+
+    Raises:
+        DataError: there are some, and `on_invalid` is `error`; or no training question is left.
+    """
+    needed = {"train": tuple(prefixes.values()), "valid": (prefixes[ANSWER_TASK],), "test": (prefixes[ANSWER_TASK],)}
+    places: dict[str, list[int]] = {name: [] for name in needed}
+    dropped: list[Dropped] = []
+    found: dict[_Unfit, list[Dropped]] = {"too long": [], "indistinct": []}
+    cut: Counter[str] = Counter()
+    with news.task("Measuring questions", sum(len(getattr(splits, name)) for name in needed)) as task:
+        for name, those in needed.items():
+            for place, question, kind, reason in _unfit(getattr(splits, name), encoder, those, task, cut, name):
+                places[name].append(place)
+                dropped.append(Dropped(name, f"question '{question.id}'", reason))
+                found[kind].append(dropped[-1])
+    if dropped and on_invalid == "error":
+        raise DataError("\n".join(_unfit_text(kind, those) for kind, those in found.items() if those))
+    warnings = dict(splits.warnings)
+    for name, number in cut.items():
+        text = f"{name} question whose context is cut to train.max_input_tokens ({encoder.max_input_tokens})"
+        warnings[text] = number
+        news.say(f"  note: {number} × {text}")
+    kept = {name: leave_out(getattr(splits, name), found) for name, found in places.items()}
+    if not len(kept["train"]):
+        raise DataError(
+            f"No training question is left: of {len(splits.train)}, all are longer than the longest input, or "
+            f"have choices that the student cannot tell apart ({dropped[0].where}: {dropped[0].reason})."
+            if len(splits.train)
+            else "There are no training questions; data.train, or the file that data.cut cuts, holds none for training."
+        )
+    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=warnings)
+
+
+def _unfit_text(kind: _Unfit, those: Sequence[Dropped]) -> str:
+    lines = "\n".join(f"  - {d.split}: {d.where}: {d.reason}" for d in those[:_SHOWN])
+    more = f"\n  … and {len(those) - _SHOWN} more" if len(those) > _SHOWN else ""
+    if kind == "too long":
+        return (
+            f"{len(those)} questions are longer than the longest input; only a context may be cut:\n{lines}{more}\n"
+            "Raise train.max_input_tokens, shorten them, or leave them out with data.on_invalid: drop."
+        )
+    return (
+        f"{len(those)} questions have choices that the student cannot tell apart:\n{lines}{more}\n"
+        "Write the choices in characters that the student's tokenizer knows, take another student, or raise "
+        "train.max_target_tokens where they only begin alike; or leave these questions out with data.on_invalid: drop."
+    )
+
+
+def _unfit(
+    questions: Sequence[Question],
+    encoder: Encoder,
+    prefixes: Sequence[str],
+    task: Task,
+    cut: Counter[str],
+    split: str,
+) -> Iterator[tuple[int, Question, _Unfit, str]]:
+    """Yield the place of each question that the student cannot be asked, and why; count the others' cut contexts."""
+    for start in range(0, len(questions), _CHUNK):
+        chunk = questions[start : start + _CHUNK]
+        fit = encoder.fit(chunk, prefixes)
+        long, of_context = {t.question_id: t for t in fit.too_long}, set(fit.cut)
+        task.update(task.done + len(chunk))
+        for place, question in enumerate(chunk, start):
+            if (t := long.get(question.id)) is not None:
+                yield place, question, "too long", f"{t.tokens} tokens of question and choices, {t.allowed} allowed"
+            elif reason := encoder.indistinct(question.choices, learnt=split == "train"):
+                yield place, question, "indistinct", reason
+            elif question.id in of_context:
+                cut[split] += 1
+
+
+def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> Checked:
+    """Find every problem that can be found without spending anything, and say what a run will take.
+
+    Args:
+        pilot: questions that each teacher is asked, to measure what it is like; the replies are kept.
+    """
+    from tinyllm.rationales.ray_engine import check_engine
+    from tinyllm.student.mixture import mix
+    from tinyllm.student.plan import Shape
+    from tinyllm.student.train import check_loggers, plan_steps, tokenise
+
+    check_loggers(config.train.report_to)
+    check_engine(config.rationales.engine)
+    if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
+        raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
+    splits, encoder = checked_questions(config, news)
+    forecasts = _forecasts(config, run, splits, news, pilot)
+    given = _given_rationales(config, splits.train)
+    # How many targets there are does not depend on which rationale is likelier, and the student is not at hand.
+    likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in given), 0.0)
+    settings = replace(mixture_settings(config), likelihoods=likelihoods)
+    targets = mix(config.train.method, splits.train, given, settings)
+    for note in cut_targets(encoder, targets):
+        news.say(f"  note: {note}")
+    rows = tokenise(encoder, splits.train, targets)
+    shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
+    plan = plan_steps(rows, config.train, shape, teachers=tuple(settings.alpha))
+    return Checked(
+        questions={name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
+        dropped=len(splits.dropped),
+        warnings=dict(splits.warnings),
+        forecasts=forecasts,
+        given=dict(Counter(r.teacher for r in given)),
+        steps=len(plan),
+    )
+
+
+def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot: int) -> tuple[Forecast, ...]:
+    with opened_asking(config, run, splits.train, may_write=pilot > 0) as asking:
+        if pilot:
+            asking.ask(news, "Pilot", first=pilot)
+        return asking.forecasts(news)
+
+
+def checked_questions(config: Config, news: News, answers: Collection[str] = ("train",)) -> tuple[Splits, Encoder]:
+    """Read the questions and hold them against the student's tokenizer, before anything is spent.
+
+    Args:
+        answers: the splits whose answers are needed; `valid` is one of them where training looks at its accuracy.
+    """
+    from tinyllm.student.model import load_tokenizer
+    from tinyllm.student.train import check_precision
+
+    splits = _load_questions(config, news)
+    looked_at = () if config.train.validate_steps is None else ("valid",)
+    splits = with_answers(splits, {*answers, *looked_at}, drop=config.data.on_invalid == "drop")
+    with news.task("Reading the student's tokenizer and configuration"):
+        tokenizer, model_config = load_tokenizer(config.student)
+    check_precision(model_config.model_type, config.train)
+    if config.train.validate_steps is not None and not len(splits.valid):
+        raise DataError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
+    card = student_card(config)
+    encoder = card.encoder(
+        tokenizer,
+        is_encoder_decoder=bool(model_config.is_encoder_decoder),
+        max_target_tokens=config.train.max_target_tokens,
+    )
+    prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
+    splits = _fit_questions(splits, encoder, prefixes, config.data.on_invalid, news)
+    _check_lengths(config, model_config, encoder, splits, prefixes, news)
+    return splits, encoder
+
+
+def _check_lengths(
+    config: Config, model_config: Any, encoder: Encoder, splits: Splits, prefixes: Mapping[str, str], news: News
+) -> None:
+    """Refuse a student that cannot read rows as long as the questions ask for, before teachers are paid.
+
+    Raises:
+        StudentError: it has too few positions, or sees the tokens that it is to predict.
+    """
+    from tinyllm.student.sketch import check_architecture
+
+    with news.task("Looking at the student's architecture"):
+        positions = check_architecture(model_config)
+    trained = None if positions.shortest else getattr(model_config, "max_position_embeddings", None)
+    limit = positions.prompt or trained
+    target, beside = config.train.max_target_tokens, 0 if encoder.is_encoder_decoder else 1
+    fits = limit is None or config.train.max_input_tokens + beside * (target - 1) <= limit
+    if fits and (positions.target is None or target <= positions.target):
+        return  # nearly always, without measuring anything
+    asked = (splits.train, splits.valid, splits.test)
+    if not teachers_in_use(config):
+        answers = (encoder.answer_length(c) for q in chain(*asked) for c in q.choices)
+        target = min(target, max(answers, default=1))
+    # The last token of a target is predicted, and never read.
+    after = beside * (target - 1)
+    prompt = 0
+    if limit is not None:
+        prompt = encoder.longest_prompt(chain(*asked), max(prefixes.values(), key=len), limit - after)
+    if trained is None:
+        positions.check(prompt + after if prompt else 0, target)
+    elif prompt + after > trained:
+        news.say(
+            f"  note: rows may have {prompt + after} tokens, and the student was trained with {trained} at most "
+            "(max_position_embeddings): expect worse answers beyond, or lower train.max_input_tokens"
+        )
+
+
+def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any]:
+    from tinyllm.rationales.types import Rationale
+
+    sources = {t.name: t.source or t.name for t in teachers_in_use(config) if t.kind == "given"}
+    return [
+        Rationale(q.id, name, q.rationales[source])
+        for q in questions
+        for name, source in sources.items()
+        if source in q.rationales
+    ]

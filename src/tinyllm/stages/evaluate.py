@@ -1,0 +1,57 @@
+"""Evaluate: the student is scored on the test questions, before and after training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.config import Config, teachers_in_use
+from tinyllm.errors import DataError, RunFolderError
+from tinyllm.questions.types import Splits
+from tinyllm.stages.check import checked_questions
+from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.student import student_card
+from tinyllm.system.files import read_json, write_json, write_jsonl
+from tinyllm.system.news import News
+
+if TYPE_CHECKING:
+    from tinyllm.scoring.predict import Prediction
+    from tinyllm.student.model import Student
+
+
+def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
+    """Score the student before and after training on the test split.
+
+    Writes `predictions.jsonl`, `metrics.json`.
+    """
+    from tinyllm.comparison.metrics import metrics
+    from tinyllm.rationales.files import read_yields
+    from tinyllm.scoring.predict import predict
+    from tinyllm.student.model import load_student, read_student
+
+    if not run.is_trained:
+        raise RunFolderError(f"{run.path} has no trained student; run `tinyllm train` first.")
+    splits = splits or checked_questions(config, news, ("train", "test"))[0]
+    if not splits.test:
+        raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
+    yields = read_yields(run.path) if teachers_in_use(config) else {}
+    train = read_json(run.train_result)
+    predictions: list[Prediction] = []
+    for stage in ("before", "after") if config.evaluate.before else ("after",):
+        with news.task(f"Evaluating {'the untrained student' if stage == 'before' else 'the student'}") as task:
+            task.note = "loading"
+            student: Student = (
+                load_student(config.student, student_card(config)) if stage == "before" else read_student(run.student)
+            )
+            taught = splits.train[: config.evaluate.train_questions] if stage == "after" else ()
+            predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
+            task.note = ""
+    figures = metrics(
+        config,
+        splits,
+        predictions,
+        yields,
+        train,
+    )
+    write_jsonl(run.predictions, [p.as_json() for p in predictions])
+    write_json(run.metrics, figures)
+    return figures

@@ -1,0 +1,182 @@
+"""Run folders: one folder a run, locked while it is worked on, every file whole or not there.
+
+runs/<name>/
+  config.yaml  environment.json                   what was asked, and on what machine
+  rationales.parquet  rejected.jsonl  yields.json  generate
+  student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
+  predictions.jsonl  metrics.json                 evaluate
+  report.html                                     report
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinyllm.config import Config, describe_differences, dump_config, load_config
+from tinyllm.errors import RunFolderError, printable
+from tinyllm.system.files import write_json, write_text
+from tinyllm.system.machine import environment
+
+_SHOWN_DIFFERENCES = 12
+_LOOK_S = 0.2  # between two looks at a lock
+_MAKES_RATIONALES = ("data", "teachers", "rationales")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder for what a run or an experiment leaves.
+
+    Raises:
+        RunFolderError: no folder can be there at all: a file is, or it is below `/proc`.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
+        what = f"a symbolic link to {at.readlink()}, which is not there" if not at.exists() else "a file"
+        raise RunFolderError(
+            f"{at} is {what}, so no folder can be made at {path}; choose another place with --run-dir."
+        ) from None
+    except FileNotFoundError:
+        raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
+
+
+class RunFolder:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.student = path / "student"
+        self.predictions = path / "predictions.jsonl"
+        self.metrics = path / "metrics.json"
+        self.train_result = path / "train_result.json"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether training came to its end."""
+        return self.student.is_dir() and self.train_result.is_file()
+
+    def forget_training(self) -> None:
+        """Remove a student of other targets, and all that was said of it."""
+        shutil.rmtree(self.student, ignore_errors=True)
+        for file in (self.train_result, self.predictions, self.metrics, self.path / "report.html"):
+            file.unlink(missing_ok=True)
+
+    def config(self) -> Config:
+        """Return the configuration this run was made with.
+
+        Raises:
+            RunFolderError: the folder holds none.
+        """
+        if not self.config_file.is_file():
+            raise RunFolderError(f"{self.path} has no config.yaml, so it is no run; `tinyllm run CONFIG` makes one.")
+        return load_config(self.config_file)
+
+    def account(self) -> str:
+        """Return the name under which the store keeps what this run has spent; made when it is first needed."""
+        file = self.path / ".account"
+        if not file.is_file():
+            write_text(file, f"{printable(self.path.resolve().name)}-{uuid.uuid4().hex[:12]}\n")
+        return file.read_text(encoding="utf-8").strip()
+
+    def forget_account(self) -> None:
+        """Forget the account's name, when nothing was spent."""
+        (self.path / ".account").unlink(missing_ok=True)
+
+    def share_account(self, other: RunFolder) -> None:
+        """Spend on another folder's account, unless this one has its own already."""
+        file = self.path / ".account"
+        if not file.is_file():
+            write_text(file, f"{other.account()}\n")
+
+    @contextlib.contextmanager
+    def claimed(self, config: Config, *, renews_rationales: bool = False, wait_s: float = 0.0) -> Iterator[None]:
+        """Lock the folder for this process and settle that what is in it belongs to this configuration.
+
+        What was made with other settings must not be mixed with what is made now. `evaluate` may always differ:
+        predictions are made again. As long as nothing is trained, so may `student` and `train`.
+
+        Args:
+            renews_rationales: the command makes the rationales again (from the store, if they are there).
+            wait_s: for another process to leave it.
+
+        Raises:
+            RunFolderError: another process is at work in it, or it belongs to another configuration.
+        """
+        was_empty = not self.path.is_dir() or not any(self.path.iterdir())
+        make_folder(self.path)
+        with self._lock(wait_s):
+            try:
+                if self.config_file.is_file():
+                    self._check_same(config, renews_rationales)
+                    if renews_rationales:
+                        self._forget_other_rationales(config)
+                    self._keep_handwritten()
+                write_text(self.config_file, dump_config(config))
+                write_json(self.path / "environment.json", environment())
+                yield
+            except BaseException:
+                if was_empty:
+                    self._tidy()
+                raise
+
+    def _keep_handwritten(self) -> None:
+        """Keep a person's config.yaml beside the resolved one: no run has been here yet."""
+        if not (self.path / "environment.json").exists():
+            write_text(self.path / "config.given.yaml", self.config_file.read_text(encoding="utf-8"))
+
+    def _forget_other_rationales(self, config: Config) -> None:
+        """Remove rationales that were made with other settings: if making the new ones fails, none must be left."""
+        if any(d.startswith(_MAKES_RATIONALES) for d in describe_differences(self.config(), config)):
+            for name in ("rationales.parquet", "yields.json", "rejected.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Leave no folder behind in which nothing was done. One with an account has spent something."""
+        if {f.name for f in self.path.iterdir()} <= {".lock", "config.yaml", "environment.json"}:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _lock(self, wait_s: float) -> Iterator[None]:
+        with (self.path / ".lock").open("w") as file:
+            until = time.monotonic() + wait_s
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise RunFolderError(
+                            f"Another process is at work in {self.path}. Wait for it, or choose another folder with "
+                            "--run-dir."
+                        ) from None
+                    time.sleep(_LOOK_S)
+            yield
+
+    def _check_same(self, config: Config, renews_rationales: bool) -> None:
+        is_under_way = any(self.path.glob("checkpoints/checkpoint-*/trainer_state.json"))
+        if self.student.exists() or is_under_way:
+            bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train")
+        elif (self.path / "rationales.parquet").exists() and not renews_rationales:
+            bound = _MAKES_RATIONALES
+        else:
+            return
+        different = [d for d in describe_differences(self.config(), config) if d.startswith(bound)]
+        if not different:
+            return
+        shown = "\n".join(f"  - {d}" for d in different[:_SHOWN_DIFFERENCES])
+        more = len(different) - _SHOWN_DIFFERENCES
+        shown += f"\n  … and {more} more" if more > 0 else ""
+        learnt = all(d.startswith(("student", "train")) for d in different)
+        part = f", or its `{'student' if self.student.exists() else 'checkpoints'}` to train anew" if learnt else ""
+        raise RunFolderError(
+            f"{self.path} holds a run of another configuration, and mixing the two would make its figures "
+            f"meaningless. What differs (there → now):\n{shown}\n"
+            f"Choose another folder with --run-dir, or remove this one{part}."
+        )

@@ -1,0 +1,52 @@
+"""Generate: teachers write rationales for the training questions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyllm.config import Config
+from tinyllm.questions.types import Splits
+from tinyllm.stages.asking import forecast_lines, opened_asking
+from tinyllm.stages.check import checked_questions
+from tinyllm.stages.folder import RunFolder
+from tinyllm.system.news import News
+
+if TYPE_CHECKING:
+    from tinyllm.rationales.types import TeacherYield
+
+
+def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, TeacherYield]:
+    """Have the teachers that the method learns from write rationales for the training questions.
+
+    What the store holds is not asked again. Writes `rationales.parquet`, `rejected.jsonl`.
+
+    Raises:
+        TeacherError: a teacher can answer nothing more; the others have finished by then.
+        KeyboardInterrupt: it was interrupted; every reply that came is stored.
+    """
+    from tinyllm.rationales.files import write_rationales
+
+    splits = splits or checked_questions(config, news)[0]
+    with opened_asking(config, run, splits.train) as asking:
+        if asking.is_priced:
+            for line in forecast_lines(asking.forecasts(news)):
+                news.say(line)
+        asking.ask(news, "Rationales")
+        collection = asking.collection()
+        with news.task("Checking the replies"):
+            write_rationales(run.path, collection)
+    for name, found in collection.yields.items():
+        news.say(_yield_text(name, found))
+    return collection.yields
+
+
+def _yield_text(name: str, found: TeacherYield) -> str:
+    rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1]))
+    return (
+        f"  {name}: {found.rationales} rationales"
+        + (f" ({sum(found.repaired.values())} repaired)" if found.repaired else "")
+        + (f", {sum(found.resampled.values())} replies asked for anew" if found.resampled else "")
+        + (f", {found.missing} missing" if found.missing else "")
+        + (f", {found.thinking_tokens:,} tokens of thoughts" if found.thinking_tokens else "")
+        + (f", rejected: {rejected}" if rejected else "")
+    )

@@ -1,0 +1,232 @@
+"""`tinyllm init`: a configuration to start from, fitted to a file of questions.
+
+What a file's rows prove is written down, and a run reads it so. A file of a shape that a configuration has no words for
+(another encoding or separator, JSON documents, workbooks, quizzes, …) is converted to JSONL in TinyLLM's own form.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tinyllm.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from tinyllm.questions.intake import Found, Tally, Wishes
+
+_TEMPLATE = """\
+# A TinyLLM run. `tinyllm check {path}` finds mistakes before anything is spent; `tinyllm run {path}` does it all.
+# Every setting, with its default: docs/configuration.md
+name: {name}
+
+data:
+{data}
+teachers:                       # each writes rationales for the training questions
+  - {{name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}}
+  - {{name: gemma3, kind: llamacpp, model: gemma3-270m}}
+  # An API, or a server of your own; the key is read from the environment:
+  # - {{name: big, kind: openai, model: gpt-4o-mini, api_key_env: OPENAI_API_KEY}}
+  # - {{name: mine, kind: openai, model: llama3, base_url: http://127.0.0.1:11434/v1, api_key_env: null}}
+
+rationales:
+  examples: {{strategy: random, count: 2}}
+  max_tokens: 96                # longest reply, in the teacher's tokens
+
+student:
+  model: smollm2-135m-instruct  # or google/flan-t5-small, a folder, a .gguf file
+  adapter: lora                 # or full
+  layout: cloze                 # rank the choices without showing them; `labelled` shows them (T5, larger students)
+
+train:
+  method: tinyllm               # or fine-tuning, or step-by-step with one teacher
+  alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
+  max_input_tokens: 512
+  epochs: 2
+"""
+
+_STARTER = """\
+  dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
+  # train: questions.csv        # columns: question, choices (or choices: [A, B, C, D]), answer
+"""
+
+_QUESTION_ENDINGS = (
+    ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
+    ".xlsx", ".xls", ".xlsb", ".ods", ".gz", ".bz2", ".xz", ".zst", ".zip", ".xml", ".pdf", ".docx",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What `init` wrote, and what it has to say about it, line by line."""
+
+    config: Path
+    lines: tuple[str, ...]
+
+
+def is_questions(path: Path) -> bool:
+    """Tell whether an argument is a file (or folder) of questions rather than a configuration to write."""
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return False
+    return path.exists() or path.suffix.lower() in _QUESTION_ENDINGS
+
+
+def config_for(data: Path) -> Path:
+    """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere."""
+    return Path(f"{_stem(data)}.yaml")
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name
+    while Path(name).suffix.lower() in (*_QUESTION_ENDINGS, ".yaml", ".yml") and Path(name).stem:
+        name = Path(name).stem
+    return name
+
+
+def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) -> Written:
+    """Write a configuration for a file of questions, or for the starter dataset.
+
+    Args:
+        wishes: what is settled about the file.
+
+    Raises:
+        ConfigError: there is a file already.
+        DataError: the questions cannot be read, or no reading of them is proven.
+    """
+    if path.exists():
+        raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
+    section, lines = (_STARTER, []) if data is None else _read(data, path, wishes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
+    path.write_text(_TEMPLATE.format(path=path, name=text, data=section), encoding="utf-8")
+    return Written(path, tuple(lines))
+
+
+def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:
+    """Return the `data` section for a file, and what was found; converts the file where that is needed."""
+    from tinyllm.questions.intake import Tally, Wishes, find_reading, in_place
+
+    found = find_reading(data, wishes or Wishes())
+    tally = Tally()
+    settings = in_place(found, tally)
+    if settings is not None:
+        where: dict[str, Any] = {"train": str(data)}
+        said = f"Read {_count(tally.questions)} from {data}"
+    else:
+        settings, tally = {}, Tally()
+        where = _converted(found, config.parent / f"{_stem(data)}.questions.jsonl", tally)
+        said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
+    if not tally.questions:
+        raise DataError(f"{data}: no row is a question: " + "; ".join(tally.reasons.values()))
+    return _section(where, settings, tally), [said, *_report(found, tally)]
+
+
+def _count(number: int) -> str:
+    return f"{number} question{'' if number == 1 else 's'}"
+
+
+def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
+    """Write the questions in TinyLLM's own form: to a file, or, if there are splits, to a folder with one file each."""
+    from tinyllm.questions.intake import questions_of, record
+
+    splits = [table.split for table in found.shape.tables]
+    several = len(splits) > 1
+    folder = target.with_suffix("") if several else target.parent
+    paths = {str(s): folder / f"{s}.jsonl" for s in splits} if several else {"train": target}
+    taken = folder if several else target
+    if taken.exists():
+        raise ConfigError(
+            f"{taken} is there already, and the questions would be written there; move it, or give --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {s: p.with_name(f"{p.name}.part") for s, p in paths.items()}
+    try:
+        with ExitStack() as stack:
+            files = {s: stack.enter_context(p.open("w", encoding="utf-8")) for s, p in parts.items()}
+            for split, question, cells in questions_of(found, tally):
+                files[split if several else "train"].write(record(question, cells))
+        for split, part in parts.items():
+            part.replace(paths[split])
+    except OSError as error:
+        raise DataError(f"{error.filename or target} cannot be written: {error.strerror or error}; make room") from None
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+    return {"folder": str(folder)} if several else {"train": str(target)}
+
+
+def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally) -> str:
+    from tinyllm.questions.intake import FEW
+
+    lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
+    nothing_to_train_on = tally.unanswered == tally.questions
+    if "train" in where and (nothing_to_train_on or len(tally.different) < FEW):
+        why = "no answers are known: nothing to train on" if nothing_to_train_on else "too few questions to cut"
+        lines.append(f"  cut: {{valid: 0, test: 0}}      # {why}")
+    elif "train" in where:
+        lines.append("  cut: {valid: 0.1, test: 0.2}  # or give files: valid: …, test: …")
+    for key, value in settings.items():
+        text = yaml.safe_dump({key: value}, default_flow_style=None, sort_keys=False, width=1000, allow_unicode=True)
+        if isinstance(value, dict):
+            text = f"{key}: " + yaml.safe_dump(
+                value, default_flow_style=True, sort_keys=False, width=1000, allow_unicode=True
+            )
+        lines += [f"  {line}" for line in text.rstrip().splitlines()]
+    drops = tally.left_out or 0 < tally.unanswered < tally.questions
+    what = "leave rows out that are no questions, or have no answer" if drops else "drop: leave bad rows out"
+    lines.append(f"  on_invalid: {'drop ' if drops else 'error'}             # {what}, and name them in the report")
+    return "\n".join(lines) + "\n"
+
+
+def _report(found: Found, tally: Tally) -> Iterator[str]:
+    """Say how the file was understood, and show the first question as a person can check it."""
+    from tinyllm.questions.intake import has_role
+
+    reading = found.reading
+    for how in found.shape.how:
+        yield f"  file:     {how}"
+    yield f"  question: '{reading.question}'" + (f", about the text in '{reading.context}'" if reading.context else "")
+    yield f"  choices:  {reading.choices.said}"
+    for proof in reading.proof:
+        yield f"  answer:   {proof}"
+    if len(tally.splits) > 1:
+        yield "  splits:   " + ", ".join(f"{n} {split}" for split, n in tally.splits.items())
+    if tally.answers:
+        total = sum(tally.answers.values())
+        shares = [f"{name} {100 * n / total:.0f} %" for name, n in sorted(tally.answers.items())]
+        yield "  balance:  " + ", ".join(shares)
+        if len(tally.answers) == 1 and total > 1:
+            yield f"  note:     every right answer is {next(iter(tally.answers))}: there is nothing to learn"
+    if 0 < tally.unanswered < tally.questions:
+        yield f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out"
+    elif tally.unanswered:
+        yield "  note:     no answers are known, so nothing can be trained or scored on these questions"
+    if tally.left_out:
+        yield f"  left out: {tally.left_out} row{'' if tally.left_out == 1 else 's'}; " + "; ".join(
+            tally.reasons.values()
+        )
+    for other in found.others:
+        yield f"  not read: {other}"
+    if reading.unused:
+        yield "  not used: the columns " + ", ".join(f"'{c}'" for c in reading.unused)
+    if told := [c for c in reading.unused if has_role(c, "explanation")]:
+        yield f"  note:     '{told[0]}' may explain the answers; docs/questions.md says how a student learns from that"
+    if (first := tally.first) is not None:
+        yield "The first question:"
+        if first.context:
+            yield f"    {_short(first.context)}"
+        yield f"    {_short(first.question)}"
+        for k, choice in enumerate(first.choices):
+            yield f"    {'→' if k == first.answer else ' '} {_short(choice)}"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 100 else text[:99] + "…"

@@ -1,0 +1,46 @@
+"""Run: every stage in order; what is done is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyllm.config import Config
+from tinyllm.stages.check import checked_questions
+from tinyllm.stages.evaluate import evaluate_run
+from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.generate import generate_run
+from tinyllm.stages.report import report_run
+from tinyllm.stages.train import train_run
+from tinyllm.system.files import read_json
+from tinyllm.system.news import News
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a whole run gave.
+
+    Attributes:
+        unanswered: questions for which a teacher gave no reply at all, by teacher and reason.
+    """
+
+    metrics: dict[str, Any]
+    report: Path
+    unanswered: dict[str, dict[str, int]]
+
+
+def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
+    """Run every stage that is not done yet."""
+    from tinyllm.comparison.metrics import evaluation_fingerprint
+
+    splits, _ = checked_questions(config, news, ("train", "test"))
+    yields = generate_run(config, run, news, splits)
+    train_run(config, run, news, splits)
+    if run.metrics.is_file() and read_json(run.metrics).get("fingerprint") == evaluation_fingerprint(config, splits):
+        news.say(f"✓ The student is already evaluated ({run.metrics})")
+        figures = read_json(run.metrics)
+    else:
+        figures = evaluate_run(config, run, news, splits)
+    unanswered = {name: found.unanswered for name, found in yields.items() if found.unanswered}
+    return Outcome(figures, report_run(run, news), unanswered)

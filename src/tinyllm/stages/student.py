@@ -1,0 +1,55 @@
+"""The student of a run: how it is asked, what its mixture needs to know, and what it is about to learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyllm.config import Config, prefixes_in_use, teacher_weights, teachers_in_use
+
+if TYPE_CHECKING:
+    from tinyllm.student.learner import Learner
+    from tinyllm.student.mixture import MixtureSettings
+    from tinyllm.student.model import Student, StudentCard
+    from tinyllm.student.plan import StepPlan
+
+LIKELIHOODS = "likelihoods.json"
+
+
+def student_card(config: Config) -> StudentCard:
+    """Return how this run's student is asked."""
+    from tinyllm.student.model import StudentCard
+
+    return StudentCard(
+        prefixes=prefixes_in_use(config),
+        layout=config.student.layout,
+        max_input_tokens=config.train.max_input_tokens,
+    )
+
+
+def mixture_settings(config: Config) -> MixtureSettings:
+    """Return what the mixture of a run needs to know besides the texts."""
+    from tinyllm.student.mixture import MixtureSettings
+
+    weights = teacher_weights(config)
+    return MixtureSettings(
+        prefixes=prefixes_in_use(config),
+        alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
+        seed=config.train.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A student and what it is about to learn.
+
+    Attributes:
+        targets: how many of each task.
+        notes: what a person should know of the way it is computed.
+    """
+
+    plan: StepPlan
+    student: Student
+    learner: Learner
+    targets: dict[str, int]
+    notes: tuple[str, ...]

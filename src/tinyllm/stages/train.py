@@ -1,0 +1,99 @@
+"""Train: the student learns the answers, and the rationales that its method takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from tinyllm.config import ANSWER_TASK, Config
+from tinyllm.questions.types import Splits
+from tinyllm.stages._prepare import prepare_training, validation, validation_fingerprint, whole_student
+from tinyllm.stages.check import checked_questions
+from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.student import Prepared, mixture_settings
+from tinyllm.system.files import read_json, write_json
+from tinyllm.system.news import News
+
+
+def plan_run(config: Config, run: RunFolder, news: News, *, processes: int = 1) -> Prepared:
+    """Load the student and plan what it learns from the rationales of the run; train nothing.
+
+    Args:
+        processes: that would share each step.
+    """
+    return prepare_training(config, run, news, checked_questions(config, news)[0], processes=processes)
+
+
+def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
+    """Train the student on answers and rationales, resuming from a checkpoint if there is one.
+
+    A student that is trained on exactly these targets is left as it is; if questions or rationales have changed
+    since, it is trained again. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
+    of them writes. Writes `student/`, `train_log.jsonl`, `plan.json`, `train_result.json`.
+    """
+    from tinyllm.student import FOLDER, checkpoint_of_another, discard_checkpoints
+    from tinyllm.student.model import save_student
+    from tinyllm.student.processes import Processes
+    from tinyllm.student.train import fingerprint, train
+
+    splits = splits or checked_questions(config, news)[0]
+    processes = Processes.joined()
+    prepared = prepare_training(config, run, news, splits, processes=processes.count)
+    plan, student, learner = prepared.plan, prepared.student, prepared.learner
+    looked_at = validation_fingerprint(config, splits)
+    plan_file = run.path / "plan.json"
+    was_looked_at = read_json(plan_file).get("validation") if plan_file.is_file() else None
+    is_same = was_looked_at in (None, looked_at)  # an older plan does not say
+    done = run.is_trained and is_same and read_json(run.train_result).get("fingerprint") == fingerprint(plan)
+    processes.wait()  # until everyone has looked
+    if done:
+        news.say(f"✓ The student is already trained ({run.student})")
+        return read_json(run.train_result)
+    if processes.is_first:
+        if not is_same:
+            news.say(
+                "  note: the validation questions have changed since, by which the student is picked: it trains anew"
+            )
+            discard_checkpoints(run.path)
+        elif other := checkpoint_of_another(run.path / FOLDER, fingerprint(plan)):
+            news.say(f"  note: questions or rationales have changed since step {other}, so training begins anew")
+        elif run.is_trained:
+            news.say("  note: questions or rationales have changed since the student was trained: it is trained again")
+        write_json(plan_file, plan.as_json() | ({"validation": looked_at} if looked_at else {}))
+    processes.wait()
+    news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in prepared.targets.items()))
+    for note in prepared.notes:
+        news.say(f"  note: {note}")
+    with news.task("Training", len(plan)) as task:
+        result = train(
+            student,
+            learner,
+            plan,
+            config.train,
+            tasks=(ANSWER_TASK, *mixture_settings(config).alpha),
+            folder=run.path,
+            progress=lambda done, total, note: task.update(done, total, note),
+            validate=validation(config, student, learner, splits),
+        )
+        task.note = f"loss {result.final_loss:.3f}" if result.final_loss is not None else ""
+    if result.steps < len(plan):
+        news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
+    if result.best_step is not None:
+        news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
+    figures = {**asdict(result), "targets": prepared.targets}
+    with news.task("Saving the student"):
+        student = whole_student(config, prepared)
+        if processes.is_first:
+            run.forget_training()  # a student of other targets stays until this one is done
+            save_student(student, run.student, _model_card(config, Counter(prepared.targets)))
+            write_json(run.train_result, figures)
+            discard_checkpoints(run.path)
+        processes.wait()
+    return figures
+
+
+def _model_card(config: Config, targets: Counter[str]) -> str:
+    from tinyllm.student.card import model_card
+
+    return model_card(config, targets)

@@ -1,0 +1,212 @@
+"""What is seen of a training while it runs: the log, the progress, Ctrl-C, validation, and other loggers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from tinyllm.student._checkpoints import Best, trained_weights, write_weights
+from tinyllm.system.files import write_jsonl
+
+if TYPE_CHECKING:
+    from tinyllm.student._trainer import PlanTrainer
+
+LOG_FILE = "train_log.jsonl"
+SAVE_EVERY_S = 120.0
+
+Progress = Callable[[int, int, str], None]
+"""Called after each step with steps done, steps in all, and a note."""
+
+Validate = Callable[[], float]
+"""Returns the student's accuracy on validation questions, as it is now."""
+
+
+class TrainLog:
+    """`train_log.jsonl`: one line a step; lines after the step that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, keep_steps: int = 0) -> None:
+        self.path = path
+        kept = [line for line in read_log(path) if line["step"] <= keep_steps]
+        last = kept[-1] if kept else {}
+        self.last_loss: float | None = last.get("loss")
+        self.seconds: float = last.get("seconds", 0.0)
+        self.target_tokens: int = last.get("target_tokens", 0)
+        self.tokens: int = last.get("tokens", 0)
+        write_jsonl(path, kept)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Append one step."""
+        self.last_loss, self.seconds, self.target_tokens = line["loss"], line["seconds"], line["target_tokens"]
+        self.tokens = line["tokens"]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the steps logged so far; a line that a crash cut short is left out."""
+    lines = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8").split("\n"):
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
+    return lines
+
+
+class Watch(TrainerCallback):
+    """Writes the log and tells the progress."""
+
+    def __init__(self, trainer: PlanTrainer, log: TrainLog, progress: Progress | None) -> None:
+        self.trainer, self.log, self.progress = trainer, log, progress
+        self.seconds, self.target_tokens, self.tokens = log.seconds, log.target_tokens, log.tokens
+        self.began = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Start the clock, or go on where an interrupted training stopped it."""
+        self.began = time.monotonic() - self.seconds
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Count the step's tokens and tell the progress."""
+        figures = self.trainer.figures
+        self.target_tokens += figures.target_tokens
+        self.tokens += figures.tokens
+        if self.progress is not None:
+            note = f"loss {figures.loss:.3f}, {figures.tokens / max(figures.seconds, 1e-9):,.0f} tokens/s"
+            self.progress(state.global_step, len(self.trainer.plan), note)
+        if state.global_step >= len(self.trainer.plan):
+            control.should_log = True  # the last step, whatever `logging_steps` is: the figures of a training end there
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:  # noqa: ARG002
+        """Write a line, when the Trainer logs a step."""
+        if logs is None or "loss" not in logs:
+            return
+        figures = self.trainer.figures
+        line = {
+            "step": state.global_step,
+            "epoch": round(state.global_step / self.trainer.plan.steps_per_epoch, 4),
+            "loss": round(figures.loss, 6),
+            "losses": {task: round(loss, 6) for task, loss in figures.losses.items()},
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": logs.get("grad_norm"),
+            "seconds": round(time.monotonic() - self.began, 3),
+            "target_tokens": self.target_tokens,
+            "tokens": self.tokens,
+            "tokens_per_second": round(logs["tokens_per_second"], 1),
+            "padding_fraction": round(logs["padding_fraction"], 4),
+            "memory_bytes": int(logs["memory_bytes"]),
+        }
+        if self.trainer.accuracy is not None:
+            line["valid_accuracy"] = self.trainer.accuracy
+        self.log.add(line)
+
+
+class Saving(TrainerCallback):
+    """Asks for a checkpoint every so many seconds: so many steps may be a second or an hour."""
+
+    def __init__(self, trainer: PlanTrainer, every_s: float = SAVE_EVERY_S) -> None:
+        self.trainer, self.every_s = trainer, every_s
+        self.saved = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Begin to count."""
+        self.saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Ask for one, if any process thinks that it is time."""
+        if self.trainer.any_process(time.monotonic() - self.saved >= self.every_s):
+            control.should_log = control.should_save = True  # what is resumed counts on from the log
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Begin to count anew, after the writing: a slow disk must not be all that there is."""
+        self.saved = time.monotonic()
+
+
+class Validation(TrainerCallback):
+    """Looks at the validation accuracy every so many steps and after the last; keeps the best weights; stops early.
+
+    Every process looks, so that all come to the same end.
+
+    Args:
+        every: optimizer steps between two looks.
+        patience: stop after so many looks in a row that were no better; None: never.
+        keep: whether the best weights are wanted in the end.
+    """
+
+    def __init__(
+        self, trainer: PlanTrainer, validate: Validate, best: Best, *, every: int, patience: int | None, keep: bool
+    ) -> None:
+        self.trainer, self.validate, self.best = trainer, validate, best
+        self.every, self.patience, self.keep = every, patience, keep
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Look, keep, and stop."""
+        step = state.global_step
+        if step % self.every and step < len(self.trainer.plan):
+            return
+        self.trainer.accuracy = self.validate()
+        is_best = self.best.note(step, self.trainer.accuracy)
+        weights = trained_weights(self.trainer.learner) if is_best and self.keep else None
+        if state.is_world_process_zero:
+            if weights is not None:
+                write_weights(weights, self.best.weights)
+            self.best.save()
+        control.should_log = True
+        if self.patience is not None and self.best.worse_since(step) >= self.patience:
+            control.should_training_stop = True
+
+
+class _StopWhenAsked(TrainerCallback):
+    """Saves a checkpoint and stops after the step in which Ctrl-C was pressed."""
+
+    def __init__(self, trainer: PlanTrainer) -> None:
+        self.trainer = trainer
+        self.asked = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Stop here if it was pressed in any process."""
+        self.asked = self.trainer.any_process(self.asked)
+        if self.asked:
+            control.should_log = control.should_save = control.should_training_stop = True
+
+
+@contextlib.contextmanager
+def interruptible(trainer: PlanTrainer) -> Iterator[None]:
+    """Let the first Ctrl-C, or SIGTERM, end the training after its step, with a checkpoint; a second Ctrl-C at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    watch = _StopWhenAsked(trainer)
+    trainer.add_callback(watch)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def hear(*_: object) -> None:
+        watch.asked = True
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    for number in before:
+        signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if watch.asked and trainer.state.global_step < len(trainer.plan):
+        raise KeyboardInterrupt
+
+
+# --- loggers ------------------------------------------------------------------------------------------------------
+
+
+def tensorboard(folder: Path) -> TrainerCallback:
+    """Log to the run folder; by itself it would log into the checkpoints, which go when training is done."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(log_dir=str(folder / "tensorboard")))

@@ -1,0 +1,356 @@
+"""Which request is in which batch: what is sent, what is waited for, and who gets what came back.
+
+Requests gather until a batch is full or nobody asks any more; then they are uploaded, noted in the journal, and the
+batch is started. Every `ask` waits for the batch that holds its request, whichever process has sent that. So nothing
+is sent, or paid, twice, and a process may be killed at any moment.
+
+    validating, in_progress, …       look again later
+    completed, expired, cancelled    hand out what it has; send the rest in another batch, `max_attempts` in all
+    failed, too much is enqueued     send it again later, in halves if nothing else of ours is there
+    failed                           TeacherError
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+from tinyllm import config
+from tinyllm.errors import TeacherError
+from tinyllm.teachers._batch.carrier import Carrier, Over
+from tinyllm.teachers._batch.client import KEPT, BatchClient, BatchPace
+from tinyllm.teachers._batch.journal import Journal, JournalEntry
+from tinyllm.teachers._batch.rows import Missed, read_rows
+from tinyllm.teachers._http.endpoint import request_body
+from tinyllm.teachers.base import Reply, Request, RequestFailed, reply_key
+from tinyllm.teachers.manners import Manners
+
+_PAUSE_S = 600.0  # the longest pause after a provider said that too much is enqueued
+_FULL = ("token_limit_exceeded", "enqueued", "in_progress batches")
+_NEVER = Missed("the batch is over and says nothing of this request", "again")
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request that somebody waits for.
+
+    Attributes:
+        batches: that were over and had no reply for it, though they might have.
+    """
+
+    request: Request
+    reply: asyncio.Future[Reply]
+    askers: int = 0
+    batches: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """A batch that was sent, by this process or another.
+
+    Attributes:
+        manners: with which it was sent; None: by another process.
+        following: waits until it is over; only batches that somebody asks for are followed.
+        replies: that have come and that nobody has asked for yet.
+        given: keys whose replies `ask` has returned.
+    """
+
+    entry: JournalEntry
+    manners: Manners | None = None
+    following: asyncio.Task[None] | None = None
+    replies: dict[str, Reply] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+    done: int = 0
+
+    def tell(self, done: int) -> None:
+        self.done = done
+
+    @property
+    def awaited(self) -> bool:
+        return self.following is not None and not self.following.done()
+
+
+class BatchDesk:
+    """Takes requests and hands out replies. `async with` reads the journal; leaving it drops what was not sent yet.
+
+    Args:
+        identity: the teacher's.
+        client: entered already.
+    """
+
+    def __init__(
+        self,
+        spec: config.OpenAIBatchTeacher,
+        identity: Mapping[str, str],
+        client: BatchClient,
+        journal: Journal,
+        pace: BatchPace,
+    ) -> None:
+        self._spec = spec
+        self._identity = identity
+        self._client = client
+        self._journal = journal
+        self._pace = pace
+        self._carrier = Carrier(spec, client, journal, pace)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._error: Exception | None = None
+        self._asked: dict[str, _Asked] = {}
+        self._gathered: dict[str, None] = {}  # keys that are in no batch, in the order they came
+        self._batches: dict[str, _Batch] = {}  # by token
+        self._holder: dict[str, _Batch] = {}  # by key
+        self.manners = Manners()
+        self._being_sent: set[str] = set()
+        self._wake = asyncio.Event()
+        self._most = spec.requests_per_batch
+        self._refusals = 0
+        self._full_since: float | None = None  # this and the next two: time.monotonic()
+        self._pause_until = 0.0
+        self._last_asked = 0.0
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._journal.prepare)
+        self._learn(await asyncio.to_thread(self._journal.read))
+        self._start(self._send_all())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if kind is None:
+            for batch in self._batches.values():
+                await self._forget(batch, batch.given)
+
+    async def ask(self, request: Request) -> Reply:
+        """Return the reply to a request, from a batch that was sent before if one holds it.
+
+        Raises:
+            RequestFailed: no batch had a reply for it.
+            TeacherError: the provider takes no batches.
+            OSError: the journal cannot be written.
+        """
+        if self._error is not None:
+            raise self._error
+        key = reply_key(self._identity, request)
+        asked = self._asked.get(key)
+        if asked is None:
+            asked = self._asked[key] = _Asked(request, asyncio.get_running_loop().create_future())
+            self._place(key, asked)
+        asked.askers += 1
+        try:
+            reply = await asyncio.shield(asked.reply)
+        finally:
+            asked.askers -= 1
+            if not asked.askers:
+                del self._asked[key]
+                self._gathered.pop(key, None)
+        if key in self._holder:
+            self._holder[key].given.add(key)
+        return reply
+
+    def holds(self, request: Request) -> bool:
+        """Tell whether a request is at the provider, or on its way there."""
+        key = reply_key(self._identity, request)
+        return key in self._holder or key in self._being_sent
+
+    def note(self) -> str:
+        """How far the provider is, in words."""
+        there = [batch for batch in self._batches.values() if batch.awaited and batch.entry.batch is not None]
+        if not there:
+            return ""
+        done, total = sum(batch.done for batch in there), sum(len(batch.entry.keys) for batch in there)
+        full = ", no room for more" if self._pause_until > time.monotonic() else ""
+        return f"{len(there)} batch{'es' * (len(there) != 1)} at the provider, {done:,} of {total:,} done{full}"
+
+    # --- where a request is -------------------------------------------------------------------------------------
+
+    def _place(self, key: str, asked: _Asked) -> None:
+        """Give a request its reply, or let it wait for the batch that holds it, or for the next one to be sent."""
+        batch = self._holder.get(key)
+        if batch is None:
+            self._gathered[key] = None
+            self._last_asked = time.monotonic()
+            self._wake.set()
+        elif key in batch.replies:
+            asked.reply.set_result(batch.replies.pop(key))
+        elif not batch.awaited:
+            batch.following = self._start(self._follow(batch))
+
+    def _learn(self, entries: Sequence[JournalEntry]) -> None:
+        """Take in batches of the journal; what they hold is not sent again."""
+        for entry in entries:
+            self._take_in(_Batch(entry))
+
+    def _take_in(self, batch: _Batch) -> None:
+        self._batches[batch.entry.token] = batch
+        for key in batch.entry.keys:
+            self._holder[key] = batch
+            if key in self._asked:
+                self._gathered.pop(key, None)
+                self._place(key, self._asked[key])
+
+    def _release(self, batch: _Batch, key: str) -> None:
+        """Let go of a request that a batch has no reply for; if it is waited for, another batch must have it."""
+        if self._holder.get(key) is batch:
+            del self._holder[key]
+        asked = self._asked.get(key)
+        if asked is not None and not asked.reply.done():
+            self._place(key, asked)
+
+    async def _forget(self, batch: _Batch, keys: Collection[str]) -> None:
+        """Strike keys from the journal: they are stored, or a batch has no reply for them."""
+        if keys:
+            async with self._journal.locked():
+                await asyncio.to_thread(self._journal.forget, batch.entry.token, keys)
+
+    # --- work that goes on while others wait --------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - raised again in everyone who waits
+            self._error = self._error or error
+            self._gathered.clear()
+            for asked in self._asked.values():
+                if not asked.reply.done():
+                    asked.reply.set_exception(self._error)
+
+    # --- sending ------------------------------------------------------------------------------------------------
+
+    async def _send_all(self) -> None:
+        while True:
+            await self._ready()
+            async with self._journal.locked():
+                batch = await self._send()
+            if batch is not None:
+                self._take_in(batch)
+
+    async def _ready(self) -> None:
+        """Wait until there is a batch to be sent: a full one, or nobody has asked for a while."""
+        while True:
+            self._wake.clear()
+            now, wait_s = time.monotonic(), None
+            if self._gathered and now < self._pause_until:
+                wait_s = self._pause_until - now
+            elif self._gathered:
+                full = len(self._gathered) >= self._most
+                wait_s = 0.0 if full else self._last_asked + self._pace.gather_s - now
+                if wait_s <= 0:
+                    return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+
+    async def _send(self) -> _Batch | None:
+        """Send one batch. The journal is locked: nobody else sends anything meanwhile."""
+        self._learn(await asyncio.to_thread(self._journal.read, self._batches))
+        asked = [(key, self._asked[key].request) for key, _ in zip(self._gathered, range(self._most), strict=False)]
+        if not asked:
+            return None
+        manners = self.manners
+        self._being_sent = {key for key, _ in asked}
+        try:
+            entry = await self._carrier.send(asked, manners, self._asked.__contains__)
+        finally:
+            self._being_sent = set()
+        return None if entry is None else _Batch(entry, manners)
+
+    # --- waiting for a batch ------------------------------------------------------------------------------------
+
+    async def _follow(self, batch: _Batch) -> None:
+        entry = await self._carrier.identified(batch.entry)
+        if entry is None:
+            for key in batch.entry.keys:
+                self._release(batch, key)
+            return
+        batch.entry = entry
+        over = await self._carrier.until_over(entry, batch.tell)
+        if over.rows is None:
+            await self._refused(batch, over)
+        else:
+            await self._collect(batch, over, over.rows)
+
+    # --- what came of it ----------------------------------------------------------------------------------------
+
+    async def _refused(self, batch: _Batch, over: Over) -> None:
+        """Deal with a batch of which nothing was done."""
+        words = over.words
+        await self._forget(batch, batch.entry.keys)
+        if not any(sign in words.casefold() for sign in _FULL):
+            raise TeacherError(
+                f"Teacher '{self._spec.name}': {self._client.url} refuses batch {batch.entry.batch}: {words}\n"
+                f"  To do: mend what it names. Nothing of this batch was done. {KEPT}"
+            )
+        now = time.monotonic()
+        self._full_since = self._full_since or now
+        if now - self._full_since > self._pace.full_s:
+            raise TeacherError(
+                f"Teacher '{self._spec.name}': {self._client.url} has had no room for a batch for "
+                f"{(now - self._full_since) / 3600:.0f} h: {words}\n  To do: run again later. {KEPT}"
+            )
+        if not any(other.awaited for other in self._batches.values() if other is not batch):
+            self._most = max(1, len(batch.entry.keys) // 2)  # nothing of ours is in the way: it is too large by itself
+        self._refusals += 1
+        pause_s = min(_PAUSE_S, self._pace.poll_s * 2.0 ** min(self._refusals, 10))
+        self._pause_until = now + pause_s * random.uniform(0.8, 1.2)
+        for key in batch.entry.keys:
+            self._release(batch, key)
+
+    async def _collect(self, batch: _Batch, over: Over, rows: Sequence[Mapping[str, Any]]) -> None:
+        def body_of(key: str) -> Mapping[str, Any]:
+            asked = self._asked.get(key)
+            manners = batch.manners or self.manners
+            return {} if asked is None else request_body(asked.request, self._spec.model, self._spec.form, manners)
+
+        results = await asyncio.to_thread(read_rows, rows, self._spec.form, over.took_s, body_of, self._client.secrets)
+        outcomes = {key: results.get(key, _NEVER) for key in batch.entry.keys}
+        missed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Missed)}
+        await self._forget(batch, missed)
+        if missed and all(m.kind == "refused" for m in missed.values()) and len(missed) == len(outcomes):
+            words = next(iter(missed.values())).words
+            raise TeacherError(
+                f"Teacher '{self._spec.name}': {self._client.url} refuses all requests of batch {batch.entry.batch}: "
+                f"{words}\n  To do: mend what it names. {KEPT}"
+            )
+        self._full_since, self._pause_until, self._refusals = None, 0.0, 0
+        self._wake.set()
+        batch.entry = replace(batch.entry, keys=tuple(key for key in outcomes if key not in missed))
+        # From here on without a pause, so that whoever asks meanwhile is either served or finds the batch over.
+        for key, outcome in outcomes.items():
+            if isinstance(outcome, Reply):
+                self._give(batch, key, outcome)
+            else:
+                self._miss(batch, key, outcome, again=outcome.kind == "again" and not over.cancelled)
+
+    def _give(self, batch: _Batch, key: str, reply: Reply) -> None:
+        asked = self._asked.get(key)
+        if asked is None:
+            if key not in batch.given:
+                batch.replies[key] = reply
+        elif not asked.reply.done():
+            asked.reply.set_result(reply)
+
+    def _miss(self, batch: _Batch, key: str, missed: Missed, *, again: bool) -> None:
+        asked = self._asked.get(key)
+        if asked is not None and not asked.reply.done():
+            asked.batches += again
+            if missed.parameter is not None:
+                missed.parameter.manners = batch.manners
+                asked.reply.set_exception(missed.parameter)
+            elif not again or asked.batches >= self._spec.max_attempts:
+                asked.reply.set_exception(RequestFailed(missed.words, missed.reason))
+        self._release(batch, key)

@@ -1,0 +1,125 @@
+"""What is around a request besides the protocol: addresses, headers, a person's own fields; with secrets filled in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from tinyllm import config
+from tinyllm.errors import TeacherError
+from tinyllm.teachers._secrets import spelled
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What is sent around every request.
+
+    Attributes:
+        urls: of the replicas, up to and with /v1.
+        query: of every URL, encoded; without the question mark.
+        headers: the key's among them.
+        extra_body: fields laid over those of the body.
+        extra_setting: where a person has set those.
+        stream: True, False; None: as the endpoint wants it.
+        secrets: what must not appear in any text, longest first.
+    """
+
+    urls: tuple[str, ...]
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extra_body: Mapping[str, Any] = field(default_factory=dict)
+    extra_setting: str = "extra_body"
+    stream: bool | None = None
+    secrets: tuple[str, ...] = ()
+
+
+def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envelope:
+    """Return what is sent around the requests to a hosted endpoint; the environment is read here.
+
+    Raises:
+        TeacherError: a variable is missing in the environment, or what it holds is no key.
+    """
+    missing: dict[str, None] = {}
+    found: dict[str, None] = {}
+
+    def filled(text: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            held = os.environ.get(match[1], "").strip()
+            (found if held else missing)[held or match[1]] = None
+            return held
+
+        return _VARIABLE.sub(value, text)
+
+    listed = [spec.base_url] if isinstance(spec.base_url, str) else spec.base_url
+    urls = tuple(filled(url).rstrip("/") for url in listed)
+    query = urlencode({name: filled(value) for name, value in spec.query.items()})
+    headers = {name: filled(value) for name, value in spec.headers.items()}
+    if missing:
+        raise TeacherError(
+            f"Teacher '{spec.name}' names {', '.join(f'${{{m}}}' for m in missing)}, which the environment does not "
+            f"hold. Set it (export {next(iter(missing))}=…), or take it out of the teacher's section."
+        )
+    key = api_key(spec)
+    if key is not None:
+        plain = spec.auth_header.casefold() != "authorization"
+        headers[spec.auth_header] = key if plain else f"Bearer {key}"
+        found[key] = None
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise TeacherError(f"Teacher '{spec.name}': the header {name} holds characters other than printable ASCII.")
+    extra = spec.extra_body if isinstance(spec, config.OpenAITeacher) else {}
+    stream = None if not isinstance(spec, config.OpenAITeacher) or spec.stream == "auto" else spec.stream
+    return Envelope(urls, query, headers, extra, stream=stream, secrets=spelled(found))
+
+
+def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.LiteLLMTeacher) -> str | None:
+    """Return the key that the environment holds, or None if no variable is named.
+
+    Raises:
+        TeacherError: there is none in it, or something else.
+    """
+    if spec.api_key_env is None:
+        return None
+    key = os.environ.get(spec.api_key_env, "").strip()
+    if not key:
+        without = "if the endpoint asks for no key"
+        if isinstance(spec, config.LiteLLMTeacher):
+            without = "for the service's own variables"
+        raise TeacherError(
+            f"Teacher '{spec.name}' needs a key and the environment variable {spec.api_key_env} holds none. "
+            f"Set it (export {spec.api_key_env}=…), or write `api_key_env: null` {without}."
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise TeacherError(
+            f"Teacher '{spec.name}': the environment variable {spec.api_key_env} holds something that is no key: "
+            "there are spaces, or characters other than printable ASCII, in it."
+        )
+    return key
+
+
+def public_url(url: str) -> str:
+    """Return a URL without user, password, query and fragment: what of it may be written down."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+
+
+def identity_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> dict[str, str]:
+    """Return what, besides the request, could change a reply, with the names of variables in the place of values.
+
+    What a server does with a model's name is its own affair, so its address counts. Of several replicas the first names
+    the service: they serve the same model, and may come and go. Headers tell who asks, not what.
+    """
+    url = spec.base_url if isinstance(spec.base_url, str) else spec.base_url[0]
+    identity = {"kind": "openai", "base_url": public_url(url), "model": spec.model}
+    if spec.query:
+        identity["query"] = urlencode(sorted(spec.query.items()), safe="${}")
+    if isinstance(spec, config.OpenAITeacher) and spec.extra_body:
+        identity["extra_body"] = json.dumps(spec.extra_body, sort_keys=True)
+    return identity

@@ -1,0 +1,90 @@
+"""A teacher that follows a script: a template, or in tests a function that may fail and take its time."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from tinyllm.config import Form
+from tinyllm.questions import ById, Question
+from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
+
+Script = Callable[[Question, Request], str | Reply | Awaitable[str | Reply | None] | None]
+"""Returns the text or the whole reply; may be asynchronous, may raise `RequestFailed` or `TeacherError`."""
+
+
+class ScriptedTeacher:
+    """Fills in a template (`{question}`, `{answer}`), or calls a function.
+
+    Args:
+        questions: those it may be asked about.
+        script: template or function.
+        version: stands for the function in the store's key, as a model's revision would.
+    """
+
+    form: Form = "completion"
+    stop: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        name: str,
+        questions: Sequence[Question],
+        script: str | Script,
+        *,
+        version: str = "1",
+        concurrency: int = 16,
+        local: bool = False,
+        stored: bool = True,
+    ) -> None:
+        self.name = name
+        self.concurrency = concurrency
+        self.local = local
+        self.stored = stored
+        self._questions = ById(questions)
+        self._script = script
+        self._version = version
+
+    def check(self) -> None:
+        """Find nothing missing: there is nothing to miss."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The template's checksum, or the function's version."""
+        if isinstance(self._script, str):
+            return {"kind": "scripted", "template": hashlib.sha256(self._script.encode()).hexdigest()}
+        return {"kind": "scripted", "name": self.name, "version": self._version}
+
+    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
+        """Return what the script says about the question."""
+        question = self._questions.get(request.question_id)
+        if question is None:
+            raise KeyError(request.question_id)
+        await meter.begin()
+        if isinstance(self._script, str):
+            said: str | Reply | None = _fill(self._script, question)
+        else:
+            result = self._script(question, request)
+            said = await result if inspect.isawaitable(result) else result
+        if isinstance(said, str):
+            return Reply(
+                said, "stop", prompt_tokens=len(request.prompt.text.split()), completion_tokens=len(said.split())
+            )
+        return said
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+def _fill(template: str, question: Question) -> str:
+    """Put question and answer into the template in one pass, so that braces in their texts stay what they are."""
+    values = {"question": question.question, "answer": question.answer_text}
+    return re.sub(r"\{(question|answer)\}", lambda match: values[match[1]], template)

@@ -1,0 +1,41 @@
+"""News: a line at least every few seconds where there is no terminal, also while nothing moves."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import tinyllm.system.news
+from tinyllm.system.news import News
+
+
+def test_lines_come_while_one_waits_and_the_end_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(tinyllm.system.news, "_LINE_EVERY_S", 0.05)
+    with News().task("Counting", 4) as task:
+        task.update(1, note="one [bold]")
+        time.sleep(0.4)
+    err = capsys.readouterr().err
+    assert err.count("Counting · 1/4 · about") >= 2
+    assert "to go" in err
+    assert "one [bold]" in err, "a note is text, not markup"
+    assert "✓ Counting · 0 s" in err
+
+
+def test_quiet_says_nothing(capsys):
+    news = News(quiet=True)
+    news.say("hello")
+    with news.task("Counting") as task:
+        task.update(1)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_error_inside_a_task_is_not_reported_as_done(capsys):
+    with pytest.raises(ZeroDivisionError), News().task("Counting"):
+        1 / 0  # noqa: B018
+    assert "✓" not in capsys.readouterr().err
+
+
+def test_foreign_words_cannot_rewrite_the_terminal(capsys) -> None:
+    News().say("the server says \x1b[2J\x1b]0;title\x07no \u202emodel")
+    assert capsys.readouterr().err == "the server says no model\n"
