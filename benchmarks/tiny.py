@@ -158,7 +158,6 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "ministral": {"rope_parameters": _ROPE},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "rope_parameters": _ROPE},
-    "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
     "xmod": {"default_language": "en_XX"},
     "dots3_note_text": {"num_key_value_heads": 4},
     "gemma4_assistant": {"hidden_size_per_layer_input": 0},
