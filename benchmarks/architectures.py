@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,7 @@ from benchmarks.common import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "architectures.md"
 _SECONDS = 150  # that one architecture may take
+_PROCESSES = 2
 _LONGEST = 80  # tokens of the longest row
 
 # What a type is tried with besides: settings of well-known models that change what is computed.
@@ -36,6 +38,9 @@ VARIANTS: tuple[tuple[str, str, str, Mapping[str, Any]], ...] = (
     ("causal", "phi3", "long RoPE", {"rope_parameters": {
         "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
         "original_max_position_embeddings": 24}}),
+    ("causal", "phimoe", "long RoPE", {"rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 24, "short_mscale": 1.0, "long_mscale": 1.2}}),
     ("causal", "roberta", "is_decoder", {"is_decoder": True}),
     ("causal", "bert", "is_decoder", {"is_decoder": True}),
     ("causal", "qwen2", "sliding window", {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 0}),
@@ -77,8 +82,9 @@ def examined(kind: str, name: str, variant: str = "", overrides: Mapping[str, An
     try:
         learner.verify(_LONGEST)
     except StudentError as error:
-        cause = error.__cause__
-        return Verdict(kind, name, variant, "refused", reason=_line(error if cause is None else cause))
+        if error.__cause__ is not None:  # its own plain forward fails, as tiny as it is
+            return Verdict(kind, name, variant, "not built", reason=_line(error.__cause__))
+        return Verdict(kind, name, variant, "refused", reason=_line(error).split(", so ")[0])
     way = learner.way
     wrong = [w for w in (_wrong_losses(learner), _wrong_limit(learner)) if w]
     writes, wrong_text = _writing(model)
@@ -263,23 +269,54 @@ def _line(error: BaseException) -> str:
 # --- all of them --------------------------------------------------------------------------------------------------
 
 
-def _in_a_process(job: tuple[str, str, str]) -> Verdict:
-    began = time.monotonic()
-    kind, name, variant = job
-    command = [sys.executable, "-m", "benchmarks.architectures", "--one", kind, name, variant]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, cwd=ROOT, check=False)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-        found = json.loads(lines[-1]) if lines else None
-    except subprocess.TimeoutExpired:
-        return Verdict(kind, name, variant, "not built", reason=f"took more than {_SECONDS} s", seconds=_SECONDS)
-    if found is None:
-        last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        return Verdict(kind, name, variant, "wrong", reason=f"crashed: {last[:160]}")
-    return Verdict(**{**found, "seconds": round(time.monotonic() - began, 1)})
+Job = tuple[str, str, str]
+"""Kind, type of the model, and variant."""
 
 
-def jobs(names: Sequence[str]) -> list[tuple[str, str, str]]:
+def _examine_all(some: Sequence[Job]) -> list[Verdict]:
+    """Examine architectures in a process; if it dies, in another one without the architecture that killed it."""
+    verdicts: list[Verdict] = []
+    while len(verdicts) < len(some):
+        rest = some[len(verdicts) :]
+        command = [sys.executable, "-m", "benchmarks.architectures", "--jobs", json.dumps(rest)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.startswith("{"):
+                    verdicts.append(Verdict(**json.loads(line)))
+                    _print(verdicts[-1])
+        if len(verdicts) < len(some) and child.returncode:
+            verdicts.append(Verdict(*some[len(verdicts)], "wrong", reason=f"the process ended with {child.returncode}"))
+            _print(verdicts[-1])
+    return verdicts
+
+
+def _print(v: Verdict) -> None:
+    print(f"{v.verdict:10} {v.name} {v.variant} | {v.way} | {v.writes} | {v.reason}", flush=True)
+
+
+def _examine(some: Sequence[Sequence[str]]) -> None:
+    """Examine architectures one by one, within a time each, and print a line of JSON for each."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"took more than {_SECONDS} s")
+
+    signal.signal(signal.SIGALRM, stop)
+    for kind, name, variant in some:
+        overrides = next((o for k, n, v, o in VARIANTS if (k, n, v) == (kind, name, variant)), None)
+        began = time.monotonic()
+        signal.alarm(_SECONDS)
+        try:
+            verdict = examined(kind, name, variant, overrides)
+        except TimeoutError as error:
+            verdict = Verdict(kind, name, variant, "not built", reason=str(error))
+        except Exception as error:  # noqa: BLE001 -- nothing that is found may stop the others
+            verdict = Verdict(kind, name, variant, "wrong", reason=_line(error))
+        signal.alarm(0)
+        print(json.dumps(asdict(replace(verdict, seconds=round(time.monotonic() - began, 1)))), flush=True)
+
+
+def jobs(names: Sequence[str]) -> list[Job]:
     """Return (kind, type, variant) of what is examined; all types if none is named."""
     from benchmarks.tiny import architectures
 
@@ -292,21 +329,15 @@ def main() -> int:
     """Examine, print, and write the results and their page; 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="types of models; all if none")
-    parser.add_argument("--one", nargs=3, metavar=("KIND", "TYPE", "VARIANT"), help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        kind, name, variant = arguments.one
-        overrides = next((o for k, n, v, o in VARIANTS if (k, n, v) == (kind, name, variant)), None)
-        print(json.dumps(asdict(examined(kind, name, variant, overrides))))
+    if arguments.jobs:
+        _examine(json.loads(arguments.jobs))
         return 0
-    began, verdicts = time.monotonic(), []
-    with ThreadPoolExecutor(2) as pool:
-        for verdict in pool.map(_in_a_process, jobs(arguments.names)):
-            verdicts.append(verdict)
-            print(
-                f"{verdict.verdict:10} {verdict.name} {verdict.variant} {verdict.way} {verdict.writes} {verdict.reason}"
-            )
-            sys.stdout.flush()
+    began, asked = time.monotonic(), jobs(arguments.names)
+    with ThreadPoolExecutor(_PROCESSES) as pool:
+        parts = pool.map(_examine_all, (asked[i::_PROCESSES] for i in range(_PROCESSES)))
+    verdicts = [verdict for part in parts for verdict in part]
     if not arguments.names:
         write(verdicts, time.monotonic() - began)
     counts = Counter(v.verdict for v in verdicts)
@@ -343,7 +374,7 @@ def page(result: Mapping[str, Any]) -> str:
         "- *equal*: computed together (packed, or padded), with the results of plain rows.",
         "- *own rows*: each row is computed by itself, because nothing else is the same. It is slower.",
         "- *refused*: training and scoring end with an error before they begin.",
-        "- *not built*: transformers does not build it from a configuration offline, or it reads no text.",
+        "- *not built*: transformers does not build it offline or its own forward fails; it may read no text alone.",
         "",
         f"{result['date'][:10]}, {versions}, {result['minutes']} minutes: "
         + ", ".join(f"{counts[v]} {v}" for v in ("equal", "own rows", "refused", "wrong", "not built")) + ".",

@@ -143,7 +143,7 @@ def _distinct(parameters: Iterable[torch.nn.Parameter]) -> Iterable[torch.nn.Par
 
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
 _OVERRIDES: dict[str, dict[str, Any]] = {
-    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1},
+    "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "attn_layer_indices": [1]},
     "granitemoehybrid": {
         "mamba_n_heads": 8,
         "mamba_d_head": 8,
@@ -158,7 +158,13 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "ministral": {"rope_parameters": _ROPE},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "rope_parameters": _ROPE},
-    "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "recurrent_gemma": {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]},
+    "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
+    "kimi_linear": {"num_experts_per_token": 2, "num_experts": 4},
+    "xlstm": {"hidden_size": 32, "embedding_dim": 32, "num_heads": 4, "num_blocks": 2},
+    "reformer": {"is_decoder": True},
+    "nemotron": {"num_key_value_heads": 2},
     "xmod": {"default_language": "en_XX"},
     "dots3_note_text": {"num_key_value_heads": 4},
     "gemma4_assistant": {"hidden_size_per_layer_input": 0},

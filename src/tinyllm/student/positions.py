@@ -87,6 +87,10 @@ def _tables(name: str, module: nn.Module) -> Iterator[int]:
             start += "ProphetNet" in type(module).__name__  # its predicting streams look one position ahead
             yield module.num_embeddings - int(getattr(module, "offset", start))
         return
+    if isinstance(length := getattr(module, "max_seq_length", None), int):  # MPT's slopes, made for so many tokens
+        yield length
+    if "Rotary" in type(module).__name__:
+        return
     held = {**module._buffers, **{n: v for n, v in vars(module).items() if isinstance(v, torch.Tensor)}}
     for of, tensor in held.items():
         if tensor is None or not _is_table(of):
