@@ -25,11 +25,11 @@ _TRIED = 64  # questions on which the harness's batch size is chosen
 _SCRIPT = Path(__file__).parent / "evaluating" / "lm_eval_run.py"
 
 _ABOUT = """\
-{count:,} questions of ARC's test split ranked by likelihood, SmolLM2-135M untrained, float32, layout `{layout}`. *Ours*
-is what `tinyllm evaluate` does: all choices of a question share one pass over its prompt, rows lie end to end. The peer
-is lm-evaluation-harness's own `hf` model on the same texts, with the batch size that is fastest here ({batch}, of
-{tried}). Loading the model and importing count for neither. Accuracies: {ours:.2f} % and {theirs:.2f} %; {same:.2f} %
-of the answers are the same."""
+{count:,} questions of ARC's test split ranked by likelihood, SmolLM2-135M untrained, float32, layout `{layout}`.
+*Ours* is what `tinyllm evaluate` does: all choices of a question share one pass over its prompt, rows lie end to end.
+The peer is lm-evaluation-harness's own `hf` model on the same texts, with the batch size that is fastest here
+({batch}, of {tried}). Both score every choice with the end of text after it. Loading the model and importing count
+for neither. Accuracies: {ours:.2f} % and {theirs:.2f} %; {same:.2f} % of the answers are the same."""
 
 
 def evaluate(count: int | None, layout: str, rounds: int) -> Result:

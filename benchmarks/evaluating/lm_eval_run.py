@@ -19,15 +19,15 @@ from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
 from benchmarks.training.models import peak_bytes
 
 
-def task(docs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the same questions, written out, as a task of the harness."""
+def task(docs: list[dict[str, Any]], end: str) -> dict[str, Any]:
+    """Return the same questions, written out, as a task of the harness; each choice with the end of text after it."""
     return {
         "task": "job",
         "custom_dataset": lambda **_: {"test": Dataset.from_list(docs)},
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": lambda doc: doc["text"],
-        "doc_to_choice": lambda doc: doc["choices"],
+        "doc_to_choice": lambda doc: [choice + end for choice in doc["choices"]],
         "doc_to_target": lambda doc: doc["answer"],
         "metric_list": [{"metric": "acc"}],
     }
@@ -38,9 +38,10 @@ def main(job_file: str, batch: str) -> None:
     logging.disable(logging.WARNING)
     docs = json.loads(Path(job_file).read_text("utf-8"))["docs"]
     model = HFLM(pretrained=os.environ["BENCH_SMOLLM"], device="cpu", dtype="float32", batch_size=int(batch))
-    lm_eval.simple_evaluate(model, tasks=[task(docs[:8])], bootstrap_iters=0)
+    end = model.tokenizer.eos_token
+    lm_eval.simple_evaluate(model, tasks=[task(docs[:8], end)], bootstrap_iters=0)
     began = time.perf_counter()
-    found = lm_eval.simple_evaluate(model, tasks=[task(docs)], bootstrap_iters=0, log_samples=True)
+    found = lm_eval.simple_evaluate(model, tasks=[task(docs, end)], bootstrap_iters=0, log_samples=True)
     seconds = time.perf_counter() - began
     chosen = []
     for sample in sorted(found["samples"]["job"], key=lambda s: s["doc_id"]):
