@@ -349,19 +349,13 @@ def dequantised(path: Path) -> Path:
 
 
 def _dequantise(path: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from tinyllm.student._gguf import read_gguf
 
     with _quietly():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            tokenizer, model = read_gguf(path)
         except Exception as error:  # the reader of a damaged file raises whatever it stumbles over
             raise StudentError(f"student.model: cannot read {path} as a GGUF model: {_first_line(error)}") from error
-    # transformers refuses to save a model that was quantised, even when its weights no longer are.
-    del loaded.config.quantization_config
-    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
-    model.tie_weights()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _quietly():
         made = Path(scratch) / "model"
