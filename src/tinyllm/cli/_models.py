@@ -39,14 +39,17 @@ def get_model(
         typer.echo(f"Installing {name}: {state.size / 1e6:,.0f} MB, {state.licence}, {state.source}", err=True)
     file = install_model(name)
     print_result(
-        {"name": name, "file": str(file)}, as_json, lambda: f"{file}\nUse it as `model: {name}` of a teacher or student."
+        {"name": name, "file": str(file)},
+        as_json,
+        lambda: f"{file}\nUse it as `model: {name}` of a teacher or student.",
     )
 
 
 def _table(states: Sequence[ModelState]) -> str:
     width = max(len(state.name) for state in states)
-    return "\n".join(
-        f"{state.name:<{width}}  {state.size / 1e6:>5,.0f} MB  {'installed' if state.installed else 'not installed':<13}  "
-        f"{state.licence}, {state.source}"
-        for state in states
-    )
+    lines = []
+    for state in states:
+        installed = "installed" if state.installed else "not installed"
+        megabytes = f"{state.size / 1e6:,.0f} MB"
+        lines.append(f"{state.name:<{width}}  {megabytes:>8}  {installed:<13}  {state.licence}, {state.source}")
+    return "\n".join(lines)

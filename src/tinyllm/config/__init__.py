@@ -25,6 +25,7 @@ from tinyllm.config.schema import (
     Method,
     OpenAIBatchTeacher,
     OpenAITeacher,
+    OpinionsSection,
     PrefixesSection,
     Preset,
     PriceSection,
@@ -36,10 +37,12 @@ from tinyllm.config.schema import (
     TrainSection,
     TransformersTeacher,
     VllmTeacher,
+    Way,
     prefixes_in_use,
     task_prefixes,
     teacher_weights,
     teachers_in_use,
+    ways_of,
 )
 
 __all__ = [
@@ -63,6 +66,7 @@ __all__ = [
     "Method",
     "OpenAIBatchTeacher",
     "OpenAITeacher",
+    "OpinionsSection",
     "PrefixesSection",
     "Preset",
     "PriceSection",
@@ -74,6 +78,7 @@ __all__ = [
     "TrainSection",
     "TransformersTeacher",
     "VllmTeacher",
+    "Way",
     "build_config",
     "describe_differences",
     "dump_config",
@@ -82,4 +87,5 @@ __all__ = [
     "task_prefixes",
     "teacher_weights",
     "teachers_in_use",
+    "ways_of",
 ]

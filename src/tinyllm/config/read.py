@@ -28,6 +28,7 @@ from tinyllm.config.schema import (
     TeacherConfig,
     TrainSection,
     task_prefixes,
+    ways_of,
 )
 from tinyllm.config.vllm_arguments import without_speed
 from tinyllm.config.yaml_file import Lines, NotYamlError, parse_yaml, read_yaml
@@ -296,6 +297,7 @@ def _contradictions(config: Config) -> list[str]:
         *_prefix_problems(config.student.prefixes, names),
         *_budget_problems(config),
         *_examples_problems(config.rationales.examples),
+        *_opinions_problems(config),
     ]
 
 
@@ -392,6 +394,17 @@ def _budget_problems(config: Config) -> Iterable[str]:
 def _examples_problems(examples: ExamplesSection) -> Iterable[str]:
     if examples.ids and examples.strategy != "fixed":
         yield f"rationales.examples.ids: only `strategy: fixed` shows them, and the strategy is '{examples.strategy}'"
+
+
+def _opinions_problems(config: Config) -> Iterable[str]:
+    kinds = {t.name: t.kind for t in config.teachers}
+    for name, way in config.opinions.teachers.items():
+        where = f"opinions.teachers.{name}"
+        if name not in kinds:
+            yield f"{where}: no such teacher.{did_you_mean(name, list(kinds))} Teachers: {', '.join(kinds) or 'none'}"
+        elif way != "auto" and way not in ways_of(kinds[name]):
+            possible = ", ".join(ways_of(kinds[name]))
+            yield f"{where}: a teacher of kind {kinds[name]} cannot be asked by `{way}`; it can by: {possible}"
 
 
 def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyllm.questions._by_id import ById
 from tinyllm.questions._known import with_answers
-from tinyllm.questions._spool import leave_out
+from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "Dropped",
     "Question",
     "Splits",
+    "gather",
     "import_release",
     "leave_out",
     "load_splits",

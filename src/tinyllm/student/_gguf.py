@@ -18,8 +18,10 @@ _STRING, _ARRAY = gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY
 
 
 class _Reader(GGUFReader):
-    """Reads the same fields as its parent. That one takes seconds for a vocabulary: it slices a memory map anew for each
-    token, and a slice of a memory map is a memory map."""
+    """Reads the same fields as its parent, which takes seconds for a vocabulary.
+
+    The parent slices a memory map for each token, and each slice is a memory map of its own.
+    """
 
     _plain: Any = None
 

@@ -84,7 +84,7 @@ _GEMMA3 = _PackagedModel(
 
 
 def _qwen(size: str, wheels: str, version: str, parts: int, sha256: str, length: int) -> _PackagedModel:
-    """Return one of Qwen's own files. The wheels, which are somebody else's, hold it in parts and nothing else is used."""
+    """Return one of Qwen's own files, which somebody else's wheels hold in parts; nothing else of these is used."""
     package = wheels.replace("-", "_")
     return _PackagedModel(
         name=f"qwen2.5-coder-{size}-instruct",

@@ -98,10 +98,10 @@ class TransformersTeacher:
             await self._answer(batch)
 
     def _take(self) -> list[tuple[Request, asyncio.Future[Reply]]]:
-        """Take the oldest requests that nobody has given up on, as long as they share their sampling."""
+        """Take the oldest requests that nobody has given up on, as long as they can be answered together."""
         batch: list[tuple[Request, asyncio.Future[Reply]]] = []
         while self._queue and len(batch) < self._spec.batch_size:
-            if batch and self._queue[0][0].sampling != batch[0][0].sampling:
+            if batch and not _go_together(self._queue[0][0], batch[0][0]):
                 break
             item = self._queue.popleft()
             if not item[1].done():
@@ -112,7 +112,8 @@ class TransformersTeacher:
         assert self._model is not None  # noqa: S101 - set before the worker starts
         answers: list[Reply | RequestFailed | Exception]
         try:
-            answers = list(await asyncio.to_thread(self._model.generate, [request for request, _ in batch]))
+            answer = self._model.rate if batch[0][0].options else self._model.generate
+            answers = list(await asyncio.to_thread(answer, [request for request, _ in batch]))
         except Exception as error:  # noqa: BLE001 - handed to everyone who waits for this batch
             answers = [error] * len(batch)
         for (_, waiting), answer in zip(batch, answers, strict=True):
@@ -122,6 +123,10 @@ class TransformersTeacher:
                 waiting.set_exception(answer)
             else:
                 waiting.set_result(answer)
+
+
+def _go_together(one: Request, other: Request) -> bool:
+    return one.sampling == other.sampling and bool(one.options) == bool(other.options)
 
 
 def _load(spec: config.TransformersTeacher) -> LocalModel:

@@ -55,6 +55,9 @@ REMEDIES: Mapping[int, str] = {
 }
 """What to do about a status, and about a server that does not answer at all."""
 
+TOP_LOGPROBS = 20
+"""First tokens whose log-probabilities are asked for: as many as OpenAI and vLLM give."""
+
 _ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # another prompt would fare no better
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _LOOK_S = 5.0  # the longest sleep between two looks at a pause
@@ -278,7 +281,9 @@ class Endpoint:
     def _read(self, job: _Job, answer: Answer) -> Reply:
         if 200 <= answer.status < 300:
             try:
-                return read_completion(answer.body, self._form, time.monotonic() - job.sent)
+                return read_completion(
+                    answer.body, self._form, time.monotonic() - job.sent, rated=bool(job.request.options)
+                )
             except NotACompletion as error:
                 words = words_of(answer.body, self._secrets)
                 raise AttemptFailed("malformed", f"{error}: {words!r}") from None
@@ -413,6 +418,8 @@ def request_body(
         body["prompt"] = request.prompt.text
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if request.options:
+        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if form == "chat" else {"logprobs": TOP_LOGPROBS}
     if stream:
         body["stream"] = True
         if manners.stream_usage:
