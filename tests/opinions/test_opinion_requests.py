@@ -43,7 +43,11 @@ def test_each_choice_stands_once_at_each_place_in_as_many_orders_as_there_are_ch
 def test_the_prompt_lists_the_choices_by_letter_and_asks_for_one_token():
     ask = requests().between(0, 1)[0]
     lines = ask.request.prompt.text.splitlines()
-    assert lines[2:] == ["Question: What is 0?", *(f"{a}. {c}" for a, c in zip("ABCD", ask.question.choices)), "Answer:"]
+    assert lines[2:] == [
+        "Question: What is 0?",
+        *(f"{a}. {c}" for a, c in zip("ABCD", ask.question.choices)),
+        "Answer:",
+    ]
     assert ask.request.options == (" A", " B", " C", " D")
     assert (ask.request.sampling.max_tokens, ask.request.sampling.temperature) == (1, 0.0)
 

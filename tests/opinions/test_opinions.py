@@ -93,7 +93,9 @@ def test_an_endpoint_without_logprobs_is_given_up_and_votes_are_the_way(project,
 
 
 def test_logprobs_that_are_refused_name_the_way_out(project, capsys):
-    with in_thread(FakeEndpoint(status(400, "Unsupported parameter: 'logprobs' is not supported with this model."))) as url:
+    with in_thread(
+        FakeEndpoint(status(400, "Unsupported parameter: 'logprobs' is not supported with this model."))
+    ) as url:
         project.tree["teachers"][2]["base_url"] = url
         project.save()
         assert run(project, "generate", "--quiet") == 2
