@@ -45,7 +45,7 @@ def test_the_prompt_lists_the_choices_by_letter_and_asks_for_one_token():
     lines = ask.request.prompt.text.splitlines()
     assert lines[2:] == [
         "Question: What is 0?",
-        *(f"{a}. {c}" for a, c in zip("ABCD", ask.question.choices)),
+        *(f"{a}. {c}" for a, c in zip("ABCD", ask.question.choices, strict=True)),
         "Answer:",
     ]
     assert ask.request.options == (" A", " B", " C", " D")

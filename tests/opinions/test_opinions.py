@@ -9,9 +9,9 @@ import re
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
-from teachers.fake_endpoint import FakeEndpoint, good, status
 
 from projects import Project, in_thread, rows
+from teachers.fake_endpoint import FakeEndpoint, good, status
 from tinyllm.cli.app import main
 from tinyllm.errors import RunFolderError
 from tinyllm.opinions.files import read_opinions
@@ -149,3 +149,23 @@ def test_scores_that_do_not_fit_the_choices_are_refused(project, capsys):
     project.write_questions([r | {"opinions": {"cat": [1, 2]}} for r in rows(20)])
     assert run(project, "check") == 2
     assert "give one number a choice (4)" in capsys.readouterr().err
+
+
+def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, tmp_path):
+    from tinyllm.questions import Question
+    from tinyllm.stages.ask import ask_student
+
+    assert run(project, "train", "--quiet", "--set", "teachers=[]", "--set", "train.method=fine-tuning") == 0
+    student = project.run.rename(tmp_path / "earlier")
+    project.tree["teachers"][2] = {"name": "tot", "kind": "student", "run": str(student)}
+    project.change("train.alpha", {"ada": 1.0, "bob": 1.0})
+    project.change("opinions", {"teachers": ["tot"]})
+    assert run(project, "generate", "--quiet") == 0
+    texts = {f"q{n}": row for n, row in enumerate(rows(20))}
+    opinions = list(read_opinions(project.run))
+    assert len(opinions) == 12
+    for opinion in opinions[:3]:
+        row = texts[opinion.question_id]
+        asked = ask_student(student, Question("asked", row["question"], tuple(row["choices"]), None))
+        assert opinion.probabilities == pytest.approx(asked.probabilities, abs=1e-4)
+    assert set(json.loads((project.run / "yields.json").read_text())) == {"ada", "bob"}

@@ -287,10 +287,11 @@ def _within(kind: Any, step: str | int) -> Any:
 
 def _contradictions(config: Config) -> list[str]:
     """Return what no single field can see."""
-    names = [t.name for t in config.teachers]
+    all_names = [t.name for t in config.teachers]
+    names = [t.name for t in config.teachers if t.kind != "student"]
     return [
         *_data_problems(config.data),
-        *_teacher_problems(names),
+        *_teacher_problems(all_names),
         *_alpha_problems(config.train.alpha, names),
         *_method_problems(config.train, names),
         *_training_problems(config.train, names),
@@ -306,8 +307,8 @@ def _contradictions_of_names(tree: Mapping[str, Any]) -> Iterable[str]:
     teachers, train = tree.get("teachers") or [], tree.get("train") or {}
     if not (isinstance(teachers, list) and all(isinstance(t, dict) for t in teachers) and isinstance(train, dict)):
         return
-    names = [str(t.get("name")) for t in teachers]
-    yield from _teacher_problems(names)
+    yield from _teacher_problems([str(t.get("name")) for t in teachers])
+    names = [str(t.get("name")) for t in teachers if t.get("kind") != "student"]
     alpha = train.get("alpha", 1.0)
     if isinstance(alpha, dict) and all(isinstance(a, int | float) for a in alpha.values()):
         yield from _alpha_problems(alpha, names)

@@ -360,7 +360,7 @@ class LlamaCppTeacher(PromptedTeacher):
     """A GGUF model served in this process by llama.cpp."""
 
     kind: Literal["llamacpp"]
-    model: str = Field(description="smollm2-135m-instruct, gemma3-270m, or the path of a .gguf file.")
+    model: str = Field(description="A packaged model (`tinyllm models list`), or the path of a .gguf file.")
     form: Form = Field("completion", description="Chat messages, or one plain text to complete.")
     slots: int | None = Field(None, ge=1, description="Requests worked on at once; null: what suits the machine.")
     threads: int | None = Field(None, ge=1, description="Processor threads; null: what suits the machine.")
@@ -405,6 +405,14 @@ class GivenTeacher(_TeacherSection):
     source: str | None = Field(None, description="Key in the questions' `rationales`; null: the teacher's name.")
 
 
+class StudentTeacher(_TeacherSection):
+    """A student that was trained before, asked for its opinions; it writes no rationales."""
+
+    kind: Literal["student"]
+    run: Path = Field(description="Folder of the run that trained it, or of the student itself.")
+    batch_size: int = Field(32, ge=1, description="Questions in one batch.")
+
+
 class ScriptedTeacher(_TeacherSection):
     """A teacher that fills in a template; for tests and dry runs."""
 
@@ -423,6 +431,7 @@ TeacherConfig = Annotated[
     | VllmTeacher
     | TransformersTeacher
     | GivenTeacher
+    | StudentTeacher
     | ScriptedTeacher,
     Field(discriminator="kind"),
 ]
@@ -564,7 +573,7 @@ class StudentSection(Section):
 
     model: str = Field(
         "google/flan-t5-small",
-        description="Hub name, folder, .gguf file, a packaged model (smollm2-135m-instruct, gemma3-270m), or "
+        description="Hub name, folder, .gguf file, a packaged model (`tinyllm models list`), or "
         "tiny-untrained, which is made here and knows nothing, for dry runs.",
     )
     revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
@@ -697,9 +706,12 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 
 
 def teacher_weights(config: Config) -> dict[str, float]:
-    """Return α_m of every teacher, in the order of `teachers`."""
+    """Return α_m of every teacher, in the order of `teachers`; a student writes no rationales, so its α is 0."""
     alpha = config.train.alpha
-    return {t.name: alpha[t.name] if isinstance(alpha, dict) else alpha for t in config.teachers}
+    return {
+        t.name: 0.0 if t.kind == "student" else alpha[t.name] if isinstance(alpha, dict) else alpha
+        for t in config.teachers
+    }
 
 
 def teachers_in_use(config: Config) -> tuple[TeacherConfig, ...]:

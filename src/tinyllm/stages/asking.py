@@ -175,7 +175,11 @@ class Asking:
         # A key that is missing is no obstacle where every reply is in the store.
         journal = None if store is None else store.path.with_name(store.path.name + ".batches")
         teachers = make_teachers(
-            specs, questions, journal, lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t))
+            specs,
+            questions,
+            journal,
+            lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t)),
+            lambda spec: _student(spec, questions),
         )
         self._requests = [requests(teacher) for teacher in teachers]
 
@@ -346,6 +350,15 @@ class Asking:
             if missing:
                 return True
         return False
+
+
+def _student(spec: TeacherConfig, questions: Sequence[Question]) -> Teacher | None:
+    """Return a student that is asked for its opinions; None for any other teacher."""
+    if spec.kind != "student":
+        return None
+    from tinyllm.scoring.teacher import StudentAsTeacher
+
+    return StudentAsTeacher(spec, questions)
 
 
 def _has_replies(store: Store | None, requests: Requests) -> bool:

