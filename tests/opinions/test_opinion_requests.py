@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from tinyllm.config import OpinionsSection
-from tinyllm.opinions.requests import NO_CHOICE, NO_LOGPROBS, OpinionRequests
+from tinyllm.opinions._reading import NO_CHOICE, NO_LOGPROBS
+from tinyllm.opinions.requests import OpinionRequests
 from tinyllm.questions import Question
 from tinyllm.rationales.types import Rejection, Scored
 from tinyllm.teachers._scripted import ScriptedTeacher

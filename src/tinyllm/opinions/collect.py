@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from tinyllm.opinions.requests import OpinionRequests, softmax
+from tinyllm.opinions._reading import softmax
+from tinyllm.opinions.requests import OpinionRequests
 from tinyllm.opinions.types import Opinion
 from tinyllm.questions import Question
 from tinyllm.rationales.collect import unanswered
@@ -79,22 +80,27 @@ class OpinionCollection:
     def _chunk(self, requests: OpinionRequests, start: int, some: Sequence[Question]) -> list[Opinion | None]:
         each = requests.repeats
         scored = self._scored(requests, requests.between(each * start, each * (start + len(some))))
+        for place, found in scored.items():
+            own = requests.own_order(some[place // each - start], place, found)
+            scored[place] = Scored(own, found.mass)
         return [
             _together(question, requests, [s for place in range(each * p, each * (p + 1)) if (s := scored.get(place))])
             for p, question in enumerate(some, start)
         ]
 
     def _scored(self, requests: OpinionRequests, asks: Sequence[Ask]) -> dict[int, Scored]:
-        """Return what the stored replies say, by place, in the questions' own order."""
+        """Return what the stored replies say, by place."""
         assert self._store is not None, "a teacher that is asked has a store"  # noqa: S101
-        usage, found, missing = self.usage[requests.teacher.name], {}, []
+        usage = self.usage[requests.teacher.name]
+        found: dict[int, Scored] = {}
+        missing: list[Ask] = []
 
         def heard(_ask: Ask, reply: Reply, _outcome: Verdict) -> None:
             usage.reply(reply)
 
         for ask, outcome in walk(requests, self._store, asks, heard):
             if isinstance(outcome, Scored):
-                found[ask.place] = Scored(requests.own_order(ask.place, outcome), outcome.mass)
+                found[ask.place] = outcome
             elif isinstance(outcome, Rejection):
                 usage.rejected[outcome.reason] += 1
             else:

@@ -12,11 +12,11 @@ from tinyllm.errors import RunFolderError
 from tinyllm.opinions.types import Opinion
 from tinyllm.system.files import replacing
 
-OPINIONS = "opinions.parquet"
+_FILE = "opinions.parquet"
 _ROWS_AT_ONCE = 4096
 
 
-class OpinionWriter:
+class _Writer:
     """Writes opinions as they come."""
 
     def __init__(self, table: Any, schema: Any) -> None:
@@ -40,7 +40,7 @@ class OpinionWriter:
 
 
 @contextlib.contextmanager
-def writing_opinions(folder: Path) -> Iterator[OpinionWriter]:
+def writing_opinions(folder: Path) -> Iterator[_Writer]:
     """Give what opinions are written with; the file appears whole at the end of the block, or not at all.
 
     Raises:
@@ -56,8 +56,8 @@ def writing_opinions(folder: Path) -> Iterator[OpinionWriter]:
             ("way", text), ("orders", pa.int32()), ("mass", number),
         ]
     )  # fmt: skip
-    with replacing(folder / OPINIONS) as draft, pq.ParquetWriter(draft, schema) as table:
-        writer = OpinionWriter(table, schema)
+    with replacing(folder / _FILE) as draft, pq.ParquetWriter(draft, schema) as table:
+        writer = _Writer(table, schema)
         yield writer
         writer.flush()
 
@@ -71,9 +71,9 @@ def read_opinions(folder: Path, split: str = "train") -> Iterator[Opinion]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = folder / OPINIONS
+    file = folder / _FILE
     if not file.is_file():
-        raise RunFolderError(f"No {OPINIONS} in {folder}: name teachers in `opinions`, and run `tinyllm generate`.")
+        raise RunFolderError(f"No {_FILE} in {folder}: name teachers in `opinions`, and run `tinyllm generate`.")
     names = [f.name for f in fields(Opinion)]
     try:
         with pq.ParquetFile(file) as table:

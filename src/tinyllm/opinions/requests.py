@@ -6,36 +6,25 @@ The scheduler of `rationales` sends these requests, so they are stored, budgeted
 from __future__ import annotations
 
 import json
-import math
 import random
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import overload
 
 from tinyllm.config import ExamplesSection, OpinionsSection, RationalesSection, Way
 from tinyllm.errors import TeacherError
+from tinyllm.opinions._reading import NO_LOGPROBS, by_letter, by_likelihood, vote
 from tinyllm.prompts import ExampleGenerator, Prompt, letters_of, opinion_prompt
 from tinyllm.questions import Question
-from tinyllm.rationales.checks import to_rationale
 from tinyllm.rationales.requests import Ask, Requests
 from tinyllm.rationales.types import UNFINISHED, Rejection, Scored, Verdict
 from tinyllm.teachers import Teacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request
 from tinyllm.teachers.manners import Manners
 
-NO_LOGPROBS = "no_logprobs"
-"""Reason of a rejection: the endpoint gave no log-probabilities."""
-
-NO_CHOICE = "no_choice"
-"""Reason of a rejection: the reply names none of the choices."""
-
 _MOST_BY_LETTER = 20  # as many first tokens as endpoints tell the log-probabilities of
 _MOST_BY_VOTE = 26  # letters
 _ROOMIER_SAMPLES = 3  # of a vote whose thought was cut off
-_LETTER = re.compile(r"^\W*([A-Z])\W*$")  # a first token that is a letter, with what may stand around it
-_VOTE = re.compile(r"^\W*([A-Z])(?:\W*$|[.):*\]])")
-_SAID = re.compile(r"\b(?:answer|option|choice)\b\W*(?:\bis\b\W*)?([A-Z])\b(?!['’])")
 
 
 class OpinionRequests(Requests):
@@ -96,11 +85,11 @@ class OpinionRequests(Requests):
     def verdict(self, question: Question, reply: Reply) -> Verdict:
         """Return what a reply says about the choices in the order in which the question has them here."""
         if self.way == "votes":
-            return _vote(question, self.teacher.name, reply)
+            return vote(question, self.teacher.name, reply)
         message = json.loads(reply.message) if reply.message else {}
         if self.way == "letters" and "option_logprobs" not in message:
-            return _by_letter(question, self.teacher.name, message.get("top_logprobs") or [])
-        return _by_likelihood(question, self.teacher.name, message.get("option_logprobs") or [])
+            return by_letter(question, self.teacher.name, message.get("top_logprobs") or [])
+        return by_likelihood(question, self.teacher.name, message.get("option_logprobs") or [])
 
     def saw(self, outcome: Verdict) -> bool:
         """Take in what a reply was worth.
@@ -114,15 +103,12 @@ class OpinionRequests(Requests):
             )
         return super().saw(outcome)
 
-    def own_order(self, place: int, scored: Scored) -> tuple[float, ...]:
-        """Return the probabilities at a place in the order that the question itself has."""
-        question = self.asked[place // self.repeats]
-        found = dict(zip(self._order(place, question), scored.probabilities, strict=True))
-        return tuple(found[i] for i in range(len(question.choices)))
-
-    def _order(self, place: int, question: Question) -> Sequence[int]:
-        assert isinstance(self.questions, _Reordered)  # noqa: S101
-        return self.questions.order(question, place % self.repeats)
+    def own_order(self, question: Question, place: int, scored: Scored) -> tuple[float, ...]:
+        """Return what was said at a place, in the order of choices that the question itself has."""
+        assert isinstance(self.questions, _Reordered)  # noqa: S101 - made so above
+        shown = self.questions.order(question, place % self.repeats)
+        found = dict(zip(shown, scored.probabilities, strict=True))
+        return tuple(found[choice] for choice in range(len(shown)))
 
     def _request(self, place: int, question: Question) -> Request:
         by_letter = self.way in ("letters", "votes")
@@ -197,68 +183,3 @@ class _Reordered(Sequence[Question]):
         order = self.order(question, repeat)
         answer = None if question.answer is None else order.index(question.answer)
         return replace(question, choices=tuple(question.choices[i] for i in order), answer=answer)
-
-
-# --- what a reply says --------------------------------------------------------------------------------------------
-
-
-def _by_letter(question: Question, teacher: str, top: Sequence[tuple[str, float]]) -> Verdict:
-    """Add up the probabilities of the tokens that are a choice's letter: `B`, ` B`, `B.`, `(B`.
-
-    A letter that is not among the tokens told gets what it can have had at most: no more than the least likely of them,
-    and no more than its share of what they leave.
-    """
-    if not top:
-        return Rejection(question.id, teacher, NO_LOGPROBS, "")
-    letters = letters_of(question)
-    found = dict.fromkeys(letters, 0.0)
-    for token, logprob in top:
-        if (match := _LETTER.match(token)) and match[1] in found:
-            found[match[1]] += math.exp(logprob)
-    mass = sum(found.values())
-    if mass <= 0:
-        return Rejection(question.id, teacher, NO_CHOICE, " ".join(token for token, _ in top))
-    unseen = [letter for letter in letters if not found[letter]]
-    if unseen:
-        told = [math.exp(logprob) for _, logprob in top]
-        found |= dict.fromkeys(unseen, min(min(told), max(0.0, 1 - sum(told)) / len(unseen)))
-    total = sum(found.values())
-    return Scored(tuple(found[letter] / total for letter in letters), min(1.0, mass))
-
-
-def _by_likelihood(question: Question, teacher: str, scores: Sequence[tuple[float, int]]) -> Verdict:
-    """Take the softmax of the options' log-likelihoods by token, so that a long choice is not the worse for it."""
-    if len(scores) != len(question.choices) or not all(math.isfinite(total) for total, _ in scores):
-        return Rejection(question.id, teacher, NO_LOGPROBS, "")
-    return Scored(softmax([total / tokens for total, tokens in scores]))
-
-
-def _vote(question: Question, teacher: str, reply: Reply) -> Verdict:
-    """Find the one choice that a reply names, by its letter or by its text."""
-    seen = to_rationale(question, teacher, reply, checks=(), repair=False)
-    if isinstance(seen, Rejection):
-        return seen
-    letters = letters_of(question)
-    named = _VOTE.match(seen.text) or next(iter([*_SAID.finditer(seen.text)][-1:]), None)
-    place = letters.find(named[1]) if named else _the_one_named(question, seen.text)
-    if place < 0:
-        return Rejection(question.id, teacher, NO_CHOICE, seen.text)
-    return Scored(tuple(float(i == place) for i in range(len(letters))))
-
-
-def _the_one_named(question: Question, text: str) -> int:
-    """Return the only choice whose text stands in a reply; -1 if there is none, or more than one."""
-    said = _words(text)
-    named = [i for i, choice in enumerate(question.choices) if _words(choice) in said]
-    return named[0] if len(named) == 1 else -1
-
-
-def _words(text: str) -> str:
-    return " ".join(["", *re.findall(r"\w+", text.casefold()), ""])
-
-
-def softmax(scores: Sequence[float]) -> tuple[float, ...]:
-    """Return the probabilities that are proportional to the exponentials of some scores."""
-    top = max(scores)
-    weights = [math.exp(s - top) for s in scores]
-    return tuple(w / sum(weights) for w in weights)

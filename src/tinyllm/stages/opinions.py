@@ -18,7 +18,7 @@ from tinyllm.system.news import News
 if TYPE_CHECKING:
     from tinyllm.rationales.forecast import Forecast
 
-OPINION_FIGURES = "opinions.json"
+_FIGURES = "opinions.json"
 
 
 def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
                 writer.add(split, opinions)
                 tally.add(question, opinions)
         figures = tally.figures(collection.usage, asking.costs(collection.usage))
-    write_json(run.path / OPINION_FIGURES, figures)
+    write_json(run.path / _FIGURES, figures)
     for name, found in figures["teachers"].items():
         news.say(_opinion_text(name, found))
     return figures
