@@ -100,8 +100,8 @@ def examined(kind: str, name: str, variant: str = "", overrides: Mapping[str, An
 
 
 def _rows(learner: Any, count: int = 6) -> list[Any]:
+    from tinyllm.student._probe import plain_tokens
     from tinyllm.student.encode import Branch, Row
-    from tinyllm.student.probe import plain_tokens
 
     draw = random.Random(7)
     usable = plain_tokens(learner.student)
@@ -123,8 +123,8 @@ def _wrong_losses(learner: Any) -> str:
     """Say what of losses and gradients is not that of plain rows; empty if all is."""
     import torch
 
+    from tinyllm.student._probe import without_noise
     from tinyllm.student.plan import cut
-    from tinyllm.student.probe import without_noise
 
     rows = _rows(learner)
     weights = [tuple(1 / (1 + len(b.target)) for b in row.branches) for row in rows]
@@ -179,11 +179,11 @@ def _plain(learner: Any, rows: Sequence[Any], weights: Sequence[tuple[float, ...
     import torch
     from torch.nn import functional
 
-    from tinyllm.student.learner import ALONE, decoder_start
-    from tinyllm.student.positions import forget_lengths
+    from tinyllm.student._positions import forget_lengths
+    from tinyllm.student.learner import _ALONE, decoder_start
 
     way = learner.way
-    learner.take(ALONE)  # with the model's own attention
+    learner.take(_ALONE)  # with the model's own attention
     found: dict[Any, float] = {}
     total = torch.zeros(())
     for row, of_row in zip(rows, weights, strict=True):
@@ -222,7 +222,7 @@ def _wrong_limit(learner: Any) -> str:
 def _reads(learner: Any, length: int) -> bool:
     import torch
 
-    from tinyllm.student.probe import plain_tokens
+    from tinyllm.student._probe import plain_tokens
 
     row = torch.full((1, length), plain_tokens(learner.student)[0])
     inputs = {"input_ids": row} | ({"decoder_input_ids": row[:, :2]} if learner.is_encoder_decoder else {})
@@ -238,9 +238,9 @@ def _writing(model: Any) -> tuple[str, str]:
     """Return in whose company a model writes, and what is wrong with what it writes so."""
     from types import SimpleNamespace
 
-    from tinyllm.scoring.generation import continued, groups_of
+    from tinyllm.student._probe import plain_tokens
+    from tinyllm.student.generation import continued, groups_of
     from tinyllm.student.model import Student, StudentCard
-    from tinyllm.student.probe import plain_tokens
 
     student = Student(model, SimpleNamespace(pad_token_id=0), StudentCard({}))
     draw = random.Random(3)

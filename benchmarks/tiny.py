@@ -153,9 +153,9 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
     "xlnet": {"d_head": 8},
-    "hunyuan_v1_dense": {"rope_parameters": _ROPE},
-    "hunyuan_v1_moe": {"rope_parameters": _ROPE},
-    "ministral": {"rope_parameters": _ROPE},
+    "hunyuan_v1_dense": {"rope_parameters": _ROPE, "head_dim": 8},
+    "hunyuan_v1_moe": {"rope_parameters": _ROPE, "head_dim": 8},
+    "ministral": {"rope_parameters": _ROPE, "head_dim": 8},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "rope_parameters": _ROPE},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
@@ -166,7 +166,8 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "reformer": {"is_decoder": True},
     "nemotron": {"num_key_value_heads": 2},
     "xmod": {"default_language": "en_XX"},
-    "dots3_note_text": {"num_key_value_heads": 4},
+    "dots3_note_text": {"num_key_value_heads": 4, "swa_head_dim": 16, "head_dim": 16},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
     "gemma4_assistant": {"hidden_size_per_layer_input": 0},
 }
 """What some types need besides, because their fields depend on one another."""

@@ -173,7 +173,7 @@ def test_the_plan_can_be_printed_and_is_kept(cli, project):
     assert all(len(step["micro_batches"]) % 2 == 0 for step in shared["plan"])
     assert cli("train", project.config).code == 0
     kept = json.loads((project.run / "plan.json").read_text(encoding="utf-8"))
-    assert kept == {**planned, "validation": ""}  # no validation question is looked at
+    assert kept == planned
 
 
 def test_several_processes_train_the_student_of_one(cli, project):

@@ -69,7 +69,7 @@ class Tested:
 
 
 @dataclass(frozen=True, slots=True)
-class Viewed:
+class _Viewed:
     """The same runs asked twice: as it is, and in another view, with an interval over questions.
 
     Attributes:
@@ -308,7 +308,7 @@ class Results:
         """The scorer of the views, in which nothing is written."""
         return "likelihood" if self.outline.scorer == "generation" else self.outline.scorer
 
-    def views(self, place: Place, view: View) -> Viewed | None:
+    def views(self, place: Place, view: View) -> _Viewed | None:
         """Return the accuracy in a view, by `view_scorer`, of the runs that were asked in it."""
         by = self.view_scorer
         runs = [r for r in self.of(place) if r.answers.scored(by, "test", view) is not None]
@@ -318,7 +318,7 @@ class Results:
             return None
         pairs = [(r.answers.scored(by), r.answers.scored(by, "test", view)) for r in runs]
         both = [(a, b) for a, b in pairs if a is not None and b is not None]
-        return Viewed(
+        return _Viewed(
             asked=float(np.mean([a.right.mean() for a, _ in both])),
             viewed=viewed,
             same=float(np.mean([(a.chosen == b.chosen).mean() for a, b in both])),

@@ -18,10 +18,10 @@ import torch
 from tinyllm.config import ANSWER_TASK, Layout
 from tinyllm.errors import StudentError
 from tinyllm.questions.types import Question
-from tinyllm.scoring.generation import continued, groups_of, within_positions
 from tinyllm.scoring.matching import Generated, match_choice
 from tinyllm.student import to_device
 from tinyllm.student.encode import Branch, Row
+from tinyllm.student.generation import continued, groups_of, within_positions
 from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student

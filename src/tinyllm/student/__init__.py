@@ -19,13 +19,11 @@ if TYPE_CHECKING:
         put_weights,
         trained_weights,
     )
-    from tinyllm.student._loss import head_in_fp32
 
 _HOMES = {
     "FOLDER": "_checkpoints",
     "checkpoint_of_another": "_checkpoints",
     "discard_checkpoints": "_checkpoints",
-    "head_in_fp32": "_loss",
     "is_sharded": "_checkpoints",
     "put_weights": "_checkpoints",
     "to_device": "_batch",
@@ -36,7 +34,6 @@ __all__ = [
     "FOLDER",
     "checkpoint_of_another",
     "discard_checkpoints",
-    "head_in_fp32",
     "is_sharded",
     "put_weights",
     "to_device",

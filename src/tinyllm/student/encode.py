@@ -73,7 +73,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class TooLong:
+class _TooLong:
     """A question whose text and choices alone exceed the longest input."""
 
     question_id: str
@@ -101,7 +101,7 @@ def label(index: int) -> str:
 class Fit:
     """Questions that are too long for the longest input, and ids of those whose context is cut to fit."""
 
-    too_long: list[TooLong]
+    too_long: list[_TooLong]
     cut: list[str]
 
 
@@ -236,7 +236,7 @@ class Encoder:
             prompt, is_cut = self._prompt(question, prefix)
             tokens = len(prompt) + self._after(prefix)
             if tokens > self.max_input_tokens:
-                fit.too_long.append(TooLong(question.id, tokens, self.max_input_tokens))
+                fit.too_long.append(_TooLong(question.id, tokens, self.max_input_tokens))
             elif is_cut:
                 fit.cut.append(question.id)
         return fit
@@ -247,7 +247,7 @@ class Encoder:
         long = (q for q in questions if _most_tokens("".join(question_text(q, self.layout))) > spare)
         return max((len(self.prompt(q, prefix)) + self._after(prefix) for q in long), default=0)
 
-    def too_long(self, questions: Iterable[Question], prefixes: Iterable[str]) -> list[TooLong]:
+    def too_long(self, questions: Iterable[Question], prefixes: Iterable[str]) -> list[_TooLong]:
         """Return the questions that do not fit even without their context."""
         return self.fit(questions, prefixes).too_long
 

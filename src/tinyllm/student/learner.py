@@ -23,10 +23,8 @@ from tinyllm.student._batch import (
     to_device,
 )
 from tinyllm.student._loss import Head, head_in_fp32, weighted_cross_entropy
-from tinyllm.student.encode import Row
-from tinyllm.student.plan import MicroBatch, Shape
-from tinyllm.student.positions import bounds, exceeded_bound, forget_lengths, positions_of
-from tinyllm.student.probe import (
+from tinyllm.student._positions import bounds, exceeded_bound, forget_lengths, positions_of
+from tinyllm.student._probe import (
     Gradients,
     apart,
     compared_parameters,
@@ -38,6 +36,8 @@ from tinyllm.student.probe import (
     short_rows,
     without_noise,
 )
+from tinyllm.student.encode import Row
+from tinyllm.student.plan import MicroBatch, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Way:
     alone: bool = False
 
 
-ALONE = Way(packed=False, share_prompt=False, whole_forward=True, alone=True)
+_ALONE = Way(packed=False, share_prompt=False, whole_forward=True, alone=True)
 """The way that is right for every model, because it is the definition; and the slowest."""
 
 _LONGEST = 2048  # tokens of the longest row, where nobody says
@@ -178,12 +178,12 @@ class Learner(nn.Module):
         was_training = self.training
         short, long = self._probe(longest or _LONGEST)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            self.take(ALONE)
+            self.take(_ALONE)
             parameters = compared_parameters(self) if learns else []
             plain = self._plain(short, long, parameters)
             for way in () if plain.is_spoilt else self._ways():
                 self.take(way)
-                if way == ALONE or self._agrees(plain):
+                if way == _ALONE or self._agrees(plain):
                     break
         self.train(was_training)
 
@@ -228,7 +228,7 @@ class Learner(nn.Module):
         for share_prompt in (True, False):
             for whole_forward in (False, True):
                 yield Way(packed=False, share_prompt=share_prompt, whole_forward=whole_forward)
-        yield ALONE
+        yield _ALONE
 
     def _probe(self, longest: int) -> tuple[list[Row], list[Row]]:
         """Return the short and the long rows of a probe, and note up to which lengths they tell anything."""
@@ -248,7 +248,7 @@ class Learner(nn.Module):
             StudentError: it does.
         """
         self.eval()
-        self.take(ALONE)
+        self.take(_ALONE)
         row = _telling(apart(self._probe(0)[0]))
         with contextlib.suppress(*UNFIT):
             self._refuse_if_it_sees_ahead(row, self._result([row]).logits)
@@ -287,7 +287,7 @@ class Learner(nn.Module):
         except UNFIT as error:
             longest = max(r.length for r in (*rows, *more))
             raise StudentError(
-                f"student.model: {self._name} fails on rows of up to {longest} tokens: {first_line(error)} "
+                f"student.model: {self._name} fails on rows of up to {longest} tokens: {_first_line(error)} "
                 f"Choose {_USUAL}."
             ) from error
         plain = _Plain(short, long, results, parameters, of_long, trains)
@@ -498,7 +498,7 @@ def _logits(output: Any) -> Tensor:
     return logits
 
 
-def first_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """Return the first line of what an error says."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from tinyllm.errors import StudentError
+from tinyllm.student._positions import Positions, positions_of
 from tinyllm.student.learner import UNFIT, Learner
-from tinyllm.student.positions import Positions, positions_of
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 _LAYERS_OF_PARTS = ("encoder_layers", "decoder_layers")

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from tinyllm.student._loss import head_in_fp32
+from tinyllm.student._positions import exceeded_bound, forget_lengths, positions_of
+from tinyllm.student._probe import plain_tokens, probe_prompts, same_logits
 from tinyllm.student.learner import UNFIT, decoder_start, unwrapped
 from tinyllm.student.model import Company, Student
-from tinyllm.student.positions import exceeded_bound, forget_lengths, positions_of
-from tinyllm.student.probe import plain_tokens, probe_prompts, same_logits
 
 _PROBED_TOKENS = 3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -126,11 +126,14 @@ def bounds(config: Any) -> list[Bound]:
 def exceeded_bound(config: Any, longest: int, room: int | None) -> Bound | None:
     """Return the greatest bound that a row exceeds which has so many tokens; None where there is none.
 
+    Of several it has the name of one that counts company, if any does, because that takes more to probe.
+
     Args:
         room: tokens that the model takes at most; a probe has to exceed the bound and still fit.
     """
-    fitting = (b for b in bounds(config) if b.tokens < longest and (room is None or b.tokens + _SPARE <= room))
-    return max(fitting, default=None)
+    fitting = [b for b in bounds(config) if b.tokens < longest and (room is None or b.tokens + _SPARE <= room)]
+    name = next((b.name for b in fitting if b.counts_company), None)
+    return None if not fitting else replace(fitting[-1], name=name or fitting[-1].name)
 
 
 def _bounds(values: Mapping[str, Any], of_lengths: bool = False) -> Iterator[tuple[str, int]]:
