@@ -80,11 +80,13 @@ def test_opinions_by_letter_are_stored_averaged_and_counted(project, capsys):
 
 
 def test_an_endpoint_without_logprobs_is_given_up_and_votes_are_the_way(project, capsys):
-    with in_thread(FakeEndpoint(lambda body: good(body, text="B"))) as url:
+    endpoint = FakeEndpoint(lambda body: good(body, text="B"))
+    with in_thread(endpoint) as url:
         project.tree["teachers"][2] |= {"base_url": url, "concurrency": 2}
         project.save()
         assert run(project, "generate", "--quiet") == 2
         assert "opinions: {teachers: {cat: votes}}" in capsys.readouterr().err
+        assert len(endpoint.requests) <= 2  # those in flight; and nothing of them is stored
         project.change("opinions", {"teachers": {"cat": "votes"}, "votes": 4, "orders": 4})
         assert run(project, "generate", "--quiet") == 0
     for opinion in read_opinions(project.run):  # it says B whatever stands there: no opinion at all

@@ -12,8 +12,7 @@ from dataclasses import replace
 from typing import overload
 
 from tinyllm.config import ExamplesSection, OpinionsSection, RationalesSection, Way
-from tinyllm.errors import TeacherError
-from tinyllm.opinions._reading import NO_LOGPROBS, by_letter, by_likelihood, vote
+from tinyllm.opinions._reading import by_letter, by_likelihood, vote
 from tinyllm.prompts import ExampleGenerator, Prompt, letters_of, opinion_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.requests import Ask, Requests
@@ -91,18 +90,6 @@ class OpinionRequests(Requests):
             return by_letter(question, self.teacher.name, message.get("top_logprobs") or [])
         return by_likelihood(question, self.teacher.name, message.get("option_logprobs") or [])
 
-    def saw(self, outcome: Verdict) -> bool:
-        """Take in what a reply was worth.
-
-        Raises:
-            TeacherError: the endpoint leaves the log-probabilities out, so that asking on is of no use.
-        """
-        if isinstance(outcome, Rejection) and outcome.reason == NO_LOGPROBS:
-            raise TeacherError(
-                f"Teacher '{self.teacher.name}': the endpoint answers without log-probabilities. {self._by_votes()}"
-            )
-        return super().saw(outcome)
-
     def own_order(self, question: Question, place: int, scored: Scored) -> tuple[float, ...]:
         """Return what was said at a place, in the order of choices that the question itself has."""
         assert isinstance(self.questions, _Reordered)  # noqa: S101 - made so above
@@ -126,12 +113,12 @@ class OpinionRequests(Requests):
 
     def _not_taken(self, refused: ParameterRefused, written: Collection[str]) -> str:
         if "logprobs" in refused.names:
-            who = f"Teacher '{self.teacher.name}'"
-            return f"{who}: the endpoint gives no log-probabilities: {refused}\n  {self._by_votes()}"
+            name = self.teacher.name
+            return (
+                f"Teacher '{name}': the endpoint gives no log-probabilities: {refused}\n"
+                f"  To do: count its replies instead: `opinions: {{teachers: {{{name}: votes}}}}`."
+            )
         return super()._not_taken(refused, written)
-
-    def _by_votes(self) -> str:
-        return f"To do: count its replies instead: `opinions: {{teachers: {{{self.teacher.name}: votes}}}}`."
 
 
 def most_choices(way: Way) -> int | None:

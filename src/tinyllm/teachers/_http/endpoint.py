@@ -39,7 +39,7 @@ from tinyllm.teachers._http.replicas import Replica, Replicas
 from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, read_completion
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Transport, proxy_for
 from tinyllm.teachers._secrets import secrets_of
-from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
+from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
 from tinyllm.teachers.manners import Manners
 
 NO_SERVER = 0
@@ -168,6 +168,7 @@ class Endpoint:
         self._patience = patience
         self._last_success = 0.0
         self._refused = 0  # prompts in a row, for reasons that nobody knows
+        self._rates = False  # whether it has given log-probabilities
         self._end: str | None = None  # why nothing more is asked
         self._remedies = remedies
         self._carrier: Carrier = carrier or Transport(
@@ -281,14 +282,18 @@ class Endpoint:
     def _read(self, job: _Job, answer: Answer) -> Reply:
         if 200 <= answer.status < 300:
             try:
-                return read_completion(
-                    answer.body, self._form, time.monotonic() - job.sent, rated=bool(job.request.options)
-                )
+                rated, latency_s = bool(job.request.options), time.monotonic() - job.sent
+                reply = read_completion(answer.body, self._form, latency_s, rated=rated)
             except NotACompletion as error:
                 words = words_of(answer.body, self._secrets)
                 raise AttemptFailed("malformed", f"{error}: {words!r}") from None
             except ErrorInReply as error:
                 answer = replace(answer, status=error.status, body=error.body)
+            else:
+                self._rates |= rated and reply.message is not None
+                if rated and not self._rates:  # it leaves out what it does not know: others would fare no better
+                    raise ParameterRefused(("logprobs",), "it answers without them")
+                return reply
         raise self._refusal(job, answer)
 
     def _succeeded(self, job: _Job, reply: Reply) -> None:

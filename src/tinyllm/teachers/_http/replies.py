@@ -42,7 +42,7 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
     """Return the reply in the body of an answer, which is JSON or a stream of events.
 
     Args:
-        rated: log-probabilities were asked for, and are kept.
+        rated: log-probabilities were asked for; they are the message, which is None where there are none.
 
     Raises:
         ErrorInReply: there is an error in its place.
@@ -67,7 +67,10 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
     if "content" not in message and not message.keys() - {"role"}:
         raise NotACompletion("its reply is not a completion")
     reply = _reply(answer, choice, message, latency_s)
-    return replace(reply, message=json.dumps({"top_logprobs": _top_logprobs(choice)})) if rated else reply
+    if not rated:
+        return reply
+    top = _top_logprobs(choice)
+    return replace(reply, message=json.dumps({"top_logprobs": top}) if top else None)
 
 
 def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mapping[str, Any], latency_s: float) -> Reply:
