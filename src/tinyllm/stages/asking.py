@@ -97,9 +97,12 @@ def opened_opinions(
 
 def opinion_ways(config: Config) -> dict[str, Way]:
     """Return how each teacher that is named in `opinions` is asked."""
-    kinds = {t.name: t.kind for t in config.teachers}
     named = config.opinions.teachers
-    return {t: ways_of(kinds[t])[0] if named[t] == "auto" else named[t] for t in kinds if t in named}  # type: ignore[misc]
+    return {
+        t.name: way if (way := named[t.name]) != "auto" else ways_of(t.kind)[0]
+        for t in config.teachers
+        if t.name in named
+    }
 
 
 MakeRequests = Callable[["Teacher", TeacherConfig, "Store | None"], "Requests"]

@@ -54,11 +54,11 @@ def _read_once() -> Iterator[None]:
     module: 40 seconds for 135M weights. It looks these two up in `gguf` at each use.
     """
     before = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(_Reader), functools.cache(before[1])  # type: ignore[misc,assignment]
+    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(_Reader), functools.cache(before[1])
     try:
         yield
     finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = before  # type: ignore[misc]
+        gguf.GGUFReader, gguf.get_tensor_name_map = before
 
 
 def read_gguf(path: Path) -> tuple[Any, Any]:
