@@ -94,6 +94,17 @@ def test_an_endpoint_without_logprobs_is_given_up_and_votes_are_the_way(project,
         assert (opinion.way, opinion.orders) == ("votes", 4)
 
 
+def test_opinions_that_got_no_reply_are_told_and_asked_again(project, capsys):
+    with in_thread(FakeEndpoint(status(500), biased)) as url:
+        project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1, "max_attempts": 1}
+        project.save()
+        assert run(project, "generate", "--quiet") == 3
+        assert "1 of cat (opinions) (failed)" in capsys.readouterr().err
+        assert {o.orders for o in read_opinions(project.run)} == {3, 4}  # the others make up for it
+        assert run(project, "generate", "--quiet") == 0
+    assert {o.orders for o in read_opinions(project.run)} == {4}
+
+
 def test_logprobs_that_are_refused_name_the_way_out(project, capsys):
     with in_thread(
         FakeEndpoint(status(400, "Unsupported parameter: 'logprobs' is not supported with this model."))

@@ -73,7 +73,7 @@ def opened_opinions(
     """Make the teachers that are asked for their opinions, and open the store, until the block ends.
 
     Args:
-        questions: those that they are asked; see `askable`.
+        questions: those that they are asked.
         may_write: make the store if it is not there yet; otherwise nothing is written at all.
 
     Raises:

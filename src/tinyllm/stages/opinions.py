@@ -12,7 +12,7 @@ from tinyllm.questions import gather, leave_out
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages.asking import forecast_lines, opened_opinions, opinion_ways
 from tinyllm.stages.folder import RunFolder
-from tinyllm.system.files import write_json
+from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:
@@ -53,6 +53,17 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
     for name, found in figures["teachers"].items():
         news.say(_opinion_text(name, found))
     return figures
+
+
+def unanswered_opinions(run: RunFolder) -> dict[str, dict[str, int]]:
+    """Return how many requests for opinions got no reply, by teacher and reason."""
+    from tinyllm.rationales.types import TeacherYield
+
+    if not (run.path / _FIGURES).is_file():
+        return {}
+    teachers = read_json(run.path / _FIGURES)["teachers"].items()
+    found = {f"{name} (opinions)": TeacherYield(rejected=figures["rejected"]).unanswered for name, figures in teachers}
+    return {name: reasons for name, reasons in found.items() if reasons}
 
 
 def opinion_forecasts(
