@@ -168,7 +168,8 @@ def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, 
     from tinyllm.questions import Question
     from tinyllm.stages.ask import ask_student
 
-    assert run(project, "train", "--quiet", "--set", "teachers=[]", "--set", "train.method=fine-tuning") == 0
+    alone = ("teachers=[]", "train.method=fine-tuning", "train.alpha=1.0", "opinions.teachers={}")
+    assert run(project, "train", "--quiet", *(part for setting in alone for part in ("--set", setting))) == 0
     student = project.run.rename(tmp_path / "earlier")
     project.tree["teachers"][2] = {"name": "tot", "kind": "student", "run": str(student)}
     project.change("train.alpha", {"ada": 1.0, "bob": 1.0})
