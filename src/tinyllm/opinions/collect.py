@@ -6,7 +6,6 @@ Nothing is asked here and nothing is kept in memory.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -40,13 +39,17 @@ class Usage:
     replies: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
+    rejected: dict[str, int] = field(default_factory=dict)
 
     def reply(self, reply: Reply) -> None:
         """Count a reply."""
         self.replies += 1
         self.prompt_tokens += reply.prompt_tokens or 0
         self.completion_tokens += reply.completion_tokens or 0
+
+    def reject(self, reason: str) -> None:
+        """Count a request that gave nothing."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
 
 class OpinionCollection:
@@ -102,11 +105,12 @@ class OpinionCollection:
             if isinstance(outcome, Scored):
                 found[ask.place] = outcome
             elif isinstance(outcome, Rejection):
-                usage.rejected[outcome.reason] += 1
+                usage.reject(outcome.reason)
             else:
                 missing.append(ask)
         failures = self._store.failures({ask.key for ask in missing})
-        usage.rejected.update(unanswered(a, requests.teacher.name, failures.get(a.key)).reason for a in missing)
+        for ask in missing:
+            usage.reject(unanswered(ask, requests.teacher.name, failures.get(ask.key)).reason)
         return found
 
 
