@@ -14,7 +14,7 @@ from tinyllm.opinions._reading import softmax
 from tinyllm.opinions.requests import OpinionRequests
 from tinyllm.opinions.types import Opinion
 from tinyllm.questions import Question
-from tinyllm.rationales.collect import unanswered
+from tinyllm.rationales.collect import why_unanswered
 from tinyllm.rationales.requests import Ask, walk
 from tinyllm.rationales.types import Rejection, Scored, Verdict
 from tinyllm.replies import Store
@@ -110,7 +110,7 @@ class OpinionCollection:
                 missing.append(ask)
         failures = self._store.failures({ask.key for ask in missing})
         for ask in missing:
-            usage.reject(unanswered(ask, requests.teacher.name, failures.get(ask.key)).reason)
+            usage.reject(why_unanswered(ask, requests.teacher.name, failures.get(ask.key)).reason)
         return found
 
 

@@ -119,7 +119,9 @@ class Collection:
         unanswered = [ask for ask, found in walk(requests, store, asks, heard) if isinstance(found, Ask)]
         failures = store.failures({ask.key for ask in unanswered})
         for ask in unanswered:
-            settled[ask.place] = settled.get(ask.place) or unanswered(ask, requests.teacher.name, failures.get(ask.key))
+            settled[ask.place] = settled.get(ask.place) or why_unanswered(
+                ask, requests.teacher.name, failures.get(ask.key)
+            )
         return settled
 
 
@@ -132,7 +134,7 @@ def _at_hand(requests: Requests, teacher: AtHand, question: Question, tally: _Ta
     return None if isinstance(outcome, Scored) else outcome
 
 
-def unanswered(ask: Ask, teacher: str, failure: Failure | None) -> Rejection:
+def why_unanswered(ask: Ask, teacher: str, failure: Failure | None) -> Rejection:
     """Return why a request has no reply."""
     if failure is None:
         return Rejection(ask.question.id, teacher, UNASKED, "")
