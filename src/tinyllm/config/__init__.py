@@ -6,7 +6,9 @@ Add a setting: a field with its sentence in `schema`; `make docs` writes its ref
 from tinyllm.config.read import build_config, describe_differences, dump_config, load_config
 from tinyllm.config.schema import (
     ANSWER_TASK,
+    CHOICES_TASK,
     PRESETS,
+    AnswerKind,
     BudgetSection,
     CheckName,
     Config,
@@ -36,6 +38,7 @@ from tinyllm.config.schema import (
     TrainSection,
     TransformersTeacher,
     VllmTeacher,
+    compares_by_token,
     prefixes_in_use,
     task_prefixes,
     teacher_weights,
@@ -44,7 +47,9 @@ from tinyllm.config.schema import (
 
 __all__ = [
     "ANSWER_TASK",
+    "CHOICES_TASK",
     "PRESETS",
+    "AnswerKind",
     "BudgetSection",
     "CheckName",
     "Config",
@@ -78,6 +83,7 @@ __all__ = [
     "describe_differences",
     "dump_config",
     "load_config",
+    "compares_by_token",
     "prefixes_in_use",
     "task_prefixes",
     "teacher_weights",

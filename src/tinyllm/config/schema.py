@@ -14,6 +14,9 @@ from pydantic_core import PydanticCustomError
 ANSWER_TASK = "answer"
 """The name of the task of answering; every other task bears the name of a teacher."""
 
+CHOICES_TASK = "answer (choices)"
+"""What logs and counts call answers that are learnt by comparing the choices; no teacher's name has a bracket."""
+
 Preset = Literal["paper", "release"]
 Method = Literal[
     "fine-tuning", "step-by-step", "tinyllm",
@@ -24,6 +27,7 @@ Form = Literal["chat", "completion"]
 Layout = Literal["labelled", "release", "cloze"]
 CheckName = Literal["refused", "empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
 AlphaSchedule = Literal["constant", "linear"]
+AnswerKind = Literal["text", "choices", "both"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -546,6 +550,11 @@ class TrainSection(Section):
     """What is learnt from what, and how."""
 
     method: Method = Field("tinyllm", description="The mixture: which targets the student sees, with what weight.")
+    answer: AnswerKind = Field(
+        "text",
+        description="How the answer is learnt: as a text to write (`text`), by comparing the choices as evaluation does "
+        "(`choices`: cross-entropy of the softmax over their log-likelihoods), or by both, with equal weight.",
+    )
     teacher: str | None = Field(None, description="The one teacher of `step-by-step`; null: the only one there is.")
     alpha: float | dict[str, float] = Field(
         1.0,
@@ -657,6 +666,15 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "evaluate": {"scorers": ["generation"]},
     },
 }
+
+
+def compares_by_token(layout: Layout) -> bool:
+    """Whether choices are compared by their mean log-likelihood a token, else by the total (decisions 13 and 17).
+
+    A total falls with every token. A student that is shown the choices knows which texts are possible, so that this is
+    right; one that is not shown them would take the shortest.
+    """
+    return layout == "cloze"
 
 
 def teacher_weights(config: Config) -> dict[str, float]:

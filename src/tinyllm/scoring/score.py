@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from tinyllm.config import ANSWER_TASK, Layout
+from tinyllm.config import ANSWER_TASK, Layout, compares_by_token
 from tinyllm.errors import StudentError
 from tinyllm.questions.types import Question
 from tinyllm.scoring.matching import Generated, match_choice
@@ -85,7 +85,7 @@ class OptionScores:
         It is `total` where the choices are in the prompt. A student that is not shown them goes by `mean`, because a
         total falls with every token.
         """
-        return self.mean if layout == "cloze" else self.total
+        return self.mean if compares_by_token(layout) else self.total
 
 
 def leaders(values: Sequence[float]) -> tuple[int, ...]:

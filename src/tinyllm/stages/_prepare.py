@@ -48,7 +48,7 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
             processes=processes,
         )
     notes = (*learner.notes(), *cut_targets(encoder, targets))
-    return Prepared(plan, student, learner, dict(Counter(t.task for t in targets)), notes)
+    return Prepared(plan, student, learner, dict(Counter(t.learnt for t in targets)), notes)
 
 
 def cut_targets(encoder: Encoder, targets: Sequence[Target]) -> list[str]:

@@ -35,6 +35,7 @@ def mixture_settings(config: Config) -> MixtureSettings:
     return MixtureSettings(
         prefixes=prefixes_in_use(config),
         alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
+        answer=config.train.answer,
         seed=config.train.seed,
     )
 
@@ -44,7 +45,7 @@ class Prepared:
     """A student and what it is about to learn.
 
     Attributes:
-        targets: how many of each task.
+        targets: how many of each task; answers that are learnt by comparing the choices are counted apart.
         notes: what a person should know of the way it is computed.
     """
 

@@ -71,7 +71,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             learner,
             plan,
             config.train,
-            tasks=(ANSWER_TASK, *mixture_settings(config).alpha),
+            tasks=tuple(dict.fromkeys((ANSWER_TASK, *mixture_settings(config).alpha, *prepared.targets))),
             folder=run.path,
             progress=lambda done, total, note: task.update(done, total, note),
             validate=validation(config, student, learner, splits),

@@ -131,11 +131,12 @@ class PlanTrainer(Trainer):
         return sums[0].sum()
 
     def _micro_step(self, model: torch.nn.Module, batch: Batch) -> tuple[float, Tensor]:
-        """Return a micro-batch's loss; and, by task, its sums of weight · cross-entropy and of weight."""
+        """Return a micro-batch's loss; and, by task, its sums of weight · loss and of weight."""
         with self.compute_loss_context_manager():
             loss, each = model(batch)
         self.accelerator.backward(loss * self.args.world_size)
-        return float(loss.detach()), sums_by_task(each, batch["weights"], batch["task_ids"], len(self.tasks))
+        weights, tasks = batch["weights"], batch["task_ids"]
+        return float(loss.detach()), sums_by_task(each, weights, tasks, len(self.tasks), batch.get("choices"))
 
     def _non_finite(self, place: int | None, loss: float) -> NonFiniteLossError:
         step = self.plan[self.state.global_step]

@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from tinyllm.config import Layout
+from tinyllm.config import Layout, compares_by_token
 from tinyllm.questions.types import Question
 from tinyllm.student._plain import PlainText
 from tinyllm.student.mixture import Target
@@ -47,6 +47,21 @@ class Branch:
     target: tuple[int, ...]
     weight: float = 1.0
     mean: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Branch):
+    """A branch that is compared with the other choices of its question, those of the same task.
+
+    All of them are computed in one forward pass: the loss of one depends on the others.
+
+    Attributes:
+        share: the probability that is to go to it.
+        scale: what its log-likelihood is multiplied by before the comparison: 1, or 1 / tokens for the mean.
+    """
+
+    share: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +175,30 @@ class Encoder:
     def rows(self, question: Question, targets: Sequence[Target]) -> list[Row]:
         """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student."""
         if self.is_encoder_decoder:
-            return [Row(question.id, self.prompt(question, t.prefix), (self._branch(t, ()),)) for t in targets]
-        branches = [self._branch(t, self._prefix(t.prefix)) for t in targets]
-        longest = max(zip(branches, targets, strict=True), key=lambda of: len(of[0].prefix), default=None)
-        prompt = self.prompt(question, longest[1].prefix if longest else "")
+            whole = (
+                Row(question.id, self.prompt(question, t.prefix), tuple(self._branches(question, t, ())))
+                for t in targets
+            )
+            return [row for of_target in whole for row in of_target.apart()]
+        prefixes = {t.prefix: self._prefix(t.prefix) for t in targets}
+        longest = max(prefixes, key=lambda p: len(prefixes[p]), default="")
+        prompt = self.prompt(question, longest)
+        if len(prefixes) == 1 and any(t.shares for t in targets):
+            prompt, prefixes = prompt + prefixes[longest], {longest: ()}  # once, and not once a choice
+        branches = [b for t in targets for b in self._branches(question, t, prefixes[t.prefix])]
         row = Row(question.id, prompt, tuple(branches))
         return [row] if self.share_prompt else row.apart()
 
-    def _branch(self, target: Target, prefix: tuple[int, ...]) -> Branch:
-        return Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)
+    def _branches(self, question: Question, target: Target, prefix: tuple[int, ...]) -> list[Branch]:
+        """Return the branches of a target: its text, or every choice."""
+        if not target.shares:
+            return [Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)]
+        by_token = compares_by_token(self.layout)
+        tokens = map(self._option, question.choices)
+        return [
+            Choice(target.task, prefix, of, target.weight, target.mean, share, 1 / len(of) if by_token else 1.0)
+            for of, share in zip(tokens, target.shares, strict=True)
+        ]
 
     def options(self, question: Question, prefix: str) -> list[Row]:
         """Return rows whose targets are the choices, each with the end-of-text token and never cut.
@@ -178,7 +208,7 @@ class Encoder:
         """
         same: dict[tuple[int, ...], list[str]] = {}
         for number, choice in enumerate(question.choices):
-            same.setdefault((*self._answer(choice), self.end), []).append(str(number))
+            same.setdefault(self._option(choice), []).append(str(number))
         branches = tuple(Branch(" ".join(numbers), (), tokens) for tokens, numbers in same.items())
         row = Row(question.id, self.generation_prompt(question, prefix), branches)
         return [row] if self.share_prompt and not self.is_encoder_decoder else row.apart()
@@ -195,6 +225,10 @@ class Encoder:
     def target(self, text: str) -> tuple[int, ...]:
         """Return a target's tokens with the end-of-text token, cut to `max_target_tokens`."""
         return (*self._answer(text)[: self.max_target_tokens - 1], self.end)
+
+    def _option(self, choice: str) -> tuple[int, ...]:
+        """Return the tokens by which a choice is compared with others: all of them, with the end-of-text token."""
+        return (*self._answer(choice), self.end)
 
     def text(self, text: str) -> tuple[int, ...]:
         """Return any text as a prompt, as it is, however long; see `cut_text`."""

@@ -22,7 +22,7 @@ from tinyllm.student._batch import (
     padded_encoder_decoder_batch,
     to_device,
 )
-from tinyllm.student._loss import Head, head_in_fp32, weighted_cross_entropy
+from tinyllm.student._loss import Head, head_in_fp32, step_loss, weighted_cross_entropy
 from tinyllm.student._positions import bounds, exceeded_bound, forget_lengths, positions_of
 from tinyllm.student._probe import (
     Gradients,
@@ -145,11 +145,12 @@ class Learner(nn.Module):
             )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return Σ weight · cross-entropy, a scalar; and each target token's cross-entropy (N,), without gradient."""
+        """Return the batch's part of the loss, a scalar; and each target token's cross-entropy (N,), without gradient."""
+        labels, weights, choices = batch["labels"], batch["weights"], batch.get("choices")
         if self.way.whole_forward:
-            each = functional.cross_entropy(self.target_logits(batch).float(), batch["labels"], reduction="none")
-            return (each * batch["weights"]).sum(), each.detach()
-        return weighted_cross_entropy(self._head(), self._target_states(batch), batch["labels"], batch["weights"])
+            each = functional.cross_entropy(self.target_logits(batch).float(), labels, reduction="none")
+            return step_loss(each, weights, choices), each.detach()
+        return weighted_cross_entropy(self._head(), self._target_states(batch), labels, weights, choices)
 
     def target_logits(self, batch: Batch) -> Tensor:
         """Return the logits that predict the target tokens, (N, V); in float32 where no gradient is wanted."""

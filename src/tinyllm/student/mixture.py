@@ -5,11 +5,12 @@ To add a method, write one function of the type `Mixture` and give it a name in 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tinyllm.config import ANSWER_TASK, Method
+from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, Method
 from tinyllm.questions.types import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student import _routing as routing
@@ -24,6 +25,9 @@ class Target:
         prefix: the text that tells the student which task it is.
         weight: α of the task in L = L_A + Σ_m α_m L_m; 1 for the answer. Always above 0.
         mean: the targets that share a name here are averaged together; by default those of the same task.
+        shares: the probability that is to go to each of the question's choices. The student then learns to choose,
+            not to write: the cross-entropy between these shares and the softmax of the choices' log-likelihoods. A
+            question has at most one such target a task; its text is empty.
     """
 
     question_id: str
@@ -32,6 +36,16 @@ class Target:
     text: str
     weight: float
     mean: str = ""
+    shares: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.shares and (min(self.shares) < 0 or not math.isclose(sum(self.shares), 1, abs_tol=_SUM_IS_OFF)):
+            raise ValueError(f"The shares of question '{self.question_id}' are no probabilities: {self.shares}.")
+
+    @property
+    def learnt(self) -> str:
+        """What logs and counts call it: its task, or that an answer is learnt by comparing the choices."""
+        return CHOICES_TASK if self.shares else self.task
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,7 @@ class MixtureSettings:
     Attributes:
         prefixes: the prefix of each task.
         alpha: α_m of each teacher that the method learns from (`config.teachers_in_use`).
+        answer: how the right answer is learnt: as a text, by comparing the choices, or both.
         seed: of what a method draws by lot.
         likelihoods: how likely the untrained student finds each rationale, by (question id, teacher); for the one
             method that goes by it (`needs_likelihoods`).
@@ -48,11 +63,13 @@ class MixtureSettings:
 
     prefixes: Mapping[str, str]
     alpha: Mapping[str, float]
+    answer: AnswerKind = "text"
     seed: int = 0
     likelihoods: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 _ROUTED = "routed"
+_SUM_IS_OFF = 1e-6
 
 Mixture = Callable[[Sequence[Question], Sequence[Rationale], MixtureSettings], tuple[Target, ...]]
 
@@ -183,9 +200,17 @@ def _answers_and(
     texts = {(r.question_id, r.teacher): r.text for r in rationales}
     targets = []
     for question in questions:
-        targets.append(Target(question.id, ANSWER_TASK, settings.prefixes[ANSWER_TASK], question.answer_text, 1.0))
+        targets += _answers(question, settings)
         for teacher, weight in settings.alpha.items():
             text = texts.get((question.id, teacher))
             if text is not None and weight > 0:
                 targets.append(Target(question.id, teacher, settings.prefixes[teacher], text, weight))
     return tuple(targets)
+
+
+def _answers(question: Question, settings: MixtureSettings) -> list[Target]:
+    """Return what is learnt of the right answer, each with weight 1."""
+    text = Target(question.id, ANSWER_TASK, settings.prefixes[ANSWER_TASK], question.answer_text, 1.0)
+    right = tuple(float(i == question.known_answer) for i in range(len(question.choices)))
+    choices = replace(text, text="", shares=right)
+    return {"text": [text], "choices": [choices], "both": [text, choices]}[settings.answer]

@@ -9,6 +9,9 @@ the cut cannot change the result, every target token carries its weight in the l
 
 with N_task the target tokens, and n_task the rows, of that task in the whole step; of all rationales together where a
 method takes one a question.
+
+Where choices are compared, a question is one unit of the loss, with the weight α_task / (questions of the step), whatever
+the normalisation. The gradient of one choice depends on all of them, so no cut goes between them.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tinyllm.config import ANSWER_TASK
-from tinyllm.student.encode import Branch, Row
+from tinyllm.student.encode import Branch, Choice, Row
 
 Normalisation = Literal["tokens", "examples"]
 AlphaSchedule = Literal["constant", "linear"]
@@ -83,7 +86,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows computed in one forward pass; `weights[r][b]` is the weight of each target token of branch b of row r."""
+    """Rows computed in one forward pass.
+
+    Attributes:
+        weights: `weights[r][b]` is the weight of each target token of branch b of row r; that of its question where
+            choices are compared.
+    """
 
     rows: tuple[Row, ...]
     weights: tuple[tuple[float, ...], ...]
@@ -287,13 +295,22 @@ class StepPlan:
 
 
 def _token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tuple[float, ...]]:
-    """Return, for each branch of each row, the weight of one of its target tokens in the loss of the step."""
+    """Return, for each branch of each row, the weight of one of its target tokens in the loss of the step.
+
+    The choices of a question have one weight, which is the question's.
+    """
     counts: Counter[str] = Counter()
+    compared: dict[str, set[str]] = {}
     for row in rows:
         for branch in row.branches:
-            counts[branch.mean or branch.task] += len(branch.target) if normalisation == "tokens" else 1
+            if isinstance(branch, Choice):
+                compared.setdefault(branch.mean or branch.task, set()).add(row.question_id)
+            else:
+                counts[branch.mean or branch.task] += len(branch.target) if normalisation == "tokens" else 1
 
     def weight(branch: Branch) -> float:
+        if isinstance(branch, Choice):
+            return branch.weight / len(compared[branch.mean or branch.task])
         count = counts[branch.mean or branch.task]
         return branch.weight / (count if normalisation == "tokens" else count * len(branch.target))
 
@@ -330,15 +347,27 @@ def _balanced(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[in
 
 
 def _units(rows: Sequence[Row], shape: Shape) -> list[list[int]]:
-    """Group the rows that go through the encoder together, unless they are too much together; else each alone."""
+    """Group the rows that go through the encoder together, unless they are too much together; else what is bound."""
+    bound = _bound(rows)
     if not shape.encoder_decoder:
-        return [[i] for i in range(len(rows))]
-    same: dict[tuple[int, ...], list[int]] = {}
+        return bound
+    same: dict[tuple[int, ...], list[list[int]]] = {}
+    for unit in bound:
+        same.setdefault(rows[unit[0]].prompt, []).append(unit)
+    units = []
+    for parts in same.values():
+        whole = [i for part in parts for i in part]
+        units += [whole] if shape.size([rows[i] for i in whole]).cost <= shape.tokens else parts
+    return units
+
+
+def _bound(rows: Sequence[Row]) -> list[list[int]]:
+    """Group the rows that hold the choices of one question, which are computed together; else each row alone."""
+    bound: dict[object, list[int]] = {}
     for i, row in enumerate(rows):
-        same.setdefault(row.prompt, []).append(i)
-    fits = (shape.size([rows[i] for i in unit]).cost <= shape.tokens for unit in same.values())
-    pairs = zip(same.values(), fits, strict=True)
-    return [part for unit, fit in pairs for part in ([unit] if fit else [[i] for i in unit])]
+        compared = next((b for b in row.branches if isinstance(b, Choice)), None)
+        bound.setdefault(i if compared is None else (row.question_id, compared.task), []).append(i)
+    return list(bound.values())
 
 
 def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list[int]]:
@@ -354,14 +383,18 @@ def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list
 
 def _by_length(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
     """Sort rows by both lengths and cut where the budget is used up: rows of about one length pad each other little."""
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].target_length, len(rows[i].prompt), -i), reverse=True)
-    groups: list[list[int]] = []
-    for i in order:
-        if groups and shape.size([*(rows[j] for j in groups[-1]), rows[i]]).cost <= shape.tokens:
-            groups[-1].append(i)
+
+
+    def lengths(unit: list[int]) -> tuple[int, int, int]:
+        return max(rows[i].target_length for i in unit), max(len(rows[i].prompt) for i in unit), -unit[0]
+
+    groups: list[list[list[int]]] = []
+    for unit in sorted(_bound(rows), key=lengths, reverse=True):
+        if groups and shape.size([rows[i] for u in (*groups[-1], unit) for i in u]).cost <= shape.tokens:
+            groups[-1].append(unit)
         else:
-            groups.append([i])
+            groups.append([unit])
     while len(groups) % processes and (dear := max(groups, key=len)) and len(dear) > 1:
         groups.remove(dear)
         groups += [dear[: len(dear) // 2], dear[len(dear) // 2 :]]
-    return groups
+    return [[i for unit in group for i in unit] for group in groups]
