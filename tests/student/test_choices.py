@@ -60,9 +60,7 @@ def plain_loss(student: Student, questions: Sequence[Question], targets: Sequenc
         for target in (of := list(group)):
             question = by_id[target.question_id]
             if target.shares:
-                found = [
-                    log_likelihoods(student, encoder, question, target, c, cuts=False) for c in question.choices
-                ]
+                found = [log_likelihoods(student, encoder, question, target, c, cuts=False) for c in question.choices]
                 by_token = compares_by_token(student.card.layout)
                 scores = torch.stack([f.mean() if by_token else f.sum() for f in found])
                 losses.append(-(torch.tensor(target.shares) * scores.log_softmax(0)).sum())

@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from tinyllm.comparison._seeds import calibration
 from tinyllm.comparison._statistics import accuracy, chance_rate, majority_right, paired
 from tinyllm.config import Config
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield
+from tinyllm.scoring.calibration import probabilities
 from tinyllm.scoring.matching import CONVENTION
 from tinyllm.scoring.predict import Prediction, Stage
 from tinyllm.scoring.score import credit, leaders
@@ -50,6 +54,7 @@ def metrics(
     stages: tuple[Stage, ...] = ("before", "after") if config.evaluate.before else ("after",)
     majority = majority_right(splits.train, splits.test)
     figures |= {
+        "calibration": _calibration(config, predictions, float(train.get("temperature", 1.0))),
         "lm_eval": {stage: _of_the_harness(predictions, stage) for stage in stages},
         "majority": sum(majority) / len(majority) if majority else 0.0,
         "over_majority": {
@@ -105,6 +110,22 @@ def _of_the_harness(predictions: Sequence[Prediction], stage: Stage) -> dict[str
         "acc": asdict(accuracy([s.acc == answer for s, answer in scored])),
         "acc_norm": asdict(accuracy([s.acc_norm == answer for s, answer in scored])),
     }
+
+
+def _calibration(config: Config, predictions: Sequence[Prediction], temperature: float) -> dict[str, Any]:
+    """Return how far the trained student's probabilities can be believed: the error with and without its temperature."""
+    scored = [
+        (p.likelihood, p.question.known_answer) for p in _tested(predictions, "after") if p.likelihood is not None
+    ]
+    if not scored:
+        return {}
+    ranked = [(s.ranking(config.student.layout), answer) for s, answer in scored]
+    right = np.array([credit(scores, answer) for scores, answer in ranked])
+
+    def error(at: float) -> float:
+        return calibration(np.array([max(probabilities(scores, at)) for scores, _ in ranked]), right).error
+
+    return {"temperature": temperature, "ece": error(temperature), "ece_uncalibrated": error(1.0), "n": len(ranked)}
 
 
 def _gains(predictions: Sequence[Prediction]) -> dict[str, Any]:

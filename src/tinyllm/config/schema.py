@@ -552,8 +552,8 @@ class TrainSection(Section):
     method: Method = Field("tinyllm", description="The mixture: which targets the student sees, with what weight.")
     answer: AnswerKind = Field(
         "text",
-        description="How the answer is learnt: as a text to write (`text`), by comparing the choices as evaluation does "
-        "(`choices`: cross-entropy of the softmax over their log-likelihoods), or by both, with equal weight.",
+        description="How the answer is learnt: as a text to write (`text`), by comparing the choices as evaluation "
+        "does (`choices`: cross-entropy of the softmax over their log-likelihoods), or by both, with equal weight.",
     )
     teacher: str | None = Field(None, description="The one teacher of `step-by-step`; null: the only one there is.")
     alpha: float | dict[str, float] = Field(

@@ -264,6 +264,11 @@ def _training(files: RunFiles) -> Iterable[Fact]:
     for name, (word, key) in figures.items():
         if train.get(key) is not None:
             yield Fact(name, word(_number(train, key)))
+    found = _mapping(files.metrics or {}, "calibration")
+    if found:
+        error, plain = (percent(_number(found, key)) for key in ("ece", "ece_uncalibrated"))
+        yield Fact("Temperature of its probabilities", decimal(_number(found, "temperature")))
+        yield Fact("Calibration error (ECE) on the test questions", f"{error} ({plain} without the temperature)")
     rates = [line.learning_rate for line in files.log or () if line.learning_rate is not None]
     norms = [line.grad_norm for line in files.log or () if line.grad_norm is not None]
     if rates:

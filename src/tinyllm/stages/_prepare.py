@@ -144,17 +144,37 @@ def _looked_at(config: Config, splits: Splits) -> list[Question]:
 
 def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
     """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
-    from tinyllm.scoring.score import arithmetic, credit, score_options
+    from tinyllm.scoring.score import credit
 
     asked = _looked_at(config, splits)
     if not asked:
         return None
-    section = config.evaluate
 
     def accuracy() -> float:
-        with arithmetic(learner, section.precision):
-            scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
-        ranked = (s.ranking(config.student.layout) for s in scores)
+        ranked = _rankings(config, student, learner, asked)
         return sum(credit(r, q.known_answer) for r, q in zip(ranked, asked, strict=True)) / len(asked)
 
     return accuracy
+
+
+def fitted_temperature(config: Config, student: Student, learner: Learner, splits: Splits) -> float:
+    """Return the temperature of the trained student's probabilities, by the validation questions; 1 without any.
+
+    Every process has to call this.
+    """
+    from tinyllm.scoring.calibration import fit_temperature
+
+    asked = [q for q in _looked_at(config, splits) if q.answer is not None]
+    if not asked:
+        return 1.0
+    return fit_temperature(_rankings(config, student, learner, asked), [q.known_answer for q in asked])
+
+
+def _rankings(config: Config, student: Student, learner: Learner, asked: Sequence[Question]) -> list[tuple[float, ...]]:
+    """Return what each question's choices are ranked by."""
+    from tinyllm.scoring.score import arithmetic, score_options
+
+    section = config.evaluate
+    with arithmetic(learner, section.precision):
+        scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
+    return [s.ranking(config.student.layout) for s in scores]

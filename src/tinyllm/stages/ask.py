@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ class Answered:
 
     Attributes:
         probabilities: of each choice, from the choices' log-likelihoods (they sum to 1): the totals, or the means a
-            token where the student is not shown the choices.
+            token where the student is not shown the choices; at the temperature that validation questions gave.
         rationales: what the student writes in each teacher's manner.
         tied: other choices that the student finds just as likely.
         context_cut: whether the context was cut to fit the longest input.
@@ -48,6 +47,7 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
         folder: a run folder, or the student's own.
         explain: also have it write a rationale in the manner of each of its teachers.
     """
+    from tinyllm.scoring.calibration import probabilities
     from tinyllm.scoring.score import generate_texts, leaders, score_options
     from tinyllm.student.model import read_student, student_folder
 
@@ -66,13 +66,11 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
     longest = max(row.length for row in encoder.options(question, student.card.prefixes[ANSWER_TASK]))
     score = score_options(student, student.learner(longest, learns=False), [question])[0]
     ranked = score.ranking(student.card.layout)
-    top = max(ranked)
-    mass = [math.exp(v - top) for v in ranked]
     teachers = student.card.teachers if explain else ()
     rationales = {
         t: generate_texts(student, [question], task=t, max_new_tokens=max_rationale_tokens)[0] for t in teachers
     }
     best, *tied = leaders(ranked)
-    probabilities = tuple(m / sum(mass) for m in mass)
+    shares = probabilities(ranked, student.card.temperature)
     tied_texts = tuple(question.choices[i] for i in tied)
-    return Answered(best, question.choices[best], probabilities, rationales, tied_texts, bool(fit.cut))
+    return Answered(best, question.choices[best], shares, rationales, tied_texts, bool(fit.cut))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tinyllm.config import ANSWER_TASK, Config
 from tinyllm.questions.types import Splits
-from tinyllm.stages._prepare import prepare_training, validation, validation_fingerprint, whole_student
+from tinyllm.stages._prepare import (
+    fitted_temperature,
+    prepare_training,
+    validation,
+    validation_fingerprint,
+    whole_student,
+)
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared, mixture_settings
@@ -81,9 +87,13 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
     if result.best_step is not None:
         news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
-    figures = {**asdict(result), "targets": prepared.targets}
+    with news.task("Fitting the temperature of its probabilities") as task:
+        temperature = fitted_temperature(config, student, learner, splits)
+        task.note = f"{temperature:g}"
+    figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
+        student.card = replace(student.card, temperature=temperature)
         if processes.is_first:
             run.forget_training()  # a student of other targets stays until this one is done
             save_student(student, run.student, _model_card(config, Counter(prepared.targets)))

@@ -1,6 +1,6 @@
 """The loss of choosing: the choices of a question are compared, and the right ones are to win.
 
-    s_j = log-likelihood of choice j, or its mean a token        L = Σ_questions weight · -Σ_j share_j · log softmax(s)_j
+    s_j = log-likelihood of choice j, or its mean a token       L = Σ_questions weight · -Σ_j share_j · log softmax(s)_j
 
 A token's weight in the loss is known when all choices of its question have been computed, and not before:
 

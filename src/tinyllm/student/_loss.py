@@ -7,7 +7,7 @@ weights are known beforehand, a chunk's gradient can be worked out while its log
 chunk and no second look. For a vocabulary of 256,000 and a thousand target tokens that is 64 MiB instead of 1 GB.
 
 The weights of choices that are compared (`_choices`) are known when their question has been computed, so a chunk ends
-between questions. Where one question's choices are more than a chunk, a first look without a gradient finds the weights.
+between questions. Where one question's choices are more than a chunk, a first look without a gradient finds them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def head_in_fp32(layer: nn.Module) -> Iterator[None]:
 
 
 def step_loss(cross_entropy: Tensor, weights: Tensor, choices: Choices | None) -> Tensor:
-    """Return Σ weight · cross-entropy, and the loss of choices that are compared, of each token's cross-entropy (N,)."""
+    """Return Σ weight · cross-entropy and the loss of choices, given each token's cross-entropy (N,)."""
     total = (cross_entropy * weights).sum()
     return total if choices is None else total + choices.loss(cross_entropy)
 

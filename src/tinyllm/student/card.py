@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, teacher_weights, teachers_in_use
+from tinyllm.config import ANSWER_TASK, CHOICES_TASK, Config, prefixes_in_use, teacher_weights, teachers_in_use
 
 
 def model_card(config: Config, targets: Mapping[str, int]) -> str:
@@ -27,7 +27,7 @@ tags: [tinyllm, distillation, multiple-choice]
 A student that answers multiple-choice questions, trained with TinyLLM by the method `{config.train.method}`
 (preset `{config.preset}`, {config.student.adapter} weights) from `{config.student.model}`.
 
-It learnt {targets.get(ANSWER_TASK, 0)} answers and, from each teacher, rationales:
+It learnt {_answers(targets)} and, from each teacher, rationales:
 
 {teachers or "(none)"}
 
@@ -48,3 +48,10 @@ It is as good as `metrics.json` of its run says, on questions like its test ques
 are learnt text: they may be wrong while the answer is right, and the other way round. The licences of the base model,
 of the teachers' outputs and of the questions apply.
 """
+
+
+def _answers(targets: Mapping[str, int]) -> str:
+    compared, written = targets.get(CHOICES_TASK, 0), targets.get(ANSWER_TASK, 0)
+    if not compared:
+        return f"{written} answers"
+    return f"{compared} answers by comparing the choices{' and by writing the right one' if written else ''}"

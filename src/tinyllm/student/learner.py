@@ -145,7 +145,7 @@ class Learner(nn.Module):
             )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the batch's part of the loss, a scalar; and each target token's cross-entropy (N,), without gradient."""
+        """Return the batch's part of the loss, a scalar; and each target token's cross-entropy (N,), without one."""
         labels, weights, choices = batch["labels"], batch["weights"], batch.get("choices")
         if self.way.whole_forward:
             each = functional.cross_entropy(self.target_logits(batch).float(), labels, reduction="none")

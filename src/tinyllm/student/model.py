@@ -40,11 +40,13 @@ class StudentCard:
         prefixes: the prefix of each task, `answer` and one a teacher.
         layout: how question and choices are written out.
         max_input_tokens: longest input; the context is cut to fit.
+        temperature: by which the scores of choices are divided before they are made probabilities.
     """
 
     prefixes: Mapping[str, str]
     layout: Layout = "labelled"
     max_input_tokens: int = 1024
+    temperature: float = 1.0
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -153,7 +155,7 @@ def read_student(folder: Path) -> Student:
     """
     try:
         raw = json.loads((folder / _CARD_FILE).read_text(encoding="utf-8"))
-        known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens") if k in raw}
+        known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens", "temperature") if k in raw}
         card = StudentCard(**known)
     except (OSError, ValueError, TypeError) as error:
         raise StudentError(

@@ -10,8 +10,8 @@ the cut cannot change the result, every target token carries its weight in the l
 with N_task the target tokens, and n_task the rows, of that task in the whole step; of all rationales together where a
 method takes one a question.
 
-Where choices are compared, a question is one unit of the loss, with the weight α_task / (questions of the step), whatever
-the normalisation. The gradient of one choice depends on all of them, so no cut goes between them.
+Where choices are compared, a question is one unit of the loss, with the weight α_task / (questions of the step) under
+both normalisations. The gradient of one choice depends on all of them, so no cut goes between them.
 """
 
 from __future__ import annotations
@@ -383,7 +383,6 @@ def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list
 
 def _by_length(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
     """Sort rows by both lengths and cut where the budget is used up: rows of about one length pad each other little."""
-
 
     def lengths(unit: list[int]) -> tuple[int, int, int]:
         return max(rows[i].target_length for i in unit), max(len(rows[i].prompt) for i in unit), -unit[0]
