@@ -35,7 +35,8 @@ def main(job_file: str, micro_batch_tokens: str = "") -> None:
     job: dict[str, Any] = json.loads(Path(job_file).read_text("utf-8"))
     learner = Learner(build(job["model"]), pad=0)
     learner.verify()
-    rows = [rows_of(q, shared=not learner.is_encoder_decoder) for q in job["questions"]]
+    shared = not learner.is_encoder_decoder and not job.get("apart")
+    rows = [rows_of(q, shared=shared) for q in job["questions"]]
     section = TrainSection(learning_rate=1e-4, schedule="constant", save_steps=10_000, batch_size=job["batch"])
     tokens = int(micro_batch_tokens or section.micro_batch_tokens)
     plan = InOrder(rows, batch_size=job["batch"], normalisation="tokens", shape=learner.shape(tokens))

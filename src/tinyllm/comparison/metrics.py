@@ -113,7 +113,7 @@ def _of_the_harness(predictions: Sequence[Prediction], stage: Stage) -> dict[str
 
 
 def _calibration(config: Config, predictions: Sequence[Prediction], temperature: float) -> dict[str, Any]:
-    """Return how far the trained student's probabilities can be believed: the error with and without its temperature."""
+    """Return how far the trained student's probabilities can be believed, with its temperature and without."""
     scored = [
         (p.likelihood, p.question.known_answer) for p in _tested(predictions, "after") if p.likelihood is not None
     ]

@@ -87,9 +87,11 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
     if result.best_step is not None:
         news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
-    with news.task("Fitting the temperature of its probabilities") as task:
-        temperature = fitted_temperature(config, student, learner, splits)
-        task.note = f"{temperature:g}"
+    temperature = 1.0
+    if len(splits.valid):
+        with news.task("Calibrating its probabilities on validation questions") as task:
+            temperature = fitted_temperature(config, student, learner, splits)
+            task.note = f"temperature {temperature:g}"
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
