@@ -44,12 +44,11 @@ Useful arithmetic over what this machine's matrix product reaches at best, in wh
 two teachers: matrix products of real tokens, logits at targets, attention's pairs that may see each other; divided by
 the seconds of all of `Trainer.train()`, AdamW, clipping and the first step's allocations included."""
 
-
 _CHOOSE = """\
 {questions} ARC questions of four choices, {batch} questions a step, SmolLM2-135M, float32, AdamW, answers alone, by
 `tinyllm train`'s trainer. *Choices*: `train.answer: choices`, one row a question with a branch a choice. *Text*:
-`train.answer: text` on the same questions. *Plain rows*: the loss of *choices* with a row a choice, laid end to end as all
-rows are; on the first step both give the same loss."""
+`train.answer: text` on the same questions. *Plain rows*: the loss of *choices* with a row a choice, laid end to end as
+all rows are; on the first step both give the same loss."""
 
 
 @dataclass(frozen=True)

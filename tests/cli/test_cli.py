@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -157,6 +158,29 @@ def test_a_causal_student_by_lora_and_step_by_step(cli, project, tiny_llama):
     said = cli("run", project.config, "--json")
     assert said.code == 0, said.err
     assert set(json.loads(said.out)["train"]["targets"]) == {"answer", "bob"}
+
+
+def test_a_student_learns_to_choose_and_its_probabilities_are_calibrated(cli, project, tiny_llama):
+    project.change("student", {"model": str(tiny_llama), "layout": "cloze"})
+    project.change("train.answer", "both")
+    project.change("data.cut", {"valid": 0.5, "test": 0.2})
+    assert cli("generate", project.config).code == 0
+    assert "targets: 6 answer, 6 answer (choices), 6 ada, 6 bob" in cli("train", project.config, "--plan").out
+    said = cli("run", project.config, "--json")
+    assert said.code == 0, said.err
+    temperature = read_student(project.run / "student").card.temperature
+    assert temperature != 1
+    metrics = json.loads(said.out)
+    assert metrics["calibration"]["temperature"] == temperature
+    assert metrics["calibration"]["n"] == 4
+    assert metrics["calibration"]["ece"] != metrics["calibration"]["ece_uncalibrated"]
+    assert "6 answers by comparing the choices and by writing" in (project.run / "student" / "README.md").read_text()
+    assert "Calibration error" in (project.run / "report.html").read_text(encoding="utf-8")
+    asked = json.loads(cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "the moon", "--json").out)
+    student = read_student(project.run / "student")
+    question = Question("asked", "Which is cold?", ("ice", "the moon"), 0)
+    first, second = score_options(student, student.learner(), [question])[0].mean
+    assert asked["probabilities"][0] == pytest.approx(1 / (1 + math.exp((second - first) / temperature)), abs=1e-5)
 
 
 def test_the_plan_can_be_printed_and_is_kept(cli, project):

@@ -217,6 +217,22 @@ def test_chunks_do_not_change_loss_or_gradients(counts, lengths, before, bias, c
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_gradients_of_tiny_weights_survive_half_precision(precision):
+    torch.manual_seed(0)
+    choices = compared([4, 3, 4], [3, 5], 0)
+    choices = replace(choices, weights=choices.weights * 1e-9)  # far below what half precision can hold
+    tokens = len(choices.places)
+    layer, hidden = nn.Linear(WIDTH, VOCABULARY, bias=False), torch.randn(tokens, WIDTH)
+    labels, none = torch.randint(VOCABULARY, (tokens,)), torch.zeros(tokens)
+    with torch.autocast("cpu", dtype=precision):
+        ours, _ = weighted_cross_entropy(Head(layer), hidden, labels, none, choices)
+    each = functional.cross_entropy(layer(hidden), labels, reduction="none")
+    (gradient,) = torch.autograd.grad(ours, [layer.weight])
+    (expected,) = torch.autograd.grad(step_loss(each, none, choices), [layer.weight])
+    assert (gradient - expected).norm() < 0.05 * expected.norm()
+
+
 @given(
     counts=st.lists(st.integers(2, 5), min_size=1, max_size=6),
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),

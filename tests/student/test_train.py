@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
-from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
+from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, LoraSection, TrainSection
 from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
 from tinyllm.scoring.score import score_options
 from tinyllm.student._checkpoints import (
@@ -38,16 +38,23 @@ TASKS = (ANSWER_TASK, *TEACHERS)
 SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)
 
 
-def run_training(folder: Path, student: Student, section: TrainSection = SECTION, count: int = 10, **more):
+def run_training(
+    folder: Path,
+    student: Student,
+    section: TrainSection = SECTION,
+    count: int = 10,
+    answer: AnswerKind = "text",
+    **more,
+):
     questions = some_questions(count)
-    settings = MixtureSettings(student.card.prefixes, dict.fromkeys(TEACHERS, 0.5))
+    settings = MixtureSettings(student.card.prefixes, dict.fromkeys(TEACHERS, 0.5), answer)
     targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), settings)
     learner = student.learner()
     rows = tokenise(student.encoder(share_prompt=learner.share_prompt), questions, targets)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     shape = learner.shape(section.micro_batch_tokens)
     plan = plan_steps(rows, section, shape, teachers=TEACHERS, processes=processes)
-    return train(student, learner, plan, section, tasks=TASKS, folder=folder, **more)
+    return train(student, learner, plan, section, tasks=(*TASKS, CHOICES_TASK), folder=folder, **more)
 
 
 def weights(student: Student) -> dict[str, torch.Tensor]:
@@ -81,6 +88,25 @@ def test_every_family_learns_is_saved_and_answers_as_before(tmp_path, family, ad
     assert reloaded.card == student.card
     assert not list((tmp_path / "student").glob("adapter*")), "adapters are merged, so from_pretrained needs no peft"
     assert not [f for f in (tmp_path / "student").iterdir() if f.suffix in {".bin", ".pt", ".pkl"}]
+
+
+@pytest.mark.parametrize(("family", "adapter"), [("t5", "full"), ("llama", "lora")])
+def test_a_student_that_learns_to_choose_chooses_the_right_answers(tmp_path, family, adapter):
+    student, questions = tiny_student(family), some_questions(10)
+    if adapter == "lora":
+        add_lora(student, LoraSection(rank=8, alpha=16), seed=0)
+    section = SECTION.model_copy(update={"epochs": 20, "save_steps": None})
+
+    def right() -> int:
+        scores = score_options(student, student.learner(learns=False), questions)
+        return sum(s.best == q.answer for s, q in zip(scores, questions, strict=True))
+
+    before = right()
+    run_training(tmp_path, student, section, answer="choices")
+    log = read_log(tmp_path / "train_log.jsonl")
+    assert set(log[0]["losses"]) == {CHOICES_TASK, *TEACHERS}
+    assert log[-1]["losses"][CHOICES_TASK] < 0.5 * log[0]["losses"][CHOICES_TASK]
+    assert before < right() >= 9
 
 
 def test_lora_trains_adapters_only(tmp_path):
@@ -175,12 +201,12 @@ def in_two_processes(code: str) -> None:
 
 def test_two_processes_give_the_weights_of_one(tmp_path):
     one = tiny_student("t5")
-    run_training(tmp_path / "one", one)
+    run_training(tmp_path / "one", one, answer="both")
     in_two_processes(
         "from support import tiny_student\n"
         "from student.test_train import run_training, weights\n"
         "student = tiny_student('t5')\n"
-        f"run_training(Path({str(tmp_path / 'two')!r}), student)\n"
+        f"run_training(Path({str(tmp_path / 'two')!r}), student, answer='both')\n"
         f"if dist.get_rank() == 0: torch.save(weights(student), {str(tmp_path / 'two.pt')!r})"
     )
     two = torch.load(tmp_path / "two.pt", weights_only=True)
@@ -196,9 +222,8 @@ def first_loss(learner) -> torch.Tensor:
     """The loss of one micro-batch, with its gradients in the student."""
     questions = some_questions(4)
     prefixes = {ANSWER_TASK: "predict: ", **{t: f"explain as {t}: " for t in TEACHERS}}
-    targets = mix(
-        "tinyllm", questions, some_rationales(questions), MixtureSettings(prefixes, dict.fromkeys(TEACHERS, 0.5))
-    )
+    settings = MixtureSettings(prefixes, dict.fromkeys(TEACHERS, 0.5), "both")
+    targets = mix("tinyllm", questions, some_rationales(questions), settings)
     rows = tokenise(tiny_student("t5" if learner.is_encoder_decoder else "llama").encoder(), questions, targets)
     plan = plan_steps(rows, SECTION, learner.shape(10_000), teachers=TEACHERS)
     loss, _ = learner(learner.collate(plan[0].micro_batches[0], TASKS))
