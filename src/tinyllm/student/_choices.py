@@ -72,8 +72,8 @@ class Choices:
 
     def whole_parts(self, size: int) -> list[slice]:
         """Cut the target tokens into parts of at most `size`, of more only where one question's choices have more."""
-        ends, parts, at = [end for _, end in self.spans], [], 0
-        tokens = len(self.places)
+        ends, tokens, at = [end for _, end in self.spans], len(self.places), 0
+        parts: list[slice] = []
         while at < tokens:
             end = min(at + size, tokens)
             crossed = bisect.bisect_right(ends, end)

@@ -354,7 +354,7 @@ def _units(rows: Sequence[Row], shape: Shape) -> list[list[int]]:
     same: dict[tuple[int, ...], list[list[int]]] = {}
     for unit in bound:
         same.setdefault(rows[unit[0]].prompt, []).append(unit)
-    units = []
+    units: list[list[int]] = []
     for parts in same.values():
         whole = [i for part in parts for i in part]
         units += [whole] if shape.size([rows[i] for i in whole]).cost <= shape.tokens else parts
