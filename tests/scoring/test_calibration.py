@@ -27,17 +27,17 @@ def test_the_temperature_of_the_answers_is_found_again(temperature):
 
 
 def test_the_likelihood_of_the_answers_is_highest_at_it():
-    scores, answers = drawn(300, 1.7)
+    scores, answers = drawn(3000, 1.7)
 
     def likelihood(temperature: float) -> float:
         return sum(np.log(probabilities(s, temperature)[a]) for s, a in zip(scores, answers, strict=True))
 
     best = fit_temperature(scores, answers)
-    assert likelihood(best) >= max(likelihood(best * f) for f in (0.5, 0.9, 0.99, 1.01, 1.1, 2.0))
+    assert likelihood(best) >= max(likelihood(best * f) for f in (0.5, 0.9, 0.97, 1.03, 1.1, 2.0))
 
 
 def test_a_few_questions_and_questions_that_are_all_right_are_not_taken_at_their_word():
     scores, answers = drawn(9, 5.0)
     assert fit_temperature(scores, answers) == 1.0
     sure = [[0.0, 1.0, 0.0]] * 20
-    assert fit_temperature(sure, [1] * 20) == pytest.approx(0.01)
+    assert probabilities(sure[0], fit_temperature(sure, [1] * 20))[1] == pytest.approx(1 - 2 / 3 / 22, abs=1e-3)

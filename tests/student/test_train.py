@@ -90,12 +90,9 @@ def test_every_family_learns_is_saved_and_answers_as_before(tmp_path, family, ad
     assert not [f for f in (tmp_path / "student").iterdir() if f.suffix in {".bin", ".pt", ".pkl"}]
 
 
-@pytest.mark.parametrize(("family", "adapter"), [("t5", "full"), ("llama", "lora")])
-def test_a_student_that_learns_to_choose_chooses_the_right_answers(tmp_path, family, adapter):
-    student, questions = tiny_student(family), some_questions(10)
-    if adapter == "lora":
-        add_lora(student, LoraSection(rank=8, alpha=16), seed=0)
-    section = SECTION.model_copy(update={"epochs": 20, "save_steps": None})
+def test_a_student_that_learns_to_choose_chooses_the_right_answers(tmp_path):
+    student, questions = tiny_student("llama"), some_questions(10)
+    section = SECTION.model_copy(update={"epochs": 60, "save_steps": None})
 
     def right() -> int:
         scores = score_options(student, student.learner(learns=False), questions)
@@ -105,7 +102,7 @@ def test_a_student_that_learns_to_choose_chooses_the_right_answers(tmp_path, fam
     run_training(tmp_path, student, section, answer="choices")
     log = read_log(tmp_path / "train_log.jsonl")
     assert set(log[0]["losses"]) == {CHOICES_TASK, *TEACHERS}
-    assert log[-1]["losses"][CHOICES_TASK] < 0.5 * log[0]["losses"][CHOICES_TASK]
+    assert log[-1]["losses"][CHOICES_TASK] < 0.1 * log[0]["losses"][CHOICES_TASK]
     assert before < right() >= 9
 
 
@@ -113,7 +110,7 @@ def test_lora_trains_adapters_only(tmp_path):
     student = tiny_student("llama")
     add_lora(student, LoraSection(rank=4), seed=0)
     before = weights(student)
-    run_training(tmp_path, student)
+    run_training(tmp_path, student, answer="both")
     moved = {n for n, p in weights(student).items() if not torch.equal(before[n], p)}
     assert moved
     assert all("lora_" in n for n in moved)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-_RANGE = (0.01, 100.0)  # beyond it a student is right always, or no better than chance, on the few questions it saw
+_RANGE = (0.001, 1000.0)
 _HALVINGS = 60
 _LEAST_QUESTIONS = 10
 
@@ -31,16 +31,19 @@ def fit_temperature(scores: Sequence[Sequence[float]], answers: Sequence[int]) -
     """Return the temperature under which the right answers are likeliest; 1 where too few questions tell.
 
     The log-likelihood is concave in 1/T, and its derivative is Σ_questions (score of the right choice − mean score
-    under p), so that halving finds its zero.
+    under p), so that halving finds its zero. Of n questions the share 1 / (n + 2) is taken to be answered by lot, so
+    that a student that is right on all of them is not taken to be right always.
     """
     if len(answers) < _LEAST_QUESTIONS:
         return 1.0
+    by_lot = 1 / (len(answers) + 2)
 
     def is_too_hot(temperature: float) -> bool:
         slope = 0.0
         for of, answer in zip(scores, answers, strict=True):
             shares = probabilities(of, temperature)
-            slope += of[answer] - sum(p * s for p, s in zip(shares, of, strict=True))
+            slope += (1 - by_lot) * of[answer] + by_lot * sum(of) / len(of)
+            slope -= sum(p * s for p, s in zip(shares, of, strict=True))
         return slope > 0
 
     low, high = map(math.log, _RANGE)

@@ -186,7 +186,7 @@ def _blocks(row: Row, column: _Column, start: int) -> list[Block]:
     ]
 
 
-def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Tensor]:
+def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Any]:
     """Return, for each target token: its label, its weight in the loss, its task's and its branch's number.
 
     Branches are numbered through the micro-batch, row by row. Tokens of choices that are compared have no weight of
