@@ -20,7 +20,7 @@ from tinyllm.scoring.score import score_options
 from tinyllm.student._choices import Choices
 from tinyllm.student._loss import Head, step_loss, sums_by_task, weighted_cross_entropy
 from tinyllm.student.encode import Choice, Encoder, Row
-from tinyllm.student.learner import ALONE, Learner, Way
+from tinyllm.student.learner import _ALONE, Learner, Way
 from tinyllm.student.mixture import MixtureSettings, Target, mix
 from tinyllm.student.model import Student
 from tinyllm.student.plan import Shape, StepPlan, cut
@@ -32,7 +32,7 @@ WAYS = [
     Way(whole_forward=True),
     Way(packed=False),
     Way(packed=False, share_prompt=False),
-    ALONE,
+    _ALONE,
 ]
 VOCABULARY, WIDTH = 97, 6
 
@@ -146,7 +146,7 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), of_run)
     targets = softened(targets) if soft else targets
     learner = student.learner()
-    learner.take(ALONE)
+    learner.take(_ALONE)
 
     student.model.zero_grad()
     expected = plain_loss(student, questions, targets, normalisation)
