@@ -209,7 +209,8 @@ def test_a_teacher_that_cannot_start_leaves_the_others_alone(tmp_path):
             raise TeacherError("no model")
 
     asked = questions(50)
-    bob = Counting("bob", asked, local=True)
+    # Another template: of two teachers that would be asked the same, only one is, and which one is a race.
+    bob = Counting("bob", asked, f"{GOOD} So says bob.", local=True)
     with pytest.raises(TeacherError, match="no model"):
         run(tmp_path / "s", asked, [Broken("ada", asked), bob])
     assert len(bob.asked) == 50

@@ -51,13 +51,14 @@ def generate(
 ) -> None:
     """Have the teachers write rationales; resumes where it stopped."""
     from tinyllm.stages.generate import generate_run
+    from tinyllm.stages.opinions import unanswered_opinions
 
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config, renews_rationales=True):
         yields = generate_run(config, run, news)
     figures = {name: asdict(found) for name, found in yields.items()}
     print_result(figures, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
-    _exit_if_unanswered({name: found.unanswered for name, found in yields.items()}, run)
+    _exit_if_unanswered({n: found.unanswered for n, found in yields.items()} | unanswered_opinions(run), run)
 
 
 def train(

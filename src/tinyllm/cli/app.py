@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from tinyllm.cli import _experiment, _runs, _start
+from tinyllm.cli._models import models_app
 from tinyllm.cli._store import store_app
 
 _SHOWN_NAME = 300  # characters
@@ -42,6 +43,7 @@ app.command("import-release")(_start.import_release)
 app.command()(_experiment.experiment)
 app.command("lm-eval")(_experiment.lm_eval)
 app.add_typer(store_app, name="store")
+app.add_typer(models_app, name="models")
 
 
 def _show_version(wanted: bool) -> None:

@@ -28,6 +28,7 @@ from tinyllm.config.schema import (
     TeacherConfig,
     TrainSection,
     task_prefixes,
+    ways_of,
 )
 from tinyllm.config.vllm_arguments import without_speed
 from tinyllm.config.yaml_file import Lines, NotYamlError, parse_yaml, read_yaml
@@ -286,16 +287,18 @@ def _within(kind: Any, step: str | int) -> Any:
 
 def _contradictions(config: Config) -> list[str]:
     """Return what no single field can see."""
-    names = [t.name for t in config.teachers]
+    all_names = [t.name for t in config.teachers]
+    names = [t.name for t in config.teachers if t.kind != "student"]
     return [
         *_data_problems(config.data),
-        *_teacher_problems(names),
+        *_teacher_problems(all_names),
         *_alpha_problems(config.train.alpha, names),
         *_method_problems(config.train, names),
         *_training_problems(config.train, names),
         *_prefix_problems(config.student.prefixes, names),
         *_budget_problems(config),
         *_examples_problems(config.rationales.examples),
+        *_opinions_problems(config),
     ]
 
 
@@ -304,8 +307,8 @@ def _contradictions_of_names(tree: Mapping[str, Any]) -> Iterable[str]:
     teachers, train = tree.get("teachers") or [], tree.get("train") or {}
     if not (isinstance(teachers, list) and all(isinstance(t, dict) for t in teachers) and isinstance(train, dict)):
         return
-    names = [str(t.get("name")) for t in teachers]
-    yield from _teacher_problems(names)
+    yield from _teacher_problems([str(t.get("name")) for t in teachers])
+    names = [str(t.get("name")) for t in teachers if t.get("kind") != "student"]
     alpha = train.get("alpha", 1.0)
     if isinstance(alpha, dict) and all(isinstance(a, int | float) for a in alpha.values()):
         yield from _alpha_problems(alpha, names)
@@ -392,6 +395,17 @@ def _budget_problems(config: Config) -> Iterable[str]:
 def _examples_problems(examples: ExamplesSection) -> Iterable[str]:
     if examples.ids and examples.strategy != "fixed":
         yield f"rationales.examples.ids: only `strategy: fixed` shows them, and the strategy is '{examples.strategy}'"
+
+
+def _opinions_problems(config: Config) -> Iterable[str]:
+    kinds = {t.name: t.kind for t in config.teachers}
+    for name, way in config.opinions.teachers.items():
+        where = f"opinions.teachers.{name}"
+        if name not in kinds:
+            yield f"{where}: no such teacher.{did_you_mean(name, list(kinds))} Teachers: {', '.join(kinds) or 'none'}"
+        elif way != "auto" and way not in ways_of(kinds[name]):
+            possible = ", ".join(ways_of(kinds[name]))
+            yield f"{where}: a teacher of kind {kinds[name]} cannot be asked by `{way}`; it can by: {possible}"
 
 
 def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:

@@ -26,6 +26,7 @@ Method = Literal[
 Form = Literal["chat", "completion"]
 Layout = Literal["labelled", "release", "cloze"]
 CheckName = Literal["refused", "empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
+Way = Literal["letters", "texts", "votes", "given"]
 AlphaSchedule = Literal["constant", "linear"]
 AnswerKind = Literal["text", "choices", "both"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -63,6 +64,11 @@ class FieldMap(Section):
     )
     labels: str | None = Field(None, description="Column of the choices' labels, for `answer_as: label`.")
     rationales: str = Field("rationales", description="Column of rationales: a mapping from teacher to text.")
+    opinions: str = Field(
+        "opinions",
+        description="Column of opinions: a mapping from teacher to one score a choice (weights, or log-probabilities "
+        "where one is below 0).",
+    )
 
 
 class CutSection(Section):
@@ -358,7 +364,7 @@ class LlamaCppTeacher(PromptedTeacher):
     """A GGUF model served in this process by llama.cpp."""
 
     kind: Literal["llamacpp"]
-    model: str = Field(description="smollm2-135m-instruct, gemma3-270m, or the path of a .gguf file.")
+    model: str = Field(description="A packaged model (`tinyllm models list`), or the path of a .gguf file.")
     form: Form = Field("completion", description="Chat messages, or one plain text to complete.")
     slots: int | None = Field(None, ge=1, description="Requests worked on at once; null: what suits the machine.")
     threads: int | None = Field(None, ge=1, description="Processor threads; null: what suits the machine.")
@@ -403,6 +409,14 @@ class GivenTeacher(_TeacherSection):
     source: str | None = Field(None, description="Key in the questions' `rationales`; null: the teacher's name.")
 
 
+class StudentTeacher(_TeacherSection):
+    """A student that was trained before, asked for its opinions; it writes no rationales."""
+
+    kind: Literal["student"]
+    run: Path = Field(description="Folder of the run that trained it, or of the student itself.")
+    batch_size: int = Field(32, ge=1, description="Questions in one batch.")
+
+
 class ScriptedTeacher(_TeacherSection):
     """A teacher that fills in a template; for tests and dry runs."""
 
@@ -421,6 +435,7 @@ TeacherConfig = Annotated[
     | VllmTeacher
     | TransformersTeacher
     | GivenTeacher
+    | StudentTeacher
     | ScriptedTeacher,
     Field(discriminator="kind"),
 ]
@@ -510,6 +525,36 @@ class RationalesSection(Section):
         return SAMPLING_DEFAULTS[name] if value is None else value
 
 
+def _ways(value: Any) -> Any:
+    """A list of teachers may stand where a mapping from teacher to way may."""
+    return dict.fromkeys(value, "auto") if isinstance(value, list | tuple) else value
+
+
+class OpinionsSection(Section):
+    """What the teachers themselves would answer, asked without the answer: one probability a choice."""
+
+    teachers: Annotated[dict[str, Way | Literal["auto"]], BeforeValidator(_ways)] = Field(
+        default_factory=dict,
+        description="Who is asked, and how, as in `{qwen: letters, gpt: votes}`; a list of names asks each in the best "
+        "way it has. `letters`: log-probabilities of the choices' letters. `texts`: likelihood of the choices' texts. "
+        "`votes`: replies are counted. `given`: scores that come with the questions.",
+    )
+    splits: tuple[Literal["train", "valid"], ...] = Field(
+        ("train",), min_length=1, description="The questions that are asked. Never the test questions."
+    )
+    orders: int = Field(
+        2,
+        ge=1,
+        le=24,
+        description="Orders in which the choices are listed, for `letters` and `votes`; the mean over them takes out "
+        "that a teacher prefers a place.",
+    )
+    votes: int = Field(8, ge=1, le=100, description="Replies that are counted, for `votes`, over all orders.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature of `votes`.")
+    max_tokens: int = Field(16, ge=1, description="Longest reply of `votes`; a teacher's `thinking_tokens` are added.")
+    seed: int = Field(0, ge=0, description="Seed of the orders and of `votes`.")
+
+
 class LoraSection(Section):
     """Low-rank adapters."""
 
@@ -532,7 +577,7 @@ class StudentSection(Section):
 
     model: str = Field(
         "google/flan-t5-small",
-        description="Hub name, folder, .gguf file, a packaged model (smollm2-135m-instruct, gemma3-270m), or "
+        description="Hub name, folder, .gguf file, a packaged model (`tinyllm models list`), or "
         "tiny-untrained, which is made here and knows nothing, for dry runs.",
     )
     revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
@@ -642,6 +687,7 @@ class Config(Section):
     data: DataSection
     teachers: tuple[TeacherConfig, ...] = ()
     rationales: RationalesSection = Field(default_factory=RationalesSection)
+    opinions: OpinionsSection = Field(default_factory=OpinionsSection)
     student: StudentSection = Field(default_factory=StudentSection)
     train: TrainSection = Field(default_factory=TrainSection)
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
@@ -678,9 +724,12 @@ def compares_by_token(layout: Layout) -> bool:
 
 
 def teacher_weights(config: Config) -> dict[str, float]:
-    """Return α_m of every teacher, in the order of `teachers`."""
+    """Return α_m of every teacher, in the order of `teachers`; a student writes no rationales, so its α is 0."""
     alpha = config.train.alpha
-    return {t.name: alpha[t.name] if isinstance(alpha, dict) else alpha for t in config.teachers}
+    return {
+        t.name: 0.0 if t.kind == "student" else alpha[t.name] if isinstance(alpha, dict) else alpha
+        for t in config.teachers
+    }
 
 
 def teachers_in_use(config: Config) -> tuple[TeacherConfig, ...]:
@@ -708,3 +757,12 @@ def task_prefixes(prefixes: PrefixesSection, teachers: Sequence[str]) -> dict[st
         ordered = prefixes.ordered[index] if index < len(prefixes.ordered) else None
         named[teacher] = prefixes.rationale.replace("{teacher}", teacher) if ordered is None else ordered
     return named
+
+
+def ways_of(kind: str) -> tuple[Way, ...]:
+    """Return the ways in which a kind of teacher can be asked for its opinion; the best one first."""
+    ways: Mapping[str, tuple[Way, ...]] = {
+        "openai": ("letters", "votes"), "llamacpp": ("letters", "votes"), "vllm": ("letters", "votes"),
+        "transformers": ("texts", "letters", "votes"), "given": ("given",), "student": ("texts",),
+    }  # fmt: skip
+    return ways.get(kind, ("votes",))

@@ -8,6 +8,6 @@ teacher then sees P_i, the question, its choices and (teacher forcing) its answe
 """
 
 from tinyllm.prompts._examples import ExampleGenerator
-from tinyllm.prompts._text import Message, Prompt, teacher_prompt
+from tinyllm.prompts._text import Message, Prompt, letters_of, opinion_prompt, teacher_prompt
 
-__all__ = ["ExampleGenerator", "Message", "Prompt", "teacher_prompt"]
+__all__ = ["ExampleGenerator", "Message", "Prompt", "letters_of", "opinion_prompt", "teacher_prompt"]

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Literal
 
 from tinyllm.config import Form
 from tinyllm.questions import Question
 
 _FORCED = "Explain in two or three sentences why the answer is correct."
+_BY_LETTER = "Answer the question with the letter of the right choice and nothing else."
+_IN_WORDS = "Answer the question in a few words."
 _UNFORCED = "Reason step by step, then state the answer."
 
 
@@ -45,6 +48,34 @@ def teacher_prompt(
     """
     make = _chat if form == "chat" else _completion
     return make(question, examples, teacher_forcing, worked)
+
+
+def opinion_prompt(question: Question, *, form: Form, letters: bool) -> Prompt:
+    """Return what a teacher is shown to hear its own opinion: no answer, no examples.
+
+    Args:
+        letters: list the choices by letter and ask for one; otherwise the choices are not shown: how likely each is to
+            follow is the opinion.
+    """
+    lines = [f"Context: {one_line(question.context)}"] if question.context else []
+    lines.append(f"Question: {one_line(question.question)}")
+    if letters:
+        lines += [f"{letter}. {one_line(c)}" for letter, c in zip(letters_of(question), question.choices, strict=True)]
+    ask = _BY_LETTER if letters else _IN_WORDS
+    if form == "chat":
+        return Prompt(messages=(Message("system", ask), Message("user", "\n".join(lines))))
+    return Prompt(text="\n".join([ask, "", *lines, "Answer:"]))
+
+
+def letters_of(question: Question) -> str:
+    """Return the letters of a question's choices.
+
+    Raises:
+        ValueError: there are more choices than letters.
+    """
+    if len(question.choices) > len(ascii_uppercase):
+        raise ValueError(f"question '{question.id}' has more choices than there are letters")
+    return ascii_uppercase[: len(question.choices)]
 
 
 def _completion(question: Question, examples: Sequence[Question], forcing: bool, worked: str | None) -> Prompt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,11 +47,12 @@ def to_question(row: Row, form: RowForm, split: str) -> Question | list[str]:
     answer = _answer(row, fields, choices, problems)
     context = _context(row, fields, problems)
     rationales = _rationales(row, fields, problems)
+    opinions = _opinions(row, fields, len(choices or ()), problems)
     if problems:
         return problems
     if form.question is not None:
         question, context = form.question, "\n".join(filter(None, (context, question)))
-    return Question(name, question, tuple(choices), answer, context, rationales)
+    return Question(name, question, tuple(choices), answer, context, rationales, opinions)
 
 
 def oddities(question: Question) -> list[str]:
@@ -243,6 +245,31 @@ def _rationales(row: Row, fields: FieldMap, problems: list[str]) -> dict[str, st
         return {}
     texts = {str(teacher): _text(text, f"the rationale of '{teacher}'", problems) for teacher, text in value.items()}
     return {teacher: text for teacher, text in texts.items() if text}
+
+
+def _opinions(row: Row, fields: FieldMap, choices: int, problems: list[str]) -> dict[str, tuple[float, ...]]:
+    value = _opened(_cell(row, fields.opinions), row)
+    if value is None:
+        return {}
+    if isinstance(value, list) and all(isinstance(p, tuple) and len(p) == 2 for p in value):
+        value = dict(value)  # Parquet's map type
+    if not isinstance(value, Mapping):
+        problems.append(f"opinions are {kind_of(value)} ({_shown(value)}), not a mapping from teacher to scores")
+        return {}
+    found: dict[str, tuple[float, ...]] = {}
+    for teacher, scores in value.items():
+        if scores is None:
+            continue
+        numbers = isinstance(scores, list) and all(
+            isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s) for s in scores
+        )
+        if not numbers or len(scores) != choices or not any(scores):
+            problems.append(
+                f"the opinion of '{teacher}' is {_shown(scores)}; give one number a choice ({choices}), not all 0"
+            )
+            continue
+        found[str(teacher)] = tuple(map(float, scores))
+    return found
 
 
 # --- the answer --------------------------------------------------------------------------------------------------

@@ -171,10 +171,12 @@ def _encode(question: Question) -> bytes:
         question.answer,
         question.context,
         dict(question.rationales) or None,
+        dict(question.opinions) or None,
     )
     return _JSON.encode(row).encode("utf-8", "surrogatepass")
 
 
 def _decode(row: bytes) -> Question:
-    name, question, choices, answer, context, rationales = json.loads(row.decode("utf-8", "surrogatepass"))
-    return Question(name, question, tuple(choices), answer, context, rationales or {})
+    name, question, choices, answer, context, rationales, opinions = json.loads(row.decode("utf-8", "surrogatepass"))
+    scores = {teacher: tuple(of) for teacher, of in (opinions or {}).items()}
+    return Question(name, question, tuple(choices), answer, context, rationales or {}, scores)

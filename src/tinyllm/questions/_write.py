@@ -36,4 +36,6 @@ def to_record(question: Question) -> dict[str, Any]:
     record |= {"question": question.question, "choices": list(question.choices), "answer": question.answer}
     if question.rationales:
         record["rationales"] = dict(question.rationales)
+    if question.opinions:
+        record["opinions"] = {teacher: list(scores) for teacher, scores in question.opinions.items()}
     return record

@@ -16,6 +16,8 @@ class Question:
         answer: 0-based index into `choices`; None: not known.
         context: text that the question is about, if any; the only part that is ever cut to fit.
         rationales: rationales that came with the data, by teacher.
+        opinions: scores of the choices that came with the data, by teacher: weights, or log-probabilities where one is
+            below 0. Not shown by `repr`, of which fingerprints of earlier versions were made.
     """
 
     id: str
@@ -24,6 +26,7 @@ class Question:
     answer: int | None
     context: str | None = None
     rationales: Mapping[str, str] = field(default_factory=dict)
+    opinions: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def known_answer(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tinyllm.questions import Question
 from tinyllm.rationales.requests import Ask, Requests, walk
-from tinyllm.rationales.types import UNASKED, Rationale, Rejection, TeacherYield
+from tinyllm.rationales.types import UNASKED, Rationale, Rejection, Scored, TeacherYield, Verdict
 from tinyllm.replies import Failure, Store
 from tinyllm.teachers.base import AtHand, Reply
 
@@ -108,7 +108,9 @@ class Collection:
         assert store is not None, "a teacher that is asked has a store"  # noqa: S101
         settled: dict[int, Rationale | Rejection | None] = {}
 
-        def heard(ask: Ask, reply: Reply, outcome: Rationale | Rejection) -> None:
+        def heard(ask: Ask, reply: Reply, outcome: Verdict) -> None:
+            if isinstance(outcome, Scored):
+                raise TypeError("a rationale was asked for")
             if isinstance(before := settled.get(ask.place), Rejection):
                 tally.resampled[before.reason] += 1
             tally.reply(reply)
@@ -117,7 +119,7 @@ class Collection:
         unanswered = [ask for ask, found in walk(requests, store, asks, heard) if isinstance(found, Ask)]
         failures = store.failures({ask.key for ask in unanswered})
         for ask in unanswered:
-            settled[ask.place] = settled.get(ask.place) or _unanswered(
+            settled[ask.place] = settled.get(ask.place) or why_unanswered(
                 ask, requests.teacher.name, failures.get(ask.key)
             )
         return settled
@@ -128,10 +130,12 @@ def _at_hand(requests: Requests, teacher: AtHand, question: Question, tally: _Ta
     if reply is None:
         return None
     tally.reply(reply)
-    return requests.verdict(question, reply)
+    outcome = requests.verdict(question, reply)
+    return None if isinstance(outcome, Scored) else outcome
 
 
-def _unanswered(ask: Ask, teacher: str, failure: Failure | None) -> Rejection:
+def why_unanswered(ask: Ask, teacher: str, failure: Failure | None) -> Rejection:
+    """Return why a request has no reply."""
     if failure is None:
         return Rejection(ask.question.id, teacher, UNASKED, "")
     return Rejection(ask.question.id, teacher, failure.reason, failure.words)

@@ -74,12 +74,13 @@ def forecast(
         hours: if they are known beforehand, as a batch's are.
     """
     survey = _survey(requests, store)
-    remembered = store.last(requests.teacher.name, _REMEMBERED) if store is not None else []
+    rated = bool(survey.measured and survey.measured[0].request.options)
+    remembered = store.last(requests.teacher.name, _REMEMBERED, rated=rated) if store is not None else []
     total = round(survey.missing * survey.samples_each)
     prompt_each, basis = _prompt_tokens(survey.measured, remembered, count)
-    said = [r.completion_tokens for r in remembered if r.completion_tokens is not None]
-    thought = [r.thinking_tokens for r in remembered if r.thinking_tokens is not None]
     longest = survey.measured[0].request.sampling.max_tokens if survey.measured else 0
+    said = [min(longest, r.completion_tokens) for r in remembered if r.completion_tokens is not None]
+    thought = [r.thinking_tokens for r in remembered if r.thinking_tokens is not None]
     prompt, completion = round(total * prompt_each), round(total * (fmean(said) if said else longest))
     most_said = sum(requests.longest_replies())
     most_prompt, most_completion = survey.most_prompt * len(requests.longest_replies()), survey.missing * most_said

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
 from tinyllm.rationales.requests import Ask, Requests, answered
-from tinyllm.rationales.types import Rationale, Rejection
+from tinyllm.rationales.types import Rejection, Verdict
 from tinyllm.replies import Failure, Store, Writer
 from tinyllm.spending.budget import Budget
 from tinyllm.spending.charges import Bill, Charge, Lost
@@ -262,7 +262,7 @@ class _Flow:
             self._deliver(ask.root, outcome, stored=True)
         return missing, elsewhere
 
-    def _answered(self, asks: Sequence[Ask]) -> tuple[list[tuple[Ask, Rationale | Rejection]], list[Ask]]:
+    def _answered(self, asks: Sequence[Ask]) -> tuple[list[tuple[Ask, Verdict]], list[Ask]]:
         return answered(self._requests, self._shared.store, asks)
 
     # --- asking -----------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ class _Flow:
             self._claims.release(ask.root)
             await self._places.__aexit__(None, None, None)
 
-    async def _settled(self, ask: Ask) -> Rationale | Rejection:
+    async def _settled(self, ask: Ask) -> Verdict:
         refusals = 0
         while True:
             try:
@@ -299,7 +299,7 @@ class _Flow:
                 outcome = self._requests.verdict(ask.question, reply)
                 if self._requests.saw(outcome):
                     await self._remember()
-                again = None if isinstance(outcome, Rationale) else self._requests.again(ask, outcome)
+                again = self._requests.again(ask, outcome) if isinstance(outcome, Rejection) else None
                 if again is None:
                     return outcome
                 if self._stopped():
@@ -359,15 +359,15 @@ class _Flow:
 
     # --- what comes of it -------------------------------------------------------------------------------------------
 
-    def _deliver(self, root: str, outcome: Rationale | Rejection, *, stored: bool = False) -> None:
+    def _deliver(self, root: str, outcome: Verdict, *, stored: bool = False) -> None:
         standing = self._standing
         count = len(self._waiting.pop(root))
         standing.done += count
         standing.stored += count if stored else 0
-        if isinstance(outcome, Rationale):
-            standing.kept += count
-        else:
+        if isinstance(outcome, Rejection):
             standing.rejected += count
+        else:
+            standing.kept += count
         self._shared.progress.advance(standing)
 
     def _fail(self, ask: Ask, error: RequestFailed) -> None:

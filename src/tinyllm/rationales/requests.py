@@ -11,7 +11,7 @@ from tinyllm.errors import TeacherError
 from tinyllm.prompts import ExampleGenerator, Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.checks import to_rationale
-from tinyllm.rationales.types import UNFINISHED, Rationale, Rejection
+from tinyllm.rationales.types import UNFINISHED, Rejection, Verdict
 from tinyllm.replies import Entry, Store
 from tinyllm.teachers import Prompted, Teacher
 from tinyllm.teachers.base import Adapting, ParameterRefused, Reply, Request, Sampling, canonical, key_of
@@ -113,7 +113,7 @@ class Requests:
         self._tell()
         return f"'{self.teacher.name}': the endpoint {_difference(before, changed)}. It says: {refused}"
 
-    def saw(self, outcome: Rationale | Rejection) -> bool:
+    def saw(self, outcome: Verdict) -> bool:
         """Take in what a reply was worth; return whether that taught anything that has to be remembered."""
         thinks = self._thinking_tokens is None and isinstance(outcome, Rejection) and outcome.reason == UNFINISHED
         if self.manners.worked and (self.manners.thinks or not thinks):
@@ -127,6 +127,7 @@ class Requests:
             self.teacher.manners = self.manners
 
     def _not_taken(self, refused: ParameterRefused, written: Collection[str]) -> str:
+        """Say that a part of the request is not taken and cannot be left out."""
         name = next((n for n in refused.names if n in written or n in LENGTHS), refused.names[0])
         remedy = f"take `rationales.{name}` out of the configuration"
         if name in SAMPLING:
@@ -172,7 +173,7 @@ class Requests:
             self._ask(ask.place, ask.question, ask.wanted, room, ask.root, form) for room in rooms for form in forms
         ]
 
-    def verdict(self, question: Question, reply: Reply) -> Rationale | Rejection:
+    def verdict(self, question: Question, reply: Reply) -> Verdict:
         """Return what the checks make of a reply."""
         section = self._section
         return to_rationale(question, self.teacher.name, reply, checks=section.checks, repair=section.repair)
@@ -243,11 +244,9 @@ def _difference(before: Manners, after: Manners) -> str:
     return "answers in streams only" if after.stream != before.stream else "takes no `stream_options`"
 
 
-def answered(
-    requests: Requests, store: Store, asks: Sequence[Ask]
-) -> tuple[list[tuple[Ask, Rationale | Rejection]], list[Ask]]:
+def answered(requests: Requests, store: Store, asks: Sequence[Ask]) -> tuple[list[tuple[Ask, Verdict]], list[Ask]]:
     """Hold the samples that are stored against the checks; return what is settled by them, and what must be asked."""
-    settled: list[tuple[Ask, Rationale | Rejection]] = []
+    settled: list[tuple[Ask, Verdict]] = []
     missing: list[Ask] = []
     for ask, walked in walk(requests, store, asks):
         if isinstance(walked, Ask):
@@ -261,8 +260,8 @@ def walk(
     requests: Requests,
     store: Store,
     asks: Sequence[Ask],
-    heard: Callable[[Ask, Reply, Rationale | Rejection], None] | None = None,
-) -> Iterator[tuple[Ask, Rationale | Rejection | Ask]]:
+    heard: Callable[[Ask, Reply, Verdict], None] | None = None,
+) -> Iterator[tuple[Ask, Verdict | Ask]]:
     """Go through the stored samples of some questions; yield of each the last request and its outcome.
 
     The outcome is the request itself where it has no reply yet. A stored reply counts whatever is known by now of the

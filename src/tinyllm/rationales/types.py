@@ -43,6 +43,23 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """What one reply says about the choices that it was shown, in their order there.
+
+    Attributes:
+        probabilities: of each choice; their sum is 1.
+        mass: the share of all probability that fell on the choices; None where that is not known.
+    """
+
+    probabilities: tuple[float, ...]
+    mass: float | None = None
+
+
+Verdict = Rationale | Scored | Rejection
+"""What a reply is worth, whatever was asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class TeacherYield:
     """What one teacher gave: `rationales + missing + sum(rejected)` is the number of questions.
 

@@ -334,11 +334,16 @@ class Store:
         with self._lock, explained(self.path), self._transaction():
             self._db.execute("INSERT OR REPLACE INTO manners VALUES (?, ?)", (_identity(identity), manners.dump()))
 
-    def last(self, teacher: str, count: int) -> list[Reply]:
-        """Return the newest replies of a teacher, by its name: what it is like to ask it."""
-        query = f"SELECT {_COLUMNS} FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?) WHERE teacher = ? LIMIT ?"  # noqa: S608 - a constant
+    def last(self, teacher: str, count: int, *, rated: bool = False) -> list[Reply]:
+        """Return the newest replies of a teacher, by its name: what it is like to ask it.
+
+        Args:
+            rated: those to requests with options, which take another time than others.
+        """
+        newest = f"SELECT {_COLUMNS} FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?) WHERE teacher = ?"  # noqa: S608 - a constant
+        query = f"""{newest} AND (instr(request, '"options":[') > 0) = ? LIMIT ?"""
         with self._lock, explained(self.path):
-            return [Reply(*columns) for columns in self._db.execute(query, (100 * count, teacher, count))]
+            return [Reply(*columns) for columns in self._db.execute(query, (100 * count, teacher, rated, count))]
 
     def __len__(self) -> int:
         with self._lock, explained(self.path):

@@ -14,6 +14,7 @@ from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import RunFolderError
 from tinyllm.report import _browser as browser
 from tinyllm.report._files import LogLine, Prediction, RunFiles
+from tinyllm.report._opinions import opinions_of
 from tinyllm.report._plots import Curve, Dot, Mark, smooth, window
 from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
 from tinyllm.report._view import Card, DroppedRow, Fact, Loss, Page, Share, Stage, TeacherRow
@@ -67,6 +68,7 @@ def build_page(files: RunFiles) -> Page:
         training=tuple(_training(files)),
         teachers=teacher_rows,
         meanings=tuple(_meanings(teacher_rows)),
+        opinions=opinions_of(files.opinions),
         data=tuple(_data(_mapping(metrics, "data"))),
         dropped=tuple(dropped[:_DROPPED_SHOWN]),
         dropped_more=max(0, len(dropped) - _DROPPED_SHOWN),

@@ -79,6 +79,7 @@ class RunFiles:
     environment: Mapping[str, Any] | None
     metrics: Mapping[str, Any] | None
     yields: Mapping[str, Any] | None
+    opinions: Mapping[str, Any] | None
     log: tuple[LogLine, ...] | None
     predictions: tuple[Prediction, ...] | None
     rationales: tuple[Rationale, ...] | None
@@ -101,6 +102,7 @@ def read_run(folder: Path) -> RunFiles:
         environment=_read_mapping(folder / "environment.json", "run"),
         metrics=_read_mapping(folder / "metrics.json", "evaluate"),
         yields=_read_mapping(folder / "yields.json", "generate"),
+        opinions=_read_mapping(folder / "opinions.json", "generate"),
         log=_read_lines(folder / "train_log.jsonl", _log_line, "train"),
         predictions=_read_lines(folder / "predictions.jsonl", _prediction, "evaluate"),
         rationales=_read_rationales(folder),

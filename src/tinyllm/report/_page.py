@@ -53,6 +53,11 @@ def render(page: Page) -> str:
             max_questions=MAX_QUESTIONS,
             dot_plots=both_widths(lambda width: plots.dot_plot(page.dots, page.marks, width)) if page.dots else (),
             curve_plots=both_widths(lambda width: plots.learning_curve(page.curves, width)) if page.curves else (),
+            reliability_plots=both_widths(
+                lambda width: plots.line_plot(
+                    page.opinions.lines, "probability of the first choice, %", "right, %", width, diagonal=True
+                )
+            ),
             swatch=lambda colour: Markup(plots.swatch(colour)),  # noqa: S704  plots escapes its labels
             share_bar=lambda parts: Markup(plots.share_bar(parts)),  # noqa: S704  plots escapes its labels
         )

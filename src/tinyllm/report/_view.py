@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinyllm.report._opinions import Opinions
 from tinyllm.report._plots import Curve, Dot, Mark
 from tinyllm.report._verdict import Outcomes
 
@@ -102,6 +103,7 @@ class Page:
     training: tuple[Fact, ...]
     teachers: tuple[TeacherRow, ...]
     meanings: tuple[Fact, ...]
+    opinions: Opinions
     data: tuple[Fact, ...]
     dropped: tuple[DroppedRow, ...]
     dropped_more: int

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import (
     BudgetSection,
@@ -15,7 +15,9 @@ from tinyllm.config import (
     PromptedTeacher,
     StudentSection,
     TeacherConfig,
+    Way,
     teachers_in_use,
+    ways_of,
 )
 from tinyllm.errors import RunFolderError, TeacherError
 from tinyllm.questions.types import Question
@@ -28,6 +30,7 @@ from tinyllm.system.news import News, duration
 from tinyllm.teachers import Teacher
 
 if TYPE_CHECKING:
+    from tinyllm.opinions.collect import OpinionCollection, Usage
     from tinyllm.rationales.collect import Collection
     from tinyllm.rationales.forecast import CountTokens
     from tinyllm.rationales.requests import Requests
@@ -58,7 +61,81 @@ def opened_asking(
     path = store_of(run.path, config.rationales.store) if any(spec.kind != "given" for spec in specs) else None
     wanted = path is not None and (may_write or path.is_file())
     with open_store(path) if path is not None and wanted else contextlib.nullcontext() as store:
-        yield Asking(config, specs, questions, store, run, will_ask)
+        on_ray = config.rationales.engine == "ray"
+        make = _for_rationales(config, questions)
+        yield Asking(config, specs, questions, store, run, make, on_ray=on_ray, will_ask=will_ask)
+
+
+@contextlib.contextmanager
+def opened_opinions(
+    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True
+) -> Iterator[Asking]:
+    """Make the teachers that are asked for their opinions, and open the store, until the block ends.
+
+    Args:
+        questions: those that they are asked.
+        may_write: make the store if it is not there yet; otherwise nothing is written at all.
+
+    Raises:
+        TeacherError, RunFolderError: as `opened_asking`.
+    """
+    from tinyllm.opinions.requests import OpinionRequests
+    from tinyllm.replies import open_store, store_of
+
+    ways = opinion_ways(config)
+    specs = [t for t in config.teachers if ways.get(t.name, "given") != "given"]
+    path = store_of(run.path, config.rationales.store)
+
+    def make(teacher: Teacher, spec: TeacherConfig, store: Store | None) -> Requests:
+        return OpinionRequests(
+            teacher, questions, config.opinions, ways[teacher.name], **_ways_of_asking(teacher, spec, store)
+        )
+
+    with open_store(path) if specs and (may_write or path.is_file()) else contextlib.nullcontext() as store:
+        yield Asking(config, specs, questions, store, run, make)
+
+
+def opinion_ways(config: Config) -> dict[str, Way]:
+    """Return how each teacher that is named in `opinions` is asked."""
+    named = config.opinions.teachers
+    return {
+        t.name: way if (way := named[t.name]) != "auto" else ways_of(t.kind)[0]
+        for t in config.teachers
+        if t.name in named
+    }
+
+
+MakeRequests = Callable[["Teacher", TeacherConfig, "Store | None"], "Requests"]
+
+
+def _ways_of_asking(teacher: Teacher, spec: TeacherConfig, store: Store | None) -> dict[str, Any]:
+    """Return what a teacher's section and the store say of how it is asked, as arguments of its requests."""
+    from tinyllm.teachers.manners import Manners
+
+    return {
+        "omit": getattr(spec, "omit", ()),
+        "thinking_tokens": getattr(spec, "thinking_tokens", None),
+        "manners": Manners() if store is None else store.manners(teacher.identity),
+    }
+
+
+def _for_rationales(config: Config, questions: Sequence[Question]) -> MakeRequests:
+    from tinyllm.prompts import ExampleGenerator
+    from tinyllm.rationales.requests import Requests
+
+    examples = ExampleGenerator(questions, config.rationales.examples)
+    as_before = cache(lambda: ExampleGenerator(questions, config.rationales.examples, by_place=True))
+
+    def make(teacher: Teacher, spec: TeacherConfig, store: Store | None) -> Requests:
+        known = _ways_of_asking(teacher, spec, store)
+        drawn = Requests(teacher, questions, examples, config.rationales, **known)
+        if not examples.draws or _has_replies(store, drawn):
+            return drawn
+        # Replies to the examples that were drawn before decision 12 are not paid again.
+        before = Requests(teacher, questions, as_before(), config.rationales, **known)
+        return before if _has_replies(store, before) else drawn
+
+    return make
 
 
 class Asking:
@@ -67,6 +144,8 @@ class Asking:
     Args:
         store: None where nobody is to be asked.
         run: whose account the store keeps.
+        make: what each teacher is asked.
+        on_ray: ask over a Ray cluster.
         will_ask: whether keys have to be there.
     """
 
@@ -77,46 +156,33 @@ class Asking:
         questions: Sequence[Question],
         store: Store | None,
         run: RunFolder,
+        make: MakeRequests,
+        *,
+        on_ray: bool = False,
         will_ask: bool = True,
     ) -> None:
-        from tinyllm.prompts import ExampleGenerator
-        from tinyllm.rationales.requests import Requests
         from tinyllm.teachers import make_teachers
-        from tinyllm.teachers.manners import Manners
 
         self._config = config
         self._section = config.rationales
+        self._on_ray = on_ray
         self._specs = {spec.name: spec for spec in specs}
         # Also of teachers that are not in use now: what they have cost counts.
         self._prices = {t.name: t.price if isinstance(t, PromptedTeacher) else None for t in config.teachers}
         self._store = store
         self._run = run
-        examples = ExampleGenerator(questions, config.rationales.examples)
-        as_before = cache(lambda: ExampleGenerator(questions, config.rationales.examples, by_place=True))
 
         def requests(teacher: Teacher) -> Requests:
-            spec = self._specs[teacher.name]
-            known = Manners() if store is None else store.manners(teacher.identity)
-
-            def with_examples(drawn_by: ExampleGenerator) -> Requests:
-                return Requests(
-                    teacher, questions, drawn_by, config.rationales,
-                    omit=getattr(spec, "omit", ()),
-                    thinking_tokens=getattr(spec, "thinking_tokens", None),
-                    manners=known,
-                )  # fmt: skip
-
-            drawn = with_examples(examples)
-            if not examples.draws or _has_replies(store, drawn):
-                return drawn
-            # Replies to the examples that were drawn before decision 12 are not paid again.
-            before = with_examples(as_before())
-            return before if _has_replies(store, before) else drawn
+            return make(teacher, self._specs[teacher.name], store)
 
         # A key that is missing is no obstacle where every reply is in the store.
         journal = None if store is None else store.path.with_name(store.path.name + ".batches")
         teachers = make_teachers(
-            specs, questions, journal, lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t))
+            specs,
+            questions,
+            journal,
+            lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t)),
+            lambda spec: _student(spec, questions),
         )
         self._requests = [requests(teacher) for teacher in teachers]
 
@@ -196,6 +262,26 @@ class Asking:
         if ended.errors:
             raise TeacherError("\n".join(str(error) for error in ended.errors))
 
+    def opinions(self, given: dict[str, str]) -> OpinionCollection:
+        """Return what the teachers think, as a stream.
+
+        Args:
+            given: the keys of opinions that come with the questions, by teacher.
+        """
+        from tinyllm.opinions.collect import OpinionCollection
+        from tinyllm.opinions.requests import OpinionRequests
+
+        return OpinionCollection([r for r in self._requests if isinstance(r, OpinionRequests)], given, self._store)
+
+    def costs(self, usage: Mapping[str, Usage]) -> dict[str, float | None]:
+        """Return what the replies of each teacher cost by its price; None where it has none."""
+        from tinyllm.spending.charges import cost
+
+        return {
+            name: None if (price := self._prices[name]) is None else cost(price, u.prompt_tokens, u.completion_tokens)
+            for name, u in usage.items()
+        }
+
     def collection(self) -> Collection:
         """Return what the teachers gave, as a stream."""
         from tinyllm.rationales.collect import Collection
@@ -231,7 +317,7 @@ class Asking:
                 address=section.ray_address, workers=section.ray_workers,
             )  # fmt: skip
 
-        return run_asking(on_a_cluster if section.engine == "ray" else here, news)
+        return run_asking(on_a_cluster if self._on_ray else here, news)
 
     def _must_be_complete(self, store: ReadOnlyStore) -> None:
         from tinyllm.teachers.base import AtHand
@@ -246,7 +332,7 @@ class Asking:
 
     def _works_here(self, teacher: Teacher) -> bool:
         """Whether what a teacher needs must be on this machine, not on the workers of a cluster."""
-        if self._section.engine == "local":
+        if not self._on_ray:
             return True
         from tinyllm.rationales.ray_engine import travels
 
@@ -267,6 +353,15 @@ class Asking:
             if missing:
                 return True
         return False
+
+
+def _student(spec: TeacherConfig, questions: Sequence[Question]) -> Teacher | None:
+    """Return a student that is asked for its opinions; None for any other teacher."""
+    if spec.kind != "student":
+        return None
+    from tinyllm.scoring.teacher import StudentAsTeacher
+
+    return StudentAsTeacher(spec, questions)
 
 
 def _has_replies(store: Store | None, requests: Requests) -> bool:

@@ -15,6 +15,7 @@ from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._prepare import cut_targets
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.opinions import opinion_forecasts
 from tinyllm.stages.student import mixture_settings, student_card
 from tinyllm.system.news import News, Task
 
@@ -178,7 +179,9 @@ def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot
     with opened_asking(config, run, splits.train, may_write=pilot > 0) as asking:
         if pilot:
             asking.ask(news, "Pilot", first=pilot)
-        return asking.forecasts(news)
+        forecasts = asking.forecasts(news)
+    opinions = opinion_forecasts(config, run, splits, news, pilot)
+    return (*forecasts, *(replace(f, teacher=f"{f.teacher} (opinions)") for f in opinions))
 
 
 def checked_questions(config: Config, news: News, answers: Collection[str] = ("train",)) -> tuple[Splits, Encoder]:

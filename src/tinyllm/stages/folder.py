@@ -3,6 +3,7 @@
 runs/<name>/
   config.yaml  environment.json                   what was asked, and on what machine
   rationales.parquet  rejected.jsonl  yields.json  generate
+  opinions.parquet  opinions.json                 generate, where `opinions` names teachers
   student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
   predictions.jsonl  metrics.json                 evaluate
   report.html                                     report
@@ -26,6 +27,7 @@ from tinyllm.system.machine import environment
 _SHOWN_DIFFERENCES = 12
 _LOOK_S = 0.2  # between two looks at a lock
 _MAKES_RATIONALES = ("data", "teachers", "rationales")
+_MAKES_OPINIONS = ("data", "teachers", "opinions")
 
 
 def make_folder(path: Path) -> None:
@@ -135,6 +137,9 @@ class RunFolder:
         """Remove rationales that were made with other settings: if making the new ones fails, none must be left."""
         if any(d.startswith(_MAKES_RATIONALES) for d in describe_differences(self.config(), config)):
             for name in ("rationales.parquet", "yields.json", "rejected.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+        if any(d.startswith(_MAKES_OPINIONS) for d in describe_differences(self.config(), config)):
+            for name in ("opinions.parquet", "opinions.json"):
                 (self.path / name).unlink(missing_ok=True)
 
     def _tidy(self) -> None:

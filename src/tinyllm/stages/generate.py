@@ -1,4 +1,4 @@
-"""Generate: teachers write rationales for the training questions."""
+"""Generate: teachers write rationales for the training questions, and say what they themselves would answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tinyllm.questions.types import Splits
 from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.opinions import ask_opinions
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, TeacherYield]:
     """Have the teachers that the method learns from write rationales for the training questions.
 
-    What the store holds is not asked again. Writes `rationales.parquet`, `rejected.jsonl`.
+    What the store holds is not asked again. Writes `rationales.parquet`, `rejected.jsonl`, and, where `opinions` names
+    teachers, `opinions.parquet` and `opinions.json`.
 
     Raises:
         TeacherError: a teacher can answer nothing more; the others have finished by then.
@@ -37,6 +39,8 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
             write_rationales(run.path, collection)
     for name, found in collection.yields.items():
         news.say(_yield_text(name, found))
+    if config.opinions.teachers:
+        ask_opinions(config, run, splits, news)
     return collection.yields
 
 

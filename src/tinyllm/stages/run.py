@@ -11,6 +11,7 @@ from tinyllm.stages.check import checked_questions
 from tinyllm.stages.evaluate import evaluate_run
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.generate import generate_run
+from tinyllm.stages.opinions import unanswered_opinions
 from tinyllm.stages.report import report_run
 from tinyllm.stages.train import train_run
 from tinyllm.system.files import read_json
@@ -43,4 +44,5 @@ def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
     else:
         figures = evaluate_run(config, run, news, splits)
     unanswered = {name: found.unanswered for name, found in yields.items() if found.unanswered}
+    unanswered |= unanswered_opinions(run)
     return Outcome(figures, report_run(run, news), unanswered)

@@ -28,7 +28,7 @@ from tinyllm.student.learner import Learner
 from tinyllm.system.packaged import cache_folder, is_packaged, known_models, model_file
 
 _TOLERANCE = 1e-3  # of the greatest logit: merging adapters rounds
-_CARD_FILE = "tinyllm.json"
+CARD_FILE = "tinyllm.json"
 """In the student's folder: the prefixes and the layout it was trained with."""
 
 
@@ -154,12 +154,12 @@ def read_student(folder: Path) -> Student:
         StudentError: the folder holds no student, or is damaged.
     """
     try:
-        raw = json.loads((folder / _CARD_FILE).read_text(encoding="utf-8"))
+        raw = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens", "temperature") if k in raw}
         card = StudentCard(**known)
     except (OSError, ValueError, TypeError) as error:
         raise StudentError(
-            f"{folder} holds no student that TinyLLM saved ({_CARD_FILE}: {error}); `tinyllm train` makes one."
+            f"{folder} holds no student that TinyLLM saved ({CARD_FILE}: {error}); `tinyllm train` makes one."
         ) from None
     return _read(str(folder), None, card)
 
@@ -221,7 +221,7 @@ def save_student(student: Student, folder: Path, model_card: str) -> None:
         made = Path(scratch) / folder.name
         model.save_pretrained(made, safe_serialization=True)
         student.tokenizer.save_pretrained(made)
-        (made / _CARD_FILE).write_text(json.dumps(asdict(student.card), indent=2, ensure_ascii=False), encoding="utf-8")
+        (made / CARD_FILE).write_text(json.dumps(asdict(student.card), indent=2, ensure_ascii=False), encoding="utf-8")
         (made / "README.md").write_text(model_card, encoding="utf-8")
         found = _logits_on_a_probe(_read(str(made), None, student.card))
         if not (found - expected).abs().max() <= _TOLERANCE * expected.abs().max():
@@ -229,7 +229,7 @@ def save_student(student: Student, folder: Path, model_card: str) -> None:
                 "What was saved does not answer as the student that was trained, and is not kept; the checkpoints are. "
                 "This is a fault of TinyLLM or of the libraries beneath it: please report it, with environment.json."
             )
-        usual = (made / _CARD_FILE).stat().st_mode  # as the umask says; safetensors makes files for their owner alone
+        usual = (made / CARD_FILE).stat().st_mode  # as the umask says; safetensors makes files for their owner alone
         for file in made.iterdir():
             if file.is_file():
                 file.chmod(usual & 0o777)
@@ -351,19 +351,13 @@ def dequantised(path: Path) -> Path:
 
 
 def _dequantise(path: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from tinyllm.student._gguf import read_gguf
 
     with _quietly():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            tokenizer, model = read_gguf(path)
         except Exception as error:  # the reader of a damaged file raises whatever it stumbles over
             raise StudentError(f"student.model: cannot read {path} as a GGUF model: {_first_line(error)}") from error
-    # transformers refuses to save a model that was quantised, even when its weights no longer are.
-    del loaded.config.quantization_config
-    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
-    model.tie_weights()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _quietly():
         made = Path(scratch) / "model"

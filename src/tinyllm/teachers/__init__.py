@@ -23,12 +23,14 @@ def make_teachers(
     questions: Sequence[Question],
     journal: Path | None = None,
     is_needed: Callable[[Teacher], bool] = lambda _: True,
+    others: Callable[[config.TeacherConfig], Teacher | None] = lambda _: None,
 ) -> list[Teacher]:
     """Make all teachers and look for what is missing, without starting any.
 
     Args:
         journal: folder in which a teacher may keep what it has under way elsewhere.
         is_needed: tells of a teacher for which something is missing whether it will be asked at all.
+        others: makes the teachers that other rooms have.
 
     Raises:
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
@@ -36,7 +38,7 @@ def make_teachers(
     teachers, problems = [], []
     for spec in specs:
         try:
-            teacher = make_teacher(spec, questions, journal)
+            teacher = others(spec) or make_teacher(spec, questions, journal)
             teachers.append(teacher)
             try:
                 teacher.check()
@@ -95,3 +97,5 @@ def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question], jour
             from tinyllm.teachers._scripted import ScriptedTeacher
 
             return ScriptedTeacher(spec.name, questions, spec.template)
+        case config.StudentTeacher():
+            raise TypeError("a student as a teacher is made by `scoring.teacher`, which knows students")

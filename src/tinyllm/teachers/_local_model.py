@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -50,6 +51,10 @@ class LocalModel:
                 f"Teacher '{spec.name}': '{spec.model}' has no chat template; write `form: completion` for it."
             )
 
+    def answer(self, requests: Sequence[Request]) -> list[Reply | RequestFailed]:
+        """Answer requests of which all or none have options."""
+        return self.rate(requests) if requests[0].options else self.generate(requests)
+
     def generate(self, requests: Sequence[Request]) -> list[Reply | RequestFailed]:
         """Answer requests that share their sampling. Shapes: (batch, padded prompt) in, (batch, reply) out."""
         began = time.perf_counter()
@@ -63,6 +68,53 @@ class LocalModel:
             for i, (text, finish, count) in zip(fitting, replies, strict=True):
                 answers[i] = Reply(text, finish, len(rows[i]), count, latency)
         return answers
+
+    def rate(self, requests: Sequence[Request]) -> list[Reply | RequestFailed]:
+        """Return the log-likelihood of each option after its prompt, summed over its tokens, with their number."""
+        began = time.perf_counter()
+        pairs = [
+            (place, self._encode(r.prompt), list(self._tokenizer(option, add_special_tokens=False)["input_ids"]))
+            for place, r in enumerate(requests)
+            for option in r.options
+        ]
+        most = getattr(self._model.config, "max_position_embeddings", None)
+        long = {p for p, prompt, option in pairs if most is not None and len(prompt) + len(option) > most}
+        fitting = [pair for pair in pairs if pair[0] not in long]
+        found: dict[int, list[tuple[float, int]]] = {}
+        for start in range(0, len(fitting), self._spec.batch_size):
+            some = fitting[start : start + self._spec.batch_size]
+            for (place, _, option), total in zip(some, self._log_likelihoods([p[1:] for p in some]), strict=True):
+                found.setdefault(place, []).append((total, len(option)))
+        latency = time.perf_counter() - began
+        words = f"a prompt and a choice are longer than '{self._spec.model}' takes ({most} tokens)"
+        return [
+            RequestFailed(words, "too_long")
+            if place in long
+            else Reply(
+                "", "stop", sum(len(p) for at, p, _ in pairs if at == place), 0, latency,
+                message=json.dumps({"option_logprobs": found[place]}),
+            )
+            for place in range(len(requests))
+        ]  # fmt: skip
+
+    @torch.inference_mode()
+    def _log_likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """Log-likelihoods of options after their prompts. Logits are (batch, length, vocabulary)."""
+        pad = self._tokenizer.pad_token_id
+        if self._encoder_decoder:
+            batch = self._tokenizer.pad({"input_ids": [p for p, _ in pairs]}, return_tensors="pt").to(self._device)
+            labels = _padded([option for _, option in pairs], pad).to(self._device)
+            with _memory_errors(self._spec):
+                logits = self._model(**{k: batch[k] for k in ("input_ids", "attention_mask")}, labels=labels).logits
+            spans = [(0, option) for _, option in pairs]
+        else:
+            rows = [prompt + option for prompt, option in pairs]
+            tokens = _padded(rows, pad).to(self._device)
+            mask = _padded([[1] * len(row) for row in rows], 0).to(self._device)
+            with _memory_errors(self._spec):
+                logits = self._model(input_ids=tokens, attention_mask=mask).logits
+            spans = [(len(prompt) - 1, option) for prompt, option in pairs]
+        return [_summed(logits[row, at : at + len(option)], option) for row, (at, option) in enumerate(spans)]
 
     def _run(self, rows: list[list[int]], sampling: Sampling, seed: int) -> list[tuple[str, FinishReason, int]]:
         batch = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
@@ -128,6 +180,18 @@ class _Stopped(transformers.StoppingCriteria):
         texts = self._tokenizer.batch_decode(tails, skip_special_tokens=True) if self._stop else [""] * len(tails)
         ended = [_first_stop(text, self._stop) is not None for text in texts]
         return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    """Rows of one length, filled up on the right: (rows, longest)."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
+
+
+def _summed(logits: torch.Tensor, tokens: Sequence[int]) -> float:
+    """Log-likelihood of tokens, from the logits that predict them: (tokens, vocabulary)."""
+    shares = torch.log_softmax(logits.float(), dim=-1)
+    return float(shares[torch.arange(len(tokens)), torch.tensor(tokens)].sum())
 
 
 def _first_stop(text: str, stop: Sequence[str]) -> int | None:

@@ -21,12 +21,12 @@ from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.config.vllm_arguments import without_speed
 from tinyllm.errors import MissingDependencyError, TeacherError
+from tinyllm.system.packaged import folder_checksum
 from tinyllm.teachers._http.endpoint import Endpoint, Patience
 from tinyllm.teachers._http.envelope import Envelope
 from tinyllm.teachers._http.limits import START, Limits
 from tinyllm.teachers._http.teacher import AdaptingTeacher
 from tinyllm.teachers._process import ServerProcess
-from tinyllm.teachers._transformers import folder_checksum
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 
 _HOST = "127.0.0.1"

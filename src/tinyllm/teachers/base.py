@@ -40,12 +40,18 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question put to one teacher."""
+    """One question put to one teacher.
+
+    Attributes:
+        options: texts that may follow the prompt, whose log-probabilities are wanted; none: a reply is wanted.
+            Endpoints tell those of the likeliest first tokens, so each option must begin with a token of its own.
+    """
 
     question_id: str
     prompt: Prompt
     sampling: Sampling
     sample: int = 0
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,9 @@ class Reply:
         latency_s: seconds from sending the request that was answered to the whole reply.
         cached_tokens: those of the prompt's tokens that the server had in its prefix cache.
         thinking_tokens: those of the completion's tokens that are thoughts, where the server counts them apart.
-        message: the reply's message as JSON, where it holds more than a text (typed parts, thoughts, a refusal).
+        message: the reply's message as JSON, where it holds more than a text (typed parts, thoughts, a refusal); with
+            the log-probabilities, where they were asked for: `top_logprobs`, the likeliest first tokens with theirs, or
+            `option_logprobs`, the sum over the tokens of each option and their number.
     """
 
     text: str
@@ -297,4 +305,6 @@ def canonical(identity: Mapping[str, str], request: Request) -> str:
     prompt = request.prompt
     shown: Any = [[m.role, m.content] for m in prompt.messages] if prompt.messages else prompt.text
     asked = {"identity": dict(identity), "prompt": shown, "sampling": how, "sample": request.sample}
+    if request.options:
+        asked["options"] = list(request.options)
     return json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

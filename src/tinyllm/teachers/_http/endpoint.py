@@ -39,7 +39,7 @@ from tinyllm.teachers._http.replicas import Replica, Replicas
 from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, read_completion
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Transport, proxy_for
 from tinyllm.teachers._secrets import secrets_of
-from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
+from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
 from tinyllm.teachers.manners import Manners
 
 NO_SERVER = 0
@@ -54,6 +54,9 @@ REMEDIES: Mapping[int, str] = {
     429: "the account has no credit left",
 }
 """What to do about a status, and about a server that does not answer at all."""
+
+TOP_LOGPROBS = 20
+"""First tokens whose log-probabilities are asked for: as many as OpenAI and vLLM give."""
 
 _ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # another prompt would fare no better
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -165,6 +168,7 @@ class Endpoint:
         self._patience = patience
         self._last_success = 0.0
         self._refused = 0  # prompts in a row, for reasons that nobody knows
+        self._rates = False  # whether it has given log-probabilities
         self._end: str | None = None  # why nothing more is asked
         self._remedies = remedies
         self._carrier: Carrier = carrier or Transport(
@@ -278,12 +282,18 @@ class Endpoint:
     def _read(self, job: _Job, answer: Answer) -> Reply:
         if 200 <= answer.status < 300:
             try:
-                return read_completion(answer.body, self._form, time.monotonic() - job.sent)
+                rated, latency_s = bool(job.request.options), time.monotonic() - job.sent
+                reply = read_completion(answer.body, self._form, latency_s, rated=rated)
             except NotACompletion as error:
                 words = words_of(answer.body, self._secrets)
                 raise AttemptFailed("malformed", f"{error}: {words!r}") from None
             except ErrorInReply as error:
                 answer = replace(answer, status=error.status, body=error.body)
+            else:
+                self._rates |= rated and reply.message is not None
+                if rated and not self._rates:  # it leaves out what it does not know: others would fare no better
+                    raise ParameterRefused(("logprobs",), "it answers without them")
+                return reply
         raise self._refusal(job, answer)
 
     def _succeeded(self, job: _Job, reply: Reply) -> None:
@@ -413,6 +423,8 @@ def request_body(
         body["prompt"] = request.prompt.text
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if request.options:
+        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if form == "chat" else {"logprobs": TOP_LOGPROBS}
     if stream:
         body["stream"] = True
         if manners.stream_usage:

@@ -131,7 +131,7 @@ _SPELLED: Mapping[str, str] = {
     "max_tokens": "max_tokens", "maxtokens": "max_tokens", "max_completion_tokens": "max_completion_tokens",
     "max_output_tokens": "max_tokens", "maxoutputtokens": "max_tokens", "max_new_tokens": "max_tokens",
     "stream": "stream", "streaming": "stream", "stream_options": "stream_options", "streamoptions": "stream_options",
-    "include_usage": "stream_options",
+    "include_usage": "stream_options", "logprobs": "logprobs", "top_logprobs": "logprobs", "n_probs": "logprobs",
 }  # fmt: skip
 _NAMES = re.compile(
     "|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in sorted(_SPELLED, key=len, reverse=True)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tinyllm.config import Form
@@ -37,8 +38,11 @@ class ErrorInReply(Exception):
         self.status, self.body = status, body
 
 
-def read_completion(raw: bytes, form: Form, latency_s: float) -> Reply:
+def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = False) -> Reply:
     """Return the reply in the body of an answer, which is JSON or a stream of events.
+
+    Args:
+        rated: log-probabilities were asked for; they are the message, which is None where there are none.
 
     Raises:
         ErrorInReply: there is an error in its place.
@@ -62,7 +66,11 @@ def read_completion(raw: bytes, form: Form, latency_s: float) -> Reply:
         raise NotACompletion("its reply holds no text")
     if "content" not in message and not message.keys() - {"role"}:
         raise NotACompletion("its reply is not a completion")
-    return _reply(answer, choice, message, latency_s)
+    reply = _reply(answer, choice, message, latency_s)
+    if not rated:
+        return reply
+    top = _top_logprobs(choice)
+    return replace(reply, message=json.dumps({"top_logprobs": top}) if top else None)
 
 
 def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mapping[str, Any], latency_s: float) -> Reply:
@@ -88,6 +96,22 @@ def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mappin
         _count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens"),
         None if alone else json.dumps(whole, ensure_ascii=False),
     )
+
+
+def _top_logprobs(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the likeliest first tokens with their log-probabilities; none where the endpoint tells none.
+
+    They stand in `content[0].top_logprobs`, or, in older completions, in `top_logprobs[0]` by token.
+    """
+    held = _mapping(choice.get("logprobs"))
+    content, top = held.get("content"), held.get("top_logprobs")
+    found: list[tuple[Any, Any]] = []
+    if isinstance(content, list) and content:
+        rows = _mapping(content[0]).get("top_logprobs")
+        found = [(r.get("token"), r.get("logprob")) for r in rows or () if isinstance(r, dict)]
+    elif isinstance(top, list) and top:
+        found = list(_mapping(top[0]).items())
+    return [(t, float(v)) for t, v in found if isinstance(t, str) and isinstance(v, int | float) and v <= 1e-6]
 
 
 def _cached(usage: Mapping[str, Any], timings: Any) -> int | None:
@@ -195,6 +219,8 @@ def _add(choice: dict[str, Any], message: dict[str, Any], part: Mapping[str, Any
     for name in ("finish_reason", "error"):
         if part.get(name) is not None:
             choice[name] = part[name]
+    if part.get("logprobs") and not choice.get("logprobs"):  # the first token's
+        choice["logprobs"] = part["logprobs"]
 
 
 def _parts(content: str | list[Any]) -> list[Any]:

@@ -1,0 +1,134 @@
+"""Opinions: what the teachers themselves would answer; a part of generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.config import Config
+from tinyllm.errors import TeacherError, did_you_mean
+from tinyllm.questions import gather, leave_out
+from tinyllm.questions.types import Question, Splits
+from tinyllm.stages.asking import forecast_lines, opened_opinions, opinion_ways
+from tinyllm.stages.folder import RunFolder
+from tinyllm.system.files import read_json, write_json
+from tinyllm.system.news import News
+
+if TYPE_CHECKING:
+    from tinyllm.rationales.forecast import Forecast
+
+_FIGURES = "opinions.json"
+
+
+def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> dict[str, Any]:
+    """Ask the teachers that `opinions` names; write `opinions.parquet` and `opinions.json`, and return the figures.
+
+    What the store holds is not asked again.
+
+    Raises:
+        TeacherError: a teacher can answer nothing more; the others have finished by then.
+        KeyboardInterrupt: it was interrupted; every reply that came is stored.
+    """
+    from tinyllm.comparison.opinions import OpinionFigures
+    from tinyllm.opinions.files import writing_opinions
+
+    asked = _questions(config, splits, news)
+    given = _given(config, asked)
+    together = _joined(asked)
+    with opened_opinions(config, run, together) as asking:
+        if asking.is_priced:
+            for line in forecast_lines(asking.forecasts(news)):
+                news.say(line)
+        asking.ask(news, "Opinions")
+        collection = asking.opinions(given)
+        tally = OpinionFigures(collection.usage)
+        names = (name for name, questions in asked.items() for _ in range(len(questions)))
+        with news.task("Reading the opinions"), writing_opinions(run.path) as writer:
+            for split, (question, opinions) in zip(names, collection.over(together), strict=True):
+                writer.add(split, opinions)
+                tally.add(question, opinions)
+        figures = tally.figures(collection.usage, asking.costs(collection.usage))
+    write_json(run.path / _FIGURES, figures)
+    for name, found in figures["teachers"].items():
+        news.say(_opinion_text(name, found))
+    return figures
+
+
+def unanswered_opinions(run: RunFolder) -> dict[str, dict[str, int]]:
+    """Return how many requests for opinions got no reply, by teacher and reason."""
+    from tinyllm.rationales.types import TeacherYield
+
+    if not (run.path / _FIGURES).is_file():
+        return {}
+    teachers = read_json(run.path / _FIGURES)["teachers"].items()
+    found = {f"{name} (opinions)": TeacherYield(rejected=figures["rejected"]).unanswered for name, figures in teachers}
+    return {name: reasons for name, reasons in found.items() if reasons}
+
+
+def opinion_forecasts(
+    config: Config, run: RunFolder, splits: Splits, news: News, pilot: int = 0
+) -> tuple[Forecast, ...]:
+    """Return what asking for opinions will take, after asking about `pilot` questions."""
+    if not config.opinions.teachers:
+        return ()
+    asked = _questions(config, splits, news)
+    _given(config, asked)
+    with opened_opinions(config, run, _joined(asked), may_write=pilot > 0) as asking:
+        if pilot:
+            asking.ask(news, "Pilot of opinions", first=pilot)
+        return asking.forecasts(news)
+
+
+def _questions(config: Config, splits: Splits, news: News) -> dict[str, Sequence[Question]]:
+    """Return the questions that are asked, by split: those that have no more choices than every way can tell apart."""
+    from tinyllm.opinions.requests import most_choices
+
+    limits = [most for way in opinion_ways(config).values() if (most := most_choices(way)) is not None]
+    most = min(limits, default=None)
+    found: dict[str, Sequence[Question]] = {}
+    for name in dict.fromkeys(config.opinions.splits):
+        questions = getattr(splits, name)
+        many = [] if most is None else [i for i, q in enumerate(questions) if len(q.choices) > most]
+        if many:
+            news.say(f"  note: {len(many)} {name} questions have more than {most} choices; no opinion is asked on them")
+        found[name] = leave_out(questions, many)
+    return found
+
+
+def _joined(asked: dict[str, Sequence[Question]]) -> Sequence[Question]:
+    return next(iter(asked.values())) if len(asked) == 1 else gather(chain.from_iterable(asked.values()))
+
+
+def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, str]:
+    """Return the keys of opinions that come with the questions, by teacher.
+
+    Raises:
+        TeacherError: no question has one under such a key.
+    """
+    ways = opinion_ways(config)
+    given = {t.name: t.source or t.name for t in config.teachers if t.kind == "given" and t.name in ways}
+    for name, source in given.items():
+        if not any(source in q.opinions for q in chain.from_iterable(asked.values())):
+            known = sorted({key for q in chain.from_iterable(asked.values()) for key in q.opinions})
+            raise TeacherError(
+                f"Teacher '{name}': no question carries an opinion under '{source}'.{did_you_mean(source, known)} Keys "
+                f"in the questions' `opinions`: {', '.join(known) or 'none'}. Mend `source` or the data, or take the "
+                "teacher out of `opinions.teachers`."
+            )
+    return given
+
+
+def _opinion_text(name: str, found: dict[str, Any]) -> str:
+    missing = found["questions"] - found["opinions"]
+    why = ", ".join(f"{n} {reason}" for reason, n in sorted(found["rejected"].items(), key=lambda i: -i[1]))
+    worth = ""
+    if found["accuracy"]:
+        low, high = found["accuracy"]["ci95"]
+        worth = f", right on {100 * found['accuracy']['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+        worth += f", ECE {found['ece']:.3f}"
+    return (
+        f"  {name}: {found['opinions']:,} opinions by {found['way']}{worth}"
+        + (f", {missing:,} questions without one" if missing else "")
+        + (f" (replies that say nothing: {why})" if why else "")
+    )
