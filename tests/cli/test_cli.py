@@ -132,6 +132,26 @@ def test_settings_that_contradict_the_method(cli, project):
         "its weight must be above 0",
     )  # fmt: skip
     refused(cli("check", project.config, "--set", "evaluate.scorers=[]"), "evaluate.scorers")
+    before = ("--set", "train.rationales=before", "--set", "train.method=fine-tuning")
+    refused(cli("check", project.config, *before), "train.rationales: `before` needs rationales")
+    read = ("--set", "train.rationales=input", "--set", "train.alpha_schedule=linear")
+    refused(cli("check", project.config, *read), "go by `answers_only` alone")
+
+
+@pytest.mark.parametrize("use", ["before", "input"])
+def test_rationales_are_learnt_before_the_answer_or_read_with_the_question(cli, project, use):
+    project.change("train.rationales", use)
+    said = cli("run", project.config, "--json")
+    assert said.code == 0, said.err
+    targets = json.loads(said.out)["train"]["targets"]
+    assert set(targets) == ({"answer", "ada", "bob"} if use == "before" else {"answer"})
+    assert read_student(project.run / "student").card.reasons_as == ("ada" if use == "before" else "")
+    tested = [p for p in read_jsonl(project.run / "predictions.jsonl") if p["split"] == "test"]
+    if use == "before":
+        assert targets["answer"] == 2 * targets["ada"], "once after each rationale"
+        assert all(("ada" in p.get("rationales", {})) == (p["stage"] == "after") for p in tested)
+        answered = json.loads(cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "fire", "--json").out)
+        assert set(answered["rationales"]) == {"ada"}
 
 
 def test_a_folder_that_cannot_be_made(cli, project):

@@ -43,7 +43,7 @@ VOCABULARY, WIDTH = 97, 6
 def log_likelihoods(student: Student, encoder: Encoder, question: Question, target: Target, text: str, *, cuts: bool):
     """Log-likelihood of each token of a text, by the model's own forward of this text alone."""
     labels = encoder.target(text) if cuts else (*encoder._answer(text), encoder.end)
-    prompt = encoder.generation_prompt(question, target.prefix)
+    prompt = encoder.generation_prompt(question, target.prefix, target.reading)
     if student.is_encoder_decoder:
         logits = student.model(input_ids=torch.tensor([prompt]), labels=torch.tensor([labels])).logits[0]
     else:
@@ -123,9 +123,10 @@ def student(request) -> Student:
     return tiny_student(request.param)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    answer=st.sampled_from(["choices", "both"]),
+    answer=st.sampled_from(["text", "choices", "both"]),
+    use=st.sampled_from(["target", "before", "input"]),
     soft=st.booleans(),
     layout=st.sampled_from(["cloze", "labelled"]),
     normalisation=st.sampled_from(["tokens", "examples"]),
@@ -137,12 +138,12 @@ def student(request) -> Student:
     way=st.sampled_from(WAYS),
 )
 def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
-    student, answer, soft, layout, normalisation, alpha, choices, tokens, processes, order, way
+    student, answer, use, soft, layout, normalisation, alpha, choices, tokens, processes, order, way
 ):
     student.card = replace(student.card, layout=layout)
     questions = asked(4, choices)
     weights = dict(zip(TEACHERS, alpha, strict=True))
-    of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer)
+    of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer, use)
     targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), of_run)
     targets = softened(targets) if soft else targets
     learner = student.learner()

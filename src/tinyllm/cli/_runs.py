@@ -253,7 +253,20 @@ def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
         if any(f.hours is None for f in checked.forecasts):
             lines.append("  To know the time, measure: the same command with --pilot 8 (the replies are kept)")
         lines += _over_budget(config, checked)
-    return "\n".join([*lines, f"Training: {checked.steps} optimizer steps", f"The run's folder: {run.path}"])
+    return "\n".join([*lines, *_training_text(checked), f"The run's folder: {run.path}"])
+
+
+def _training_text(checked: Checked) -> list[str]:
+    search = checked.search
+    if search is None:
+        return [f"Training: {checked.steps} optimizer steps"]
+    rungs = ", then ".join(f"{count} until {100 * share:.0f} %" for count, share in search.rungs)
+    return [
+        f"Training: at most {checked.steps} optimizer steps, the search of `method: auto` included",
+        f"  It tries these settings on validation questions ({rungs} of their steps):",
+        *(f"  {n + 1}. {name} ({search.steps[n]} steps)" for n, name in enumerate(search.names)),
+        *(f"  left out, by auto.budget: {name}" for name in search.left_out),
+    ]
 
 
 def _over_budget(config: Config, checked: Checked) -> list[str]:

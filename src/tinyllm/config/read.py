@@ -21,12 +21,14 @@ from tinyllm.config.schema import (
     PRESETS,
     SAMPLING_DEFAULTS,
     SPEED_ONLY,
+    AutoSection,
     Config,
     DataSection,
     ExamplesSection,
     PrefixesSection,
     TeacherConfig,
     TrainSection,
+    candidates_of,
     task_prefixes,
     ways_of,
 )
@@ -295,9 +297,11 @@ def _contradictions(config: Config) -> list[str]:
         *_alpha_problems(config.train.alpha, names),
         *_method_problems(config.train, names),
         *_training_problems(config.train, names),
+        *_auto_problems(config, names),
         *_prefix_problems(config.student.prefixes, names),
         *_budget_problems(config),
         *_examples_problems(config.rationales.examples),
+        *_several_problems(config),
         *_opinions_problems(config),
     ]
 
@@ -350,6 +354,8 @@ def _alpha_problems(alpha: float | dict[str, float], names: Sequence[str]) -> It
 
 def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]:
     weights = train.alpha if isinstance(train.alpha, dict) else {"": train.alpha}
+    if train.method == "auto":
+        return
     if train.method == "step-by-step":
         if train.teacher is None and len(names) != 1:
             yield f"train.teacher: `step-by-step` learns from one teacher; choose one of {', '.join(names) or 'none'}"
@@ -365,6 +371,41 @@ def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]
         yield f"teachers: `method: {train.method}` needs at least one teacher; or use `method: fine-tuning`"
     elif train.method != "fine-tuning" and not any(weights.values()):
         yield "train.alpha: all weights are 0, so no teacher is learnt from; use `method: fine-tuning` for that"
+    if train.method == "fine-tuning" and train.rationales != "target":
+        yield (
+            f"train.rationales: `{train.rationales}` needs rationales, and `method: fine-tuning` learns from none; use "
+            "`method: tinyllm`, or leave it out"
+        )
+    if train.rationales == "input" and train.alpha_schedule != "constant":
+        yield (
+            "train.alpha_schedule: rationales in the input have no loss to be weighted, and go by `answers_only` alone;"
+            " leave it out"
+        )
+
+
+def _auto_problems(config: Config, names: Sequence[str]) -> Iterable[str]:
+    """Return what is wrong with each candidate of `method: auto`."""
+    if config.train.method != "auto":
+        return
+    for number, patch in enumerate(config.auto.candidates):
+        where = f"auto.candidates[{number}]"
+        alone = config.model_copy(update={"auto": AutoSection(candidates=(patch,))})
+        try:
+            (candidate,) = candidates_of(alone)
+        except ValidationError as error:
+            yield from (f"{where}.{problem}" for problem in problems_of(error, TrainSection, {}))
+            continue
+        if candidate.train.method == "auto":
+            yield f"{where}.method: a candidate cannot be `auto` itself; name one of the other methods"
+            continue
+        yield from (
+            f"{where}: {problem}"
+            for problem in (
+                *_alpha_problems(candidate.train.alpha, names),
+                *_method_problems(candidate.train, names),
+                *_training_problems(candidate.train, names),
+            )
+        )
 
 
 def _training_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]:
@@ -395,6 +436,22 @@ def _budget_problems(config: Config) -> Iterable[str]:
 def _examples_problems(examples: ExamplesSection) -> Iterable[str]:
     if examples.ids and examples.strategy != "fixed":
         yield f"rationales.examples.ids: only `strategy: fixed` shows them, and the strategy is '{examples.strategy}'"
+
+
+def _several_problems(config: Config) -> Iterable[str]:
+    section = config.rationales
+    if section.several > 1 and section.temperature == 0:
+        yield "rationales.several: at temperature 0 they would all be the same; raise rationales.temperature"
+    if section.several > 1 and any(c.train.method == "student-likelihood" for c in _readable_candidates(config)):
+        yield "rationales.several: `student-likelihood` compares one rationale a teacher; take another router, or 1"
+
+
+def _readable_candidates(config: Config) -> tuple[Config, ...]:
+    """Return the candidates of `method: auto`; none where one is wrong, which is said elsewhere."""
+    try:
+        return candidates_of(config)
+    except ValidationError:
+        return ()
 
 
 def _opinions_problems(config: Config) -> Iterable[str]:

@@ -22,6 +22,7 @@ Method = Literal[
     "fine-tuning", "step-by-step", "tinyllm",
     "shuffled", "keywords",  # controls
     "one-random", "shortest", "similarity", "student-likelihood",  # routers
+    "auto",  # whichever of several does best on validation questions
 ]  # fmt: skip
 Form = Literal["chat", "completion"]
 Layout = Literal["labelled", "release", "cloze"]
@@ -29,6 +30,7 @@ CheckName = Literal["refused", "empty", "cut_off", "runs_on", "repeats", "wrong_
 Way = Literal["letters", "texts", "votes", "given"]
 AlphaSchedule = Literal["constant", "linear"]
 AnswerKind = Literal["text", "choices", "both"]
+RationaleUse = Literal["target", "before", "input"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -498,6 +500,13 @@ class RationalesSection(Section):
         le=100,
         description="How often a question is put to a teacher until a reply passes the checks; greedy: once.",
     )
+    several: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Rationales that each teacher writes for a question (SCoTD), each with `samples` tries. Those that "
+        "come with the questions are one.",
+    )
     checks: tuple[CheckName, ...] = Field(
         get_args(CheckName), description="Checks that a rationale must pass; a failing one is counted and left out."
     )
@@ -594,11 +603,21 @@ class StudentSection(Section):
 class TrainSection(Section):
     """What is learnt from what, and how."""
 
-    method: Method = Field("tinyllm", description="The mixture: which targets the student sees, with what weight.")
+    method: Method = Field(
+        "tinyllm",
+        description="The mixture: which targets the student sees, with what weight. `auto` tries several settings of "
+        "this section and keeps the student that does best on validation questions; see `auto`.",
+    )
     answer: AnswerKind = Field(
         "text",
         description="How the answer is learnt: as a text to write (`text`), by comparing the choices as evaluation "
         "does (`choices`: cross-entropy of the softmax over their log-likelihoods), or by both, with equal weight.",
+    )
+    rationales: RationaleUse = Field(
+        "target",
+        description="What the student does with a rationale. `target`: it learns to write it, beside the answer (the "
+        "paper). `before`: it learns to write it and then to answer, and does so when it is asked. `input`: it reads "
+        "it with the question, less of it in each step, and nothing in the share `answers_only` (SKIntern).",
     )
     teacher: str | None = Field(None, description="The one teacher of `step-by-step`; null: the only one there is.")
     alpha: float | dict[str, float] = Field(
@@ -658,6 +677,29 @@ class TrainSection(Section):
     seed: int = Field(0, ge=0, description="Seed of the order of questions, of dropout and of new weights.")
 
 
+class AutoSection(Section):
+    """The search of `train.method: auto`: successive halving on validation questions, never on test questions."""
+
+    candidates: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="Settings of `train` to try, each laid over that section, as in `[{answer: choices, epochs: 3}, "
+        "{method: tinyllm, alpha: 0.1}]`; the method is fine-tuning where none is given. Empty: a list that goes by "
+        "the teachers (`tinyllm check` shows it).",
+    )
+    rungs: int = Field(
+        3, ge=1, le=6, description="Looks at the candidates: after each, the worse ones stop. The last ends a training."
+    )
+    keep: int = Field(
+        3, ge=2, le=10, description="One in so many candidates goes on, with so many times the optimizer steps."
+    )
+    budget: float = Field(
+        4.0,
+        ge=1,
+        description="Optimizer steps that the search may take in all, as a multiple of those of the longest candidate. "
+        "The last candidates of the list are left out until it suffices.",
+    )
+
+
 class EvaluateSection(Section):
     """How the student is scored."""
 
@@ -690,6 +732,7 @@ class Config(Section):
     opinions: OpinionsSection = Field(default_factory=OpinionsSection)
     student: StudentSection = Field(default_factory=StudentSection)
     train: TrainSection = Field(default_factory=TrainSection)
+    auto: AutoSection = Field(default_factory=AutoSection)
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
 
 
@@ -732,9 +775,44 @@ def teacher_weights(config: Config) -> dict[str, float]:
     }
 
 
+def candidates_of(config: Config) -> tuple[Config, ...]:
+    """Return the configurations among which `method: auto` chooses; of any other method its own alone.
+
+    Raises:
+        ValidationError: the settings of a candidate are none (`build_config` tells them before).
+    """
+    if config.train.method != "auto":
+        return (config,)
+    base = config.train.model_dump() | {"method": "fine-tuning"}
+    patches = config.auto.candidates or _usual_candidates(config)
+    return tuple(config.model_copy(update={"train": TrainSection.model_validate(base | p)}) for p in patches)
+
+
+def _usual_candidates(config: Config) -> tuple[dict[str, Any], ...]:
+    """Return settings worth a try, the most promising first: budgets cut the list from its end."""
+    train = config.train
+    rate = train.learning_rate or (2e-4 if config.student.adapter == "lora" else 5e-5)
+    choices = {"method": "fine-tuning", "answer": "choices", "learning_rate": rate, "rationales": "target"}
+    taught = [choices | {"method": "tinyllm"}] if any(teacher_weights(config).values()) else []
+    return (
+        choices,
+        choices | {"learning_rate": 3 * rate},
+        *(t | {"answer": "both"} for t in taught),
+        choices | {"epochs": 2 * train.epochs},
+        *(t | {"rationales": "input"} for t in taught),
+        choices | {"learning_rate": rate / 3},
+        choices | {"answer": "both"},
+        *(t | {"answer": "text"} for t in taught),
+        choices | {"answer": "text"},
+    )
+
+
 def teachers_in_use(config: Config) -> tuple[TeacherConfig, ...]:
     """Return the teachers that the method learns from: asking another one would be money for nothing."""
     train = config.train
+    if train.method == "auto":
+        used = {t.name for candidate in candidates_of(config) for t in teachers_in_use(candidate)}
+        return tuple(t for t in config.teachers if t.name in used)
     if train.method == "fine-tuning":
         return ()
     if train.method == "step-by-step" and train.teacher is not None:

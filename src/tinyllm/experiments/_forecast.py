@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tinyllm.comparison.records import Record
-from tinyllm.config import Config
+from tinyllm.config import Config, candidates_of, teachers_in_use
 from tinyllm.experiments._grid import Cell, Experiment, Group
 from tinyllm.experiments._shared import Shared, rationale_key
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
+from tinyllm.stages.auto import search_of
 from tinyllm.stages.student import mixture_settings, student_card
 from tinyllm.system.machine import environment, machine_name
 
@@ -133,11 +134,16 @@ class Forecast:
         rationales = read_rationales(folder) if folder is not None else _as_given(config, splits.train)
         tokens, targets = _mean_tokens(encoder, splits, config, rationales)
         questions = _questions_learnt(config, len(splits.train)) if group.spec.trains else 0
+        if config.train.method == "auto":
+            questions = search_of(config, len(splits.train)).most_steps * config.train.batch_size
         prefix = student_card(config).prefixes["answer"]
         asked = splits.test[:_SAMPLE]
         options = [sum(r.length for r in encoder.options(q, prefix)) for q in asked]
         mean = sum(options) / max(1, len(options))
         writes = "generation" in config.evaluate.scorers
+        written = len(splits.test) * config.evaluate.max_new_tokens if writes else 0
+        if config.train.rationales == "before":
+            written += (len(splits.test) + len(splits.valid)) * config.evaluate.max_rationale_tokens
         parameters, head = parameters_in_use(model_config)
         return Sizes(
             parameters=parameters,
@@ -146,7 +152,7 @@ class Forecast:
             targets=targets * questions,
             read=mean * (len(splits.test) + len(splits.valid)),
             read_again=mean * len(splits.test),
-            written=len(splits.test) * config.evaluate.max_new_tokens if writes else 0.0,
+            written=float(written),
             is_lora=config.student.adapter == "lora",
             trains_in=config.train.precision,
             answers_in=config.evaluate.precision,
@@ -182,6 +188,7 @@ def _mean_tokens(
     known = {q.id for q in sample}
     some = [r for r in rationales if r.question_id in known]
     likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in some), 0.0)
+    config = max(candidates_of(config), key=lambda c: len(teachers_in_use(c)))  # the one with the most targets
     targets = mix(config.train.method, sample, some, replace(mixture_settings(config), likelihoods=likelihoods))
     rows = [r for of in tokenise(encoder, sample, targets) for r in of]
     count = max(1, len(sample))

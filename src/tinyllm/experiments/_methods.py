@@ -163,6 +163,7 @@ _METHODS: Mapping[str, Callable[[Teachers], list[MethodSpec]]] = {
     "shortest": _mixture("shortest", "The shortest", "router"),
     "similarity": _mixture("similarity", "The nearest (tf-idf)", "router"),
     "student-likelihood": _mixture("student-likelihood", "The likeliest to the student", "router"),
+    "auto": _mixture("auto", "Chosen on validation", "method"),
     "shuffled": _mixture("shuffled", "Shuffled rationales", "control"),
     "keywords": _mixture("keywords", "Content words only", "control"),
 }

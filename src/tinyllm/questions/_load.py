@@ -23,7 +23,9 @@ _STEMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int = IN_MEMORY) -> Splits:
+def load_splits(
+    data: DataSection, *, fetch: Fetch | None = None, in_memory: int = IN_MEMORY, test: bool = True
+) -> Splits:
     """Read, check and cut the questions of a run.
 
     They come from files (`train`, `valid`, `test`), from a folder with one file a split (`valid` may be called
@@ -36,6 +38,7 @@ def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int
     Files are read as a stream, and many questions are kept on disk: what stays in memory is some 40 bytes a question.
 
     Args:
+        test: False: without the test questions. Their file is not opened.
         fetch: how to read from the Hugging Face hub; for tests.
         in_memory: more questions than these are kept on disk.
 
@@ -58,14 +61,16 @@ def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int
             stop_after=None if split in whole else enough,
         )
         for split, rows in source.rows.items()
+        if test or split != "test" or split in source.cut
     }
     _raise_problems(list(read.values()), drop=data.on_invalid == "drop")
     questions = {split: part.questions for split, part in read.items()}
+    questions |= {split: () for split in source.rows if split not in read}
     for split, counts in source.cut.items():
         parts = cut(questions[split], counts, seed=0)
         parts[split] = parts.pop("train")
         questions |= parts
-    questions = _cut_missing(questions, shares)
+    questions = _cut_missing(questions, shares) | ({} if test else {"test": ()})
     limited = {split: _few_in_memory(part[: data.limit], in_memory) for split, part in questions.items()}
     warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
     return Splits(**limited, dropped=tuple(d for part in read.values() for d in part.dropped), warnings=dict(warnings))

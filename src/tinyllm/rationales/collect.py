@@ -67,7 +67,7 @@ class Collection:
     """What the teachers gave; iterate over it once, then read `yields`.
 
     Args:
-        teachers: with the questions they were asked about, which are the same for all.
+        teachers: with the questions they were asked about, which are the same for all; some several times.
         store: may be None where every teacher's rationales are at hand.
     """
 
@@ -82,11 +82,17 @@ class Collection:
         return {name: tally.total() for name, tally in self._tallies.items()}
 
     def __iter__(self) -> Iterator[Rationale | Rejection]:
-        total = len(self._teachers[0].questions) if self._teachers else 0
+        total = len(self._teachers[0].questions) // self._teachers[0].several if self._teachers else 0
         for start in range(0, total, _CHUNK):
-            columns = [self._chunk(requests, start, min(start + _CHUNK, total)) for requests in self._teachers]
-            for outcomes in zip(*columns, strict=True):
-                yield from (outcome for outcome in outcomes if outcome is not None)
+            stop = min(start + _CHUNK, total)
+            columns = [self._by_question(of, start, stop) for of in self._teachers]
+            for several in zip(*columns, strict=True):
+                yield from (outcome for outcomes in several for outcome in outcomes if outcome is not None)
+
+    def _by_question(self, requests: Requests, start: int, stop: int) -> list[list[Rationale | Rejection | None]]:
+        each = requests.several
+        outcomes = self._chunk(requests, start * each, stop * each)
+        return [outcomes[at : at + each] for at in range(0, len(outcomes), each)]
 
     def _chunk(self, requests: Requests, start: int, stop: int) -> list[Rationale | Rejection | None]:
         tally = self._tallies[requests.teacher.name]

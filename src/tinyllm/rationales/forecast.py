@@ -124,7 +124,7 @@ def _survey(requests: Requests, store: Store | None) -> _Survey:
         asks = requests.between(start, min(start + _CHUNK, total))
         settled, missing = ([], asks) if store is None else answered(requests, store, asks)
         survey.stored += len(settled)
-        samples += sum(ask.wanted.sample + 1 for ask, _ in settled)
+        samples += sum(requests.tries(ask) for ask, _ in settled)
         once = {ask.root: ask for ask in missing}.values()  # the same prompt twice is asked once
         survey.missing += len(once)
         survey.most_prompt += sum(most_tokens(ask.request.prompt) for ask in once)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
+from typing import overload
 
 from tinyllm.config import RationalesSection
 from tinyllm.errors import TeacherError
@@ -14,7 +16,7 @@ from tinyllm.rationales.checks import to_rationale
 from tinyllm.rationales.types import UNFINISHED, Rejection, Verdict
 from tinyllm.replies import Entry, Store
 from tinyllm.teachers import Prompted, Teacher
-from tinyllm.teachers.base import Adapting, ParameterRefused, Reply, Request, Sampling, canonical, key_of
+from tinyllm.teachers.base import Adapting, AtHand, ParameterRefused, Reply, Request, Sampling, canonical, key_of
 from tinyllm.teachers.manners import LENGTHS, SAMPLING, Manners, SentForm, formed, without
 
 _ROOM = 4096
@@ -51,11 +53,34 @@ class Ask:
         return Entry(teacher, self.question.id, self.key, self.asked, reply)
 
 
+class _Repeated(Sequence[Question]):
+    """Questions, each several times in a row; nothing is copied."""
+
+    def __init__(self, questions: Sequence[Question], times: int) -> None:
+        self._questions, self._times = questions, times
+
+    def __len__(self) -> int:
+        return len(self._questions) * self._times
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Question]: ...
+    def __getitem__(self, index: int | slice) -> Question | Sequence[Question]:
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            first = start // self._times
+            near = self._questions[first : -(-stop // self._times)]
+            return [near[place // self._times - first] for place in range(start, stop)]
+        return self._questions[range(len(self))[index] // self._times]
+
+
 class Requests:
     """One teacher's requests for the questions of a run; made when they are needed, and not kept.
 
     Attributes:
         manners: how the teacher is asked; see `learn`.
+        several: rationales that are wanted for a question: `questions` has it so many times in a row.
         samples: how often a question is put to the teacher until a reply passes; once where every reply is the same.
     """
 
@@ -71,7 +96,9 @@ class Requests:
         manners: Manners = Manners(),
     ) -> None:
         self.teacher = teacher
-        self.questions = questions
+        self.several = 1 if isinstance(teacher, AtHand) else section.several
+        self.questions = questions if self.several == 1 else _Repeated(questions, self.several)
+        self._asked = questions
         temperature = section.sampling("temperature")
         self.samples = section.samples if temperature > 0 or "temperature" in omit else 1
         self._examples = examples
@@ -147,9 +174,17 @@ class Requests:
         """Return the first requests of the questions at some places."""
         questions = self.questions[start:stop]
         return [
-            self._ask(start + offset, question, Request(question.id, prompt, self._sampling), 0, "")
-            for offset, (question, prompt) in enumerate(zip(questions, self._prompts(start, questions), strict=True))
+            self._ask(place, question, Request(question.id, prompt, self._sampling, self._first(place)), 0, "")
+            for place, question, prompt in zip(count(start), questions, self._prompts(start, questions), strict=False)
         ]
+
+    def _first(self, place: int) -> int:
+        """Return the number of the first sample at a place; each rationale of a question has its own."""
+        return place % self.several * self._section.samples
+
+    def tries(self, ask: Ask) -> int:
+        """Return how often a rationale was asked for, this request included."""
+        return ask.wanted.sample - self._first(ask.place) + 1
 
     def again(self, ask: Ask, outcome: Rejection) -> Ask | None:
         """Return the request for the next sample of the same question; None if no other is allowed.
@@ -159,7 +194,7 @@ class Requests:
         unfinished = outcome.reason == UNFINISHED
         samples = self._section.samples if unfinished and self._thinking_tokens != 0 else self.samples
         sample = ask.wanted.sample + 1
-        if sample >= samples:
+        if self.tries(ask) >= samples:
             return None
         return self._ask(ask.place, ask.question, replace(ask.wanted, sample=sample), ask.room + unfinished, ask.root)
 
@@ -217,7 +252,9 @@ class Requests:
     def _prompts(self, start: int, questions: Sequence[Question]) -> list[Prompt]:
         if self._form is None:
             return [Prompt()] * len(questions)
-        picks = self._examples.picks(self.questions, start, start + len(questions))
+        first, end = start // self.several, -(-(start + len(questions)) // self.several)
+        once = self._examples.picks(self._asked, first, end)
+        picks = [once[place // self.several - first] for place in range(start, start + len(questions))]
         return [
             teacher_prompt(
                 question,

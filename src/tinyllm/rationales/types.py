@@ -61,7 +61,7 @@ Verdict = Rationale | Scored | Rejection
 
 @dataclass(frozen=True, slots=True)
 class TeacherYield:
-    """What one teacher gave: `rationales + missing + sum(rejected)` is the number of questions.
+    """What one teacher gave: `rationales + missing + sum(rejected)` is the number of questions, times `several`.
 
     Attributes:
         resampled: replies that failed a check and were asked for anew, by the check; they are kept in the store.

@@ -16,6 +16,7 @@ from tinyllm.report import _browser as browser
 from tinyllm.report._files import LogLine, Prediction, RunFiles
 from tinyllm.report._opinions import opinions_of
 from tinyllm.report._plots import Curve, Dot, Mark, smooth, window
+from tinyllm.report._search import search_of
 from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
 from tinyllm.report._view import Card, DroppedRow, Fact, Loss, Page, Share, Stage, TeacherRow
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
@@ -66,6 +67,7 @@ def build_page(files: RunFiles) -> Page:
         smoothing=max((window(len(curve.points)) for curve in curves), default=1),
         not_finite=sum(not math.isfinite(loss) for line in files.log or () for loss in line.losses.values()),
         training=tuple(_training(files)),
+        search=search_of(files.search),
         teachers=teacher_rows,
         meanings=tuple(_meanings(teacher_rows)),
         opinions=opinions_of(files.opinions),

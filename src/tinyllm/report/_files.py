@@ -80,6 +80,7 @@ class RunFiles:
     metrics: Mapping[str, Any] | None
     yields: Mapping[str, Any] | None
     opinions: Mapping[str, Any] | None
+    search: Mapping[str, Any] | None
     log: tuple[LogLine, ...] | None
     predictions: tuple[Prediction, ...] | None
     rationales: tuple[Rationale, ...] | None
@@ -103,6 +104,7 @@ def read_run(folder: Path) -> RunFiles:
         metrics=_read_mapping(folder / "metrics.json", "evaluate"),
         yields=_read_mapping(folder / "yields.json", "generate"),
         opinions=_read_mapping(folder / "opinions.json", "generate"),
+        search=_read_mapping(folder / "auto.json", "train"),
         log=_read_lines(folder / "train_log.jsonl", _log_line, "train"),
         predictions=_read_lines(folder / "predictions.jsonl", _prediction, "evaluate"),
         rationales=_read_rationales(folder),

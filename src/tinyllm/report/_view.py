@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tinyllm.report._opinions import Opinions
 from tinyllm.report._plots import Curve, Dot, Mark
+from tinyllm.report._search import Search
 from tinyllm.report._verdict import Outcomes
 
 
@@ -101,6 +102,7 @@ class Page:
     smoothing: int
     not_finite: int
     training: tuple[Fact, ...]
+    search: Search
     teachers: tuple[TeacherRow, ...]
     meanings: tuple[Fact, ...]
     opinions: Opinions

@@ -22,7 +22,7 @@ import torch
 import yaml
 
 from tinyllm.config import ANSWER_TASK
-from tinyllm.errors import MissingDependencyError, TinyLLMError
+from tinyllm.errors import MissingDependencyError, StudentError, TinyLLMError
 from tinyllm.questions.types import Question
 from tinyllm.scoring.score import BranchScore, branch_scores, score_options
 from tinyllm.student import to_device
@@ -116,7 +116,16 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
 
 
 def prompt_text(question: Question, card: StudentCard) -> str:
-    """Return what a causal student reads before it answers: question, and the answering prefix on a line of its own."""
+    """Return what a causal student reads before it answers: question, and the answering prefix on a line of its own.
+
+    Raises:
+        StudentError: it writes a rationale first, and the harness compares the choices at once.
+    """
+    if card.reasons_as:
+        raise StudentError(
+            "This student writes a rationale before it answers (train.rationales: before), and lm-evaluation-harness "
+            "compares the choices at once. Score it with `tinyllm evaluate`."
+        )
     context, body = question_text(question, card.layout)
     return context + body.rstrip("\n") + "\n" + card.prefixes[ANSWER_TASK].rstrip()
 

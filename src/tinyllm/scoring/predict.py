@@ -16,6 +16,7 @@ from tinyllm.scoring.score import (
     generate_answers,
     generate_texts,
     leaders,
+    reasons_for,
     score_options,
 )
 from tinyllm.student.learner import Learner
@@ -32,7 +33,8 @@ class Prediction:
     Attributes:
         stage: before or after training.
         split: `test`; or `train`, for looking at only, never in an accuracy.
-        rationales: the student's own, by the teacher in whose manner it wrote.
+        rationales: the student's own, by the teacher in whose manner it wrote. What it reads before it answers is
+            one of them.
     """
 
     stage: Stage
@@ -102,9 +104,18 @@ def _predict(
     update: Update,
 ) -> list[Prediction]:
     predictions = [Prediction(stage, "test", q) for q in test] + [Prediction(stage, "train", q) for q in train]
+    reasons_as = student.card.reasons_as
+    if reasons_as:
+        asked = [p.question for p in predictions]
+        reasons = reasons_for(student, asked, batch_tokens=section.batch_tokens, progress=update)
+        for prediction, reason in zip(predictions, reasons, strict=True):
+            prediction.rationales[reasons_as] = reason
     if "likelihood" in section.scorers:
         asked = [p.question for p in predictions]
-        scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens, progress=update)
+        scores = score_options(
+            student, learner, asked, batch_tokens=section.batch_tokens, progress=update,
+            reasons=[p.rationales.get(reasons_as, "") for p in predictions],
+        )  # fmt: skip
         for prediction, score in zip(predictions, scores, strict=True):
             prediction.likelihood = score
     tested, taught = predictions[: len(test)], predictions[len(test) :]
@@ -116,12 +127,13 @@ def _predict(
             max_new_tokens=section.max_new_tokens,
             batch_tokens=section.batch_tokens,
             progress=update,
+            reasons=[p.rationales.get(reasons_as, "") for p in written],
         )
         for prediction, answer in zip(written, answers, strict=True):
             prediction.generation = answer
     if stage == "after":
         shown = [*tested[: section.rationales], *taught[: section.rationales]]
-        for teacher in student.card.teachers if shown else ():
+        for teacher in [t for t in student.card.teachers if t != reasons_as] if shown else ():
             texts = generate_texts(
                 student,
                 [p.question for p in shown],

@@ -111,15 +111,21 @@ def score_options(
     *,
     batch_tokens: int = 4096,
     progress: Progress | None = None,
+    reasons: Sequence[str] | None = None,
 ) -> list[OptionScores]:
     """Return the log-likelihoods of every choice of every question under the answering prefix.
 
     All choices of a question share one pass over its prompt, and questions are batched by length. Choices of the same
     tokens are scored once, so they tie exactly.
+
+    Args:
+        reasons: what the student wrote before (`reasons_for`); None: it writes it now.
     """
     encoder = student.encoder(share_prompt=learner.share_prompt)
     prefix = student.card.prefixes[ANSWER_TASK]
-    rows = [encoder.options(q, prefix) for q in questions]
+    if reasons is None:
+        reasons = reasons_for(student, questions, batch_tokens=batch_tokens, progress=progress)
+    rows = [encoder.options(q, prefix, reason) for q, reason in zip(questions, reasons, strict=True)]
     found = branch_scores(learner, rows, batch_tokens, progress or _silence, "ranking the choices")
     scores = [
         _option_scores(q, [b for row in of for b in row.branches], those)
@@ -211,6 +217,19 @@ def branch_scores(
     return found
 
 
+def reasons_for(
+    student: Student, questions: Sequence[Question], *, batch_tokens: int = 4096, progress: Progress | None = None
+) -> list[str]:
+    """Return the rationale that the student writes before it answers; empty texts where it answers at once."""
+    card = student.card
+    if not card.reasons_as:
+        return [""] * len(questions)
+    return generate_texts(
+        student, questions, task=card.reasons_as,
+        max_new_tokens=card.max_rationale_tokens, batch_tokens=batch_tokens, progress=progress,
+    )  # fmt: skip
+
+
 def generate_answers(
     student: Student,
     questions: Sequence[Question],
@@ -218,11 +237,19 @@ def generate_answers(
     max_new_tokens: int = 48,
     batch_tokens: int = 4096,
     progress: Progress | None = None,
+    reasons: Sequence[str] | None = None,
 ) -> list[Generated]:
-    """Return what the student writes as its answers, greedily, and which choices these are."""
+    """Return what the student writes as its answers, greedily, and which choices these are.
+
+    Args:
+        reasons: as of `score_options`.
+    """
+    if reasons is None:
+        reasons = reasons_for(student, questions, batch_tokens=batch_tokens, progress=progress)
     texts = generate_texts(
-        student, questions, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens, progress=progress
-    )
+        student, questions,
+        max_new_tokens=max_new_tokens, batch_tokens=batch_tokens, progress=progress, reasons=reasons,
+    )  # fmt: skip
     written = student.encoder().written
     return [match_choice(text, q.choices, written) for text, q in zip(texts, questions, strict=True)]
 
@@ -236,15 +263,18 @@ def generate_texts(
     max_new_tokens: int = 48,
     batch_tokens: int = 4096,
     progress: Progress | None = None,
+    reasons: Sequence[str] | None = None,
 ) -> list[str]:
     """Return what the student writes for one task, greedily: its answer, or a rationale in a teacher's manner.
 
     Args:
+        reasons: rationales that stand in the prompts; None: none.
         max_new_tokens: longest text; an answer may be longer where one of the question's choices is.
     """
     student.model.eval()
     encoder = student.encoder()
-    prompts = [encoder.generation_prompt(q, student.card.prefixes[task]) for q in questions]
+    read, prefix = reasons or [""] * len(questions), student.card.prefixes[task]
+    prompts = [encoder.generation_prompt(q, prefix, reason) for q, reason in zip(questions, read, strict=True)]
     limits = [max_new_tokens] * len(prompts)
     if task == ANSWER_TASK:
         longest = (max(map(encoder.answer_length, q.choices)) for q in questions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
     from tinyllm.student.mixture import Target
     from tinyllm.student.model import Student
+
+_LEAST = 1e-12  # of a probability, so that its logarithm is one
 
 
 def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
@@ -77,7 +80,8 @@ def _rationale_likelihoods(
     from tinyllm.scoring.score import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
 
-    targets = [t for t in tinyllm(questions, rationales, mixture_settings(config)) if t.task != ANSWER_TASK]
+    written = replace(mixture_settings(config), rationales="target")
+    targets = [t for t in tinyllm(questions, rationales, written) if t.task != ANSWER_TASK]
     section = config.evaluate
     read = (
         config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens,
@@ -128,6 +132,11 @@ def _loaded(config: Config) -> Student:
     return student
 
 
+def needs_validation(config: Config) -> bool:
+    """Whether a student is picked by validation questions, so that there must be some."""
+    return config.train.validate_steps is not None or config.train.method == "auto"
+
+
 def validation_fingerprint(config: Config, splits: Splits) -> str:
     """Return a hash of the validation questions that training looks at; empty where it looks at none."""
     if config.train.validate_steps is None:
@@ -168,6 +177,22 @@ def fitted_temperature(config: Config, student: Student, learner: Learner, split
     if not asked:
         return 1.0
     return fit_temperature(_rankings(config, student, learner, asked), [q.known_answer for q in asked])
+
+
+def validation_scores(config: Config, student: Student, learner: Learner, splits: Splits) -> tuple[float, float]:
+    """Return the accuracy on validation questions, and the mean log-loss at the temperature that fits them best.
+
+    Every process has to call this.
+    """
+    from tinyllm.scoring.calibration import fit_temperature, probabilities
+    from tinyllm.scoring.score import credit
+
+    asked = _looked_at(config, splits)
+    answers, ranked = [q.known_answer for q in asked], _rankings(config, student, learner, asked)
+    temperature = fit_temperature(ranked, answers)
+    pairs = list(zip(ranked, answers, strict=True))
+    loss = -sum(math.log(max(probabilities(of, temperature)[answer], _LEAST)) for of, answer in pairs)
+    return sum(credit(of, answer) for of, answer in pairs) / len(pairs), loss / len(pairs)
 
 
 def _rankings(config: Config, student: Student, learner: Learner, asked: Sequence[Question]) -> list[tuple[float, ...]]:

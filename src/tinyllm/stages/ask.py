@@ -17,7 +17,7 @@ class Answered:
     Attributes:
         probabilities: of each choice, from the choices' log-likelihoods (they sum to 1): the totals, or the means a
             token where the student is not shown the choices; at the temperature that validation questions gave.
-        rationales: what the student writes in each teacher's manner.
+        rationales: what the student writes in each teacher's manner, or has read before it answered.
         tied: other choices that the student finds just as likely.
         context_cut: whether the context was cut to fit the longest input.
     """
@@ -48,7 +48,7 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
         explain: also have it write a rationale in the manner of each of its teachers.
     """
     from tinyllm.scoring.calibration import probabilities
-    from tinyllm.scoring.score import generate_texts, leaders, score_options
+    from tinyllm.scoring.score import generate_texts, leaders, reasons_for, score_options
     from tinyllm.student.model import read_student, student_folder
 
     _check_asked(question)
@@ -63,11 +63,14 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
         )
     if alike := encoder.indistinct(question.choices):
         raise DataError(f"The student cannot choose: {alike}. Write the choices in other words.")
-    longest = max(row.length for row in encoder.options(question, student.card.prefixes[ANSWER_TASK]))
-    score = score_options(student, student.learner(longest, learns=False), [question])[0]
+    reasons = reasons_for(student, [question])
+    longest = max(row.length for row in encoder.options(question, student.card.prefixes[ANSWER_TASK], reasons[0]))
+    score = score_options(student, student.learner(longest, learns=False), [question], reasons=reasons)[0]
     ranked = score.ranking(student.card.layout)
-    teachers = student.card.teachers if explain else ()
-    rationales = {
+    reasons_as = student.card.reasons_as
+    teachers = [t for t in student.card.teachers if t != reasons_as] if explain else ()
+    rationales = {reasons_as: reasons[0]} if reasons_as else {}
+    rationales |= {
         t: generate_texts(student, [question], task=t, max_new_tokens=max_rationale_tokens)[0] for t in teachers
     }
     best, *tied = leaders(ranked)

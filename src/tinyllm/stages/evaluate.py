@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, teachers_in_use
@@ -39,8 +40,10 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     for stage in ("before", "after") if config.evaluate.before else ("after",):
         with news.task(f"Evaluating {'the untrained student' if stage == 'before' else 'the student'}") as task:
             task.note = "loading"
+            # One that has not learnt to write rationales answers at once.
+            untrained = replace(student_card(config), reasons_as="")
             student: Student = (
-                load_student(config.student, student_card(config)) if stage == "before" else read_student(run.student)
+                load_student(config.student, untrained) if stage == "before" else read_student(run.student)
             )
             taught = splits.train[: config.evaluate.train_questions] if stage == "after" else ()
             predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)

@@ -5,6 +5,7 @@ runs/<name>/
   rationales.parquet  rejected.jsonl  yields.json  generate
   opinions.parquet  opinions.json                 generate, where `opinions` names teachers
   student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
+  auto.json  auto/                                train, with `train.method: auto`
   predictions.jsonl  metrics.json                 evaluate
   report.html                                     report
 """
@@ -167,7 +168,7 @@ class RunFolder:
     def _check_same(self, config: Config, renews_rationales: bool) -> None:
         is_under_way = any(self.path.glob("checkpoints/checkpoint-*/trainer_state.json"))
         if self.student.exists() or is_under_way:
-            bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train")
+            bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train", "auto")
         elif (self.path / "rationales.parquet").exists() and not renews_rationales:
             bound = _MAKES_RATIONALES
         else:
@@ -178,7 +179,7 @@ class RunFolder:
         shown = "\n".join(f"  - {d}" for d in different[:_SHOWN_DIFFERENCES])
         more = len(different) - _SHOWN_DIFFERENCES
         shown += f"\n  … and {more} more" if more > 0 else ""
-        learnt = all(d.startswith(("student", "train")) for d in different)
+        learnt = all(d.startswith(("student", "train", "auto")) for d in different)
         part = f", or its `{'student' if self.student.exists() else 'checkpoints'}` to train anew" if learnt else ""
         raise RunFolderError(
             f"{self.path} holds a run of another configuration, and mixing the two would make its figures "

@@ -45,11 +45,14 @@ student:
   layout: cloze                 # rank the choices without showing them; `labelled` shows them (T5, larger students)
 
 train:
-  method: tinyllm               # or fine-tuning, or step-by-step with one teacher
+  method: {method}
   alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
   max_input_tokens: 512
   epochs: 2
 """
+
+_METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
+_METHOD_WITHOUT_VALIDATION = "tinyllm               # auto needs validation questions, and there are none"
 
 _STARTER = """\
   dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
@@ -103,9 +106,10 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
     section, lines = (_STARTER, []) if data is None else _read(data, path, wishes)
+    method = _METHOD_WITHOUT_VALIDATION if "valid: 0, " in section else _METHOD
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
-    path.write_text(_TEMPLATE.format(path=path, name=text, data=section), encoding="utf-8")
+    path.write_text(_TEMPLATE.format(path=path, name=text, data=section, method=method), encoding="utf-8")
     return Written(path, tuple(lines))
 
 

@@ -213,12 +213,12 @@ def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Any]:
 
 def _choices(micro: MicroBatch, task: int) -> Choices | None:
     """Return which target tokens are of which choice of which question; None where none are compared."""
-    compared: dict[tuple[str, str], list[tuple[Choice, float, int]]] = {}
+    compared: dict[tuple[str, str, tuple[int, ...]], list[tuple[Choice, float, int]]] = {}
     end = 0
     for row, weights in zip(micro.rows, micro.weights, strict=True):
         for branch, weight in zip(row.branches, weights, strict=True):
             if isinstance(branch, Choice):
-                compared.setdefault((row.question_id, branch.task), []).append((branch, weight, end))
+                compared.setdefault((row.question_id, branch.task, row.prompt), []).append((branch, weight, end))
             end += len(branch.target)
     if not compared:
         return None

@@ -41,12 +41,17 @@ class StudentCard:
         layout: how question and choices are written out.
         max_input_tokens: longest input; the context is cut to fit.
         temperature: by which the scores of choices are divided before they are made probabilities.
+        reasons_as: the teacher in whose manner it writes a rationale before it answers, which it then reads; empty: it
+            answers at once.
+        max_rationale_tokens: longest such rationale.
     """
 
     prefixes: Mapping[str, str]
     layout: Layout = "labelled"
     max_input_tokens: int = 1024
     temperature: float = 1.0
+    reasons_as: str = ""
+    max_rationale_tokens: int = 96
 
     @property
     def teachers(self) -> tuple[str, ...]:

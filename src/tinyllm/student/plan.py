@@ -149,7 +149,7 @@ class Schedule:
 
     Attributes:
         kinds: by teacher: `constant`, or `linear`, which falls to 0. A teacher that is not named is constant.
-        answers_only: share of the steps, at the end, in which nothing but answers is learnt.
+        answers_only: share of the steps, at the end, in which nothing but answers is learnt, and no rationale is read.
     """
 
     kinds: Mapping[str, AlphaSchedule] = field(default_factory=dict)
@@ -163,6 +163,11 @@ class Schedule:
         if step >= end:
             return 0.0
         return 1.0 - step / end if self.kinds.get(task) == "linear" else 1.0
+
+    def read(self, step: int, steps: int) -> float:
+        """Return the share of a rationale in the input that is still there in a step, counted from 0."""
+        end = steps - round(self.answers_only * steps)
+        return 1.0 - step / end if step < end else 0.0
 
     @property
     def is_constant(self) -> bool:
@@ -275,7 +280,9 @@ class StepPlan:
         }
 
     def _scheduled(self, rows: Sequence[Row], step: int) -> Sequence[Row]:
-        """Return a question's rows with their weights at a step, without what then has none."""
+        """Return a question's rows as they are at a step: with their weights then, without what has none."""
+        if any(row.fading[1] for row in rows):
+            rows = [row.faded(self.schedule.read(step, len(self))) for row in rows]
         if self.schedule.is_constant:
             return rows
         scheduled = []
@@ -300,11 +307,11 @@ def _token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tu
     The choices of a question have one weight, which is the question's.
     """
     counts: Counter[str] = Counter()
-    compared: dict[str, set[str]] = {}
+    compared: dict[str, set[tuple[str, tuple[int, ...]]]] = {}  # by question and what is read before
     for row in rows:
         for branch in row.branches:
             if isinstance(branch, Choice):
-                compared.setdefault(branch.mean or branch.task, set()).add(row.question_id)
+                compared.setdefault(branch.mean or branch.task, set()).add((row.question_id, row.prompt))
             else:
                 counts[branch.mean or branch.task] += len(branch.target) if normalisation == "tokens" else 1
 
@@ -366,7 +373,7 @@ def _bound(rows: Sequence[Row]) -> list[list[int]]:
     bound: dict[object, list[int]] = {}
     for i, row in enumerate(rows):
         compared = next((b for b in row.branches if isinstance(b, Choice)), None)
-        bound.setdefault(i if compared is None else (row.question_id, compared.task), []).append(i)
+        bound.setdefault(i if compared is None else (row.question_id, compared.task, row.prompt), []).append(i)
     return list(bound.values())
 
 
