@@ -160,6 +160,30 @@ def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted
     assert logs[0] == logs[1]
 
 
+@pytest.mark.parametrize("save_steps", [2, None])
+def test_a_training_that_stops_on_its_way_goes_on_as_if_it_had_not(tmp_path, save_steps):
+    section = SECTION.model_copy(update={"save_steps": save_steps})
+    whole = tiny_student("llama", dropout=0.1)
+    run_training(tmp_path / "whole", whole, section)
+    for until, done in ((3, 3), (3, 3), (4, 4), (None, 9), (None, 9)):
+        torch.manual_seed(until or 0)  # what else a process does meanwhile
+        student = tiny_student("llama", dropout=0.1)
+        assert run_training(tmp_path / "parts", student, section, until=until).steps == done
+    assert [line["step"] for line in read_log(tmp_path / "parts" / "train_log.jsonl")] == list(range(1, 10))
+    assert all(torch.equal(w, weights(student)[name]) for name, w in weights(whole).items())
+
+
+def test_a_training_that_has_lost_patience_does_not_go_on(tmp_path):
+    looks = {"validate_steps": 1, "patience": 2, "keep": "best"}
+    section = SECTION.model_copy(update=looks | {"save_steps": None})
+    figures = iter([0.5, 0.6, 0.4, 0.4])
+    for until, steps in ((8, 4), (9, 4)):
+        student = tiny_student("llama")
+        result = run_training(tmp_path, student, section, until=until, validate=lambda: next(figures))
+        assert result.steps == steps
+    assert result.best_step == 2
+
+
 @pytest.mark.parametrize(("every_s", "kept"), [(0.0, 4), (3600.0, 0)])
 def test_without_a_number_of_steps_a_checkpoint_is_made_by_the_clock(tmp_path, monkeypatch, every_s, kept):
     monkeypatch.setattr("tinyllm.student.train.Saving", partial(Saving, every_s=every_s))
