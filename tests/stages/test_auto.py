@@ -148,7 +148,8 @@ def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli,
 
 
 def test_test_questions_are_not_opened(cli, searching):
-    assert cli("generate", searching.config).code == 0
+    searching.change("auto.candidates", [{"learning_rate": rate} for rate in _RATES[1:]])
+    searching.change("train.epochs", 1)
     (searching.folder / "test.jsonl").unlink()
     said = cli("train", searching.config)
     assert said.code == 0, said.err
@@ -158,16 +159,17 @@ def test_test_questions_are_not_opened(cli, searching):
 
 
 def test_other_validation_questions_begin_the_search_anew(cli, searching):
-    assert cli("run", searching.config).code == 0
+    searching.change("auto.candidates", [{"learning_rate": rate} for rate in _RATES[1:]])
+    searching.change("train.epochs", 1)
+    assert cli("train", searching.config).code == 0
     valid = searching.folder / "valid.jsonl"
     write_jsonl(valid, [r | {"answer": (r["answer"] + 1) % len(r["choices"])} for r in rows(12)])
-    said = cli("run", searching.config)
+    said = cli("train", searching.config)
     assert said.code == 0, said.err
     assert "so the search begins anew" in said.err
 
 
 def test_a_search_that_is_killed_goes_on_and_ends_with_the_same_student(cli, searching):
-    assert cli("generate", searching.config).code == 0
     whole, killed = searching.folder / "whole", searching.folder / "killed"
     for folder in (whole, killed):
         assert cli("generate", searching.config, "--run-dir", folder).code == 0

@@ -82,9 +82,10 @@ def test_a_rationale_in_the_input_is_dropped_from_its_end_until_the_plain_rows_a
     assert [[r.faded(0.0) for r in of] for of in rows] == plain
     half = rows[0][0].faded(0.5)
     start, end = rows[0][0].fading
-    assert len(half.prompt) == len(rows[0][0].prompt) - (end - start) // 2
+    kept = round((end - start) / 2)
+    assert len(half.prompt) == len(rows[0][0].prompt) - (end - start) + kept
     assert encoder.read(half.prompt[start : start + 20]) == text[:20], "the beginning stays"
-    assert half.prompt[start + (end - start) // 2 + 1 :] == rows[0][0].prompt[end:]
+    assert half.prompt[start + kept :] == rows[0][0].prompt[end:]
 
 
 def test_a_long_rationale_is_cut_to_the_room_that_the_question_leaves(student):
@@ -127,14 +128,15 @@ def test_a_student_that_reasons_first_is_scored_after_what_it_wrote(student):
     reasoning = replace(student, card=replace(student.card, reasons_as="bob", max_rationale_tokens=6))
     questions, learner = some_questions(3), student.learner()
     written = generate_texts(student, questions, task="bob", max_new_tokens=6)
-    assert any(written)
+    assert any(written) or student.is_encoder_decoder  # the tiny T5 ends at once
     assert reasons_for(reasoning, questions) == written
     assert reasons_for(student, questions) == ["", "", ""]
     found = score_options(reasoning, learner, questions)
     assert found == score_options(student, learner, questions, reasons=written)
-    assert found != score_options(student, learner, questions)
+    assert score_options(student, learner, questions, reasons=["So."] * 3) != score_options(student, learner, questions)
     encoder = student.encoder(share_prompt=learner.share_prompt)
-    rows = encoder.options(questions[0], PREFIXES[ANSWER_TASK], written[0])
-    assert rows[0].prompt == encoder.generation_prompt(questions[0], PREFIXES[ANSWER_TASK], written[0])
+    rows = encoder.options(questions[0], PREFIXES[ANSWER_TASK], "It is so.")
+    assert rows[0].prompt == encoder.generation_prompt(questions[0], PREFIXES[ANSWER_TASK], "It is so.")
+    assert "It is so." in encoder.read(rows[0].prompt)
     answers = generate_answers(reasoning, questions, max_new_tokens=3)
     assert answers == generate_answers(student, questions, max_new_tokens=3, reasons=written)

@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,7 +160,7 @@ def read_student(folder: Path) -> Student:
     """
     try:
         raw = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens", "temperature") if k in raw}
+        known = {f.name: raw[f.name] for f in fields(StudentCard) if f.name in raw}
         card = StudentCard(**known)
     except (OSError, ValueError, TypeError) as error:
         raise StudentError(
