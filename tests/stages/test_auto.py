@@ -18,6 +18,7 @@ from projects import rows
 from support import repository
 from tinyllm.config import build_config, candidates_of, teachers_in_use
 from tinyllm.stages.auto import search_of
+from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student.model import read_student
 from tinyllm.system.files import read_jsonl, write_jsonl
 
@@ -119,9 +120,17 @@ def test_check_says_what_is_tried_and_what_it_takes(cli, searching):
 # --- the search ---------------------------------------------------------------------------------------------------
 
 
-def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli, searching):
+def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli, searching, monkeypatch):
+    trained, train = [], PlanTrainer.training_step
+
+    def counted(self, *arguments, **more):
+        trained.append(self.state.global_step)
+        return train(self, *arguments, **more)
+
+    monkeypatch.setattr(PlanTrainer, "training_step", counted)
     said = cli("run", searching.config, "--json")
     assert said.code == 0, said.err
+    assert len(trained) == 20
     found = json.loads((searching.run / "auto.json").read_text())
     chosen = found["candidates"][found["chosen"] - 1]
     looks = [c["looks"] for c in found["candidates"]]

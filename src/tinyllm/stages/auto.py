@@ -17,7 +17,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config
         raise DataError(
             "train.method: auto chooses by validation questions, and none has an answer: give data.valid, or data.cut."
         )
-    halving = _Halving(config, run, news, Splits(splits.train, valid), Processes.joined())
+    halving = _Halving(config, run, news, replace(splits, valid=valid, test=()), Processes.joined())
     number = halving.search()
     halving.hand_over(number)
     return halving.candidates[number]

@@ -204,8 +204,8 @@ class Encoder:
             rows: list[Row] = []
             for target in targets:
                 prompt, place = self._with_reading(question, target.prefix, reading)
-                branches = tuple(self._branches(question, target, ()))
-                rows += Row(question.id, prompt, branches, place if fades else (0, 0)).apart()
+                whole = tuple(self._branches(question, target, ()))
+                rows += Row(question.id, prompt, whole, place if fades else (0, 0)).apart()
             return rows
         prefixes = {t.prefix: self._prefix(t.prefix) for t in targets}
         longest = max(prefixes, key=lambda p: len(prefixes[p]), default="")
