@@ -115,6 +115,8 @@ def test_check_says_what_is_tried_and_what_it_takes(cli, searching):
     assert said.code == 0, said.err
     assert "at most 20 optimizer steps" in said.out  # 3 candidates x 4 steps, and the 8 that are left of one
     assert "2. method tinyllm, answer text, alpha 0.5, learning_rate 0.01 (12 steps)" in said.out
+    planned = cli("train", searching.config, "--plan")
+    assert (planned.code, "has not chosen yet what is learnt" in planned.err) == (2, True)
 
 
 # --- the search ---------------------------------------------------------------------------------------------------
@@ -146,6 +148,8 @@ def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli,
     assert "(chosen)" in page
     again = cli("run", searching.config)
     assert (again.code, "already trained" in again.err, "candidate" in again.err) == (0, True, False)
+
+    assert "12 optimizer steps" in cli("train", searching.config, "--plan").out
 
     searching.change("train", chosen["settings"])
     searching.change("auto", {})

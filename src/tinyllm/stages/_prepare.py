@@ -141,11 +141,12 @@ def validation_fingerprint(config: Config, splits: Splits) -> str:
     """Return a hash of the validation questions that training looks at; empty where it looks at none."""
     if config.train.validate_steps is None:
         return ""
-    looked_at = [(q.id, q.question, q.choices, q.context, q.answer) for q in _looked_at(config, splits)]
-    return hashlib.sha256(repr(looked_at).encode("utf-8", "surrogatepass")).hexdigest()
+    asked = [(q.id, q.question, q.choices, q.context, q.answer) for q in looked_at(config, splits)]
+    return hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _looked_at(config: Config, splits: Splits) -> list[Question]:
+def looked_at(config: Config, splits: Splits) -> list[Question]:
+    """Return the validation questions that a student is picked by."""
     count = min(len(splits.valid), config.train.validate_questions)
     # Spread evenly: a file may be sorted by topic.
     return [splits.valid[place * len(splits.valid) // count] for place in range(count)]
@@ -155,7 +156,7 @@ def validation(config: Config, student: Student, learner: Learner, splits: Split
     """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
     from tinyllm.scoring.score import credit
 
-    asked = _looked_at(config, splits)
+    asked = looked_at(config, splits)
     if not asked:
         return None
 
@@ -173,7 +174,7 @@ def fitted_temperature(config: Config, student: Student, learner: Learner, split
     """
     from tinyllm.scoring.calibration import fit_temperature
 
-    asked = [q for q in _looked_at(config, splits) if q.answer is not None]
+    asked = [q for q in looked_at(config, splits) if q.answer is not None]
     if not asked:
         return 1.0
     return fit_temperature(_rankings(config, student, learner, asked), [q.known_answer for q in asked])
@@ -187,7 +188,7 @@ def validation_scores(config: Config, student: Student, learner: Learner, splits
     from tinyllm.scoring.calibration import fit_temperature, probabilities
     from tinyllm.scoring.score import credit
 
-    asked = _looked_at(config, splits)
+    asked = looked_at(config, splits)
     answers, ranked = [q.known_answer for q in asked], _rankings(config, student, learner, asked)
     temperature = fit_temperature(ranked, answers)
     pairs = list(zip(ranked, answers, strict=True))

@@ -25,7 +25,7 @@ from tinyllm.config import ANSWER_TASK, AutoSection, Config, candidates_of
 from tinyllm.config.schema import SPEED_ONLY
 from tinyllm.errors import DataError
 from tinyllm.questions.types import Splits
-from tinyllm.stages._prepare import prepare_training, validation, validation_scores
+from tinyllm.stages._prepare import looked_at, prepare_training, validation, validation_scores
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import mixture_settings
 from tinyllm.system.files import read_json, write_json
@@ -114,7 +114,7 @@ def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config
     """
     from tinyllm.student.processes import Processes
 
-    valid = [q for q in splits.valid if q.answer is not None]
+    valid = [q for q in looked_at(config, splits) if q.answer is not None]
     if not valid:
         raise DataError(
             "train.method: auto chooses by validation questions, and none has an answer: give data.valid, or data.cut."
@@ -230,7 +230,7 @@ class _Halving:
                 "fingerprint": self._key,
                 "chosen": None if best is None else best + 1,
                 "why": "" if best is None else self._why(best),
-                "validation_questions": min(len(self._splits.valid), self.candidates[0].train.validate_questions),
+                "validation_questions": len(self._splits.valid),
                 "steps": sum(of[-1].steps for of in self._looks if of),
                 "most_steps": self._plan.most_steps,
                 "seconds": round(sum(look.seconds for look in looks), 1),
