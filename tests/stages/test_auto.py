@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from projects import rows
 from support import repository
 from tinyllm.config import build_config, candidates_of, teachers_in_use
-from tinyllm.stages.auto import search_of
+from tinyllm.stages.auto import _Look, _rank, search_of
 from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student.model import read_student
 from tinyllm.system.files import read_jsonl, write_jsonl
@@ -119,6 +119,11 @@ def test_check_says_what_is_tried_and_what_it_takes(cli, searching):
     assert (planned.code, "has not chosen yet what is learnt" in planned.err) == (2, True)
 
 
+def test_accuracy_counts_first_and_then_the_log_loss():
+    looks = [_Look(0, 4, *figures, 1.0) for figures in ((0.3, 1.2), (0.4, 1.5), (0.4, 1.4), (0.2, 1.0))]
+    assert [looks.index(look) for look in sorted(looks, key=_rank)] == [2, 1, 0, 3]
+
+
 # --- the search ---------------------------------------------------------------------------------------------------
 
 
@@ -137,8 +142,8 @@ def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli,
     chosen = found["candidates"][found["chosen"] - 1]
     looks = [c["looks"] for c in found["candidates"]]
     assert [len(of) for of in looks] == [2 if n + 1 == found["chosen"] else 1 for n in range(3)]
-    first = [of[0]["accuracy"] for of in looks]
-    assert chosen["looks"][0]["accuracy"] == max(first)
+    first = [(of[0]["accuracy"], -of[0]["log_loss"]) for of in looks]
+    assert first.index(max(first)) + 1 == found["chosen"]
     assert [line["step"] for line in read_jsonl(searching.run / "train_log.jsonl")] == list(range(1, 13))
     assert found["steps"] == 20
     assert json.loads(said.out)["train"]["chosen"]["name"] == chosen["name"]

@@ -144,7 +144,10 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     questions = asked(4, choices)
     weights = dict(zip(TEACHERS, alpha, strict=True))
     of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer, use)
-    targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), of_run)
+    told = some_rationales(
+        questions, [("q1", "ada")], lengths=(3, 1, 2, 0)
+    )  # teachers differ, so there are two to read
+    targets = mix("tinyllm", questions, told, of_run)
     targets = softened(targets) if soft else targets
     learner = student.learner()
     learner.take(_ALONE)

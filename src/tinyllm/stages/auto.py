@@ -136,6 +136,11 @@ class _Look:
     seconds: float
 
 
+def _rank(look: _Look) -> tuple[float, float]:
+    """Return what candidates are sorted by, the best first: accuracy, and the log-loss where that is the same."""
+    return -look.accuracy, look.log_loss
+
+
 class _Halving:
     """A search, as far as it has come; what is known is written after each look."""
 
@@ -182,10 +187,8 @@ class _Halving:
         self._processes.wait()
 
     def _best(self, numbers: Sequence[int], rung: int) -> list[int]:
-        """Sort candidates by what they did in a rung: accuracy, then log-loss, then their place in the list."""
-        if rung < 0:
-            return list(numbers)
-        return sorted(numbers, key=lambda n: (-self._looks[n][rung].accuracy, self._looks[n][rung].log_loss, n))
+        """Sort candidates by what they did in a rung; before the first, by their place in the list."""
+        return list(numbers) if rung < 0 else sorted(numbers, key=lambda n: (_rank(self._looks[n][rung]), n))
 
     def _look(self, number: int, rung: int, share: float) -> _Look:
         from tinyllm.student.train import train
