@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from projects import rows
 from support import repository
 from tinyllm.config import build_config, candidates_of, teachers_in_use
-from tinyllm.stages.auto import _Look, _rank, search_of
+from tinyllm.stages._auto import _Look, _rank, search_of
 from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student.model import read_student
 from tinyllm.system.files import read_jsonl, write_jsonl

@@ -19,7 +19,7 @@ from tinyllm.experiments._grid import Cell, Experiment, Group
 from tinyllm.experiments._shared import Shared, rationale_key
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
-from tinyllm.stages.auto import search_of
+from tinyllm.stages.check import search_steps
 from tinyllm.stages.student import mixture_settings, student_card
 from tinyllm.system.machine import environment, machine_name
 
@@ -135,7 +135,7 @@ class Forecast:
         tokens, targets = _mean_tokens(encoder, splits, config, rationales)
         questions = _questions_learnt(config, len(splits.train)) if group.spec.trains else 0
         if config.train.method == "auto":
-            questions = search_of(config, len(splits.train)).most_steps * config.train.batch_size
+            questions = search_steps(config, len(splits.train)) * config.train.batch_size
         prefix = student_card(config).prefixes["answer"]
         asked = splits.test[:_SAMPLE]
         options = [sum(r.length for r in encoder.options(q, prefix)) for q in asked]

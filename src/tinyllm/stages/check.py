@@ -12,9 +12,9 @@ from tinyllm.config import ANSWER_TASK, Config, candidates_of, task_prefixes, te
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.questions import leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
+from tinyllm.stages._auto import Search, search_of
 from tinyllm.stages._prepare import cut_targets, needs_validation
 from tinyllm.stages.asking import opened_asking
-from tinyllm.stages.auto import Search, search_of
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.opinions import opinion_forecasts
 from tinyllm.stages.student import mixture_settings, student_card
@@ -181,6 +181,11 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
         steps=len(plan) if search is None else search.most_steps,
         search=search,
     )
+
+
+def search_steps(config: Config, questions: int) -> int:
+    """Return the optimizer steps that `method: auto` takes over so many training questions, at most."""
+    return search_of(config, questions).most_steps
 
 
 def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot: int) -> tuple[Forecast, ...]:

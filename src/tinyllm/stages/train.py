@@ -9,6 +9,7 @@ from typing import Any
 from tinyllm.config import ANSWER_TASK, Config
 from tinyllm.errors import RunFolderError
 from tinyllm.questions.types import Splits
+from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
     fitted_temperature,
     prepare_training,
@@ -16,7 +17,6 @@ from tinyllm.stages._prepare import (
     validation_fingerprint,
     whole_student,
 )
-from tinyllm.stages.auto import chosen, chosen_in
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared, mixture_settings
