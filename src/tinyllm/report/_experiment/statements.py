@@ -85,7 +85,7 @@ def _nothing_shown(
     """Name the methods without a significant difference, and say which difference the experiment can detect."""
     excludes = [m for m, gain in noise if not gain.ci95[0] <= 0 <= gain.ci95[1]]
     corrected = (
-        f" {plural(len(excludes), 'interval')} of these without 0: not significant after the correction for all "
+        f" Intervals without 0 among these: {len(excludes)}. They are not significant after the correction for all "
         f"{comparisons} comparisons."
         if excludes
         else ""
