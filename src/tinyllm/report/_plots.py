@@ -79,7 +79,7 @@ def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int, scale: tupl
     percents = ticks(100 * scale[0], 100 * scale[1], 6 if wide else 4)
     for tick in percents:
         at = x(tick / 100)
-        anchor = "middle" if wide else {percents[0]: "start", percents[-1]: "end"}.get(tick, "middle")
+        anchor = "middle" if wide else {percents[-1]: "end", percents[0]: "start"}.get(tick, "middle")
         parts.append(_line(at, top, at, bottom, "grid"))
         parts.append(_text(at, bottom + 20, f"{_tick(tick)}\u00a0%", "tick", anchor))
     for index, mark in enumerate(marks):
