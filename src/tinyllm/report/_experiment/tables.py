@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tinyllm.comparison import Difference
 from tinyllm.comparison.answers import Scorer
 from tinyllm.comparison.outline import AVERAGE, Kind, MethodOutline
 from tinyllm.comparison.results import Figure, Place, Results
@@ -166,16 +167,18 @@ def _relative(results: Results, figures: Mapping[Place, Figure], student: str, c
     tinyllm = results.outline.first_like("tinyllm")
     if tinyllm is None:
         return
-    gains = [f.gain if (f := figures.get(Place(student, column, tinyllm.id))) else None for column in columns]
-    cells = tuple(
-        Cell(gain.relative / 100, *(end / 100 for end in gain.relative_ci95))
-        if gain is not None and gain.relative is not None and gain.relative_ci95 is not None
-        else None
-        for gain in gains
-    )
+    found = [figures.get(Place(student, column, tinyllm.id)) for column in columns]
+    cells = tuple(_relative_cell(f.gain) if f is not None else None for f in found)
     if any(cells):
         baseline = results.outline.method(results.outline.baseline).label
         yield Row(f"{tinyllm.label} over {baseline}, relative", "relative", cells)
+
+
+def _relative_cell(gain: Difference | None) -> Cell | None:
+    if gain is None or gain.relative is None or gain.relative_ci95 is None:
+        return None
+    low, high = gain.relative_ci95
+    return Cell(gain.relative / 100, low / 100, high / 100)
 
 
 def settings_text(settings: Mapping[str, object]) -> str:
