@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from tinyllm.errors import RunFolderError
 
 _T = TypeVar("_T")
-_adapter = cache(TypeAdapter)
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def from_json(kind: type[_T], raw: Any, file: Path, advice: str) -> _T:

@@ -122,7 +122,7 @@ def _on(results: Results, dataset: str) -> Iterator[MethodOutline]:
 
 def costs(results: Results) -> list[tuple[str, ...]]:
     """Return dataset, method, times of training and evaluation, tokens, padding and memory: means over seeds."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for place in (p for p in results.places() if results.of(p)):
         seconds = results.seconds(place)
         trained = [r.figures["train"] for r in results.of(place) if r.figures.get("train")]

@@ -123,8 +123,8 @@ def _lines(
     axes[0].set_ylabel(y)
     named = {t: h for a in axes for h, t in zip(*a.get_legend_handles_labels(), strict=True)}
     if named:
-        place, columns = "outside lower center", 2 * len(panels)
-        figure.legend(named.values(), named.keys(), loc=place, ncols=columns, frameon=False, fontsize="small")
+        look = {"ncols": 2 * len(panels), "frameon": False, "fontsize": "small"}
+        figure.legend(named.values(), named.keys(), loc="outside lower center", **look)
     return figure
 
 
