@@ -75,6 +75,42 @@ class Answers:
     def __init__(self, table: Any) -> None:
         self.table = table
 
+    @classmethod
+    def of(cls, answers: Iterable[Answer]) -> Answers:
+        """Return answers as columns."""
+        import pyarrow as pa
+
+        rows = list(answers)
+        word, numbers = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float32())
+        kinds = {"split": word, "view": word, "id": pa.string(), "answer": pa.int16(), "total": numbers}
+        kinds |= {"mean": numbers, "text": pa.string(), "written": pa.int16()}
+        return cls(pa.table({name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in kinds.items()}))
+
+    @classmethod
+    def read(cls, folder: Path) -> Answers:
+        """Read `predictions.parquet`.
+
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file, advice = folder / _FILE, f"remove {folder}, and the experiment runs it again."
+        try:
+            return cls(pq.read_table(file, columns=[f.name for f in fields(Answer)]))
+        except FileNotFoundError:
+            raise RunFolderError(f"{file} is not there; {advice}") from None
+        except (pa.ArrowException, KeyError, TypeError) as error:
+            raise RunFolderError(f"{file} is damaged ({error}); {advice}") from None
+
+    def write(self, folder: Path) -> None:
+        """Write `predictions.parquet`."""
+        import pyarrow.parquet as pq
+
+        with replacing(folder / _FILE) as draft:
+            pq.write_table(self.table, draft, compression="zstd", compression_level=19)
+
     def scored(self, scorer: Scorer, split: Split = "test", view: View = "asked") -> _Scored | None:
         """Return the answers by one scorer; None where it was not used."""
         rows = self._rows(split, view)
@@ -129,46 +165,3 @@ def _matrix(column: Any) -> NDArray[np.float64]:
     matrix = np.full((len(lists), int(lengths.max())), -np.inf)
     matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = lists.flatten().to_numpy()
     return matrix
-
-
-# --- the file -----------------------------------------------------------------------------------------------------
-
-
-def as_answers(answers: Iterable[Answer]) -> Answers:
-    """Return answers as columns."""
-    import pyarrow as pa
-
-    rows = list(answers)
-    word, numbers = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float32())
-    kinds = {"split": word, "view": word, "id": pa.string(), "answer": pa.int16(), "total": numbers, "mean": numbers}
-    kinds |= {"text": pa.string(), "written": pa.int16()}
-    columns = {name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in kinds.items()}
-    return Answers(pa.table(columns))
-
-
-def write_answers(folder: Path, answers: Answers) -> None:
-    """Write `predictions.parquet`."""
-    import pyarrow.parquet as pq
-
-    with replacing(folder / _FILE) as draft:
-        pq.write_table(answers.table, draft, compression="zstd", compression_level=19)
-
-
-def read_answers(folder: Path) -> Answers:
-    """Read `predictions.parquet`.
-
-    Raises:
-        RunFolderError: it is missing or damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = folder / _FILE
-    try:
-        return Answers(pq.read_table(file, columns=[f.name for f in fields(Answer)]))
-    except FileNotFoundError:
-        raise RunFolderError(f"{file} is not there; remove {folder}, and the experiment runs it again.") from None
-    except (pa.ArrowException, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{file} is damaged ({error}); remove {folder}, and the experiment runs it again."
-        ) from None

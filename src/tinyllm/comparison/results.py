@@ -22,12 +22,14 @@ from tinyllm.comparison._seeds import (
     estimate,
     holm,
 )
+from tinyllm.comparison._stored import from_json
 from tinyllm.comparison.answers import SCORERS, Scorer
-from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline, read_outline
-from tinyllm.comparison.records import Failure, Record, read_failures, read_records
+from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline
+from tinyllm.comparison.records import Failure, Record, failures, read_records
 from tinyllm.comparison.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
 from tinyllm.errors import RunFolderError
 from tinyllm.scoring.views import View
+from tinyllm.system.files import read_json
 
 _K = TypeVar("_K")
 
@@ -388,10 +390,12 @@ def read_results(folder: Path) -> Results:
     Raises:
         RunFolderError: the folder holds no experiment, a damaged record, or runs that cannot be compared.
     """
-    outline, records = read_outline(folder), read_records(folder)
+    outline, records = Outline.read(folder), read_records(folder)
     known = {
         (student, dataset, m.id, seed)
         for student in outline.students for m in outline.methods for dataset in m.datasets for seed in m.sweep.seeds
     }  # fmt: skip
     mine = [r for r in records if (r.student, r.dataset, r.method, r.seed) in known]
-    return Results(outline, mine, read_failures(folder))
+    advice = "remove it, and start the experiment again."
+    files = sorted(failures(folder).glob("*.json"))
+    return Results(outline, mine, [from_json(Failure, read_json(f), f, advice) for f in files])

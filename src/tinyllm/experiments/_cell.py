@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.comparison.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
+from tinyllm.comparison.answers import Answer, Answers, Scorer, Split
 from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
 from tinyllm.config import Config, EvaluateSection, build_config
 from tinyllm.errors import DataError, TeacherError
@@ -102,9 +102,9 @@ def run_job(job: Job, news: News) -> None:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
         if job.asks is None:
-            answers = as_answers(_answers(_student(job, config, work), splits, config.evaluate, job, news))
+            answers = Answers.of(_answers(_student(job, config, work), splits, config.evaluate, job, news))
         else:
-            answers = as_answers(_teachers_answers(job, config, splits.test, news))
+            answers = Answers.of(_teachers_answers(job, config, splits.test, news))
         figures = {
             "accuracy": answers.accuracies(),
             "train": trained,
@@ -158,7 +158,7 @@ def _record(
     job: Job, config: Config, figures: Mapping[str, Any], splits: Splits, answers: Answers, work: RunFolder
 ) -> None:
     folder = cells(Path(job.folder)) / job.key
-    write_answers(folder, answers)
+    answers.write(folder)
     log = work.path / LOG_FILE
     if log.is_file():
         shutil.copyfile(log, folder / LOG_FILE)

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyllm.comparison.outline import write_outline
 from tinyllm.comparison.records import EXPERIMENT_FILE, Failure, Record, cells, failures, read_record, read_records
 from tinyllm.comparison.selection import FAILED, accuracies, named, wanted
 from tinyllm.config import (
@@ -115,7 +114,7 @@ class Runner:
     def open(self) -> None:
         """Write the grid and the outline, and remove files of earlier starts that are not needed."""
         write_text(self.folder / EXPERIMENT_FILE, dump_grid(self.experiment.grid))
-        write_outline(self.folder, outline(self.experiment, self.shared))
+        outline(self.experiment, self.shared).write(self.folder)
         for file in failures(self.folder).glob("*.json"):
             file.unlink()
         self._sweep()
