@@ -124,7 +124,7 @@ def test_any_failure_of_the_hub_says_how_to_give_a_folder(error: Exception) -> N
 
 
 def test_a_dataset_that_changed_on_the_hub() -> None:
-    with pytest.raises(DataError, match=r"allenai/openbookqa, split train, row 1: not in the form it used to have"):
+    with pytest.raises(DataError, match=r"allenai/openbookqa, split train, row 1: not in the known format"):
         load(Hub({s: [{"stem": "q"}] for s in ("train", "validation", "test")}), dataset="obqa")
     with pytest.raises(DataError, match=r"no split 'validation' \(splits: train\)"):
         load(Hub({"train": []}), dataset="obqa")

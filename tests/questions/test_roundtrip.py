@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinyllm.config import DataSection
 from tinyllm.questions import Question, load_splits
-from tinyllm.questions._write import to_record, write_questions
+from tinyllm.questions._files import to_record, write_questions
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
 TEXT = TEXT.map(str.strip).filter(bool)

@@ -12,9 +12,8 @@ from typing import Any
 
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
-from tinyllm.questions._files import Row, read_file
+from tinyllm.questions._files import Row, read_file, to_record
 from tinyllm.questions._rows import RowForm, to_question
-from tinyllm.questions._write import to_record
 from tinyllm.questions.intake._choices import LETTERS, FixedChoices
 from tinyllm.questions.intake._reading import Reading
 from tinyllm.questions.intake._shapes import shapes_of
