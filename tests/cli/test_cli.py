@@ -404,7 +404,7 @@ BAD_ROWS = [
     ('{"id": "x", "question": "Why', "line 3: ", "not"),
     ({**rows(1)[0], "id": "q1"}, "line 3: ", "q1", "line 2"),
     ({**rows(1)[0], "id": "x", "choices": ["only"]}, "line 3: ", "at least two"),
-    ({**rows(1)[0], "id": "x", "choices": ["ice", "ice", "iron"]}, "line 3: ", "stands there 2 times"),
+    ({**rows(1)[0], "id": "x", "choices": ["ice", "ice", "iron"]}, "line 3: ", "is there 2 times"),
     ({**rows(1)[0], "id": "x", "answer": 4}, "line 3: ", "4", "0"),
     ({**rows(1)[0], "id": "x", "answer": "water"}, "line 3: ", "water", "answer_as: text"),
     ({"id": "x", "choices": ["a", "b"], "answer": 0}, "line 3: ", "question"),

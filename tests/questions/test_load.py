@@ -130,7 +130,7 @@ def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path: Path, split: str
         DataError, match=f"no question is left for the split '{split}' after leaving out 5 rows"
     ) as caught:
         load(**paths, on_invalid="drop")
-    assert "the first because: answer 9 is out of range" in str(caught.value)
+    assert "the first problem: answer 9 is out of range" in str(caught.value)
 
 
 def test_a_split_without_a_good_row_is_told_by_its_rows(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_repeated_ids_among_many_are_left_out_and_not_counted_as_odd(tmp_path: P
     splits = load(in_memory=10, train=path, cut=NO_CUT, on_invalid="drop")
     assert len(splits.train) == 51
     assert [(d.where, d.reason) for d in splits.dropped] == [
-        (f"{path}, line 52", "the id 'q3' is also that of line 4; give each question an id of its own")
+        (f"{path}, line 52", "the id 'q3' is also that of line 4; give each question its own id")
     ]
     assert splits.warnings == {"choice twice": 1}
 
@@ -197,7 +197,7 @@ def test_a_parquet_file_that_is_damaged_in_its_middle_is_told_as_such(tmp_path: 
     whole = bytearray(path.read_bytes())
     whole[200:20_000] = b"\xff" * 19_800
     path.write_bytes(whole)
-    with pytest.raises(DataError, match=r"1 problem\n.*t\.parquet: not a Parquet file that can be read"):
+    with pytest.raises(DataError, match=r"1 problem\n.*t\.parquet: not a readable Parquet file"):
         load(train=path)
 
 

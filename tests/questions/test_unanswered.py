@@ -8,8 +8,8 @@ import pytest
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
 from tinyllm.questions import Question, Splits, load_splits
-from tinyllm.questions._known import with_answers
 from tinyllm.questions._files import to_record, write_questions
+from tinyllm.questions._known import with_answers
 
 
 def write(path: Path, answers: list[object], **more: object) -> Path:

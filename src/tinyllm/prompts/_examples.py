@@ -39,7 +39,7 @@ class ExampleGenerator:
     `similar` and `diverse` an index of its words. Several threads may use it at once, if they may use the pool.
 
     `random` and `fixed` draw by the texts of the questions, not by their ids and places. When a question is added to
-    the pool, only the few picks change that now include it. When one is removed, only the picks that included it change.
+    the pool, only the few picks change that now include it. When one is removed, only the picks with it change.
     See docs/decisions/0012-examples-are-drawn-by-text.md.
 
     Args:
@@ -322,8 +322,8 @@ def _compared(question: Question) -> str:
 def _entries(pool: Sequence[Question], worked: str | None, seed: int | None) -> tuple[Sequence[int], Sequence[int]]:
     """Return the entries of all questions, and the entries of the questions with a worked rationale.
 
-    Without a seed, an entry is the question's place. With a seed, its upper 32 bits are a hash of the question's text (a
-    point on a ring), its lower 32 bits are the place, and the entries are sorted.
+    Without a seed, an entry is the question's place. With a seed, its upper 32 bits are a hash of the question's text
+    (a point on a ring), its lower 32 bits are the place, and the entries are sorted.
     """
     every: Sequence[int] = range(len(pool))
     if worked is None and seed is None:

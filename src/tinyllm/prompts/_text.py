@@ -54,8 +54,8 @@ def opinion_prompt(question: Question, *, form: Form, letters: bool) -> Prompt:
     """Return the prompt that asks for a teacher's own opinion: no answer, no examples.
 
     Args:
-        letters: list the choices by letter and ask for a letter. Otherwise the choices are not shown, and the opinion is
-            the likelihood of each choice as the continuation.
+        letters: list the choices by letter and ask for a letter. Otherwise the choices are not shown, and the opinion
+            is the likelihood of each choice as the continuation.
     """
     lines = _asked(question)
     if letters:

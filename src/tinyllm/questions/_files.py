@@ -1,7 +1,7 @@
 """Questions files: read as a stream of rows (JSONL, CSV or Parquet, by extension), and written.
 
-No file is ever completely in memory. `_rows.py` interprets the cells. Reading raises nothing: a problem with the file or
-with a line is an item of the stream, so that one message can list the problems of all splits.
+No file is ever completely in memory. `_rows.py` interprets the cells. Reading raises nothing: a problem with the file
+or with a line is an item of the stream, so that one message can list the problems of all splits.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ def _format_of(path: Path) -> Format:
         listed = (", ".join(here[:10]) or "nothing") + (", …" if len(here) > 10 else "")
         raise _UnreadableError(f"no such file.{did_you_mean(path.name, here)} In {path.parent}: {listed}")
     if path.suffix.lower() not in EXTENSIONS:
+        known = ", ".join(EXTENSIONS)
         raise _UnreadableError(
-            f"unknown extension '{path.suffix}'; known: {', '.join(EXTENSIONS)}; `tinyllm init {path}` converts many more"
+            f"unknown extension '{path.suffix}'; known: {known}; `tinyllm init {path}` converts many more"
         )
     return EXTENSIONS[path.suffix.lower()]
 

@@ -1,7 +1,7 @@
 """The named datasets: where each one is, and how its rows are converted.
 
-`starter` comes with the package. The others are read from the Hugging Face hub, from repositories with Parquet files. No
-code from the hub is ever run. Where the answers of the test set are not published (PIQA, RiddleSense, CommonsenseQA,
+`starter` comes with the package. The others are read from the Hugging Face hub, from repositories with Parquet files.
+No code from the hub is ever run. Where the answers of the test set are not published (PIQA, RiddleSense, CommonsenseQA,
 QASC, Social IQa, WinoGrande, HellaSwag, BoolQ, MedMCQA), the official development set is cut into two halves, valid and
 test, as in the paper. PubMedQA's 1,000 expert-labelled questions are cut into 500, 100 and 400. MMLU-Pro and TruthfulQA
 have no training set, so their test questions are cut. These cuts are ours. They are made by a fixed seed. `tinyllm

@@ -3,10 +3,10 @@
     datasets/<name>/<name>_<split>.json     a list of {"id", "question", "choices", "answer": the choice's text}
     datasets/<name>/llm/<split>_CoT_<k>.json   a list of strings, one per item; k = 0, 1, 2, … in numerical order
 
-Each string has these parts: the rationale of FLAN-T5; a sentence `Thus, the answer is (x) …` from a template, which
-always names the right answer (the teacher did not write it, so it is removed); a copy of the item; and, if there is one,
-the rationale of LLaMA-2 after ` llama rationale: `. The copy is compared with the item, so that a rationale is never
-assigned to the wrong item.
+Each string begins with the rationale of FLAN-T5. A sentence from a template follows, `Thus, the answer is (x) …`. It
+always names the right answer. The teacher did not write it, so it is removed. Then come a copy of the item and, if there
+is one, the rationale of LLaMA-2 after ` llama rationale: `. The copy is compared with the item, so that no rationale is
+assigned to a wrong item.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class RowForm:
 def to_question(row: Row, form: RowForm, split: str) -> Question | list[str]:
     """Return the question of a row, or all its problems with their remedies.
 
-    White space at the ends of texts is removed. A row without an id gets the id `<split>-<row number>`. Columns that are
-    not in `fields` are ignored. A null or blank rationale or answer counts as absent.
+    White space at the ends of texts is removed. A row without an id gets the id `<split>-<row number>`. Columns that
+    are not in `fields` are ignored. A null or blank rationale or answer counts as absent.
     """
     problems: list[str] = []
     fields = form.fields

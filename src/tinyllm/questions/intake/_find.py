@@ -1,4 +1,4 @@
-"""From a path to its one proven reading, to the questions it gives, and to what `data` says of it."""
+"""From a path to its proven reading, to the questions, and to the settings of `data`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tinyllm.questions._rows import RowForm, to_question
 from tinyllm.questions.intake._choices import LETTERS, FixedChoices
 from tinyllm.questions.intake._reading import Reading
 from tinyllm.questions.intake._shapes import shapes_of
-from tinyllm.questions.intake._types import Bad, Shape, Table, Wishes
+from tinyllm.questions.intake._types import Bad, Shape, Wishes
 from tinyllm.questions.intake._understand import Refusal, understand
 from tinyllm.questions.types import Question
 
-_NOTHING = "it holds no table, no JSON, and no quiz with lettered choices (Aiken, GIFT) that is known"
-FEW = 3  # different questions; fewer cannot be cut into three splits
-_SHOWN = 3  # reasons for rows left out
+_NOTHING = "it is not a table, not JSON, and not a quiz with lettered choices (Aiken, GIFT)"
+FEW = 3  # different questions that are needed for three splits
+_SHOWN = 3  # reasons that are shown for rows left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,19 @@ class Found:
 
 @dataclass(slots=True)
 class Tally:
-    """What went by: questions by split, right answers by place or class, rows left out with their reasons."""
+    """Counts: questions by split, right answers by place or class, and rows left out, with their reasons."""
 
     splits: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     left_out: int = 0
-    different: set[int] = field(default_factory=set)  # hashes of the first few questions that differ
+    different: set[int] = field(default_factory=set)  # hashes of the first different questions, up to `FEW`
     reasons: dict[str, str] = field(default_factory=dict)
     first: Question | None = None
 
     @property
     def questions(self) -> int:
-        """How many there are in all splits."""
+        """The number of questions in all splits."""
         return sum(self.splits.values())
 
 
@@ -61,7 +61,7 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
     """Return the reading that the rows of a file (or folder) prove.
 
     Raises:
-        DataError: none is proven, or several are; with the reasons and the option that settles each.
+        DataError: no reading or several readings are proven. The message has the reasons and the option for each.
     """
     proven: list[tuple[Reading, Shape]] = []
     refused: list[tuple[Shape, Refusal]] = []
@@ -73,17 +73,17 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
                 break
             refused.append((shape, outcome))
             if outcome.depth > 1:
-                break  # the columns are known; another way to cut the file would be an accident
+                break  # the columns are known, so another way to split the file would only fit by chance
     if len(proven) > 1:
         names = ", ".join(f"'{shape.sheet}'" for _, shape in proven)
-        raise DataError(f"{path}: several sheets hold questions: {names}. Say which with --sheet NAME")
+        raise DataError(f"{path}: several sheets hold questions: {names}. Choose one with --sheet NAME")
     if not proven:
         deepest = max((r.depth for _, r in refused), default=0)
         reasons = list(dict.fromkeys(reason for _, r in refused if r.depth == deepest for reason in r.reasons))
-        # Other ways to cut the same file say the same again, of columns that are none.
+        # Other ways to split the same file would repeat these reasons for wrong columns.
         listed = reasons[:1] if deepest < 2 else reasons
         raise DataError(
-            f"{path}: no reading of it is proven by its rows.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING])
+            f"{path}: its rows do not prove how to read it.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING])
         )
     others = tuple(
         f"the sheet '{s.sheet}': {r.reasons[0]}" for s, r in refused if s.sheet and s.sheet != proven[0][1].sheet
@@ -92,7 +92,7 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
 
 
 def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
-    """Yield split, question and cells of every row that is a question, and note the others."""
+    """Yield the split, question and cells of every row that is a question. Count the others in `tally`."""
     numbers: Counter[str] = Counter()  # a split may have several files
     for table in found.shape.tables:
         split = table.split or "train"
@@ -118,39 +118,33 @@ def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Ma
 
 
 def in_place(found: Found, tally: Tally) -> dict[str, Any] | None:
-    """Return what `data` has to say for a run to read the same questions from the file itself; None: it cannot.
+    """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
+
+    Every question that a run would read is compared with the proven one.
 
     Args:
-        tally: notes what went by, up to the first question that a run would read differently.
+        tally: counts the rows up to the first difference.
     """
-    if len(found.shape.tables) != 1 or (table := found.shape.tables[0]).file is None:
+    file, settings = found.shape.tables[0].file, found.reading.settings()
+    if len(found.shape.tables) != 1 or file is None or settings is None:
         return None
-    settings = found.reading.settings()
-    if settings is None or not _reads_alike(found, table, settings, tally):
-        return None
-    return settings
-
-
-def _reads_alike(found: Found, table: Table, settings: Mapping[str, Any], tally: Tally) -> bool:
-    """Hold the questions that a run would read against the proven ones, one by one."""
-    assert table.file is not None  # noqa: S101
-    data = DataSection.model_validate({"train": table.file, **settings})
+    data = DataSection.model_validate({"train": file, **settings})
     form = RowForm(data.fields, data.choices, data.question)
     theirs = (
-        question
-        for item in read_file(table.file).items
-        if isinstance(question := to_question(item, form, "train") if isinstance(item, Row) else item, Question)
+        _compared(question)
+        for item in read_file(file).items
+        if isinstance(item, Row) and isinstance(question := to_question(item, form, "train"), Question)
     )
-    ours = (question for _, question, _ in questions_of(found, tally))
-    return all(a is not None and b is not None and _core(a) == _core(b) for a, b in zip_longest(ours, theirs))
+    ours = (_compared(question) for _, question, _ in questions_of(found, tally))
+    return settings if all(a == b for a, b in zip_longest(ours, theirs)) else None
 
 
-def _core(q: Question) -> tuple[Any, ...]:
+def _compared(q: Question) -> tuple[Any, ...]:
     return q.id, q.question, q.choices, q.answer, q.context
 
 
 def record(question: Question, cells: Mapping[str, Any]) -> str:
-    """Return a line of a questions file; rationales that the row has by teacher go along."""
+    """Return a line of a questions file, with the rationales by teacher that the row has."""
     row = to_record(question)
     given = cells.get("rationales")
     if isinstance(given, dict) and (texts := {k: v for k, v in given.items() if isinstance(v, str) and v.strip()}):
