@@ -305,8 +305,8 @@ def _ambiguous(trial: Trial, ways: tuple[Way, Way], at: int) -> Doubt:
     first, second = (int(trial.results(w)[at]) + 1 for w in ways)
     return Doubt(
         f"'{trial.column}' may be {SAID[ways[0]]} or {SAID[ways[1]]}: in row {at + 1} (of those with choices) the "
-        f"first means choice {first}, the second means choice {second}. Use --answers-as letter, --answers-as number or "
-        "--answers-as text",
+        f"first means choice {first}, the second means choice {second}. Use --answers-as letter, --answers-as number "
+        "or --answers-as text",
         rank=5,
         about_answer=True,
     )
