@@ -148,7 +148,7 @@ def test_other_settings_forget_the_opinions_but_not_the_rationales(project):
     ("opinions", "words"),
     [
         ({"teachers": ["bab"]}, "no such teacher. Did you mean 'bob'?"),
-        ({"teachers": {"ada": "letters"}}, "a teacher of kind scripted cannot be asked by `letters`"),
+        ({"teachers": {"ada": "letters"}}, "a teacher of kind scripted cannot be asked with `letters`"),
         ({"teachers": ["cat"], "splits": ["test"]}, "'train' or 'valid'"),
     ],
 )

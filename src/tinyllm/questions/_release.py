@@ -4,8 +4,8 @@
     datasets/<name>/llm/<split>_CoT_<k>.json   a list of strings, one per item; k = 0, 1, 2, … in numerical order
 
 Each string begins with the rationale of FLAN-T5. A sentence from a template follows, `Thus, the answer is (x) …`. It
-always names the right answer. The teacher did not write it, so it is removed. Then come a copy of the item and, if
-there is one, the rationale of LLaMA-2 after ` llama rationale: `. The copy is compared with the item, so that no rationale is
+always names the right answer. The teacher did not write it, so it is removed. Then come a copy of the item and, if it
+exists, the rationale of LLaMA-2 after ` llama rationale: `. The copy is compared with the item, so that no rationale is
 assigned to a wrong item.
 """
 
