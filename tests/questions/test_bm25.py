@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.questions.bm25 import Bm25, ranked
+from tinyllm.questions.bm25 import Bm25, _ranked
 
 TEXTS = ["Ice melts in the sun.", "The moon, the moon!", "", "Sun and moon", "ICE melts, ice melts"]
 TEXT = st.lists(st.sampled_from(["a", "b", "c", "d", "É", "42"]), max_size=8).map(" ".join)
@@ -50,13 +50,13 @@ def test_places_come_by_score_and_equals_by_place(scores, k):
     import numpy as np
 
     order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-    places = ranked(np.array(scores, np.float32))
+    places = _ranked(np.array(scores, np.float32))
     assert [next(places) for _ in range(min(k, len(order)))] == order[:k]
     assert list(places) == order[k:]
 
 
 def nearest(index: Bm25, query: str, count: int) -> list[int]:
-    return list(islice(ranked(index.scores(query)), count))
+    return list(islice(index.nearest(query), count))
 
 
 def test_the_most_similar_texts_come_first():

@@ -20,7 +20,6 @@ from tinyllm.config.schema import (
     ANSWER_TASK,
     PRESETS,
     SAMPLING_DEFAULTS,
-    SPEED_ONLY,
     Config,
     DataSection,
     ExamplesSection,
@@ -37,6 +36,14 @@ from tinyllm.errors import ConfigError, did_you_mean, printable
 _SHOWN = 200  # characters of a wrong value that are shown
 _MOST_KEYS = 10
 _UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
+_SPEED_ONLY = frozenset({
+    "micro_batch_tokens", "gradient_checkpointing", "compile", "save_steps", "logging_steps", "report_to",
+    "concurrency", "requests_per_minute", "tokens_per_minute", "connect_s", "first_byte_s", "stall_s", "timeout_s",
+    "max_attempts", "requests_per_batch", "poll_s", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
+    "price", "tokenizer", "budget", "engine", "headers", "auth_header", "stream", "ray_address", "ray_workers",
+    "executable", "start_s", "store",
+})  # fmt: skip
+"""Settings that do not change the results. A run may be continued with other values."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -136,7 +143,7 @@ def _without_speed(tree: Any) -> Any:
     if isinstance(tree, dict):
         if tree.get("kind") == "vllm":
             tree = tree | {"arguments": list(without_speed(tree["arguments"]))}
-        return {key: _without_speed(value) for key, value in tree.items() if key not in SPEED_ONLY}
+        return {key: _without_speed(value) for key, value in tree.items() if key not in _SPEED_ONLY}
     return [_without_speed(value) for value in tree] if isinstance(tree, list) else tree
 
 

@@ -697,15 +697,6 @@ class Config(Section):
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
 
 
-SPEED_ONLY = frozenset({
-    "micro_batch_tokens", "gradient_checkpointing", "compile", "save_steps", "logging_steps", "report_to",
-    "concurrency", "requests_per_minute", "tokens_per_minute", "connect_s", "first_byte_s", "stall_s", "timeout_s",
-    "max_attempts", "requests_per_batch", "poll_s", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
-    "price", "tokenizer", "budget", "engine", "headers", "auth_header", "stream", "ray_address", "ray_workers",
-    "executable", "start_s", "store",
-})  # fmt: skip
-"""Settings that do not change the results. A run may be continued with other values."""
-
 # The defaults of the schemas are the paper's. `release` has the values that differ in the authors' released code.
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {},

@@ -18,7 +18,7 @@ from tinyllm.config import ExamplesSection
 from tinyllm.errors import ConfigError, did_you_mean
 from tinyllm.prompts._text import one_line, worked_text
 from tinyllm.questions import Question
-from tinyllm.questions.bm25 import Bm25, ranked
+from tinyllm.questions.bm25 import Bm25
 
 Strategy = Callable[[Sequence[Question]], tuple[Question, ...]]
 """From the questions that share examples to the examples, in the order in which they are shown."""
@@ -278,7 +278,7 @@ class _Nearness:
 
     def to(self, block: Sequence[Question]) -> Iterator[Question]:
         """Yield the questions most similar to a whole block; of duplicates only the first."""
-        places = (self._pool.entries[number] for number in ranked(self.index.scores(_together(block))))
+        places = (self._pool.entries[number] for number in self.index.nearest(_together(block)))
         seen: set[object] = set()
         for question in self._pool.others(places, block):
             content = _with_context(question)

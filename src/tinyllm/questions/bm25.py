@@ -73,6 +73,10 @@ class Bm25:
                 scores[self._places[postings]] += times * self._weights[postings]  # each place occurs once
         return scores
 
+    def nearest(self, text: str) -> Iterator[int]:
+        """Yield the places of all texts, the most similar first. Only as many as are needed are sorted."""
+        return _ranked(self.scores(text))
+
     def vector(self, text: str) -> dict[str, float]:
         """Return the tf-idf vector of a text, normalised to length 1, over the words that the index knows."""
         counts = Counter(word for word in _words(text) if word in self._numbers)
@@ -81,8 +85,8 @@ class Bm25:
         return {word: weight / length for word, weight in weights.items()}
 
 
-def ranked(scores: NDArray[np.float32]) -> Iterator[int]:
-    """Yield places by descending score, equal scores by place. Only as many as are needed are sorted."""
+def _ranked(scores: NDArray[np.float32]) -> Iterator[int]:
+    """Yield places by descending score, equal scores by place."""
     done, wanted = 0, _FIRST
     while done < len(scores):
         yield from _highest(scores, wanted)[done:]

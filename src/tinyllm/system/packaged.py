@@ -110,7 +110,7 @@ _PACKAGED: Mapping[str, _PackagedModel] = {m.name: m for m in (_SMOLLM2, _GEMMA3
 
 
 @dataclass(frozen=True, slots=True)
-class ModelState:
+class _ModelState:
     """What `tinyllm models list` shows of a packaged model.
 
     Attributes:
@@ -127,10 +127,11 @@ class ModelState:
     install: str
 
 
-def model_states() -> tuple[ModelState, ...]:
+def model_states() -> tuple[_ModelState, ...]:
     """Return all packaged models, the smallest first."""
     return tuple(
-        ModelState(m.name, m.size, m.licence, m.source, _is_installed(m), m.install_command) for m in _PACKAGED.values()
+        _ModelState(m.name, m.size, m.licence, m.source, _is_installed(m), m.install_command)
+        for m in _PACKAGED.values()
     )
 
 

@@ -7,8 +7,7 @@
 A run never guesses. It reads what `init` wrote down.
 """
 
-from tinyllm.questions.intake._find import FEW, Found, Tally, find_reading, in_place, questions_of, record
-from tinyllm.questions.intake._names import has_role
+from tinyllm.questions.intake._find import Found, Tally, find_reading, record
 from tinyllm.questions.intake._types import Wishes
 
-__all__ = ["FEW", "Found", "Tally", "Wishes", "find_reading", "has_role", "in_place", "questions_of", "record"]
+__all__ = ["Found", "Tally", "Wishes", "find_reading", "record"]

@@ -22,8 +22,31 @@ from tinyllm.questions.intake._understand import Refusal, understand
 from tinyllm.questions.types import Question
 
 _NOTHING = "it is not a table, not JSON, and not a quiz with lettered choices (Aiken, GIFT)"
-FEW = 3  # different questions that are needed for three splits
+_FEW = 3  # different questions that are needed for three splits
 _SHOWN = 3  # reasons that are shown for rows left out
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts: questions by split, right answers by place or class, and rows left out, with their reasons."""
+
+    splits: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0
+    left_out: int = 0
+    different: set[int] = field(default_factory=set)  # hashes of the first different questions, up to `_FEW`
+    reasons: dict[str, str] = field(default_factory=dict)
+    first: Question | None = None
+
+    @property
+    def questions(self) -> int:
+        """The number of questions in all splits."""
+        return sum(self.splits.values())
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether there are enough different questions for three splits."""
+        return len(self.different) >= _FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +61,51 @@ class Found:
     shape: Shape
     others: tuple[str, ...] = ()
 
+    def questions(self, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
+        """Yield the split, question and cells of every row that is a question. Count all rows in `tally`."""
+        numbers: Counter[str] = Counter()  # a split may have several files
+        for table in self.shape.tables:
+            split = table.split or "train"
+            for item in table.rows():
+                numbers[split] += 1
+                name = f"{split}-{numbers[split]}"
+                question = item.reason if isinstance(item, Bad) else self.reading.of(item.cells, name)
+                if isinstance(question, str):
+                    tally.left_out += 1
+                    if len(tally.reasons) < _SHOWN or question in tally.reasons:
+                        tally.reasons.setdefault(question, f"{table.unit} {item.place}: {question}")
+                    continue
+                tally.splits[split] += 1
+                tally.first = tally.first or question
+                if not tally.can_be_cut:
+                    tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
+                if question.answer is None:
+                    tally.unanswered += 1
+                else:
+                    by_class = isinstance(self.reading.choices, FixedChoices)
+                    tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
+                yield split, question, {} if isinstance(item, Bad) else item.cells
 
-@dataclass(slots=True)
-class Tally:
-    """Counts: questions by split, right answers by place or class, and rows left out, with their reasons."""
+    def settings(self, tally: Tally) -> dict[str, Any] | None:
+        """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
 
-    splits: Counter[str] = field(default_factory=Counter)
-    answers: Counter[str] = field(default_factory=Counter)
-    unanswered: int = 0
-    left_out: int = 0
-    different: set[int] = field(default_factory=set)  # hashes of the first different questions, up to `FEW`
-    reasons: dict[str, str] = field(default_factory=dict)
-    first: Question | None = None
+        Every question that a run would read is compared with the proven one.
 
-    @property
-    def questions(self) -> int:
-        """The number of questions in all splits."""
-        return sum(self.splits.values())
+        Args:
+            tally: counts the rows up to the first difference.
+        """
+        file, settings = self.shape.tables[0].file, self.reading.settings()
+        if len(self.shape.tables) != 1 or file is None or settings is None:
+            return None
+        data = DataSection.model_validate({"train": file, **settings})
+        form = RowForm(data.fields, data.choices, data.question)
+        theirs = (
+            _compared(question)
+            for item in read_file(file).items
+            if isinstance(item, Row) and isinstance(question := to_question(item, form, "train"), Question)
+        )
+        ours = (_compared(question) for _, question, _ in self.questions(tally))
+        return settings if all(a == b for a, b in zip_longest(ours, theirs)) else None
 
 
 def find_reading(path: Path, wishes: Wishes) -> Found:
@@ -89,54 +140,6 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
         f"the sheet '{s.sheet}': {r.reasons[0]}" for s, r in refused if s.sheet and s.sheet != proven[0][1].sheet
     )
     return Found(*proven[0], tuple(dict.fromkeys(others)))
-
-
-def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
-    """Yield the split, question and cells of every row that is a question. Count the others in `tally`."""
-    numbers: Counter[str] = Counter()  # a split may have several files
-    for table in found.shape.tables:
-        split = table.split or "train"
-        for item in table.rows():
-            numbers[split] += 1
-            name = f"{split}-{numbers[split]}"
-            question = item.reason if isinstance(item, Bad) else found.reading.of(item.cells, name)
-            if isinstance(question, str):
-                tally.left_out += 1
-                if len(tally.reasons) < _SHOWN or question in tally.reasons:
-                    tally.reasons.setdefault(question, f"{table.unit} {item.place}: {question}")
-                continue
-            tally.splits[split] += 1
-            tally.first = tally.first or question
-            if len(tally.different) < FEW:
-                tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
-            if question.answer is None:
-                tally.unanswered += 1
-            else:
-                by_class = isinstance(found.reading.choices, FixedChoices)
-                tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
-            yield split, question, {} if isinstance(item, Bad) else item.cells
-
-
-def in_place(found: Found, tally: Tally) -> dict[str, Any] | None:
-    """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
-
-    Every question that a run would read is compared with the proven one.
-
-    Args:
-        tally: counts the rows up to the first difference.
-    """
-    file, settings = found.shape.tables[0].file, found.reading.settings()
-    if len(found.shape.tables) != 1 or file is None or settings is None:
-        return None
-    data = DataSection.model_validate({"train": file, **settings})
-    form = RowForm(data.fields, data.choices, data.question)
-    theirs = (
-        _compared(question)
-        for item in read_file(file).items
-        if isinstance(item, Row) and isinstance(question := to_question(item, form, "train"), Question)
-    )
-    ours = (_compared(question) for _, question, _ in questions_of(found, tally))
-    return settings if all(a == b for a, b in zip_longest(ours, theirs)) else None
 
 
 def _compared(q: Question) -> tuple[Any, ...]:

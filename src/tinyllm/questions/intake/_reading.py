@@ -10,6 +10,7 @@ from typing import Any
 from tinyllm.questions.intake._answers import NOTHING, SEVERAL, Way, resolve
 from tinyllm.questions.intake._cells import flat, is_scalar, text_of
 from tinyllm.questions.intake._choices import Choices, ColumnChoices, FixedChoices, ListChoices, ObjectChoices
+from tinyllm.questions.intake._names import has_role
 from tinyllm.questions.types import Question
 
 _HALF = re.compile(r"[\ud800-\udfff]")
@@ -81,6 +82,11 @@ class Reading:
         value = None if self.context is None else cells.get(self.context)
         paragraphs = value if isinstance(value, list) else [value]
         return "\n".join(t for t in (text_of(p) for p in paragraphs if is_scalar(p)) if t) or None
+
+    @property
+    def explanations(self) -> tuple[str, ...]:
+        """The unused columns that may explain the answers."""
+        return tuple(c for c in self.unused if has_role(c, "explanation"))
 
     def settings(self) -> dict[str, Any] | None:
         """Return the settings of `data` for this reading, without the path; None: no settings can express it."""
