@@ -14,6 +14,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file
 
 from projects import in_thread, rows
@@ -333,14 +334,6 @@ def test_real_questions_teach_a_tiny_t5(cli, project):
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------------
-
-
-def refused(said, *words: str) -> None:
-    assert said.code == 2, (said.code, said.err)
-    assert "Traceback" not in said.err
-    assert said.out == ""
-    for word in words:
-        assert word in said.err, f"{word!r} is not in:\n{said.err}"
 
 
 def test_several_mistakes_in_one_message(cli, project):

@@ -9,19 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from tinyllm.config import build_config, load_config
 from tinyllm.config.yaml_file import NotYamlError, parse_yaml
 from tinyllm.errors import ConfigError
-
-
-def refused(said, *words: str) -> None:
-    assert said.code == 2, said.err
-    assert "Traceback" not in said.err
-    assert "Error: " in said.err
-    for word in words:
-        assert word in said.err
-
 
 # --- configurations -----------------------------------------------------------------------------------------------
 

@@ -7,30 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tinyllm.config import DataSection, FieldMap
+from questions.made import NO_CUT, load, train, write
+from tinyllm.config import FieldMap
 from tinyllm.errors import DataError
-from tinyllm.questions import Question, load_splits
+from tinyllm.questions import Question
 
 GOOD = {"id": "a", "question": "What is wet?", "choices": ["water", "sand"], "answer": 0}
-NO_CUT = {"valid": 0, "test": 0}
-
-
-def write(path: Path, *rows: object) -> Path:
-    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8")
-    return path
-
-
-def section(path: Path, **more: object) -> DataSection:
-    return DataSection.model_validate({"train": path, "cut": NO_CUT, **more})
-
-
-def read(path: Path, **more: object) -> tuple[Question, ...]:
-    return load_splits(section(path, **more)).train
 
 
 def message(path: Path, **more: object) -> str:
     with pytest.raises(DataError) as caught:
-        read(path, **more)
+        train(path, **more)
     return str(caught.value)
 
 
@@ -90,7 +77,7 @@ def test_utf16_is_recognised(tmp_path: Path) -> None:
 
 def test_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("question,A,B,answer\nq,x,y,1\n", encoding="utf-8-sig")
-    assert read(tmp_path / "t.csv", fields={"choices": ["A", "B"]})[0].question == "q"
+    assert train(tmp_path / "t.csv", fields={"choices": ["A", "B"]})[0].question == "q"
 
 
 def test_truncated_json_names_its_line(tmp_path: Path) -> None:
@@ -131,7 +118,7 @@ def test_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
     row = GOOD | {"question": "a\u2028b"}
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert read(path)[0].question == "a\u2028b"
+    assert train(path)[0].question == "a\u2028b"
 
 
 def test_missing_column_is_said_once_with_the_columns_there(tmp_path: Path) -> None:
@@ -285,14 +272,14 @@ def test_field_map_with_nested_columns_and_labels(tmp_path: Path) -> None:
         "answer": "key",
         "answer_as": "label",
     }
-    (question,) = read(write(tmp_path / "t.jsonl", row), fields=fields)
+    (question,) = train(write(tmp_path / "t.jsonl", row), fields=fields)
     assert question == Question("train-1", "Wet?", ("water", "sand"), 1)
 
 
 def test_lists_of_objects_are_entered_item_by_item(tmp_path: Path) -> None:
     row = {"question": "q", "choices": [{"text": "x", "label": "1"}, {"text": "y", "label": "2"}], "answer": "2"}
     fields = {"choices": "choices.text", "labels": "choices.label", "answer_as": "label"}
-    assert read(write(tmp_path / "t.jsonl", row), fields=fields)[0].answer_text == "y"
+    assert train(write(tmp_path / "t.jsonl", row), fields=fields)[0].answer_text == "y"
 
 
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
@@ -313,7 +300,7 @@ def test_csv_answers(tmp_path: Path, answer_as: str, given: str) -> None:
         tmp_path / "t.csv", "question,A,B,C,D,answer", f"q,x,y,z,,{given}", ",,,,,", "q2,x,y,z,w," + given.strip()
     )
     fields = {"choices": ["A", "B", "C", "D"], "answer_as": answer_as}
-    assert read(path, fields=fields) == (
+    assert train(path, fields=fields) == (
         Question("train-1", "q", ("x", "y", "z"), 2),
         Question("train-2", "q2", ("x", "y", "z", "w"), 2),
     )
@@ -321,7 +308,7 @@ def test_csv_answers(tmp_path: Path, answer_as: str, given: str) -> None:
 
 def test_rationales_are_read_and_blank_ones_are_absent(tmp_path: Path) -> None:
     row = GOOD | {"rationales": {"a": " Water wets. ", "b": "  ", "c": "", "d": None}}
-    assert read(write(tmp_path / "t.jsonl", row))[0].rationales == {"a": "Water wets."}
+    assert train(write(tmp_path / "t.jsonl", row))[0].rationales == {"a": "Water wets."}
 
 
 def test_parquet_maps_structs_and_json_texts_hold_rationales(tmp_path: Path) -> None:
@@ -333,17 +320,17 @@ def test_parquet_maps_structs_and_json_texts_hold_rationales(tmp_path: Path) -> 
     }
     for name, column in columns.items():
         pq.write_table(pa.table({**base, "rationales": column}), tmp_path / f"{name}.parquet")
-        assert read(tmp_path / f"{name}.parquet")[0].rationales == {"t": "why"}, name
+        assert train(tmp_path / f"{name}.parquet")[0].rationales == {"t": "why"}, name
 
 
 def test_unknown_keys_are_ignored_and_a_list_of_paragraphs_is_a_context(tmp_path: Path) -> None:
-    (question,) = read(write(tmp_path / "t.jsonl", GOOD | {"long_answer": 3, "context": ["One.", "", "Two."]}))
+    (question,) = train(write(tmp_path / "t.jsonl", GOOD | {"long_answer": 3, "context": ["One.", "", "Two."]}))
     assert question.context == "One.\nTwo."
 
 
 def test_another_choice_twice_is_a_counted_warning(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", GOOD | {"choices": ["water", "sand", "sand"]}, GOOD | {"id": "b"})
-    splits = load_splits(section(path))
+    splits = load(train=path, cut=NO_CUT)
     assert splits.warnings == {"choice twice": 1}
     assert len(splits.train) == 2
 

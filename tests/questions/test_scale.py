@@ -15,14 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinyllm.config import DataSection
+from questions.made import NO_CUT, load
 from tinyllm.errors import DataError
-from tinyllm.questions import Splits, load_splits
 from tinyllm.questions._files import read_file
 from tinyllm.questions._spool import _Spool
 from tinyllm.stages.init import write_config
-
-NO_CUT = {"valid": 0, "test": 0}
 
 
 def rows(count: int) -> Iterator[dict[str, object]]:
@@ -49,10 +46,6 @@ def write_parquet(path: Path, count: int) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, int], None]] = {"jsonl": write_jsonl, "csv": write_csv, "parquet": write_parquet}
-
-
-def load(in_memory: int = 10_000, **data: object) -> Splits:
-    return load_splits(DataSection.model_validate(data), in_memory=in_memory)
 
 
 # --- memory ---
@@ -110,7 +103,7 @@ def test_questions_on_disk_are_read_cut_and_found_wrong_as_those_in_memory(
         said = []
         for in_memory in (0, 1000):
             try:
-                splits = load(in_memory, train=path, on_invalid=on_invalid, limit=limit)
+                splits = load(in_memory=in_memory, train=path, on_invalid=on_invalid, limit=limit)
             except DataError as error:
                 said.append(str(error))
             else:
