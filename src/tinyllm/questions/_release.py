@@ -85,17 +85,17 @@ def _find(folder: Path) -> dict[str, Path]:
     """Return the folder of each dataset that is there."""
     root = folder / "datasets" if (folder / "datasets").is_dir() else folder
     inside = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    found = {p.name: p for p in inside if any(_has_split(p, split) for split in SPLITS)}
+    found = {
+        p.name: p
+        for p in inside
+        if any((p / f"{p.name}_{split}.json").is_file() or _rationale_files(p, split) for split in SPLITS)
+    }
     if not found:
         raise DataError(
             f"{folder}: the authors' published files are not there. Give their repository, or its `datasets` folder, "
             "with <name>/<name>_<split>.json and <name>/llm/<split>_CoT_<k>.json for the splits train, valid and test"
         )
     return found
-
-
-def _has_split(folder: Path, split: str) -> bool:
-    return (folder / f"{folder.name}_{split}.json").is_file() or bool(_rationale_files(folder, split))
 
 
 def _rationale_files(folder: Path, split: str) -> list[Path]:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tinyllm.config import FieldMap
@@ -327,10 +328,6 @@ def _by_index(given: _Given, problems: list[str], first: int = 0) -> int | None:
     return None
 
 
-def _by_number(given: _Given, problems: list[str]) -> int | None:
-    return _by_index(given, problems, first=1)
-
-
 def _answer_is_text(text: str, choices: list[str]) -> str:
     """Say what an answer given as text matches, and which setting reads it."""
     said = f"answer {_shown(text)} is text, not an index"
@@ -400,7 +397,7 @@ _WANTED: Mapping[str, str] = {
 }
 _READ_ANSWER: Mapping[str, Callable[[_Given, list[str]], int | None]] = {
     "index": _by_index,
-    "number": _by_number,
+    "number": partial(_by_index, first=1),
     "letter": _by_letter,
     "text": _by_text,
     "label": _by_label,

@@ -107,7 +107,7 @@ def _lists(looking: _Looking, column: str) -> None:
             plain(other) in ("key", "keys", "labels")
         ):
             labels = other
-    if looking.most(column, lambda v: _are_marks([text_of(x) for x in v])):
+    if looking.most(column, lambda v: _in_order([text_of(x) for x in v])):
         beside = [c for c in looking.columns if c != column and _as_long(looking, column, c)]
         if beside:
             return  # the labels of another list
@@ -120,19 +120,16 @@ def _as_long(looking: _Looking, column: str, other: str) -> bool:
     return all(isinstance(a, list) and isinstance(b, list) and len(a) == len(b) for a, b in pairs)
 
 
-def _are_marks(texts: Sequence[str]) -> bool:
-    places = [place_of_mark(t) for t in texts]
-    numbered = [[str(k + first) for k in range(len(texts))] for first in (0, 1)]
-    return [p[1] if p else -1 for p in places] == list(range(len(texts))) or list(texts) in numbered
+def _in_order(marks: Sequence[str], firsts: Sequence[int] = (0, 1)) -> bool:
+    """Tell whether marks are A, B, C, …, or numbers that begin with one of `firsts`."""
+    places = [place_of_mark(mark) for mark in marks]
+    numbered = [[str(k + first) for k in range(len(marks))] for first in firsts]
+    return [p[1] if p else -1 for p in places] == list(range(len(marks))) or list(marks) in numbered
 
 
 def _marks_follow(texts: Sequence[str]) -> bool:
-    found = [MARKED.match(t) for t in texts]
-    places = [place_of_mark(m[1]) if m else None for m in found]
-    numbers = [m[1] if m else "" for m in found]
-    return [p[1] if p else -1 for p in places] == list(range(len(texts))) or numbers == [
-        str(k) for k in range(1, len(texts) + 1)
-    ]
+    """Tell whether each text begins with its mark, as in `A) x`."""
+    return _in_order([m[1] if (m := MARKED.match(text)) else "" for text in texts], firsts=(1,))
 
 
 def _objects(looking: _Looking, column: str) -> None:
