@@ -166,7 +166,7 @@ def _length(sample: Sequence[Mapping[str, Any]], column: str) -> float:
 
 @dataclass(frozen=True)
 class PositionedChoices(ColumnChoices):
-    """Columns that are choices by where they stand; `position` are those of question and answer."""
+    """Choices in columns that are found by position. `position`: the columns of question and answer."""
 
     position: tuple[str, str] = ("", "")
 

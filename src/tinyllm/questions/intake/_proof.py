@@ -243,7 +243,7 @@ def _meaning(trial: Trial, candidate: Candidate, wishes: Wishes) -> Meaning | Do
     if len(words) == 2 and (at := _differ(trial.results("label"), trial.results("text"))) is not None:
         return _ambiguous(trial, ("label", "text"), at)
     if words and numbers and not (words[0] == "label" and candidate.choices.has_labels):
-        # Labels of the data's own may be numbers, and texts that fit row after row are not numbers.
+        # If the data have labels, these may be numbers. Texts that fit row after row are not numbers.
         at = _differ(trial.results(words[0]), trial.results(numbers[0]))
         told = len(trial.results(words[0])) >= _ENOUGH_ROWS and UNFIT not in trial.results(words[0])
         if at is not None and not told and wishes.answers_as is None:
