@@ -390,7 +390,7 @@ def test_a_configuration_that_is_not_there_or_not_yaml(cli, project):
     refused(cli("run", project.config), "tinyllm.yaml, line 2: not YAML")
     project.config.write_bytes(b"name: \xff\xfe")
     refused(cli("run", project.config), "is not UTF-8 (byte 6)")
-    refused(cli("run", project.folder), "No configuration")
+    refused(cli("run", project.folder), "There is no configuration")
 
 
 BAD_ROWS = [
@@ -567,13 +567,13 @@ def test_a_full_disk_loses_nothing_and_says_so(cli, project, stage):
         if stage == "generate":
             (disk / "ballast").write_bytes(b"x" * 360_000)
             project.change("rationales.store", str(disk / "replies.sqlite"))
-            refused(cli("generate", project.config), "The disk is full", "free some space")
+            refused(cli("generate", project.config), "The disk is full", "Free some space")
             (disk / "ballast").unlink()
             assert cli("generate", project.config).code == 0
         else:
             assert cli("generate", project.config, "--run-dir", disk / "run").code == 0
             (disk / "ballast").write_bytes(b"x" * 200_000)
-            refused(cli("train", project.config, "--run-dir", disk / "run"), "The disk is full", "free some space")
+            refused(cli("train", project.config, "--run-dir", disk / "run"), "The disk is full", "Free some space")
             assert not (disk / "run" / "student").exists()
             (disk / "ballast").unlink()
             assert (disk / "run" / "rationales.parquet").is_file()

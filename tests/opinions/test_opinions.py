@@ -161,7 +161,7 @@ def test_mistakes_are_told_before_anything_is_asked(project, capsys, opinions, w
 def test_scores_that_do_not_fit_the_choices_are_refused(project, capsys):
     project.write_questions([r | {"opinions": {"cat": [1, 2]}} for r in rows(20)])
     assert run(project, "check") == 2
-    assert "give one number a choice (4)" in capsys.readouterr().err
+    assert "give one number per choice (4)" in capsys.readouterr().err
 
 
 def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, tmp_path):
