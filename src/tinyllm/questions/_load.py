@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tinyllm.config import CutSection, DataSection
@@ -43,33 +43,42 @@ def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int
         DataError: all problems of all splits in one message. With `on_invalid: drop`, only problems of whole files, and
             splits without a valid row.
     """
-    drop = data.on_invalid == "drop"
     source = _source(data, fetch)
     shares = data.cut or CutSection()
-    # Splits from which others are cut must be read completely, whatever the limit.
-    cut_from = {*source.cut}
-    if _missing({*source.rows, *(part for counts in source.cut.values() for part in counts)}, shares):
-        cut_from.add("train")
+    whole = _cut_from(source, shares)
     # Counting different questions needs their ids in memory. For a large limit, it is done at the end.
-    limit = data.limit if data.limit is not None and data.limit <= in_memory else None
+    enough = data.limit if data.limit is not None and data.limit <= in_memory else None
     read = {
         split: ReadSplit(
-            split, rows, source.form, drop=drop, in_memory=in_memory, stop_after=None if split in cut_from else limit
+            split,
+            rows,
+            source.form,
+            drop=data.on_invalid == "drop",
+            in_memory=in_memory,
+            stop_after=None if split in whole else enough,
         )
         for split, rows in source.rows.items()
     }
-    _raise_problems(list(read.values()), drop=drop)
+    _raise_problems(list(read.values()), drop=data.on_invalid == "drop")
     questions = {split: part.questions for split, part in read.items()}
     for split, counts in source.cut.items():
         parts = cut(questions[split], counts, seed=0)
         parts[split] = parts.pop("train")
         questions |= parts
-    questions = {split: part[: data.limit] for split, part in _cut_missing(questions, shares).items()}
-    return Splits(
-        **{split: tuple(part) if len(part) <= in_memory else part for split, part in questions.items()},
-        dropped=tuple(d for part in read.values() for d in part.dropped),
-        warnings=dict(sum((part.warnings for part in read.values()), Counter())),
-    )
+    questions = _cut_missing(questions, shares)
+    limited = {split: _few_in_memory(part[: data.limit], in_memory) for split, part in questions.items()}
+    warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
+    return Splits(**limited, dropped=tuple(d for part in read.values() for d in part.dropped), warnings=dict(warnings))
+
+
+def _cut_from(source: NamedSplits, shares: CutSection) -> set[str]:
+    """Return the splits from which others are cut. They must be read completely, whatever the limit."""
+    there = {*source.rows, *(part for counts in source.cut.values() for part in counts)}
+    return {*source.cut, *(["train"] if _missing(there, shares) else [])}
+
+
+def _few_in_memory(questions: Sequence[Question], in_memory: int) -> Sequence[Question]:
+    return tuple(questions) if len(questions) <= in_memory else questions
 
 
 # --- where the rows are ------------------------------------------------------------------------------------------
@@ -131,7 +140,7 @@ def _raise_problems(parts: Sequence[ReadSplit], *, drop: bool) -> None:
     raise DataError(f"questions: {count} problem{'' if count == 1 else 's'}\n" + "\n".join(lines))
 
 
-def _missing(there: Collection[str], shares: CutSection) -> dict[str, float]:
+def _missing(there: Iterable[str], shares: CutSection) -> dict[str, float]:
     """Return the shares of the splits that must be cut from the training questions."""
     # Test first: so the test questions do not depend on the share of the validation split.
     wanted = {"test": shares.test, "valid": shares.valid}
@@ -140,7 +149,8 @@ def _missing(there: Collection[str], shares: CutSection) -> dict[str, float]:
 
 def _cut_missing(questions: Mapping[str, Sequence[Question]], shares: CutSection) -> dict[str, Sequence[Question]]:
     total = len(questions["train"])
-    counts = {split: max(1, round(share * total)) for split, share in _missing(questions, shares).items()}
+    wanted = _missing(questions, shares)
+    counts = {split: max(1, round(share * total)) for split, share in wanted.items()}
     result = {**questions, **cut(questions["train"], counts, shares.seed)} if counts else dict(questions)
     if not result["train"] or not all(result[s] for s in counts):
         needed = ", ".join(f"{n} for {s}" for s, n in counts.items())

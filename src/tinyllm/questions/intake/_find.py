@@ -61,30 +61,37 @@ class Found:
     shape: Shape
     others: tuple[str, ...] = ()
 
-    def questions(self, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
-        """Yield the split, question and cells of every row that is a question. Count all rows in `tally`."""
+    def rows(self) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
+        """Yield the split, place, question (or why it is not a question) and cells of every row, in file order."""
         numbers: Counter[str] = Counter()  # a split may have several files
         for table in self.shape.tables:
             split = table.split or "train"
             for item in table.rows():
                 numbers[split] += 1
-                name = f"{split}-{numbers[split]}"
-                question = item.reason if isinstance(item, Bad) else self.reading.of(item.cells, name)
-                if isinstance(question, str):
-                    tally.left_out += 1
-                    if len(tally.reasons) < _SHOWN or question in tally.reasons:
-                        tally.reasons.setdefault(question, f"{table.unit} {item.place}: {question}")
-                    continue
-                tally.splits[split] += 1
-                tally.first = tally.first or question
-                if not tally.can_be_cut:
-                    tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
-                if question.answer is None:
-                    tally.unanswered += 1
+                place = f"{table.unit} {item.place}"
+                if isinstance(item, Bad):
+                    yield split, place, item.reason, {}
                 else:
-                    by_class = isinstance(self.reading.choices, FixedChoices)
-                    tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
-                yield split, question, {} if isinstance(item, Bad) else item.cells
+                    yield split, place, self.reading.of(item.cells, f"{split}-{numbers[split]}"), item.cells
+
+    def questions(self, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
+        """Yield the split, question and cells of every row that is a question. Count all rows in `tally`."""
+        for split, place, question, cells in self.rows():
+            if isinstance(question, str):
+                tally.left_out += 1
+                if len(tally.reasons) < _SHOWN or question in tally.reasons:
+                    tally.reasons.setdefault(question, f"{place}: {question}")
+                continue
+            tally.splits[split] += 1
+            tally.first = tally.first or question
+            if not tally.can_be_cut:
+                tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
+            if question.answer is None:
+                tally.unanswered += 1
+            else:
+                by_class = isinstance(self.reading.choices, FixedChoices)
+                tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
+            yield split, question, cells
 
     def settings(self, tally: Tally) -> dict[str, Any] | None:
         """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
