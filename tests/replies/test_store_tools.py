@@ -218,7 +218,7 @@ def test_an_export_that_fails_leaves_what_was_there(cli, tmp_path):
     [
         (["--out", "o.csv"], ".jsonl or .parquet"),
         (["--out", "o.jsonl", "--teacher", "bo"], "Did you mean 'bob'? It holds replies of: ada, bob"),
-        (["--out", "o.jsonl", "--since", "yesterday"], "'yesterday' is no date"),
+        (["--out", "o.jsonl", "--since", "yesterday"], "'yesterday' is not a date"),
         (["--out", "o.jsonl", "other"], "There is no store other"),
         ([], "--out"),
     ],
@@ -282,8 +282,8 @@ def test_two_stores_become_one(cli, tmp_path):
     assert cli("store", "export", tmp_path / "s", "--out", tmp_path / "o.jsonl").code == 0
     said = cli("store", "import", tmp_path / "o.jsonl", "--into", tmp_path / "t")
     assert said.code == 0, said.err
-    assert "4 replies taken" in said.out
-    assert "2 were answered" in said.out
+    assert "4 replies added" in said.out
+    assert "2 were already there" in said.out
     with Store(tmp_path / "t") as store:
         assert [store.get(key(n)).text for n in range(10)] == ["of s"] * 4 + ["of t"] * 6
 
