@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from stores import billed, contents, entry, filled, key
 from tinyllm.errors import RunFolderError
 from tinyllm.replies._salvage import Salvaged, salvage
-from tinyllm.replies._store import PAGE_BYTES, Failure, Store
+from tinyllm.replies._store import PAGE_BYTES, Failure, Store, Work
 
 SHORT, LONG = range(60), range(60, 65)
 
@@ -48,7 +48,7 @@ def sample(tmp_path_factory) -> Sample:
     with Store(path) as store:
         billed(store, [entry(n, mark(n) * 20) for n in SHORT], "a", 1.5)
         store.put_many([entry(n, mark(n) * 2000) for n in LONG])
-        store.put_failures([Failure(key(900), "ada", "q900", "failed", "no luck")])
+        store.commit(Work(failures=[Failure(key(900), "ada", "q900", "failed", "no luck")]))
         store._db.execute("VACUUM")  # so that no page holds the traces of another
     data = path.read_bytes()
     return Sample(data, contents(path), {key(n): _pages_with(data, mark(n).encode()) for n in (*SHORT, *LONG)})

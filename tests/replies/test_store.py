@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stores import IDENTITY, billed, contents, entry, filled, key, open_folder, request, small_disk, without_rights
 from tinyllm.errors import RunFolderError
 from tinyllm.prompts import Message, Prompt
-from tinyllm.replies._store import SCHEMA_VERSION, Failure, Spent, Store, crc_of
+from tinyllm.replies._store import SCHEMA_VERSION, Failure, Spent, Store, Work, crc_of
 from tinyllm.teachers.base import Reply, reply_key
 
 
@@ -333,8 +333,8 @@ def test_what_a_run_has_paid_for_is_added_up_by_teacher(tmp_path):
 def test_a_failure_is_remembered_until_there_is_a_reply(tmp_path):
     failed = [Failure(key(n), "ada", f"q{n}", "failed", "no \ud83d luck") for n in range(2)]
     with Store(tmp_path / "s") as store:
-        store.put_failures(failed)
-        store.put_failures([replace(failed[0], reason="too_long")])
+        store.commit(Work(failures=failed))
+        store.commit(Work(failures=[replace(failed[0], reason="too_long")]))
         found = store.failures([key(n) for n in range(3)])
         assert {k: f.reason for k, f in found.items()} == {key(0): "too_long", key(1): "failed"}
         assert found[key(1)] == replace(failed[1], words="no \ufffd luck")

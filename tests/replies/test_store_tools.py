@@ -20,7 +20,7 @@ from stores import SAMPLING, billed, contents, entry, filled, key, open_folder, 
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.prompts import Prompt
 from tinyllm.replies._files import export_replies, import_replies
-from tinyllm.replies._store import Entry, Failure, Store, crc_of
+from tinyllm.replies._store import Entry, Failure, Store, Work, crc_of
 from tinyllm.replies._tools import EVERYTHING, Selection, find_store, prune, reading, would_prune
 from tinyllm.replies._tools import contents as look
 from tinyllm.teachers.base import Reply, Request, canonical, key_of
@@ -36,8 +36,10 @@ def stored(path: Path) -> Path:
         billed(store, [entry(n) for n in range(10, 15)], "second")
         bob = [entry(n, teacher="bob") for n in range(4)]
         store.put_many([Entry("bob", e.question_id, e.key, e.asked, Reply("Yes.", "stop", 5, 2, 1.0, 4)) for e in bob])
-        store.put_failures(
-            [Failure(key(n), "ada", f"q{n}", "too_long" if n > 91 else "failed", "") for n in (90, 91, 92)]
+        store.commit(
+            Work(
+                failures=[Failure(key(n), "ada", f"q{n}", "too_long" if n > 91 else "failed", "") for n in (90, 91, 92)]
+            )
         )
     return path
 

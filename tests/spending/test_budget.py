@@ -70,7 +70,7 @@ def test_what_is_spent_never_exceeds_the_cap_and_nobody_waits_for_ever(tmp_path_
         async with gate:
             asked = request(*size)
             most = budget.most("ada", key(asked, n)[0], asked)
-            charge = await budget.set_aside(most, writer)
+            charge = await budget.reserve(most, writer.set_aside)
             if charge is None:
                 return
             await asyncio.sleep(0)
@@ -108,8 +108,8 @@ def test_a_request_waits_for_those_in_flight_and_is_sent_if_they_leave_enough(tm
             asked = request("x" * 40, 100)
             most = budget.most("ada", key(asked)[0], asked)
             assert most.tokens == 40 + 64 + 16 + 100
-            first = await budget.set_aside(most, writer)
-            second = asyncio.create_task(budget.set_aside(most, writer))
+            first = await budget.reserve(most, writer.set_aside)
+            second = asyncio.create_task(budget.reserve(most, writer.set_aside))
             await asyncio.sleep(0.05)
             assert not second.done()
             reply = Reply("so", "stop", 10, 5)
@@ -117,7 +117,7 @@ def test_a_request_waits_for_those_in_flight_and_is_sent_if_they_leave_enough(tm
             budget.settle(most, 0.0, 15)
             charge = await second
             assert charge is not None
-            third = asyncio.create_task(budget.set_aside(most, writer))
+            third = asyncio.create_task(budget.reserve(most, writer.set_aside))
             await asyncio.sleep(0.05)
             writer.lose(Lost(most, charge))
             budget.settle(most, 0.0, most.tokens)
@@ -142,8 +142,8 @@ def test_the_hours_are_up_at_once_and_for_those_who_wait(tmp_path):
         asked = request("x" * 40, 100)
         most = budget.most("ada", key(asked)[0], asked)
         async with Writer.opened(store, budget.cap) as writer:
-            charge = await budget.set_aside(most, writer)
-            waiting = asyncio.create_task(budget.set_aside(most, writer))
+            charge = await budget.reserve(most, writer.set_aside)
+            waiting = asyncio.create_task(budget.reserve(most, writer.set_aside))
             await asyncio.sleep(0.05)
             now[0] = 3600
             writer.free(charge)
@@ -189,7 +189,7 @@ def test_a_charge_of_a_killed_process_stays_and_its_collector_settles_it(tmp_pat
         asked = request("x" * 40, 100)
         most = budget.most("ada", key(asked)[0], asked)
         async with Writer.opened(store, budget.cap) as writer:
-            await budget.set_aside(most, writer)  # and then nothing more is heard of it
+            await budget.reserve(most, writer.set_aside)  # and then nothing more is heard of it
         return budget, asked, most
 
     with Store(tmp_path / "s") as store:

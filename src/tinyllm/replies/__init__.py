@@ -1,7 +1,7 @@
-"""Replies: what teachers said, stored raw in SQLite before it counts.
+"""Replies: what teachers answered, stored unchanged in SQLite. A reply counts only after it is committed.
 
-Add a column: a new version in `_store`. A tool for a person who has a store: a function in `_tools`, a command in
-`cli/_store.py`.
+To add a column, add a new version in `_store`. To add a tool for a person who has a store, add a function in `_tools`
+and a command in `cli/_store.py`.
 """
 
 from tinyllm.replies._files import export_replies, import_replies
@@ -13,24 +13,7 @@ from tinyllm.replies._tools import Asked, Contents, Selected, Selection, Tell, c
 from tinyllm.replies._writer import Writer
 
 __all__ = [
-    "Asked",
-    "Contents",
-    "Entry",
-    "Failure",
-    "ReadOnlyStore",
-    "Salvaged",
-    "Selected",
-    "Selection",
-    "Store",
-    "Tell",
-    "Writer",
-    "contents",
-    "export_replies",
-    "find_store",
-    "import_replies",
-    "open_store",
-    "prune",
-    "salvage",
-    "store_of",
-    "would_prune",
-]
+    "Asked", "Contents", "Entry", "Failure", "ReadOnlyStore", "Salvaged", "Selected", "Selection", "Store", "Tell",
+    "Writer", "contents", "export_replies", "find_store", "import_replies", "open_store", "prune", "salvage",
+    "store_of", "would_prune",
+]  # fmt: skip
