@@ -215,11 +215,11 @@ def test_flan_t5s_rationales_are_mostly_kept():
         assert found["repeats"] < 20
 
 
-def test_llama_2s_rationales_are_mostly_cut_off_and_mostly_worth_mending():
-    raw, mended = published("llama-2-7b-chat", False), published("llama-2-7b-chat", True)
+def test_llama_2s_rationales_are_mostly_cut_off_and_mostly_repairable():
+    raw, repaired = published("llama-2-7b-chat", False), published("llama-2-7b-chat", True)
     assert raw["cut_off"] > 0.5 * 1117
     assert raw["runs_on"] > 0.25 * 1117
     assert raw["kept"] < 0.15 * 1117
-    assert mended["kept"] > 0.8 * 1117
-    assert mended["runs_on"] == 0
-    assert mended["wrong_answer"] in range(5, 40)
+    assert repaired["kept"] > 0.8 * 1117
+    assert repaired["runs_on"] == 0
+    assert repaired["wrong_answer"] in range(5, 40)

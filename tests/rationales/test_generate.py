@@ -58,9 +58,9 @@ def test_what_is_stored_is_not_asked_again_and_its_teacher_is_not_even_started(t
 def test_other_checks_cost_nothing_and_other_sampling_is_asked_anew(tmp_path):
     asked = questions(6)
     cut = Counting("ada", asked, lambda q, r: Reply("It is so. And then it", "length"))
-    mended = run(tmp_path / "s", asked, [cut])
-    assert {r.repaired for r in mended.rationales} == {("cut_off",)}
-    assert mended.yields["ada"].repaired == {"cut_off": 6}
+    made = run(tmp_path / "s", asked, [cut])
+    assert {r.repaired for r in made.rationales} == {("cut_off",)}
+    assert made.yields["ada"].repaired == {"cut_off": 6}
     strict = run(tmp_path / "s", asked, [cut], RationalesSection(repair=False, samples=1))
     assert [r.reason for r in strict.rejections] == ["cut_off"] * 6
     assert strict.rejections[0].text == "It is so. And then it"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tinyllm import config
 from tinyllm.prompts import Prompt
-from tinyllm.teachers._batch import OpenAIBatchTeacher
 from tinyllm.teachers._batch.client import BatchPace
+from tinyllm.teachers._batch.teacher import OpenAIBatchTeacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, Sampling
 from tinyllm.teachers.manners import formed, without
 

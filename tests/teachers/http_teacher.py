@@ -8,7 +8,7 @@ from fake_endpoint import FakeEndpoint
 
 from tinyllm import config
 from tinyllm.prompts import Message, Prompt
-from tinyllm.teachers._http.endpoint import Patience
+from tinyllm.teachers._http.transport import Patience
 from tinyllm.teachers._openai import OpenAITeacher
 from tinyllm.teachers.base import Request, Sampling
 

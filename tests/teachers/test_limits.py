@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Bucket, Limits, Pace
+from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Bucket, Pace
 
 # --- pace ---------------------------------------------------------------------------------------------------------
 
@@ -65,25 +65,25 @@ def test_an_amount_greater_than_the_bucket_goes_through_and_is_owed():
 
 
 def test_requests_and_tokens_are_both_kept_to():
-    pace = Pace(Limits(requests_per_minute=60, tokens_per_minute=6000))
+    pace = Pace(requests_per_minute=60, tokens_per_minute=6000)
     pace.take(0.0, 50)
     assert pace.wait(0.0, 50) == pytest.approx(1.0)  # the requests
     assert pace.wait(1.0, 50) == 0
     pace.take(1.0, 300)
     assert pace.wait(1.0, 50) == pytest.approx(2.5)  # the tokens
-    assert Pace(Limits()).wait(0.0, 1e9) == 0
+    assert Pace().wait(0.0, 1e9) == 0
 
 
 def test_what_a_request_that_was_never_sent_took_is_given_back():
-    pace = Pace(Limits(requests_per_minute=60, tokens_per_minute=6000))
+    pace = Pace(requests_per_minute=60, tokens_per_minute=6000)
     pace.take(0.0, 500)
-    pace.give_back(0.0, 500)
+    pace.take(0.0, -500, -1)
     assert pace.wait(0.0, 100) == 0
 
 
 @pytest.mark.parametrize("told", [True, False])
 def test_tokens_are_reserved_by_estimate_and_corrected_by_the_reply(told):
-    pace = Pace(Limits(tokens_per_minute=60_000))
+    pace = Pace(tokens_per_minute=60_000)
     now, used = 0.0, 0
     while now < 600:
         reserved = pace.estimate(1200, 256)
@@ -95,7 +95,7 @@ def test_tokens_are_reserved_by_estimate_and_corrected_by_the_reply(told):
 
 
 def test_the_estimate_learns_how_many_characters_a_token_has():
-    pace = Pace(Limits(tokens_per_minute=60_000))
+    pace = Pace(tokens_per_minute=60_000)
     assert pace.estimate(900, 100) == pytest.approx(400)
     for _ in range(20):
         pace.correct(0.0, 400, 900, 180, 10)

@@ -25,9 +25,8 @@ from tinyllm.rationales.requests import Requests
 from tinyllm.replies._store import Store
 from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers._http.endpoint import Patience
 from tinyllm.teachers._http.refusals import delay_of, meant
-from tinyllm.teachers._http.transport import Transport
+from tinyllm.teachers._http.transport import Patience, Transport
 from tinyllm.teachers._litellm import LiteLLMTeacher, _Wire
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, RequestFailed, Sampling
 
@@ -396,7 +395,7 @@ def test_whatever_the_library_does_an_attempt_is_one_request():
 
     async def run():
         async with FakeEndpoint(raw("{}", 503), ANTHROPIC.good) as server:
-            async with Transport({}, (), connect_s=1, first_byte_s=None, stall_s=1, timeout_s=5) as http:
+            async with Transport({}, (), Patience(connect_s=1, stall_s=1, timeout_s=5)) as http:
                 wire = _Wire(http, "there")
                 client = httpx.AsyncClient(transport=wire)
                 first = await client.post(server.root, json={})

@@ -114,7 +114,7 @@ def test_a_damaged_head_tells_nothing_and_breaks_nothing(tmp_path_factory, data)
 
 
 @needs_xllamacpp
-def test_a_broken_model_is_the_persons_to_mend(no_model):
+def test_a_broken_model_is_one_message_with_the_remedy(no_model):
     with pytest.raises(TeacherError, match="check that the file is whole"):
         enter(make_teacher(spec(no_model), []))
 

@@ -14,9 +14,9 @@ from http_teacher import CHAT, TEXT, ask, teacher
 from tinyllm import config
 from tinyllm.errors import ConfigError, TeacherError
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers._http.endpoint import Patience
 from tinyllm.teachers._http.envelope import public_url
 from tinyllm.teachers._http.refusals import seconds_of
+from tinyllm.teachers._http.transport import Patience
 from tinyllm.teachers.base import RequestFailed
 
 KEY = "sk-secret-0123456789"
@@ -202,7 +202,7 @@ def test_an_endpoint_that_does_not_answer_is_named():
     with pytest.raises(TeacherError) as caught:
         asyncio.run(run())
     assert url in str(caught.value)
-    assert "start the server, or mend `base_url`" in str(caught.value)
+    assert "start the server, or correct `base_url`" in str(caught.value)
     assert "stopped" not in str(caught.value)  # told at once, not after all attempts
 
 

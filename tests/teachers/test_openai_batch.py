@@ -21,9 +21,9 @@ from tinyllm import config
 from tinyllm.errors import TeacherError
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers._batch import OpenAIBatchTeacher
 from tinyllm.teachers._batch.journal import Journal, JournalEntry
 from tinyllm.teachers._batch.rows import Missed, read_rows, request_rows
+from tinyllm.teachers._batch.teacher import OpenAIBatchTeacher
 from tinyllm.teachers._openai import OpenAITeacher
 from tinyllm.teachers.base import Reply, Request, RequestFailed, Resumable, reply_key
 from tinyllm.teachers.manners import Manners

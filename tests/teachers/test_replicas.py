@@ -9,8 +9,8 @@ from fake_endpoint import FakeEndpoint, good, hang, reset, slow, status
 from http_teacher import QUICK, TEXT, teacher
 
 from tinyllm.errors import TeacherError
-from tinyllm.teachers._http.endpoint import Patience
 from tinyllm.teachers._http.replicas import Replica, Replicas
+from tinyllm.teachers._http.transport import Patience
 from tinyllm.teachers.base import Reply, RequestFailed
 
 

@@ -53,7 +53,7 @@ def test_a_given_rationale_is_read_from_its_question_as_it_would_be_asked_for():
 
 def test_a_given_teacher_that_no_question_has_names_those_there_are():
     make_teacher(config.GivenTeacher(name="bob", kind="given"), QUESTIONS).check()
-    with pytest.raises(TeacherError, match=r"under 'adda'\. Did you mean 'ada'\? Keys in .*: ada, bob\. Mend"):
+    with pytest.raises(TeacherError, match=r"under 'adda'\. Did you mean 'ada'\? Keys in .*: ada, bob\. Correct"):
         make_teacher(config.GivenTeacher(name="adda", kind="given"), QUESTIONS).check()
     with pytest.raises(TeacherError, match=r"under 'ada'\. Keys in the questions' `rationales`: none\."):
         make_teacher(config.GivenTeacher(name="ada", kind="given"), QUESTIONS[1:]).check()

@@ -8,8 +8,7 @@ from fake_endpoint import FakeEndpoint, drop, good, hang, raw, reset, status, wi
 from http_teacher import QUICK, TEXT, ask, teacher
 
 from tinyllm.errors import TeacherError
-from tinyllm.teachers._http.endpoint import Patience
-from tinyllm.teachers._http.transport import proxy_for
+from tinyllm.teachers._http.transport import Patience, proxy_for
 from tinyllm.teachers.base import RequestFailed
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

@@ -1,4 +1,4 @@
-"""Models run in this process by transformers, in batches: causal ones and encoder-decoders (FLAN-T5)."""
+"""Models that transformers runs in this process, in batches: causal models and encoder-decoders (FLAN-T5)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tinyllm.teachers.batching import Answer, BatchingTeacher
 
 
 class TransformersTeacher(BatchingTeacher):
-    """Loads a model of the hub or of a folder when entered."""
+    """Loads a model from the hub or a folder when entered."""
 
     def __init__(self, spec: config.TransformersTeacher) -> None:
         super().__init__(spec.name, spec.batch_size)
@@ -23,7 +23,7 @@ class TransformersTeacher(BatchingTeacher):
         self._weights = folder_checksum(Path(spec.model).expanduser())
 
     def check(self) -> None:
-        """Raise `TeacherError` if the device asked for is not there; the model is looked for when it is loaded."""
+        """Raise `TeacherError` if the device does not exist. The model is checked when it is loaded."""
         import torch
 
         wanted = (self._spec.device or "cpu").partition(":")[0]
@@ -36,7 +36,7 @@ class TransformersTeacher(BatchingTeacher):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Model, revision and type of weights; for a folder the checksum of its files instead of where it lies."""
+        """Model, revision and dtype. For a folder, the checksum of its files replaces the path."""
         spec = self._spec
         if self._weights is not None:
             return {"kind": "transformers", "sha256": self._weights, "dtype": spec.dtype}

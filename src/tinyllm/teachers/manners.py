@@ -1,4 +1,4 @@
-"""How an endpoint wants to be asked: what is found out once, remembered in the store, and applied to each request."""
+"""Which forms of request an endpoint accepts. This is learnt from its errors and kept in the store."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 LENGTHS = ("max_tokens", "max_completion_tokens")
 SAMPLING = ("temperature", "top_p", "seed", "stop")
-"""Parameters that may be left out of a request. The longest length may be renamed, never left out."""
+"""Parameters that may be left out of a request. The length may be renamed, but never left out."""
 
 
 class SentForm(NamedTuple):
-    """The part of the manners that changes what is sent so much that it can change the reply.
+    """The part of the manners that can change the reply.
 
     Attributes:
         dropped: sampling parameters that the endpoint refuses.
-        most_tokens: the most that it takes as the length of a reply; None: not known.
-        system: whether it takes a system message; otherwise its text begins the first user message.
+        most_tokens: the longest reply that the endpoint allows; None: unknown.
+        system: whether it accepts a system message; otherwise its text is put before the first user message.
     """
 
     dropped: tuple[str, ...] = ()
@@ -34,16 +34,16 @@ _AS_WANTED = SentForm()
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """What one model at one endpoint takes.
+    """What one model at one endpoint accepts.
 
     Attributes:
-        form: of what is sent.
-        earlier: forms in which it gave replies before; those are not asked for again.
-        length_field: what it calls the most tokens of a reply.
-        stream: whether it answers only as a stream.
-        stream_usage: whether it takes `stream_options`.
-        thinks: whether a thought of it has filled the tokens that were allowed, so that it needs more.
-        worked: whether it has ever given a reply: then an error that nobody knows is about the one prompt.
+        form: the current form of requests.
+        earlier: forms in which it has replied before; such replies are not requested again.
+        length_field: its name for the longest reply.
+        stream: whether it answers only with a stream.
+        stream_usage: whether it accepts `stream_options`.
+        thinks: whether a thought has once used up all tokens, so that it needs more.
+        worked: whether it has ever replied. After that, an unknown error concerns only the one prompt.
     """
 
     form: SentForm = SentForm()
@@ -55,13 +55,13 @@ class Manners:
     worked: bool = False
 
     def dump(self) -> str:
-        """Return it as JSON, as the store keeps it."""
+        """Return it as JSON, for the store."""
         forms = {"form": self.form._asdict(), "earlier": [form._asdict() for form in self.earlier]}
         return json.dumps(asdict(self) | forms)
 
     @classmethod
     def load(cls, text: str) -> Manners:
-        """Read what `dump` wrote. Keys that this version does not know are left out."""
+        """Read what `dump` wrote. Unknown keys are ignored."""
         found = {name: value for name, value in json.loads(text).items() if name in {f.name for f in fields(cls)}}
         form, *earlier = (_form(row) for row in (found.pop("form", {}), *found.pop("earlier", ())))
         return cls(form, tuple(earlier), **found)
@@ -75,15 +75,12 @@ def _form(row: Mapping[str, Any]) -> SentForm:
 def without(
     manners: Manners, names: Sequence[str], written: Collection[str], most_tokens: int | None = None
 ) -> Manners | None:
-    """Return manners under which the first of some refused parts that may change is not sent as it was.
+    """Return manners that change the first refused part that may be changed; None if there is none.
 
     Args:
-        names: of a request's fields; or `system`.
-        written: fields that a person has set, which are sent as they are.
-        most_tokens: the most that the endpoint takes as a length, where it said so.
-
-    Returns:
-        None if nothing may change.
+        names: fields of a request, or `system`.
+        written: fields that the user has set; they never change.
+        most_tokens: the endpoint's limit of the length, if it named one.
     """
     form = manners.form
     for name in names:
@@ -113,14 +110,14 @@ def _with(manners: Manners, form: SentForm) -> Manners:
 def formed(
     request: Request, form: SentForm, kept: Collection[str] = (), omitted: Collection[str] = (), least_tokens: int = 0
 ) -> Request:
-    """Return a request as it is sent in a form. What stays in it is what can change the reply.
+    """Return a request in a form, without the parameters that are not sent.
 
     Args:
-        kept: parameters that a person has set: they are sent whatever is remembered, and refused again if need be.
-        omitted: parameters that a person wants not to be sent.
-        least_tokens: the length is never lowered below it.
+        kept: parameters that the user has set; they are always sent.
+        omitted: parameters that the user does not want to be sent.
+        least_tokens: the length is never reduced below this.
     """
-    if form == _AS_WANTED and not omitted:  # of nearly all requests
+    if form == _AS_WANTED and not omitted:  # fast path: nearly all requests
         return request
     dropped = {*(set(form.dropped) - set(kept)), *omitted}
     sampling, prompt = request.sampling, request.prompt

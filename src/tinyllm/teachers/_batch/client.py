@@ -1,9 +1,9 @@
-"""Files and Batches of one endpoint over HTTP: every call is repeated until it is answered, and a batch is made once.
+"""Files and Batches of one endpoint over HTTP. Every call is retried until it is answered; a batch is created once.
 
-429                                   wait as long as it says; not an attempt
-5xx, dropped, timed out, not JSON     back off with jitter, call again; after `attempts` of them, UnansweredError
+429                                   wait as long as it says; does not count as an attempt
+5xx, dropped, timed out, not JSON     back off with jitter and call again; after `attempts`, UnansweredError
 404                                   UnknownError
-401, 403, 400, no credit              TeacherError: calling again would change nothing
+401, 403, 400, no credit              TeacherError: another call would fail, too
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ import aiohttp
 
 from tinyllm.errors import TeacherError, printable
 from tinyllm.teachers._http.envelope import Envelope, public_url
-from tinyllm.teachers._http.refusals import hide, no_credit, seconds_of, words_of
+from tinyllm.teachers._http.refusals import no_credit, seconds_of, words_of
 from tinyllm.teachers._http.transport import proxy_for
-from tinyllm.teachers._secrets import secrets_of
+from tinyllm.teachers._secrets import hide, secrets_of
 
 _T = TypeVar("_T")
-_PAGE = 100  # batches in one page of a list; the most there may be
+_PAGE = 100  # batches in one page of the list; the maximum
 _PAGES = 1000
 _WORDS = 500
-_LONGEST_WAIT_S = 31 * 86400.0  # longer ones are no answers but mistakes
+_LONGEST_WAIT_S = 31 * 86400.0  # a longer pause must be a mistake
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPace:
-    """How often a provider of batches is called, and how long it is waited for.
+    """Timeouts and retries for a provider of batches.
 
     Attributes:
-        attempts: times that one call is made; answers of 429 are not counted.
-        poll_s: seconds between two looks at a batch.
-        gather_s: a batch that is not full is sent when nobody has asked for so long.
-        settle_s: a batch that was created shows up in the provider's list after so long at the latest.
-        silence_s: a provider that answers no look at a batch for so long, or only says 429, is given up.
-        full_s: after so long in which no batch was taken, because too much is enqueued, the provider is given up.
-        over_s: a batch that is not over after so long is waited for no more; a later run may look again.
+        attempts: how often one call is made; answers of 429 do not count.
+        poll_s: seconds between two polls of a batch.
+        gather_s: a batch that is not full is sent after so long without a new request.
+        settle_s: a new batch appears in the provider's list after so long at the latest.
+        silence_s: give up after so long without an answer, or with only 429.
+        full_s: give up after so long in which the provider accepted no batch, because too much is enqueued.
+        over_s: stop waiting for a batch after so long; a later run may collect it.
         timeout_s: seconds for one call, which may carry a whole file.
-        connect_s: seconds for the connection alone.
+        connect_s: seconds for the connection.
         backoff_s: pause after the first failed attempt; it doubles with each, up to `backoff_max_s`.
     """
 
@@ -64,19 +64,19 @@ class BatchPace:
 
 
 class UnansweredError(TeacherError):
-    """All attempts of one call failed in ways that pass."""
+    """All attempts of one call failed, but a later call may succeed."""
 
 
 class UnknownError(TeacherError):
-    """The provider knows nothing under this address (404)."""
+    """The provider answers 404."""
 
 
 class _LostError(Exception):
-    """This attempt failed in a way that another may not; the provider may have done what it was asked."""
+    """An attempt failed and may be repeated. The provider may have executed it."""
 
 
 class _LimitedError(Exception):
-    """The provider said 429, and did nothing. `after_s`: the wait it asked for, if it did."""
+    """The provider answered 429 and did nothing. `after_s` is the pause that it asked for."""
 
     def __init__(self, words: str, after_s: float | None) -> None:
         super().__init__(words)
@@ -88,10 +88,10 @@ class BatchClient:
 
     Args:
         owner: the teacher's name, for messages.
-        envelope: the provider's address, with what is around every call.
+        envelope: the provider's address and headers.
 
     Attributes:
-        clock: what the provider's clock said at its last answer; seconds since 1970, None if it never told.
+        clock: the provider's time at its last answer, in seconds since 1970; None: unknown.
     """
 
     def __init__(self, owner: str, envelope: Envelope, *, pace: BatchPace) -> None:
@@ -122,34 +122,33 @@ class BatchClient:
             await self._session.close()
             self._session = None
 
-    # --- what can be asked of a provider ------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------
 
     async def upload(self, name: str, lines: bytes) -> str:
-        """Put a file of requests (JSONL) there; return its id."""
+        """Upload a file of requests (JSONL). Return its id."""
         said = await self._call("POST", "/files", _identified, file=(name, lines))
         return str(said["id"])
 
     async def create(self, token: str, file: str, endpoint: str) -> str:
-        """Start a batch; return its id. If the answer is lost, the batch is looked for before another is started."""
+        """Start a batch. Return its id. If the answer is lost, search for the batch before starting another one."""
         body = {
             "input_file_id": file,
             "endpoint": endpoint,
             "completion_window": "24h",
             "metadata": _metadata(token),
         }
-        said = await self._call(
-            "POST", "/batches", _identified, json=body, when_lost=lambda: self._brought_about(token, file)
-        )
+
+        async def existing() -> dict[str, Any] | None:
+            try:
+                return await self.find(token, file)
+            except TeacherError as error:  # it is unknown whether there is a batch
+                raise UnansweredError(str(error)) from None
+
+        said = await self._call("POST", "/batches", _identified, json=body, when_lost=existing)
         return str(said["id"])
 
-    async def _brought_about(self, token: str, file: str) -> dict[str, Any] | None:
-        try:
-            return await self.find(token, file)
-        except TeacherError as error:  # so it is not known whether there is a batch
-            raise UnansweredError(str(error)) from None
-
     async def find(self, token: str, file: str) -> dict[str, Any] | None:
-        """Look for a batch whose id is not known; None once it would have shown up in the provider's list."""
+        """Search for a batch whose id is unknown. Return None if it is not in the provider's list in time."""
         until = time.monotonic() + self._pace.settle_s
         while True:
             found = await self._in_list(token, file)
@@ -164,30 +163,30 @@ class BatchClient:
         while True:
             page = await self._call("GET", "/batches", _page, params={"limit": str(_PAGE), **after})
             for batch in page["data"]:
-                # Not every provider keeps metadata; the file was uploaded for this batch alone.
+                # Not every provider keeps metadata. The file belongs to this batch only.
                 if batch.get("metadata") == _metadata(token) or batch.get("input_file_id") == file:
                     return dict(batch)
             last = page["data"][-1]["id"] if page["data"] else ""
             if not page.get("has_more") or not last or last in seen:
                 return None
             seen.add(last)
-            if len(seen) >= _PAGES:  # not to be taken for "there is none", and the requests be paid again
+            if len(seen) >= _PAGES:  # without this error, the requests would be paid again
                 raise UnansweredError(f"Teacher '{self._owner}': {self.url} lists batches without end")
             after = {"after": last}
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
-        """Return how a batch stands.
+        """Return the state of a batch.
 
         Raises:
-            UnknownError: there is no such batch, for this key.
+            UnknownError: there is no such batch for this API key.
         """
         return await self._call("GET", f"/batches/{quote(batch_id, safe='')}", _identified)
 
     async def rows(self, file: str) -> list[dict[str, Any]]:
-        """Return the rows of a file of results; a file that came in part only is asked for again.
+        """Return the rows of a file of results. An incomplete file is requested again.
 
         Raises:
-            UnknownError: there is no such file any more.
+            UnknownError: there is no such file.
         """
         return await self._call("GET", f"/files/{quote(file, safe='')}/content", _rows)
 
@@ -205,8 +204,8 @@ class BatchClient:
         """Call until there is an answer.
 
         Args:
-            read: from the answer's body; raises what `json.loads` and a wrong structure raise.
-            when_lost: asked, after an attempt whose answer was lost, for what the attempt may have brought about.
+            read: reads the answer's body. It raises the errors of `json.loads` and of a wrong structure.
+            when_lost: after an attempt without an answer, returns the result if the attempt was executed.
         """
         attempts, began = 0, time.monotonic()
         while True:
@@ -219,7 +218,10 @@ class BatchClient:
                 if when_lost is not None and (found := await when_lost()) is not None:
                     return found
                 if attempts >= self._pace.attempts:
-                    raise self._unanswered(str(lost), attempts) from None
+                    raise UnansweredError(
+                        f"Teacher '{self._owner}': {self.url} does not answer as it should: {lost} ({attempts} "
+                        f"attempts)\n  To do: run again later, or correct `base_url`. {KEPT}"
+                    ) from None
                 longest = min(self._pace.backoff_max_s, self._pace.backoff_s * 2 ** (attempts - 1))
                 await asyncio.sleep(random.uniform(0.5, 1.0) * longest)
 
@@ -247,27 +249,24 @@ class BatchClient:
             limit = self._pace.connect_s if connecting else self._pace.timeout_s
             raise _LostError(f"no {'connection' if connecting else 'answer'} in {limit:g} s") from None
         except aiohttp.InvalidURL:
-            raise TeacherError(f"Teacher '{self._owner}': {self.url} is no URL; mend `base_url`.") from None
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last: a redirection to no host
+            raise TeacherError(f"Teacher '{self._owner}': {self.url} is no URL; correct `base_url`.") from None
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: a redirection to an invalid host
             raise _LostError(self.clean(str(error) or type(error).__name__)) from None
         if status >= 300:
             raise self._refusal(status, raw, headers.get("Retry-After"))
         try:
             return await asyncio.to_thread(read, raw)  # it may be large
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise _LostError(f"it answers {method} {path} with {self._said(raw)!r}") from None
+            raise _LostError(f"it answers {method} {path} with {words_of(raw, self.secrets)!r}") from None
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
     def clean(self, text: str) -> str:
-        """Return foreign text on one line, without the key, a proxy's password and what a terminal would obey."""
+        """Return a provider's text on one line, without secrets and control sequences."""
         return " ".join(printable(hide(text, self.secrets)).split())[:_WORDS]
 
-    def _said(self, raw: bytes) -> str:
-        return words_of(raw, self.secrets)
-
     def _refusal(self, status: int, raw: bytes, retry_after: str | None) -> Exception:
-        words = self._said(raw) or "(it gave no reason)"
+        words = words_of(raw, self.secrets) or "(it gave no reason)"
         empty = status == 402 or no_credit(words)
         if status == 429 and not empty:
             return _LimitedError(words, seconds_of(retry_after))
@@ -276,16 +275,16 @@ class BatchClient:
         remedy = {
             401: "check the key in the environment variable that `api_key_env` names",
             403: "this key may not use batches here",
-            404: "check `base_url`, and whether this provider has the Files and Batches of the OpenAI protocol "
+            404: "check `base_url`, and whether this provider supports Files and Batches of the OpenAI protocol "
             "(if not, use `kind: openai`)",
-        }.get(status, "mend what it names")
+        }.get(status, "correct what it names")
         if empty:
             remedy = "the account has no credit left"
         kind = UnknownError if status == 404 else TeacherError
         return kind(f"Teacher '{self._owner}': {self.url} answers {status}: {words}\n  To do: {remedy}. {KEPT}")
 
     async def _wait_out(self, limit: _LimitedError, waited_s: float) -> None:
-        # At least as long as without an answer: some say 0, or name a moment that is past, and mean it each time.
+        # At least our own backoff, because some providers always answer 0 or a time in the past.
         guess = min(60.0, max(self._pace.backoff_s, 0.1 * waited_s)) * random.uniform(0.75, 1.0)
         told = limit.after_s or 0.0
         after_s = max(guess, told if told <= _LONGEST_WAIT_S else 0.0)
@@ -296,15 +295,9 @@ class BatchClient:
             )
         await asyncio.sleep(after_s)
 
-    def _unanswered(self, reason: str, attempts: int) -> UnansweredError:
-        return UnansweredError(
-            f"Teacher '{self._owner}': {self.url} does not answer as it should: {reason} ({attempts} attempts)\n"
-            f"  To do: run again later, or mend `base_url`. {KEPT}"
-        )
 
-
-KEPT = "Replies that came before are kept; batches at the provider go on there and are collected by the next run."
-"""What a person who reads of a failure wants to know most."""
+KEPT = "Earlier replies are kept. Batches at the provider go on, and the next run collects them."
+"""The end of every error message."""
 
 
 def _metadata(token: str) -> dict[str, str]:
@@ -326,7 +319,7 @@ def _identified(raw: bytes) -> dict[str, Any]:
 
 
 def _page(raw: bytes) -> dict[str, Any]:
-    """Read a page of a list; entries that are no batches are left out."""
+    """Read a page of the list. Entries that are not batches are ignored."""
     said = json.loads(raw)
     if not isinstance(said["data"], list):
         raise TypeError("no list of batches")
@@ -335,7 +328,7 @@ def _page(raw: bytes) -> dict[str, Any]:
 
 
 def _rows(raw: bytes) -> list[dict[str, Any]]:
-    """Read the rows of a file; of many a few may be nonsense, which must not cost the others."""
+    """Read the rows of a file. A few invalid rows are ignored, so that the others are not lost."""
     lines = [line for line in raw.splitlines() if line.strip()]
     rows = [row for row in map(_row, lines) if row is not None]
     if 2 * len(rows) < len(lines) or (lines and _row(lines[-1]) is None):
@@ -352,7 +345,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _moment(date: str | None) -> float | None:
-    """Read a `Date` header."""
+    """Read a header `Date`."""
     if date is None:
         return None
     try:
