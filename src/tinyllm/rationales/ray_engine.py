@@ -319,7 +319,8 @@ class _RayTeacher:
                 return min(self._seats, key=lambda seat: seat.asked / max(1, seat.concurrency))
             if not self._joining:
                 raise TeacherError(
-                    f"Teacher '{self.name}': all its workers on the Ray cluster have died. The last error: {self._last_words}"
+                    f"Teacher '{self.name}': all its workers on the Ray cluster have died. "
+                    f"The last error: {self._last_words}"
                 )
             await asyncio.wait(self._joining, return_when=asyncio.FIRST_COMPLETED)
 

@@ -36,8 +36,8 @@ _REMEDIES: Mapping[int, str] = {
     **REMEDIES,
     NO_SERVER: "check the network and `base_url`",
     401: "check the key in the environment variable that `api_key_env` names, or in the service's own variable",
-    403: "this key may not use this model; check the account, and the region and project in `arguments` if you set them",
-    404: "check `model: {model}`, `base_url`, and the region and project in `arguments` if you set them",
+    403: "this key may not use this model; check the account, and any region and project in `arguments`",
+    404: "check `model: {model}`, `base_url`, and any region and project in `arguments`",
 }
 _PACKAGES: Mapping[str, str] = {
     "bedrock": "boto3",

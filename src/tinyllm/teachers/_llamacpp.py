@@ -123,9 +123,7 @@ def _serve(spec: config.LlamaCppTeacher, file: Path, slots: int) -> Any:
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     params.swa_full = True  # without it, models with a sliding window cannot reuse a common prefix of prompts
-    params.cache_ram_mib = (
-        0  # each slot keeps its last prompt; copies of older prompts take up to 8 GiB and help little
-    )
+    params.cache_ram_mib = 0  # each slot keeps its last prompt; copies of older ones take up to 8 GiB and help little
     params.hostnames = ["127.0.0.1"]
     params.port = 0  # any free port
     params.ui = False
@@ -165,7 +163,7 @@ def _cores() -> int:
 
 
 def _free_bytes() -> int:
-    """Return the memory that is available without swapping, limited by the container. If unknown: half of all memory."""
+    """Return the memory that is available, limited by the container. If unknown, return half of all memory."""
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():

@@ -83,7 +83,7 @@ class VllmTeacher(EndpointTeacher):
         return {**how, "model": spec.model, "revision": spec.revision or "main"}
 
     async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
-        """Return the model's reply; see `Endpoint.complete`. If the server has died, raise its log as `TeacherError`."""
+        """Return the model's reply. If the server has died, raise a `TeacherError` with the end of its log."""
         assert self._server is not None, "ask inside `async with`"  # noqa: S101
         try:
             return await super().ask(request, meter)
@@ -176,8 +176,8 @@ def _executable(spec: config.VllmTeacher) -> str:
     if found is None:
         raise MissingDependencyError(
             f"Teacher '{spec.name}' of kind vllm needs the command '{spec.executable}', which was not found. Install "
-            "it with: pip install 'tinyllm-distill[vllm]'. If vLLM has its own environment, set `executable` to the path "
-            "of its command."
+            "it with: pip install 'tinyllm-distill[vllm]'. If vLLM has its own environment, set `executable` to the "
+            "path of its command."
         )
     return found
 

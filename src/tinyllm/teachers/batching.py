@@ -20,7 +20,7 @@ _Item = tuple[Request, asyncio.Future[Reply]]
 
 
 class BatchingTeacher(ABC):
-    """Loads a model when entered. `ask` puts requests into a queue, and a worker answers them in batches in a thread."""
+    """Loads a model when entered. `ask` puts requests into a queue; a worker answers them in batches."""
 
     stored = True
     local = True

@@ -19,9 +19,7 @@ from tinyllm.teachers.base import Request
 from tinyllm.teachers.manners import Manners
 
 _FILE_BYTES = 100_000_000  # OpenAI takes files of up to 200 MB
-_FRESH_S = (
-    2 * 86400.0
-)  # missing results of a batch that ended earlier than this may be deleted; of a later one, not there yet
+_FRESH_S = 2 * 86400.0  # if results are missing: before this they are not there yet, later they are deleted
 _LAST_S = 1e11  # the year 5138
 _KEPT_S = 45 * 86400.0  # an older batch may be deleted; OpenAI keeps results for 30 days
 

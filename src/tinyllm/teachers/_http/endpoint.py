@@ -219,8 +219,8 @@ class Endpoint:
             if self._end is not None:
                 raise TeacherError(self._end)
             if (left := self._replicas.wait(time.monotonic())) > 0:
-                # Requests continue at random moments, because an endpoint often admits only a few at first. The sleep is
-                # short, because the pause may change and another replica may return.
+                # Requests continue at random times, because an endpoint often admits only a few at first. The sleep
+                # is short, because the pause may change and another replica may return.
                 await asyncio.sleep(min(left, _LOOK_S) + random.uniform(0, min(1.0, 0.1 * left)))
             elif self._pace is None or await self._paced(self._pace, job):
                 return
@@ -300,9 +300,7 @@ class Endpoint:
         remedy = (
             f"correct `{own}` in `{self._envelope.extra_setting}`, or remove it"
             if own
-            else self._remedies.get(status, "the endpoint does not accept this kind of request").format(
-                model=self._model
-            )
+            else self._remedies.get(status, "the endpoint does not accept such requests").format(model=self._model)
         )
         if status < 400:
             remedy = "correct `base_url`; the service has moved, and the key is not sent to the new address"

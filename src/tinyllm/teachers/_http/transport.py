@@ -203,7 +203,7 @@ class Transport:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL. It is read once; aiohttp would start a thread each time."""
+    """Return the proxy for a URL from the environment. Call it once; aiohttp would start a thread each time."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if host in ("127.0.0.1", "::1", "localhost") or proxy_bypass(host):
