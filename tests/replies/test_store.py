@@ -16,11 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import IDENTITY, billed, contents, entry, filled, key, open_folder, request, small_disk, without_rights
+from stores import (
+    IDENTITY,
+    billed,
+    contents,
+    entry,
+    filled,
+    key,
+    open_folder,
+    reply_key,
+    request,
+    small_disk,
+    without_rights,
+)
 from tinyllm.errors import RunFolderError
 from tinyllm.prompts import Message, Prompt
 from tinyllm.replies._store import SCHEMA_VERSION, Failure, Spent, Store, Work, crc_of
-from tinyllm.teachers.base import Reply, reply_key
+from tinyllm.teachers.base import Reply
 
 
 def test_a_reply_comes_back_as_it_went_in(tmp_path):

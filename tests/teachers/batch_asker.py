@@ -11,7 +11,6 @@ from tinyllm.prompts import Prompt
 from tinyllm.teachers._batch.client import BatchPace
 from tinyllm.teachers._batch.teacher import OpenAIBatchTeacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, Sampling
-from tinyllm.teachers.manners import formed, without
 
 SAMPLING = Sampling(max_tokens=32, temperature=0.5, top_p=0.9, seed=3, stop=("\n\n",))
 QUICK = {
@@ -42,8 +41,8 @@ async def ask(
             if not learns:
                 raise
             if refused.manners == t.manners:
-                t.manners = without(t.manners, refused.names, ())
-            return await one(formed(request, t.manners.form))
+                t.manners = t.manners.without(refused.names, ())
+            return await one(t.manners.form.applied_to(request))
 
     async with teacher(url, journal, **how) as t:
         replies = await asyncio.gather(*(one(r) for r in asked or requests(count)), return_exceptions=True)

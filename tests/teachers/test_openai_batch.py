@@ -17,6 +17,7 @@ from fake_batches import FakeBatches, bad, good, result, status, unasked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stores import reply_key
 from tinyllm import config
 from tinyllm.errors import TeacherError
 from tinyllm.prompts import Message, Prompt
@@ -25,7 +26,7 @@ from tinyllm.teachers._batch.journal import Journal, JournalEntry
 from tinyllm.teachers._batch.rows import Missed, read_rows, request_rows
 from tinyllm.teachers._batch.teacher import OpenAIBatchTeacher
 from tinyllm.teachers._openai import OpenAITeacher
-from tinyllm.teachers.base import Reply, Request, RequestFailed, Resumable, reply_key
+from tinyllm.teachers.base import Reply, Request, RequestFailed, Resumable
 from tinyllm.teachers.manners import Manners
 
 KEY = "sk-secret-0123456789"

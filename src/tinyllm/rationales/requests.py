@@ -15,7 +15,7 @@ from tinyllm.rationales.types import UNFINISHED, Rejection, Verdict
 from tinyllm.replies import Entry, Store
 from tinyllm.teachers import Prompted, Teacher
 from tinyllm.teachers.base import Adapting, ParameterRefused, Reply, Request, Sampling, canonical, key_of
-from tinyllm.teachers.manners import LENGTHS, SAMPLING, Manners, SentForm, formed, without
+from tinyllm.teachers.manners import LENGTHS, SAMPLING, Manners, SentForm
 
 _ROOM = 4096
 """Tokens for the thoughts of a teacher that has been seen to think, if nothing is configured."""
@@ -105,7 +105,7 @@ class Requests:
         written = {*self._written}
         if refused.most_tokens is not None and refused.most_tokens < self._section.max_tokens:
             written.add("max_tokens")
-        changed = without(self.manners, refused.names, written, refused.most_tokens)
+        changed = self.manners.without(refused.names, written, refused.most_tokens)
         if changed is None or changed == self.manners:
             raise TeacherError(self._not_taken(refused, written))
         before = self.manners
@@ -209,7 +209,7 @@ class Requests:
         if tokens := self._room(room):
             longest = self._sampling.max_tokens + tokens
             request = replace(wanted, sampling=replace(wanted.sampling, max_tokens=longest))
-        sent = formed(request, form, self._written, self._omit, self._sampling.max_tokens)
+        sent = form.applied_to(request, self._written, self._omit, self._sampling.max_tokens)
         asked = canonical(self._identity, sent)
         key = key_of(asked)
         if not root:

@@ -45,7 +45,7 @@ _MANNERS = """CREATE TABLE manners (           -- which forms of request an endp
 _SCHEMA = (
     """CREATE TABLE replies (
         id INTEGER PRIMARY KEY,
-        key BLOB NOT NULL UNIQUE,          -- reply_key(identity, request), 32 bytes
+        key BLOB NOT NULL UNIQUE,          -- key_of(request), 32 bytes
         teacher TEXT NOT NULL,             -- its name in the configuration
         question_id TEXT NOT NULL,
         request TEXT NOT NULL,             -- JSON: identity, prompt, sampling, sample; the key is its SHA-256

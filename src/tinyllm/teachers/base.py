@@ -97,7 +97,7 @@ class ParameterRefused(Exception):
     """The endpoint does not accept a part of the request. Nothing was billed. The scheduler handles it.
 
     Args:
-        names: the refused parts, in the order in which to leave them out; see `manners.without`.
+        names: the refused parts, in the order in which to leave them out; see `Manners.without`.
         words: the endpoint's own.
         most_tokens: the endpoint's limit, if it refused the length and named a limit.
 
@@ -232,18 +232,13 @@ class Resumable(Protocol):
 # --- the key of a request -----------------------------------------------------------------------------------------
 
 
-def reply_key(identity: Mapping[str, str], request: Request) -> str:
-    """Return the SHA-256, in hexadecimal, of everything that can change the reply, and of nothing else."""
-    return key_of(canonical(identity, request))
-
-
 def key_of(asked: str) -> str:
-    """Return the key of a request in its canonical form."""
+    """Return the key of a request: the SHA-256, in hexadecimal, of its canonical form."""
     return hashlib.sha256(asked.encode("ascii")).hexdigest()
 
 
 def canonical(identity: Mapping[str, str], request: Request) -> str:
-    """Return, as JSON, the text whose checksum is the key: the identity, the prompt, and the sampling parameters."""
+    """Return, as JSON, everything that can change the reply, and nothing else."""
     sampling = request.sampling
     how: dict[str, Any] = {"max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
     if sampling.temperature is not None:

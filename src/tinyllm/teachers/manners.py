@@ -28,6 +28,33 @@ class SentForm(NamedTuple):
     most_tokens: int | None = None
     system: bool = True
 
+    def applied_to(
+        self, request: Request, kept: Collection[str] = (), omitted: Collection[str] = (), least_tokens: int = 0
+    ) -> Request:
+        """Return a request in this form.
+
+        Args:
+            kept: parameters that the user has set; they are always sent.
+            omitted: parameters that the user does not want to be sent.
+            least_tokens: the length is never reduced below this.
+        """
+        if self == _AS_WANTED and not omitted:  # fast path: nearly all requests
+            return request
+        dropped = {*(set(self.dropped) - set(kept)), *omitted}
+        sampling, prompt = request.sampling, request.prompt
+        if dropped:
+            nothing: dict[str, Any] = {"temperature": None, "top_p": None, "seed": None, "stop": ()}
+            sampling = replace(sampling, **{name: nothing[name] for name in dropped if name in nothing})
+        if self.most_tokens is not None and sampling.max_tokens > (most := max(self.most_tokens, least_tokens)):
+            sampling = replace(sampling, max_tokens=most)
+        if not self.system and prompt.messages and prompt.messages[0].role == "system":
+            system, first, *rest = prompt.messages
+            joined = replace(first, content=f"{system.content}\n\n{first.content}")
+            prompt = replace(prompt, messages=(joined, *rest))
+        if sampling is request.sampling and prompt is request.prompt:
+            return request
+        return replace(request, sampling=sampling, prompt=prompt)
+
 
 _AS_WANTED = SentForm()
 
@@ -66,75 +93,38 @@ class Manners:
         form, *earlier = (_form(row) for row in (found.pop("form", {}), *found.pop("earlier", ())))
         return cls(form, tuple(earlier), **found)
 
+    def without(self, names: Sequence[str], written: Collection[str], most_tokens: int | None = None) -> Manners | None:
+        """Return manners that change the first refused part that may be changed; None if there is none.
+
+        Args:
+            names: fields of a request, or `system`.
+            written: fields that the user has set; they never change.
+            most_tokens: the endpoint's limit of the length, if it named one.
+        """
+        for name in names:
+            changed = self
+            if name in SAMPLING and name not in written:
+                changed = self._with(dropped=tuple(sorted({*self.form.dropped, name})))
+            elif name in LENGTHS and most_tokens is not None:
+                changed = self._with(most_tokens=most_tokens) if "max_tokens" not in written else self
+            elif name in LENGTHS:
+                changed = replace(self, length_field=LENGTHS[1 - LENGTHS.index(name)])
+            elif name == "system":
+                changed = self._with(system=False)
+            elif name == "stream":
+                changed = replace(self, stream=True)
+            elif name == "stream_options":
+                changed = replace(self, stream_usage=False)
+            if changed != self:
+                return changed
+        return None
+
+    def _with(self, **changes: Any) -> Manners:
+        form = self.form._replace(**changes)
+        earlier = (self.form, *self.earlier) if self.worked and form != self.form else self.earlier
+        return replace(self, form=form, earlier=earlier)
+
 
 def _form(row: Mapping[str, Any]) -> SentForm:
     known = {name: value for name, value in row.items() if name in SentForm._fields}
     return SentForm(**known)._replace(dropped=tuple(known.get("dropped", ())))
-
-
-def without(
-    manners: Manners, names: Sequence[str], written: Collection[str], most_tokens: int | None = None
-) -> Manners | None:
-    """Return manners that change the first refused part that may be changed; None if there is none.
-
-    Args:
-        names: fields of a request, or `system`.
-        written: fields that the user has set; they never change.
-        most_tokens: the endpoint's limit of the length, if it named one.
-    """
-    form = manners.form
-    for name in names:
-        changed = manners
-        if name in SAMPLING and name not in written:
-            changed = _with(manners, form._replace(dropped=tuple(sorted({*form.dropped, name}))))
-        elif name in LENGTHS and most_tokens is not None:
-            changed = _with(manners, form._replace(most_tokens=most_tokens)) if "max_tokens" not in written else manners
-        elif name in LENGTHS:
-            changed = replace(manners, length_field=LENGTHS[1 - LENGTHS.index(name)])
-        elif name == "system":
-            changed = _with(manners, form._replace(system=False))
-        elif name == "stream":
-            changed = replace(manners, stream=True)
-        elif name == "stream_options":
-            changed = replace(manners, stream_usage=False)
-        if changed != manners:
-            return changed
-    return None
-
-
-def _with(manners: Manners, form: SentForm) -> Manners:
-    earlier = (manners.form, *manners.earlier) if manners.worked and form != manners.form else manners.earlier
-    return replace(manners, form=form, earlier=earlier)
-
-
-def formed(
-    request: Request, form: SentForm, kept: Collection[str] = (), omitted: Collection[str] = (), least_tokens: int = 0
-) -> Request:
-    """Return a request in a form, without the parameters that are not sent.
-
-    Args:
-        kept: parameters that the user has set; they are always sent.
-        omitted: parameters that the user does not want to be sent.
-        least_tokens: the length is never reduced below this.
-    """
-    if form == _AS_WANTED and not omitted:  # fast path: nearly all requests
-        return request
-    dropped = {*(set(form.dropped) - set(kept)), *omitted}
-    sampling, prompt = request.sampling, request.prompt
-    if dropped:
-        sampling = replace(
-            sampling,
-            temperature=None if "temperature" in dropped else sampling.temperature,
-            top_p=None if "top_p" in dropped else sampling.top_p,
-            seed=None if "seed" in dropped else sampling.seed,
-            stop=() if "stop" in dropped else sampling.stop,
-        )
-    if form.most_tokens is not None and sampling.max_tokens > (most := max(form.most_tokens, least_tokens)):
-        sampling = replace(sampling, max_tokens=most)
-    if not form.system and prompt.messages and prompt.messages[0].role == "system":
-        system, first, *rest = prompt.messages
-        joined = replace(first, content=f"{system.content}\n\n{first.content}")
-        prompt = replace(prompt, messages=(joined, *rest))
-    if sampling is request.sampling and prompt is request.prompt:
-        return request
-    return replace(request, sampling=sampling, prompt=prompt)

@@ -27,7 +27,7 @@ from tinyllm.teachers._batch.client import KEPT, BatchClient, BatchPace
 from tinyllm.teachers._batch.journal import Journal, JournalEntry
 from tinyllm.teachers._batch.rows import Missed, read_rows
 from tinyllm.teachers._http.endpoint import request_body
-from tinyllm.teachers.base import Reply, Request, RequestFailed, reply_key
+from tinyllm.teachers.base import Reply, Request, RequestFailed, canonical, key_of
 from tinyllm.teachers.manners import Manners
 
 _PAUSE_S = 600.0  # the longest pause if too much is enqueued
@@ -132,7 +132,7 @@ class BatchDesk:
         """
         if self._error is not None:
             raise self._error
-        key = reply_key(self._identity, request)
+        key = key_of(canonical(self._identity, request))
         asked = self._asked.get(key)
         if asked is None:
             asked = self._asked[key] = _Asked(request, asyncio.get_running_loop().create_future())
@@ -151,7 +151,7 @@ class BatchDesk:
 
     def holds(self, request: Request) -> bool:
         """Return whether a request is at the provider, or is being sent."""
-        key = reply_key(self._identity, request)
+        key = key_of(canonical(self._identity, request))
         return key in self._holder or key in self._being_sent
 
     def note(self) -> str:
