@@ -215,9 +215,10 @@ class _Scan:
         found: list[Row] = []
         readable = page is not None and (page[0] in (_LEAF_OF_TABLE, *_OTHER_PAGES) or page.startswith(_MAGIC))
         if page is not None and page[0] == _LEAF_OF_TABLE:
-            for at in _places_of_cells(page):
+            count = int.from_bytes(page[3:5], "big")  # of cells; their positions follow the header, two bytes each
+            for end in range(_LEAF_HEADER_BYTES + 2, min(_LEAF_HEADER_BYTES + 2 * count, len(page)) + 1, 2):
                 try:
-                    row = self._row(page, at)
+                    row = self._row(page, int.from_bytes(page[end - 2 : end], "big"))
                 except (_NonsenseError, IndexError):
                     readable = False
                 else:
@@ -256,12 +257,6 @@ class _Scan:
             missing -= len(parts[-1])
             number = int.from_bytes(page[:4], "big")
         return b"".join(parts)
-
-
-def _places_of_cells(page: bytes) -> list[int]:
-    count = int.from_bytes(page[3:5], "big")
-    ends = range(_LEAF_HEADER_BYTES + 2, min(_LEAF_HEADER_BYTES + 2 * count, len(page)) + 1, 2)
-    return [int.from_bytes(page[end - 2 : end], "big") for end in ends]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -115,7 +115,11 @@ class LiteLLMTeacher(RemoteTeacher):
         spec, patience = self._spec, self._patience
         _require("litellm", spec, "tinyllm-distill[litellm]")
         key = api_key(spec)
-        secrets = spelled([*([] if key is None else [key]), *_secrets_at_hand()])
+        # The library reads keys from many variables. Hide every value that looks like one.
+        held = [value.strip() for name, value in os.environ.items() if _SECRET_NAME.search(name)]
+        keys = [value for value in held if len(value) >= _SHORTEST_GUESS and not value.isalpha()]
+        passwords = [secret for proxy in getproxies().values() for secret in secrets_of(proxy)]
+        secrets = spelled([*([] if key is None else [key]), *keys, *passwords])
         envelope = Envelope(
             (spec.base_url or spec.model.partition("/")[0],), extra_body=spec.arguments, extra_setting="arguments",
             stream=False, secrets=secrets,
@@ -141,13 +145,6 @@ def _missing(package: str, spec: config.LiteLLMTeacher, install: str) -> Missing
         f"Teacher '{spec.name}' ({spec.model}) needs the package {package}, which is not installed. "
         f"Install it with: pip install '{install}'"
     )
-
-
-def _secrets_at_hand() -> list[str]:
-    """Return all values in the environment that the library may send as a key."""
-    held = [value.strip() for name, value in os.environ.items() if _SECRET_NAME.search(name)]
-    passwords = [secret for proxy in getproxies().values() for secret in secrets_of(proxy)]
-    return [value for value in held if len(value) >= _SHORTEST_GUESS and not value.isalpha()] + passwords
 
 
 def _load() -> Any:
@@ -210,7 +207,10 @@ class _Library:
         except Exception as error:  # noqa: BLE001  # the library raises many kinds
             failed = error
         else:
-            return _in_our_words(response)
+            said = response.model_dump()
+            for choice in said.get("choices", ()):
+                choice.get("message", {}).pop("provider_specific_fields", None)  # repeats the other fields
+            return Answer(200, None, json.dumps(said, default=str).encode())
         # Outside of `except`: our own exception may be inside theirs, and would become its own context.
         return self._without_reply(failed, wire)
 
@@ -261,13 +261,6 @@ class _Library:
         if isinstance(error, self._litellm.UnsupportedParamsError) and (name := re.search(r"\['(\w+)'", words)):
             about["param"] = name[1]
         return Answer(status, None, json.dumps({"error": about}).encode())
-
-
-def _in_our_words(response: Any) -> Answer:
-    said = response.model_dump()
-    for choice in said.get("choices", ()):
-        choice.get("message", {}).pop("provider_specific_fields", None)  # repeats the other fields
-    return Answer(200, None, json.dumps(said, default=str).encode())
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:

@@ -112,7 +112,11 @@ class LocalModel:
             with _memory_errors(self._spec):
                 logits = self._model(input_ids=tokens, attention_mask=mask).logits
             spans = [(len(prompt) - 1, option) for prompt, option in pairs]
-        return [_summed(logits[row, at : at + len(option)], option) for row, (at, option) in enumerate(spans)]
+        totals = []
+        for row, (at, option) in enumerate(spans):
+            shares = torch.log_softmax(logits[row, at : at + len(option)].float(), dim=-1)  # (option, vocabulary)
+            totals.append(float(shares[torch.arange(len(option)), torch.tensor(option)].sum()))
+        return totals
 
     def _run(self, rows: list[list[int]], sampling: Sampling, seed: int) -> list[tuple[str, FinishReason, int]]:
         batch = self._tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(self._device)
@@ -184,12 +188,6 @@ def _padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
     """Return the rows padded on the right: (rows, longest)."""
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
-
-
-def _summed(logits: torch.Tensor, tokens: Sequence[int]) -> float:
-    """Return the log-likelihood of tokens. `logits` predict them: (tokens, vocabulary)."""
-    shares = torch.log_softmax(logits.float(), dim=-1)
-    return float(shares[torch.arange(len(tokens)), torch.tensor(tokens)].sum())
 
 
 def _first_stop(text: str, stop: Sequence[str]) -> int | None:

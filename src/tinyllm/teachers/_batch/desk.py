@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Self
 
 from tinyllm import config
@@ -224,10 +225,19 @@ class BatchDesk:
     async def _send_all(self) -> None:
         while True:
             await self._ready()
-            async with self._journal.locked():
-                batch = await self._send()
-            if batch is not None:
-                self._take_in(batch)
+            async with self._journal.locked():  # no other process sends meanwhile
+                self._take_in(*map(_Batch, await asyncio.to_thread(self._journal.read, self._batches)))
+                keys = list(islice(self._gathered, self._most))
+                manners, entry = self.manners, None
+                self._being_sent = set(keys)
+                try:
+                    if keys:
+                        asked = [(key, self._asked[key].request) for key in keys]
+                        entry = await self._carrier.send(asked, manners, self._asked.__contains__)
+                finally:
+                    self._being_sent = set()
+            if entry is not None:
+                self._take_in(_Batch(entry, manners))
 
     async def _ready(self) -> None:
         """Wait until a batch should be sent: it is full, or no new request has arrived for a while."""
@@ -244,20 +254,6 @@ class BatchDesk:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
-
-    async def _send(self) -> _Batch | None:
-        """Send one batch. The journal is locked, so no other process sends meanwhile."""
-        self._take_in(*map(_Batch, await asyncio.to_thread(self._journal.read, self._batches)))
-        asked = [(key, self._asked[key].request) for key, _ in zip(self._gathered, range(self._most), strict=False)]
-        if not asked:
-            return None
-        manners = self.manners
-        self._being_sent = {key for key, _ in asked}
-        try:
-            entry = await self._carrier.send(asked, manners, self._asked.__contains__)
-        finally:
-            self._being_sent = set()
-        return None if entry is None else _Batch(entry, manners)
 
     # --- waiting for a batch ------------------------------------------------------------------------------------
 
@@ -321,26 +317,18 @@ class BatchDesk:
         batch.entry = replace(batch.entry, keys=tuple(key for key in outcomes if key not in missed))
         # No `await` from here on, so that a concurrent `ask` sees either all results or none.
         for key, outcome in outcomes.items():
-            if isinstance(outcome, Reply):
-                self._give(batch, key, outcome)
-            else:
-                self._miss(batch, key, outcome, again=outcome.kind == "again" and not over.cancelled)
-
-    def _give(self, batch: _Batch, key: str, reply: Reply) -> None:
-        asked = self._asked.get(key)
-        if asked is None:
-            if key not in batch.given:
-                batch.replies[key] = reply
-        elif not asked.reply.done():
-            asked.reply.set_result(reply)
-
-    def _miss(self, batch: _Batch, key: str, missed: Missed, *, again: bool) -> None:
-        asked = self._asked.get(key)
-        if asked is not None and not asked.reply.done():
-            asked.batches += again
-            if missed.parameter is not None:
-                missed.parameter.manners = batch.manners
-                asked.reply.set_exception(missed.parameter)
-            elif not again or asked.batches >= self._spec.max_attempts:
-                asked.reply.set_exception(RequestFailed(missed.words, missed.reason))
-        self._release(batch, key)
+            asked = self._asked.get(key)
+            if isinstance(outcome, Missed):
+                if asked is not None and not asked.reply.done():
+                    again = outcome.kind == "again" and not over.cancelled
+                    asked.batches += again
+                    if outcome.parameter is not None:
+                        outcome.parameter.manners = batch.manners
+                        asked.reply.set_exception(outcome.parameter)
+                    elif not again or asked.batches >= self._spec.max_attempts:
+                        asked.reply.set_exception(RequestFailed(outcome.words, outcome.reason))
+                self._release(batch, key)
+            elif asked is not None and not asked.reply.done():
+                asked.reply.set_result(outcome)
+            elif asked is None and key not in batch.given:
+                batch.replies[key] = outcome

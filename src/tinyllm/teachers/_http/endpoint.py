@@ -210,7 +210,13 @@ class Endpoint:
             raise
         finally:
             replica.in_flight -= 1
-        self._succeeded(job, reply)
+        now = self._last_success = time.monotonic()
+        self._refused = 0
+        replica.succeeded()
+        if isinstance(self._limit, AdaptiveLimit):
+            self._limit.completed(now, reply.latency_s)
+        if self._pace is not None:
+            self._pace.correct(now, job.reserved, job.characters, reply.prompt_tokens, reply.completion_tokens)
         return reply
 
     async def _turn(self, job: _Job) -> None:
@@ -261,15 +267,6 @@ class Endpoint:
                     raise ParameterRefused(("logprobs",), "it answers without them")
                 return reply
         raise self._refusal(job, answer)
-
-    def _succeeded(self, job: _Job, reply: Reply) -> None:
-        now = self._last_success = time.monotonic()
-        self._refused = 0
-        job.replica.succeeded()
-        if isinstance(self._limit, AdaptiveLimit):
-            self._limit.completed(now, reply.latency_s)
-        if self._pace is not None:
-            self._pace.correct(now, job.reserved, job.characters, reply.prompt_tokens, reply.completion_tokens)
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
@@ -338,17 +335,14 @@ class Endpoint:
         job.attempts += 1
         patience = self._patience
         if job.attempts >= patience.attempts:
-            raise self._given_up(job, failure) from None
+            if failure.refused and self._replicas.gone() and self._last_success < job.began:
+                raise self._gone(f"it stopped answering: {failure}") from None
+            raise RequestFailed(f"{failure} ({job.attempts} attempts at {job.replica.shown})") from None
         if any(r.usable(now) for r in others):
             return 0.0
         job.avoid.clear()
         longest = min(patience.backoff_max_s, patience.backoff_s * 2.0 ** (job.attempts - 1))
         return max(random.uniform(0.5, 1.0) * longest, min(failure.after_s or 0.0, patience.backoff_max_s))
-
-    def _given_up(self, job: _Job, failure: AttemptFailed) -> Exception:
-        if failure.refused and self._replicas.gone() and self._last_success < job.began:
-            return self._gone(f"it stopped answering: {failure}")
-        return RequestFailed(f"{failure} ({job.attempts} attempts at {job.replica.shown})")
 
     def _gone(self, reason: str) -> TeacherError:
         return TeacherError(

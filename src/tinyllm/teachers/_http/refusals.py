@@ -175,7 +175,8 @@ def refused_parameter(
     if "stream" in names and body.get("stream") is True and "stream_options" in body and "stream_options" in names:
         names.remove("stream")
     sent = [name for name in dict.fromkeys(names) if name in body or (name == "stream" and not body.get("stream"))]
-    if _has_system(body) and _NO_SYSTEM.search(words):
+    has_system = any(m.get("role") == "system" for m in body.get("messages", ()))
+    if has_system and _NO_SYSTEM.search(words):
         sent.append("system")
     if not sent:
         return None
@@ -206,10 +207,6 @@ def _mentioned(words: str) -> Iterator[str]:
         is_stream = found[0].casefold().startswith("stream") and _ASKS.search(words)
         if found[0].casefold() not in _PROSE or quoted or called or is_stream:
             yield _SPELLED[found[0].casefold()]
-
-
-def _has_system(body: Mapping[str, Any]) -> bool:
-    return any(m.get("role") == "system" for m in body.get("messages", ()))
 
 
 def _limit(words: str, sent: int) -> int | None:

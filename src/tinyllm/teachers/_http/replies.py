@@ -18,6 +18,8 @@ _FINISHED: Mapping[str, FinishReason] = {
     "refusal": "refusal",
 }  # fmt: skip
 _TEXT_ALONE = {"role", "content", "refusal", "tool_calls", "function_call", "audio", "annotations", "name"}
+_LIMITED = ("rate limit", "rate_limit", "ratelimit", "too many requests", "resource_exhausted")
+_STREAMS = (b"data:", b"event:", b":", b"id:", b"retry:")
 _MOST_TOKENS = 1 << 24  # larger numbers must be mistakes
 
 
@@ -48,7 +50,8 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
         ErrorInReply: the answer is an error.
         NotACompletion: the answer has no reply.
     """
-    answer = _joined(raw) if _is_stream(raw) else _json(raw)
+    is_stream = raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_STREAMS)
+    answer = _joined(raw) if is_stream else _json(raw)
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not isinstance(answer, dict):
@@ -146,7 +149,8 @@ def _is_error(answer: Mapping[str, Any]) -> bool:
 def _raise_error(error: Any) -> None:
     if error:
         body = json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")
-        raise ErrorInReply(_status(_mapping(error)) or _status_of_words(str(error)), body)
+        said = str(error).casefold()
+        raise ErrorInReply(_status(_mapping(error)) or (429 if any(sign in said for sign in _LIMITED) else 502), body)
 
 
 def _status(error: Mapping[str, Any]) -> int | None:
@@ -159,20 +163,7 @@ def _status(error: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _status_of_words(words: str) -> int:
-    said = words.casefold()
-    if any(
-        sign in said for sign in ("rate limit", "rate_limit", "ratelimit", "too many requests", "resource_exhausted")
-    ):
-        return 429
-    return 502
-
-
 # --- streams ------------------------------------------------------------------------------------------------------
-
-
-def _is_stream(raw: bytes) -> bool:
-    return raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
 
 
 def _joined(raw: bytes) -> dict[str, Any]:
