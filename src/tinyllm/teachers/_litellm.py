@@ -173,7 +173,7 @@ class _Library:
         self._key = key
         self._secrets = secrets
         self._timeout_s = patience.timeout_s
-        self._http = Transport({}, secrets, patience)
+        self._http = Transport({"Content-Type": "application/json"}, secrets, patience)
         self._litellm: Any = None
         self._service = ""
         self._url: str | None = None

@@ -6,6 +6,8 @@ import base64
 from collections.abc import Iterable
 from urllib.parse import quote, unquote, urlsplit
 
+from tinyllm.errors import printable
+
 _SHORTEST = 3  # hiding a shorter secret would remove letters from every text
 
 
@@ -14,6 +16,11 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "***") if secret else text
     return text
+
+
+def on_one_line(text: str, secrets: Iterable[str]) -> str:
+    """Return foreign text on one line, without secrets and control sequences."""
+    return " ".join(printable(hide(text, secrets)).split())
 
 
 def secrets_of(url: str | None) -> tuple[str, ...]:

@@ -20,11 +20,11 @@ from urllib.parse import parse_qsl, quote
 
 import aiohttp
 
-from tinyllm.errors import TeacherError, printable
+from tinyllm.errors import TeacherError
 from tinyllm.teachers._http.envelope import Envelope, public_url
 from tinyllm.teachers._http.refusals import no_credit, seconds_of, words_of
-from tinyllm.teachers._http.transport import proxy_for
-from tinyllm.teachers._secrets import hide, secrets_of
+from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Patience, Transport, proxy_for
+from tinyllm.teachers._secrets import hide, on_one_line, secrets_of
 
 _T = TypeVar("_T")
 _PAGE = 100  # batches in one page of the list; the maximum
@@ -71,18 +71,6 @@ class UnknownError(TeacherError):
     """The provider answers 404."""
 
 
-class _LostError(Exception):
-    """An attempt failed and may be repeated. The provider may have executed it."""
-
-
-class _LimitedError(Exception):
-    """The provider answered 429 and did nothing. `after_s` is the pause that it asked for."""
-
-    def __init__(self, words: str, after_s: float | None) -> None:
-        super().__init__(words)
-        self.after_s = after_s
-
-
 class BatchClient:
     """A client of one provider. `async with` opens and closes its connections.
 
@@ -96,13 +84,13 @@ class BatchClient:
 
     def __init__(self, owner: str, envelope: Envelope, *, pace: BatchPace) -> None:
         self._owner = owner
-        self._envelope = envelope
         [self._base] = envelope.urls
         self._proxy = proxy_for(self._base)
         self._query = dict(parse_qsl(envelope.query, keep_blank_values=True))
         self._pace = pace
-        self._session: aiohttp.ClientSession | None = None
         self.secrets = (*envelope.secrets, *secrets_of(self._proxy))
+        limits = Patience(timeout_s=pace.timeout_s, connect_s=pace.connect_s, stall_s=pace.timeout_s)
+        self._http = Transport(envelope.headers, self.secrets, limits)
         self.url = hide(public_url(self._base), self.secrets)
         self.clock: float | None = None
 
@@ -110,17 +98,11 @@ class BatchClient:
         return f"BatchClient({self.url!r})"
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._pace.timeout_s, sock_connect=self._pace.connect_s),
-            headers=self._envelope.headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._http.__aexit__()
 
     # --- calls --------------------------------------------------------------------------------------------------
 
@@ -211,19 +193,20 @@ class BatchClient:
         while True:
             try:
                 return await self._once(method, path, read, **what)
-            except _LimitedError as limit:
-                await self._wait_out(limit, time.monotonic() - began)
-            except _LostError as lost:
+            except AttemptFailed as failure:
+                if failure.kind == "429":
+                    await self._wait_out(failure, time.monotonic() - began)
+                    continue
                 attempts += 1
                 if when_lost is not None and (found := await when_lost()) is not None:
                     return found
                 if attempts >= self._pace.attempts:
                     raise UnansweredError(
-                        f"Teacher '{self._owner}': {self.url} does not answer as it should: {lost} ({attempts} "
+                        f"Teacher '{self._owner}': {self.url} does not answer as it should: {failure} ({attempts} "
                         f"attempts)\n  To do: run again later, or correct `base_url`. {KEPT}"
                     ) from None
-                longest = min(self._pace.backoff_max_s, self._pace.backoff_s * 2 ** (attempts - 1))
-                await asyncio.sleep(random.uniform(0.5, 1.0) * longest)
+            longest = min(self._pace.backoff_max_s, self._pace.backoff_s * 2 ** (attempts - 1))
+            await asyncio.sleep(random.uniform(0.5, 1.0) * longest)
 
     async def _once(
         self,
@@ -232,46 +215,39 @@ class BatchClient:
         read: Callable[[bytes], _T],
         *,
         file: tuple[str, bytes] | None = None,
-        json: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
+        **what: Any,
     ) -> _T:
-        assert self._session is not None, "call inside `async with`"  # noqa: S101
-        data = None if file is None else _form(*file)
+        if file is not None:
+            what["data"] = _form(*file)  # a form can be sent once only
         try:
-            async with self._session.request(
-                method, self._base + path, json=json, data=data, params={**self._query, **(params or {})},
-                proxy=self._proxy, allow_redirects=False,
-            ) as response:  # fmt: skip
-                status, headers, raw = response.status, response.headers, await response.read()
-                self.clock = _moment(headers.get("Date")) or self.clock
-        except TimeoutError as error:
-            connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-            limit = self._pace.connect_s if connecting else self._pace.timeout_s
-            raise _LostError(f"no {'connection' if connecting else 'answer'} in {limit:g} s") from None
-        except aiohttp.InvalidURL:
+            answer = await self._http.send(
+                method, self._base + path, params={**self._query, **(params or {})}, proxy=self._proxy, **what
+            )
+        except BadUrl:
             raise TeacherError(f"Teacher '{self._owner}': {self.url} is no URL; correct `base_url`.") from None
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: a redirection to an invalid host
-            raise _LostError(self.clean(str(error) or type(error).__name__)) from None
-        if status >= 300:
-            raise self._refusal(status, raw, headers.get("Retry-After"))
+        self.clock = _moment(answer.date) or self.clock
+        if answer.status >= 300:
+            raise self._refusal(answer)
         try:
-            return await asyncio.to_thread(read, raw)  # it may be large
+            return await asyncio.to_thread(read, answer.body)  # it may be large
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise _LostError(f"it answers {method} {path} with {words_of(raw, self.secrets)!r}") from None
+            words = f"it answers {method} {path} with {words_of(answer.body, self.secrets)!r}"
+            raise AttemptFailed("malformed", words) from None
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
     def clean(self, text: str) -> str:
         """Return a provider's text on one line, without secrets and control sequences."""
-        return " ".join(printable(hide(text, self.secrets)).split())[:_WORDS]
+        return on_one_line(text, self.secrets)[:_WORDS]
 
-    def _refusal(self, status: int, raw: bytes, retry_after: str | None) -> Exception:
-        words = words_of(raw, self.secrets) or "(it gave no reason)"
+    def _refusal(self, answer: Answer) -> Exception:
+        status, words = answer.status, words_of(answer.body, self.secrets) or "(it gave no reason)"
         empty = status == 402 or no_credit(words)
         if status == 429 and not empty:
-            return _LimitedError(words, seconds_of(retry_after))
+            return AttemptFailed("429", words, after_s=seconds_of(answer.retry_after))
         if status >= 500 or status in (408, 409, 425):
-            return _LostError(f"HTTP {status}: {words}")
+            return AttemptFailed(f"http {status}", f"HTTP {status}: {words}")
         remedy = {
             401: "check the key in the environment variable that `api_key_env` names",
             403: "this key may not use batches here",
@@ -283,7 +259,7 @@ class BatchClient:
         kind = UnknownError if status == 404 else TeacherError
         return kind(f"Teacher '{self._owner}': {self.url} answers {status}: {words}\n  To do: {remedy}. {KEPT}")
 
-    async def _wait_out(self, limit: _LimitedError, waited_s: float) -> None:
+    async def _wait_out(self, limit: AttemptFailed, waited_s: float) -> None:
         # At least our own backoff, because some providers always answer 0 or a time in the past.
         guess = min(60.0, max(self._pace.backoff_s, 0.1 * waited_s)) * random.uniform(0.75, 1.0)
         told = limit.after_s or 0.0

@@ -58,6 +58,7 @@ TOP_LOGPROBS = 20
 
 _ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # every other prompt would fail, too
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_JSON = {"Content-Type": "application/json"}
 _LOOK_S = 5.0  # the longest sleep during a pause, which may change
 _DOUBTED = 2  # unknown errors before the first reply that are taken to concern one prompt
 _REFUSED_IN_A_ROW = 16  # the same, in a row, after the first reply
@@ -140,7 +141,7 @@ class Endpoint:
         self._rates = False  # whether it has returned log-probabilities
         self._end: str | None = None  # why nothing more is sent
         self._remedies = remedies
-        self._carrier: Carrier = carrier or Transport(envelope.headers, self._secrets, patience)
+        self._carrier: Carrier = carrier or Transport(_JSON | envelope.headers, self._secrets, patience)
 
     def __repr__(self) -> str:
         return f"Endpoint({str(self._replicas)!r}, model={self._model!r})"

@@ -33,7 +33,7 @@ class Envelope:
 
     urls: tuple[str, ...]
     query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     extra_setting: str = "extra_body"
     stream: bool | None = None

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tinyllm.errors import printable
-from tinyllm.teachers._secrets import hide
+from tinyllm.teachers._secrets import on_one_line
 from tinyllm.teachers.base import FailureReason, ParameterRefused
+from tinyllm.teachers.manners import LENGTHS
 
 _TOO_LONG = (
     "context_length", "exceed_context", "context length", "context size", "context window", "too long",
@@ -73,7 +73,7 @@ def words_of(raw: bytes, secrets: Iterable[str] = ()) -> str:
         text = ": ".join(dict.fromkeys(named)) or text
     elif isinstance(error, str):
         text = error
-    line = " ".join(printable(hide(text, secrets)).split())
+    line = on_one_line(text, secrets)
     return line if len(line) <= _WORDS else line[:_WORDS] + " …"
 
 
@@ -148,7 +148,6 @@ _NO_SYSTEM = re.compile(
     r"only (?:user and assistant|'user' and 'assistant') roles",
     re.IGNORECASE | re.DOTALL,
 )
-_LENGTHS = ("max_tokens", "max_completion_tokens")
 _FEWEST_TOKENS = 16  # a smaller number in the message is not a limit
 
 
@@ -180,7 +179,7 @@ def refused_parameter(
         sent.append("system")
     if not sent:
         return None
-    by_length = sent[0] in _LENGTHS and "context" not in words.casefold()
+    by_length = sent[0] in LENGTHS and "context" not in words.casefold()
     return ParameterRefused(sent, words, _limit(words, body[sent[0]]) if by_length else None)
 
 

@@ -6,16 +6,18 @@ import asyncio
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
 from tinyllm import config
-from tinyllm.errors import printable
 from tinyllm.teachers._http.replicas import Replica
-from tinyllm.teachers._secrets import hide
+from tinyllm.teachers._secrets import on_one_line
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 _KEEP_ALIVE_S = 4.0  # many servers close an idle connection after 5 s; a request sent at that moment is lost
 _WORDS = 400
@@ -87,11 +89,12 @@ class BadUrl(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with any status."""
+    """An answer with any status. `retry_after` and `date` are headers."""
 
     status: int
     retry_after: str | None
     body: bytes
+    date: str | None = None
 
 
 class Carrier(Protocol):
@@ -131,7 +134,7 @@ class Transport:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),  # the endpoint has the limit
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
-            headers={"Content-Type": "application/json", **self._headers},
+            headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
@@ -142,17 +145,21 @@ class Transport:
             self._session = None
 
     async def post(self, replica: Replica, body: bytes, headers: Mapping[str, str] | None = None) -> Answer:
-        """Send JSON to a replica and return its answer.
+        """Send a body to a replica. `headers` replace the common ones. See `send`."""
+        return await self.send("POST", replica.url, data=body, proxy=replica.proxy, headers=headers)
+
+    async def send(self, method: str, url: str | URL, **what: Any) -> Answer:
+        """Send a request and return its answer.
 
         Args:
-            headers: of this request; they replace the common ones.
+            what: as `aiohttp` takes it.
 
         Raises:
             AttemptFailed: the connection failed or was lost, or a time limit was exceeded.
-            BadUrl: the replica's address is not a URL.
+            BadUrl: the address is not a URL.
         """
         try:
-            return await self._post(replica, body, headers)
+            return await self._send(method, url, **what)
         except aiohttp.ConnectionTimeoutError:
             words = f"no connection in {self._patience.connect_s:g} s"
             raise AttemptFailed("timeout", words, dead=True, refused=True, overload=True, billed=False) from None
@@ -167,7 +174,7 @@ class Transport:
             words = f"connection lost: {self._words(error)}"
             raise AttemptFailed("connection", words, dead=True, overload=True) from None
 
-    async def _post(self, replica: Replica, body: bytes, headers: Mapping[str, str] | None) -> Answer:
+    async def _send(self, method: str, url: str | URL, **what: Any) -> Answer:
         assert self._session is not None, "ask inside `async with`"  # noqa: S101
         now, timeout_s, stall_s = asyncio.get_running_loop().time, self._patience.timeout_s, self._patience.stall_s
         end, moved, parts = now() + timeout_s, None, []
@@ -175,15 +182,13 @@ class Transport:
             # One timer serves all limits and is rescheduled, which costs a few microseconds. One timer for each limit
             # would cost them several times.
             async with asyncio.timeout_at(end - timeout_s + self._first_byte_s) as timer:
-                async with self._session.post(
-                    replica.url, data=body, proxy=replica.proxy, headers=headers, allow_redirects=False
-                ) as response:
-                    content = response.content
+                async with self._session.request(method, url, allow_redirects=False, **what) as response:
+                    content, headers = response.content, response.headers
                     while not content.at_eof():
                         moved = now()
                         timer.reschedule(min(end, moved + stall_s))
                         parts.append(await content.readany())
-                    return Answer(response.status, response.headers.get("Retry-After"), b"".join(parts))
+                    return Answer(response.status, headers.get("Retry-After"), b"".join(parts), headers.get("Date"))
         except TimeoutError:
             if not timer.expired():
                 raise  # the connection's own limit
@@ -198,8 +203,7 @@ class Transport:
     def _words(self, error: Exception) -> str:
         if isinstance(error, aiohttp.ServerDisconnectedError):
             return "server disconnected"  # its own message contains the incomplete reply
-        said = hide(str(error) or type(error).__name__, self._secrets)
-        return " ".join(printable(said).split())[:_WORDS]
+        return on_one_line(str(error) or type(error).__name__, self._secrets)[:_WORDS]
 
 
 def proxy_for(url: str) -> str | None:
