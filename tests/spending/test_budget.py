@@ -12,7 +12,7 @@ from tinyllm.prompts import Message, Prompt
 from tinyllm.replies._store import Entry, Store
 from tinyllm.replies._writer import Writer
 from tinyllm.spending.budget import Budget, most_cost, most_tokens
-from tinyllm.spending.charges import Lost, Spent, cost
+from tinyllm.spending.charges import Spent, cost
 from tinyllm.teachers.base import Reply, Request, Sampling, canonical, key_of
 
 PRICE = PriceSection(prompt=1.0, completion=10.0, cached=0.5)
@@ -79,7 +79,7 @@ def test_what_is_spent_never_exceeds_the_cap_and_nobody_waits_for_ever(tmp_path_
             billed_usd += cost(PRICE, prompt, said)
             fate = draw.random()
             if fate < 0.2:
-                writer.lose(Lost(most, charge))
+                writer.lose(most, charge)
                 budget.settle(most, most.usd, most.tokens)
                 return
             reply = Reply("so", "stop", prompt, said) if fate < 0.8 else Reply("so", "stop")
@@ -119,7 +119,7 @@ def test_a_request_waits_for_those_in_flight_and_is_sent_if_they_leave_enough(tm
             assert charge is not None
             third = asyncio.create_task(budget.reserve(most, writer.set_aside))
             await asyncio.sleep(0.05)
-            writer.lose(Lost(most, charge))
+            writer.lose(most, charge)
             budget.settle(most, 0.0, most.tokens)
             assert await third is None  # and not if they do not
 

@@ -162,7 +162,7 @@ def test_a_prompt_that_is_too_long_fails_alone(message):
 
 
 @pytest.mark.parametrize(
-    ("code", "remedy"), [(401, "check the key"), (402, "no credit"), (404, "base_url"), (405, "takes no requests")]
+    ("code", "remedy"), [(401, "check the key"), (402, "no credit"), (404, "base_url"), (405, "accepts no requests")]
 )
 def test_a_refusal_stops_the_teacher_with_the_servers_own_words(code, remedy):
     server, (error,) = ask(status(code, "Own words of the server"))

@@ -16,9 +16,9 @@ from typing import Any, Literal, Protocol
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
 from tinyllm.rationales.requests import Ask, Requests, answered
 from tinyllm.rationales.types import Rejection, Verdict
-from tinyllm.replies import Failure, Store, Writer
+from tinyllm.replies import Entry, Failure, Store, Writer
 from tinyllm.spending.budget import Budget
-from tinyllm.spending.charges import Charge, Lost
+from tinyllm.spending.charges import Charge
 from tinyllm.system.files import well_formed
 from tinyllm.system.gate import Gate
 from tinyllm.teachers.base import AtHand, Meter, ParameterRefused, Reply, RequestFailed, Resumable
@@ -420,7 +420,7 @@ class _Meter(Meter):
 
     def lost(self, words: str = "") -> None:  # noqa: ARG002 - for meters that report it
         if self.is_under_way:
-            self._shared.writer.lose(Lost(self._most, self._charge))
+            self._shared.writer.lose(self._most, self._charge)
             self._ended(self._most.usd, self._most.tokens)
 
     def leave(self) -> None:
@@ -439,7 +439,8 @@ class _Meter(Meter):
         bill = self._shared.budget.bill(
             self._teacher, prompt, completion, reply.cached_tokens or 0, self._charge, resumed
         )
-        kept = await self._shared.writer.keep(self._ask.entry(self._teacher, reply), bill)
+        ask = self._ask
+        kept = await self._shared.writer.keep(Entry(self._teacher, ask.question.id, ask.key, ask.asked, reply), bill)
         self._ended(bill.usd, prompt + completion)
         return kept
 

@@ -12,7 +12,7 @@ from tinyllm.prompts import ExampleGenerator, Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.checks import to_rationale
 from tinyllm.rationales.types import UNFINISHED, Rejection, Verdict
-from tinyllm.replies import Entry, Store
+from tinyllm.replies import Store
 from tinyllm.teachers import Prompted, Teacher
 from tinyllm.teachers.base import Adapting, ParameterRefused, Reply, Request, Sampling, canonical, key_of
 from tinyllm.teachers.manners import LENGTHS, SAMPLING, Manners, SentForm
@@ -45,10 +45,6 @@ class Ask:
     root: str
     key: str
     asked: str
-
-    def entry(self, teacher: str, reply: Reply) -> Entry:
-        """Return this request and its reply as an entry of the store."""
-        return Entry(teacher, self.question.id, self.key, self.asked, reply)
 
 
 class Requests:

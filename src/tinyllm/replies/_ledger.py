@@ -9,11 +9,11 @@ store's transaction.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tinyllm.config import BudgetSection, PriceSection
-from tinyllm.spending.charges import Bill, Charge, Lost, Spent, cost
+from tinyllm.spending.charges import Bill, Charge, Spent, cost
 
 SCHEMA = (
     """CREATE TABLE spent (                  -- what each run has paid, whatever happened to the run later
@@ -55,13 +55,13 @@ SHOWN_AS_NEW = (
 )
 """Makes a read-only store of version 2 look like the current version."""
 
+_SUMS = (
+    "replies", "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "cost", "lost", "lost_tokens",
+    "lost_cost",
+)  # fmt: skip
 _ADD = (
-    "INSERT INTO spent (run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, cost, lost, "
-    "lost_tokens, lost_cost) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, teacher) DO UPDATE SET "
-    "replies = replies + excluded.replies, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
-    "completion_tokens = completion_tokens + excluded.completion_tokens, cached_tokens = cached_tokens + "
-    "excluded.cached_tokens, seconds = seconds + excluded.seconds, cost = cost + excluded.cost, lost = lost + "
-    "excluded.lost, lost_tokens = lost_tokens + excluded.lost_tokens, lost_cost = lost_cost + excluded.lost_cost"
+    f"INSERT INTO spent (run, teacher, {', '.join(_SUMS)}) VALUES (?,?{',?' * len(_SUMS)}) "  # noqa: S608 - constants
+    f"ON CONFLICT (run, teacher) DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in _SUMS)}"
 )
 _PER_DOLLAR = 10**12  # amounts are integers: sums have no rounding error
 
@@ -74,34 +74,31 @@ def settle(db: sqlite3.Connection, bills: Sequence[Bill], seconds: float) -> Non
         known = sums.setdefault((bill.run, bill.teacher), [0] * len(amounts))
         for place, amount in enumerate(amounts):
             known[place] += amount
-        if bill.charge is None and bill.resumed is not None:
-            free_resumed(db, [(bill.run, bill.resumed)])
-    free(db, [bill.charge for bill in bills if bill.charge is not None])
+        if bill.charge is not None:
+            free(db, bill.charge)
+        elif bill.resumed is not None:
+            free_resumed(db, bill.run, bill.resumed)
     for (run, teacher), (*tokens, paid) in sums.items():
         db.execute(_ADD, (run, teacher, *tokens, seconds, paid, 0, 0, 0))
         seconds = 0.0
 
 
-def free(db: sqlite3.Connection, charges: Iterable[int]) -> None:
-    """Delete the charges of attempts that cost nothing."""
-    db.executemany("DELETE FROM charges WHERE id = ?", [(charge,) for charge in charges])
+def free(db: sqlite3.Connection, charge: int) -> None:
+    """Delete the charge of an attempt that cost nothing."""
+    db.execute("DELETE FROM charges WHERE id = ?", (charge,))
 
 
-def free_resumed(db: sqlite3.Connection, requests: Iterable[tuple[str, str]]) -> None:
-    """Delete the charge that an earlier process made for each request, given as run and key."""
-    db.executemany(
-        "DELETE FROM charges WHERE id = (SELECT min(id) FROM charges WHERE run = ? AND key = ?)",
-        [(run, bytes.fromhex(key)) for run, key in requests],
-    )
+def free_resumed(db: sqlite3.Connection, run: str, key: str) -> None:
+    """Delete the charge that an earlier process made for a request."""
+    oldest = "SELECT min(id) FROM charges WHERE run = ? AND key = ?"
+    db.execute(f"DELETE FROM charges WHERE id = ({oldest})", (run, bytes.fromhex(key)))  # noqa: S608 - a constant
 
 
-def lose(db: sqlite3.Connection, attempts: Iterable[Lost]) -> None:
-    """Keep the charges of attempts whose cost stays unknown, for good."""
-    for attempt in attempts:
-        charge = attempt.charge
-        if attempt.id is not None:
-            free(db, [attempt.id])
-        db.execute(_ADD, (charge.run, charge.teacher, 0, 0, 0, 0, 0.0, 0, 1, charge.tokens, _units(charge.usd)))
+def lose(db: sqlite3.Connection, most: Charge, charge: int | None) -> None:
+    """Keep what an attempt of unknown cost may have cost, for good. `charge`: id of its charge, if it has one."""
+    if charge is not None:
+        free(db, charge)
+    db.execute(_ADD, (most.run, most.teacher, 0, 0, 0, 0, 0.0, 0, 1, most.tokens, _units(most.usd)))
 
 
 def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: BudgetSection | None) -> list[int | None]:
@@ -135,12 +132,10 @@ def spent(db: sqlite3.Connection, run: str | None = None) -> dict[tuple[str, str
     """Return what a run (None: every run) has paid, by run and teacher."""
     where, values = ("TRUE", ()) if run is None else ("run = ?", (run,))
     known: dict[tuple[str, str], Spent] = {}
-    for name, teacher, paid, lost_cost, *counts in db.execute(
-        "SELECT run, teacher, cost, lost_cost, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, "  # noqa: S608 - constants
-        f"lost, lost_tokens FROM spent WHERE {where}",
+    for name, teacher, *used, paid, lost, lost_tokens, lost_cost in db.execute(
+        f"SELECT run, teacher, {', '.join(_SUMS)} FROM spent WHERE {where}",  # noqa: S608 - constants
         values,
     ):
-        *used, lost, lost_tokens = counts
         usd = None if paid is None else paid / _PER_DOLLAR
         known[name, teacher] = Spent(*used, usd, lost, lost_tokens, lost_cost / _PER_DOLLAR)
     for name, teacher, count, tokens, price in db.execute(

@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +24,7 @@ from tinyllm.replies import _ledger
 from tinyllm.replies._claims import Claims
 from tinyllm.replies._errors import code_of, explained
 from tinyllm.replies._place import resolved
-from tinyllm.spending.charges import Bill, Charge, Lost, Spent
+from tinyllm.spending.charges import Bill, Charge, Spent
 from tinyllm.system.files import well_formed
 from tinyllm.teachers.base import Reply
 from tinyllm.teachers.manners import Manners
@@ -126,7 +126,7 @@ class Work:
     """What one commit writes.
 
     Attributes:
-        bills, freed, freed_resumed, lost, charges: of one run; see `_ledger`.
+        bills, changes, charges: of one run; see `_ledger`. Charges come last, so that they see what was freed.
         cap: on `charges`.
         seconds: time spent asking since this run's last commit.
     """
@@ -134,9 +134,7 @@ class Work:
     entries: list[Entry] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     bills: list[Bill] = field(default_factory=list)
-    freed: list[int] = field(default_factory=list)
-    freed_resumed: list[tuple[str, str]] = field(default_factory=list)
-    lost: list[Lost] = field(default_factory=list)
+    changes: list[Callable[[sqlite3.Connection], None]] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
     cap: BudgetSection | None = None
     seconds: float = 0.0
@@ -285,9 +283,8 @@ class Store:
                     kept.append(Reply(*self._db.execute(query, row[:1]).fetchone()))
             self._db.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
             _ledger.settle(self._db, work.bills, work.seconds)
-            _ledger.free(self._db, work.freed)
-            _ledger.free_resumed(self._db, work.freed_resumed)
-            _ledger.lose(self._db, work.lost)
+            for change in work.changes:
+                change(self._db)
             charges = _ledger.set_aside(self._db, work.charges, work.cap)
         return Done(kept, charges)
 

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from tinyllm.config import BudgetSection
+from tinyllm.replies import _ledger
 from tinyllm.replies._store import Done, Entry, Failure, Store, Work
-from tinyllm.spending.charges import Bill, Charge, Lost
+from tinyllm.spending.charges import Bill, Charge
 from tinyllm.teachers.base import Reply
 
 
@@ -72,15 +73,15 @@ class Writer:
 
     def free(self, charge: int) -> None:
         """Delete, in one of the next commits, the charge of an attempt that cost nothing."""
-        self._work().freed.append(charge)
+        self._work().changes.append(lambda db: _ledger.free(db, charge))
 
     def free_resumed(self, run: str, key: str) -> None:
         """Like `free`, for an attempt that an earlier process made."""
-        self._work().freed_resumed.append((run, key))
+        self._work().changes.append(lambda db: _ledger.free_resumed(db, run, key))
 
-    def lose(self, attempt: Lost) -> None:
+    def lose(self, most: Charge, charge: int | None) -> None:
         """Keep the charge of an attempt whose cost stays unknown."""
-        self._work().lost.append(attempt)
+        self._work().changes.append(lambda db: _ledger.lose(db, most, charge))
 
     def note(self, failure: Failure) -> None:
         """Record, in one of the next commits, a request that got no reply."""

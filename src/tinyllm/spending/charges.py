@@ -46,14 +46,6 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """An attempt whose cost stays unknown: what it may have cost, and the id of the charge (None: not charged)."""
-
-    charge: Charge
-    id: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Spent:
     """What a run got from one teacher, and what it paid.
 

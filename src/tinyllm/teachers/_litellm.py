@@ -67,9 +67,6 @@ class LiteLLMTeacher(RemoteTeacher):
         super().__init__(spec, patience)
         self._spec = spec
 
-    def __repr__(self) -> str:
-        return f"LiteLLMTeacher({self.name!r}, model={self._spec.model!r})"
-
     def check(self) -> None:
         """Check the library, the packages for this service, and the API key.
 

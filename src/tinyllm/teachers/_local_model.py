@@ -227,7 +227,7 @@ def _load_errors(spec: config.TransformersTeacher) -> Iterator[None]:
             f"Teacher '{spec.name}': cannot load '{spec.model}'"
             f"{f' at revision {spec.revision}' if spec.revision else ''}: {_first_line(error)}\n"
             "  To do: give a folder with config.json, tokenizer and *.safetensors (no .bin, no remote code), "
-            "or owner/name of a model on the Hugging Face hub. Offline, only downloaded models are available."
+            "or owner/name of a model on the Hugging Face hub. When offline, only downloaded models are available."
         ) from None
 
 

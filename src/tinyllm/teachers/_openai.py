@@ -19,9 +19,6 @@ class OpenAITeacher(RemoteTeacher):
         super().__init__(spec, patience, len(spec.base_url))
         self._spec = spec
 
-    def __repr__(self) -> str:
-        return f"OpenAITeacher({self.name!r}, model={self._spec.model!r})"
-
     def check(self) -> None:
         """Raise `TeacherError` if an environment variable is missing, such as the API key."""
         envelope_of(self._spec)

@@ -94,9 +94,6 @@ class BatchClient:
         self.url = hide(public_url(self._base), self.secrets)
         self.clock: float | None = None
 
-    def __repr__(self) -> str:
-        return f"BatchClient({self.url!r})"
-
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
         return self

@@ -50,9 +50,6 @@ class OpenAIBatchTeacher:
         self.form: Form = spec.form
         self.stop = spec.stop
 
-    def __repr__(self) -> str:
-        return f"OpenAIBatchTeacher({self.name!r}, model={self._spec.model!r})"
-
     def check(self) -> None:
         """Raise `TeacherError` if an environment variable is missing, such as the API key."""
         envelope_of(self._spec)

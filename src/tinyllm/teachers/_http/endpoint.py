@@ -143,9 +143,6 @@ class Endpoint:
         self._remedies = remedies
         self._carrier: Carrier = carrier or Transport(_JSON | envelope.headers, self._secrets, patience)
 
-    def __repr__(self) -> str:
-        return f"Endpoint({str(self._replicas)!r}, model={self._model!r})"
-
     @property
     def concurrency(self) -> int:
         """The number of attempts that may be in flight now."""
