@@ -154,9 +154,6 @@ class Worker:
         return f"{error} (On {socket.gethostname()}, a node of the Ray cluster.)"
 
 
-# --- resources of a worker ----------------------------------------------------------------------------------------
-
-
 def shared_out(spec: config.TeacherConfig, workers: int) -> tuple[int, config.TeacherConfig]:
     """Return the number of workers, and the section of each. Workers of an endpoint share its limits."""
     if not isinstance(spec, config.OpenAITeacher | config.LiteLLMTeacher):

@@ -1,7 +1,7 @@
 """Replies: what teachers answered, stored unchanged in SQLite. A reply counts only after it is committed.
 
-To add a column, add a new version in `_store`. To add a tool for a person who has a store, add a function in `_tools`
-and a command in `cli/_store.py`.
+Add a column: a new version in `_store`. A tool for a person who has a store: a function in `_tools`, and a command in
+`cli/_store.py`.
 """
 
 from tinyllm.replies._files import export_replies, import_replies

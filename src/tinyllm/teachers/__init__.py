@@ -1,7 +1,8 @@
 """Teachers: sources of rationales behind one protocol (`base.Teacher`), one module per kind.
 
-To add a kind of teacher, add a module here, a case in `make_teacher`, and a section in `config/schema.py`. The module
-of a kind is imported only when a teacher of that kind is made.
+Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/schema.py`.
+
+The module of a kind is imported only when a teacher of that kind is made.
 """
 
 from __future__ import annotations

@@ -138,9 +138,6 @@ def _serve(spec: config.LlamaCppTeacher, file: Path, slots: int) -> Any:
         ) from None
 
 
-# --- defaults that depend on the machine --------------------------------------------------------------------------
-
-
 def _slots(spec: config.LlamaCppTeacher, file: Path) -> int:
     """Return the number of slots (parallel requests): twice the core count, limited by free memory.
 

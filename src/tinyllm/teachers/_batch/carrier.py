@@ -182,9 +182,6 @@ class Carrier:
         return rows
 
 
-# --- the state of a batch -----------------------------------------------------------------------------------------
-
-
 def _status(state: Mapping[str, Any]) -> str:
     return str(state.get("status")).casefold()
 

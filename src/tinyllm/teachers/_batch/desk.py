@@ -164,8 +164,6 @@ class BatchDesk:
         full = ", no room for more" if self._pause_until > time.monotonic() else ""
         return f"{len(there)} batch{'es' * (len(there) != 1)} at the provider, {done:,} of {total:,} done{full}"
 
-    # --- where a request is -------------------------------------------------------------------------------------
-
     def _place(self, key: str, asked: _Asked) -> None:
         """Give a request its reply, or let it wait for the batch that contains it, or for the next batch."""
         batch = self._holder.get(key)
@@ -202,8 +200,6 @@ class BatchDesk:
             async with self._journal.locked():
                 await asyncio.to_thread(self._journal.forget, batch.entry.token, keys)
 
-    # --- background tasks ---------------------------------------------------------------------------------------
-
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
@@ -219,8 +215,6 @@ class BatchDesk:
             for asked in self._asked.values():
                 if not asked.reply.done():
                     asked.reply.set_exception(self._error)
-
-    # --- sending ------------------------------------------------------------------------------------------------
 
     async def _send_all(self) -> None:
         while True:
@@ -255,8 +249,6 @@ class BatchDesk:
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
 
-    # --- waiting for a batch ------------------------------------------------------------------------------------
-
     async def _follow(self, batch: _Batch) -> None:
         entry = await self._carrier.identified(batch.entry)
         if entry is None:
@@ -269,8 +261,6 @@ class BatchDesk:
             await self._refused(batch, over)
         else:
             await self._collect(batch, over, over.rows)
-
-    # --- results ------------------------------------------------------------------------------------------------
 
     async def _refused(self, batch: _Batch, over: Over) -> None:
         """Handle a batch that the provider refused as a whole."""

@@ -23,9 +23,6 @@ _ROUND, _LONG_ROUND = 16, 64  # the fewest replies in a round
 _REST = 6  # rounds between two small steps
 
 
-# --- configured rate limits ---------------------------------------------------------------------------------------
-
-
 class Bucket:
     """A token bucket that holds one second's worth, but at least `least`.
 
@@ -102,9 +99,6 @@ class Pace:
             self._tokens.take(now, prompt + completion - reserved)
 
 
-# --- concurrency, found by trying ---------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Before:
     """The limit before a change, and its throughput in replies per second."""
@@ -164,8 +158,6 @@ class AdaptiveLimit:
         self._ceiling = self.limit
         self._before, self._held, self._rest, self._down = None, None, 0, False
         self._change(max(1, int(_CUT * self.limit)), now)
-
-    # --- rounds -------------------------------------------------------------------------------------------------
 
     def _begin(self, now: float) -> None:
         """Begin a round. A small step needs more replies than a doubling, to be distinguished from noise."""
