@@ -16,6 +16,7 @@ import transformers
 from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.prompts import Message, Prompt
+from tinyllm.teachers._transformers import device_of
 from tinyllm.teachers.base import FinishReason, Reply, Request, RequestFailed, Sampling
 
 _TAIL_TOKENS = 16  # stop sequences are searched in so many last tokens
@@ -30,7 +31,7 @@ class LocalModel:
 
     def __init__(self, spec: config.TransformersTeacher) -> None:
         self._spec = spec
-        device = _device(spec)
+        device = device_of(spec)
         with _load_errors(spec):
             options = {"revision": spec.revision, "trust_remote_code": False}
             settings = transformers.AutoConfig.from_pretrained(spec.model, **options)
@@ -198,20 +199,6 @@ def _seed(requests: Sequence[Request]) -> int:
     """Return the seed of a batch. It depends on the questions, so that batches differ in their random numbers."""
     named = repr([(r.sampling.seed, r.sample, r.question_id) for r in requests])
     return int.from_bytes(hashlib.sha256(named.encode("utf-8", "surrogatepass")).digest()[:4], "big")
-
-
-def _device(spec: config.TransformersTeacher) -> torch.device:
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if spec.device is None:
-        return torch.device(next(kind for kind, there in has.items() if there))
-    try:
-        device = torch.device(spec.device)
-    except RuntimeError:
-        raise TeacherError(f"Teacher '{spec.name}': no device '{spec.device}'. Use cpu, cuda, cuda:1 or mps.") from None
-    if not has.get(device.type, True) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        there = ", ".join(kind for kind, is_there in has.items() if is_there)
-        raise TeacherError(f"Teacher '{spec.name}': torch finds no device '{spec.device}' here. Available: {there}.")
-    return device
 
 
 @contextlib.contextmanager

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
 from tinyllm.system.packaged import folder_checksum
 from tinyllm.teachers.batching import Answer, BatchingTeacher
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TransformersTeacher(BatchingTeacher):
@@ -24,15 +28,7 @@ class TransformersTeacher(BatchingTeacher):
 
     def check(self) -> None:
         """Raise `TeacherError` if the device does not exist. The model is checked when it is loaded."""
-        import torch
-
-        wanted = (self._spec.device or "cpu").partition(":")[0]
-        best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        there = ["cpu"] if best is None else ["cpu", best.type]
-        if wanted not in there:
-            raise TeacherError(
-                f"Teacher '{self.name}': there is no device '{self._spec.device}' here; there is {', '.join(there)}."
-            )
+        device_of(self._spec)
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -46,3 +42,24 @@ class TransformersTeacher(BatchingTeacher):
         from tinyllm.teachers._local_model import LocalModel
 
         return LocalModel(self._spec).answer
+
+
+def device_of(spec: config.TransformersTeacher) -> torch.device:
+    """Return the configured device, or else the best one of this machine.
+
+    Raises:
+        TeacherError: there is no such device.
+    """
+    import torch
+
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if spec.device is None:
+        return torch.device(next(kind for kind, there in has.items() if there))
+    try:
+        device = torch.device(spec.device)
+    except RuntimeError:
+        raise TeacherError(f"Teacher '{spec.name}': no device '{spec.device}'. Use cpu, cuda, cuda:1 or mps.") from None
+    if not has.get(device.type, True) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        there = ", ".join(kind for kind, is_there in has.items() if is_there)
+        raise TeacherError(f"Teacher '{spec.name}': torch finds no device '{spec.device}' here. Available: {there}.")
+    return device

@@ -34,33 +34,28 @@ _LONGEST_WAIT_S = 31 * 86400.0  # a longer pause must be a mistake
 
 
 @dataclass(frozen=True, slots=True)
-class BatchPace:
-    """Timeouts and retries for a provider of batches.
+class BatchPace(Patience):
+    """Timeouts and retries for a provider of batches. `timeout_s` is for one call, which may carry a whole file.
 
     Attributes:
-        attempts: how often one call is made; answers of 429 do not count.
         poll_s: seconds between two polls of a batch.
         gather_s: a batch that is not full is sent after so long without a new request.
         settle_s: a new batch appears in the provider's list after so long at the latest.
         silence_s: give up after so long without an answer, or with only 429.
         full_s: give up after so long in which the provider accepted no batch, because too much is enqueued.
         over_s: stop waiting for a batch after so long; a later run may collect it.
-        timeout_s: seconds for one call, which may carry a whole file.
-        connect_s: seconds for the connection.
-        backoff_s: pause after the first failed attempt; it doubles with each, up to `backoff_max_s`.
     """
 
-    attempts: int = 5
+    timeout_s: float = 600.0
+    stall_s: float = 600.0
+    backoff_s: float = 1.0
+    backoff_max_s: float = 60.0
     poll_s: float = 30.0
     gather_s: float = 1.0
     settle_s: float = 30.0
     silence_s: float = 3600.0
     full_s: float = 26 * 3600.0
     over_s: float = 96 * 3600.0
-    timeout_s: float = 600.0
-    connect_s: float = 10.0
-    backoff_s: float = 1.0
-    backoff_max_s: float = 60.0
 
 
 class UnansweredError(TeacherError):
@@ -89,8 +84,7 @@ class BatchClient:
         self._query = dict(parse_qsl(envelope.query, keep_blank_values=True))
         self._pace = pace
         self.secrets = (*envelope.secrets, *secrets_of(self._proxy))
-        limits = Patience(timeout_s=pace.timeout_s, connect_s=pace.connect_s, stall_s=pace.timeout_s)
-        self._http = Transport(envelope.headers, self.secrets, limits)
+        self._http = Transport(envelope.headers, self.secrets, pace)
         self.url = hide(public_url(self._base), self.secrets)
         self.clock: float | None = None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,35 +20,22 @@ _SOON_S = 0.25
 _GROWTH = 0.5
 
 
+@dataclass(eq=False, slots=True)
 class Replica:
-    """One server and its state.
+    """One server and its state."""
 
-    Args:
-        url: where requests are sent; a text is quoted where necessary, a `URL` is sent unchanged.
-        shown: its name in messages.
-        proxy: the proxy to it.
-
-    Attributes:
-        in_flight: number of attempts in flight.
-        answered: whether it has ever answered.
-        gone: whether it was dead at the last attempt.
-        rests: how many rests in a row; 0: it is live.
-        resume_at: end of the pause after a 429.
-        limited_since: since when it has answered only 429.
-    """
-
-    def __init__(self, url: str | URL, shown: str, proxy: str | None = None) -> None:
-        self.url = url
-        self.shown = shown
-        self.proxy = proxy
-        self.in_flight = 0
-        self.answered = False
-        self.gone = False
-        self.rests = 0
-        self.resume_at = 0.0
-        self.limited_since: float | None = None
-        self._rested_at = self._rest_until = 0.0
-        self._strikes = 0
+    url: str | URL  # a text is quoted where necessary, a `URL` is sent unchanged
+    shown: str  # its name in messages
+    proxy: str | None = None
+    in_flight: int = 0  # attempts
+    answered: bool = False  # whether it has ever answered
+    gone: bool = False  # whether it was dead at the last attempt
+    rests: int = 0  # rests in a row; 0: it is live
+    resume_at: float = 0.0  # end of the pause after a 429
+    limited_since: float | None = None  # since when it has answered only 429
+    _rested_at: float = 0.0
+    _rest_until: float = 0.0
+    _strikes: int = 0
 
     def usable(self, now: float) -> bool:
         """Return whether it may be asked. After a rest, it gets a single request first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -53,34 +53,21 @@ class Patience:
         return cls(spec.max_attempts, spec.timeout_s, spec.connect_s, spec.first_byte_s, spec.stall_s)
 
 
+@dataclass(eq=False)
 class AttemptFailed(Exception):
-    """An attempt failed. Another attempt may succeed.
+    """An attempt failed. Another attempt may succeed."""
 
-    Args:
-        kind: how it is counted: `429`, `http 500`, `timeout`, `connection`, `malformed`.
-        dead: the replica refused or cut the connection.
-        refused: there was no connection at all.
-        overload: fewer attempts at once may help.
-        billed: the service may have worked on the request, and so may bill it.
-        after_s: the pause that the replica asked for.
-    """
+    kind: str  # how it is counted: `429`, `http 500`, `timeout`, `connection`, `malformed`
+    words: str
+    _: KW_ONLY
+    dead: bool = False  # the replica refused or cut the connection
+    refused: bool = False  # there was no connection at all
+    overload: bool = False  # fewer attempts at once may help
+    billed: bool = True  # the service may have worked on the request, and so may bill it
+    after_s: float | None = None  # the pause that the replica asked for
 
-    def __init__(
-        self,
-        kind: str,
-        words: str,
-        *,
-        dead: bool = False,
-        refused: bool = False,
-        overload: bool = False,
-        billed: bool = True,
-        after_s: float | None = None,
-    ) -> None:
-        super().__init__(words)
-        self.kind = kind
-        self.dead, self.refused, self.overload = dead, refused, overload
-        self.billed = billed
-        self.after_s = after_s
+    def __str__(self) -> str:
+        return self.words
 
 
 class BadUrl(Exception):
