@@ -59,7 +59,7 @@ def test_a_prompt_has_at_most_as_many_tokens_as_bytes(text):
     at_once=st.integers(1, 20),
     seed=st.integers(0, 99),
 )
-def test_what_is_spent_never_exceeds_the_cap_and_nobody_waits_for_ever(tmp_path_factory, sizes, cap, at_once, seed):
+def test_spending_never_exceeds_the_cap_and_no_request_waits_for_ever(tmp_path_factory, sizes, cap, at_once, seed):
     draw = random.Random(seed)
     section = BudgetSection(tokens=cap, usd=cap / 1e5)
     budget = Budget(section, {"ada": PRICE}, run=RUN)
@@ -128,14 +128,14 @@ def test_a_request_waits_for_those_in_flight_and_is_sent_if_they_leave_enough(tm
         assert store.spent(RUN)["ada"] == Spent(1, 10, 5, 0, pytest.approx(0, abs=9), 0.0, 1, 220, 0.0)
 
 
-def test_a_text_in_two_bytes_a_character_is_charged_for_both():
+def test_a_character_of_two_bytes_is_charged_as_two_tokens():
     budget = Budget(BudgetSection(tokens=10_000), {"ada": PRICE}, run=RUN)
     asked = Request("q", Prompt(messages=(Message("user", "é" * 100),)), Sampling(64, 0.7, 1.0, 0))
     most = budget.most("ada", "00", asked)
     assert (most.prompt_tokens, most.completion_tokens) == (200 + 64 + 16, 64)
 
 
-def test_the_hours_are_up_at_once_and_for_those_who_wait(tmp_path):
+def test_the_cap_on_hours_also_ends_waiting_requests(tmp_path):
     async def run(store):
         now = [0.0]
         budget = Budget(BudgetSection(hours=1, tokens=300), {}, run=RUN, clock=lambda: now[0])
@@ -169,7 +169,7 @@ def test_two_processes_share_one_cap(tmp_path):
         assert [len(asyncio.run(run(store))) for store in (one, other)] == [3, 1]  # 220 tokens each
 
 
-def test_what_was_spent_before_counts_and_is_told():
+def test_earlier_spending_counts():
     before = {
         "ada": Spent(10, 1000, 100, 0, 1800.0, 0.002),
         "gone": Spent(usd=0.1, lost=1, lost_tokens=50, lost_usd=0.2),

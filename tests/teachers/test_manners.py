@@ -98,7 +98,7 @@ def test_the_longest_length_is_read_from_the_words(words, most):
     assert refused.most_tokens == most
 
 
-def test_a_persons_own_parameters_are_never_left_out():
+def test_configured_parameters_never_change():
     manners = Manners()
     assert manners.without(["temperature"], {"temperature"}) is None
     assert manners.without(["top_p", "temperature"], {"top_p"}).form.dropped == ("temperature",)
@@ -114,7 +114,7 @@ def test_a_length_is_renamed_and_back_but_never_left_out():
     assert reply_key({}, renamed.form.applied_to(ASKED)) == reply_key({}, ASKED)  # the name changes no reply
 
 
-def test_a_key_holds_what_is_sent():
+def test_the_key_covers_what_is_sent():
     keys = {reply_key({}, ASKED)}
     for form in (
         SentForm(("seed",)),
