@@ -1,4 +1,4 @@
-"""Repairs and checks: on made-up cases, on any text at all, and on the published rationales."""
+"""Repairs and checks on made-up cases, on any text, and on the published rationales."""
 
 import json
 from collections import Counter

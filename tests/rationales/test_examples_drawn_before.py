@@ -1,4 +1,4 @@
-"""Replies to examples that were drawn by place, as before decision 12, are not asked for again."""
+"""Replies to in-context examples of earlier versions (before decision 12) are not asked again."""
 
 from __future__ import annotations
 

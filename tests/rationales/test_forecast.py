@@ -1,4 +1,4 @@
-"""The forecast is what then happens."""
+"""The forecast agrees with the run that follows."""
 
 import pytest
 

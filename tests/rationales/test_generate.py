@@ -1,4 +1,4 @@
-"""The generation loop: nothing lost, nothing asked twice, whatever happens in the middle."""
+"""The scheduler: nothing is lost and nothing is asked twice, also after an interruption."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What generation leaves in the run folder reads back, and is whole or not there."""
+"""The files of generation can be read back, and appear complete or not at all."""
 
 import json
 import os

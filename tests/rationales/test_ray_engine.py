@@ -1,4 +1,4 @@
-"""Generation over Ray: a real Ray on this machine, real worker processes; the same outcome as without."""
+"""Generation on Ray: a real Ray on this machine with real workers gives the same result as without."""
 
 from __future__ import annotations
 

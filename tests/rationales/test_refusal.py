@@ -1,4 +1,4 @@
-"""A refusal is known by how a reply begins; an explanation in which something cannot be done is none."""
+"""A refusal is recognised by its first words. An explanation that something is impossible is no refusal."""
 
 import json
 

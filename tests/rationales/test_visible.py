@@ -1,4 +1,4 @@
-"""What of a reply a person would read: no thoughts, no channels, no markup, whatever the model."""
+"""The visible text of a reply has no thoughts, channels or special tokens of any model."""
 
 import json
 

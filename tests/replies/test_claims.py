@@ -1,4 +1,4 @@
-"""Claims: whoever holds one is the only one, and the operating system takes it back from whoever is gone."""
+"""Claims exclude all other users, and the operating system releases those of a dead process."""
 
 from __future__ import annotations
 

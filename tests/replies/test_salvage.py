@@ -1,4 +1,4 @@
-"""Salvage: whatever bytes are damaged, what comes out was put in, and only what lay on damaged pages is lost."""
+"""Salvage: damage never invents replies, and only replies on damaged pages are lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: durable, the first writer wins, shared by processes, and plain about damage."""
+"""The store: durable, the first reply to a request stays, processes share it, damage is reported."""
 
 import contextlib
 import errno

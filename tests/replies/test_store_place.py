@@ -1,4 +1,4 @@
-"""One store has one path, one file of claims and one journal, however the run folder and the store are spelt."""
+"""One store has one path, one lock file and one journal, in every spelling of the path."""
 
 from __future__ import annotations
 

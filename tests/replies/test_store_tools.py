@@ -1,4 +1,4 @@
-"""The store by hand: looking, files of replies and back, and deleting; on the command line, as a person does it."""
+"""The store on the command line: list, export, import and delete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The budget: never exceeded, never stuck, whatever comes back in whatever order."""
+"""The budget is never exceeded and never blocks, in any order of replies."""
 
 import asyncio
 import random

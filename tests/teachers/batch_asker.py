@@ -1,4 +1,4 @@
-"""Asks a batch endpoint: in a test's own process, or as a process of its own that can be killed."""
+"""Asks a batch endpoint, in the test's own process or in a separate process that can be killed."""
 
 from __future__ import annotations
 

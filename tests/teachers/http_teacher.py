@@ -1,4 +1,4 @@
-"""What the tests of HTTP teachers share: a teacher in a hurry, its requests, and one call that asks."""
+"""Shared by the tests of HTTP teachers: a teacher with short timeouts, its requests, and one call that asks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service wants besides the protocol is sent with every request, and no secret appears anywhere."""
+"""Query, headers and further fields are sent with every request, and no secret appears in a message."""
 
 import asyncio
 

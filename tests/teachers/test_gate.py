@@ -1,4 +1,4 @@
-"""The gate: never more inside than the limit allows, nobody forgotten, whatever happens to those who wait."""
+"""The gate: the limit always holds, and no waiting request is forgotten, also after a cancellation."""
 
 import asyncio
 import random

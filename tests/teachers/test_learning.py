@@ -1,4 +1,4 @@
-"""What is found out of an endpoint while it is asked: it is learnt once, kept in the store, and nothing is paid twice."""
+"""What an endpoint refuses is learnt once and stored, and nothing is paid twice."""
 
 import asyncio
 import json

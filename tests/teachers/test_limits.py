@@ -1,4 +1,4 @@
-"""The pace that is set, and the parallelism that is found out; servers are simulated, and time with them."""
+"""Rate limits and automatic concurrency. Servers and time are simulated."""
 
 import heapq
 import random

@@ -1,4 +1,4 @@
-"""`kind: litellm` against local servers that speak the services' own protocols."""
+"""`kind: litellm` with local servers that speak the services' own protocols."""
 
 import asyncio
 import importlib.util

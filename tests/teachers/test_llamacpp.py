@@ -1,4 +1,4 @@
-"""GGUF models in this process. What needs a real model is slow; what is told before one is loaded is not."""
+"""GGUF models in this process. Tests with a real model are marked as slow."""
 
 import asyncio
 import builtins

@@ -1,4 +1,4 @@
-"""Models run in this process: tiny real ones, encoder-decoder and causal."""
+"""Models in this process: tiny real encoder-decoders and causal models."""
 
 import asyncio
 

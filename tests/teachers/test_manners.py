@@ -1,4 +1,4 @@
-"""What an endpoint refuses is told from its words, left out once, and remembered."""
+"""A refused parameter is recognised in the message, left out once, and remembered."""
 
 import json
 

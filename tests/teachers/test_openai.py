@@ -1,4 +1,4 @@
-"""The HTTP teacher against a real local server that fails in every way that endpoints do."""
+"""The HTTP teacher with a real local server that fails in every way that endpoints do."""
 
 import asyncio
 import email.utils

@@ -1,4 +1,4 @@
-"""The Batch protocol against a real local server, from processes that are killed where it hurts."""
+"""The Batch protocol with a real local server. Processes are killed at every critical moment."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Servers that run beside us: real processes, really killed."""
+"""Server processes: real processes that are really killed."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Several servers of one model: by themselves with a clock that is told, and then for real."""
+"""Several servers of one model, first with a simulated clock, then with real servers."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Readers of what endpoints say."""
+"""The functions that read answers and errors of endpoints."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Teachers that compute nothing: given rationales and scripts; and the closed table."""
+"""Teachers without a model: given rationales and scripts. Also the table of kinds."""
 
 import asyncio
 import subprocess

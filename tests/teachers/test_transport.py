@@ -1,4 +1,4 @@
-"""Every limit of time, and every way in which a reply breaks on the wire, against a real server."""
+"""Every time limit, and every way in which a reply can break, with a real server."""
 
 import asyncio
 import socket

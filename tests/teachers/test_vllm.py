@@ -1,4 +1,4 @@
-"""`vllm serve` as a teacher: a command that plays its part is really run; the real one is opt-in."""
+"""`vllm serve` as a teacher. A stand-in for the command really runs; tests of the real one are opt-in."""
 
 import asyncio
 import json
