@@ -1,4 +1,4 @@
-"""What the tests of the store share: entries that are told apart by a number, and places that are hard to write to."""
+"""Shared by the tests of the store: numbered entries, and places that are hard to write to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cap is hard: what a server bills never exceeds it, whatever becomes of requests and processes."""
+"""The cap is hard: the server's bill never exceeds it, whatever happens to requests and processes."""
 
 from __future__ import annotations
 

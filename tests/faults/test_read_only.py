@@ -1,4 +1,4 @@
-"""Real file systems that cannot be written: a complete store on one is enough, and nothing ends in a traceback."""
+"""Read-only file systems: a complete store is enough for a run, and no traceback appears."""
 
 from __future__ import annotations
 
