@@ -123,7 +123,7 @@ class LiteLLMTeacher(RemoteTeacher):
         )  # fmt: skip
         return Endpoint(
             spec.name, envelope, spec.model, form=spec.form, concurrency=spec.concurrency,
-            pace=Pace.of(spec), patience=patience, manners=self._manners,
+            pace=Pace.of(spec), patience=patience, manners=lambda: self.manners,
             carrier=_Library(spec, key, secrets, patience), remedies=_REMEDIES,
         )  # fmt: skip
 

@@ -72,7 +72,7 @@ class LlamaCppTeacher(EndpointTeacher):
     def _make_endpoint(self) -> Endpoint:
         return Endpoint(
             self.name, Envelope((self.url,)), self._spec.model,
-            form=self.form, concurrency=self.concurrency, patience=_PATIENCE, manners=self._manners,
+            form=self.form, concurrency=self.concurrency, patience=_PATIENCE, manners=lambda: self.manners,
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:

@@ -32,5 +32,5 @@ class OpenAITeacher(RemoteTeacher):
         spec = self._spec
         return Endpoint(
             spec.name, envelope_of(spec), spec.model, form=spec.form, concurrency=spec.concurrency,
-            pace=Pace.of(spec), patience=self._patience, manners=self._manners,
+            pace=Pace.of(spec), patience=self._patience, manners=lambda: self.manners,
         )  # fmt: skip

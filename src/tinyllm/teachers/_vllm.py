@@ -98,7 +98,7 @@ class VllmTeacher(EndpointTeacher):
         spec = self._spec
         return Endpoint(
             spec.name, Envelope((f"http://{_HOST}:{self._port}/v1",)), spec.model, form=spec.form,
-            concurrency=spec.concurrency, pace=Pace.of(spec), patience=Patience.of(spec), manners=self._manners,
+            concurrency=spec.concurrency, pace=Pace.of(spec), patience=Patience.of(spec), manners=lambda: self.manners,
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Self
@@ -78,6 +78,7 @@ class BatchDesk:
     Args:
         identity: the teacher's identity.
         client: it must be entered already.
+        manners: returns which forms of request the endpoint accepts now.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class BatchDesk:
         client: BatchClient,
         journal: Journal,
         pace: BatchPace,
+        manners: Callable[[], Manners],
     ) -> None:
         self._spec = spec
         self._identity = identity
@@ -100,7 +102,7 @@ class BatchDesk:
         self._gathered: dict[str, None] = {}  # keys that are in no batch yet, in order of arrival
         self._batches: dict[str, _Batch] = {}  # by token
         self._holder: dict[str, _Batch] = {}  # by key
-        self.manners = Manners()
+        self._manners = manners
         self._being_sent: set[str] = set()
         self._wake = asyncio.Event()
         self._most = spec.requests_per_batch
@@ -222,7 +224,7 @@ class BatchDesk:
             async with self._journal.locked():  # no other process sends meanwhile
                 self._take_in(*map(_Batch, await asyncio.to_thread(self._journal.read, self._batches)))
                 keys = list(islice(self._gathered, self._most))
-                manners, entry = self.manners, None
+                manners, entry = self._manners(), None
                 self._being_sent = set(keys)
                 try:
                     if keys:
@@ -289,7 +291,7 @@ class BatchDesk:
     async def _collect(self, batch: _Batch, over: Over, rows: Sequence[Mapping[str, Any]]) -> None:
         def body_of(key: str) -> Mapping[str, Any]:
             asked = self._asked.get(key)
-            manners = batch.manners or self.manners
+            manners = batch.manners or self._manners()
             return {} if asked is None else request_body(asked.request, self._spec.model, self._spec.form, manners)
 
         results = await asyncio.to_thread(read_rows, rows, self._spec.form, over.took_s, body_of, self._client.secrets)

@@ -42,7 +42,7 @@ class OpenAIBatchTeacher:
         self._spec = spec
         self._journal = journal
         self._pace = pace or BatchPace(attempts=spec.max_attempts, poll_s=spec.poll_s)
-        self._manners = Manners()
+        self.manners = Manners()
         self._desk: BatchDesk | None = None
         self._exit = contextlib.AsyncExitStack()
         self.name = spec.name
@@ -58,17 +58,6 @@ class OpenAIBatchTeacher:
     def identity(self) -> Mapping[str, str]:
         """The identity of `kind: openai` with the same endpoint and model, so both kinds share stored replies."""
         return identity_of(self._spec)
-
-    @property
-    def manners(self) -> Manners:
-        """Which forms of request the endpoint accepts."""
-        return self._manners
-
-    @manners.setter
-    def manners(self, manners: Manners) -> None:
-        self._manners = manners
-        if self._desk is not None:
-            self._desk.manners = manners
 
     def note(self) -> str:
         """Return the provider's progress as text; empty if it has no batch."""
@@ -99,9 +88,8 @@ class OpenAIBatchTeacher:
             await stack.enter_async_context(client)
             journal = Journal(self._journal, self.identity)
             self._desk = await stack.enter_async_context(
-                BatchDesk(self._spec, self.identity, client, journal, self._pace)
+                BatchDesk(self._spec, self.identity, client, journal, self._pace, lambda: self.manners)
             )
-            self._desk.manners = self._manners
             self._exit = stack.pop_all()
         return self
 

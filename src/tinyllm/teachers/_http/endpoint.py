@@ -16,7 +16,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -94,10 +94,10 @@ class Endpoint:
         concurrency: attempts in flight; None: as many as the endpoint can handle.
         pace: rate limits.
         carrier: sends the attempts; None: HTTP in the OpenAI protocol.
+        manners: returns which forms of request the endpoint accepts now.
         remedies: what the user can do about a status.
 
     Attributes:
-        manners: which forms of request the endpoint accepts.
         faults: how often each kind of failure occurred: `429`, `http 500`, `timeout`, `connection`, `malformed`, ….
     """
 
@@ -111,7 +111,7 @@ class Endpoint:
         concurrency: int | None = None,
         pace: Pace | None = None,
         patience: Patience,
-        manners: Manners = Manners(),
+        manners: Callable[[], Manners],
         carrier: Carrier | None = None,
         remedies: Mapping[int, str] = REMEDIES,
     ) -> None:
@@ -119,7 +119,7 @@ class Endpoint:
         path = ("/chat/completions" if form == "chat" else "/completions") + (envelope.query and f"?{envelope.query}")
         proxies = [proxy_for(url) for url in urls]
         self.faults: Counter[str] = Counter()
-        self.manners = manners
+        self._manners = manners
         self._owner = owner
         self._envelope = envelope
         self._secrets = (*envelope.secrets, *(secret for proxy in proxies for secret in secrets_of(proxy)))
@@ -242,10 +242,11 @@ class Endpoint:
             return free
 
     def _body(self, job: _Job) -> bytes:
-        if not job.encoded or job.manners is not self.manners:
-            stream = self.manners.stream if self._envelope.stream is None else self._envelope.stream
-            body = request_body(job.request, self._model, self._form, self.manners, stream=stream)
-            job.manners, job.body = self.manners, {**body, **self._envelope.extra_body}
+        manners = self._manners()
+        if not job.encoded or job.manners is not manners:
+            stream = manners.stream if self._envelope.stream is None else self._envelope.stream
+            body = request_body(job.request, self._model, self._form, manners, stream=stream)
+            job.manners, job.body = manners, {**body, **self._envelope.extra_body}
             job.encoded = _encode(job.body).encode("ascii")
         return job.encoded
 
@@ -284,7 +285,7 @@ class Endpoint:
         if about is None and (refused := refused_parameter(status, answer.body, job.body, self._secrets)):
             refused.manners = job.manners
             return refused
-        has_worked = self.manners.worked or self._last_success > 0
+        has_worked = self._manners().worked or self._last_success > 0
         own = None if has_worked else next((name for name in self._envelope.extra_body if name in words), None)
         if about is None and own is None and status >= 400 and status not in _ABOUT_TEACHER:
             self._refused += 1

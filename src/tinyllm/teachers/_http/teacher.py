@@ -28,7 +28,7 @@ class EndpointTeacher(ABC):
     def __init__(self, spec: config.EndpointTeacher | config.LlamaCppTeacher, concurrency: int) -> None:
         self._concurrency = concurrency
         self._endpoint: Endpoint | None = None  # stays set after the teacher is left, because of its counts
-        self._manners = Manners()
+        self.manners = Manners()
         self.name = spec.name
         self.form: Form = spec.form
         self.stop = spec.stop
@@ -36,17 +36,6 @@ class EndpointTeacher(ABC):
     @abstractmethod
     def _make_endpoint(self) -> Endpoint:
         """Return the endpoint to open."""
-
-    @property
-    def manners(self) -> Manners:
-        """Which forms of request the endpoint accepts."""
-        return self._manners
-
-    @manners.setter
-    def manners(self, manners: Manners) -> None:
-        self._manners = manners
-        if self._endpoint is not None:
-            self._endpoint.manners = manners
 
     @property
     def concurrency(self) -> int:
