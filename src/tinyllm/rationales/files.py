@@ -87,9 +87,10 @@ def _explained(file: Path, *errors: type[Exception]) -> Iterator[Path]:
     """Turn errors of reading the file inside the block into messages for the user."""
     if not file.is_file():
         raise RunFolderError(f"No {file.name} in {file.parent}: run `tinyllm generate` for this run first.")
+    damage: tuple[type[Exception], ...] = (ValueError, KeyError, AttributeError, TypeError, *errors)
     try:
         yield file
-    except (ValueError, KeyError, AttributeError, TypeError, *errors) as error:
+    except damage as error:
         raise RunFolderError(
             f"{file} is damaged ({error}). Run `tinyllm generate` again: stored replies cost nothing."
         ) from None

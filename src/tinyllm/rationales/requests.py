@@ -215,10 +215,10 @@ class Requests:
     def _prompts(self, start: int, questions: Sequence[Question]) -> list[Prompt]:
         if self._form is None:
             return [Prompt()] * len(questions)
-        how = {"teacher_forcing": self._section.teacher_forcing, "worked": self._examples.worked}
+        forcing, worked = self._section.teacher_forcing, self._examples.worked
         picks = self._examples.picks(self.questions, start, start + len(questions))
         return [
-            teacher_prompt(question, examples, form=self._form, **how)
+            teacher_prompt(question, examples, form=self._form, teacher_forcing=forcing, worked=worked)
             for question, examples in zip(questions, picks, strict=True)
         ]
 

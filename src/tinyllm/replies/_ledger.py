@@ -132,12 +132,14 @@ def spent(db: sqlite3.Connection, run: str | None = None) -> dict[tuple[str, str
     """Return what a run (None: every run) has paid, by run and teacher."""
     where, values = ("TRUE", ()) if run is None else ("run = ?", (run,))
     known: dict[tuple[str, str], Spent] = {}
-    for name, teacher, *used, paid, lost, lost_tokens, lost_cost in db.execute(
+    for name, teacher, replies, prompt, completion, cached, seconds, paid, lost, lost_tokens, lost_cost in db.execute(
         f"SELECT run, teacher, {', '.join(_SUMS)} FROM spent WHERE {where}",  # noqa: S608 - constants
         values,
     ):
         usd = None if paid is None else paid / _PER_DOLLAR
-        known[name, teacher] = Spent(*used, usd, lost, lost_tokens, lost_cost / _PER_DOLLAR)
+        known[name, teacher] = Spent(
+            replies, prompt, completion, cached, seconds, usd, lost, lost_tokens, lost_cost / _PER_DOLLAR
+        )
     for name, teacher, count, tokens, price in db.execute(
         f"SELECT run, teacher, count(*), sum(tokens), sum(cost) FROM charges WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
         values,

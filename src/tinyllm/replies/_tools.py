@@ -151,8 +151,8 @@ def contents(path: Path, tell: Tell = silent) -> Contents:
         store=str(path),
         bytes=sum(file.stat().st_size for file in (store, store.with_name(store.name + "-wal")) if file.exists()),
         teachers=tuple(
-            Asked(teacher, json.loads(identity), *sums, moment(first), moment(last))
-            for (teacher, identity), (*sums, first, last) in sorted(teachers.items())
+            Asked(teacher, json.loads(identity), replies, prompt, completion, cached, moment(first), moment(last))
+            for (teacher, identity), (replies, prompt, completion, cached, first, last) in sorted(teachers.items())
         ),
         failures=tuple(_Failed(*row) for row in failures),
         spent=tuple(_Paid(run, teacher, found) for (run, teacher), found in spent.items()),

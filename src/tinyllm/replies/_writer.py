@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from tinyllm.config import BudgetSection
 from tinyllm.replies import _ledger
@@ -101,7 +102,7 @@ class Writer:
             try:
                 done = await asyncio.to_thread(self._commit, work)
             except Exception as error:
-                waiting = [*work.stored, *work.charged]
+                waiting: list[asyncio.Future[Any]] = [*work.stored, *work.charged]
                 for future in waiting:  # every waiting caller raises the error
                     if not future.done():
                         future.set_exception(error)
