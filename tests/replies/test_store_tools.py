@@ -21,7 +21,7 @@ from tinyllm.errors import DataError, RunFolderError
 from tinyllm.prompts import Prompt
 from tinyllm.replies._files import export_replies, import_replies
 from tinyllm.replies._store import Entry, Failure, Store, Work, crc_of
-from tinyllm.replies._tools import EVERYTHING, Selection, find_store, prune, reading, would_prune
+from tinyllm.replies._tools import EVERYTHING, Selection, find_store, prune, reading
 from tinyllm.replies._tools import contents as look
 from tinyllm.teachers.base import Reply, Request, canonical, key_of
 
@@ -322,7 +322,7 @@ def test_only_selected_replies_are_deleted(cli, tmp_path, arguments, after):
 def test_deleting_reports_tokens_and_shrinks_the_file(tmp_path):
     path = filled(tmp_path / "s", 2000)
     before = path.stat().st_size
-    selected = would_prune(path, Selection("ada"))
+    selected = prune(path, Selection("ada"), dry_run=True)
     assert (selected.replies, selected.prompt_tokens, selected.completion_tokens) == (2000, 6000, 0)
     assert look(path).teachers[0].replies == 2000
     assert prune(path, Selection("ada")) == selected

@@ -9,11 +9,11 @@ from tinyllm.replies._place import store_of
 from tinyllm.replies._read_only import ReadOnlyStore, open_store
 from tinyllm.replies._salvage import Salvaged, salvage
 from tinyllm.replies._store import Entry, Failure, Store
-from tinyllm.replies._tools import Asked, Contents, Selected, Selection, Tell, contents, find_store, prune, would_prune
+from tinyllm.replies._tools import Asked, Contents, Selected, Selection, Tell, contents, find_store, prune
 from tinyllm.replies._writer import Writer
 
 __all__ = [
     "Asked", "Contents", "Entry", "Failure", "ReadOnlyStore", "Salvaged", "Selected", "Selection", "Store", "Tell",
     "Writer", "contents", "export_replies", "find_store", "import_replies", "open_store", "prune", "salvage",
-    "store_of", "would_prune",
+    "store_of",
 ]  # fmt: skip

@@ -216,17 +216,12 @@ class Selected:
     completion_tokens: int = 0
 
 
-def would_prune(path: Path, selection: Selection, *, failures: bool = False) -> Selected:
-    """Return what `prune` would delete. Arguments and errors are those of `prune`."""
-    with _alone(path) as db:
-        return _count(db, selection, failures)
-
-
-def prune(path: Path, selection: Selection, *, failures: bool = False) -> Selected:
+def prune(path: Path, selection: Selection, *, failures: bool = False, dry_run: bool = False) -> Selected:
     """Delete replies for good, and shrink the file. What runs have spent stays recorded.
 
     Args:
         failures: delete the records of failed requests instead of replies.
+        dry_run: delete nothing, and return what would be deleted.
 
     Raises:
         TinyLLMError: nothing is selected, or the teacher is unknown.
@@ -234,6 +229,8 @@ def prune(path: Path, selection: Selection, *, failures: bool = False) -> Select
     """
     with _alone(path) as db:
         selected = _count(db, selection, failures)
+        if dry_run:
+            return selected
         condition, values = selection.sql()
         db.execute(f"DELETE FROM {'failures' if failures else 'replies'} WHERE {condition}", values)  # noqa: S608 - constants
         db.execute("COMMIT")
