@@ -399,7 +399,7 @@ def test_opening_a_store_waits_while_it_is_pruned(tmp_path, monkeypatch):
         with Store(path) as store:
             opened.append(len(store))
 
-    with store_tools._alone(path) as db:
+    with store_tools._exclusive(path) as db:
         thread = threading.Thread(target=use)
         thread.start()
         thread.join(0.3)

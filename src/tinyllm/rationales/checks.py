@@ -108,7 +108,7 @@ def _cut_half_sentence(text: str, reply: Reply) -> str:
         return text
     opening = _OPENING.match(text)
     start = opening.end() if opening else 0  # the common opening alone is not worth keeping
-    ends = [m.end() for m in _SENTENCE_END.finditer(text, start) if not _is_no_end(text, m.start())]
+    ends = [m.end() for m in _SENTENCE_END.finditer(text, start) if not _is_abbreviation(text, m.start())]
     while ends and _stops_short(text[: ends[-1]], reply):
         ends.pop()
     return text[: ends[-1]] if ends else text
@@ -193,7 +193,7 @@ def _stops_short(text: str, reply: Reply) -> bool:
     return _COMPLETE_END.search(tail) is None or _LIST_MARK_END.search(tail) is not None
 
 
-def _is_no_end(text: str, stop: int) -> bool:
+def _is_abbreviation(text: str, stop: int) -> bool:
     """Whether the full stop belongs to an abbreviation, or to the number of a list item."""
     return _NO_SENTENCE_END.search(text[max(0, stop - _TAIL) : stop]) is not None
 

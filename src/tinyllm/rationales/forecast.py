@@ -22,10 +22,10 @@ CountTokens = Callable[[Sequence[str]], Sequence[int]]
 
 _CHUNK = 256
 _MEASURED = 200  # prompts to tokenize, spread over all requests
-_REMEMBERED = 200  # newest replies to look at
+_RECENT = 200  # newest replies to look at
 _CHARACTERS_PER_TOKEN = 4  # in English, where there is no tokenizer
 _TEMPLATE_TOKENS = 8  # a chat template adds so many to a message
-_SETTLED_ENOUGH = 20  # so many questions are enough to estimate how often a reply fails the checks
+_ENOUGH = 20  # so many questions are enough to estimate how often a reply fails the checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ def forecast(
     """
     survey = _survey(requests, store)
     rated = bool(survey.measured and survey.measured[0].request.options)
-    remembered = store.last(requests.teacher.name, _REMEMBERED, rated=rated) if store is not None else []
+    recent = store.last(requests.teacher.name, _RECENT, rated=rated) if store is not None else []
     total = round(survey.missing * survey.samples_each)
-    prompt_each, basis = _prompt_tokens(survey.measured, remembered, count)
+    prompt_each, basis = _prompt_tokens(survey.measured, recent, count)
     longest = survey.measured[0].request.sampling.max_tokens if survey.measured else 0
-    said = [min(longest, r.completion_tokens) for r in remembered if r.completion_tokens is not None]
-    thought = [r.thinking_tokens for r in remembered if r.thinking_tokens is not None]
+    said = [min(longest, r.completion_tokens) for r in recent if r.completion_tokens is not None]
+    thought = [r.thinking_tokens for r in recent if r.thinking_tokens is not None]
     prompt, completion = round(total * prompt_each), round(total * (fmean(said) if said else longest))
     longest_replies = requests.longest_replies()
     most_prompt, most_completion = survey.most_prompt * len(longest_replies), survey.missing * sum(longest_replies)
@@ -88,7 +88,7 @@ def forecast(
         basis += "; replies of the longest length"
     if hours is None or not total:
         limits = (requests_per_minute, total), (tokens_per_minute, prompt + completion)
-        hours = _hours(total, remembered, requests.teacher.concurrency, limits)
+        hours = _hours(total, recent, requests.teacher.concurrency, limits)
     return Forecast(
         requests.teacher.name,
         survey.stored,
@@ -132,14 +132,12 @@ def _survey(requests: Requests, store: Store | None) -> _Survey:
         survey.measured += [ask for ask in missing if ask.place % every == 0]
         if not survey.measured:
             survey.measured += missing[:1]
-    if survey.stored >= _SETTLED_ENOUGH:
+    if survey.stored >= _ENOUGH:
         survey.samples_each = samples / survey.stored
     return survey
 
 
-def _prompt_tokens(
-    measured: Sequence[Ask], remembered: Sequence[Reply], count: CountTokens | None
-) -> tuple[float, str]:
+def _prompt_tokens(measured: Sequence[Ask], recent: Sequence[Reply], count: CountTokens | None) -> tuple[float, str]:
     """Return the mean tokens of a prompt, and what the number is based on."""
     if not measured:
         return 0.0, ""
@@ -148,22 +146,22 @@ def _prompt_tokens(
     template = fmean(_TEMPLATE_TOKENS * len(prompt.messages) for prompt in prompts)
     if count is not None:
         return fmean(count(texts)) + template, "the teacher's tokenizer"
-    known = [r.prompt_tokens for r in remembered if r.prompt_tokens is not None]
+    known = [r.prompt_tokens for r in recent if r.prompt_tokens is not None]
     if known:
         return fmean(known), f"its last {len(known)} replies"
     return fmean(map(len, texts)) / _CHARACTERS_PER_TOKEN + template, "a rule of thumb"
 
 
 def _hours(
-    requests: int, remembered: Sequence[Reply], concurrency: int, limits: Sequence[tuple[float | None, int]]
+    requests: int, recent: Sequence[Reply], concurrency: int, limits: Sequence[tuple[float | None, int]]
 ) -> float | None:
     """Return the hours that requests take, by latency and by limits per minute (each with the amount it limits)."""
     if not requests:
         return 0.0
-    if not remembered:
+    if not recent:
         return None
     # The latency of a few replies was measured with a few requests in flight.
-    at_once = min(concurrency, len(remembered), requests)
-    seconds = [requests * fmean(r.latency_s for r in remembered) / at_once]
+    at_once = min(concurrency, len(recent), requests)
+    seconds = [requests * fmean(r.latency_s for r in recent) / at_once]
     seconds += [60 * amount / per_minute for per_minute, amount in limits if per_minute is not None]
     return max(seconds) / 3600

@@ -177,14 +177,14 @@ class _Flow:
 
     async def run(self) -> None:
         """Ask everything that is not in the store."""
-        self._shared.stop.when_wished(self._let_go)
+        self._shared.stop.when_wished(self._cancel_waiting)
         try:
             async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                 async for ask in self._missing():
                     if not await self._start(stack):
                         return
                     await self._places.__aenter__()
-                    group.create_task(self._pursue(ask))
+                    group.create_task(self._ask_until_accepted(ask))
         finally:
             for root in self._waiting:
                 self._claims.release(root)
@@ -192,7 +192,7 @@ class _Flow:
     def _stopped(self) -> bool:
         return self.error is not None or self._shared.stop.reason is not None
 
-    def _let_go(self) -> None:
+    def _cancel_waiting(self) -> None:
         """When stopping is requested: cancel requests that were not sent yet, or that can be collected later."""
         self._shared.budget.wake()
         for task, meter in self._asking.items():
@@ -223,26 +223,26 @@ class _Flow:
         for start in range(0, total, _CHUNK):
             stop = min(start + _CHUNK, total)
             made = await asyncio.to_thread(self._requests.between, start, stop)
-            missing, taken = await self._sift([ask for ask in made if self._is_first(ask)])
+            missing, taken = await self._split([ask for ask in made if self._join(ask)])
             elsewhere += taken
             for ask in missing:
                 yield ask
             most_elsewhere = _ELSEWHERE if stop < total else 0
             while len(elsewhere) > most_elsewhere and not self._stopped():
                 await asyncio.sleep(_LOOK_AGAIN_S)
-                missing, elsewhere = await self._sift(elsewhere)
+                missing, elsewhere = await self._split(elsewhere)
                 for ask in missing:
                     yield ask
             if self._stopped():
                 return
 
-    def _is_first(self, ask: Ask) -> bool:
+    def _join(self, ask: Ask) -> bool:
         """Add a question to those that wait for its request. Return whether it is the first of them."""
         waiting = self._waiting.setdefault(ask.root, [])
         waiting.append(ask)
         return len(waiting) == 1
 
-    async def _sift(self, asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask]]:
+    async def _split(self, asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask]]:
         """Deliver what is stored. Return the requests that were claimed, and those that another process is asking."""
         settled, missing = await asyncio.to_thread(self._answered, asks)
         claimed: list[Ask] = []
@@ -261,11 +261,11 @@ class _Flow:
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    async def _pursue(self, ask: Ask) -> None:
+    async def _ask_until_accepted(self, ask: Ask) -> None:
         """Ask until a reply passes the checks, or no further sample is allowed."""
         self._standing.in_flight += 1
         try:
-            self._deliver(ask.root, await self._settled(ask))
+            self._deliver(ask.root, await self._verdict(ask))
         except RequestFailed as error:
             words = well_formed(str(error))
             self._shared.writer.note(Failure(ask.key, self.teacher.name, ask.question.id, error.reason, words))
@@ -280,7 +280,7 @@ class _Flow:
             self._claims.release(ask.root)
             await self._places.__aexit__(None, None, None)
 
-    async def _settled(self, ask: Ask) -> Verdict:
+    async def _verdict(self, ask: Ask) -> Verdict:
         refusals = 0
         while True:
             try:

@@ -165,8 +165,8 @@ def _connect(ray: Any, address: str | None) -> None:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (OSError, RuntimeError, ValueError) as error:
         raise TeacherError(
-            f"Ray at {address or 'this machine'} cannot be used: {_gist(error)}. Set `rationales.ray_address` to the "
-            "address of a running cluster (`auto`: the cluster of this machine), or to null to start Ray here."
+            f"Ray at {address or 'this machine'} cannot be used: {_last_line(error)}. Set `rationales.ray_address` to "
+            "the address of a running cluster (`auto`: the cluster of this machine), or to null to start Ray here."
         ) from error
 
 
@@ -185,7 +185,7 @@ def reach(address: str) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class _Seat:
+class _ReadyWorker:
     """A worker that is ready, and the number of requests that it has."""
 
     worker: Any
@@ -221,8 +221,8 @@ class _RayTeacher:
         self._ray: Any = None
         self._workers: list[Any] = []
         self._joining: set[asyncio.Task[None]] = set()
-        self._seats: list[_Seat] = []
-        self._last_words = ""
+        self._ready: list[_ReadyWorker] = []
+        self._last_error = ""
 
     def check(self) -> None:
         """Check nothing here: the workers check on their own nodes."""
@@ -230,36 +230,36 @@ class _RayTeacher:
     @property
     def concurrency(self) -> int:
         """Requests that all workers together can use."""
-        return max(1, sum(seat.concurrency for seat in self._seats))
+        return max(1, sum(ready.concurrency for ready in self._ready))
 
     async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return a reply from one of the workers. If the worker dies, another one is asked."""
         attempts = deaths = 0
         while deaths < _WORKERS_PER_REQUEST:
-            seat = await self._seat()
+            ready = await self._next_worker()
             await meter.begin()
-            seat.asked += 1
+            ready.asked += 1
             try:
                 question = self._questions.get(request.question_id)
-                said = await self._said(seat.worker.ask.remote(request, question, self.manners))
+                said = await self._answer_of(ready.worker.ask.remote(request, question, self.manners))
             except self._ray.exceptions.RayTaskError:
                 raise  # a bug in TinyLLM, with the traceback from the node
             except self._ray.exceptions.RayError as error:
                 deaths += 1
-                self._last_words = _gist(error)
+                self._last_error = _last_line(error)
                 with contextlib.suppress(ValueError):  # another request may have removed it
-                    self._seats.remove(seat)
+                    self._ready.remove(ready)
             else:
-                seat.concurrency = said.concurrency
+                ready.concurrency = said.concurrency
                 if said.lost is None:
                     if said.reply is None and not said.charged:
                         meter.free()
-                    return _taken(said)
+                    return _reply_of(said)
                 attempts += 1
                 if attempts >= getattr(self._spec, "max_attempts", 1):
                     raise RequestFailed(f"{said.lost} ({attempts} attempts)")
             finally:
-                seat.asked -= 1
+                ready.asked -= 1
         raise RequestFailed(f"{_WORKERS_PER_REQUEST} workers on the Ray cluster died while they had this request.")
 
     async def __aenter__(self) -> Self:
@@ -275,7 +275,7 @@ class _RayTeacher:
         self._workers = [kind.remote(*known) for _ in range(self._count)]
         self._joining = {asyncio.create_task(self._join(worker)) for worker in self._workers}
         try:
-            await self._seat()  # the other workers join later
+            await self._next_worker()  # the other workers join later
         except BaseException:
             await self.__aexit__()
             raise
@@ -284,47 +284,47 @@ class _RayTeacher:
     async def __aexit__(self, *_: object) -> None:
         for task in self._joining:
             task.cancel()
-        await asyncio.gather(*self._joining, *map(self._dismiss, self._workers), return_exceptions=True)
-        self._joining, self._workers, self._seats = set(), [], []
+        await asyncio.gather(*self._joining, *map(self._stop_worker, self._workers), return_exceptions=True)
+        self._joining, self._workers, self._ready = set(), [], []
 
     async def _join(self, worker: Any) -> None:
         try:
-            said = await self._said(worker.start.remote())
+            said = await self._answer_of(worker.start.remote())
         except self._ray.exceptions.RayTaskError:
             raise
         except self._ray.exceptions.RayError as error:
             raise TeacherError(
-                f"Teacher '{self.name}': a worker on the Ray cluster did not start: {_gist(error)}. Install the "
+                f"Teacher '{self.name}': a worker on the Ray cluster did not start: {_last_line(error)}. Install the "
                 "same versions of Python, Ray and tinyllm-distill on every node as on this machine."
             ) from error
-        _taken(said)
-        self._seats.append(_Seat(worker, said.concurrency))
+        _reply_of(said)
+        self._ready.append(_ReadyWorker(worker, said.concurrency))
 
-    async def _said(self, coming: Any) -> Said:
+    async def _answer_of(self, answer: Any) -> Said:
         """Wait for a worker's answer. If this is cancelled, the worker stops, too."""
         try:
-            said: Said = await coming
+            said: Said = await answer
         except asyncio.CancelledError:
-            self._ray.cancel(coming)
+            self._ray.cancel(answer)
             raise
         return said
 
-    async def _seat(self) -> _Seat:
+    async def _next_worker(self) -> _ReadyWorker:
         """Return the least busy worker. If there is none, wait for one to start."""
         while True:
             for task in [task for task in self._joining if task.done()]:
                 task.result()
                 self._joining.remove(task)
-            if self._seats:
-                return min(self._seats, key=lambda seat: seat.asked / max(1, seat.concurrency))
+            if self._ready:
+                return min(self._ready, key=lambda ready: ready.asked / max(1, ready.concurrency))
             if not self._joining:
                 raise TeacherError(
                     f"Teacher '{self.name}': all its workers on the Ray cluster have died. "
-                    f"The last error: {self._last_words}"
+                    f"The last error: {self._last_error}"
                 )
             await asyncio.wait(self._joining, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _dismiss(self, worker: Any) -> None:
+    async def _stop_worker(self, worker: Any) -> None:
         try:
             with contextlib.suppress(TimeoutError, self._ray.exceptions.RayError):
                 await asyncio.wait_for(worker.stop.remote(), _STOP_S)
@@ -343,7 +343,7 @@ class _RayTeacher:
         return wanted
 
 
-def _taken(said: Said) -> Reply | None:
+def _reply_of(said: Said) -> Reply | None:
     if said.gave_up is not None:
         raise TeacherError(said.gave_up)
     if said.refused is not None:
@@ -356,7 +356,7 @@ def _taken(said: Said) -> Reply | None:
     return said.reply
 
 
-def _gist(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     """Return the last line of Ray's message, which is long."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1].rstrip(".") if lines else type(error).__name__

@@ -89,10 +89,10 @@ def salvage(damaged: Path, out: Path, tell: Tell = silent) -> Salvaged:
 
 def _fill(store: Store, damaged: Path, sizes: Sequence[int], tell: Tell) -> Salvaged:
     scans = []
-    suspects: set[bytes] = set()
+    incomplete: set[bytes] = set()
     for size in sizes:
         with _Pages.opened(damaged, size) as pages:
-            scan = _Scan(pages, suspects)
+            scan = _Scan(pages, incomplete)
             rows: list[Row] = []
             for done, page in enumerate(pages, 1):
                 rows += scan.rows(page)
@@ -103,8 +103,8 @@ def _fill(store: Store, damaged: Path, sizes: Sequence[int], tell: Tell) -> Salv
             store.adopt(rows)
             scans.append(scan)
     best = max(scans, key=lambda scan: scan.proved)
-    saved = store.get_many([key.hex() for key in suspects])  # of these, another copy was whole
-    return Salvaged(len(store), len(suspects) - len(saved), len(best.pages), best.unreadable)
+    saved = store.get_many([key.hex() for key in incomplete])  # of these, another copy was whole
+    return Salvaged(len(store), len(incomplete) - len(saved), len(best.pages), best.unreadable)
 
 
 def _page_sizes(damaged: Path) -> list[int]:
@@ -200,13 +200,13 @@ class _Scan:
     """Finds rows of `replies` on pages.
 
     Attributes:
-        suspects: keys of incomplete rows; the scan adds to them.
+        incomplete: keys of incomplete rows; the scan adds to them.
         proved: number of complete rows.
         unreadable: number of pages that could not be read in full.
     """
 
     pages: _Pages
-    suspects: set[bytes]
+    incomplete: set[bytes]
     proved: int = 0
     unreadable: int = 0
 
@@ -236,17 +236,17 @@ class _Scan:
         types = _types(local, size)
         if len(local) < held:
             raise _NonsenseError
-        if not _are_of_a_reply(types):
+        if not _is_reply(types):
             return None
         next_page = int.from_bytes(page[at + held : at + held + 4], "big")
         for view in self.pages.views:
-            row = _proved(types, self._whole(local, size, next_page, view))
+            row = _verified(types, self._with_overflow(local, size, next_page, view))
             if row is not None:
                 return row
-        self.suspects.add(_values(types[:2], local[local[0] :])[1])
+        self.incomplete.add(_values(types[:2], local[local[0] :])[1])
         return None
 
-    def _whole(self, local: bytes, size: int, number: int, view: Mapping[int, int]) -> bytes:
+    def _with_overflow(self, local: bytes, size: int, number: int, view: Mapping[int, int]) -> bytes:
         """Return a record with its overflow pages, as far as they can be found."""
         parts, missing = [local], size - len(local)
         while missing > 0:
@@ -296,7 +296,7 @@ def _length(type_: int) -> int:
     return _NUMBER_BYTES[type_] if type_ < 10 else (type_ - _FIRST_BLOB) // 2
 
 
-def _are_of_a_reply(types: list[int]) -> bool:
+def _is_reply(types: list[int]) -> bool:
     are_texts = all(t > _FIRST_BLOB and t % 2 == 1 for t in types[2:7])
     are_numbers = all(t < 10 for t in types[7 : _COLUMNS - 1])
     has_message = len(types) < _COLUMNS or types[-1] == 0 or (types[-1] > _FIRST_BLOB and types[-1] % 2 == 1)
@@ -321,7 +321,7 @@ def _values(types: Sequence[int], body: bytes) -> list[Any]:
     return values
 
 
-def _proved(types: Sequence[int], record: bytes) -> Row | None:
+def _verified(types: Sequence[int], record: bytes) -> Row | None:
     """Return a record as a row if both of its checksums are correct, else None."""
     try:
         values = _values(types, record[record[0] :]) + [None] * (_COLUMNS - len(types))

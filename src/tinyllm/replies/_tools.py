@@ -141,7 +141,7 @@ def contents(path: Path, tell: Tell = silent) -> Contents:
     store = resolved(path)
     teachers: dict[tuple[str, str], list[Any]] = {}
     with reading(path) as db:
-        for after, upto in _stretches(db, tell):
+        for after, upto in _id_ranges(db, tell):
             for teacher, identity, *figures in db.execute(query, {"after": after, "upto": upto}):
                 known = teachers.get((teacher, identity))
                 teachers[teacher, identity] = figures if known is None else _added(known, figures)
@@ -174,11 +174,11 @@ def rows(db: sqlite3.Connection, columns: str, selection: Selection, tell: Tell)
     """Yield the selected replies in the order in which they were stored, at most a thousand at a time."""
     condition, values = selection.sql()
     query = f"SELECT {columns} FROM replies WHERE id > :after AND id <= :upto AND {condition} ORDER BY id"  # noqa: S608 - constants
-    for after, upto in _stretches(db, tell):
+    for after, upto in _id_ranges(db, tell):
         yield db.execute(query, values | {"after": after, "upto": upto}).fetchall()
 
 
-def _stretches(db: sqlite3.Connection, tell: Tell) -> Iterator[tuple[int, int]]:
+def _id_ranges(db: sqlite3.Connection, tell: Tell) -> Iterator[tuple[int, int]]:
     first, last = db.execute("SELECT (SELECT min(id) FROM replies), (SELECT max(id) FROM replies)").fetchone()
     if first is None:
         return
@@ -227,7 +227,7 @@ def prune(path: Path, selection: Selection, *, failures: bool = False, dry_run: 
         TinyLLMError: nothing is selected, or the teacher is unknown.
         RunFolderError: another process has the store open and may rely on its contents; or the store is damaged.
     """
-    with _alone(path) as db:
+    with _exclusive(path) as db:
         selected = _count(db, selection, failures)
         if dry_run:
             return selected
@@ -274,7 +274,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[sqlite3.Connection]:
+def _exclusive(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a store in a transaction while no other process has it open. Others who open it must wait.
 
     A process that asks teachers has the store open all the time, so nobody holds a claim either.

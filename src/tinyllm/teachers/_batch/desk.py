@@ -33,7 +33,7 @@ from tinyllm.teachers.manners import Manners
 
 _PAUSE_S = 600.0  # the longest pause if too much is enqueued
 _FULL = ("token_limit_exceeded", "enqueued", "in_progress batches")
-_NEVER = Missed("the batch has ended without a result for this request", "again")
+_NO_RESULT = Missed("the batch has ended without a result for this request", "again")
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class BatchDesk:
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._journal.prepare)
-        self._take_in(*map(_Batch, await asyncio.to_thread(self._journal.read)))
+        self._add_batches(*map(_Batch, await asyncio.to_thread(self._journal.read)))
         self._start(self._send_all())
         return self
 
@@ -139,7 +139,7 @@ class BatchDesk:
         asked = self._asked.get(key)
         if asked is None:
             asked = self._asked[key] = _Asked(request, asyncio.get_running_loop().create_future())
-            self._place(key, asked)
+            self._assign(key, asked)
         asked.askers += 1
         try:
             reply = await asyncio.shield(asked.reply)
@@ -166,7 +166,7 @@ class BatchDesk:
         full = ", no room for more" if self._pause_until > time.monotonic() else ""
         return f"{len(there)} batch{'es' * (len(there) != 1)} at the provider, {done:,} of {total:,} done{full}"
 
-    def _place(self, key: str, asked: _Asked) -> None:
+    def _assign(self, key: str, asked: _Asked) -> None:
         """Give a request its reply, or let it wait for the batch that contains it, or for the next batch."""
         batch = self._holder.get(key)
         if batch is None:
@@ -178,7 +178,7 @@ class BatchDesk:
         elif not batch.awaited:
             batch.following = self._start(self._follow(batch))
 
-    def _take_in(self, *batches: _Batch) -> None:
+    def _add_batches(self, *batches: _Batch) -> None:
         """Add batches. Their requests are not sent again."""
         for batch in batches:
             self._batches[batch.entry.token] = batch
@@ -186,7 +186,7 @@ class BatchDesk:
                 self._holder[key] = batch
                 if key in self._asked:
                     self._gathered.pop(key, None)
-                    self._place(key, self._asked[key])
+                    self._assign(key, self._asked[key])
 
     def _release(self, batch: _Batch, key: str) -> None:
         """Remove a request from a batch that has no reply for it. If someone waits, put it into another batch."""
@@ -194,7 +194,7 @@ class BatchDesk:
             del self._holder[key]
         asked = self._asked.get(key)
         if asked is not None and not asked.reply.done():
-            self._place(key, asked)
+            self._assign(key, asked)
 
     async def _forget(self, batch: _Batch, keys: Collection[str]) -> None:
         """Remove keys from the journal: their replies are stored, or the batch has none for them."""
@@ -203,12 +203,12 @@ class BatchDesk:
                 await asyncio.to_thread(self._journal.forget, batch.entry.token, keys)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._guarded(work))
+        task = asyncio.create_task(self._with_errors(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _with_errors(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - raised again in every waiting `ask`
@@ -220,9 +220,9 @@ class BatchDesk:
 
     async def _send_all(self) -> None:
         while True:
-            await self._ready()
+            await self._wait_until_due()
             async with self._journal.locked():  # no other process sends meanwhile
-                self._take_in(*map(_Batch, await asyncio.to_thread(self._journal.read, self._batches)))
+                self._add_batches(*map(_Batch, await asyncio.to_thread(self._journal.read, self._batches)))
                 keys = list(islice(self._gathered, self._most))
                 manners, entry = self._manners(), None
                 self._being_sent = set(keys)
@@ -233,9 +233,9 @@ class BatchDesk:
                 finally:
                     self._being_sent = set()
             if entry is not None:
-                self._take_in(_Batch(entry, manners))
+                self._add_batches(_Batch(entry, manners))
 
-    async def _ready(self) -> None:
+    async def _wait_until_due(self) -> None:
         """Wait until a batch should be sent: it is full, or no new request has arrived for a while."""
         while True:
             self._wake.clear()
@@ -295,7 +295,7 @@ class BatchDesk:
             return {} if asked is None else request_body(asked.request, self._spec.model, self._spec.form, manners)
 
         results = await asyncio.to_thread(read_rows, rows, self._spec.form, over.took_s, body_of, self._client.secrets)
-        outcomes = {key: results.get(key, _NEVER) for key in batch.entry.keys}
+        outcomes = {key: results.get(key, _NO_RESULT) for key in batch.entry.keys}
         missed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Missed)}
         await self._forget(batch, missed)
         if missed and all(m.kind == "refused" for m in missed.values()) and len(missed) == len(outcomes):

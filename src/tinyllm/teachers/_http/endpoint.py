@@ -59,10 +59,10 @@ TOP_LOGPROBS = 20
 _ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # every other prompt would fail, too
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _JSON = {"Content-Type": "application/json"}
-_LOOK_S = 5.0  # the longest sleep during a pause, which may change
-_DOUBTED = 2  # unknown errors before the first reply that are taken to concern one prompt
-_REFUSED_IN_A_ROW = 16  # the same, in a row, after the first reply
-_DONE_ELSEWHERE = (408, 502, 504, 520, 522, 524)  # from a gateway: the service behind it may bill the request
+_LONGEST_SLEEP_S = 5.0  # the longest sleep during a pause, which may change
+_UNKNOWN_BEFORE_REPLY = 2  # unknown errors before the first reply that are taken to concern one prompt
+_UNKNOWN_IN_A_ROW = 16  # the same, in a row, after the first reply
+_MAY_BE_BILLED = (408, 502, 504, 520, 522, 524)  # from a gateway: the service behind it may bill the request
 
 
 @dataclass(slots=True)
@@ -139,7 +139,7 @@ class Endpoint:
         self._last_success = 0.0
         self._refused = 0  # unknown errors in a row
         self._rates = False  # whether it has returned log-probabilities
-        self._end: str | None = None  # why nothing more is sent
+        self._gave_up: str | None = None  # why nothing more is sent
         self._remedies = remedies
         self._carrier: Carrier = carrier or Transport(_JSON | envelope.headers, self._secrets, patience)
 
@@ -166,7 +166,7 @@ class Endpoint:
         try:
             return await self._answered(request, meter)
         except TeacherError as error:
-            self._end = str(error)
+            self._gave_up = str(error)
             raise
 
     async def _answered(self, request: Request, meter: Meter) -> Reply:
@@ -185,7 +185,7 @@ class Endpoint:
     # --- one attempt --------------------------------------------------------------------------------------------
 
     async def _attempt(self, job: _Job) -> Reply:
-        await self._turn(job)
+        await self._wait_for_turn(job)
         await job.meter.begin()
         job.sent = time.monotonic()
         replica = job.replica = self._replicas.pick(job.sent, job.avoid)
@@ -217,26 +217,26 @@ class Endpoint:
             self._pace.correct(now, job.reserved, job.characters, reply.prompt_tokens, reply.completion_tokens)
         return reply
 
-    async def _turn(self, job: _Job) -> None:
+    async def _wait_for_turn(self, job: _Job) -> None:
         """Wait until a request may be sent: a replica is not paused, and the pace allows it. Then count it."""
         while True:
-            if self._end is not None:
-                raise TeacherError(self._end)
+            if self._gave_up is not None:
+                raise TeacherError(self._gave_up)
             if (left := self._replicas.wait(time.monotonic())) > 0:
                 # Requests continue at random times, because an endpoint often admits only a few at first. The sleep
                 # is short, because the pause may change and another replica may return.
-                await asyncio.sleep(min(left, _LOOK_S) + random.uniform(0, min(1.0, 0.1 * left)))
-            elif self._pace is None or await self._paced(self._pace, job):
+                await asyncio.sleep(min(left, _LONGEST_SLEEP_S) + random.uniform(0, min(1.0, 0.1 * left)))
+            elif self._pace is None or await self._wait_for_pace(self._pace, job):
                 return
 
-    async def _paced(self, pace: Pace, job: _Job) -> bool:
+    async def _wait_for_pace(self, pace: Pace, job: _Job) -> bool:
         """Wait for the pace, one request after another. Return False if a pause began in the meantime."""
         async with self._queue:
             job.reserved = pace.estimate(job.characters, job.request.sampling.max_tokens)
-            while (left := pace.wait(time.monotonic(), job.reserved)) > 0 and self._end is None:  # noqa: ASYNC110
+            while (left := pace.wait(time.monotonic(), job.reserved)) > 0 and self._gave_up is None:  # noqa: ASYNC110
                 await asyncio.sleep(min(left, 0.2))  # a reply may give back tokens meanwhile
             now = time.monotonic()
-            free = self._end is None and self._replicas.wait(now) <= 0
+            free = self._gave_up is None and self._replicas.wait(now) <= 0
             if free:
                 pace.take(now, job.reserved)
             return free
@@ -277,7 +277,7 @@ class Endpoint:
             return AttemptFailed("429", words, overload=True, billed=False, after_s=seconds_of(answer.retry_after))
         said = f"HTTP {answer.status}: {words}"
         if status >= 500 or status in (408, 409, 425):
-            after_s, billed = seconds_of(answer.retry_after), status in _DONE_ELSEWHERE
+            after_s, billed = seconds_of(answer.retry_after), status in _MAY_BE_BILLED
             if status != 501:
                 return AttemptFailed(f"http {status}", said, overload=status == 503, billed=billed, after_s=after_s)
         job.meter.free()
@@ -289,7 +289,7 @@ class Endpoint:
         own = None if has_worked else next((name for name in self._envelope.extra_body if name in words), None)
         if about is None and own is None and status >= 400 and status not in _ABOUT_TEACHER:
             self._refused += 1
-            if self._refused <= (_REFUSED_IN_A_ROW if has_worked else _DOUBTED):
+            if self._refused <= (_UNKNOWN_IN_A_ROW if has_worked else _UNKNOWN_BEFORE_REPLY):
                 about = "bad_request"
         if about is not None:
             return RequestFailed(said, about)
@@ -322,7 +322,7 @@ class Endpoint:
             self._pace.take(now, -job.reserved, -1.0)
         replica.failed(now, job.sent, dead=failure.dead)
         if failure.refused and self._replicas.gone(ever=True):
-            raise self._gone(str(failure)) from None
+            raise self._unreachable(str(failure)) from None
         return self._back_off(job, failure, now)
 
     def _back_off(self, job: _Job, failure: AttemptFailed, now: float) -> float:
@@ -335,7 +335,7 @@ class Endpoint:
         patience = self._patience
         if job.attempts >= patience.attempts:
             if failure.refused and self._replicas.gone() and self._last_success < job.began:
-                raise self._gone(f"it stopped answering: {failure}") from None
+                raise self._unreachable(f"it stopped answering: {failure}") from None
             raise RequestFailed(f"{failure} ({job.attempts} attempts at {job.replica.shown})") from None
         if any(r.usable(now) for r in others):
             return 0.0
@@ -343,7 +343,7 @@ class Endpoint:
         longest = min(patience.backoff_max_s, patience.backoff_s * 2.0 ** (job.attempts - 1))
         return max(random.uniform(0.5, 1.0) * longest, min(failure.after_s or 0.0, patience.backoff_max_s))
 
-    def _gone(self, reason: str) -> TeacherError:
+    def _unreachable(self, reason: str) -> TeacherError:
         return TeacherError(
             f"Teacher '{self._owner}': nothing answers at {self._replicas}: {reason}\n"
             f"  To do: {self._remedies[NO_SERVER]}. Earlier replies are kept."
