@@ -93,7 +93,7 @@ def prune(
     from tinyllm.errors import TinyLLMError
 
     store, selection = replies.find_store(path), replies.Selection(teacher, before=_date(before))
-    selected = replies.would_prune(store, selection, failures=failures)
+    selected = replies.prune(store, selection, failures=failures, dry_run=True)
     if selected != replies.Selected() and not yes:
         if not sys.stdin.isatty():
             raise TinyLLMError(f"This would delete {_selected_text(selected)} of {store}. Add --yes to delete them.")
