@@ -201,7 +201,7 @@ def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
 
 def test_files_of_runs_and_of_experiments_are_told_apart(grid, cli):
     said = cli("run", grid())
-    assert (said.code, "is the file of an experiment, not of a run; use: tinyllm experiment" in said.err) == (2, True)
+    assert (said.code, "describes an experiment, not a run; use: tinyllm experiment" in said.err) == (2, True)
     Path("run.yaml").write_text("data: {dataset: starter}", encoding="utf-8")
     said = cli("experiment", "run.yaml")
     assert (said.code, "not of an experiment; use: tinyllm run run.yaml" in said.err) == (2, True)
