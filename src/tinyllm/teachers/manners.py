@@ -14,6 +14,16 @@ LENGTHS = ("max_tokens", "max_completion_tokens")
 SAMPLING = ("temperature", "top_p", "seed", "stop")
 """Parameters that may be left out of a request. The longest length may be renamed, never left out."""
 
+THOUGHTS = "thoughts"
+"""Names the part of a request for log-probabilities that decides whether a thought comes before the answer."""
+
+WITHOUT_THOUGHTS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"chat_template_kwargs": {"enable_thinking": False}},  # vLLM, SGLang, llama.cpp
+    {"reasoning_effort": "none"},  # OpenAI, Ollama, Gemini
+)
+"""Fields of a request that keep a model from thinking before it answers, in the order in which they are tried."""
+
 
 class SentForm(NamedTuple):
     """The part of the manners that changes what is sent so much that it can change the reply.
@@ -43,6 +53,7 @@ class Manners:
         stream: whether it answers only as a stream.
         stream_usage: whether it takes `stream_options`.
         thinks: whether a thought of it has filled the tokens that were allowed, so that it needs more.
+        thoughts_off: which of `WITHOUT_THOUGHTS` is sent where the first token has to be the answer.
         worked: whether it has ever given a reply: then an error that nobody knows is about the one prompt.
     """
 
@@ -52,6 +63,7 @@ class Manners:
     stream: bool = False
     stream_usage: bool = True
     thinks: bool = False
+    thoughts_off: int = 0
     worked: bool = False
 
     def dump(self) -> str:
@@ -96,6 +108,8 @@ def without(
             changed = replace(manners, length_field=LENGTHS[1 - LENGTHS.index(name)])
         elif name == "system":
             changed = _with(manners, form._replace(system=False))
+        elif name == THOUGHTS and manners.thoughts_off + 1 < len(WITHOUT_THOUGHTS):
+            changed = replace(manners, thoughts_off=manners.thoughts_off + 1)
         elif name == "stream":
             changed = replace(manners, stream=True)
         elif name == "stream_options":

@@ -36,11 +36,11 @@ from tinyllm.teachers._http.refusals import (
     words_of,
 )
 from tinyllm.teachers._http.replicas import Replica, Replicas
-from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, read_completion
+from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, ThoughtFirst, read_completion
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Transport, proxy_for
 from tinyllm.teachers._secrets import secrets_of
 from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
-from tinyllm.teachers.manners import Manners
+from tinyllm.teachers.manners import THOUGHTS, WITHOUT_THOUGHTS, Manners
 
 NO_SERVER = 0
 REMEDIES: Mapping[int, str] = {
@@ -289,6 +289,11 @@ class Endpoint:
                 raise AttemptFailed("malformed", f"{error}: {words!r}") from None
             except ErrorInReply as error:
                 answer = replace(answer, status=error.status, body=error.body)
+            except ThoughtFirst as error:
+                self._rates = True
+                refused = ParameterRefused((THOUGHTS,), str(error))
+                refused.manners = job.manners
+                raise refused from None
             else:
                 self._rates |= rated and reply.message is not None
                 if rated and not self._rates:  # it leaves out what it does not know: others would fare no better
@@ -425,6 +430,7 @@ def request_body(
         body["stop"] = list(sampling.stop)
     if request.options:
         body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if form == "chat" else {"logprobs": TOP_LOGPROBS}
+        body |= WITHOUT_THOUGHTS[manners.thoughts_off] if form == "chat" else {}
     if stream:
         body["stream"] = True
         if manners.stream_usage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,11 +19,21 @@ _FINISHED: Mapping[str, FinishReason] = {
     "refusal": "refusal",
 }  # fmt: skip
 _TEXT_ALONE = {"role", "content", "refusal", "tool_calls", "function_call", "audio", "annotations", "name"}
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHT = re.compile(
+    r"\s*(?:<(?:$|(?:[\w.]+:)?(?:think|thought|reason)|\|(?:channel|begin_of_thought|START_THINKING|think)|unused94)|"
+    r"\[THINK|◁think)",
+    re.IGNORECASE,
+)
 _MOST_TOKENS = 1 << 24  # no model reads or writes more; what is beyond is nonsense
 
 
 class NotACompletion(ValueError):
     """An answer that is not what the protocol says."""
+
+
+class ThoughtFirst(ValueError):
+    """Log-probabilities were asked for, and those that came are of a thought's first token, not of an answer's."""
 
 
 class ErrorInReply(Exception):
@@ -47,6 +58,7 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
     Raises:
         ErrorInReply: there is an error in its place.
         NotACompletion: there is none in it.
+        ThoughtFirst: `rated`, and it begins with a thought.
     """
     answer = _joined(raw) if _is_stream(raw) else _json(raw)
     if isinstance(answer, list) and len(answer) == 1:
@@ -70,6 +82,9 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
     if not rated:
         return reply
     top = _top_logprobs(choice)
+    first = max(top, key=lambda pair: pair[1], default=("", 0.0))[0]
+    if form == "chat" and top and (any(message.get(name) for name in _THOUGHT_FIELDS) or _THOUGHT.match(first)):
+        raise ThoughtFirst(f"its reply begins with a thought ({first!r})")
     return replace(reply, message=json.dumps({"top_logprobs": top}) if top else None)
 
 
