@@ -31,6 +31,7 @@ class Answer:
 
     Attributes:
         total, mean: log-likelihood of each choice, whole and by token; None where they were not measured.
+        probabilities: of each choice, at the temperature of the run; None where they were not measured.
         text: what the student wrote; None where it was not asked to.
         written: the choice that the text is; None where it is none.
     """
@@ -43,6 +44,7 @@ class Answer:
     mean: tuple[float, ...] | None = None
     text: str | None = None
     written: int | None = None
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Scored:
 
 
 class Answers:
-    """All answers of one run, as columns: split, view, id, answer, total, mean, text, written."""
+    """All answers of one run, as columns: split, view, id, answer, total, mean, text, written, probabilities."""
 
     def __init__(self, table: Any) -> None:
         self.table = table
@@ -98,12 +100,12 @@ class Answers:
         rows = zip(self.table["split"].to_pylist(), self.table["view"].to_pylist(), strict=True)
         return {view for split, view in rows if split == "test"}
 
-    def confidence(self, split: Split = "test") -> NDArray[np.float64] | None:
-        """Return how likely the student finds the choice it takes, among the choices (n,); None without likelihoods."""
-        rows = self._rows(split, "asked")
-        if not rows.num_rows or rows["total"].null_count:
+    def confidence(self, ranked_by: Literal["total", "mean"], temperature: float) -> NDArray[np.float64] | None:
+        """Return how likely the student finds the choice it takes of a test question (n,); None without likelihoods."""
+        rows = self._rows("test", "asked")
+        if not rows.num_rows or rows[ranked_by].null_count:
             return None
-        values = _matrix(rows["total"])
+        values = _matrix(rows[ranked_by]) / temperature
         shifted = np.exp(values - values.max(axis=1, keepdims=True))
         top: NDArray[np.float64] = 1.0 / shifted.sum(axis=1)
         return top
@@ -142,7 +144,7 @@ def as_answers(answers: Iterable[Answer]) -> Answers:
     rows = list(answers)
     word, numbers = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float32())
     kinds = {"split": word, "view": word, "id": pa.string(), "answer": pa.int16(), "total": numbers, "mean": numbers}
-    kinds |= {"text": pa.string(), "written": pa.int16()}
+    kinds |= {"text": pa.string(), "written": pa.int16(), "probabilities": numbers}
     columns = {name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in kinds.items()}
     return Answers(pa.table(columns))
 
@@ -166,7 +168,10 @@ def read_answers(folder: Path) -> Answers:
 
     file = folder / _FILE
     try:
-        return Answers(pq.read_table(file, columns=[f.name for f in fields(Answer)]))
+        table = pq.read_table(file)
+        if "probabilities" not in table.column_names:  # an earlier version did not keep them
+            table = table.append_column("probabilities", pa.nulls(len(table), pa.list_(pa.float32())))
+        return Answers(table.select([f.name for f in fields(Answer)]))
     except FileNotFoundError:
         raise RunFolderError(f"{file} is not there; remove {folder}, and the experiment runs it again.") from None
     except (pa.ArrowException, KeyError, TypeError) as error:

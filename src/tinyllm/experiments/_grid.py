@@ -100,7 +100,7 @@ class Experiment:
 
     def first_config(self, group: Group) -> Config:
         """Return the configuration of a group's first run, for what all its runs have in common."""
-        return self.config(group.cell(next(iter(group.sweep.by_alpha()))[0], group.sweep.seeds[0]))
+        return self.config(group.cells()[0])
 
     def dataset_config(self, dataset: str, student: str) -> Config:
         """Return a configuration that names a dataset and a student, whatever the method."""

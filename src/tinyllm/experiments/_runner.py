@@ -32,9 +32,9 @@ from tinyllm.experiments._grid import Cell, Experiment, Group, dump_grid
 from tinyllm.experiments._places import Place
 from tinyllm.experiments._shared import (
     Shared,
+    learnt_from,
     outline,
     rationale_key,
-    rationales_fingerprint,
 )
 from tinyllm.experiments._worker import log_file
 from tinyllm.scoring.views import View
@@ -47,7 +47,7 @@ _MAY_DIFFER = (
     "evaluate.max_rationale_tokens",
 )  # fmt: skip
 """Settings that change nothing of what an experiment keeps."""
-_OF_TEACHERS = ("teachers", "rationales", "train.alpha", "train.teacher")
+_OF_TEACHERS = ("teachers", "rationales", "opinions", "train.alpha", "train.teacher")
 """Settings that are nothing to a run that learns from no teacher."""
 
 
@@ -117,7 +117,7 @@ class Runner:
             file.unlink()
         self._sweep()
         for key, error in self.shared.failed.items():
-            for cell in [c for c in self._left if rationale_key(self.experiment, self.experiment.group(c)) == key]:
+            for cell in [c for c in self._left if rationale_key(self.experiment, c) == key]:
                 self._fail(cell, error)
         self._left = self._find_left()
 
@@ -198,7 +198,7 @@ class Runner:
     def job(self, cell: Cell) -> Job:
         """Return what a place has to know to do a run."""
         group, grid = self.experiment.group(cell), self.experiment.grid
-        key, config = rationale_key(self.experiment, group), self.experiment.config(cell)
+        key, config = rationale_key(self.experiment, cell), self.experiment.config(cell)
         return Job(
             folder=str(self.folder.resolve()),
             key=cell.key,
@@ -209,7 +209,7 @@ class Runner:
             seed=cell.seed,
             config=config.model_dump(mode="json"),
             rationales=None if key is None else str(self.shared.rationales[key].resolve()),
-            rationales_hash=self._hash(group),
+            rationales_hash=self._hash(cell),
             questions=self.shared.questions[cell.dataset, cell.student],
             learnt=self.shared.learnt[cell.dataset, cell.student],
             views=self._views(config) if cell.is_first else ("asked",),
@@ -276,7 +276,7 @@ class Runner:
             was = build_config(record.config)
         except ConfigError as error:
             return [f"{cell.key}: {error}"]
-        learns = bool(group.spec.teachers or group.spec.asks)
+        learns = rationale_key(self.experiment, cell) is not None or group.spec.asks is not None
         ignored = _MAY_DIFFER if learns else (*_MAY_DIFFER, *_OF_TEACHERS)
         now = self.experiment.config(cell)
         differences = describe_differences(_of_use(was), _of_use(now))
@@ -291,20 +291,20 @@ class Runner:
             found.append("the test questions are others now, or are scored otherwise")
         if record.learnt and record.learnt != self.shared.learnt[cell.dataset, cell.student] and group.spec.trains:
             found.append("the training or validation questions are others now")
-        if record.rationales != self._hash(group) and self._hash(group):
-            found.append("it learnt from other rationales than there are now")
+        if record.rationales != self._hash(cell) and self._hash(cell):
+            found.append("it learnt from other rationales or opinions than there are now")
         if group.sweep.chooses and record.accuracy("valid", self.experiment.grid.scorer) is None:
             found.append(f"its validation questions were not answered by `scorer: {self.experiment.grid.scorer}`")
         return [f"{cell.key}: {f}" for f in found]
 
-    def _hash(self, group: Group) -> str:
-        """Return the hash of the rationales that a group learns from; empty for none, or for what is not there yet."""
-        key = rationale_key(self.experiment, group)
+    def _hash(self, cell: Cell) -> str:
+        """Return the hash of what a run learns from teachers; empty for nothing, or for what is not there yet."""
+        key, config = rationale_key(self.experiment, cell), self.experiment.config(cell)
         if key is None or key not in self.shared.rationales:
             return ""
-        used = tuple(t.name for t in teachers_in_use(self.experiment.first_config(group)))
+        used = tuple(t.name for t in teachers_in_use(config))
         if (key, used) not in self._hashes:
-            self._hashes[key, used] = rationales_fingerprint(self.shared.rationales[key], used)
+            self._hashes[key, used] = learnt_from(self.shared.rationales[key], config)
         return self._hashes[key, used]
 
 
@@ -320,4 +320,5 @@ def _of_use(config: Config) -> Config:
     """Return a configuration without the teachers that a run does not learn from: they may come and go."""
     used, weights = teachers_in_use(config), teacher_weights(config)
     alpha = {t.name: weights[t.name] for t in used}
-    return config.model_copy(update={"teachers": used, "train": config.train.model_copy(update={"alpha": alpha})})
+    kept = tuple(t for t in config.teachers if t in used or t.name in config.opinions.teachers)
+    return config.model_copy(update={"teachers": kept, "train": config.train.model_copy(update={"alpha": alpha})})

@@ -14,8 +14,8 @@ from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import RunFolderError
 from tinyllm.report import _browser as browser
 from tinyllm.report._files import LogLine, Prediction, RunFiles
-from tinyllm.report._opinions import opinions_of
-from tinyllm.report._plots import Curve, Dot, Mark, smooth, window
+from tinyllm.report._opinions import opinions_of, reliability_line
+from tinyllm.report._plots import Curve, Dot, Line, Mark, smooth, window
 from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
 from tinyllm.report._view import Card, DroppedRow, Fact, Loss, Page, Share, Stage, TeacherRow
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
@@ -66,6 +66,7 @@ def build_page(files: RunFiles) -> Page:
         smoothing=max((window(len(curve.points)) for curve in curves), default=1),
         not_finite=sum(not math.isfinite(loss) for line in files.log or () for loss in line.losses.values()),
         training=tuple(_training(files)),
+        calibration=tuple(_calibration(files.metrics or {})),
         teachers=teacher_rows,
         meanings=tuple(_meanings(teacher_rows)),
         opinions=opinions_of(files.opinions),
@@ -277,6 +278,17 @@ def _training(files: RunFiles) -> Iterable[Fact]:
         yield Fact("Highest learning rate", decimal(max(rates)))
     if norms:
         yield Fact("Largest gradient norm", decimal(max(norms)))
+
+
+def _calibration(metrics: Mapping[str, Any]) -> Iterable[Line]:
+    """Return how often the student is right by its probability, with its temperature and without."""
+    found = _mapping(metrics, "calibration")
+    for colour, (key, label) in enumerate(
+        (("reliability", "At its temperature"), ("reliability_uncalibrated", "Without"))
+    ):
+        bins = [b for b in _list(found, key) if isinstance(b, Mapping) and {"confidence", "accuracy"} <= b.keys()]
+        if bins:
+            yield reliability_line(label, colour, bins)
 
 
 # --- teachers -----------------------------------------------------------------------------------------------------

@@ -58,6 +58,11 @@ def render(page: Page) -> str:
                     page.opinions.lines, "probability of the first choice, %", "right, %", width, diagonal=True
                 )
             ),
+            calibration_plots=both_widths(
+                lambda width: plots.line_plot(
+                    page.calibration, "probability of the first choice, %", "right, %", width, diagonal=True
+                )
+            ),
             swatch=lambda colour: Markup(plots.swatch(colour)),  # noqa: S704  plots escapes its labels
             share_bar=lambda parts: Markup(plots.share_bar(parts)),  # noqa: S704  plots escapes its labels
         )

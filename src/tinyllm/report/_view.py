@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyllm.report._opinions import Opinions
-from tinyllm.report._plots import Curve, Dot, Mark
+from tinyllm.report._plots import Curve, Dot, Line, Mark
 from tinyllm.report._verdict import Outcomes
 
 
@@ -101,6 +101,7 @@ class Page:
     smoothing: int
     not_finite: int
     training: tuple[Fact, ...]
+    calibration: tuple[Line, ...]
     teachers: tuple[TeacherRow, ...]
     meanings: tuple[Fact, ...]
     opinions: Opinions
