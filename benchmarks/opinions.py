@@ -59,13 +59,13 @@ def memory(sizes: Sequence[int], rounds: int) -> list[Row]:
     for way in ("given", "letters"):
         smallest, *others = sorted(sizes)
         base = [_peak_mb(smallest, way) for _ in range(rounds)]
-        for size in others:  # once: a peak hardly differs from run to run, and the largest takes its time
-            rows.append(
-                row(
-                    f"{_PREFIX}: {size:,} questions, {way}", [_peak_mb(size, way)], [statistics.median(base)],
-                    unit="MB", peer_name=f"{smallest:,} questions", reach=Reach("ratio", "at most", 1.1),
-                )
-            )  # fmt: skip
+        rows += [  # once: a peak hardly differs from run to run, and the largest takes its time
+            row(
+                f"{_PREFIX}: {size:,} questions, {way}", [_peak_mb(size, way)], [statistics.median(base)],
+                unit="MB", peer_name=f"{smallest:,} questions", reach=Reach("ratio", "at most", 1.1),
+            )
+            for size in others
+        ]  # fmt: skip
     return rows
 
 
@@ -137,7 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = Result("choose", "Training to choose, and opinions", CHOOSE_ABOUT, "python -m benchmarks.opinions", rows)
     file = common.write(result, options.out, options.note, replaces=tuple(line.name for line in rows))
     for line in rows:
-        say(f"{line.name}: {line.ours:g} {line.unit}, ratio {line.ratio} {line.reach} {'met' if line.met else 'NOT met'}")
+        met = "met" if line.met else "NOT met"
+        say(f"{line.name}: {line.ours:g} {line.unit}, ratio {line.ratio} {line.reach} {met}")
     say(f"wrote {file}")
 
 

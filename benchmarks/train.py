@@ -51,9 +51,9 @@ ARC questions of four choices, 16 questions a step, SmolLM2-135M, float32, AdamW
 all rows are; on the first step both give the same loss.
 
 *Opinions*: prompts per second of `tinyllm generate` with `kind: llamacpp`, each question in two orders of its choices,
-log-probabilities of the letters; the peer starts the same server and posts the same bodies in a bare `aiohttp` loop that
-keeps nothing. Memory: the greatest resident memory of `tinyllm generate`, with opinions that come with the questions, or
-by letter of a server without latency."""
+log-probabilities of the letters; the peer starts the same server and posts the same bodies in a bare `aiohttp` loop
+that keeps nothing. Memory: the greatest resident memory of `tinyllm generate`, with opinions that come with the
+questions, or by letter of a server without latency."""
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,8 @@ def test_a_student_without_its_run_is_told_apart(tmp_path, tiny_t5, origin, caps
 
 def test_questions_that_differ_in_form_alone_are_in_one_fold():
     question = as_question(QUESTIONS[0])
-    same = replace(question, id="other", question=f" {question.question.upper()}", choices=question.choices[::-1], answer=3)
+    same = replace(
+        question, id="other", question=f" {question.question.upper()}", choices=question.choices[::-1], answer=3
+    )
     assert _alike(same) == _alike(question)
     assert _alike(replace(question, choices=("ice", "water", "iron", "the sun"))) != _alike(question)

@@ -17,9 +17,9 @@ from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._grid import Cell, Experiment
 from tinyllm.experiments._methods import MethodSpec
+from tinyllm.opinions.files import OPINIONS, read_opinions
 from tinyllm.questions import SPLITS, gather
 from tinyllm.questions.types import Question, Splits
-from tinyllm.opinions.files import OPINIONS, read_opinions
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.scoring.matching import CONVENTION
 from tinyllm.stages.asking import forecast_lines, opened_asking

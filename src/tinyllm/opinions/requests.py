@@ -142,8 +142,9 @@ class OpinionRequests(Requests):
     def _by_votes(self, why: str) -> str:
         name = self.teacher.name
         return (
-            f"Teacher '{name}': {why}\n  To do: count its replies instead: `opinions: {{teachers: {{{name}: votes}}}}`, "
-            "with `thinking_tokens` for a model that thinks. Replies that came before are kept."
+            f"Teacher '{name}': {why}\n"
+            f"  To do: count its replies instead: `opinions: {{teachers: {{{name}: votes}}}}`. Replies that came before "
+            "are kept."
         )
 
 

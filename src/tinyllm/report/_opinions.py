@@ -61,7 +61,9 @@ def opinions_of(figures: Mapping[str, Any] | None) -> Opinions:
                 AgreementRow(" and ".join(map(str, a["teachers"])), percent(a["same"]), count(a["n"]))
                 for a in figures["agreement"]
             ),
-            tuple(reliability_line(name, colour, found["reliability"]) for colour, (name, found) in enumerate(teachers)),
+            tuple(
+                reliability_line(name, colour, found["reliability"]) for colour, (name, found) in enumerate(teachers)
+            ),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunFolderError(

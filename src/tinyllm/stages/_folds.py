@@ -1,8 +1,8 @@
 """Out-of-fold students: a student's opinion of a question that it learnt from comes from one that did not see it.
 
-A student knows the answers that it was trained on, so its own opinions of those questions say nothing. The questions are
-cut into folds by a hash of their text. For each fold a student is trained as the teacher was, without the questions of
-the fold, and gives its scores of them. The scores are kept in the run folder; the student is then removed.
+A student knows the answers that it was trained on, so its own opinions of those questions say nothing. The questions
+are cut into folds by a hash of their texts. For each fold a student is trained as the teacher was, without the
+questions of the fold, and gives its scores of them. The scores are kept in the run folder; the student is then removed.
 
     folds/<teacher>-<checksum>/<fold>/        a student while it is trained: checkpoints, then the student
                                <fold>.jsonl   its scores, whole or not there
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_OR_NONE = "or, if it learnt from none of the questions that are asked, write `folds: 0`"
 _LEARNT_FROM = ("rationales.parquet", "yields.json", "opinions.parquet")
 
 
@@ -67,7 +68,7 @@ class Folds:
         return found
 
     def hours(self, folds: int) -> float:
-        """Return how long so many students will be trained: each as long as the teacher was, for its part of the questions."""
+        """Return how long it takes to train so many students, by the time that the teacher took."""
         seconds = read_json(self._origin.train_result).get("seconds") or 0.0
         return folds * float(seconds) * (1 - 1 / self._spec.folds) / 3600
 
@@ -80,9 +81,10 @@ class Folds:
         """
         wanted = self.to_train(questions)
         if wanted:
+            count = sum(map(len, wanted.values()))
             news.say(
-                f"  {self._spec.name}: {sum(map(len, wanted.values())):,} questions are among those that it learnt from; "
-                f"{len(wanted)} students are trained without them, to answer in its place"
+                f"  {self._spec.name}: it learnt from {count:,} of these questions. {len(wanted)} students are trained "
+                "without them, to answer in its place."
             )
         for number, (fold, asked) in enumerate(sorted(wanted.items()), 1):
             news.say(f"  {self._spec.name}: out-of-fold student {number} of {len(wanted)}")
@@ -121,9 +123,9 @@ class Folds:
             for name, questions in (("train", self._splits.train), ("valid", self._splits.valid))
         }
         if not len(kept["train"]):
-            raise TeacherError(
-                f"Teacher '{self._spec.name}': all {len(self._splits.train)} questions that it learnt from are in one of "
-                f"the {self._spec.folds} folds, so none are left to train on. Raise its `folds`."
+            raise self._error(
+                f"all {len(self._splits.train)} questions that it learnt from are in one of its {self._spec.folds} "
+                "folds, so none are left to train on. Raise its `folds`."
             )
         return replace(self._splits, **kept)
 
@@ -136,10 +138,9 @@ class Folds:
         run = RunFolder(given if (given / "config.yaml").is_file() else given.parent)
         if run.config_file.is_file() and run.train_result.is_file():
             return run
-        raise TeacherError(
-            f"Teacher '{self._spec.name}': {given} holds a student, but not the run that trained it, so it is not known "
-            "which questions it learnt from. Give the run's folder; or, if it learnt from none of these questions, write "
-            "`folds: 0`."
+        raise self._error(
+            f"{given} holds a student, but not the run that trained it, so it is not known which questions it learnt "
+            f"from. Give the run's folder; {_OR_NONE}."
         )
 
     @cached_property
@@ -148,24 +149,26 @@ class Folds:
 
     @cached_property
     def _splits(self) -> Splits:
-        from tinyllm.stages.check import checked_questions
         from tinyllm.stages._prepare import training_fingerprint
+        from tinyllm.stages.check import checked_questions
 
         try:
             splits = checked_questions(self._config, News(quiet=True))[0]
         except TinyLLMError as error:
-            raise TeacherError(
-                f"Teacher '{self._spec.name}': the questions that it learnt from cannot be read: {error}\n  To do: mend "
-                f"`data` in {self._origin.config_file}; or, if it learnt from none of these questions, write `folds: 0`."
+            raise self._error(
+                f"the questions that it learnt from cannot be read: {error}\n  To do: mend `data` in "
+                f"{self._origin.config_file}; {_OR_NONE}."
             ) from None
         then = read_json(self._origin.train_result).get("questions")
         if then not in (None, training_fingerprint(splits)):  # an older run does not say
-            raise TeacherError(
-                f"Teacher '{self._spec.name}': the questions that it learnt from have changed since it was trained, so it "
-                f"is not known which ones it saw. Train {self._origin.path} anew; or, if it learnt from none of these "
-                "questions, write `folds: 0`."
+            raise self._error(
+                "the questions that it learnt from have changed since it was trained, so it is not known which ones it "
+                f"saw. Train {self._origin.path} anew; {_OR_NONE}."
             )
         return splits
+
+    def _error(self, why: str) -> TeacherError:
+        return TeacherError(f"Teacher '{self._spec.name}': {why}")
 
     @cached_property
     def _seen(self) -> NDArray[np.uint64]:

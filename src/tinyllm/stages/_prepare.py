@@ -30,7 +30,7 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     from tinyllm.student.train import plan_steps, tokenise
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
-    if rationales:  # a method may give a question another one's rationale, but none of a question that is not learnt from
+    if rationales:  # of questions that are left out here nothing is learnt, not even under another question
         learnt_from = {q.id for q in splits.train}
         rationales = tuple(r for r in rationales if r.question_id in learnt_from)
     settings = mixture_settings(config)
