@@ -143,8 +143,8 @@ class OpinionRequests(Requests):
         name = self.teacher.name
         return (
             f"Teacher '{name}': {why}\n"
-            f"  To do: count its replies instead: `opinions: {{teachers: {{{name}: votes}}}}`. Replies that came before "
-            "are kept."
+            f"  To do: count its replies instead: `opinions: {{teachers: {{{name}: votes}}}}`. Replies that came "
+            "before are kept."
         )
 
 
