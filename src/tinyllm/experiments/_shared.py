@@ -170,7 +170,8 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
             lines += forecast_lines(asking.forecasts(news))
     for key, (config, cell) in wanted.items():
         splits = shared.splits[cell.dataset]
-        lines += forecast_lines(opinion_forecasts(config, RunFolder(folder / _SHARED / key), splits, news))
+        run = RunFolder(folder / _SHARED / key)
+        lines += forecast_lines(opinion_forecasts(config, run, splits, news, will_ask=False))
     return lines
 
 

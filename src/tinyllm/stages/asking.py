@@ -70,13 +70,13 @@ def opened_asking(
 
 @contextlib.contextmanager
 def opened_opinions(
-    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True
+    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
 ) -> Iterator[Asking]:
     """Make the teachers that are asked for their opinions, and open the store, until the block ends.
 
     Args:
         questions: those that they are asked.
-        may_write: make the store if it is not there yet; otherwise nothing is written at all.
+        may_write, will_ask: as of `opened_asking`.
 
     Raises:
         TeacherError, RunFolderError: as `opened_asking`.
@@ -94,7 +94,7 @@ def opened_opinions(
         )
 
     with open_store(path) if specs and (may_write or path.is_file()) else contextlib.nullcontext() as store:
-        yield Asking(config, specs, questions, store, run, make)
+        yield Asking(config, specs, questions, store, run, make, will_ask=will_ask)
 
 
 def opinion_ways(config: Config) -> dict[str, Way]:
