@@ -20,7 +20,7 @@ from tinyllm.rationales.requests import Ask, Requests
 from tinyllm.rationales.types import UNFINISHED, Rejection, Scored, Verdict
 from tinyllm.teachers import Teacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request
-from tinyllm.teachers.manners import THOUGHTS, Manners
+from tinyllm.teachers.manners import Manners
 
 _MOST_BY_LETTER = 20  # as many first tokens as endpoints tell the log-probabilities of
 _MOST_BY_VOTE = 26  # letters
@@ -135,7 +135,7 @@ class OpinionRequests(Requests):
     def _not_taken(self, refused: ParameterRefused, written: Collection[str]) -> str:
         if "logprobs" in refused.names:
             return self._by_votes(f"the endpoint gives no log-probabilities: {refused}")
-        if THOUGHTS in refused.names:
+        if "thoughts" in refused.names:
             return self._by_votes(f"the model thinks before it answers, and that cannot be switched off: {refused}")
         return super()._not_taken(refused, written)
 

@@ -14,9 +14,6 @@ LENGTHS = ("max_tokens", "max_completion_tokens")
 SAMPLING = ("temperature", "top_p", "seed", "stop")
 """Parameters that may be left out of a request. The longest length may be renamed, never left out."""
 
-THOUGHTS = "thoughts"
-"""Names the part of a request for log-probabilities that decides whether a thought comes before the answer."""
-
 WITHOUT_THOUGHTS: tuple[Mapping[str, Any], ...] = (
     {},
     {"chat_template_kwargs": {"enable_thinking": False}},  # vLLM, SGLang, llama.cpp
@@ -90,7 +87,7 @@ def without(
     """Return manners under which the first of some refused parts that may change is not sent as it was.
 
     Args:
-        names: of a request's fields; or `system`.
+        names: of a request's fields; or `system`; or `thoughts`, where a reply begins with one.
         written: fields that a person has set, which are sent as they are.
         most_tokens: the most that the endpoint takes as a length, where it said so.
 
@@ -108,7 +105,7 @@ def without(
             changed = replace(manners, length_field=LENGTHS[1 - LENGTHS.index(name)])
         elif name == "system":
             changed = _with(manners, form._replace(system=False))
-        elif name == THOUGHTS and manners.thoughts_off + 1 < len(WITHOUT_THOUGHTS):
+        elif name == "thoughts" and manners.thoughts_off + 1 < len(WITHOUT_THOUGHTS):
             changed = replace(manners, thoughts_off=manners.thoughts_off + 1)
         elif name == "stream":
             changed = replace(manners, stream=True)

@@ -40,7 +40,7 @@ from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, Thought
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Transport, proxy_for
 from tinyllm.teachers._secrets import secrets_of
 from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
-from tinyllm.teachers.manners import THOUGHTS, WITHOUT_THOUGHTS, Manners
+from tinyllm.teachers.manners import WITHOUT_THOUGHTS, Manners
 
 NO_SERVER = 0
 REMEDIES: Mapping[int, str] = {
@@ -291,7 +291,7 @@ class Endpoint:
                 answer = replace(answer, status=error.status, body=error.body)
             except ThoughtFirst as error:
                 self._rates = True
-                refused = ParameterRefused((THOUGHTS,), str(error))
+                refused = ParameterRefused(("thoughts",), str(error))
                 refused.manners = job.manners
                 raise refused from None
             else:
