@@ -183,7 +183,7 @@ def refused_parameter(
     if "stream" in names and body.get("stream") is True and "stream_options" in body and "stream_options" in names:
         names.remove("stream")
     if "thoughts" in names and not any(way and way.items() <= body.items() for way in WITHOUT_THOUGHTS):
-        names.remove("thoughts")  # a person has set it
+        names = [name for name in names if name != "thoughts"]  # a person has set it
     sent = [
         name
         for name in dict.fromkeys(names)
