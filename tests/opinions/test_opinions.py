@@ -174,7 +174,7 @@ def test_replies_that_never_begin_with_a_letter_are_given_up(project, capsys):
         assert run(project, "generate", "--quiet") == 2
     assert "Okay First" in (said := capsys.readouterr().err)
     assert "{cat: votes}" in said
-    assert len(endpoint.requests) <= 9
+    assert len(endpoint.requests) < 20  # of 48
 
 
 def test_opinions_that_come_with_the_questions_need_no_teacher(project):

@@ -29,7 +29,7 @@ def fold(name: str) -> int:
 
 def tinyllm(command: str, project: Project, *more: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        main([command, str(project.config), "--run-dir", str(project.run), "--quiet", *more])
+        main([command, str(project.config), "--run-dir", str(project.run), *more])
     return ended.value.code
 
 
@@ -92,11 +92,11 @@ def test_scores_are_kept_and_no_student_is_trained_twice(tmp_path, tiny_t5, orig
     kept = sorted((project.run / "folds").glob("*/*"))
     assert [file.name for file in kept] == ["0.jsonl", "1.jsonl"]
     times = [file.stat().st_mtime_ns for file in kept]
-    (project.run / "replies.sqlite").unlink()
+    (project.run.parent / "replies.sqlite").unlink()
     assert opinions(project) == before
     assert [file.stat().st_mtime_ns for file in kept] == times
     kept[0].unlink()  # as after a kill before its student was done
-    (project.run / "replies.sqlite").unlink()
+    (project.run.parent / "replies.sqlite").unlink()
     assert opinions(project) == before
     assert kept[1].stat().st_mtime_ns == times[1]
 

@@ -118,16 +118,17 @@ class Folds:
 
     def _without(self, fold: int) -> Splits:
         """Return what the teacher learnt from and was picked by, without the questions of a fold."""
-        kept = {
-            name: leave_out(questions, [i for i, q in enumerate(questions) if self._fold(q) == fold])
-            for name, questions in (("train", self._splits.train), ("valid", self._splits.valid))
-        }
-        if not len(kept["train"]):
+
+        def others(questions: Sequence[Question]) -> Sequence[Question]:
+            return leave_out(questions, [i for i, q in enumerate(questions) if self._fold(q) == fold])
+
+        kept = replace(self._splits, train=others(self._splits.train), valid=others(self._splits.valid))
+        if not len(kept.train):
             raise self._error(
                 f"all {len(self._splits.train)} questions that it learnt from are in one of its {self._spec.folds} "
                 "folds, so none are left to train on. Raise its `folds`."
             )
-        return replace(self._splits, **kept)
+        return kept
 
     # --- what the teacher saw -----------------------------------------------------------------------------------------
 

@@ -212,18 +212,18 @@ class Encoder:
             return [Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)]
         by_token = compares_by_token(self.layout)
         tokens = [self._option(choice) for choice in question.choices]
-        branches: list[Branch] = [
+        choices = [
             Choice(target.task, prefix, of, target.weight, target.mean, share, 1 / len(of) if by_token else 1.0)
             for of, share in zip(tokens, target.shares, strict=True)
         ]
         if text is None:
-            return branches
+            return [*choices]
         (apart,) = self._branches(question, text, prefix, None)
         if apart.target not in tokens:  # it is cut, as no choice is
-            return [apart, *branches]
+            return [apart, *choices]
         place = tokens.index(apart.target)
-        branches[place] = replace(branches[place], text=text.weight)
-        return branches
+        choices[place] = replace(choices[place], text=text.weight)
+        return [*choices]
 
     def options(self, question: Question, prefix: str) -> list[Row]:
         """Return rows whose targets are the choices, each with the end-of-text token and never cut.
