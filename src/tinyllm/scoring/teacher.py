@@ -1,4 +1,4 @@
-"""A trained student as a teacher: its opinion of each question, by the scores that it is asked and evaluated by."""
+"""A trained student as a teacher. Its opinion of a question comes from the scores that rank its choices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyllm.teachers.batching import Answer, BatchingTeacher
 
 
 class StudentAsTeacher(BatchingTeacher):
-    """Rates the choices of the questions that it is made with; it writes no rationales.
+    """Rates the choices of the questions in `questions`. It writes no rationales.
 
     Args:
         out_of_fold: from a question that the student learnt from to the scores of a student that did not; empty where
@@ -39,8 +39,8 @@ class StudentAsTeacher(BatchingTeacher):
         weights = folder_checksum(self._folder) if (self._folder / CARD_FILE).is_file() else None
         if weights is None:
             raise TeacherError(
-                f"Teacher '{spec.name}': {spec.run} holds no student that TinyLLM saved. Give the folder of a run that "
-                "is trained (`tinyllm train`), or of its student."
+                f"Teacher '{spec.name}': {spec.run} holds no student that TinyLLM saved. Give the folder of a trained "
+                "run (`tinyllm train` trains it), or of its student."
             )
         self._out_of_fold = out_of_fold if spec.folds else lambda _: None
         # The students of the folds follow from the student: they are trained as it was.
@@ -48,7 +48,7 @@ class StudentAsTeacher(BatchingTeacher):
         self.identity: Mapping[str, str] = {"kind": "student", "sha256": weights, **folds}
 
     def check(self) -> None:
-        """Find nothing missing: the folder was looked into already."""
+        """Check nothing: `__init__` already looked for the student."""
 
     def _load(self) -> Answer:
         from tinyllm.scoring.score import score_options
@@ -75,7 +75,7 @@ class StudentAsTeacher(BatchingTeacher):
         return answer
 
     def _question(self, request: Request) -> Question | None:
-        """Return the question that was asked; None where its id is that of another one."""
+        """Return the question of a request; None where another question has its id."""
         question = self._questions.get(request.question_id)
         same = question is not None and opinion_prompt(question, form="completion", letters=False) == request.prompt
         return question if same else None

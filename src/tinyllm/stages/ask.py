@@ -48,7 +48,8 @@ def ask_student(folder: Path, question: Question, *, explain: bool, max_rational
         explain: also have it write a rationale in the manner of each of its teachers.
     """
     from tinyllm.scoring.calibration import probabilities
-    from tinyllm.scoring.score import generate_texts, leaders, score_options
+    from tinyllm.scoring.predictions import leaders
+    from tinyllm.scoring.score import generate_texts, score_options
     from tinyllm.student.model import read_student, student_folder
 
     _check_asked(question)
