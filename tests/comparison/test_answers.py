@@ -38,18 +38,27 @@ def test_what_was_not_scored_is_none():
     assert found.scored("likelihood") is None
     assert found.scored("generation", "valid") is None
     assert found.scored("generation", view="rotated") is None
-    assert found.confidence() is None
+    assert found.confidence("total", 1.0) is None
 
 
 def test_confidence_is_the_share_of_the_likeliest_choice():
-    found = Answers.of(ANSWERS).confidence()
+    found = Answers.of(ANSWERS).confidence("total", 1.0)
     assert found == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(-1.5) + math.exp(-2))])
+    flatter = Answers.of(ANSWERS).confidence("total", 2.0)
+    assert flatter == pytest.approx([1 / (1 + math.exp(-0.5)), 1 / (1 + math.exp(-0.75) + math.exp(-1))])
+
+
+def test_a_file_of_before_probabilities_were_kept_is_read(tmp_path):
+    Answers(Answers.of(ANSWERS).table.drop(["probabilities"])).write(tmp_path)
+    found = Answers.read(tmp_path)
+    assert found.table["probabilities"].null_count == len(ANSWERS)
+    assert found.accuracies() == Answers.of(ANSWERS).accuracies()
 
 
 def test_a_choice_that_cannot_be_is_never_taken():
     found = Answers.of([Answer("test", "asked", "q", 1, (-math.inf, -9.0), (-math.inf, -9.0))])
     assert list(found.scored("likelihood").chosen) == [1]
-    assert found.confidence() == pytest.approx([1.0])
+    assert found.confidence("total", 1.0) == pytest.approx([1.0])
 
 
 def test_a_missing_or_damaged_file_says_what_to_do(tmp_path):

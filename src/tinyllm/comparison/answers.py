@@ -33,6 +33,7 @@ class Answer:
         total, mean: log-likelihood of each choice, and the same per token; None where they were not measured.
         text: what the student wrote; None where it wrote nothing.
         written: the choice that the text matches, if any.
+        probabilities: of each choice, at the temperature of the run; None where they were not measured.
     """
 
     split: Split
@@ -43,6 +44,7 @@ class Answer:
     mean: tuple[float, ...] | None = None
     text: str | None = None
     written: int | None = None
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class _Scored:
 
 
 class Answers:
-    """All answers of one run, as columns: split, view, id, answer, total, mean, text, written."""
+    """All answers of one run, as columns: split, view, id, answer, total, mean, text, written, probabilities."""
 
     def __init__(self, table: Any) -> None:
         self.table = table
@@ -83,7 +85,7 @@ class Answers:
         rows = list(answers)
         word, numbers = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float32())
         kinds = {"split": word, "view": word, "id": pa.string(), "answer": pa.int16(), "total": numbers}
-        kinds |= {"mean": numbers, "text": pa.string(), "written": pa.int16()}
+        kinds |= {"mean": numbers, "text": pa.string(), "written": pa.int16(), "probabilities": numbers}
         return cls(pa.table({name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in kinds.items()}))
 
     @classmethod
@@ -98,7 +100,10 @@ class Answers:
 
         file, advice = folder / _FILE, f"remove {folder}, and the experiment runs it again."
         try:
-            return cls(pq.read_table(file, columns=[f.name for f in fields(Answer)]))
+            table = pq.read_table(file)
+            if "probabilities" not in table.column_names:  # an earlier version did not keep them
+                table = table.append_column("probabilities", pa.nulls(len(table), pa.list_(pa.float32())))
+            return cls(table.select([f.name for f in fields(Answer)]))
         except FileNotFoundError:
             raise RunFolderError(f"{file} is not there; {advice}") from None
         except (pa.ArrowException, KeyError, TypeError) as error:
@@ -133,12 +138,12 @@ class Answers:
         rows = zip(self.table["split"].to_pylist(), self.table["view"].to_pylist(), strict=True)
         return {view for split, view in rows if split == "test"}
 
-    def confidence(self, split: Split = "test") -> NDArray[np.float64] | None:
-        """Return how likely the student finds the choice it takes, among the choices (n,); None without likelihoods."""
-        rows = self._rows(split, "asked")
-        if not rows.num_rows or rows["total"].null_count:
+    def confidence(self, ranked_by: Literal["total", "mean"], temperature: float) -> NDArray[np.float64] | None:
+        """Return how likely the student finds the choice it takes of a test question (n,); None without likelihoods."""
+        rows = self._rows("test", "asked")
+        if not rows.num_rows or rows[ranked_by].null_count:
             return None
-        values = _matrix(rows["total"])
+        values = _matrix(rows[ranked_by]) / temperature
         shifted = np.exp(values - values.max(axis=1, keepdims=True))
         top: NDArray[np.float64] = 1.0 / shifted.sum(axis=1)
         return top

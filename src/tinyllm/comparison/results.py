@@ -27,6 +27,7 @@ from tinyllm.comparison.answers import SCORERS, Scorer
 from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline
 from tinyllm.comparison.records import Failure, Record, failures, read_records
 from tinyllm.comparison.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
+from tinyllm.config import compares_by_token
 from tinyllm.errors import RunFolderError
 from tinyllm.scoring.views import View
 from tinyllm.system.files import read_json
@@ -324,11 +325,17 @@ class Results:
         found = self.runs(place, scorer, only=only) if only.any() else None
         return None if found is None else estimate(found)
 
-    def calibration(self, place: Place) -> Calibration | None:
-        """Return how far the student's confidence can be believed, over all seeds."""
+    def calibration(self, place: Place, *, calibrated: bool = True) -> Calibration | None:
+        """Return how far the student's confidence can be believed, over all seeds; at each run's temperature, or at 1.
+
+        Confidence is of the score that ranks: by token where the student is not shown the choices.
+        """
         confidence, right = [], []
         for record in self.of(place):
-            of, scored = record.answers.confidence(), record.answers.scored("likelihood")
+            by_token = compares_by_token((record.config.get("student") or {}).get("layout", "labelled"))
+            temperature = float(record.figures.get("temperature") or 1.0) if calibrated else 1.0
+            of = record.answers.confidence("mean" if by_token else "total", temperature)
+            scored = record.answers.scored("likelihood_normalised" if by_token else "likelihood")
             if of is not None and scored is not None:
                 confidence.append(of)
                 right.append(scored.right)
