@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,3 +21,41 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No news, only the re
 def print_result(value: Any, as_json: bool, text: Callable[[], str]) -> None:
     """Print a result for a program, or in words."""
     typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text())
+
+
+# --- how a file of questions is read -------------------------------------------------------------------------------
+
+
+class AnswersAs(enum.Enum):
+    """What the answers of a file are."""
+
+    LETTER = "letter"
+    NUMBER = "number"
+    TEXT = "text"
+
+
+QuestionColumn = Annotated[str | None, typer.Option("--question", help="Column of the question.")]
+ChoicesColumns = Annotated[
+    str | None, typer.Option("--choices", help="Columns of the choices (A,B,C), or the one with lists.")
+]
+AnswerColumn = Annotated[str | None, typer.Option("--answer", help="Column of the answer.")]
+ContextColumn = Annotated[str | None, typer.Option("--context", help="Column of a text that the question is about.")]
+NoContext = Annotated[bool, typer.Option("--no-context", help="No column is such a text.")]
+NoAnswers = Annotated[bool, typer.Option("--no-answers", help="Read the questions without answers.")]
+AnswersAsOption = Annotated[AnswersAs | None, typer.Option("--answers-as", help="What the answers are.")]
+AnswersFrom = Annotated[
+    int | None,
+    typer.Option("--answers-from", min=0, max=1, help="The number of the first choice, where answers are numbers."),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option("--classes", help="The same choices for every text: the names of its classes (spam,ham)."),
+]
+Sheet = Annotated[str | None, typer.Option("--sheet", help="Sheet of a workbook.")]
+Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding of a text file, as windows-1252.")]
+Separator = Annotated[str | None, typer.Option("--separator", help="What separates the cells: ; or | or tab.")]
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """Return the parts of a text that are separated by commas."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

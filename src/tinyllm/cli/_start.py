@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinyllm.cli._options import AsJson, print_result
-
-
-class AnswersAs(enum.Enum):
-    """What the answers of a file are."""
-
-    LETTER = "letter"
-    NUMBER = "number"
-    TEXT = "text"
+from tinyllm.cli._options import (
+    AnswerColumn,
+    AnswersAsOption,
+    AnswersFrom,
+    AsJson,
+    ChoicesColumns,
+    Classes,
+    ContextColumn,
+    Encoding,
+    NoAnswers,
+    NoContext,
+    QuestionColumn,
+    Separator,
+    Sheet,
+    listed,
+    print_result,
+)
 
 
 def init(
@@ -28,22 +35,18 @@ def init(
         Path | None,
         typer.Option("--out", help="The configuration to write; else quiz.yaml for quiz.csv, in this folder."),
     ] = None,
-    question: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
-    choices: Annotated[str | None, typer.Option(help="Columns of the choices (A,B,C), or the one with lists.")] = None,
-    answer: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
-    context: Annotated[str | None, typer.Option(help="Column of a text that the question is about.")] = None,
-    no_context: Annotated[bool, typer.Option("--no-context", help="No column is such a text.")] = False,
-    no_answers: Annotated[bool, typer.Option("--no-answers", help="Read the questions without answers.")] = False,
-    answers_as: Annotated[AnswersAs | None, typer.Option(help="What the answers are.")] = None,
-    answers_from: Annotated[
-        int | None, typer.Option(min=0, max=1, help="The number of the first choice, where answers are numbers.")
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="The same choices for every text: the names of its classes (spam,ham).")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of a text file, as windows-1252.")] = None,
-    separator: Annotated[str | None, typer.Option(help="What separates the cells: ; or | or tab.")] = None,
+    question: QuestionColumn = None,
+    choices: ChoicesColumns = None,
+    answer: AnswerColumn = None,
+    context: ContextColumn = None,
+    no_context: NoContext = False,
+    no_answers: NoAnswers = False,
+    answers_as: AnswersAsOption = None,
+    answers_from: AnswersFrom = None,
+    classes: Classes = None,
+    sheet: Sheet = None,
+    encoding: Encoding = None,
+    separator: Separator = None,
 ) -> None:
     """Write a configuration to start from, fitted to a file of questions; says how it read them, and why."""
     from tinyllm.questions.intake import Wishes
@@ -53,14 +56,14 @@ def init(
         data, path = path, config_for(path)
     wishes = Wishes(
         question=question,
-        choices=tuple(_listed(choices)),
+        choices=listed(choices),
         answer=answer,
         context=context,
         has_context=not no_context,
         has_answers=not no_answers,
         answers_from=answers_from,
         answers_as=None if answers_as is None else answers_as.value,
-        classes=tuple(_listed(classes)),
+        classes=listed(classes),
         sheet=sheet,
         encoding=encoding,
         separator=separator,
@@ -70,10 +73,6 @@ def init(
         typer.echo(line)
     made = written.config
     typer.echo(f"Wrote {made}. Look at it, then: tinyllm check {made}, and tinyllm run {made}")
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def import_release(

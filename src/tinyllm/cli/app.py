@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from tinyllm.cli import _experiment, _runs, _start
+from tinyllm.cli import _experiment, _runs, _start, _use
 from tinyllm.cli._models import models_app
 from tinyllm.cli._store import store_app
 
@@ -36,7 +36,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run, _runs.ask,
+    _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run, _use.ask,
+    _use.predict,
 ):  # fmt: skip
     app.command()(_command)
 app.command("import-release")(_start.import_release)

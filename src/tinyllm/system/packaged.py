@@ -218,12 +218,15 @@ def file_checksum(file: Path) -> str:
         remembered = None  # none yet, or not one that can be read: the file itself is still there to be asked
     if isinstance(remembered, dict) and {k: remembered.get(k) for k in known} == known and "sha256" in remembered:
         return str(remembered["sha256"])
-    digest = hashlib.sha256()
+    digest = sha256(file)
+    _remember(file, digest)
+    return digest
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file as it is on the disk now."""
     with file.open("rb") as source:
-        while block := source.read(_BLOCK_BYTES):
-            digest.update(block)
-    _remember(file, digest.hexdigest())
-    return digest.hexdigest()
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def folder_checksum(folder: Path) -> str | None:

@@ -94,28 +94,36 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
 
 def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
     """Yield split, question and cells of every row that is a question, and note the others."""
+    for split, place, question, cells in every_row(found):
+        if isinstance(question, str):
+            tally.left_out += 1
+            if len(tally.reasons) < _SHOWN or question in tally.reasons:
+                tally.reasons.setdefault(question, f"{place}: {question}")
+            continue
+        tally.splits[split] += 1
+        tally.first = tally.first or question
+        if len(tally.different) < FEW:
+            tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
+        if question.answer is None:
+            tally.unanswered += 1
+        else:
+            by_class = isinstance(found.reading.choices, FixedChoices)
+            tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
+        yield split, question, cells
+
+
+def every_row(found: Found) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
+    """Yield split, place, question (or why it is none) and cells of every row, in the order of the file."""
     numbers: Counter[str] = Counter()  # a split may have several files
     for table in found.shape.tables:
         split = table.split or "train"
         for item in table.rows():
             numbers[split] += 1
-            name = f"{split}-{numbers[split]}"
-            question = item.reason if isinstance(item, Bad) else found.reading.of(item.cells, name)
-            if isinstance(question, str):
-                tally.left_out += 1
-                if len(tally.reasons) < _SHOWN or question in tally.reasons:
-                    tally.reasons.setdefault(question, f"{table.unit} {item.place}: {question}")
-                continue
-            tally.splits[split] += 1
-            tally.first = tally.first or question
-            if len(tally.different) < FEW:
-                tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
-            if question.answer is None:
-                tally.unanswered += 1
+            place = f"{table.unit} {item.place}"
+            if isinstance(item, Bad):
+                yield split, place, item.reason, {}
             else:
-                by_class = isinstance(found.reading.choices, FixedChoices)
-                tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
-            yield split, question, {} if isinstance(item, Bad) else item.cells
+                yield split, place, found.reading.of(item.cells, f"{split}-{numbers[split]}"), item.cells
 
 
 def in_place(found: Found, tally: Tally) -> dict[str, Any] | None:

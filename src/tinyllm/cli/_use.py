@@ -1,0 +1,158 @@
+"""The commands that use a trained student: each parses, calls one function, and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyllm.cli._options import (
+    AnswerColumn,
+    AnswersAsOption,
+    AnswersFrom,
+    AsJson,
+    ChoicesColumns,
+    Classes,
+    ContextColumn,
+    Encoding,
+    NoAnswers,
+    NoContext,
+    QuestionColumn,
+    Quiet,
+    Separator,
+    Sheet,
+    listed,
+    print_result,
+)
+
+if TYPE_CHECKING:
+    from tinyllm.inference import Predictions
+
+_ALL = "*"  # no teacher's name: names are words
+Student = Annotated[Path, typer.Argument(help="The folder of a run, of its student, or of an export.", metavar="RUN")]
+
+
+def ask(
+    folder: Student,
+    question: Annotated[str, typer.Argument(help="The question.")],
+    choice: Annotated[list[str], typer.Option("--choice", "-c", help="A choice; give two or more.")],
+    context: Annotated[str | None, typer.Option(help="A text that the question is about.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also write a rationale as each teacher would.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a trained student a question."""
+    from tinyllm.inference import load
+
+    student = load(folder)
+    chosen = student.choose(question, choice, context)
+    rationales = student.explain(question, choice, context) if explain and student.teachers else {}
+    answered = asdict(chosen) | {
+        "tied": [choice[n] for n in chosen.tied if n != chosen.choice],
+        "rationales": rationales,
+    }
+    print_result(answered, as_json, lambda: _answer_text(choice, answered))
+
+
+def predict(
+    folder: Student,
+    file: Annotated[Path, typer.Argument(help="The questions: any file or folder that `tinyllm init` reads.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The answers: .jsonl, .csv or .parquet; else FILE.predictions.jsonl, here."),
+    ] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain",
+            is_flag=False,
+            flag_value=_ALL,
+            metavar="[TEACHER]",
+            help="Also write rationales as each teacher would, or as one of them. Give it after RUN and FILE.",
+        ),
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Choose nothing where the probability is less; such rows are counted.")
+    ] = 0.0,
+    question: QuestionColumn = None,
+    choices: ChoicesColumns = None,
+    answer: AnswerColumn = None,
+    context: ContextColumn = None,
+    no_context: NoContext = False,
+    no_answers: NoAnswers = False,
+    answers_as: AnswersAsOption = None,
+    answers_from: AnswersFrom = None,
+    classes: Classes = None,
+    sheet: Sheet = None,
+    encoding: Encoding = None,
+    separator: Separator = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Answer every question of a file; the same command goes on where it was stopped."""
+    from tinyllm.inference import load, predict_file
+    from tinyllm.questions.intake import Wishes
+    from tinyllm.system.news import News
+
+    wishes = Wishes(
+        question=question,
+        choices=listed(choices),
+        answer=answer,
+        context=context,
+        has_context=not no_context,
+        has_answers=not no_answers,
+        answers_from=answers_from,
+        answers_as=None if answers_as is None else answers_as.value,
+        classes=listed(classes),
+        sheet=sheet,
+        encoding=encoding,
+        separator=separator,
+    )
+    news = News(quiet=quiet)
+    with news.task("Loading the student"):
+        student = load(folder)
+    done = predict_file(
+        student,
+        file,
+        out or Path(f"{file.resolve().name.split('.')[0]}.predictions.jsonl"),
+        news,
+        wishes=wishes,
+        teachers=() if explain is None else student.voices(None if explain == _ALL else explain),
+        min_confidence=min_confidence,
+    )
+    print_result(asdict(done), as_json, lambda: _predictions_text(done, min_confidence))
+
+
+def _answer_text(choices: Sequence[str], answered: dict[str, Any]) -> str:
+    lines = []
+    for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
+        lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
+    lines.append("(how likely the student finds each choice, of these)")
+    if tied := answered.get("tied"):
+        lines.append(f"(a tie: just as likely are {', '.join(tied)})")
+    if answered.get("context_cut"):
+        lines.append("(the context was cut to fit the longest input)")
+    lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
+    return "\n".join(lines)
+
+
+def _predictions_text(done: Predictions, min_confidence: float) -> str:
+    new = done.rows - done.kept
+    lines = [f"{done.rows} rows: {done.answered} answered"]
+    if done.abstained:
+        lines[0] += f", {done.abstained} not answered (less sure than {min_confidence:g})"
+    if done.problems:
+        lines[0] += f", {done.problems} that cannot be answered (`problem` says why)"
+    if done.kept:
+        lines.append(f"{done.kept} rows were answered by an earlier call.")
+    if new and done.seconds:
+        lines.append(f"{new / done.seconds:,.1f} questions/s")
+    if (accuracy := done.accuracy) is not None:
+        low, high = accuracy.ci95
+        lines.append(
+            f"Accuracy: {100 * accuracy.value:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on the "
+            f"{accuracy.n} answered rows whose answer is known"
+        )
+    return "\n".join([*lines, f"Answers: {done.file}"])
