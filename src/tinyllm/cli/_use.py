@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -67,8 +68,6 @@ def predict(
         str | None,
         typer.Option(
             "--explain",
-            is_flag=False,
-            flag_value=_ALL,
             metavar="[TEACHER]",
             help="Also write rationales as each teacher would, or as one of them. Give it after RUN and FILE.",
         ),
@@ -123,6 +122,58 @@ def predict(
         min_confidence=min_confidence,
     )
     print_result(asdict(done), as_json, lambda: _predictions_text(done, min_confidence))
+
+
+def serve(
+    folder: Student,
+    host: Annotated[
+        str, typer.Option(help="Address to bind to; another than this machine's own needs a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable that holds the key which clients have to send.", metavar="NAME"),
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Questions that may wait; beyond, 429 with Retry-After.")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which a request is answered, or refused.")] = 30.0,
+    max_bytes: Annotated[int, typer.Option(min=1024, help="Longest request.")] = 1 << 20,
+    quiet: Quiet = False,
+) -> None:
+    """Serve a student over HTTP: /predict, OpenAI's /v1/chat/completions, a page to ask, /healthz and /metrics."""
+    from tinyllm.inference import load
+    from tinyllm.serving import Limits, require
+    from tinyllm.serving import serve as serve_student
+    from tinyllm.system.news import News
+
+    require()
+    key = None if api_key_env is None else _key(api_key_env)
+    news = News(quiet=quiet)
+    with news.task("Loading the student"):
+        student = load(folder)
+    serve_student(student, host, port, key, Limits(queue=queue, timeout_s=timeout, body_bytes=max_bytes), news)
+
+
+def _key(variable: str) -> str:
+    from tinyllm.errors import TinyLLMError
+
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise TinyLLMError(
+            f"The environment variable {variable} is not set, or empty. Set it to the key: export {variable}=…"
+        )
+    return key
+
+
+def explained(arguments: Sequence[str]) -> list[str]:
+    """Return a command line in which `predict … --explain` without a teacher says that all are meant.
+
+    The command-line library knows no option whose value may be left out.
+    """
+    given = list(arguments)
+    for place, (argument, following) in enumerate(zip(given, [*given[1:], "-"], strict=True)):
+        if given[0] == "predict" and argument == "--explain" and following.startswith("-"):
+            given[place] = f"--explain={_ALL}"
+    return given
 
 
 def _answer_text(choices: Sequence[str], answered: dict[str, Any]) -> str:

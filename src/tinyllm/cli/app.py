@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 for _command in (
     _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run, _use.ask,
-    _use.predict,
+    _use.predict, _use.serve,
 ):  # fmt: skip
     app.command()(_command)
 app.command("import-release")(_start.import_release)
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         _check_arguments(sys.argv[1:] if arguments is None else arguments)
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(args=_use.explained(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
     except TinyLLMError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:

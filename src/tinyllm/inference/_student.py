@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
+from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import DataError, RunFolderError, did_you_mean
 from tinyllm.questions.types import Question
 from tinyllm.scoring.calibration import probabilities
@@ -178,6 +179,13 @@ class LoadedStudent:
         """
         by_teacher = {t: self._runtime.texts(questions, t, max_tokens) for t in teachers} if questions else {}
         return [{t: texts[place] for t, texts in by_teacher.items()} for place in range(len(questions))]
+
+    def usage(self, question: Question, teacher: str | None, text: str) -> dict[str, int]:
+        """Return how many tokens a question, and what was said to it, take; in the words of chat completions."""
+        encoder, card = self._runtime.encoder, self._runtime.card
+        prompt = len(encoder.generation_prompt(question, card.prefixes[teacher or ANSWER_TASK]))
+        said = encoder.answer_length(text)
+        return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
 
     def _problems(self, questions: Sequence[Question]) -> tuple[list[str | None], set[int]]:
         """Return, for each question, why it cannot be asked; and the places of those whose context is cut."""
