@@ -86,7 +86,9 @@ def test_many_clients_share_batches_and_each_gets_its_own_answer(server, student
         assert answer["text"] == student.choose(question.question, question.choices).text
     figures = httpx.get(f"{server.url}/metrics").text
     count, total = (
-        float(next(line for line in figures.splitlines() if line.startswith(f"tinyllm_batch_questions_{name}")).split()[1])
+        float(
+            next(line for line in figures.splitlines() if line.startswith(f"tinyllm_batch_questions_{name}")).split()[1]
+        )
         for name in ("count", "sum")
     )
     assert total > count, "no two questions were ever computed together"
@@ -104,9 +106,17 @@ BAD = {
     "empty choices": ({"question": "Which?", "choices": []}, 400, "two or more different choices"),
     "an empty choice": ({"question": "Which?", "choices": ["a", " "]}, 400, "two or more different choices"),
     "no question": ({"question": " ", "choices": ["a", "b"]}, 400, "The question is empty"),
-    "10,000 choices": ({"question": "Which?", "choices": [str(n) for n in range(10_000)]}, 400, "64 choices, got 10000"),
+    "10,000 choices": (
+        {"question": "Which?", "choices": [str(n) for n in range(10_000)]},
+        400,
+        "64 choices, got 10000",
+    ),
     "too long for the student": ({"question": "very " * 3000, "choices": ["a", "b"]}, 400, "tokens with its choices"),
-    "too long for the server": ({"question": "x" * 10_000_000, "choices": ["a", "b"]}, 413, "longer than 100,000 bytes"),
+    "too long for the server": (
+        {"question": "x" * 10_000_000, "choices": ["a", "b"]},
+        413,
+        "longer than 100,000 bytes",
+    ),
     "a field that is not known": ({"question": "Which?", "choices": ["a", "b"], "temprature": 1}, 400, "temprature"),
     "another type": ({"question": "Which?", "choices": "a"}, 400, "choices: Input should be a valid list"),
     "no object": ([1], 400, "the body"),
@@ -148,7 +158,9 @@ def test_half_a_character_does_no_harm(server):
 
 
 def test_one_bad_question_of_several_spoils_no_other(server):
-    told = post(server, {"questions": [ASKED[0], {"id": "bad", "question": "", "choices": ["a", "b"]}, ASKED[1]]}).json()
+    told = post(
+        server, {"questions": [ASKED[0], {"id": "bad", "question": "", "choices": ["a", "b"]}, ASKED[1]]}
+    ).json()
     assert [("problem" in a) for a in told["answers"]] == [False, True, False]
     assert told["answers"][1] == {"id": "bad", "problem": "The question is empty."}
 
@@ -206,7 +218,9 @@ def test_openais_client_streams_and_hears_each_teacher(client, student):
 
 def test_openais_client_understands_each_refusal(client):
     def asked(content: str, **more: object) -> None:
-        client.chat.completions.create(**{"model": "student", "messages": [{"role": "user", "content": content}]} | more)
+        client.chat.completions.create(
+            **{"model": "student", "messages": [{"role": "user", "content": content}]} | more
+        )
 
     with pytest.raises(openai.BadRequestError, match="holds no choices") as told:
         asked("What is cold?")
@@ -232,7 +246,9 @@ def test_with_a_key_nothing_is_answered_without_it(folder):
             said = httpx.post(f"{url}/predict", json=ASKED[0], headers=headers)
             assert (said.status_code, said.json()["error"]["code"]) == (401, "invalid_api_key")
             assert httpx.get(f"{url}/metrics", headers=headers).status_code == 401
-        assert httpx.post(f"{url}/predict", json=ASKED[0], headers={"Authorization": "Bearer se cret"}).status_code == 200
+        assert (
+            httpx.post(f"{url}/predict", json=ASKED[0], headers={"Authorization": "Bearer se cret"}).status_code == 200
+        )
         assert httpx.get(f"{url}/healthz").json()["needs_key"] is True
         with pytest.raises(openai.AuthenticationError):
             openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0).models.list()
@@ -351,7 +367,11 @@ def _served_in_a_thread(student: LoadedStudent, port: int, limits: Limits) -> No
     from tinyllm.serving._server import _impatient
 
     config = uvicorn.Config(
-        application(student, None, limits), host="127.0.0.1", port=port, http=_impatient(limits.body_s), log_level="error"
+        application(student, None, limits),
+        host="127.0.0.1",
+        port=port,
+        http=_impatient(limits.body_s),
+        log_level="error",
     )
     server = uvicorn.Server(config)
     asyncio.run(server.serve())

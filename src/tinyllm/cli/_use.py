@@ -30,6 +30,7 @@ from tinyllm.cli._options import (
 )
 
 if TYPE_CHECKING:
+    from tinyllm.export import Parity
     from tinyllm.inference import Predictions
 
 _ALL = "*"  # no teacher's name: names are words
@@ -153,6 +154,27 @@ def serve(
     serve_student(student, host, port, key, Limits(queue=queue, timeout_s=timeout, body_bytes=max_bytes), news)
 
 
+def export(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    to: Annotated[str, typer.Option(help="Format: merged, gguf or onnx.")],
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="Precision: fp32, bf16 (merged); f16, f32, q8_0, q4_0 (gguf); fp32, int8 (onnx)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; else RUN/export/FORMAT-PRECISION.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the student in another format, and prove on the run's questions that it answers the same."""
+    from tinyllm.stages.export import export_run
+    from tinyllm.stages.folder import RunFolder
+    from tinyllm.system.news import News
+
+    run = RunFolder(folder)
+    found = export_run(run.config(), run, News(quiet=quiet), to, quantize, out)
+    print_result(asdict(found), as_json, lambda: _parity_text(found))
+
+
 def _key(variable: str) -> str:
     from tinyllm.errors import TinyLLMError
 
@@ -207,3 +229,17 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
             f"{accuracy.n} answered rows whose answer is known"
         )
     return "\n".join([*lines, f"Answers: {done.file}"])
+
+
+def _parity_text(found: Parity) -> str:
+    same = found.questions - found.differing
+    lines = [
+        f"{same} of {found.questions} choices are the same. Probabilities differ by {found.largest_difference:.4f} at most."
+    ]
+    if found.before is not None and found.after is not None and found.change is not None:
+        lines.append(
+            f"Accuracy {100 * found.before.value:.1f} % before, {100 * found.after.value:.1f} % after "
+            f"(p = {found.change.p:.2g}, paired, {found.after.n} questions)."
+        )
+    lines.append("Its README.md says how to run it. `tinyllm predict` and `tinyllm serve` take its folder, too.")
+    return "\n".join(lines)

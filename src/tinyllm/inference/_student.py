@@ -9,11 +9,12 @@ from typing import overload
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import DataError, RunFolderError, did_you_mean
+from tinyllm.export import open_export
 from tinyllm.questions.types import Question
 from tinyllm.scoring.calibration import probabilities
-from tinyllm.scoring.runtime import Runtime, TorchRuntime
+from tinyllm.scoring.runtime import Runtime
 from tinyllm.scoring.score import leaders
-from tinyllm.student.model import read_student, student_folder
+from tinyllm.student.model import student_folder
 from tinyllm.system.packaged import folder_checksum
 
 _RATIONALE_TOKENS = 96
@@ -220,7 +221,7 @@ def load(folder: str | Path) -> LoadedStudent:
     if not folder.is_dir():
         raise RunFolderError(f"There is no folder {folder}; give the folder of a run, or of its student.")
     folder = student_folder(folder)
-    return LoadedStudent(TorchRuntime(read_student(folder)), folder_checksum(folder) or "")
+    return LoadedStudent(open_export(folder), folder_checksum(folder) or "")
 
 
 def _questions(

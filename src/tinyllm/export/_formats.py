@@ -1,0 +1,106 @@
+"""An export's folder: written whole, and opened by what its `tinyllm.json` says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tinyllm.config import ANSWER_TASK
+from tinyllm.errors import StudentError
+from tinyllm.export._readme import modelfile, readme
+from tinyllm.questions.types import Question
+from tinyllm.scoring.runtime import Runtime, TorchRuntime
+from tinyllm.student.encode import Encoder
+from tinyllm.student.model import CARD_FILE, Student, StudentCard, check_files, checksums, read_student
+
+_FILES = {"gguf": "student.gguf", "onnx": "student.onnx"}
+
+
+def write_export(student: Student, folder: Path, kind: str, precision: str, name: str, example: Question) -> None:
+    """Write a student in another format to a folder that is not there yet.
+
+    Args:
+        kind, precision: one of `FORMATS`, and one of its precisions.
+        name: of the run.
+        example: that the README shows.
+
+    Raises:
+        StudentError: the student cannot be written so.
+        MissingDependencyError: a package that writes the format is not installed.
+    """
+    folder.mkdir(parents=True)
+    encoder = student.encoder()
+    if kind == "merged":
+        model = student.model.to(torch.bfloat16) if precision == "bf16" else student.model
+        model.save_pretrained(folder, safe_serialization=True)
+    elif kind == "gguf":
+        from tinyllm.export._gguf import write_gguf
+
+        prefix = student.card.prefixes[ANSWER_TASK]
+        write_gguf(student, folder / _FILES[kind], precision, name, prefix)
+        (folder / "Modelfile").write_text(modelfile(_FILES[kind], prefix), encoding="utf-8")
+    else:
+        from tinyllm.export._onnx import write_onnx
+
+        write_onnx(student, folder / _FILES[kind], precision)
+    student.tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(readme(name, kind, precision, student, encoder, example), encoding="utf-8")
+    about = {"format": kind, "precision": precision, "name": name, "is_encoder_decoder": student.is_encoder_decoder}
+    if student.is_encoder_decoder:
+        about["decoder_start"] = int(student.model.config.decoder_start_token_id)
+    card = asdict(student.card) | {"export": about, "sha256": checksums(folder)}
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def open_export(folder: Path) -> Runtime:
+    """Load a student from its own folder, or from that of an export.
+
+    Raises:
+        StudentError: the folder holds none, or a file is damaged or was replaced.
+        MissingDependencyError: the program that computes this format is not installed.
+    """
+    try:
+        raw = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raw = {}
+    about = raw.get("export", {"format": "merged"}) if isinstance(raw, dict) else {"format": "merged"}
+    if about["format"] == "merged":
+        return TorchRuntime(read_student(folder))
+    check_files(folder, raw.get("sha256", {}))
+    known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens", "temperature") if k in raw}
+    card = StudentCard(**known)
+    encoder = card.encoder(_tokenizer(folder), is_encoder_decoder=bool(about.get("is_encoder_decoder")))
+    file = folder / _FILES.get(about["format"], "")
+    if about["format"] == "gguf":
+        from tinyllm.export._llamacpp import LlamaCppRuntime
+
+        return LlamaCppRuntime(file, card, encoder)
+    if about["format"] == "onnx":
+        from tinyllm.export._onnx import OnnxRuntime
+
+        return OnnxRuntime(file, card, encoder, start=about.get("decoder_start"))
+    raise StudentError(f"{folder}: unknown export format '{about['format']}'; known: merged, {', '.join(_FILES)}.")
+
+
+def tokenizes_alike(runtime: Runtime, questions: Sequence[Question]) -> bool | None:
+    """Tell whether a program with a tokenizer of its own makes the same tokens of questions; None: it has none."""
+    tokens: Any = getattr(runtime, "tokens", None)
+    if tokens is None:
+        return None
+    encoder: Encoder = runtime.encoder
+    texts = [t for q in questions for t in (q.question, *q.choices)]
+    return all(encoder.text(text) == tokens(text) for text in texts)
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
