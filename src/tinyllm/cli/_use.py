@@ -232,10 +232,8 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
 
 
 def _parity_text(found: Parity) -> str:
-    same = found.questions - found.differing
-    lines = [
-        f"{same} of {found.questions} choices are the same. Probabilities differ by {found.largest_difference:.4f} at most."
-    ]
+    same, most = found.questions - found.differing, found.largest_difference
+    lines = [f"{same} of {found.questions} choices are the same. Probabilities differ by {most:.4f} at most."]
     if found.before is not None and found.after is not None and found.change is not None:
         lines.append(
             f"Accuracy {100 * found.before.value:.1f} % before, {100 * found.after.value:.1f} % after "
