@@ -29,7 +29,7 @@ def exported(folder: Path, family: str, kind: str, precision: str, width: int = 
     ("family", "kind", "precision"),
     [
         ("llama", "merged", "fp32"), ("t5", "merged", "fp32"),
-        ("llama", "gguf", "f32"), ("llama", "gguf", "f16"), ("llama", "gguf", "q8_0"), ("qwen2", "gguf", "f16"),
+        ("llama", "gguf", "f32"), ("llama", "gguf", "f16"), ("llama", "gguf", "q8_0"), ("qwen2", "gguf", "f16"), ("llama", "gguf", "q4_k_m"),
         ("llama", "onnx", "fp32"), ("t5", "onnx", "fp32"), ("llama", "onnx", "int8"),
     ],
 )  # fmt: skip
@@ -61,12 +61,27 @@ def test_an_export_takes_the_place_of_a_run(tmp_path):
     assert "transformers" in (folder / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("kind", "relative"), [("Q4_K", 0.08), ("Q6_K", 0.02), ("Q5_0", 0.05), ("Q8_0", 0.006)])
+def test_blocks_of_weights_are_read_back_as_what_they_were(kind, relative):
+    import gguf
+    import numpy as np
+
+    from tinyllm.export._gguf import _quantised
+
+    weights = np.random.default_rng(0).normal(size=(6, 1024)).astype(np.float32)
+    weights[0, :256], weights[1, :32] = 0.0, 3.0
+    of = gguf.GGMLQuantizationType[kind]
+    back = gguf.quants.dequantize(_quantised(weights, of), of)
+    assert back.shape == weights.shape
+    assert np.sqrt(((back - weights) ** 2).mean() / (weights**2).mean()) < relative
+
+
 def test_a_damaged_export_is_refused(tmp_path):
     folder = exported(tmp_path / "out", "llama", "gguf", "f16")
     content = bytearray((folder / "student.gguf").read_bytes())
     content[-1] ^= 1
     (folder / "student.gguf").write_bytes(content)
-    with pytest.raises(StudentError, match="student.gguf is damaged or was replaced"):
+    with pytest.raises(StudentError, match=r"student\.gguf is damaged or was replaced"):
         tinyllm.load(folder)
 
 

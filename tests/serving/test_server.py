@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import math
 import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+import uvicorn
 
 import tinyllm
 from serving.servers import Served, serving
@@ -22,6 +26,8 @@ from support import some_questions, tiny_student
 from tinyllm.errors import TinyLLMError
 from tinyllm.inference import LoadedStudent
 from tinyllm.serving import Limits, serve
+from tinyllm.serving._app import application
+from tinyllm.serving._server import _impatient
 from tinyllm.student.model import save_student
 from tinyllm.system.news import News
 
@@ -314,67 +320,43 @@ def test_a_client_that_hangs_up_takes_its_questions_with_it(server):
 
 
 @pytest.mark.parametrize("slow", ["headers", "body"])
-def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(monkeypatch, student, slow):
+def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(student, slow):
     """In this process, where the patience can be shorter."""
-    port = free_port()
-    limits = Limits(body_s=0.5)
-    ended = threading.Thread(target=_served_in_a_thread, args=(student, port, limits), daemon=True)
-    ended.start()
-    line = waited_for(port)
     start = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
     if slow == "body":
         start += b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
-    began = time.monotonic()
-    line.sendall(start)
-    got = b""
-    line.settimeout(0.1)
-    while time.monotonic() - began < 10:
-        try:
-            line.sendall(b"x")
-            chunk = line.recv(4096)
-        except TimeoutError:
-            continue
-        except OSError:
-            break
-        if not chunk:
-            break
-        got += chunk
-    assert 0.3 < time.monotonic() - began < 5
-    assert (b"408" in got) == (slow == "body")
+    with served_here(student, Limits(body_s=0.5)) as port, socket.create_connection(("127.0.0.1", port)) as line:
+        began, got = time.monotonic(), b""
+        line.sendall(start)
+        line.settimeout(0.1)
+        while time.monotonic() - began < 10:
+            try:
+                line.sendall(b"x")
+                chunk = line.recv(4096)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+            if not chunk:
+                break
+            got += chunk
+        assert 0.3 < time.monotonic() - began < 5
+        assert (b"408" in got) == (slow == "body")
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def waited_for(port: int) -> socket.socket:
-    for _ in range(200):
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=20)
-        except OSError:
-            time.sleep(0.02)
-    raise AssertionError("no server")
-
-
-def _served_in_a_thread(student: LoadedStudent, port: int, limits: Limits) -> None:
-    import asyncio
-
-    import uvicorn
-
-    from tinyllm.serving._app import application
-    from tinyllm.serving._server import _impatient
-
-    config = uvicorn.Config(
-        application(student, None, limits),
-        host="127.0.0.1",
-        port=port,
-        http=_impatient(limits.body_s),
-        log_level="error",
-    )
+@contextlib.contextmanager
+def served_here(student: LoadedStudent, limits: Limits) -> Iterator[int]:
+    """A server in a thread of this process, without its own signals."""
+    config = uvicorn.Config(application(student, None, limits), http=_impatient(limits.body_s), log_level="error")
     server = uvicorn.Server(config)
-    asyncio.run(server.serve())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
+        thread.start()
+        try:
+            yield int(listening.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(20)
 
 
 def test_told_to_stop_it_answers_what_it_has_and_ends(folder):
@@ -386,3 +368,20 @@ def test_told_to_stop_it_answers_what_it_has_and_ends(folder):
         assert answer.result(60).status_code == 200
         assert served.process.wait(30) == 0
     assert any("every request that was accepted is answered" in line for line in served.said)
+
+
+def test_the_container_runs_the_command_as_a_user_without_rights():
+    import shlex
+
+    import typer.main
+
+    from support import repository
+    from tinyllm.cli import app
+
+    lines = (repository() / "Containerfile").read_text("utf-8").splitlines()
+    users = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert users[-1] not in ("0", "root")
+    command = json.loads(next(line for line in lines if line.startswith("ENTRYPOINT ")).partition(" ")[2])
+    assert command[:2] == shlex.split("tinyllm serve")
+    known = {o for p in typer.main.get_command(app).commands["serve"].params for o in p.opts}
+    assert {word for word in command if word.startswith("--")} <= known

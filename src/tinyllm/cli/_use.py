@@ -159,7 +159,7 @@ def export(
     to: Annotated[str, typer.Option(help="Format: merged, gguf or onnx.")],
     quantize: Annotated[
         str | None,
-        typer.Option(help="Precision: fp32, bf16 (merged); f16, f32, q8_0, q4_0 (gguf); fp32, int8 (onnx)."),
+        typer.Option(help="Precision: fp32, bf16 (merged); f16, f32, q8_0, q4_k_m, q4_0 (gguf); fp32, int8 (onnx)."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; else RUN/export/FORMAT-PRECISION.")] = None,
     as_json: AsJson = False,

@@ -6,6 +6,6 @@ Add a statistic of one run: a function in `_statistics` and a field in `metrics`
 
 from tinyllm.comparison._overlap import overlap
 from tinyllm.comparison._seeds import Difference, findable
-from tinyllm.comparison._statistics import Accuracy, chance_rate, majority_right, paired
+from tinyllm.comparison._statistics import Accuracy, Paired, chance_rate, majority_right, paired
 
-__all__ = ["Accuracy", "Difference", "chance_rate", "findable", "majority_right", "overlap", "paired"]
+__all__ = ["Accuracy", "Difference", "Paired", "chance_rate", "findable", "majority_right", "overlap", "paired"]

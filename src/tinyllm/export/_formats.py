@@ -50,7 +50,12 @@ def write_export(student: Student, folder: Path, kind: str, precision: str, name
         write_onnx(student, folder / _FILES[kind], precision)
     student.tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(readme(name, kind, precision, student, encoder, example), encoding="utf-8")
-    about = {"format": kind, "precision": precision, "name": name, "is_encoder_decoder": student.is_encoder_decoder}
+    about: dict[str, Any] = {
+        "format": kind,
+        "precision": precision,
+        "name": name,
+        "is_encoder_decoder": student.is_encoder_decoder,
+    }
     if student.is_encoder_decoder:
         about["decoder_start"] = int(student.model.config.decoder_start_token_id)
     card = asdict(student.card) | {"export": about, "sha256": checksums(folder)}
@@ -65,10 +70,10 @@ def open_export(folder: Path) -> Runtime:
         MissingDependencyError: the program that computes this format is not installed.
     """
     try:
-        raw = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raw = {}
-    about = raw.get("export", {"format": "merged"}) if isinstance(raw, dict) else {"format": "merged"}
+        raw: dict[str, Any] = dict(json.loads((folder / CARD_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raw = {}  # `read_student` says what is wrong
+    about: dict[str, Any] = raw.get("export", {"format": "merged"})
     if about["format"] == "merged":
         return TorchRuntime(read_student(folder))
     check_files(folder, raw.get("sha256", {}))

@@ -11,19 +11,23 @@ import gguf
 import torch
 
 from tinyllm.errors import StudentError
+from tinyllm.export._kquants import BLOCK, q4_k, q6_k
 from tinyllm.student.model import Student
 
+_SMALL_BLOCK = 32  # weights, of the formats without K in their names
 _QUANTISED = {
     "f32": gguf.GGMLQuantizationType.F32,
     "f16": gguf.GGMLQuantizationType.F16,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
     "q4_0": gguf.GGMLQuantizationType.Q4_0,
+    "q4_k_m": gguf.GGMLQuantizationType.Q4_K,
 }
 _FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,
     "f16": gguf.LlamaFileType.MOSTLY_F16,
     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
     "q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
+    "q4_k_m": gguf.LlamaFileType.MOSTLY_Q4_K_M,
 }
 _ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
 _LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -40,7 +44,7 @@ def write_gguf(student: Student, file: Path, quantise: str, name: str, prefix: s
     """Write a student as a GGUF file.
 
     Args:
-        quantise: f32, f16, q8_0 or q4_0.
+        quantise: a precision of `FORMATS`.
         prefix: under which it answers; the chat template puts it after the question.
 
     Raises:
@@ -106,12 +110,38 @@ def _write_weights(writer: gguf.GGUFWriter, model: Any, architecture: gguf.MODEL
         part = name.split(".")[-2]
         values = _rotated(weight, turn[part]) if part in turn else weight
         array = values.detach().to(torch.float32).cpu().numpy()
-        kind = _QUANTISED[quantise] if array.ndim > 1 else gguf.GGMLQuantizationType.F32
-        try:
-            writer.add_tensor(known, gguf.quants.quantize(array, kind), raw_dtype=kind)
-        except gguf.quants.QuantError:  # rows that are no whole blocks
-            kind = gguf.GGMLQuantizationType.F16
-            writer.add_tensor(known, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        kind = _kind(known, array, quantise, config.num_hidden_layers, tied)
+        writer.add_tensor(known, _quantised(array, kind), raw_dtype=kind)
+
+
+def _kind(name: str, array: Any, quantise: str, layers: int, tied: bool) -> Any:
+    """Return the precision of one weight, as llama.cpp's own quantiser chooses it."""
+    kinds = gguf.GGMLQuantizationType
+    if array.ndim < 2:
+        return kinds.F32
+    kind = _QUANTISED[quantise]
+    if quantise == "q4_k_m":
+        parts = name.split(".")
+        is_output = name == "output.weight" or (tied and name == "token_embd.weight")
+        is_telling = parts[-2] in ("attn_v", "ffn_down") and _gets_more_bits(int(parts[1]), layers)
+        kind = kinds.Q6_K if is_output or is_telling else kinds.Q4_K
+        if array.shape[1] % BLOCK:
+            kind = kinds.Q8_0 if kind == kinds.Q6_K else kinds.Q5_0
+    if kind not in (kinds.F32, kinds.F16) and array.shape[1] % _SMALL_BLOCK:
+        kind = kinds.F16
+    return kind
+
+
+def _gets_more_bits(layer: int, layers: int) -> bool:
+    return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
+
+
+def _quantised(array: Any, kind: Any) -> Any:
+    if kind == gguf.GGMLQuantizationType.Q4_K:
+        return q4_k(array)
+    if kind == gguf.GGMLQuantizationType.Q6_K:
+        return q6_k(array)
+    return gguf.quants.quantize(array, kind)
 
 
 def _rotated(weight: torch.Tensor, heads: int) -> torch.Tensor:

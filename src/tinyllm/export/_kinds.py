@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "merged": ("fp32", "bf16"),
-    "gguf": ("f16", "f32", "q8_0", "q4_0"),
+    "gguf": ("f16", "f32", "q8_0", "q4_k_m", "q4_0"),
     "onnx": ("fp32", "int8"),
 }
 """By name; the first precision is what is written unless another is asked for."""

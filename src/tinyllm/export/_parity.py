@@ -13,7 +13,7 @@ from tinyllm.scoring.score import credit, leaders
 
 _TOLERANCES: Mapping[str, tuple[float, float]] = {
     "fp32": (0.005, 0.01), "f32": (0.005, 0.01), "f16": (0.005, 0.03), "bf16": (0.03, 0.1),
-    "q8_0": (0.03, 0.1), "int8": (0.15, 0.5), "q4_0": (0.25, 0.7),
+    "q8_0": (0.03, 0.1), "int8": (0.15, 0.5), "q4_0": (0.25, 0.7), "q4_k_m": (0.25, 0.7),
 }  # fmt: skip
 """By precision: the share of choices that may differ, and how far a probability may be off."""
 
@@ -67,7 +67,7 @@ def compare(
         for p, q in zip(probabilities(a, temperature), probabilities(b, temperature), strict=True)
     )
     known = [(a, b, q.answer) for a, b, q in zip(ours, theirs, questions, strict=True) if q.answer is not None]
-    marks = [[credit(scores[side], scores[2]) for scores in known] for side in (0, 1)]
+    marks = [credit(a, answer) for a, _, answer in known], [credit(b, answer) for _, b, answer in known]
     share, difference = _TOLERANCES[precision]
     return Parity(
         questions=len(questions),

@@ -13,21 +13,23 @@ from tinyllm.inference._student import Chosen
 from tinyllm.questions.types import Question
 
 _ROWS_AT_ONCE = 1000
+_DIGITS = 6
 
 
 def answered_row(
     number: int, question: Question, chosen: Chosen, rationales: Mapping[str, str], min_confidence: float
 ) -> dict[str, Any]:
     """Return the row of a question that was answered; without a choice where it is less sure than it has to be."""
-    abstains = chosen.probability < min_confidence
+    sure = round(chosen.probability, _DIGITS)
+    abstains = sure < min_confidence
     row: dict[str, Any] = {
         "row": number,
         "id": question.id,
         "question": question.question,
         "choice": None if abstains else chosen.choice,
         "text": None if abstains else chosen.text,
-        "probability": round(chosen.probability, 6),
-        "probabilities": [round(p, 6) for p in chosen.probabilities],
+        "probability": sure,
+        "probabilities": [round(p, _DIGITS) for p in chosen.probabilities],
     }
     if question.answer is not None:
         row["answer"] = question.answer

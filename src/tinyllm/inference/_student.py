@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import DataError, RunFolderError, did_you_mean
@@ -230,10 +230,8 @@ def _questions(
     context: str | Sequence[str | None] | None,
 ) -> list[Question]:
     texts = [question] if isinstance(question, str) else question
-    listed = [choices] if isinstance(question, str) else choices
-    contexts = [context] if isinstance(context, str) or context is None else context
-    if context is None:
-        contexts = [None] * len(texts)
+    listed: Sequence[Any] = [choices] if isinstance(question, str) else choices
+    contexts = [context] if isinstance(context, str) else context or [None] * len(texts)
     if any(isinstance(of, str) for of in listed):
         raise DataError("The choices of a question are a list of texts, got one text.")
     if not len(texts) == len(listed) == len(contexts):

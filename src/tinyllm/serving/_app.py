@@ -42,6 +42,7 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_DISCARDED = 64 << 20  # bytes of a request that is too long; beyond, the connection is closed
 _LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
 _Body = TypeVar("_Body", bound=BaseModel)
 
@@ -160,8 +161,8 @@ class _Routes:
 
     async def _predict(self, request: Request) -> Response:
         body = await self._json(request)
-        is_several = isinstance(body, dict) and "questions" in body
-        asked: _Several | _One = _valid(_Several if is_several else _One, body)
+        asked: _Several | _One
+        asked = _valid(_Several, body) if isinstance(body, dict) and "questions" in body else _valid(_One, body)
         questions = [q.as_question() for q in asked.questions] if isinstance(asked, _Several) else [asked.as_question()]
         answers = await self._answers(request, questions, self._voices(asked.explain))
         told = [_as_json(q, a) for q, a in zip(questions, answers, strict=True)]
@@ -223,21 +224,24 @@ class _Routes:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise _Refused(415, f"Send JSON with `Content-Type: application/json`, got '{kind[:80]}'.")
-        most = self._limits.body_bytes
+        most, size, body = self._limits.body_bytes, 0, bytearray()
         too_long = _Refused(413, f"The request is longer than {most:,} bytes.", "too_long", Connection="close")
-        if int(request.headers.get("content-length", "0")) > most:
+        if int(request.headers.get("content-length", "0")) > _DISCARDED:
             raise too_long
-        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body_s):
+                # What is too long is read, but not kept: a client that is still sending would not hear the refusal.
                 async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > most:
+                    size += len(chunk)
+                    body += chunk if size <= most else b""
+                    if size > _DISCARDED:
                         raise too_long
         except TimeoutError:
             raise _Refused(
                 408, f"The request took longer than {self._limits.body_s:g} s to arrive.", Connection="close"
             ) from None
+        if size > most:
+            raise too_long
         try:
             return json.loads(body.decode("utf-8"))
         except UnicodeDecodeError as error:
