@@ -261,18 +261,18 @@ def test_with_a_key_nothing_is_answered_without_it(folder):
         assert not any("se cret" in line for line in served.said)
 
 
-def test_an_open_address_without_a_key_is_refused(cli, folder, monkeypatch, student):
+def test_an_open_address_without_a_key_is_refused(cli, folder, monkeypatch):
     for host in ("0.0.0.0", "::"):
         with pytest.raises(TinyLLMError, match="--api-key-env NAME"):
-            serve(student, host, 0, None, Limits(), News(quiet=True))
+            serve(folder, host, 0, None, Limits(), News(quiet=True))
     monkeypatch.delenv("NO_KEY", raising=False)
     said = cli("serve", folder, "--api-key-env", "NO_KEY")
     assert (said.code, "NO_KEY is not set" in said.err) == (2, True)
 
 
-def test_a_port_that_is_taken_is_told(server, student):
+def test_a_port_that_is_taken_is_told(server, folder):
     with pytest.raises(TinyLLMError, match="Choose another --port"):
-        serve(student, "127.0.0.1", int(server.url.rpartition(":")[2]), None, Limits(), News(quiet=True))
+        serve(folder, "127.0.0.1", int(server.url.rpartition(":")[2]), None, Limits(), News(quiet=True))
 
 
 # --- load, and the end --------------------------------------------------------------------------------------------

@@ -141,17 +141,13 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve a student over HTTP: /predict, OpenAI's /v1/chat/completions, a page to ask, /healthz and /metrics."""
-    from tinyllm.inference import load
-    from tinyllm.serving import Limits, require
+    from tinyllm.serving import Limits
     from tinyllm.serving import serve as serve_student
     from tinyllm.system.news import News
 
-    require()
     key = None if api_key_env is None else _key(api_key_env)
-    news = News(quiet=quiet)
-    with news.task("Loading the student"):
-        student = load(folder)
-    serve_student(student, host, port, key, Limits(queue=queue, timeout_s=timeout, body_bytes=max_bytes), news)
+    limits = Limits(queue=queue, timeout_s=timeout, body_bytes=max_bytes)
+    serve_student(folder, host, port, key, limits, News(quiet=quiet))
 
 
 def export(

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 from tinyllm.export._kinds import FORMATS
 
 if TYPE_CHECKING:
-    from tinyllm.export._formats import open_export, tokenizes_alike, write_export
+    from tinyllm.export._formats import open_export, write_export
     from tinyllm.export._parity import Parity, compare
 
 _HOMES = {
     "Parity": "_parity",
     "compare": "_parity",
     "open_export": "_formats",
-    "tokenizes_alike": "_formats",
     "write_export": "_formats",
 }
 
-__all__ = ["FORMATS", "Parity", "compare", "open_export", "tokenizes_alike", "write_export"]
+__all__ = ["FORMATS", "Parity", "compare", "open_export", "write_export"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from tinyllm.errors import StudentError
 from tinyllm.export._readme import modelfile, readme
 from tinyllm.questions.types import Question
 from tinyllm.scoring.runtime import Runtime, TorchRuntime
-from tinyllm.student.encode import Encoder
 from tinyllm.student.model import CARD_FILE, Student, StudentCard, check_files, checksums, read_student
 
 _FILES = {"gguf": "student.gguf", "onnx": "student.onnx"}
@@ -90,16 +88,6 @@ def open_export(folder: Path) -> Runtime:
 
         return OnnxRuntime(file, card, encoder, start=about.get("decoder_start"))
     raise StudentError(f"{folder}: unknown export format '{about['format']}'; known: merged, {', '.join(_FILES)}.")
-
-
-def tokenizes_alike(runtime: Runtime, questions: Sequence[Question]) -> bool | None:
-    """Tell whether a program with a tokenizer of its own makes the same tokens of questions; None: it has none."""
-    tokens: Any = getattr(runtime, "tokens", None)
-    if tokens is None:
-        return None
-    encoder: Encoder = runtime.encoder
-    texts = [t for q in questions for t in (q.question, *q.choices)]
-    return all(encoder.text(text) == tokens(text) for text in texts)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinyllm.comparison import Accuracy, Paired, paired
@@ -45,14 +45,7 @@ class Parity:
     holds: bool
 
 
-def compare(
-    own: Runtime,
-    exported: Runtime,
-    questions: Sequence[Question],
-    precision: str,
-    *,
-    same_tokens: bool | None = None,
-) -> Parity:
+def compare(own: Runtime, exported: Runtime, questions: Sequence[Question], precision: str) -> Parity:
     """Put questions through both programs and compare what they answer.
 
     Args:
@@ -69,6 +62,7 @@ def compare(
     known = [(a, b, q.answer) for a, b, q in zip(ours, theirs, questions, strict=True) if q.answer is not None]
     marks = [credit(a, answer) for a, _, answer in known], [credit(b, answer) for _, b, answer in known]
     share, difference = _TOLERANCES[precision]
+    same_tokens = _tokenizes_alike(exported, questions)
     return Parity(
         questions=len(questions),
         differing=differing,
@@ -81,3 +75,12 @@ def compare(
         same_tokens=same_tokens,
         holds=differing <= share * len(questions) and largest <= difference and same_tokens is not False,
     )
+
+
+def _tokenizes_alike(runtime: Runtime, questions: Sequence[Question]) -> bool | None:
+    """Tell whether a program with a tokenizer of its own makes the same tokens of questions; None: it has none."""
+    tokens: Callable[[str], tuple[int, ...]] | None = getattr(runtime, "tokens", None)
+    if tokens is None:
+        return None
+    texts = [text for q in questions for text in (q.question, *q.choices)]
+    return all(runtime.encoder.text(text) == tokens(text) for text in texts)

@@ -7,40 +7,34 @@ questions are computed together: `_batching`.
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyllm.errors import MissingDependencyError
 from tinyllm.serving._limits import Limits
 
 if TYPE_CHECKING:
-    from tinyllm.inference import LoadedStudent
     from tinyllm.system.news import News
 
-__all__ = ["Limits", "require", "serve"]
+__all__ = ["Limits", "serve"]
 
 
-def require() -> None:
-    """Raise unless the packages that serve HTTP are installed.
-
-    Raises:
-        MissingDependencyError: one is not.
-    """
-    for package in ("starlette", "uvicorn", "prometheus_client"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(f"Serving needs the package {package}: pip install 'tinyllm-distill[serve]'")
-
-
-def serve(student: LoadedStudent, host: str, port: int, key: str | None, limits: Limits, news: News) -> None:
+def serve(folder: Path, host: str, port: int, key: str | None, limits: Limits, news: News) -> None:
     """Serve a student until the process is told to stop (SIGTERM, or Ctrl-C); what was accepted is still answered.
 
     Args:
+        folder: of a run, of its student, or of an export.
         port: 0: any that is free.
         key: that clients have to send as `Authorization: Bearer KEY`; None: nobody needs one.
 
     Raises:
-        TinyLLMError: the address is not one of this machine's own, and there is no key; or it is taken.
+        TinyLLMError: the address is not one of this machine's own, and there is no key; or it is taken; or there is no
+            student.
+        MissingDependencyError: a package that serves HTTP is not installed.
     """
-    require()
+    for package in ("starlette", "uvicorn", "prometheus_client"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(f"Serving needs the package {package}: pip install 'tinyllm-distill[serve]'")
     from tinyllm.serving._server import run
 
-    run(student, host, port, key, limits, news)
+    run(folder, host, port, key, limits, news)

@@ -8,6 +8,7 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -15,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tinyllm.errors import TinyLLMError
-from tinyllm.inference import LoadedStudent
+from tinyllm.inference import load
 from tinyllm.serving._app import application
 from tinyllm.serving._limits import Limits
 from tinyllm.system.news import News
@@ -25,7 +26,7 @@ _KEEP_ALIVE_S = 15
 _BACKLOG = 512
 
 
-def run(student: LoadedStudent, host: str, port: int, key: str | None, limits: Limits, news: News) -> None:
+def run(folder: Path, host: str, port: int, key: str | None, limits: Limits, news: News) -> None:
     """Serve until told to stop; see `tinyllm.serving.serve`."""
     if key is None and not _is_loopback(host):
         raise TinyLLMError(
@@ -33,6 +34,9 @@ def run(student: LoadedStudent, host: str, port: int, key: str | None, limits: L
             "--api-key-env NAME (the environment variable that holds it), or bind to 127.0.0.1."
         )
     with _bound(host, port) as listening:
+        with news.task("Loading the student"):
+            student = load(folder)
+        listening.listen(_BACKLOG)
         config = uvicorn.Config(
             application(student, key, limits),
             http=_impatient(limits.body_s),
@@ -127,5 +131,4 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
             raise TinyLLMError(
                 f"Cannot bind to {host}:{port}: {error.strerror}. Choose another --port (0: any free one) or --host."
             ) from None
-        listening.listen(_BACKLOG)
         yield listening

@@ -42,7 +42,7 @@ def export_run(
         StudentError: the export is not within the tolerance, or cannot be written.
         RunFolderError: there is a folder already, or no trained student.
     """
-    from tinyllm.export import compare, open_export, tokenizes_alike, write_export
+    from tinyllm.export import compare, open_export, write_export
     from tinyllm.scoring.runtime import TorchRuntime
     from tinyllm.student.model import read_student
 
@@ -63,11 +63,7 @@ def export_run(
         with news.task(f"Writing {kind} ({precision})"):
             write_export(read_student(run.student), made, kind, precision, config.name, asked[0])
         with news.task(f"Comparing {len(asked)} questions"):
-            exported = open_export(made)
-            found = compare(
-                TorchRuntime(read_student(run.student)), exported, asked, precision,
-                same_tokens=tokenizes_alike(exported, asked),
-            )  # fmt: skip
+            found = compare(TorchRuntime(read_student(run.student)), open_export(made), asked, precision)
         write_json(made / "parity.json", asdict(found))
         place = out if found.holds else out.with_name(f"{out.name}.refused")
         shutil.rmtree(place, ignore_errors=True)
