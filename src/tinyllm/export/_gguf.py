@@ -14,6 +14,7 @@ from tinyllm.errors import StudentError
 from tinyllm.export._kquants import BLOCK, q4_k, q6_k
 from tinyllm.student.model import Student
 
+_NO_MERGE = "Ā Ā"  # llama.cpp wants one; two zero bytes are read as two tokens nevertheless
 _SMALL_BLOCK = 32  # weights, of the formats without K in their names
 _QUANTISED = {
     "f32": gguf.GGMLQuantizationType.F32,
@@ -175,8 +176,7 @@ def _write_tokenizer(writer: gguf.GGUFWriter, student: Student, template: str) -
     writer.add_tokenizer_pre(_pre_tokenizer(spec.get("pre_tokenizer") or {}))
     writer.add_token_list([by_id.get(place, f"[PAD{place}]") for place in range(size)])
     writer.add_token_types(kinds)
-    if merges:
-        writer.add_token_merges(merges)
+    writer.add_token_merges(merges or [_NO_MERGE])
     tokenizer = student.tokenizer
     ids: list[tuple[Callable[[int], None], int | None]] = [
         (writer.add_bos_token_id, tokenizer.bos_token_id),
