@@ -28,11 +28,18 @@ def exported(folder: Path, family: str, kind: str, precision: str, width: int = 
 @pytest.mark.parametrize(
     ("family", "kind", "precision"),
     [
-        ("llama", "merged", "fp32"), ("t5", "merged", "fp32"),
-        ("llama", "gguf", "f32"), ("llama", "gguf", "f16"), ("llama", "gguf", "q8_0"), ("qwen2", "gguf", "f16"), ("llama", "gguf", "q4_k_m"),
-        ("llama", "onnx", "fp32"), ("t5", "onnx", "fp32"), ("llama", "onnx", "int8"),
+        ("llama", "merged", "fp32"),
+        ("t5", "merged", "fp32"),
+        ("llama", "gguf", "f32"),
+        ("llama", "gguf", "f16"),
+        ("llama", "gguf", "q8_0"),
+        ("llama", "gguf", "q4_k_m"),
+        ("qwen2", "gguf", "f16"),
+        ("llama", "onnx", "fp32"),
+        pytest.param("t5", "onnx", "fp32", marks=pytest.mark.slow),
+        pytest.param("llama", "onnx", "int8", marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_an_export_answers_as_the_student_does(tmp_path, family, kind, precision):
     pytest.importorskip({"gguf": "xllamacpp", "onnx": "onnxruntime"}.get(kind, "torch"))
     runtime = open_export(exported(tmp_path / "out", family, kind, precision))
@@ -85,8 +92,9 @@ def test_a_damaged_export_is_refused(tmp_path):
 
 
 def test_what_answers_otherwise_is_found():
+    alike = [replace(q, choices=("ice", "fog", "sun", "dew")) for q in QUESTIONS]  # of one length: it does not decide
     own, other = tiny_student("llama"), tiny_student("llama", seed=1)
-    found = compare(TorchRuntime(own), TorchRuntime(other), QUESTIONS, "fp32")
+    found = compare(TorchRuntime(own), TorchRuntime(other), alike, "fp32")
     assert not found.holds
     assert found.differing > 0
     assert found.change.n == found.questions == 12

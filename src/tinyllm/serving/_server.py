@@ -58,6 +58,9 @@ def run(folder: Path, host: str, port: int, key: str | None, limits: Limits, new
 class _Server(uvicorn.Server):
     """A server that stops at a signal and then returns; uvicorn's own raises the signal anew."""
 
+    should_exit: bool
+    force_exit: bool
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop at the first signal, at once at the second."""
