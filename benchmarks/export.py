@@ -32,6 +32,8 @@ def export(count: int) -> Result:
     asked = load_splits(DataSection(folder=DATA / "arc", on_invalid="drop")).test[:count]
     rows: list[Row] = []
     for kind, precisions in FORMATS.items():
+        if kind == "ctranslate2":
+            continue  # for encoder-decoders
         for precision in precisions:
             rows += _rows(kind, precision, asked)
     return Result(

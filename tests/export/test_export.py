@@ -36,12 +36,14 @@ def exported(folder: Path, family: str, kind: str, precision: str, width: int = 
         ("llama", "gguf", "q4_k_m"),
         ("qwen2", "gguf", "f16"),
         ("llama", "onnx", "fp32"),
+        ("t5", "ctranslate2", "fp32"),
+        ("t5", "ctranslate2", "int8"),
         pytest.param("t5", "onnx", "fp32", marks=pytest.mark.slow),
         pytest.param("llama", "onnx", "int8", marks=pytest.mark.slow),
     ],
 )
 def test_an_export_answers_as_the_student_does(tmp_path, family, kind, precision):
-    pytest.importorskip({"gguf": "xllamacpp", "onnx": "onnxruntime"}.get(kind, "torch"))
+    pytest.importorskip({"gguf": "xllamacpp", "onnx": "onnxruntime", "ctranslate2": "ctranslate2"}.get(kind, "torch"))
     runtime = open_export(exported(tmp_path / "out", family, kind, precision))
     student = tiny_student(family, width=32)
     student.card = replace(student.card, temperature=1.5)

@@ -152,10 +152,12 @@ def serve(
 
 def export(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
-    to: Annotated[str, typer.Option(help="Format: merged, gguf or onnx.")],
+    to: Annotated[str, typer.Option(help="Format: merged, gguf, onnx or ctranslate2.")],
     quantize: Annotated[
         str | None,
-        typer.Option(help="Precision: fp32, bf16 (merged); f16, f32, q8_0, q4_k_m, q4_0 (gguf); fp32, int8 (onnx)."),
+        typer.Option(
+            help="Precision: fp32, bf16 (merged); f16, f32, q8_0, q4_k_m, q4_0 (gguf); fp32, int8 (onnx, ctranslate2)."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; else RUN/export/FORMAT-PRECISION.")] = None,
     as_json: AsJson = False,

@@ -16,7 +16,7 @@ from tinyllm.questions.types import Question
 from tinyllm.scoring.runtime import Runtime, TorchRuntime
 from tinyllm.student.model import CARD_FILE, Student, StudentCard, check_files, checksums, read_student
 
-_FILES = {"gguf": "student.gguf", "onnx": "student.onnx"}
+_FILES = {"gguf": "student.gguf", "onnx": "student.onnx", "ctranslate2": "ctranslate2"}
 
 
 def write_export(student: Student, folder: Path, kind: str, precision: str, name: str, example: Question) -> None:
@@ -42,6 +42,10 @@ def write_export(student: Student, folder: Path, kind: str, precision: str, name
         prefix = student.card.prefixes[ANSWER_TASK]
         write_gguf(student, folder / _FILES[kind], precision, name, prefix)
         (folder / "Modelfile").write_text(modelfile(_FILES[kind], prefix), encoding="utf-8")
+    elif kind == "ctranslate2":
+        from tinyllm.export._ctranslate2 import write_ctranslate2
+
+        write_ctranslate2(student, folder / _FILES[kind], precision)
     else:
         from tinyllm.export._onnx import write_onnx
 
@@ -87,6 +91,10 @@ def open_export(folder: Path) -> Runtime:
         from tinyllm.export._onnx import OnnxRuntime
 
         return OnnxRuntime(file, card, encoder, start=about.get("decoder_start"))
+    if about["format"] == "ctranslate2":
+        from tinyllm.export._ctranslate2 import CTranslate2Runtime
+
+        return CTranslate2Runtime(file, card, encoder)
     raise StudentError(f"{folder}: unknown export format '{about['format']}'; known: merged, {', '.join(_FILES)}.")
 
 

@@ -38,6 +38,14 @@ start token), and gives `log_probabilities` (C, L, V). At least two rows of two 
     (log_probabilities,) = session.run(None, {"input_ids": …, "decoder_input_ids": …})
 """
 
+_CTRANSLATE2 = """\
+CTranslate2:
+
+    model = ctranslate2.Translator("ctranslate2")
+    model.translate_batch([TOKENS OF THE PROMPT], beam_size=1)          # the answer as text
+    model.score_batch([TOKENS OF THE PROMPT], [TOKENS OF A CHOICE])     # the log-probabilities of a choice
+"""
+
 _MERGED = """\
 transformers:
 
@@ -49,7 +57,8 @@ def readme(name: str, kind: str, precision: str, student: Student, encoder: Enco
     """Return the README.md of an export."""
     prefix = student.card.prefixes[ANSWER_TASK]
     prompt = student.tokenizer.decode(list(encoder.generation_prompt(example, prefix)))
-    how = {"gguf": _GGUF, "onnx": _ONNX_SEQ2SEQ if student.is_encoder_decoder else _ONNX_CAUSAL, "merged": _MERGED}
+    onnx = _ONNX_SEQ2SEQ if student.is_encoder_decoder else _ONNX_CAUSAL
+    how = {"gguf": _GGUF, "onnx": onnx, "merged": _MERGED, "ctranslate2": _CTRANSLATE2}
     divided = (
         "divided by the number of its tokens, that one included" if compares_by_token(student.card.layout) else "summed"
     )

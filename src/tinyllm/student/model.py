@@ -186,8 +186,8 @@ def check_files(folder: Path, known: Mapping[str, str]) -> None:
 
 def checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a model that its answers depend on, by name."""
-    files = (f for f in folder.iterdir() if f.is_file() and f.name != CARD_FILE and f.suffix != ".md")
-    return {f.name: sha256(f) for f in sorted(files)}
+    files = (f for f in folder.rglob("*") if f.is_file() and f.name != CARD_FILE and f.suffix != ".md")
+    return {f.relative_to(folder).as_posix(): sha256(f) for f in sorted(files)}
 
 
 def add_lora(student: Student, section: LoraSection, seed: int) -> None:
