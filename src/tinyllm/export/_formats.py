@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,23 @@ def write_export(student: Student, folder: Path, kind: str, precision: str, name
     """
     folder.mkdir(parents=True)
     encoder = student.encoder()
+    with _without_bars():
+        _write_model(student, folder, kind, precision, name)
+        student.tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(readme(name, kind, precision, student, encoder, example), encoding="utf-8")
+    about: dict[str, Any] = {
+        "format": kind,
+        "precision": precision,
+        "name": name,
+        "is_encoder_decoder": student.is_encoder_decoder,
+    }
+    if student.is_encoder_decoder:
+        about["decoder_start"] = int(student.model.config.decoder_start_token_id)
+    card = asdict(student.card) | {"export": about, "sha256": checksums(folder)}
+    (folder / CARD_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def _write_model(student: Student, folder: Path, kind: str, precision: str, name: str) -> None:
     if kind == "merged":
         model = student.model.to(torch.bfloat16) if precision == "bf16" else student.model
         model.save_pretrained(folder, safe_serialization=True)
@@ -50,18 +69,18 @@ def write_export(student: Student, folder: Path, kind: str, precision: str, name
         from tinyllm.export._onnx import write_onnx
 
         write_onnx(student, folder / _FILES[kind], precision)
-    student.tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(readme(name, kind, precision, student, encoder, example), encoding="utf-8")
-    about: dict[str, Any] = {
-        "format": kind,
-        "precision": precision,
-        "name": name,
-        "is_encoder_decoder": student.is_encoder_decoder,
-    }
-    if student.is_encoder_decoder:
-        about["decoder_start"] = int(student.model.config.decoder_start_token_id)
-    card = asdict(student.card) | {"export": about, "sha256": checksums(folder)}
-    (folder / CARD_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar for each file that it writes."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def open_export(folder: Path) -> Runtime:
