@@ -14,6 +14,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file
 
 from projects import in_thread, rows
@@ -236,7 +237,7 @@ def test_settings_of_training_that_do_not_go_together_are_told_together(cli, pro
     project.change("train.gradient_checkpointing", True)
     refused(
         cli("check", project.config),
-        "patience: 2 and keep: best go by validation accuracy", "alpha_schedule.adda", "Did you mean 'ada'?",
+        "patience: 2 and keep: best need the validation accuracy", "alpha_schedule.adda", "Did you mean 'ada'?",
         "train.compile: with gradient_checkpointing",
     )  # fmt: skip
 
@@ -252,7 +253,7 @@ def test_looks_at_validation_questions_that_are_not_there_are_told_before_anythi
 def test_a_key_that_stands_there_twice_is_told(cli, project):
     text = project.config.read_text("utf-8")
     project.config.write_text(f"{text}\ntrain: {{epochs: 3}}\n", "utf-8")
-    refused(cli("check", project.config), "train: lines", "make them one")
+    refused(cli("check", project.config), "train: lines", "keep one")
 
 
 def test_the_best_student_is_kept_from_the_command_line(cli, project):
@@ -335,14 +336,6 @@ def test_real_questions_teach_a_tiny_t5(cli, project):
 # --- mistakes ----------------------------------------------------------------------------------------------------
 
 
-def refused(said, *words: str) -> None:
-    assert said.code == 2, (said.code, said.err)
-    assert "Traceback" not in said.err
-    assert said.out == ""
-    for word in words:
-        assert word in said.err, f"{word!r} is not in:\n{said.err}"
-
-
 def test_several_mistakes_in_one_message(cli, project):
     project.tree["trian"] = {}
     project.tree["train"] |= {"lerning_rate": 1, "alpha": {"ada": 1.0, "bop": 1.0}}
@@ -392,19 +385,19 @@ def test_alpha_and_teachers_must_agree(cli, project):
 
 
 def test_a_configuration_that_is_not_there_or_not_yaml(cli, project):
-    refused(cli("run", "tinyllm.yml"), "No configuration at tinyllm.yml", "Did you mean 'tinyllm.yaml'?")
+    refused(cli("run", "tinyllm.yml"), "There is no configuration tinyllm.yml", "Did you mean 'tinyllm.yaml'?")
     project.config.write_text("data: [1, 2\ntrain: {", encoding="utf-8")
     refused(cli("run", project.config), "tinyllm.yaml, line 2: not YAML")
     project.config.write_bytes(b"name: \xff\xfe")
     refused(cli("run", project.config), "is not UTF-8 (byte 6)")
-    refused(cli("run", project.folder), "No configuration")
+    refused(cli("run", project.folder), "There is no configuration")
 
 
 BAD_ROWS = [
     ('{"id": "x", "question": "Why', "line 3: ", "not"),
     ({**rows(1)[0], "id": "q1"}, "line 3: ", "q1", "line 2"),
     ({**rows(1)[0], "id": "x", "choices": ["only"]}, "line 3: ", "at least two"),
-    ({**rows(1)[0], "id": "x", "choices": ["ice", "ice", "iron"]}, "line 3: ", "stands there 2 times"),
+    ({**rows(1)[0], "id": "x", "choices": ["ice", "ice", "iron"]}, "line 3: ", "is there 2 times"),
     ({**rows(1)[0], "id": "x", "answer": 4}, "line 3: ", "4", "0"),
     ({**rows(1)[0], "id": "x", "answer": "water"}, "line 3: ", "water", "answer_as: text"),
     ({"id": "x", "choices": ["a", "b"], "answer": 0}, "line 3: ", "question"),
@@ -574,13 +567,13 @@ def test_a_full_disk_loses_nothing_and_says_so(cli, project, stage):
         if stage == "generate":
             (disk / "ballast").write_bytes(b"x" * 360_000)
             project.change("rationales.store", str(disk / "replies.sqlite"))
-            refused(cli("generate", project.config), "The disk is full", "free some space")
+            refused(cli("generate", project.config), "The disk is full", "Free some space")
             (disk / "ballast").unlink()
             assert cli("generate", project.config).code == 0
         else:
             assert cli("generate", project.config, "--run-dir", disk / "run").code == 0
             (disk / "ballast").write_bytes(b"x" * 200_000)
-            refused(cli("train", project.config, "--run-dir", disk / "run"), "The disk is full", "free some space")
+            refused(cli("train", project.config, "--run-dir", disk / "run"), "The disk is full", "Free some space")
             assert not (disk / "run" / "student").exists()
             (disk / "ballast").unlink()
             assert (disk / "run" / "rationales.parquet").is_file()

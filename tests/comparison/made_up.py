@@ -1,4 +1,4 @@
-"""A made-up experiment: records with answers of known accuracies, without any training."""
+"""A made-up experiment: records with answers of known accuracies, without training."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _dataset(data: dict[str, Any], count: int, rationales: str | None) -> Datase
 
 
 def _rationales(folder: Path, dataset: str) -> str:
-    """Write what the teachers gave for the training questions."""
+    """Write the rationales of the training questions."""
     place = folder / "shared" / dataset.replace("<b>", "")
     place.mkdir(parents=True)
     rows = [
@@ -136,7 +136,7 @@ def _answer(split: Any, view: Any, name: str, rng: np.random.Generator, accuracy
 
 
 def _data(folder: Path, dataset: str, count: int) -> dict[str, Any]:
-    """Write the questions' texts, hostile ones among them."""
+    """Write the questions, some with hostile texts."""
     place = folder / "data" / dataset.replace("<b>", "")
     for split, prefix, size in (("train", "r", 20), ("valid", "v", 40), ("test", "t", count)):
         rows = [

@@ -1,4 +1,4 @@
-"""Answers in a Parquet file: what is written is read, and what scorers make of it."""
+"""Answers in a Parquet file, and the scorers that read them."""
 
 from __future__ import annotations
 

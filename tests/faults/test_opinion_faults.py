@@ -1,4 +1,4 @@
-"""Opinions under kill -9: what came is kept, nothing is asked for twice beyond what was in flight."""
+"""Opinions after kill -9: stored replies are kept, and only requests in flight are sent again."""
 
 from __future__ import annotations
 

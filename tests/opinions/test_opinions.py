@@ -148,7 +148,7 @@ def test_other_settings_forget_the_opinions_but_not_the_rationales(project):
     ("opinions", "words"),
     [
         ({"teachers": ["bab"]}, "no such teacher. Did you mean 'bob'?"),
-        ({"teachers": {"ada": "letters"}}, "a teacher of kind scripted cannot be asked by `letters`"),
+        ({"teachers": {"ada": "letters"}}, "a teacher of kind scripted cannot be asked with `letters`"),
         ({"teachers": ["cat"], "splits": ["test"]}, "'train' or 'valid'"),
     ],
 )
@@ -161,7 +161,7 @@ def test_mistakes_are_told_before_anything_is_asked(project, capsys, opinions, w
 def test_scores_that_do_not_fit_the_choices_are_refused(project, capsys):
     project.write_questions([r | {"opinions": {"cat": [1, 2]}} for r in rows(20)])
     assert run(project, "check") == 2
-    assert "give one number a choice (4)" in capsys.readouterr().err
+    assert "give one number per choice (4)" in capsys.readouterr().err
 
 
 def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, tmp_path):

@@ -40,9 +40,11 @@ Student = Annotated[Path, typer.Argument(help="The folder of a run, of its stude
 def ask(
     folder: Student,
     question: Annotated[str, typer.Argument(help="The question.")],
-    choice: Annotated[list[str], typer.Option("--choice", "-c", help="A choice; give two or more.")],
+    choice: Annotated[list[str], typer.Option("--choice", "-c", help="A choice; give at least two.")],
     context: Annotated[str | None, typer.Option(help="A text that the question is about.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Also write a rationale as each teacher would.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also write a rationale in the style of each teacher.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask a trained student a question."""
@@ -200,11 +202,11 @@ def _answer_text(choices: Sequence[str], answered: dict[str, Any]) -> str:
     lines = []
     for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
         lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
-    lines.append("(how likely the student finds each choice, of these)")
+    lines.append("(the student's probability of each choice)")
     if tied := answered.get("tied"):
-        lines.append(f"(a tie: just as likely are {', '.join(tied)})")
+        lines.append(f"(a tie: {', '.join(tied)} have the same probability)")
     if answered.get("context_cut"):
-        lines.append("(the context was cut to fit the longest input)")
+        lines.append("(the context was cut to the maximum input length)")
     lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Answers: what a student chose for each question, as columns in a Parquet file, without the questions' texts."""
+"""Answers: the choices of a student for each question, as columns of a Parquet file, without the questions' texts."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SCORERS: tuple[Scorer, ...] = ("likelihood", "likelihood_normalised", "generatio
 _FILE = "predictions.parquet"
 _SPLITS: tuple[Split, ...] = ("valid", "test")
 _UNPARSED = -1
-"""Stands for a choice where what was written is none."""
+"""The choice of a text that matches none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One student's answer to one question, choices in the order of the data.
+    """One student's answer to one question. Choices are in the order of the data.
 
     Attributes:
-        total, mean: log-likelihood of each choice, whole and by token; None where they were not measured.
-        text: what the student wrote; None where it was not asked to.
-        written: the choice that the text is; None where it is none.
+        total, mean: log-likelihood of each choice, and the same per token; None where they were not measured.
+        text: what the student wrote; None where it wrote nothing.
+        written: the choice that the text matches, if any.
     """
 
     split: Split
@@ -46,16 +46,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class _Scored:
     """The answers of one student by one scorer, in the order of the questions.
 
     Attributes:
-        ids: of the questions, (n,).
-        chosen: the choice of each, (n,), of several that are equally likely the first; -1 where what was written is no
-            choice.
+        ids: ids of the questions, (n,).
+        chosen: the choice for each, (n,): the first one where several tie, and -1 where the text matches no choice.
         key: the right choice of each, (n,).
-        right: how right each answer is, (n,): 1 or 0; 1/k where the right choice is one of k that are equally likely.
-        tied: how many choices are equally likely and the likeliest, (n,); 1 where the student has a choice of its own.
+        right: the mark of each, (n,): 1, 0, or 1/k where k choices tie and the right one is among them.
+        tied: the number of choices with the highest score, (n,); 1 without a tie.
     """
 
     ids: NDArray[np.str_]
@@ -66,7 +65,7 @@ class Scored:
 
     @property
     def unparsed(self) -> int:
-        """How many answers are no choice."""
+        """The number of texts that match no choice."""
         return int((self.chosen == _UNPARSED).sum())
 
 
@@ -76,8 +75,8 @@ class Answers:
     def __init__(self, table: Any) -> None:
         self.table = table
 
-    def scored(self, scorer: Scorer, split: Split = "test", view: View = "asked") -> Scored | None:
-        """Return what one scorer takes as the answers; None where it has not seen them."""
+    def scored(self, scorer: Scorer, split: Split = "test", view: View = "asked") -> _Scored | None:
+        """Return the answers by one scorer; None where it was not used."""
         rows = self._rows(split, view)
         seen = rows["text" if scorer == "generation" else "total" if scorer == "likelihood" else "mean"]
         if not rows.num_rows or seen.null_count:
@@ -85,12 +84,12 @@ class Answers:
         key, ids = rows["answer"].to_numpy().astype(np.int64), np.array(rows["id"].to_pylist())
         if scorer == "generation":
             chosen = rows["written"].fill_null(_UNPARSED).to_numpy().astype(np.int64)
-            return Scored(ids, chosen, key, (chosen == key).astype(np.float64), np.ones(len(key), np.int64))
+            return _Scored(ids, chosen, key, (chosen == key).astype(np.float64), np.ones(len(key), np.int64))
         scores = _matrix(seen)
         likeliest = scores == scores.max(axis=1, keepdims=True)
         tied = likeliest.sum(axis=1)
         right = likeliest[np.arange(len(key)), key] / tied
-        return Scored(ids, scores.argmax(axis=1), key, right, tied)
+        return _Scored(ids, scores.argmax(axis=1), key, right, tied)
 
     @property
     def views(self) -> set[str]:
@@ -109,7 +108,7 @@ class Answers:
         return top
 
     def accuracies(self) -> dict[str, dict[str, float]]:
-        """Return the share of right answers by split and scorer, questions asked as they are."""
+        """Return the share of right answers by split and scorer, in the view `asked`."""
         found: dict[str, dict[str, float]] = {}
         for split in _SPLITS:
             scored = ((scorer, self.scored(scorer, split)) for scorer in SCORERS)
@@ -124,7 +123,7 @@ class Answers:
 
 
 def _matrix(column: Any) -> NDArray[np.float64]:
-    """Return lists of numbers as rows of a matrix, the shorter ones filled up with minus infinity."""
+    """Return lists of numbers as the rows of a matrix. Shorter rows are filled with minus infinity."""
     lists = column.combine_chunks()
     lengths = lists.value_lengths().to_numpy()
     matrix = np.full((len(lists), int(lengths.max())), -np.inf)
@@ -136,7 +135,7 @@ def _matrix(column: Any) -> NDArray[np.float64]:
 
 
 def as_answers(answers: Iterable[Answer]) -> Answers:
-    """Lay answers out as columns."""
+    """Return answers as columns."""
     import pyarrow as pa
 
     rows = list(answers)
@@ -148,7 +147,7 @@ def as_answers(answers: Iterable[Answer]) -> Answers:
 
 
 def write_answers(folder: Path, answers: Answers) -> None:
-    """Write `predictions.parquet`; it appears whole or not at all."""
+    """Write `predictions.parquet`."""
     import pyarrow.parquet as pq
 
     with replacing(folder / _FILE) as draft:
@@ -159,7 +158,7 @@ def read_answers(folder: Path) -> Answers:
     """Read `predictions.parquet`.
 
     Raises:
-        RunFolderError: it is not there, or damaged.
+        RunFolderError: it is missing or damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""What the runs of an experiment have in common, made once before any of them: questions, rationales, facts of both."""
+"""What the runs of an experiment share: questions, rationales, and facts about them. It is prepared before the runs."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _SHARED = "shared"
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What runs share.
+    """What the runs share.
 
     Attributes:
         splits: questions by dataset.
         questions: hash of the test questions, by dataset and student.
         learnt: hash of the training and validation questions, by dataset and student.
         rationales: folders of rationales, by `rationale_key`.
-        failed: why there are no rationales, by `rationale_key`.
-        unanswered: how many requests got no reply, by `rationale_key`.
+        failed: errors of teachers without rationales, by `rationale_key`.
+        unanswered: the number of requests without a reply, by `rationale_key`.
     """
 
     splits: Mapping[str, Splits]
@@ -55,10 +55,10 @@ class Shared:
 
 
 def read_questions(experiment: Experiment, news: News) -> Shared:
-    """Read the questions of all datasets; of each those that any student can be asked.
+    """Read the questions of all datasets: those that at least one student can answer.
 
     Raises:
-        DataError: a dataset has no test questions, or none to choose settings on.
+        DataError: a dataset has no test questions, or no validation questions where settings are chosen.
     """
     splits: dict[str, Splits] = {}
     questions: dict[tuple[str, str], str] = {}
@@ -77,7 +77,7 @@ def read_questions(experiment: Experiment, news: News) -> Shared:
 
 
 def _united(of_students: Sequence[Splits]) -> Splits:
-    """Return the questions that any student is asked: tokenizers differ in what each of them cannot tell apart."""
+    """Return the questions of all students. They can differ, because tokenizers do not distinguish the same choices."""
 
     def every(name: str) -> Sequence[Question]:
         most, *others = sorted((getattr(s, name) for s in of_students), key=len, reverse=True)
@@ -100,12 +100,12 @@ def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
 
 
 def questions_fingerprint(splits: Splits) -> str:
-    """Return a hash of the test questions and of how they are scored; only runs of the same one may be compared."""
+    """Return a hash of the test questions and the rules of scoring. Only runs with the same hash are compared."""
     return hashlib.sha256(f"{CONVENTION} {_hash(splits.test)}".encode()).hexdigest()
 
 
 def learnt_fingerprint(splits: Splits) -> str:
-    """Return a hash of the questions that are learnt from and chosen by; runs of others are not to be averaged."""
+    """Return a hash of the training and validation questions. Only runs with the same hash are averaged."""
     return hashlib.sha256(f"{_hash(splits.train)} {_hash(splits.valid)}".encode()).hexdigest()
 
 
@@ -120,12 +120,12 @@ def _hash(questions: Iterable[Question]) -> str:
 
 
 def write_rationales(experiment: Experiment, folder: Path, shared: Shared, news: News) -> Shared:
-    """Have all rationales written that any run learns from; teachers are asked once for all runs.
+    """Generate all rationales that the runs use. Teachers are asked once for all runs.
 
-    What the store holds is not asked again. Where a teacher cannot answer, the runs that learn from it have failed, and
-    the others go on.
+    Stored replies are not asked for again. If a teacher cannot answer, the runs that use it fail, and the others
+    continue.
     """
-    RunFolder(folder).account()  # before workers, who would each make one of their own
+    RunFolder(folder).account()  # before the workers start, because each would make its own
     rationales, failed, unanswered = {}, {}, {}
     for key, groups in by_rationales(experiment).items():
         config, run = _asking_all(experiment, groups), shared_folder(folder, key)
@@ -143,13 +143,13 @@ def write_rationales(experiment: Experiment, folder: Path, shared: Shared, news:
 
 
 def known_rationales(experiment: Experiment, folder: Path, shared: Shared) -> Shared:
-    """Return what is shared as far as it is there already; nobody is asked and nothing is written."""
+    """Return what is shared with the rationales that exist. No teacher is asked, and no file is written."""
     folders = {key: folder / _SHARED / key for key in by_rationales(experiment)}
     return replace(shared, rationales={k: path for k, path in folders.items() if (path / RATIONALES).is_file()})
 
 
 def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, news: News) -> list[str]:
-    """Return, in words, what asking the teachers will take; nobody is asked and nothing is written."""
+    """Return the forecast of requests to teachers as lines. No teacher is asked, and no file is written."""
     asked: list[tuple[str, Config, Sequence[Question]]] = [
         (key, _asking_all(experiment, groups), shared.splits[groups[0].dataset].train)
         for key, groups in by_rationales(experiment).items()
@@ -165,9 +165,9 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
 
 
 def shared_folder(folder: Path, key: str) -> RunFolder:
-    """Return the folder of what some runs of an experiment share, made if need be.
+    """Return a folder that some runs of an experiment share. It is made if it is missing.
 
-    All of an experiment has one account in the store, so `rationales.budget` is a cap for the whole of it.
+    An experiment has one account in the store, so `rationales.budget` limits the whole experiment.
     """
     run = RunFolder(folder / _SHARED / key)
     run.path.mkdir(parents=True, exist_ok=True)
@@ -176,12 +176,12 @@ def shared_folder(folder: Path, key: str) -> RunFolder:
 
 
 def asked_key(dataset: str, teacher: str) -> str:
-    """Return the name of what a teacher answers to the test questions itself."""
+    """Return the name of the folder with a teacher's own answers to the test questions."""
     return f"{dataset}-asked-{teacher}"
 
 
 def rationale_key(experiment: Experiment, group: Group) -> str | None:
-    """Return the name of the rationales that a group learns from; None where it learns from none."""
+    """Return the name of the rationales of a group; None for a group without any."""
     if not group.spec.teachers:
         return None
     made_by = experiment.first_config(group).model_dump(mode="json", include={"data", "teachers", "rationales"})
@@ -191,7 +191,7 @@ def rationale_key(experiment: Experiment, group: Group) -> str | None:
 
 
 def by_rationales(experiment: Experiment) -> dict[str, list[Group]]:
-    """Return the groups that learn from the same rationales, by their key."""
+    """Return the groups with the same rationales, by `rationale_key`."""
     found: dict[str, list[Group]] = {}
     for group in experiment.groups:
         if (key := rationale_key(experiment, group)) is not None:
@@ -200,14 +200,14 @@ def by_rationales(experiment: Experiment) -> dict[str, list[Group]]:
 
 
 def rationales_fingerprint(folder: Path, teachers: Iterable[str]) -> str:
-    """Return a hash of some teachers' rationales: what runs that are compared over seeds must have in common."""
+    """Return a hash of some teachers' rationales. Runs that are averaged must have the same hash."""
     wanted = set(teachers)
     rows = sorted((r.question_id, r.teacher, r.text) for r in read_rationales(folder) if r.teacher in wanted)
     return hashlib.sha256(repr(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _asking_all(experiment: Experiment, groups: Sequence[Group]) -> Config:
-    """Return a configuration under which every teacher is asked that any of the groups learns from."""
+    """Return a configuration that asks all teachers of these groups."""
     config = experiment.first_config(groups[0])
     used = {t.name for g in groups for t in teachers_in_use(experiment.first_config(g))}
     tree = merge(config.model_dump(mode="json"), {"train": {"method": "tinyllm", "teacher": None}})
@@ -219,19 +219,20 @@ def _asking_all(experiment: Experiment, groups: Sequence[Group]) -> Config:
 
 
 def outline(experiment: Experiment, shared: Shared) -> Outline:
-    """Return what a report needs to know besides the runs."""
+    """Return what the report needs besides the runs."""
     methods: dict[str, MethodOutline] = {}
     for group in experiment.groups:
         spec, known = group.spec, methods.get(group.spec.id)
         datasets = dict.fromkeys((*(known.datasets if known else ()), group.dataset))
         methods[spec.id] = MethodOutline(
-            spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets), method_settings(spec)
+            spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets), _method_settings(spec)
         )
     grid = experiment.grid
+    first = next(iter(grid.datasets))
     return Outline(
         name=grid.name,
         datasets={name: _dataset(experiment, shared, name) for name in grid.datasets},
-        students={name: _model(experiment, name) for name in grid.students},
+        students={name: experiment.dataset_config(first, name).student.model for name in grid.students},
         methods=tuple(methods.values()),
         baseline=grid.baseline,
         scorer=grid.scorer,
@@ -240,15 +241,11 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
     )
 
 
-def method_settings(spec: MethodSpec) -> dict[str, Any]:
-    """Return a method's own settings but for the mixture."""
+def _method_settings(spec: MethodSpec) -> dict[str, Any]:
+    """Return a method's own settings without `train.method`."""
     train = {k: v for k, v in (spec.patch.get("train") or {}).items() if k != "method"}
     others = {k: v for k, v in spec.patch.items() if k != "train"}
     return {**others, **({"train": train} if train else {})}
-
-
-def _model(experiment: Experiment, student: str) -> str:
-    return experiment.dataset_config(next(iter(experiment.grid.datasets)), student).student.model
 
 
 def _dataset(experiment: Experiment, shared: Shared, dataset: str) -> DatasetOutline:

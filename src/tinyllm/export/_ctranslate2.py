@@ -13,7 +13,7 @@ import numpy as np
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError
 from tinyllm.questions.types import Question
-from tinyllm.scoring.score import OptionScores
+from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Encoder
 from tinyllm.student.model import Student, StudentCard
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError
 from tinyllm.questions.types import Question
-from tinyllm.scoring.score import OptionScores
+from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Branch, Encoder
 from tinyllm.student.model import Student, StudentCard
 

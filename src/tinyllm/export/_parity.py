@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tinyllm.comparison import Accuracy, Paired, paired
 from tinyllm.questions.types import Question
 from tinyllm.scoring.calibration import probabilities
+from tinyllm.scoring.predictions import credit, leaders
 from tinyllm.scoring.runtime import Runtime
-from tinyllm.scoring.score import credit, leaders
 
 _TOLERANCES: Mapping[str, tuple[float, float]] = {
     "fp32": (0.005, 0.01), "f32": (0.005, 0.01), "f16": (0.005, 0.03), "bf16": (0.03, 0.1),

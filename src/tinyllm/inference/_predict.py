@@ -23,7 +23,7 @@ from tinyllm.comparison import Accuracy
 from tinyllm.errors import DataError
 from tinyllm.inference._rows import WRITERS, Count, answered_row, problem_row, read_rows
 from tinyllm.inference._student import Chosen, LoadedStudent
-from tinyllm.questions.intake import Found, Wishes, every_row, find_reading
+from tinyllm.questions.intake import Found, Wishes, find_reading
 from tinyllm.questions.types import Question
 from tinyllm.system.files import read_json, replacing, write_json
 from tinyllm.system.news import News, Task
@@ -115,7 +115,7 @@ def _answer(
 ) -> None:
     """Append the rows that are left, a window at a time."""
     began, before = time.monotonic(), count.rows
-    left = islice(every_row(found), count.rows, None)
+    left = islice(found.rows(), count.rows, None)
     while window := list(islice(left, _WINDOW)):
         asked = [q for _, _, q, _ in window if isinstance(q, Question)]
         answers = student.answers(asked)

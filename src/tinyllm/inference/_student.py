@@ -12,8 +12,8 @@ from tinyllm.errors import DataError, RunFolderError, did_you_mean
 from tinyllm.export import open_export
 from tinyllm.questions.types import Question
 from tinyllm.scoring.calibration import probabilities
+from tinyllm.scoring.predictions import leaders
 from tinyllm.scoring.runtime import Runtime
-from tinyllm.scoring.score import leaders
 from tinyllm.student.model import student_folder
 from tinyllm.system.packaged import folder_checksum
 

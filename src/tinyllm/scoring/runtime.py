@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tinyllm.questions.types import Question
-from tinyllm.scoring.score import OptionScores, generate_texts, score_options
+from tinyllm.scoring.predictions import OptionScores
+from tinyllm.scoring.score import generate_texts, score_options
 from tinyllm.student.encode import Encoder
 from tinyllm.student.model import Student, StudentCard
 

@@ -1,4 +1,4 @@
-"""A trained student as a teacher: its opinion of each question, by the scores that it is asked and evaluated by."""
+"""A trained student as a teacher. Its opinion of a question comes from the scores that rank its choices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinyllm.teachers.batching import Answer, BatchingTeacher
 
 
 class StudentAsTeacher(BatchingTeacher):
-    """Rates the choices of the questions that it is made with; it writes no rationales.
+    """Rates the choices of the questions in `questions`. It writes no rationales.
 
     Raises:
         TeacherError: there is no student in the folder.
@@ -30,13 +30,13 @@ class StudentAsTeacher(BatchingTeacher):
         weights = folder_checksum(self._folder) if (self._folder / CARD_FILE).is_file() else None
         if weights is None:
             raise TeacherError(
-                f"Teacher '{spec.name}': {spec.run} holds no student that TinyLLM saved. Give the folder of a run that "
-                "is trained (`tinyllm train`), or of its student."
+                f"Teacher '{spec.name}': {spec.run} holds no student that TinyLLM saved. Give the folder of a trained "
+                "run (`tinyllm train` trains it), or of its student."
             )
         self.identity: Mapping[str, str] = {"kind": "student", "sha256": weights}
 
     def check(self) -> None:
-        """Find nothing missing: the folder was looked into already."""
+        """Check nothing: `__init__` already looked for the student."""
 
     def _load(self) -> Answer:
         from tinyllm.scoring.score import score_options
@@ -50,7 +50,7 @@ class StudentAsTeacher(BatchingTeacher):
             known = [question for question in asked if question is not None]
             scores = iter(score_options(student, learner, known) if known else ())
             latency = time.perf_counter() - began
-            # The scores that it ranks choices by are means over tokens already, where they should be.
+            # One token each: the ranking scores are already means over tokens where the layout needs means.
             return [
                 RequestFailed("another question of the run has the same id", "bad_request")
                 if question is None
@@ -61,7 +61,7 @@ class StudentAsTeacher(BatchingTeacher):
         return answer
 
     def _question(self, request: Request) -> Question | None:
-        """Return the question that was asked; None where its id is that of another one."""
+        """Return the question of a request; None where another question has its id."""
         question = self._questions.get(request.question_id)
         same = question is not None and opinion_prompt(question, form="completion", letters=False) == request.prompt
         return question if same else None

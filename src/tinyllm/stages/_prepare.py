@@ -144,7 +144,7 @@ def _looked_at(config: Config, splits: Splits) -> list[Question]:
 
 def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
     """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
-    from tinyllm.scoring.score import credit
+    from tinyllm.scoring.predictions import credit
 
     asked = _looked_at(config, splits)
     if not asked:
