@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
-from tinyllm.cli._runs import _answer_text
+from tinyllm.cli._use import _answer_text
 from tinyllm.questions import Question
 from tinyllm.scoring.score import score_options
 from tinyllm.student.model import read_student

@@ -224,8 +224,7 @@ def test_scores_that_do_not_fit_the_choices_are_refused(project, capsys):
 
 
 def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, tmp_path):
-    from tinyllm.questions import Question
-    from tinyllm.stages.ask import ask_student
+    import tinyllm
 
     alone = ("teachers=[]", "train.method=fine-tuning", "train.alpha=1.0", "opinions.teachers={}")
     assert run(project, "train", "--quiet", *(part for setting in alone for part in ("--set", setting))) == 0
@@ -237,8 +236,9 @@ def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, 
     texts = {f"q{n}": row for n, row in enumerate(rows(20))}
     opinions = list(read_opinions(project.run))
     assert len(opinions) == 12
+    loaded = tinyllm.load(student)
     for opinion in opinions[:3]:
         row = texts[opinion.question_id]
-        asked = ask_student(student, Question("asked", row["question"], tuple(row["choices"]), None), explain=False)
+        asked = loaded.choose(row["question"], row["choices"])
         assert opinion.probabilities == pytest.approx(asked.probabilities, abs=1e-4)
     assert set(json.loads((project.run / "yields.json").read_text())) == {"ada", "bob"}

@@ -142,24 +142,6 @@ def run(
     _exit_if_unanswered(outcome.unanswered, folder)
 
 
-def ask(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
-    question: Annotated[str, typer.Argument(help="The question.")],
-    choice: Annotated[list[str], typer.Option("--choice", "-c", help="A choice; give at least two.")],
-    context: Annotated[str | None, typer.Option(help="A text that the question is about.")] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Also write a rationale in the style of each teacher.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Ask a trained student a question."""
-    from tinyllm.questions import Question
-    from tinyllm.stages.ask import ask_student
-
-    answered = ask_student(folder, Question("asked", question, tuple(choice), None, context), explain=explain)
-    print_result(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
-
-
 def _opened(
     target: Path,
     overrides: list[str] | None,
@@ -304,16 +286,3 @@ def _next_steps(folder: RunFolder, page: Path) -> str:
         "  tinyllm init FILE                     write a configuration for your own questions\n"
         "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (see README)"
     )
-
-
-def _answer_text(choices: list[str], answered: dict[str, Any]) -> str:
-    lines = []
-    for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
-        lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
-    lines.append("(the student's probability of each choice)")
-    if tied := answered.get("tied"):
-        lines.append(f"(a tie: {', '.join(tied)} have the same probability)")
-    if answered.get("context_cut"):
-        lines.append("(the context was cut to the maximum input length)")
-    lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
-    return "\n".join(lines)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinyllm.cli._options import AsJson, print_result
+from tinyllm.cli._options import (
+    AnswerColumn,
+    AnswersAsOption,
+    AnswersFrom,
+    AsJson,
+    ChoicesColumns,
+    Classes,
+    ContextColumn,
+    Encoding,
+    NoAnswers,
+    NoContext,
+    QuestionColumn,
+    Separator,
+    Sheet,
+    listed,
+    print_result,
+)
 
 models_app = typer.Typer(name="models", help="Language models that come as packages.", no_args_is_help=True)
-
-
-class AnswersAs(enum.Enum):
-    """What the answers of a file are."""
-
-    LETTER = "letter"
-    NUMBER = "number"
-    TEXT = "text"
 
 
 def init(
@@ -33,24 +40,18 @@ def init(
         Path | None,
         typer.Option("--out", help="The configuration to write; default for quiz.csv: quiz.yaml in this folder."),
     ] = None,
-    question: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
-    choices: Annotated[
-        str | None, typer.Option(help="Columns of the choices (A,B,C), or the column that holds lists.")
-    ] = None,
-    answer: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
-    context: Annotated[str | None, typer.Option(help="Column of the text that the question is about.")] = None,
-    no_context: Annotated[bool, typer.Option("--no-context", help="There is no such text.")] = False,
-    no_answers: Annotated[bool, typer.Option("--no-answers", help="Read the questions without answers.")] = False,
-    answers_as: Annotated[AnswersAs | None, typer.Option(help="What the answers are.")] = None,
-    answers_from: Annotated[
-        int | None, typer.Option(min=0, max=1, help="The number of the first choice, if answers are numbers.")
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="The names of the classes (spam,ham), if texts are to be classified.")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of a text file, as windows-1252.")] = None,
-    separator: Annotated[str | None, typer.Option(help="Separator of the cells: ; or | or tab.")] = None,
+    question: QuestionColumn = None,
+    choices: ChoicesColumns = None,
+    answer: AnswerColumn = None,
+    context: ContextColumn = None,
+    no_context: NoContext = False,
+    no_answers: NoAnswers = False,
+    answers_as: AnswersAsOption = None,
+    answers_from: AnswersFrom = None,
+    classes: Classes = None,
+    sheet: Sheet = None,
+    encoding: Encoding = None,
+    separator: Separator = None,
 ) -> None:
     """Write a first configuration for a file of questions. Prints how the file was read, and why."""
     from tinyllm.questions.intake import Wishes
@@ -60,14 +61,14 @@ def init(
         data, path = path, config_for(path)
     wishes = Wishes(
         question=question,
-        choices=_listed(choices),
+        choices=listed(choices),
         answer=answer,
         context=context,
         has_context=not no_context,
         has_answers=not no_answers,
         answers_from=answers_from,
         answers_as=None if answers_as is None else answers_as.value,
-        classes=_listed(classes),
+        classes=listed(classes),
         sheet=sheet,
         encoding=encoding,
         separator=separator,
@@ -77,10 +78,6 @@ def init(
         typer.echo(line)
     made = written.config
     typer.echo(f"Wrote {made}. Look at it, then run: tinyllm check {made}, and tinyllm run {made}")
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def import_release(

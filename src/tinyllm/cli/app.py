@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from tinyllm.cli import _experiment, _runs, _start
+from tinyllm.cli import _experiment, _runs, _start, _use
 from tinyllm.cli._start import models_app
 from tinyllm.cli._store import store_app
 
@@ -36,7 +36,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run, _runs.ask,
+    _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run, _use.ask,
+    _use.predict, _use.serve, _use.export,
 ):  # fmt: skip
     app.command()(_command)
 app.command("import-release")(_start.import_release)
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         _check_arguments(sys.argv[1:] if arguments is None else arguments)
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(args=_use.explained(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
     except TinyLLMError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:

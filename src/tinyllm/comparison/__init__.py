@@ -6,6 +6,16 @@ function in `_seeds`, and its use in `results`.
 
 from tinyllm.comparison._overlap import overlap
 from tinyllm.comparison._seeds import Difference, Estimate, findable
-from tinyllm.comparison._statistics import Accuracy, chance_rate, majority_right, paired
+from tinyllm.comparison._statistics import Accuracy, Paired, chance_rate, majority_right, paired
 
-__all__ = ["Accuracy", "Difference", "Estimate", "chance_rate", "findable", "majority_right", "overlap", "paired"]
+__all__ = [
+    "Accuracy",
+    "Difference",
+    "Estimate",
+    "Paired",
+    "chance_rate",
+    "findable",
+    "majority_right",
+    "overlap",
+    "paired",
+]

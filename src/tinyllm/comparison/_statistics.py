@@ -23,11 +23,15 @@ class Accuracy:
     ci95: tuple[float, float]
     n: int
 
+    @classmethod
+    def of(cls, right: float, n: int) -> Accuracy:
+        """Return the accuracy of so many right answers (a tie counts as a part of one) among n."""
+        return cls(right / n if n else 0.0, wilson(right, n), n)
+
 
 def accuracy(right: Sequence[float]) -> Accuracy:
     """Return the mean of marks (1 right, 0 wrong, between them a tie) with its interval; (0, 1) without any mark."""
-    n, k = len(right), sum(right)
-    return Accuracy(k / n if n else 0.0, wilson(k, n), n)
+    return Accuracy.of(sum(right), len(right))
 
 
 def wilson(successes: float, n: int, z: float = _Z95) -> tuple[float, float]:

@@ -215,10 +215,15 @@ def file_checksum(file: Path) -> str:
     state = _state(file)
     if isinstance(remembered, dict) and remembered.items() >= state.items() and "sha256" in remembered:
         return str(remembered["sha256"])
-    with file.open("rb") as source:
-        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    digest = sha256(file)
     _remember(file, state, digest)
     return digest
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file as it is on the disk now."""
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def folder_checksum(folder: Path) -> str | None:

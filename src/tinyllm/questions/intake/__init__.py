@@ -4,7 +4,7 @@
     _understand  rows → what each column is, and how the answer is given, with the proof
     _reading     a proven reading → questions
 
-A run never guesses. It reads what `init` wrote down.
+A run never guesses. It reads what `init` wrote down. `predict` reads a file as `init` does.
 """
 
 from tinyllm.questions.intake._find import Found, Tally, find_reading, record
