@@ -139,7 +139,10 @@ def main(names: Sequence[str]) -> int:
         began = time.perf_counter()
         noticed, said = is_noticed(mutation)
         survivors += not noticed
-        print(f"{'red ' if noticed else 'GREEN'}  {mutation.name}  ({time.perf_counter() - began:.0f} s)  {said}", flush=True)
+        print(
+            f"{'red ' if noticed else 'GREEN'}  {mutation.name}  ({time.perf_counter() - began:.0f} s)  {said}",
+            flush=True,
+        )
     return 1 if survivors else 0
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from projects import Project, rows
 from tinyllm.cli.app import main
+from tinyllm.inference import load
 from tinyllm.opinions.files import read_opinions
 from tinyllm.questions import Question
 from tinyllm.stages._folds import _alike
-from tinyllm.stages.ask import ask_student
 
 FOLDS = 2
 QUESTIONS = rows(20)
@@ -81,8 +81,9 @@ def test_a_question_that_the_student_never_saw_is_put_to_itself(tmp_path, tiny_t
     found = opinions(asking(tmp_path / "more", tiny_t5, origin, [*QUESTIONS, *more]))
     new = [as_question(row) for row in more if row["id"] in found]
     assert 0 < len(new) < len(found)
+    student = load(origin)
     for question in new[:3]:
-        own = ask_student(origin, question, explain=False).probabilities
+        own = student.choose(question.question, question.choices).probabilities
         assert found[question.id] == pytest.approx(own, abs=1e-4)
 
 
