@@ -1,4 +1,4 @@
-"""Overlap of test with training or validation questions: what a student may have by heart, or was chosen by."""
+"""Overlap of test questions with training or validation questions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from tinyllm.questions.types import Question
 
 _WORD = re.compile(r"\w+")
-_N = 13  # words in a row, as is usual since GPT-3's report
+_N = 13  # words in a row, as in the GPT-3 paper
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Test questions that are met in training (or among the validation questions), by id.
+    """Ids of test questions that overlap with other questions.
 
     Attributes:
-        exact: the same context, question and choices, order and spelling of spaces aside.
-        ngram: thirteen words in a row of question and context are the same; exact ones are counted there only.
+        exact: context, question and choices are the same. Case, spaces and the order of choices are ignored.
+        ngram: thirteen words in a row of the question or context are the same, and the question is not in `exact`.
     """
 
     exact: frozenset[str]
@@ -26,12 +26,12 @@ class Overlap:
 
     @property
     def touched(self) -> frozenset[str]:
-        """All test questions that are not clean."""
+        """All test questions that overlap."""
         return self.exact | self.ngram
 
 
 def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
-    """Find the test questions that are met in training, or whatever other questions are given in its place."""
+    """Find the test questions that overlap with the training questions, or with other questions in their place."""
     wanted = {gram for q in test for gram in _grams(q)}
     whole = {_key(q) for q in test}
     seen_grams: set[tuple[str, ...]] = set()
@@ -46,7 +46,7 @@ def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
 
 
 def _key(question: Question) -> tuple[str, str, tuple[str, ...]]:
-    context = _folded(question.context or "")  # the same is asked about many texts, where texts are classified
+    context = _folded(question.context or "")  # text classification asks the same question about many contexts
     return context, _folded(question.question), tuple(sorted(map(_folded, question.choices)))
 
 

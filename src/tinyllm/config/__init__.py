@@ -1,4 +1,4 @@
-"""Configuration: the schemas (`schema`), and how a YAML file becomes one (`read`).
+"""Configuration: the schemas (`schema`), and how a YAML file is read (`read`).
 
 Add a setting: a field with its sentence in `schema`; `make docs` writes its reference.
 """

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.config import ANSWER_TASK, Config, candidates_of
-from tinyllm.config.schema import SPEED_ONLY, AutoSection
+from tinyllm.config.read import SPEED_ONLY
+from tinyllm.config.schema import AutoSection
 from tinyllm.errors import DataError
 from tinyllm.questions.types import Splits
 from tinyllm.stages._prepare import looked_at, prepare_training, validation, validation_scores

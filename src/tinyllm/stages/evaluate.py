@@ -15,7 +15,7 @@ from tinyllm.system.files import read_json, write_json, write_jsonl
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:
-    from tinyllm.scoring.predict import Prediction
+    from tinyllm.scoring.predictions import Prediction
     from tinyllm.student.model import Student
 
 
@@ -26,7 +26,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     """
     from tinyllm.comparison.metrics import metrics
     from tinyllm.rationales.files import read_yields
-    from tinyllm.scoring.predict import predict
+    from tinyllm.scoring.score import predict
     from tinyllm.student.model import load_student, read_student
 
     if not run.is_trained:

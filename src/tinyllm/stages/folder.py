@@ -3,7 +3,7 @@
 runs/<name>/
   config.yaml  environment.json                   what was asked, and on what machine
   rationales.parquet  rejected.jsonl  yields.json  generate
-  opinions.parquet  opinions.json                 generate, where `opinions` names teachers
+  opinions.parquet  opinions.json  folds/          generate, where `opinions` names teachers
   student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
   auto.json  auto/                                train, with `train.method: auto`
   predictions.jsonl  metrics.json                 evaluate
@@ -114,7 +114,7 @@ class RunFolder:
         """
         was_empty = not self.path.is_dir() or not any(self.path.iterdir())
         make_folder(self.path)
-        with self._lock(wait_s):
+        with self.locked(wait_s):
             try:
                 if self.config_file.is_file():
                     self._check_same(config, renews_rationales)
@@ -149,7 +149,12 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _lock(self, wait_s: float) -> Iterator[None]:
+    def locked(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Lock the folder for this process.
+
+        Raises:
+            RunFolderError: another process still holds the lock after `wait_s` seconds.
+        """
         with (self.path / ".lock").open("w") as file:
             until = time.monotonic() + wait_s
             while True:

@@ -13,6 +13,7 @@ from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
     fitted_temperature,
     prepare_training,
+    training_fingerprint,
     validation,
     validation_fingerprint,
     whole_student,
@@ -110,6 +111,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
     if searches:
         figures["chosen"] = dict(chosen_in(run))
+    figures["questions"] = training_fingerprint(splits)
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
         student.card = replace(student.card, temperature=temperature)
