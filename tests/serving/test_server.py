@@ -376,7 +376,7 @@ def test_the_container_runs_the_command_as_a_user_without_rights():
     import typer.main
 
     from support import repository
-    from tinyllm.cli import app
+    from tinyllm.cli.app import app
 
     lines = (repository() / "Containerfile").read_text("utf-8").splitlines()
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
