@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-faults test-architectures bench-generate bench-train bench-evaluate bench-statistics check fix docs clean
+.PHONY: install demo test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-statistics check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -27,6 +27,10 @@ demo: install
 # A worker a core; the tests of a file stay together, because they share what is dear to make.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# Ten central lines are broken, one at a time; each must turn a test red.
+test-mutations: install
+	$(BIN)/python tests/mutations.py
 
 # Real kills, real sockets, real disks; minutes. A short form of them is part of `make test`.
 test-faults: install

@@ -161,8 +161,15 @@ def test_a_causal_student_by_lora_and_step_by_step(cli, project, tiny_llama):
     assert set(json.loads(said.out)["train"]["targets"]) == {"answer", "bob"}
 
 
-def test_a_student_learns_to_choose_and_its_probabilities_are_calibrated(cli, project, tiny_llama):
-    project.change("student", {"model": str(tiny_llama), "layout": "cloze"})
+@pytest.mark.parametrize(
+    ("family", "adapter", "layout"),
+    [("llama", "full", "cloze"), ("llama", "lora", "labelled"), ("t5", "full", "labelled"), ("t5", "lora", "cloze")],
+)
+def test_a_student_learns_to_choose_and_its_probabilities_are_calibrated(
+    cli, project, tiny_t5, tiny_llama, family, adapter, layout
+):
+    model = {"t5": tiny_t5, "llama": tiny_llama}[family]
+    project.change("student", {"model": str(model), "adapter": adapter, "layout": layout})
     project.change("train.answer", "both")
     project.change("data.cut", {"valid": 0.5, "test": 0.2})
     assert cli("generate", project.config).code == 0
@@ -176,11 +183,17 @@ def test_a_student_learns_to_choose_and_its_probabilities_are_calibrated(cli, pr
     assert metrics["calibration"]["n"] == 4
     assert metrics["calibration"]["ece"] != metrics["calibration"]["ece_uncalibrated"]
     assert "6 answers by comparing the choices and by writing" in (project.run / "student" / "README.md").read_text()
-    assert "Calibration error" in (project.run / "report.html").read_text(encoding="utf-8")
+    bins = (metrics["calibration"]["reliability"], metrics["calibration"]["reliability_uncalibrated"])
+    assert [sum(b["n"] for b in some) for some in bins] == [4, 4]
+    assert bins[0] != bins[1]
+    page = (project.run / "report.html").read_text(encoding="utf-8")
+    assert "Calibration error" in page
+    assert "Reliability on the test questions" in page
     asked = json.loads(cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "the moon", "--json").out)
     student = read_student(project.run / "student")
     question = Question("asked", "Which is cold?", ("ice", "the moon"), 0)
-    first, second = score_options(student, student.learner(), [question])[0].mean
+    scores = score_options(student, student.learner(), [question])[0]
+    first, second = scores.mean if layout == "cloze" else scores.total
     assert asked["probabilities"][0] == pytest.approx(1 / (1 + math.exp((second - first) / temperature)), abs=1e-5)
 
 

@@ -12,7 +12,7 @@ from tokenizers import normalizers
 
 from experiments.grids import base, grid_tree, write_dataset, write_grid
 from support import save_tiny, tiny_tokenizer
-from tinyllm.comparison.answers import Answer, as_answers, write_answers
+from tinyllm.comparison.answers import Answer, Answers
 from tinyllm.comparison.records import RUN_FILE, Record, cells
 from tinyllm.config import build_config, dump_config
 from tinyllm.errors import DataError, RunFolderError
@@ -43,9 +43,9 @@ class Pretending:
         if self.fails in job.key:
             return {"event": "failed", "error": "it was to fail"}
         good = 0 if job.settings.get("train.learning_rate") == 1e-3 else 1
-        found = as_answers([Answer(s, "asked", "q", good, (-1.0, -2.0), (-1.0, -2.0)) for s in ("valid", "test")])
+        found = Answers.of([Answer(s, "asked", "q", good, (-1.0, -2.0), (-1.0, -2.0)) for s in ("valid", "test")])
         place = cells(Path(job.folder)) / job.key
-        write_answers(place, found)
+        found.write(place)
         figures = {"accuracy": found.accuracies(), "seconds": 1.0}
         record = Record(
             place, job.key, job.dataset, job.student, job.method, job.settings, job.seed,

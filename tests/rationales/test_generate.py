@@ -436,7 +436,7 @@ def main(path: str, log: str, count: str) -> None:
         return "It is right for a reason."
 
     made = run(Path(path), asked, [ScriptedTeacher("ada", asked, script, concurrency=4)])
-    print(len(made.rationales), len({r.question_id for r in made.rationales}))  # noqa: T201
+    print(len(made.rationales), len({r.question_id for r in made.rationales}))
 
 
 def start(tmp_path: Path, count: int) -> subprocess.Popen[str]:

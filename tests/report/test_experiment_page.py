@@ -12,8 +12,7 @@ from test_page import Parsed
 
 from comparison.made_up import METHODS, made_up_experiment
 from tinyllm.comparison._seeds import findable
-from tinyllm.comparison.answers import Answer, as_answers, read_answers, write_answers
-from tinyllm.comparison.outline import write_outline
+from tinyllm.comparison.answers import Answer, Answers
 from tinyllm.comparison.results import Place, read_results
 from tinyllm.errors import RunFolderError
 from tinyllm.report import write_experiment
@@ -223,7 +222,7 @@ def test_settings_that_are_not_chosen_yet_differ_from_missing_runs(tmp_path):
     methods = [replace(m, sweep=replace(m.sweep, tuned=tuned)) if m.id == "tinyllm" else m for m in outline.methods]
     methods = [m for m in methods if m.id != "shuffled"]
     methods.append(replace(methods[-1], id="keywords", like="keywords", label="Keywords"))
-    write_outline(tmp_path, replace(outline, methods=tuple(methods)))
+    replace(outline, methods=tuple(methods)).write(tmp_path)
     said = [s.text for s in statements(read_results(tmp_path), "likelihood")]
     assert "2 cells of the tables without a finished run." in said
     assert "2 cells without chosen settings, because candidates are not finished." in said
@@ -287,10 +286,10 @@ def test_ties_are_counted_and_shown(tmp_path):
     made_up_experiment(tmp_path)
     assert not any("are ties" in s.text for s in statements(read_results(tmp_path), "likelihood"))
     (folder,) = (tmp_path / "cells").glob("arc--tiny--tinyllm--1")
-    rows = read_answers(folder).table.to_pylist()
+    rows = Answers.read(folder).table.to_pylist()
     for row in (r for r in rows if r["id"] in ("t0", "t1", "t2")):
         row["total"] = [-1.0, -1.0, -1.0, -3.0]
-    write_answers(folder, as_answers([Answer(**row) for row in rows]))
+    Answers.of([Answer(**row) for row in rows]).write(folder)
     results = read_results(tmp_path)
     assert results.ties(Place("tiny", "arc", "tinyllm"), "likelihood") == (3, 400)
     (said,) = (s.text for s in statements(results, "likelihood") if "are ties" in s.text)
@@ -303,7 +302,7 @@ def test_a_validation_accuracy_of_zero_with_the_other_seeds_is_shown(tmp_path):
     searched = tuple(
         replace(m, sweep=replace(m.sweep, tuned=({}, {"a": 1}))) if m.id == "tinyllm" else m for m in outline.methods
     )
-    write_outline(tmp_path, replace(outline, methods=searched, datasets={"arc": outline.datasets["arc"]}))
+    replace(outline, methods=searched, datasets={"arc": outline.datasets["arc"]}).write(tmp_path)
     results = read_results(tmp_path)
     place = Place("tiny", "arc", "tinyllm")
     results.settings[place] = {}

@@ -296,8 +296,18 @@ def test_a_shared_prefix_stands_once_before_the_choices():
     assert all(not b.prefix for b in alone.branches)
     both = mix("tinyllm", questions, some_rationales(questions), settings)
     (row,) = student.encoder().rows(questions[0], both)
-    assert [len(b.prefix) > 0 for b in row.branches] == [True] * 7
+    assert [len(b.prefix) > 0 for b in row.branches] == [True] * 6
     assert row.prompt + row.branches[0].prefix == alone.prompt
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize(("longest", "branches"), [(256, 4), (3, 5)])
+def test_the_right_choice_is_computed_once_unless_its_text_is_cut(family, longest, branches):
+    student, questions = tiny_student(family), some_questions(1)
+    settings = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), {}, "both")
+    encoder = student.encoder(max_target_tokens=longest)
+    rows = encoder.rows(questions[0], mix("fine-tuning", questions, (), settings))
+    assert sum(len(row.branches) for row in rows) == branches
 
 
 def test_what_is_learnt_of_an_answer_is_part_of_the_fingerprint():

@@ -50,4 +50,4 @@ async def ask(
 
 
 if __name__ == "__main__":
-    print(asyncio.run(ask(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))), flush=True)  # noqa: T201
+    print(asyncio.run(ask(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))), flush=True)

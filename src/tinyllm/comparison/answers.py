@@ -33,6 +33,7 @@ class Answer:
         total, mean: log-likelihood of each choice, and the same per token; None where they were not measured.
         text: what the student wrote; None where it wrote nothing.
         written: the choice that the text matches, if any.
+        probabilities: of each choice, at the temperature of the run; None where they were not measured.
     """
 
     split: Split
@@ -43,6 +44,7 @@ class Answer:
     mean: tuple[float, ...] | None = None
     text: str | None = None
     written: int | None = None
+    probabilities: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,49 @@ class _Scored:
 
 
 class Answers:
-    """All answers of one run, as columns: split, view, id, answer, total, mean, text, written."""
+    """All answers of one run, as columns: split, view, id, answer, total, mean, text, written, probabilities."""
 
     def __init__(self, table: Any) -> None:
         self.table = table
+
+    @classmethod
+    def of(cls, answers: Iterable[Answer]) -> Answers:
+        """Return answers as columns."""
+        import pyarrow as pa
+
+        rows = list(answers)
+        word, numbers = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float32())
+        kinds = {"split": word, "view": word, "id": pa.string(), "answer": pa.int16(), "total": numbers}
+        kinds |= {"mean": numbers, "text": pa.string(), "written": pa.int16(), "probabilities": numbers}
+        return cls(pa.table({name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in kinds.items()}))
+
+    @classmethod
+    def read(cls, folder: Path) -> Answers:
+        """Read `predictions.parquet`.
+
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file, advice = folder / _FILE, f"remove {folder}, and the experiment runs it again."
+        try:
+            table = pq.read_table(file)
+            if "probabilities" not in table.column_names:  # an earlier version did not keep them
+                table = table.append_column("probabilities", pa.nulls(len(table), pa.list_(pa.float32())))
+            return cls(table.select([f.name for f in fields(Answer)]))
+        except FileNotFoundError:
+            raise RunFolderError(f"{file} is not there; {advice}") from None
+        except (pa.ArrowException, KeyError, TypeError) as error:
+            raise RunFolderError(f"{file} is damaged ({error}); {advice}") from None
+
+    def write(self, folder: Path) -> None:
+        """Write `predictions.parquet`."""
+        import pyarrow.parquet as pq
+
+        with replacing(folder / _FILE) as draft:
+            pq.write_table(self.table, draft, compression="zstd", compression_level=19)
 
     def scored(self, scorer: Scorer, split: Split = "test", view: View = "asked") -> _Scored | None:
         """Return the answers by one scorer; None where it was not used."""
@@ -97,12 +138,12 @@ class Answers:
         rows = zip(self.table["split"].to_pylist(), self.table["view"].to_pylist(), strict=True)
         return {view for split, view in rows if split == "test"}
 
-    def confidence(self, split: Split = "test") -> NDArray[np.float64] | None:
-        """Return how likely the student finds the choice it takes, among the choices (n,); None without likelihoods."""
-        rows = self._rows(split, "asked")
-        if not rows.num_rows or rows["total"].null_count:
+    def confidence(self, ranked_by: Literal["total", "mean"], temperature: float) -> NDArray[np.float64] | None:
+        """Return how likely the student finds the choice it takes of a test question (n,); None without likelihoods."""
+        rows = self._rows("test", "asked")
+        if not rows.num_rows or rows[ranked_by].null_count:
             return None
-        values = _matrix(rows["total"])
+        values = _matrix(rows[ranked_by]) / temperature
         shifted = np.exp(values - values.max(axis=1, keepdims=True))
         top: NDArray[np.float64] = 1.0 / shifted.sum(axis=1)
         return top
@@ -129,46 +170,3 @@ def _matrix(column: Any) -> NDArray[np.float64]:
     matrix = np.full((len(lists), int(lengths.max())), -np.inf)
     matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = lists.flatten().to_numpy()
     return matrix
-
-
-# --- the file -----------------------------------------------------------------------------------------------------
-
-
-def as_answers(answers: Iterable[Answer]) -> Answers:
-    """Return answers as columns."""
-    import pyarrow as pa
-
-    rows = list(answers)
-    word, numbers = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.float32())
-    kinds = {"split": word, "view": word, "id": pa.string(), "answer": pa.int16(), "total": numbers, "mean": numbers}
-    kinds |= {"text": pa.string(), "written": pa.int16()}
-    columns = {name: pa.array([getattr(r, name) for r in rows], kind) for name, kind in kinds.items()}
-    return Answers(pa.table(columns))
-
-
-def write_answers(folder: Path, answers: Answers) -> None:
-    """Write `predictions.parquet`."""
-    import pyarrow.parquet as pq
-
-    with replacing(folder / _FILE) as draft:
-        pq.write_table(answers.table, draft, compression="zstd", compression_level=19)
-
-
-def read_answers(folder: Path) -> Answers:
-    """Read `predictions.parquet`.
-
-    Raises:
-        RunFolderError: it is missing or damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    file = folder / _FILE
-    try:
-        return Answers(pq.read_table(file, columns=[f.name for f in fields(Answer)]))
-    except FileNotFoundError:
-        raise RunFolderError(f"{file} is not there; remove {folder}, and the experiment runs it again.") from None
-    except (pa.ArrowException, KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{file} is damaged ({error}); remove {folder}, and the experiment runs it again."
-        ) from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyllm.comparison._seeds import calibration
+from tinyllm.comparison._seeds import Calibration, calibration
 from tinyllm.comparison._statistics import accuracy, chance_rate, majority_right, paired
 from tinyllm.comparison.answers import SCORERS
 from tinyllm.config import Config
@@ -115,10 +115,18 @@ def _calibration(config: Config, predictions: Sequence[Prediction], temperature:
     ranked = [(s.ranking(config.student.layout), answer) for s, answer in scored]
     right = np.array([credit(scores, answer) for scores, answer in ranked])
 
-    def error(at: float) -> float:
-        return calibration(np.array([max(probabilities(scores, at)) for scores, _ in ranked]), right).error
+    def believed(at: float) -> Calibration:
+        return calibration(np.array([max(probabilities(scores, at)) for scores, _ in ranked]), right)
 
-    return {"temperature": temperature, "ece": error(temperature), "ece_uncalibrated": error(1.0), "n": len(ranked)}
+    found, plain = believed(temperature), believed(1.0)
+    return {
+        "temperature": temperature,
+        "ece": found.error,
+        "ece_uncalibrated": plain.error,
+        "reliability": [asdict(b) for b in found.bins],
+        "reliability_uncalibrated": [asdict(b) for b in plain.bins],
+        "n": len(ranked),
+    }
 
 
 def _gains(predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -89,6 +89,20 @@ class Outline:
     scorer: Scorer = "likelihood"
     quoted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, folder: Path) -> Outline:
+        """Read `outline.json` of an experiment.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+        """
+        file = folder / _FILE
+        return from_json(cls, read_json(file), file, "start the experiment again to write a new one.")
+
+    def write(self, folder: Path) -> None:
+        """Write `outline.json`."""
+        write_json(folder / _FILE, asdict(self))
+
     def first_like(self, known: str) -> MethodOutline | None:
         """Return the first method that is based on a known one; None without any."""
         return next((m for m in self.methods if m.like == known), None)
@@ -111,18 +125,3 @@ class Outline:
     def method(self, name: str) -> MethodOutline:
         """Return a method by its id."""
         return next(m for m in self.methods if m.id == name)
-
-
-def write_outline(folder: Path, outline: Outline) -> None:
-    """Write `outline.json`."""
-    write_json(folder / _FILE, asdict(outline))
-
-
-def read_outline(folder: Path) -> Outline:
-    """Read `outline.json`.
-
-    Raises:
-        RunFolderError: the file is missing or damaged.
-    """
-    file = folder / _FILE
-    return from_json(Outline, read_json(file), file, "start the experiment again to write a new one.")

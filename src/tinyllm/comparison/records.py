@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.comparison._stored import from_json
-from tinyllm.comparison.answers import Answers, Scorer, Split, read_answers
+from tinyllm.comparison.answers import Answers, Scorer, Split
 from tinyllm.system.files import read_json, read_jsonl
 from tinyllm.system.machine import machine_name
 
@@ -58,7 +58,7 @@ class Record:
     @cached_property
     def answers(self) -> Answers:
         """All answers of the run."""
-        return read_answers(self.folder)
+        return Answers.read(self.folder)
 
     @cached_property
     def log(self) -> Sequence[Mapping[str, Any]]:
@@ -120,9 +120,3 @@ def read_record(folder: Path) -> Record:
     file = folder / RUN_FILE
     advice = f"remove {folder}, and the experiment runs it again."
     return from_json(Record, {"rationales": "", **read_json(file), "folder": folder}, file, advice)
-
-
-def read_failures(folder: Path) -> list[Failure]:
-    """Read why runs failed at their last try."""
-    files = sorted(failures(folder).glob("*.json"))
-    return [from_json(Failure, read_json(f), f, "remove it, and start the experiment again.") for f in files]

@@ -22,12 +22,15 @@ from tinyllm.comparison._seeds import (
     estimate,
     holm,
 )
+from tinyllm.comparison._stored import from_json
 from tinyllm.comparison.answers import SCORERS, Scorer
-from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline, read_outline
-from tinyllm.comparison.records import Failure, Record, read_failures, read_records
+from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline
+from tinyllm.comparison.records import Failure, Record, failures, read_records
 from tinyllm.comparison.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
+from tinyllm.config import compares_by_token
 from tinyllm.errors import RunFolderError
 from tinyllm.scoring.views import View
+from tinyllm.system.files import read_json
 
 _K = TypeVar("_K")
 
@@ -322,11 +325,17 @@ class Results:
         found = self.runs(place, scorer, only=only) if only.any() else None
         return None if found is None else estimate(found)
 
-    def calibration(self, place: Place) -> Calibration | None:
-        """Return how far the student's confidence can be believed, over all seeds."""
+    def calibration(self, place: Place, *, calibrated: bool = True) -> Calibration | None:
+        """Return how far the student's confidence can be believed, over all seeds; at each run's temperature, or at 1.
+
+        Confidence is of the score that ranks: by token where the student is not shown the choices.
+        """
         confidence, right = [], []
         for record in self.of(place):
-            of, scored = record.answers.confidence(), record.answers.scored("likelihood")
+            by_token = compares_by_token((record.config.get("student") or {}).get("layout", "labelled"))
+            temperature = float(record.figures.get("temperature") or 1.0) if calibrated else 1.0
+            of = record.answers.confidence("mean" if by_token else "total", temperature)
+            scored = record.answers.scored("likelihood_normalised" if by_token else "likelihood")
             if of is not None and scored is not None:
                 confidence.append(of)
                 right.append(scored.right)
@@ -388,10 +397,12 @@ def read_results(folder: Path) -> Results:
     Raises:
         RunFolderError: the folder holds no experiment, a damaged record, or runs that cannot be compared.
     """
-    outline, records = read_outline(folder), read_records(folder)
+    outline, records = Outline.read(folder), read_records(folder)
     known = {
         (student, dataset, m.id, seed)
         for student in outline.students for m in outline.methods for dataset in m.datasets for seed in m.sweep.seeds
     }  # fmt: skip
     mine = [r for r in records if (r.student, r.dataset, r.method, r.seed) in known]
-    return Results(outline, mine, read_failures(folder))
+    advice = "remove it, and start the experiment again."
+    files = sorted(failures(folder).glob("*.json"))
+    return Results(outline, mine, [from_json(Failure, read_json(f), f, advice) for f in files])

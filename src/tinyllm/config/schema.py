@@ -410,11 +410,22 @@ class GivenTeacher(_TeacherSection):
     source: str | None = Field(None, description="Key in the questions' `rationales`; null: the teacher's name.")
 
 
+def _two_folds(folds: int) -> int:
+    if folds == 1:
+        raise ValueError("1 fold leaves no questions to train on; write 2 or more, or 0 to ask the student itself")
+    return folds
+
+
 class StudentTeacher(_TeacherSection):
     """A trained student that gives opinions. It writes no rationales."""
 
     kind: Literal["student"]
     run: Path = Field(description="Folder of the run that trained it, or of the student itself.")
+    folds: Annotated[int, Field(ge=0, le=100), AfterValidator(_two_folds)] = Field(
+        5,
+        description="Where it is asked about questions that it learnt from, so many students are trained in its place, "
+        "each without the questions that it is asked. 0: it is asked itself, though it knows the answers.",
+    )
     batch_size: int = Field(32, ge=1, description="Questions in one batch.")
 
 

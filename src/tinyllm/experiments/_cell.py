@@ -7,13 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.comparison.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
+from tinyllm.comparison.answers import Answer, Answers, Scorer, Split
 from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
-from tinyllm.config import Config, EvaluateSection, build_config
+from tinyllm.config import Config, EvaluateSection, build_config, compares_by_token
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
 from tinyllm.questions import SPLITS
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _WAIT_S = 60.0  # for the process of a killed experiment, which still writes its checkpoint
 KEPT = "kept"
 """A file in the folder of a run whose student is kept."""
-_SHARED_FILES = ("rationales.parquet", "yields.json")
+_SHARED_FILES = ("rationales.parquet", "yields.json", "opinions.parquet", "opinions.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class Job:
 
     Attributes:
         folder: the folder of the experiment.
-        rationales: the folder of shared rationales; None for a run without any.
-        rationales_hash: hash of the rationales that the run uses.
+        rationales: the folder of shared rationales and opinions; None for a run without any.
+        rationales_hash: hash of the rationales and opinions that the run uses.
         questions: hash of the test questions when the experiment started.
         learnt: hash of the training and validation questions when the experiment started.
         views: how the test questions are asked.
@@ -102,11 +102,14 @@ def run_job(job: Job, news: News) -> None:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
         if job.asks is None:
-            answers = as_answers(_answers(_student(job, config, work), splits, config.evaluate, job, news))
+            found = list(_answers(_student(job, config, work), splits, config.evaluate, job, news))
         else:
-            answers = as_answers(_teachers_answers(job, config, splits.test, news))
+            found = list(_teachers_answers(job, config, splits.test, news))
+        temperature = float(trained.get("temperature") or _temperature(found, config))
+        answers = Answers.of(_calibrated(found, config, temperature))
         figures = {
             "accuracy": answers.accuracies(),
+            "temperature": temperature,
             "train": trained,
             "evaluate_seconds": time.monotonic() - asked,
             "seconds": _seconds(started, asked, trained),
@@ -120,6 +123,28 @@ def run_job(job: Job, news: News) -> None:
             )
         else:
             shutil.rmtree(work.path, ignore_errors=True)
+
+
+def _ranking(answer: Answer, config: Config) -> tuple[float, ...]:
+    """Return what an answer's choices are ranked by; none where they were not scored. See `OptionScores.ranking`."""
+    return (answer.mean if compares_by_token(config.student.layout) else answer.total) or ()
+
+
+def _temperature(answers: Sequence[Answer], config: Config) -> float:
+    """Return the temperature of an untrained student's probabilities; a trained one has it from its training."""
+    from tinyllm.scoring.calibration import fit_temperature
+
+    scored = [(ranked, a.answer) for a in answers if a.split == "valid" and (ranked := _ranking(a, config))]
+    return fit_temperature([ranked for ranked, _ in scored], [answer for _, answer in scored])
+
+
+def _calibrated(answers: Sequence[Answer], config: Config, temperature: float) -> Iterator[Answer]:
+    """Yield answers with the probabilities of their choices at a temperature."""
+    from tinyllm.scoring.calibration import probabilities
+
+    for answer in answers:
+        ranked = _ranking(answer, config)
+        yield replace(answer, probabilities=probabilities(ranked, temperature) if ranked else None)
 
 
 def _seconds(started: float, asked: float, trained: Mapping[str, Any]) -> float:
@@ -158,7 +183,7 @@ def _record(
     job: Job, config: Config, figures: Mapping[str, Any], splits: Splits, answers: Answers, work: RunFolder
 ) -> None:
     folder = cells(Path(job.folder)) / job.key
-    write_answers(folder, answers)
+    answers.write(folder)
     log = work.path / LOG_FILE
     if log.is_file():
         shutil.copyfile(log, folder / LOG_FILE)

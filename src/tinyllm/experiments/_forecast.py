@@ -119,7 +119,8 @@ class Forecast:
     def _measure(self, group: Group) -> _Sizes:
         from tinyllm.student.model import load_tokenizer, parameters_in_use
 
-        config = self._experiment.first_config(group)
+        cell = group.cells()[0]
+        config = self._experiment.config(cell)
         tokenizer, model_config = load_tokenizer(config.student)
         encoder = student_card(config).encoder(
             tokenizer,
@@ -127,7 +128,7 @@ class Forecast:
             max_target_tokens=config.train.max_target_tokens,
         )
         splits = self._shared.splits[group.dataset]
-        key = rationale_key(self._experiment, group)
+        key = rationale_key(self._experiment, cell)
         folder = self._shared.rationales.get(key or "")
         rationales = read_rationales(folder) if folder is not None else _as_given(config, splits.train)
         tokens, targets = _mean_tokens(encoder, splits, config, rationales)

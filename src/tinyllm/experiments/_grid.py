@@ -113,7 +113,7 @@ class Experiment:
 
     def first_config(self, group: Group) -> Config:
         """Return the configuration of a group's first run, for settings that all its runs share."""
-        return self.config(group.cell(next(iter(group.sweep.by_alpha()))[0], group.sweep.seeds[0]))
+        return self.config(group.cells()[0])
 
     def dataset_config(self, dataset: str, student: str) -> Config:
         """Return a configuration of a dataset and a student, without a particular method."""

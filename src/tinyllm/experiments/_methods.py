@@ -41,8 +41,8 @@ Teachers = Sequence[Mapping[str, Any]]
 
 
 def named(teachers: Teachers) -> tuple[str, ...]:
-    """Return the teachers' names."""
-    return tuple(str(t.get("name")) for t in teachers)
+    """Return the names of the teachers that write rationales."""
+    return tuple(str(t.get("name")) for t in teachers if t.get("kind") != "student")
 
 
 def _mixture(method: Method, label: str, kind: Kind) -> Callable[[Teachers], list[MethodSpec]]:
@@ -84,7 +84,7 @@ def _without_teacher(teachers: Teachers) -> list[MethodSpec]:
             {"train": {"method": "tinyllm"}}, tuple(o for o in named(teachers) if o != t),
         )
         for t in named(teachers)
-        if len(teachers) > 1
+        if len(named(teachers)) > 1
     ]  # fmt: skip
 
 

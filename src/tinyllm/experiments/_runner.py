@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyllm.comparison.outline import write_outline
 from tinyllm.comparison.records import EXPERIMENT_FILE, Failure, Record, cells, failures, read_record, read_records
 from tinyllm.comparison.selection import FAILED, accuracies, named, wanted
 from tinyllm.config import (
@@ -32,9 +31,9 @@ from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName, dump_g
 from tinyllm.experiments._places import Place
 from tinyllm.experiments._shared import (
     Shared,
+    learnt_from,
     outline,
     rationale_key,
-    rationales_fingerprint,
 )
 from tinyllm.experiments._worker import log_file
 from tinyllm.scoring.views import View
@@ -46,7 +45,7 @@ _MAY_DIFFER = (
     "evaluate.max_rationale_tokens",
 )  # fmt: skip
 """Settings that do not change what an experiment keeps."""
-_OF_TEACHERS = ("teachers", "rationales", "train.alpha", "train.teacher")
+_OF_TEACHERS = ("teachers", "rationales", "opinions", "train.alpha", "train.teacher")
 """Settings that do not change a run without teachers."""
 
 
@@ -115,12 +114,12 @@ class Runner:
     def open(self) -> None:
         """Write the grid and the outline, and remove files of earlier starts that are not needed."""
         write_text(self.folder / EXPERIMENT_FILE, dump_grid(self.experiment.grid))
-        write_outline(self.folder, outline(self.experiment, self.shared))
+        outline(self.experiment, self.shared).write(self.folder)
         for file in failures(self.folder).glob("*.json"):
             file.unlink()
         self._sweep()
         for key, error in self.shared.failed.items():
-            for cell in [c for c in self._left if rationale_key(self.experiment, self.experiment.group(c)) == key]:
+            for cell in [c for c in self._left if rationale_key(self.experiment, c) == key]:
                 self._fail(cell, error)
         self._left = self._find_left()
 
@@ -198,7 +197,7 @@ class Runner:
     def job(self, cell: Cell) -> Job:
         """Return a run as a job for a place."""
         group, grid = self.experiment.group(cell), self.experiment.grid
-        key, config = rationale_key(self.experiment, group), self.experiment.config(cell)
+        key, config = rationale_key(self.experiment, cell), self.experiment.config(cell)
         return Job(
             folder=str(self.folder.resolve()),
             key=cell.key,
@@ -209,7 +208,7 @@ class Runner:
             seed=cell.seed,
             config=config.model_dump(mode="json"),
             rationales=None if key is None else str(self.shared.rationales[key].resolve()),
-            rationales_hash=self._hash(group),
+            rationales_hash=self._hash(cell),
             questions=self.shared.questions[cell.dataset, cell.student],
             learnt=self.shared.learnt[cell.dataset, cell.student],
             views=self._views(config) if cell.is_first else ("asked",),
@@ -275,7 +274,7 @@ class Runner:
             was = build_config(record.config)
         except ConfigError as error:
             return [f"{cell.key}: {error}"]
-        learns = bool(group.spec.teachers or group.spec.asks)
+        learns = rationale_key(self.experiment, cell) is not None or group.spec.asks is not None
         ignored = _MAY_DIFFER if learns else (*_MAY_DIFFER, *_OF_TEACHERS)
         now = self.experiment.config(cell)
         differences = describe_differences(_of_use(was), _of_use(now))
@@ -288,20 +287,20 @@ class Runner:
             found.append("the test questions, or the rules of scoring, have changed")
         if record.learnt and record.learnt != self.shared.learnt[cell.dataset, cell.student] and group.spec.trains:
             found.append("the training or validation questions have changed")
-        if record.rationales != self._hash(group) and self._hash(group):
-            found.append("the rationales have changed")
+        if record.rationales != self._hash(cell) and self._hash(cell):
+            found.append("the rationales or opinions have changed")
         if group.sweep.chooses and record.accuracy("valid", self.experiment.grid.scorer) is None:
             found.append(f"it has no validation accuracy by `scorer: {self.experiment.grid.scorer}`")
         return [f"{cell.key}: {f}" for f in found]
 
-    def _hash(self, group: Group) -> str:
-        """Return the hash of the rationales of a group; empty without any, or while they are not generated."""
-        key = rationale_key(self.experiment, group)
+    def _hash(self, cell: Cell) -> str:
+        """Return the hash of what a run learns from teachers; empty for nothing, or while it is not generated."""
+        key, config = rationale_key(self.experiment, cell), self.experiment.config(cell)
         if key is None or key not in self.shared.rationales:
             return ""
-        used = tuple(t.name for t in teachers_in_use(self.experiment.first_config(group)))
+        used = tuple(t.name for t in teachers_in_use(config))
         if (key, used) not in self._hashes:
-            self._hashes[key, used] = rationales_fingerprint(self.shared.rationales[key], used)
+            self._hashes[key, used] = learnt_from(self.shared.rationales[key], config)
         return self._hashes[key, used]
 
 
@@ -317,4 +316,5 @@ def _of_use(config: Config) -> Config:
     """Return a configuration without the teachers that a run does not use. Changes of these do not matter."""
     used, weights = teachers_in_use(config), teacher_weights(config)
     alpha = {t.name: weights[t.name] for t in used}
-    return config.model_copy(update={"teachers": used, "train": config.train.model_copy(update={"alpha": alpha})})
+    kept = tuple(t for t in config.teachers if t in used or t.name in config.opinions.teachers)
+    return config.model_copy(update={"teachers": kept, "train": config.train.model_copy(update={"alpha": alpha})})

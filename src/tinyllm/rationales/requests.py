@@ -15,7 +15,7 @@ from tinyllm.rationales.types import UNFINISHED, Rejection, Verdict
 from tinyllm.replies import Store
 from tinyllm.teachers import Prompted, Teacher
 from tinyllm.teachers.base import Adapting, ParameterRefused, Reply, Request, Sampling, canonical, key_of
-from tinyllm.teachers.manners import LENGTHS, SAMPLING, Manners, SentForm
+from tinyllm.teachers.manners import LENGTHS, SAMPLING, WITHOUT_THOUGHTS, Manners, SentForm
 
 _ROOM = 4096
 """Tokens for the thoughts of a teacher that has been seen to think, if nothing is configured."""
@@ -234,6 +234,9 @@ def _difference(before: Manners, after: Manners) -> str:
         return f"takes the length of a reply as `{after.length_field}`"
     if after.form.system != before.form.system:
         return "takes no system message. Its text now begins the user's message"
+    if after.thoughts_off != before.thoughts_off:
+        fields = ", ".join(f"`{name}`" for name in WITHOUT_THOUGHTS[after.thoughts_off])
+        return f"is asked with {fields}, so that the model answers without a thought"
     return "answers in streams only" if after.stream != before.stream else "takes no `stream_options`"
 
 

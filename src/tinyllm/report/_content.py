@@ -14,7 +14,7 @@ from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import RunFolderError
 from tinyllm.report import _browser as browser
 from tinyllm.report._files import LogLine, RunFiles
-from tinyllm.report._opinions import opinions_of
+from tinyllm.report._opinions import opinions_of, reliability_line
 from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
 from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
@@ -79,6 +79,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "smoothing": max((window(len(curve.points)) for curve in curves), default=1),
         "not_finite": sum(not math.isfinite(loss) for line in files.log or () for loss in line.losses.values()),
         "training": list(_training(files)),
+        "calibration": list(_calibration(metrics)),
         "teachers": teacher_rows,
         "meanings": list(_meanings(teacher_rows)),
         "opinions": opinions_of(files.opinions),
@@ -283,6 +284,17 @@ def _training(files: RunFiles) -> _Facts:
         yield "Highest learning rate", decimal(max(rates))
     if norms:
         yield "Largest gradient norm", decimal(max(norms))
+
+
+def _calibration(metrics: Mapping[str, Any]) -> Iterable[Line]:
+    """Return how often the student is right by its probability, with its temperature and without."""
+    found = _mapping(metrics, "calibration")
+    for colour, (key, label) in enumerate(
+        (("reliability", "At its temperature"), ("reliability_uncalibrated", "Without"))
+    ):
+        bins = [b for b in _list(found, key) if isinstance(b, Mapping) and {"confidence", "accuracy"} <= b.keys()]
+        if bins:
+            yield reliability_line(label, colour, bins)
 
 
 # --- teachers -----------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ def write_report(run: Path) -> Path:
         reliability_plots=both_widths(
             lambda width: plots.line_plot(page["opinions"].lines, *axes, width, diagonal=True)
         ),
+        calibration_plots=both_widths(lambda width: plots.line_plot(page["calibration"], *axes, width, diagonal=True)),
         share_bar=lambda parts: Markup(plots.share_bar(parts)),  # noqa: S704  plots escapes its labels
     )
     return write_page(run, html)

@@ -30,6 +30,9 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     from tinyllm.student.train import plan_steps, tokenise
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
+    if rationales:  # of questions that are left out here nothing is learnt, not even under another question
+        learnt_from = {q.id for q in splits.train}
+        rationales = tuple(r for r in rationales if r.question_id in learnt_from)
     settings = mixture_settings(config)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
@@ -134,6 +137,14 @@ def validation_fingerprint(config: Config, splits: Splits) -> str:
         return ""
     looked_at = [(q.id, q.question, q.choices, q.context, q.answer) for q in _looked_at(config, splits)]
     return hashlib.sha256(repr(looked_at).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def training_fingerprint(splits: Splits) -> str:
+    """Return a hash of the questions that are learnt from."""
+    digest = hashlib.sha256()
+    for q in splits.train:
+        digest.update(repr((q.id, q.question, q.choices, q.context, q.answer)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def _looked_at(config: Config, splits: Splits) -> list[Question]:

@@ -3,7 +3,7 @@
 runs/<name>/
   config.yaml  environment.json                   what was asked, and on what machine
   rationales.parquet  rejected.jsonl  yields.json  generate
-  opinions.parquet  opinions.json                 generate, where `opinions` names teachers
+  opinions.parquet  opinions.json  folds/          generate, where `opinions` names teachers
   student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
   predictions.jsonl  metrics.json                 evaluate
   report.html                                     report

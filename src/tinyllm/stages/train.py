@@ -11,6 +11,7 @@ from tinyllm.questions.types import Splits
 from tinyllm.stages._prepare import (
     fitted_temperature,
     prepare_training,
+    training_fingerprint,
     validation,
     validation_fingerprint,
     whole_student,
@@ -93,6 +94,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             temperature = fitted_temperature(config, student, learner, splits)
             task.note = f"temperature {temperature:g}"
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
+    figures["questions"] = training_fingerprint(splits)
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
         student.card = replace(student.card, temperature=temperature)

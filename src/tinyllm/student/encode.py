@@ -14,7 +14,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -58,10 +58,13 @@ class Choice(Branch):
     Attributes:
         share: the probability that is to go to it.
         scale: what its log-likelihood is multiplied by before the comparison: 1, or 1 / tokens for the mean.
+        text: α of the same tokens as a text, where they are learnt as one, too. In a step of the plan: the weight of
+            each token as a text, divided by that of the question.
     """
 
     share: float = 0.0
     scale: float = 1.0
+    text: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,14 @@ def _shown(text: str) -> str:
     return "'" + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in short) + "'"
 
 
+def _with_texts(targets: Sequence[Target]) -> list[tuple[Target, Target | None]]:
+    """Return targets; with one whose choices are compared the text that is learnt of the same task, if there is one."""
+    texts = {(t.task, t.prefix, t.mean): t for t in targets if not t.shares}
+    found = [(t, texts.get((t.task, t.prefix, t.mean)) if t.shares else None) for t in targets]
+    beside = [text for _, text in found if text is not None]
+    return [(t, text) for t, text in found if t not in beside]
+
+
 class Encoder:
     """Turns questions and targets into rows for one kind of student.
 
@@ -173,11 +184,15 @@ class Encoder:
         self._ends = (after or (self.end,)) if is_encoder_decoder else ()
 
     def rows(self, question: Question, targets: Sequence[Target]) -> list[Row]:
-        """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student."""
+        """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student.
+
+        A text that is one of the choices that are compared is computed once, as that choice.
+        """
+        pairs = _with_texts(targets)
         if self.is_encoder_decoder:
             whole = (
-                Row(question.id, self.prompt(question, t.prefix), tuple(self._branches(question, t, ())))
-                for t in targets
+                Row(question.id, self.prompt(question, t.prefix), tuple(self._branches(question, t, (), text)))
+                for t, text in pairs
             )
             return [row for of_target in whole for row in of_target.apart()]
         prefixes = {t.prefix: self._prefix(t.prefix) for t in targets}
@@ -185,20 +200,30 @@ class Encoder:
         prompt = self.prompt(question, longest)
         if len(prefixes) == 1 and any(t.shares for t in targets):
             prompt, prefixes = prompt + prefixes[longest], {longest: ()}  # once, and not once a choice
-        branches = [b for t in targets for b in self._branches(question, t, prefixes[t.prefix])]
+        branches = [b for t, text in pairs for b in self._branches(question, t, prefixes[t.prefix], text)]
         row = Row(question.id, prompt, tuple(branches))
         return [row] if self.share_prompt else row.apart()
 
-    def _branches(self, question: Question, target: Target, prefix: tuple[int, ...]) -> list[Branch]:
-        """Return the branches of a target: its text, or every choice."""
+    def _branches(
+        self, question: Question, target: Target, prefix: tuple[int, ...], text: Target | None
+    ) -> list[Branch]:
+        """Return the branches of a target: its text, or every choice; and of a text that is learnt beside them."""
         if not target.shares:
             return [Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)]
         by_token = compares_by_token(self.layout)
-        tokens = map(self._option, question.choices)
-        return [
+        tokens = [self._option(choice) for choice in question.choices]
+        choices = [
             Choice(target.task, prefix, of, target.weight, target.mean, share, 1 / len(of) if by_token else 1.0)
             for of, share in zip(tokens, target.shares, strict=True)
         ]
+        if text is None:
+            return [*choices]
+        (apart,) = self._branches(question, text, prefix, None)
+        if apart.target not in tokens:  # it is cut, as no choice is
+            return [apart, *choices]
+        place = tokens.index(apart.target)
+        choices[place] = replace(choices[place], text=text.weight)
+        return [*choices]
 
     def options(self, question: Question, prefix: str) -> list[Row]:
         """Return rows whose targets are the choices, each with the end-of-text token and never cut.

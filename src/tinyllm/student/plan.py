@@ -219,7 +219,7 @@ class StepPlan:
         chosen = self._shuffled(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         rows = [row for i in chosen for row in self._scheduled(self.questions[i], index)]
         ids = tuple(dict.fromkeys(row.question_id for row in rows))
-        weights = _token_weights(rows, self.normalisation)
+        rows, weights = _weighted(rows, self.normalisation)
         return Step(index, epoch, ids, cut(rows, weights, self.shape, self.processes))
 
     def __iter__(self) -> Iterator[Step]:
@@ -294,10 +294,11 @@ class StepPlan:
         return self._order[1]
 
 
-def _token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tuple[float, ...]]:
+def _weighted(rows: Sequence[Row], normalisation: Normalisation) -> tuple[list[Row], list[tuple[float, ...]]]:
     """Return, for each branch of each row, the weight of one of its target tokens in the loss of the step.
 
-    The choices of a question have one weight, which is the question's.
+    The choices of a question have one weight, which is the question's. The weight of one that is learnt as a text, too,
+    is in the row: see `Choice.text`.
     """
     counts: Counter[str] = Counter()
     compared: dict[str, set[str]] = {}
@@ -305,16 +306,27 @@ def _token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tu
         for branch in row.branches:
             if isinstance(branch, Choice):
                 compared.setdefault(branch.mean or branch.task, set()).add(row.question_id)
-            else:
+            if not isinstance(branch, Choice) or branch.text:
                 counts[branch.mean or branch.task] += len(branch.target) if normalisation == "tokens" else 1
 
     def weight(branch: Branch) -> float:
         if isinstance(branch, Choice):
             return branch.weight / len(compared[branch.mean or branch.task])
-        count = counts[branch.mean or branch.task]
-        return branch.weight / (count if normalisation == "tokens" else count * len(branch.target))
+        return as_text(branch, branch.weight)
 
-    return [tuple(map(weight, row.branches)) for row in rows]
+    def as_text(branch: Branch, alpha: float) -> float:
+        count = counts[branch.mean or branch.task]
+        return alpha / (count if normalisation == "tokens" else count * len(branch.target))
+
+    def told(branch: Branch) -> Branch:
+        if not isinstance(branch, Choice) or not branch.text:
+            return branch
+        return replace(branch, text=as_text(branch, branch.text) / weight(branch))
+
+    weights = [tuple(map(weight, row.branches)) for row in rows]
+    if not compared:
+        return list(rows), weights
+    return [replace(row, branches=tuple(map(told, row.branches))) for row in rows], weights
 
 
 # --- cutting ------------------------------------------------------------------------------------------------------

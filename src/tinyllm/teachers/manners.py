@@ -14,6 +14,13 @@ LENGTHS = ("max_tokens", "max_completion_tokens")
 SAMPLING = ("temperature", "top_p", "seed", "stop")
 """Parameters that may be left out of a request. The length may be renamed, but never left out."""
 
+WITHOUT_THOUGHTS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"chat_template_kwargs": {"enable_thinking": False}},  # vLLM, SGLang, llama.cpp
+    {"reasoning_effort": "none"},  # OpenAI, Ollama, Gemini
+)
+"""Fields of a request that keep a model from thinking before it answers, in the order in which they are tried."""
+
 
 class SentForm(NamedTuple):
     """The part of the manners that can change the reply.
@@ -70,6 +77,7 @@ class Manners:
         stream: whether it answers only with a stream.
         stream_usage: whether it accepts `stream_options`.
         thinks: whether a thought has once used up all tokens, so that it needs more.
+        thoughts_off: which of `WITHOUT_THOUGHTS` is sent if the first token has to be the answer.
         worked: whether it has ever replied. After that, an unknown error concerns only the one prompt.
     """
 
@@ -79,6 +87,7 @@ class Manners:
     stream: bool = False
     stream_usage: bool = True
     thinks: bool = False
+    thoughts_off: int = 0
     worked: bool = False
 
     def dump(self) -> str:
@@ -97,7 +106,7 @@ class Manners:
         """Return manners that change the first refused part that may be changed; None if there is none.
 
         Args:
-            names: fields of a request, or `system`.
+            names: fields of a request; or `system`; or `thoughts`, if a reply begins with one.
             written: fields that the user has set; they never change.
             most_tokens: the endpoint's limit of the length, if it named one.
         """
@@ -111,6 +120,8 @@ class Manners:
                 changed = replace(self, length_field=LENGTHS[1 - LENGTHS.index(name)])
             elif name == "system":
                 changed = self._with(system=False)
+            elif name == "thoughts" and self.thoughts_off + 1 < len(WITHOUT_THOUGHTS):
+                changed = replace(self, thoughts_off=self.thoughts_off + 1)
             elif name == "stream":
                 changed = replace(self, stream=True)
             elif name == "stream_options":

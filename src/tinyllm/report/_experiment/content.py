@@ -101,11 +101,11 @@ def _mean_losses(runs: Sequence[Record]) -> Mapping[str, list[Point]]:
     return {t: [Point(step, sum(v) / len(v)) for step, v in sorted(by.items())] for t, by in losses.items()}
 
 
-def calibration_lines(results: Results, student: str, dataset: str) -> list[Line]:
+def calibration_lines(results: Results, student: str, dataset: str, *, calibrated: bool = True) -> list[Line]:
     """Return accuracy by confidence in per cent, of the untrained student, the baseline and TinyLLM."""
     lines: list[Line] = []
     for method in _on(results, dataset):
-        found = results.calibration(Place(student, dataset, method.id))
+        found = results.calibration(Place(student, dataset, method.id), calibrated=calibrated)
         is_shown = method.like in ("inference", "tinyllm") or method.id == results.outline.baseline
         if is_shown and found is not None:
             curve = tuple(Point(100 * b.confidence, 100 * b.accuracy) for b in found.bins)

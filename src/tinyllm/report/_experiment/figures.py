@@ -63,9 +63,10 @@ def _figures(results: Results, scorer: Scorer) -> Iterable[tuple[str, Figure]]:
         panels = {d: loss_lines(results, student, d) for d in datasets}
         if any(panels.values()):
             yield f"losses-{student}", _lines(panels, "optimizer step", "loss")
-        panels = {d: calibration_lines(results, student, d) for d in datasets}
-        if any(panels.values()):
-            yield f"calibration-{student}", _lines(panels, "confidence (%)", "accuracy (%)", diagonal=True)
+        for name, calibrated in (("calibration", True), ("uncalibrated", False)):
+            panels = {d: calibration_lines(results, student, d, calibrated=calibrated) for d in datasets}
+            if any(panels.values()):
+                yield f"{name}-{student}", _lines(panels, "confidence (%)", "accuracy (%)", diagonal=True)
 
 
 def _panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:

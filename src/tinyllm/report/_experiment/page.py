@@ -69,6 +69,7 @@ def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
         "alphas": list(_lines(results, "alpha", scorer)),
         "losses": list(_lines(results, "loss", scorer)),
         "calibrations": list(_lines(results, "calibration", scorer)),
+        "uncalibrated": list(_lines(results, "uncalibrated", scorer)),
         "costs": content.costs(results),
         "machines": results.machines(),
         "given": content.given(results),
@@ -148,8 +149,10 @@ def _lines(results: Results, kind: str, scorer: Scorer) -> Iterator[dict[str, An
             elif kind == "loss":
                 lines, axes = content.loss_lines(results, student, dataset), ("optimizer step", "loss")
             else:
-                lines, axes = content.calibration_lines(results, student, dataset), ("confidence, %", "accuracy, %")
+                lines = content.calibration_lines(results, student, dataset, calibrated=kind == "calibration")
+                axes = ("confidence, %", "accuracy, %")
             if lines:
-                draw = partial(plots.line_plot, lines, *axes, log_x=kind == "alpha", diagonal=kind == "calibration")
+                diagonal = kind in ("calibration", "uncalibrated")
+                draw = partial(plots.line_plot, lines, *axes, log_x=kind == "alpha", diagonal=diagonal)
                 legend = [(line.label, line.colour) for line in lines]
                 yield {"title": results.outline.where(student, dataset), "plots": both_widths(draw), "legend": legend}

@@ -34,11 +34,11 @@ from tinyllm.teachers._http.refusals import (
     words_of,
 )
 from tinyllm.teachers._http.replicas import Replica, Replicas
-from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, read_completion
+from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, ThoughtFirst, read_completion
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Patience, Transport, proxy_for
 from tinyllm.teachers._secrets import hide, secrets_of
 from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
-from tinyllm.teachers.manners import Manners
+from tinyllm.teachers.manners import WITHOUT_THOUGHTS, Manners
 
 NO_SERVER = 0
 REMEDIES: Mapping[int, str] = {
@@ -260,6 +260,11 @@ class Endpoint:
                 raise AttemptFailed("malformed", f"{error}: {words!r}") from None
             except ErrorInReply as error:
                 answer = replace(answer, status=error.status, body=error.body)
+            except ThoughtFirst as error:
+                self._rates = True
+                refused = ParameterRefused(("thoughts",), str(error))
+                refused.manners = job.manners
+                raise refused from None
             else:
                 self._rates |= rated and reply.message is not None
                 if rated and not self._rates:  # it ignores the parameter, so no request will work
@@ -384,6 +389,7 @@ def request_body(
         body["stop"] = list(sampling.stop)
     if request.options:
         body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if form == "chat" else {"logprobs": TOP_LOGPROBS}
+        body |= WITHOUT_THOUGHTS[manners.thoughts_off] if form == "chat" else {}
     if stream:
         body["stream"] = True
         if manners.stream_usage:

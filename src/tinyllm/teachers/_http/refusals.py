@@ -11,7 +11,7 @@ from typing import Any
 
 from tinyllm.teachers._secrets import on_one_line
 from tinyllm.teachers.base import FailureReason, ParameterRefused
-from tinyllm.teachers.manners import LENGTHS
+from tinyllm.teachers.manners import LENGTHS, WITHOUT_THOUGHTS
 
 _TOO_LONG = (
     "context_length", "exceed_context", "context length", "context size", "context window", "too long",
@@ -125,6 +125,7 @@ _SPELLED: Mapping[str, str] = {
     "max_output_tokens": "max_tokens", "maxoutputtokens": "max_tokens", "max_new_tokens": "max_tokens",
     "stream": "stream", "streaming": "stream", "stream_options": "stream_options", "streamoptions": "stream_options",
     "include_usage": "stream_options", "logprobs": "logprobs", "top_logprobs": "logprobs", "n_probs": "logprobs",
+    "chat_template_kwargs": "thoughts", "enable_thinking": "thoughts", "reasoning_effort": "thoughts",
 }  # fmt: skip
 _NAMES = re.compile(
     "|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in sorted(_SPELLED, key=len, reverse=True)),
@@ -173,7 +174,13 @@ def refused_parameter(
         names.insert(0, "max_tokens")
     if "stream" in names and body.get("stream") is True and "stream_options" in body and "stream_options" in names:
         names.remove("stream")
-    sent = [name for name in dict.fromkeys(names) if name in body or (name == "stream" and not body.get("stream"))]
+    if "thoughts" in names and not any(way and way.items() <= body.items() for way in WITHOUT_THOUGHTS):
+        names = [name for name in names if name != "thoughts"]  # a person has set it
+    sent = [
+        name
+        for name in dict.fromkeys(names)
+        if name in body or name == "thoughts" or (name == "stream" and not body.get("stream"))
+    ]
     has_system = any(m.get("role") == "system" for m in body.get("messages", ()))
     if has_system and _NO_SYSTEM.search(words):
         sent.append("system")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,12 @@ _FINISHED: Mapping[str, FinishReason] = {
     "refusal": "refusal",
 }  # fmt: skip
 _TEXT_ALONE = {"role", "content", "refusal", "tool_calls", "function_call", "audio", "annotations", "name"}
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHT = re.compile(
+    r"\s*(?:<(?:$|(?:[\w.]+:)?(?:think|thought|reason)|\|(?:channel|begin_of_thought|START_THINKING|think)|unused94)|"
+    r"\[THINK|◁think)",
+    re.IGNORECASE,
+)
 _LIMITED = ("rate limit", "rate_limit", "ratelimit", "too many requests", "resource_exhausted")
 _STREAMS = (b"data:", b"event:", b":", b"id:", b"retry:")
 _MOST_TOKENS = 1 << 24  # larger numbers must be mistakes
@@ -25,6 +32,10 @@ _MOST_TOKENS = 1 << 24  # larger numbers must be mistakes
 
 class NotACompletion(ValueError):
     """An answer that does not follow the protocol."""
+
+
+class ThoughtFirst(ValueError):
+    """Log-probabilities were asked for, and those that came are of a thought's first token, not of an answer's."""
 
 
 class ErrorInReply(Exception):
@@ -49,6 +60,7 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
     Raises:
         ErrorInReply: the answer is an error.
         NotACompletion: the answer has no reply.
+        ThoughtFirst: `rated`, and the reply begins with a thought.
     """
     is_stream = raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_STREAMS)
     answer = _joined(raw) if is_stream else _json(raw)
@@ -73,6 +85,9 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
     if not rated:
         return reply
     top = _top_logprobs(choice)
+    first = max(top, key=lambda pair: pair[1], default=("", 0.0))[0]
+    if form == "chat" and top and (any(message.get(name) for name in _THOUGHT_FIELDS) or _THOUGHT.match(first)):
+        raise ThoughtFirst(f"its reply begins with a thought ({first!r})")
     return replace(reply, message=json.dumps({"top_logprobs": top}) if top else None)
 
 
