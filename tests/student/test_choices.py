@@ -108,13 +108,14 @@ def asked(count: int, choices: Sequence[int]) -> list[Question]:
     ]
 
 
-def softened(targets: Sequence[Target]) -> list[Target]:
-    """The same targets with shares that no choice has alone, and of one question none for its first choice."""
-    soft = []
-    for i, target in enumerate(targets):
-        raw = [float((i + 3 * k) % 5) for k in range(len(target.shares))]
+def soft_shares(questions: Sequence[Question]) -> dict[str, tuple[float, ...]]:
+    """Shares that no choice has alone, of one question none for its first choice; one question has its answer alone."""
+    soft = {}
+    for i, question in enumerate(questions):
+        raw = [float((i + 3 * k) % 5) for k in range(len(question.choices))]
         raw = raw if sum(raw) else [1.0, *raw[1:]]
-        soft.append(replace(target, shares=tuple(r / sum(raw) for r in raw)) if target.shares else target)
+        if i != 2:
+            soft[question.id] = tuple(r / sum(raw) for r in raw)
     return soft
 
 
@@ -142,9 +143,11 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     student.card = replace(student.card, layout=layout)
     questions = asked(4, choices)
     weights = dict(zip(TEACHERS, alpha, strict=True))
-    of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer)
+    shares = soft_shares(questions) if soft else {}
+    of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer, shares=shares)
     targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), of_run)
-    targets = softened(targets) if soft else targets
+    learnt_softly = {t.question_id: t.shares for t in targets if t.shares and max(t.shares) < 1}
+    assert learnt_softly == {name: s for name, s in shares.items() if max(s) < 1}
     learner = student.learner()
     learner.take(_ALONE)
 

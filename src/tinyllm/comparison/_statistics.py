@@ -118,7 +118,8 @@ def majority_right(train: Sequence[Question], test: Sequence[Question]) -> list[
     if not test:
         return []
     same = len({frozenset(q.choices) for q in chain(train, test)}) == 1
-    answers = Counter(_answer(q, same) for q in train or test)
+    answers = Counter(_answer(q, same) for q in train if q.answer is not None)
+    answers = answers or Counter(_answer(q, same) for q in test)
     best = min(answers, key=lambda a: (-answers[a], str(a)))
     return [_answer(q, same) == best for q in test]
 

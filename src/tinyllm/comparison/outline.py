@@ -46,7 +46,7 @@ class DatasetOutline:
 
     Attributes:
         chance, majority: accuracies on the test questions of guessing, and of the answer most frequent in training.
-        exact, ngram: ids of test questions that are met in training (`_overlap`).
+        exact, ngram: ids of test questions that are met in training (`questions.overlap`).
         valid_exact, valid_ngram: ids of test questions that are met among the validation questions.
         majority_right: ids of the test questions that the answer most frequent in training gets right; None in outlines
             of before they were written down.

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyllm.comparison import chance_rate, majority_right, overlap
+from tinyllm.comparison import chance_rate, majority_right
 from tinyllm.comparison.outline import DatasetOutline, MethodOutline, Outline
 from tinyllm.config import Config, build_config, teachers_in_use
 from tinyllm.config.read import merge
@@ -18,6 +18,7 @@ from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._grid import Experiment, Group
 from tinyllm.experiments._methods import MethodSpec
 from tinyllm.questions import SPLITS, gather
+from tinyllm.questions.overlap import overlap
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.scoring.matching import CONVENTION
@@ -106,7 +107,8 @@ def questions_fingerprint(splits: Splits) -> str:
 
 def learnt_fingerprint(splits: Splits) -> str:
     """Return a hash of the questions that are learnt from and chosen by; runs of others are not to be averaged."""
-    return hashlib.sha256(f"{_hash(splits.train)} {_hash(splits.valid)}".encode()).hexdigest()
+    more = f" {_hash(splits.more)}" if len(splits.more) else ""
+    return hashlib.sha256(f"{_hash(splits.train)} {_hash(splits.valid)}{more}".encode()).hexdigest()
 
 
 def _hash(questions: Iterable[Question]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from tinyllm.errors import DataError
 from tinyllm.questions._spool import leave_out
@@ -41,13 +42,20 @@ def with_answers(splits: Splits, needed: Collection[str], *, drop: bool) -> Spli
         lines.append(f"  - {name}: {len(places)} of {len(part)} ({shown}), needed {_NEEDED_TO[name]}")
     if lines:
         remedy = "Give these answers, or give other questions as " + ", ".join(f"data.{name}" for name in missing)
+        if "train" in missing:
+            remedy += "; or learn them from the teachers' opinions: `opinions: {teachers: [NAME]}`, `train: {soft: {}}`"
         remedy += "." if drop else "; `data.on_invalid: drop` leaves questions without an answer out."
         raise DataError("questions without an answer:\n" + "\n".join(lines) + "\n" + remedy)
     dropped = [
         Dropped(n, f"question '{getattr(splits, n)[k].id}'", "no answer") for n, at in missing.items() for k in at
     ]
-    kept = {name: leave_out(getattr(splits, name), missing.get(name, [])) for name in _NEEDED_TO}
-    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=splits.warnings)
+    kept = {name: leave_out(getattr(splits, name), places) for name, places in missing.items()}
+    return replace(splits, **kept, dropped=(*splits.dropped, *dropped))
+
+
+def answered(questions: Sequence[Question]) -> Sequence[Question]:
+    """Return the questions whose answer is known."""
+    return leave_out(questions, _unanswered(questions))
 
 
 def _unanswered(questions: Sequence[Question]) -> list[int]:

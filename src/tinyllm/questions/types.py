@@ -61,7 +61,10 @@ class Splits:
     """The questions of a run; many of them are on disk (`_spool._Spool`), so go through them rather than copy them.
 
     Attributes:
+        more: for training only; without a known answer they are learnt from opinions.
         warnings: counts oddities that are no reason to leave a row out, `no answer` among them.
+        overlaps: questions of `data.more` that are left out because they are a validation or test question, by how near
+            they are.
     """
 
     train: Sequence[Question]
@@ -69,3 +72,5 @@ class Splits:
     test: Sequence[Question] = ()
     dropped: tuple[Dropped, ...] = ()
     warnings: Mapping[str, int] = field(default_factory=dict)
+    more: Sequence[Question] = ()
+    overlaps: Mapping[str, int] = field(default_factory=dict)

@@ -266,6 +266,20 @@ def _training(files: RunFiles) -> Iterable[Fact]:
     for name, (word, key) in figures.items():
         if train.get(key) is not None:
             yield Fact(name, word(_number(train, key)))
+    if soft := _mapping(train, "soft"):
+        weights = ", ".join(f"{name} {decimal(_number(soft['weights'], name))}" for name in _mapping(soft, "weights"))
+        right = _number(soft, "valid_accuracy")
+        yield Fact("Weights of the pooled opinions", f"{weights} ({soft.get('weights_from')})")
+        if right is not None:
+            yield Fact(
+                "The pooled opinion is right on",
+                f"{percent(right)} of {count(_number(soft, 'valid'))} validation questions",
+            )
+        if soft.get("without_answer"):
+            number, of = (count(_number(soft, key)) for key in ("learnt_without_answer", "without_answer"))
+            yield Fact("Questions learnt from opinions alone", f"{number} of {of} without an answer")
+        if soft.get("shuffled"):
+            yield Fact("Control", "each question has the pooled opinion on another question")
     found = _mapping(files.metrics or {}, "calibration")
     if found:
         error, plain = (percent(_number(found, key)) for key in ("ece", "ece_uncalibrated"))
@@ -360,6 +374,8 @@ def _data(data: Mapping[str, Any]) -> Iterable[Fact]:
     for split in ("train", "valid", "test"):
         if data.get(split) is not None:
             yield Fact(f"{split.capitalize()} questions", count(_number(data, split)))
+    if data.get("more"):
+        yield Fact("More training questions (data.more)", count(_number(data, "more")))
     if "dropped" in data:
         yield Fact("Dropped rows", count(len(_list(data, "dropped"))))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, teachers_in_use
@@ -42,7 +43,8 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
             student: Student = (
                 load_student(config.student, student_card(config)) if stage == "before" else read_student(run.student)
             )
-            taught = splits.train[: config.evaluate.train_questions] if stage == "after" else ()
+            known = islice((q for q in splits.train if q.answer is not None), config.evaluate.train_questions)
+            taught = tuple(known) if stage == "after" else ()
             predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
             task.note = ""
     figures = metrics(

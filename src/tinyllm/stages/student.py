@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, prefixes_in_use, teacher_weights, teachers_in_use
 
@@ -27,8 +28,12 @@ def student_card(config: Config) -> StudentCard:
     )
 
 
-def mixture_settings(config: Config) -> MixtureSettings:
-    """Return what the mixture of a run needs to know besides the texts."""
+def mixture_settings(config: Config, shares: Mapping[str, tuple[float, ...]] | None = None) -> MixtureSettings:
+    """Return what the mixture of a run needs to know besides the texts.
+
+    Args:
+        shares: what the choices of a question are to get, by question id, where that is not all for the answer.
+    """
     from tinyllm.student.mixture import MixtureSettings
 
     weights = teacher_weights(config)
@@ -37,6 +42,7 @@ def mixture_settings(config: Config) -> MixtureSettings:
         alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
         answer=config.train.answer,
         seed=config.train.seed,
+        shares=shares or {},
     )
 
 
@@ -46,6 +52,7 @@ class Prepared:
 
     Attributes:
         targets: how many of each task; answers that are learnt by comparing the choices are counted apart.
+        soft: how the teachers' opinions were pooled and how many questions learn from them; empty where none do.
         notes: what a person should know of the way it is computed.
     """
 
@@ -53,4 +60,5 @@ class Prepared:
     student: Student
     learner: Learner
     targets: dict[str, int]
+    soft: dict[str, Any]
     notes: tuple[str, ...]

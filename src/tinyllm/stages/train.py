@@ -93,6 +93,8 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             temperature = fitted_temperature(config, student, learner, splits)
             task.note = f"temperature {temperature:g}"
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
+    if prepared.soft:
+        figures["soft"] = prepared.soft
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
         student.card = replace(student.card, temperature=temperature)
