@@ -67,6 +67,7 @@ def metrics(
             **{name: len(getattr(splits, name)) for name in ("train", "more", "valid", "test")},
             "dropped": [asdict(d) for d in splits.dropped],
             "warnings": dict(splits.warnings),
+            "overlaps": dict(splits.overlaps),
         },
     }
     return figures

@@ -49,8 +49,8 @@ def with_answers(splits: Splits, needed: Collection[str], *, drop: bool) -> Spli
     dropped = [
         Dropped(n, f"question '{getattr(splits, n)[k].id}'", "no answer") for n, at in missing.items() for k in at
     ]
-    kept = {name: leave_out(getattr(splits, name), places) for name, places in missing.items()}
-    return replace(splits, **kept, dropped=(*splits.dropped, *dropped))
+    train, valid, test = (leave_out(getattr(splits, name), missing.get(name, [])) for name in _NEEDED_TO)
+    return replace(splits, train=train, valid=valid, test=test, dropped=(*splits.dropped, *dropped))
 
 
 def answered(questions: Sequence[Question]) -> Sequence[Question]:

@@ -73,7 +73,7 @@ def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int
     limited = {split: _few_in_memory(part[: data.limit], in_memory) for split, part in questions.items()}
     warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
     dropped = tuple(d for part in read.values() for d in part.dropped)
-    splits = Splits(**limited, dropped=dropped, warnings=dict(warnings))
+    splits = Splits(**limited, dropped=dropped, warnings=dict(warnings), overlaps={})
     return _with_more(splits, data, fetch, in_memory) if data.more else splits
 
 

@@ -376,6 +376,10 @@ def _data(data: Mapping[str, Any]) -> Iterable[Fact]:
             yield Fact(f"{split.capitalize()} questions", count(_number(data, split)))
     if data.get("more"):
         yield Fact("More training questions (data.more)", count(_number(data, "more")))
+    for how in _mapping(data, "overlaps"):
+        yield Fact(
+            f"Left out of data.more: {how} as a validation or test question", count(_number(data["overlaps"], how))
+        )
     if "dropped" in data:
         yield Fact("Dropped rows", count(len(_list(data, "dropped"))))
 

@@ -104,7 +104,7 @@ def _fit_questions(
             if len(splits.train)
             else "There are no training questions; data.train, or the file that data.cut cuts, holds none for training."
         )
-    return replace(splits, **kept, dropped=(*splits.dropped, *dropped), warnings=warnings)
+    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=warnings, overlaps=splits.overlaps)
 
 
 def _unfit_text(kind: _Unfit, those: Sequence[Dropped]) -> str:
