@@ -207,7 +207,7 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
     if 0 < tally.unanswered < tally.questions:
         yield f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out"
     elif tally.unanswered:
-        yield "  note:     no answers are known: nothing is scored, and a student can learn from opinions only (train.soft)"
+        yield "  note:     no answers are known: nothing is scored; train.soft learns from opinions"
     if tally.left_out:
         yield f"  left out: {tally.left_out} row{'' if tally.left_out == 1 else 's'}; " + "; ".join(
             tally.reasons.values()
