@@ -58,7 +58,8 @@ def project(tmp_path, tiny_t5) -> Project:
 
 def run(project: Project, command: str = "run", *more: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        main([command, str(project.config), "--run-dir", str(project.run), "--quiet", *more])
+        quiet = () if command == "check" else ("--quiet",)
+        main([command, str(project.config), "--run-dir", str(project.run), *quiet, *more])
     return ended.value.code
 
 
@@ -206,14 +207,14 @@ def knowing(body):
     return web.json_response(reply)
 
 
-@pytest.mark.parametrize("answer", ["choices", "text"])
-def test_questions_of_which_none_has_an_answer_make_a_student(tmp_path, tiny_t5, capsys, answer):
+@pytest.mark.parametrize(("answer", "method"), [("choices", "fine-tuning"), ("text", "tinyllm")])
+def test_questions_of_which_none_has_an_answer_make_a_student(tmp_path, tiny_t5, capsys, answer, method):
     project = Project(tmp_path, tiny_t5)
     questions = tmp_path / "unlabelled.csv"
     questions.write_text(UNLABELLED)
     project.tree["data"] = {"train": str(questions), "fields": {"choices": ["A", "B", "C"], "answer": None}}
     project.tree["opinions"] = {"teachers": ["one", "two"], "orders": 3}
-    project.tree["train"] |= {"method": "fine-tuning", "answer": answer, "soft": {}, "epochs": 8, "batch_size": 3}
+    project.tree["train"] |= {"method": method, "answer": answer, "soft": {}, "epochs": 8, "batch_size": 3}
     with in_thread(FakeEndpoint(knowing)) as url:
         of_both = {"kind": "openai", "model": "m", "api_key_env": None, "base_url": url}
         project.tree["teachers"] = [{"name": name, **of_both, "model": name} for name in ("one", "two")]

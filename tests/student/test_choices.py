@@ -161,14 +161,15 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     in_other_order = [questions[i] for i in order]
     ours, sums = planned_loss(learner, student, in_other_order, targets, normalisation, tokens, processes)
 
-    torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=0)
+    # A choice's score is a sum of some hundred, so where the loss is near 0 its last digits are those of the scores.
+    torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(sums[0].sum(), ours, rtol=1e-5, atol=0)
     learnt = {t.learnt for t in targets}
     assert {task for task, weight in zip(TASKS, sums[1].tolist(), strict=True) if weight > 0} == learnt
     found = gradients(student)
     for name, gradient in expected_gradients.items():
         difference, size = (found[name] - gradient).norm(), gradient.norm()
-        assert difference <= 1e-5 * size + 1e-9, (name, difference / size)
+        assert difference <= 1e-5 * size + 1e-6, (name, difference / size)
 
 
 # --- parts of it --------------------------------------------------------------------------------------------------
