@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.opinions import pool
+from tinyllm.opinions import _weights as pool
+from tinyllm.opinions.pool import Pooled
 
 
 def opinion(draw: random.Random, answer: int, right: float, sure: float, choices: int = 4) -> pool.Shares:
@@ -108,16 +109,11 @@ def test_what_is_as_good_as_guessed_is_not_trusted():
 @given(st.lists(st.integers(2, 5), min_size=1, max_size=30), st.integers(0, 5))
 def test_the_control_moves_every_opinion_to_another_question_with_as_many_choices(counts, seed):
     pooled = {f"q{i}": (i / 100, *([(1 - i / 100) / (n - 1)] * (n - 1))) for i, n in enumerate(counts)}
-    moved = pool.shuffled(pooled, seed)
+    made = Pooled(pooled, {}, "", 0.0, 0, ())
+    moved = made.shuffled(seed)
     assert Counter(moved.values()) == Counter(pooled.values())
     alone = Counter(counts)
     for i, n in enumerate(counts):
         assert len(moved[f"q{i}"]) == n
         assert (moved[f"q{i}"] != pooled[f"q{i}"]) == (alone[n] > 1)
-    assert pool.shuffled(pooled, seed) == moved
-
-
-def test_a_target_is_a_part_of_the_answer_and_a_part_of_the_opinion():
-    assert pool.mixed(1, (0.5, 0.3, 0.2), 0.25) == pytest.approx((0.125, 0.825, 0.05))
-    assert pool.mixed(1, (0.5, 0.3, 0.2), 1.0) == (0.5, 0.3, 0.2)
-    assert pool.mixed(1, (0.5, 0.3, 0.2), 0.0) == (0.0, 1.0, 0.0)
+    assert made.shuffled(seed) == moved

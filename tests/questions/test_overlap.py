@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tinyllm.questions import Question
-from tinyllm.questions.overlap import HeldOut, overlap
+from tinyllm.questions._overlap import HeldOut, overlap
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 

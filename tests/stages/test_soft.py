@@ -15,7 +15,7 @@ from tinyllm.cli import main
 from tinyllm.config import load_config
 from tinyllm.questions.types import Question
 from tinyllm.rationales.files import read_rationales
-from tinyllm.stages._soft import explained, taught
+from tinyllm.stages._soft import _mixed, explained, taught
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.train import plan_run
@@ -57,8 +57,8 @@ def project(tmp_path, tiny_t5) -> Project:
 
 
 def run(project: Project, command: str = "run", *more: str) -> int:
+    quiet = () if command == "check" else ("--quiet",)
     with pytest.raises(SystemExit) as ended:
-        quiet = () if command == "check" else ("--quiet",)
         main([command, str(project.config), "--run-dir", str(project.run), *quiet, *more])
     return ended.value.code
 
@@ -270,3 +270,9 @@ def test_no_question_left_is_a_mistake_that_says_what_to_do(project, capsys):
     said = capsys.readouterr().err
     assert "No question is left to train on" in said
     assert "train.soft.trust (1)" in said
+
+
+def test_a_target_is_a_part_of_the_answer_and_a_part_of_the_opinion():
+    assert _mixed(1, (0.5, 0.3, 0.2), 0.25) == pytest.approx((0.125, 0.825, 0.05))
+    assert _mixed(1, (0.5, 0.3, 0.2), 1.0) == (0.5, 0.3, 0.2)
+    assert _mixed(1, (0.5, 0.3, 0.2), 0.0) == (0.0, 1.0, 0.0)

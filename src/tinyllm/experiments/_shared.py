@@ -17,8 +17,7 @@ from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._grid import Experiment, Group
 from tinyllm.experiments._methods import MethodSpec
-from tinyllm.questions import SPLITS, gather
-from tinyllm.questions.overlap import overlap
+from tinyllm.questions import SPLITS, gather, overlap
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.scoring.matching import CONVENTION

@@ -6,172 +6,110 @@ says how much a teacher knows and corrects how sure it is of itself. See docs/de
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from tinyllm.opinions._reading import softmax
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-Shares = tuple[float, ...]
-"""One probability a choice."""
-
-Opinions = Mapping[str, Shares]
-"""What teachers think of one question, by teacher."""
-
-FEW = 10
-"""Questions with an answer; from fewer nothing is learned."""
-
-_LEAST = 1e-6  # a probability of 0 must not decide alone
-_ROUNDED = 6  # digits, so that the same opinions give the same targets on every machine
-_COINS = 3  # teachers, from which on their agreement tells how often each is right
-_ROUNDS = 100
-_STILL = 1e-6  # change of an accuracy
-_SHARPEST = 50.0
-_PARTS = 10  # of the questions, one more of which is trusted at each try
+from tinyllm.config import SoftSection
+from tinyllm.opinions._weights import (
+    FEW,
+    Opinions,
+    Shares,
+    pool,
+    trusted_from,
+    weights_by_agreement,
+    weights_by_answers,
+)
+from tinyllm.opinions.types import Opinion
+from tinyllm.questions import Question
 
 
-def pool(opinions: Opinions, weights: Mapping[str, float], temperature: float = 1.0) -> Shares | None:
-    """Return the pooled opinion; None where no teacher with a weight has one."""
-    there = [(np.log(np.maximum(shares, _LEAST)), w) for name, shares in opinions.items() if (w := weights.get(name))]
-    if not there:
-        return None
-    rounded = [round(p, _ROUNDED) for p in softmax(np.sum([w * logs for logs, w in there], 0) / temperature)]
-    return tuple(p / sum(rounded) for p in rounded)
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """The teachers' opinions as one opinion a question.
 
-
-def weights_by_answers(known: Sequence[tuple[Opinions, int]], teachers: Sequence[str]) -> dict[str, float]:
-    """Return the weights under which the pooled opinion gives the right choices most probability.
-
-    The log-likelihood is concave in the weights. Few questions move the weights little from those of the plain mean:
-    each is taken to lie around it with a deviation of 1.
+    Attributes:
+        shares: by question id, at the temperature; without the questions that have no answer and are not trusted.
+        weights_from: where the weights come from, in words.
+        trust: the least confidence of a pooled opinion that is learnt without an answer.
+        untrusted: questions without an answer on which the pooled opinion is less sure.
+        valid: the pooled opinions on validation questions, each with the answer.
     """
-    from scipy.optimize import minimize
 
-    most = max(len(shares) for opinions, _ in known for shares in opinions.values())
-    logs = np.zeros((len(known), len(teachers), most))  # (N, M, K)
-    absent = np.ones((len(known), most), bool)
-    for i, (opinions, _) in enumerate(known):
-        for name, shares in opinions.items():
-            logs[i, teachers.index(name), : len(shares)] = np.log(np.maximum(shares, _LEAST))
-            absent[i, : len(shares)] = False
-    right = np.array([answer for _, answer in known])
-    mean, rows = 1 / len(teachers), np.arange(len(known))
+    shares: Mapping[str, Shares]
+    weights: Mapping[str, float]
+    weights_from: str
+    trust: float
+    untrusted: int
+    valid: Sequence[tuple[Shares, int]]
 
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        scores = np.where(absent, -np.inf, np.einsum("m,nmk->nk", weights, logs))
-        scores -= scores.max(1, keepdims=True)
-        likely = np.exp(scores)
-        likely /= likely.sum(1, keepdims=True)
-        value = -np.log(np.maximum(likely[rows, right], 1e-300)).sum() + ((weights - mean) ** 2).sum() / 2
-        slope = np.einsum("nk,nmk->m", likely, logs) - logs[rows, :, right].sum(0) + weights - mean
-        return float(value), slope
-
-    found = minimize(
-        loss, np.full(len(teachers), mean), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(teachers)
-    )
-    return {name: round(float(w), 4) for name, w in zip(teachers, found.x, strict=True)}
+    def shuffled(self, seed: int) -> dict[str, Shares]:
+        """Give each question the opinion on another one with as many choices; none keeps its own, if not alone."""
+        alike: dict[int, list[str]] = {}
+        for name, shares in self.shares.items():
+            alike.setdefault(len(shares), []).append(name)
+        moved: dict[str, Shares] = {}
+        for count, names in alike.items():
+            random.Random(f"{seed} {count}").shuffle(names)
+            moved |= dict(zip(names, (self.shares[name] for name in [*names[1:], *names[:1]]), strict=True))
+        return moved
 
 
-def weights_by_agreement(asked: Sequence[Opinions], teachers: Sequence[str]) -> dict[str, float]:
-    """Return weights where no answer is known: by how often each teacher is right, as far as agreement tells it.
+def pool_opinions(
+    section: SoftSection,
+    teachers: Sequence[str],
+    learnt: tuple[Sequence[Question], Iterable[Opinion]],
+    valid: tuple[Sequence[Question], Iterable[Opinion]],
+) -> Pooled:
+    """Pool what teachers think of the questions that are learnt.
 
-    Dawid and Skene's model with one accuracy a teacher, fitted by EM to the choices that the teachers like best. Then
-    each teacher's opinions are made as sure as it is right, and the mean of the logarithms is taken. Two teachers who
-    disagree do not tell who is right, so they have equal weights.
+    Args:
+        teachers: whose opinions there are.
+        learnt, valid: training and validation questions, each with the opinions on them.
     """
-    mean = 1 / len(teachers)
-    if len(teachers) < _COINS:
-        return dict.fromkeys(teachers, mean)
-    votes = [{name: (max(range(len(s)), key=s.__getitem__), len(s)) for name, s in one.items()} for one in asked]
-    right = _accuracies(votes, teachers)
-    of = {name: [one[name] for one in asked if name in one] for name in teachers}
-    return {name: round(mean * _power(of[name], right[name]), 4) for name in teachers}
+    opinions = _by_question(learnt[1])
+    known = _known(valid[0], _by_question(valid[1]))
+    weights, weights_from = _weights(section, teachers, known, _known(learnt[0], opinions), tuple(opinions.values()))
+    tried = [(pooled, answer) for found, answer in known if (pooled := pool(found, weights)) is not None]
+    trust = trusted_from(tried) if section.trust == "auto" else section.trust
+    blank = {q.id for q in learnt[0] if q.answer is None}
+    shares: dict[str, Shares] = {}
+    untrusted = 0
+    for name, found in opinions.items():
+        plain, pooled = pool(found, weights), pool(found, weights, section.temperature)
+        if name in blank and plain is not None and max(plain) < trust:
+            untrusted += 1
+        elif pooled is not None:
+            shares[name] = pooled
+    return Pooled(shares, weights, weights_from, trust, untrusted, tried)
 
 
-def _accuracies(votes: Sequence[Mapping[str, tuple[int, int]]], teachers: Sequence[str]) -> dict[str, float]:
-    """Return how often each teacher is right; `votes` are its choice and how many there are, by teacher."""
-    right = dict.fromkeys(teachers, 0.7)
-    for _ in range(_ROUNDS):
-        hits, asked = dict.fromkeys(teachers, 1.0), dict.fromkeys(teachers, 2.0)
-        for one in votes:
-            scores: dict[int, float] = {}
-            for name, (choice, count) in one.items():
-                odds = right[name] * (count - 1) / (1 - right[name])
-                scores[choice] = scores.get(choice, 0.0) + math.log(odds)
-            count = next(iter(one.values()))[1] if one else 0
-            unnamed = count - len(scores)
-            total = sum(map(math.exp, scores.values())) + unnamed
-            for name, (choice, _count) in one.items():
-                hits[name] += math.exp(scores[choice]) / total
-                asked[name] += 1
-        new = {name: hits[name] / asked[name] for name in teachers}
-        moved = max(abs(new[name] - right[name]) for name in teachers)
-        right = new
-        if moved < _STILL:
-            break
-    return right
+def _by_question(opinions: Iterable[Opinion]) -> dict[str, dict[str, Shares]]:
+    """Return opinions by question id and teacher."""
+    found: dict[str, dict[str, Shares]] = {}
+    for opinion in opinions:
+        found.setdefault(opinion.question_id, {})[opinion.teacher] = opinion.probabilities
+    return found
 
 
-def _power(opinions: Sequence[Shares], right: float) -> float:
-    """Return the power that makes a teacher's mean confidence equal to how often it is right."""
-    from scipy.optimize import brentq
-
+def _known(questions: Sequence[Question], opinions: Mapping[str, Opinions]) -> list[tuple[Opinions, int]]:
+    """Return the opinions on questions whose answer is known, each with the answer."""
     if not opinions:
-        return 1.0
-
-    def too_sure(power: float) -> float:
-        sure = (max(softmax([power * math.log(max(p, _LEAST)) for p in shares])) for shares in opinions)
-        return sum(sure) / len(opinions) - right
-
-    if too_sure(0.0) >= 0:
-        return 0.0
-    return float(brentq(too_sure, 0.0, _SHARPEST)) if too_sure(_SHARPEST) > 0 else _SHARPEST
+        return []
+    return [(found, q.answer) for q in questions if q.answer is not None and (found := opinions.get(q.id))]
 
 
-def trusted_from(known: Sequence[tuple[Shares, int]]) -> float:
-    """Return the least confidence of a pooled opinion that is worth learning from; 0: all are.
-
-    Of the most confident tenth, two tenths, … of the questions that part is taken which tells most of the answers:
-    its size, times what one choice tells that is right so often (the capacity of a symmetric channel).
-    """
-    ordered = sorted(known, key=lambda one: -max(one[0]))
-    best, least = -1.0, 0.0
-    for part in range(_PARTS, 0, -1):
-        taken = ordered[: -(-len(ordered) * part // _PARTS)]
-        if len(taken) < FEW or (told := _told(taken)) <= best:
-            continue
-        best, least = told, 0.0 if part == _PARTS else max(taken[-1][0])
-    return round(least, _ROUNDED)
-
-
-def _told(known: Sequence[tuple[Shares, int]]) -> float:
-    """Return what the first choices of some opinions tell of the answers, in nats."""
-    right = (sum(max(shares) == shares[answer] for shares, answer in known) + 0.5) / (len(known) + 1)
-    entropy = sum(math.log(len(shares)) for shares, _ in known) / len(known)
-    others = sum(math.log(len(shares) - 1) for shares, _ in known) / len(known)
-    told = entropy + right * math.log(right) + (1 - right) * (math.log(1 - right) - others)
-    is_better = right > math.exp(-entropy)
-    return len(known) * max(0.0, told) if is_better else 0.0
-
-
-def shuffled(pooled: Mapping[str, Shares], seed: int) -> dict[str, Shares]:
-    """Give each question the pooled opinion on another one with as many choices; none keeps its own, if not alone."""
-    alike: dict[int, list[str]] = {}
-    for name, shares in pooled.items():
-        alike.setdefault(len(shares), []).append(name)
-    moved: dict[str, Shares] = {}
-    for count, names in alike.items():
-        random.Random(f"{seed} {count}").shuffle(names)
-        moved |= dict(zip(names, (pooled[name] for name in [*names[1:], *names[:1]]), strict=True))
-    return moved
-
-
-def mixed(answer: int, opinion: Shares, weight: float) -> Shares:
-    """Return (1 - weight) · the right answer + weight · the opinion."""
-    return tuple((1 - weight) * (place == answer) + weight * share for place, share in enumerate(opinion))
+def _weights(
+    section: SoftSection,
+    teachers: Sequence[str],
+    valid: Sequence[tuple[Opinions, int]],
+    train: Sequence[tuple[Opinions, int]],
+    asked: Sequence[Opinions],
+) -> tuple[dict[str, float], str]:
+    """Return the weights of the teachers, and where they come from."""
+    if section.teachers != "pooled":
+        return dict(section.teachers), "as train.soft.teachers says"
+    for split, known in (("validation", valid), ("training", train)):
+        if len(known) >= FEW:
+            return weights_by_answers(known, teachers), f"learned on {len(known)} {split} questions"
+    return weights_by_agreement(asked, teachers), "by the teachers' agreement: too few answers are known"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyllm.questions._by_id import ById
 from tinyllm.questions._known import answered, with_answers
+from tinyllm.questions._overlap import overlap
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 
@@ -32,6 +33,7 @@ __all__ = [
     "import_release",
     "leave_out",
     "load_splits",
+    "overlap",
     "with_answers",
 ]
 

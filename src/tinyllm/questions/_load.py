@@ -13,10 +13,10 @@ from tinyllm.errors import DataError
 from tinyllm.questions._cut import cut
 from tinyllm.questions._files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions._named import SPLITS, Fetch, NamedSplits, load_named
+from tinyllm.questions._overlap import HeldOut
 from tinyllm.questions._rows import RowForm
 from tinyllm.questions._split import MOST_LISTED, ReadSplit, read_split
 from tinyllm.questions._spool import IN_MEMORY, gather
-from tinyllm.questions.overlap import HeldOut
 from tinyllm.questions.types import Dropped, Question, Splits
 
 _STEMS: Mapping[str, tuple[str, ...]] = {

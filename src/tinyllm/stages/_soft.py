@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 from tinyllm.config import Config, SoftSection
 from tinyllm.errors import DataError, RunFolderError
-from tinyllm.opinions import pool
 from tinyllm.opinions.files import read_opinions
+from tinyllm.opinions.pool import Pooled, pool_opinions
 from tinyllm.questions import answered, gather
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages.folder import RunFolder
-
-
-@dataclass(frozen=True, slots=True)
-class _Pooled:
-    """The teachers' opinions as one opinion a question.
-
-    Attributes:
-        shares: by question id, without the questions that have no answer and are not trusted.
-        valid_accuracy: how often the pooled opinion is right on `valid` validation questions; None without any.
-        untrusted: questions without an answer on which the pooled opinion is less sure than `trust`.
-    """
-
-    shares: Mapping[str, pool.Shares]
-    weights: Mapping[str, float]
-    weights_from: str
-    trust: float
-    valid: int
-    valid_accuracy: float | None
-    untrusted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +29,7 @@ class Taught:
     """
 
     questions: Sequence[Question]
-    shares: Mapping[str, pool.Shares] = field(default_factory=dict)
+    shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     guessed: frozenset[str] = frozenset()
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -65,7 +46,7 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
     if soft is None:
         return Taught(questions)
     found = _pooled(config, soft, run, splits)
-    opinions = pool.shuffled(found.shares, config.train.seed) if soft.shuffle else found.shares
+    opinions = found.shuffled(config.train.seed) if soft.shuffle else found.shares
     made = _settled(questions, opinions, soft.weight)
     blank = sum(q.answer is None for q in questions)
     if not len(made.questions):
@@ -74,7 +55,13 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
             f"train.soft.trust ({found.trust:g}) on {found.untrusted}, and the others have none. Lower it, or "
             "give answers."
         )
-    figures = {name: value for name, value in asdict(found).items() if name != "shares"} | {
+    figures = {
+        "weights": found.weights,
+        "weights_from": found.weights_from,
+        "valid": len(found.valid),
+        "valid_accuracy": _accuracy(found.valid),
+        "trust": found.trust,
+        "untrusted": found.untrusted,
         "with_answer": len(questions) - blank,
         "without_answer": blank,
         "learnt_without_answer": len(made.guessed),
@@ -129,9 +116,9 @@ def _all(config: Config, splits: Splits) -> Sequence[Question]:
     return gather(chain(splits.train, splits.more if config.train.soft is not None else answered(splits.more)))
 
 
-def _settled(questions: Sequence[Question], opinions: Mapping[str, pool.Shares], weight: float) -> Taught:
+def _settled(questions: Sequence[Question], opinions: Mapping[str, tuple[float, ...]], weight: float) -> Taught:
     """Return the questions with an answer, or with an opinion, and the shares of their choices."""
-    shares: dict[str, pool.Shares] = {}
+    shares: dict[str, tuple[float, ...]] = {}
     guessed: set[str] = set()
 
     def settled() -> Iterator[Question]:
@@ -139,7 +126,7 @@ def _settled(questions: Sequence[Question], opinions: Mapping[str, pool.Shares],
             opinion = opinions.get(question.id)
             if question.answer is not None:
                 if opinion is not None and weight > 0:
-                    shares[question.id] = pool.mixed(question.answer, opinion, weight)
+                    shares[question.id] = _mixed(question.answer, opinion, weight)
                 yield question
             elif opinion is not None:
                 shares[question.id] = opinion
@@ -150,62 +137,24 @@ def _settled(questions: Sequence[Question], opinions: Mapping[str, pool.Shares],
     return Taught(kept, shares, frozenset(guessed))
 
 
-def _pooled(config: Config, soft: SoftSection, run: RunFolder, splits: Splits) -> _Pooled:
-    from tinyllm.scoring.score import credit
+def _mixed(answer: int, opinion: Sequence[float], weight: float) -> tuple[float, ...]:
+    """Return (1 - weight) · the right answer + weight · the opinion."""
+    return tuple((1 - weight) * (place == answer) + weight * share for place, share in enumerate(opinion))
 
-    opinions = {split: _by_question(run, split) for split in ("train", "more", "valid")}
+
+def _pooled(config: Config, soft: SoftSection, run: RunFolder, splits: Splits) -> Pooled:
+    found = {split: tuple(read_opinions(run.path, split)) for split in ("train", "more", "valid")}
     for split in ("train", "more"):
-        if len(getattr(splits, split)) and not opinions[split]:
+        if len(getattr(splits, split)) and not found[split]:
             raise RunFolderError(
                 f"{run.path} has no opinions on the questions of data.{split}, and train.soft learns from them: run "
                 "`tinyllm generate` again. What was asked before is not asked again."
             )
-    questions = _all(config, splits)
-    learnt = {**opinions["train"], **opinions["more"]}
-    known = _known(splits.valid, opinions["valid"])
-    weights, weights_from = _weights(config, soft, known, _known(questions, learnt), tuple(learnt.values()))
-    valid = [(pooled, answer) for found, answer in known if (pooled := pool.pool(found, weights)) is not None]
-    trust = pool.trusted_from(valid) if soft.trust == "auto" else soft.trust
-    blank = {q.id for q in questions if q.answer is None}
-    shares: dict[str, pool.Shares] = {}
-    untrusted = 0
-    for name, found in learnt.items():
-        plain, pooled = pool.pool(found, weights), pool.pool(found, weights, soft.temperature)
-        if name in blank and plain is not None and max(plain) < trust:
-            untrusted += 1
-        elif pooled is not None:
-            shares[name] = pooled
-    right = sum(credit(pooled, answer) for pooled, answer in valid)
-    return _Pooled(shares, weights, weights_from, trust, len(valid), right / len(valid) if valid else None, untrusted)
+    learnt = _all(config, splits), chain(found["train"], found["more"])
+    return pool_opinions(soft, tuple(config.opinions.teachers), learnt, (splits.valid, found["valid"]))
 
 
-def _by_question(run: RunFolder, split: str) -> dict[str, dict[str, pool.Shares]]:
-    """Return the opinions of a split, by question id and teacher."""
-    found: dict[str, dict[str, pool.Shares]] = {}
-    for opinion in read_opinions(run.path, split):
-        found.setdefault(opinion.question_id, {})[opinion.teacher] = opinion.probabilities
-    return found
+def _accuracy(valid: Sequence[tuple[Sequence[float], int]]) -> float | None:
+    from tinyllm.scoring.score import credit
 
-
-def _known(questions: Sequence[Question], opinions: Mapping[str, pool.Opinions]) -> list[tuple[pool.Opinions, int]]:
-    """Return the opinions on questions whose answer is known, each with the answer."""
-    if not opinions:
-        return []
-    return [(found, q.answer) for q in questions if q.answer is not None and (found := opinions.get(q.id))]
-
-
-def _weights(
-    config: Config,
-    soft: SoftSection,
-    valid: Sequence[tuple[pool.Opinions, int]],
-    train: Sequence[tuple[pool.Opinions, int]],
-    asked: Sequence[pool.Opinions],
-) -> tuple[dict[str, float], str]:
-    """Return the weights of the teachers, and where they come from."""
-    if soft.teachers != "pooled":
-        return dict(soft.teachers), "as train.soft.teachers says"
-    teachers = tuple(config.opinions.teachers)
-    for split, known in (("validation", valid), ("training", train)):
-        if len(known) >= pool.FEW:
-            return pool.weights_by_answers(known, teachers), f"learned on {len(known)} {split} questions"
-    return pool.weights_by_agreement(asked, teachers), "by the teachers' agreement: too few answers are known"
+    return sum(credit(pooled, answer) for pooled, answer in valid) / len(valid) if valid else None
