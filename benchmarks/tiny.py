@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
@@ -30,18 +30,19 @@ _SIZES: tuple[tuple[str, Any], ...] = (
     (r"(chunk_size|chunk_length|block_size|block_length|local_radius)", 16),
     (r"^(num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers|num_blocks)$", 2),
     (r"^(hidden_size|d_model|n_embd|dim|embed_dim|emb_dim|word_embed_proj_dim|embedding_size|d_embed|dim_model)$", 32),
-    (r"^(attention_hidden_size|lru_width|input_embedding_size|output_embedding_size)$", 32),
+    (r"^(input_embedding_size|output_embedding_size|out_hidden_size)$", 32),
+    (r"^(adapter_(in|out)_dim|adapter_input_size|audio_hidden_size)$", 32),
     (r"(intermediate_size|ffn_dim|d_ff|dff|d_inner|n_inner|ffn_hidden|ffn_size|feed_forward_size|dim_ff)", 32),
     (r"^(num_attention_heads|n_heads?|num_heads|(en|de)coder_attention_heads)$", 4),
     (r"^num_(en|de)coder_attention_heads$", 4),
     (r"^(num_key_value_heads|n_kv_heads|kv_n_heads|num_kv_heads)$", 2),
     (r"^(head_dim|d_kv|attention_head_size|qk_nope_head_dim|qk_rope_head_dim|v_head_dim|kv_channels)$", 8),
-    (r"^(index_head_dim|global_head_dim|swa_head_dim|attention_head_dim|dim_head)$", 8),
+    (r"^(index_head_dim|global_head_dim|swa_head_dim|dim_head)$", 8),
     (r"^qk_head_dim$", 16),
     (r"^(index_n_heads)$", 2),
-    (r"(lora_rank|_rank)$", 8),
+    (r"rank$", 8),
     (r"^(n_routed_experts|num_experts|num_local_experts|moe_num_experts)$", 4),
-    (r"^(num_experts_per_tok|moe_topk|moe_k|moe_top_k|top_k_experts)$", 2),
+    (r"^(num_experts_per_tok(en)?|moe_topk|moe_k|moe_top_k|top_k_experts)$", 2),
     (r"^(n_group|topk_group|num_expert_group)$", 1),
     (r"^(state_size|ssm_state_size|mamba_d_state)$", 8),
     (r"^rotary_dim$", 4),
@@ -62,19 +63,23 @@ def tiny_config(name: str, overrides: Mapping[str, Any] | None = None) -> Any:
         overrides: fields that are set after the others.
     """
     kind = CONFIG_MAPPING[name]
-    usual = kind().to_dict()
-    small = _shrunk(usual)
-    return kind.from_dict({**small, **(_OVERRIDES.get(name) or {}), **(overrides or {})})
+    return kind.from_dict({**_shrunk(kind()), **(overrides or {})})
 
 
-def _shrunk(values: Mapping[str, Any]) -> dict[str, Any]:
+def _shrunk(config: PreTrainedConfig, reads_text: bool = True) -> dict[str, Any]:
+    """Return the fields of a configuration, and of those inside it, with small sizes."""
+    values = config.to_dict()
+    depth = next((n for n in _DEPTH if isinstance(values.get(n), int)), "")
+    of_layers = {n for n, v in values.items() if depth and isinstance(v, list) and len(v) == values[depth]}
     made: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in _LEFT_OUT:
-            made[name] = _shrunk(value) if isinstance(value, Mapping) else _small(name, value)
-    depth = next((n for n in _DEPTH if isinstance(values.get(n), int)), None)
-    if depth is not None:
-        _cut_layers(made, values, depth)
+        if name in _LEFT_OUT or (name not in of_layers and _is_derived(config, name, value)):
+            continue
+        part = getattr(config, name, None) if isinstance(value, Mapping) else None
+        of_text = reads_text and not _OTHER.search(name)
+        made[name] = _shrunk(part, of_text) if isinstance(part, PreTrainedConfig) else _small(name, value, of_text)
+    if depth:
+        _cut_layers(made, values, depth, of_layers)
     for name, token in (("bos_token_id", 2), ("eos_token_id", 1), ("pad_token_id", 0)):
         if name in made:
             made[name] = token
@@ -82,12 +87,21 @@ def _shrunk(values: Mapping[str, Any]) -> dict[str, Any]:
         made["decoder_start_token_id"] = 0
     if "kv_lora_rank" in made and "num_key_value_heads" in made:  # latent attention has as many keys as queries
         made["num_key_value_heads"] = made.get("num_attention_heads")
-    return made
+    return {**made, **_OVERRIDES.get(config.model_type, {})}
 
 
-def _cut_layers(made: dict[str, Any], values: Mapping[str, Any], depth: str) -> None:
+def _is_derived(config: PreTrainedConfig, name: str, value: Any) -> bool:
+    """Whether a configuration works a field out of others, so that it does so anew when they are small."""
+    if value is None or isinstance(value, Mapping) or any(re.search(pattern, name) for pattern, _ in _SIZES):
+        return False
+    declared = type(config).__dataclass_fields__
+    names = [name, *(public for public, stored in config.attribute_map.items() if stored == name)]
+    return all(declared[n].default is None for n in names if n in declared)
+
+
+def _cut_layers(made: dict[str, Any], values: Mapping[str, Any], depth: str, of_layers: Iterable[str]) -> None:
     """Keep as many layers as there are kinds of them, and at least two; cut every list that has an entry a layer."""
-    lists = {n: v for n, v in values.items() if isinstance(v, list) and len(v) == values[depth]}
+    lists = {n: values[n] for n in of_layers}
     kinds = {n: list(dict.fromkeys(v)) for n, v in lists.items() if v and isinstance(v[0], str)}
     layers = max([2, *map(len, kinds.values())])
     made[depth] = layers
@@ -96,9 +110,10 @@ def _cut_layers(made: dict[str, Any], values: Mapping[str, Any], depth: str) -> 
         made[name] = (some + some[-1:] * layers)[:layers]
     if isinstance(per_layer := values.get("per_layer_config"), Mapping):
         first = next(iter(per_layer.values()))
-        made["per_layer_config"] = {layers - 1: _shrunk(first)}
+        made["per_layer_config"] = {layers - 1: _small("", first)}
 
 
+_OTHER = re.compile(r"audio|vision|speech|acoustic|diarization")  # parts that read no text, whose chunks are no tokens
 _DEPTH = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_blocks")
 _LEFT_OUT = (
     "id2label",
@@ -112,8 +127,10 @@ _LEFT_OUT = (
 )
 
 
-def _small(name: str, value: Any) -> Any:
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+def _small(name: str, value: Any, reads_text: bool = True) -> Any:
+    if isinstance(value, Mapping):
+        return {n: _small(str(n), v, reads_text) for n, v in value.items()}
+    if isinstance(value, bool) or value is None or isinstance(value, str) or (not reads_text and "chunk" in name):
         return value
     for pattern, size in _SIZES:
         if re.search(pattern, name):
@@ -152,7 +169,6 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
-    "xlnet": {"d_head": 8},
     "hunyuan_v1_dense": {"rope_parameters": _ROPE, "head_dim": 8},
     "hunyuan_v1_moe": {"rope_parameters": _ROPE, "head_dim": 8},
     "ministral": {"rope_parameters": _ROPE, "head_dim": 8},
@@ -161,13 +177,32 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "recurrent_gemma": {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
-    "kimi_linear": {"num_experts_per_token": 2, "num_experts": 4},
-    "xlstm": {"hidden_size": 32, "embedding_dim": 32, "num_heads": 4, "num_blocks": 2},
-    "reformer": {"is_decoder": True},
+    "xlstm": {"hidden_size": 128},  # of 64 times the heads
+    "reformer": {"is_decoder": True, "axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, POSITIONS // 8]},
     "nemotron": {"num_key_value_heads": 2},
     "xmod": {"default_language": "en_XX"},
     "dots3_note_text": {"num_key_value_heads": 4, "swa_head_dim": 16, "head_dim": 16},
+    "dbrx": {"attn_config": {"rope_theta": 1e4, "clip_qkv": 8.0}},
+    "blt": {"encoder_hash_byte_group_vocab": 64},
+    "cohere_compass_text": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "rope_parameters": {"sliding_attention": {**_ROPE, "mrope_section": [2, 1, 1]}, "full_attention": None},
+    },
+    "qwen4_exp_text": {
+        "layer_types": ["linear_attention", "indexed_attention"],
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": BOUND,
+        "indexer_compress_ratio": 4,
+        "ple_layer_ids": [1],
+        "heads_per_ngram": 2,
+        "ngram_vocab_size_base": 64,
+    },
+    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 2, "depths": [1] * 7},
+    "nemotron3_5_transcribe_word_timestamp": {"blank_token_id": VOCABULARY - 1},
     "gemma3n_text": {"num_kv_shared_layers": 0},
-    "gemma4_assistant": {"hidden_size_per_layer_input": 0},
 }
 """What some types need besides, because their fields depend on one another."""

@@ -44,11 +44,16 @@ Useful arithmetic over what this machine's matrix product reaches at best, in wh
 two teachers: matrix products of real tokens, logits at targets, attention's pairs that may see each other; divided by
 the seconds of all of `Trainer.train()`, AdamW, clipping and the first step's allocations included."""
 
-_CHOOSE = """\
-{questions} ARC questions of four choices, {batch} questions a step, SmolLM2-135M, float32, AdamW, answers alone, by
+CHOOSE_ABOUT = """\
+ARC questions of four choices, 16 questions a step, SmolLM2-135M, float32, AdamW, answers alone, by
 `tinyllm train`'s trainer. *Choices*: `train.answer: choices`, one row a question with a branch a choice. *Text*:
 `train.answer: text` on the same questions. *Plain rows*: the loss of *choices* with a row a choice, laid end to end as
-all rows are; on the first step both give the same loss."""
+all rows are; on the first step both give the same loss.
+
+*Opinions*: prompts per second of `tinyllm generate` with `kind: llamacpp`, each question in two orders of its choices,
+log-probabilities of the letters; the peer starts the same server and posts the same bodies in a bare `aiohttp` loop
+that keeps nothing. Memory: the greatest resident memory of `tinyllm generate`, with opinions that come with the
+questions, or by letter of a server without latency."""
 
 
 @dataclass(frozen=True)
@@ -249,8 +254,8 @@ def choose(questions: int, rounds: int) -> Result:
         rows += _choice_rows(layout, questions, found)
     return Result(
         name="choose",
-        title="Training to choose",
-        about=_CHOOSE.format(questions=questions, batch=16),
+        title="Training to choose, and opinions",
+        about=CHOOSE_ABOUT,
         command="python -m benchmarks.train choose",
         rows=rows,
         settings={"questions": questions},
@@ -321,7 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"The real data are not at {material.DATA}; these benchmarks need them.")
     for name in BENCHMARKS if "all" in options.names else options.names:
         result = BENCHMARKS[name](options)
-        file = common.write(result, options.out, options.note)
+        made = {line.name for line in result.rows} if name == "choose" else None  # opinions stand in the same file
+        file = common.write(result, options.out, options.note, replaces=made)
         for line in result.rows:
             met = {True: "met", False: "NOT met", None: ""}[line.met]
             say(f"{result.name}: {line.name}: {line.ours:g} {line.unit}, ratio {line.ratio} {line.reach} {met}")

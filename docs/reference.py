@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from tinyllm.config import PRESETS, Config
 from tinyllm.config.schema import TeacherConfig
-from tinyllm.experiments._methods import expand, names
+from tinyllm.experiments._methods import METHODS
 from tinyllm.experiments._schema import Grid, MethodEntry
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -61,8 +61,8 @@ def _experiments() -> list[str]:
         "|---|---|---|",
     ]
     teachers = [{"name": "a", "kind": "llamacpp", "model": "…"}, {"name": "b", "kind": "given"}]
-    for name in names():
-        specs = expand(name, teachers)
+    for name, expand in METHODS.items():
+        specs = expand(teachers)
         lines.append(f"| `{name}` | {', '.join(f'`{s.id}`' for s in specs)} | {', '.join(s.label for s in specs)} |")
     return [*lines, ""]
 

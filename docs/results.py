@@ -71,8 +71,7 @@ def _compared(results: Results) -> Iterator[str]:
     yield "On the seeds that both have finished. p and Holm's correction where there are two or more.\n"
     yield "| dataset | method | common seeds | difference | 95 % interval | relative | p | after Holm |\n|---|---|---:|---:|---:|---:|---:|---:|"
     for row in comparisons(results, results.scorers[0]):
-        cells = (row.where, row.method, row.seeds, row.gain, row.interval, row.relative, row.p, row.holm)
-        yield f"| {' | '.join(map(markdown, cells))} |"
+        yield f"| {' | '.join(map(markdown, row))} |"
     yield ""
 
 

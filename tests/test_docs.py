@@ -11,7 +11,7 @@ import yaml
 
 from comparison.made_up import made_up_experiment
 from support import repository
-from tinyllm.cli import app
+from tinyllm.cli.app import app
 from tinyllm.config import build_config, dump_config, load_config
 from tinyllm.experiments._schema import Grid
 

@@ -44,8 +44,6 @@ def test_what_is_drawn_has_the_true_accuracy_and_shares_its_seeds():
 
 
 def test_the_page_is_made_of_the_rows_that_are_kept():
-    if not (simulation.RESULTS / "statistics.json").is_file():
-        pytest.skip("benchmarks/results/statistics.json is not there yet: python -m benchmarks.statistics")
     found = simulation.read(simulation.RESULTS)
     assert simulation.PAGE.read_text("utf-8") == simulation.page(found["rows"], found["settings"]["tables"])
     cells = {(r["seeds"], r["questions"], r["shared"], r["noise"]) for r in found["rows"]}

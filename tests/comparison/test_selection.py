@@ -1,4 +1,4 @@
-"""Choosing on validation questions: which runs it takes, and what is chosen."""
+"""Choosing settings on validation questions."""
 
 from __future__ import annotations
 

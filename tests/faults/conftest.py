@@ -1,4 +1,4 @@
-"""The short form of the fault tests runs with all others; `make test-faults` runs the long one and keeps its figures."""
+"""The short form of the fault tests runs with all tests. `make test-faults` runs the long form and keeps figures."""
 
 from __future__ import annotations
 

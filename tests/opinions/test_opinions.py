@@ -118,6 +118,65 @@ def test_logprobs_that_are_refused_name_the_way_out(project, capsys):
     assert "Traceback" not in said
 
 
+def thinking(*switches):
+    """A model that thinks first unless a field that it knows tells it not to; other such fields are refused."""
+
+    def answer(body):
+        for name in {"chat_template_kwargs", "reasoning_effort"} & body.keys() - {*switches}:
+            return web.json_response({"error": {"message": f"Unrecognized request argument: {name}"}}, status=400)
+        if any(name in body for name in switches):
+            return biased(body)
+        reply = json.loads(good(body, text="<think>").text)
+        top = [{"token": "<think>", "logprob": -0.01}, {"token": "B", "logprob": -5.0}]
+        reply["choices"][0] |= {"logprobs": {"content": [{"token": "<think>", "top_logprobs": top}]}}
+        return web.json_response(reply)
+
+    return answer
+
+
+@pytest.mark.parametrize("switch", ["chat_template_kwargs", "reasoning_effort"])
+def test_a_model_that_thinks_is_asked_without_its_thoughts(project, switch):
+    endpoint = FakeEndpoint(thinking(switch))
+    with in_thread(endpoint) as url:
+        project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1}
+        project.save()
+        assert run(project, "generate", "--quiet") == 0
+    assert switch not in endpoint.requests[0]
+    assert len([body for body in endpoint.requests if switch in body]) == 48  # it is learnt once
+    assert len(endpoint.requests) <= 50
+    assert {o.orders for o in read_opinions(project.run)} == {4}
+    assert figures(project)["teachers"]["cat"]["rejected"] == {}
+
+
+def test_a_model_that_always_thinks_is_refused_and_votes_are_the_way(project, capsys):
+    endpoint = FakeEndpoint(thinking())
+    with in_thread(endpoint) as url:
+        project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1}
+        project.save()
+        assert run(project, "generate", "--quiet") == 2
+    said = capsys.readouterr().err
+    assert "the model thinks before it answers" in said
+    assert "{cat: votes}" in said
+    assert len(endpoint.requests) == 3
+
+
+def test_replies_that_never_begin_with_a_letter_are_given_up(project, capsys):
+    def rambles(body):
+        reply = json.loads(good(body, text="Okay").text)
+        top = [{"token": "Okay", "logprob": -0.1}, {"token": "First", "logprob": -3.0}]
+        reply["choices"][0] |= {"logprobs": {"content": [{"token": "Okay", "top_logprobs": top}]}}
+        return web.json_response(reply)
+
+    endpoint = FakeEndpoint(rambles)
+    with in_thread(endpoint) as url:
+        project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1}
+        project.save()
+        assert run(project, "generate", "--quiet") == 2
+    assert "Okay First" in (said := capsys.readouterr().err)
+    assert "{cat: votes}" in said
+    assert len(endpoint.requests) < 20  # of 48
+
+
 def test_opinions_that_come_with_the_questions_need_no_teacher(project):
     lines = [r | {"opinions": {"expert": [0, 3, 1, 0], "logs": [-1.0, -2.0, -3.0, -4.0]}} for r in rows(20)]
     project.write_questions(lines)
@@ -148,7 +207,7 @@ def test_other_settings_forget_the_opinions_but_not_the_rationales(project):
     ("opinions", "words"),
     [
         ({"teachers": ["bab"]}, "no such teacher. Did you mean 'bob'?"),
-        ({"teachers": {"ada": "letters"}}, "a teacher of kind scripted cannot be asked by `letters`"),
+        ({"teachers": {"ada": "letters"}}, "a teacher of kind scripted cannot be asked with `letters`"),
         ({"teachers": ["cat"], "splits": ["test"]}, "'train' or 'valid'"),
     ],
 )
@@ -161,25 +220,25 @@ def test_mistakes_are_told_before_anything_is_asked(project, capsys, opinions, w
 def test_scores_that_do_not_fit_the_choices_are_refused(project, capsys):
     project.write_questions([r | {"opinions": {"cat": [1, 2]}} for r in rows(20)])
     assert run(project, "check") == 2
-    assert "give one number a choice (4)" in capsys.readouterr().err
+    assert "give one number per choice (4)" in capsys.readouterr().err
 
 
 def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, tmp_path):
-    from tinyllm.questions import Question
-    from tinyllm.stages.ask import ask_student
+    import tinyllm
 
     alone = ("teachers=[]", "train.method=fine-tuning", "train.alpha=1.0", "opinions.teachers={}")
     assert run(project, "train", "--quiet", *(part for setting in alone for part in ("--set", setting))) == 0
     student = project.run.rename(tmp_path / "earlier")
-    project.tree["teachers"][2] = {"name": "tot", "kind": "student", "run": str(student)}
+    project.tree["teachers"][2] = {"name": "tot", "kind": "student", "run": str(student), "folds": 0}
     project.change("train.alpha", {"ada": 1.0, "bob": 1.0})
     project.change("opinions", {"teachers": ["tot"]})
     assert run(project, "generate", "--quiet") == 0
     texts = {f"q{n}": row for n, row in enumerate(rows(20))}
     opinions = list(read_opinions(project.run))
     assert len(opinions) == 12
+    loaded = tinyllm.load(student)
     for opinion in opinions[:3]:
         row = texts[opinion.question_id]
-        asked = ask_student(student, Question("asked", row["question"], tuple(row["choices"]), None), explain=False)
+        asked = loaded.choose(row["question"], row["choices"])
         assert opinion.probabilities == pytest.approx(asked.probabilities, abs=1e-4)
     assert set(json.loads((project.run / "yields.json").read_text())) == {"ada", "bob"}

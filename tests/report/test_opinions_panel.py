@@ -1,4 +1,4 @@
-"""What the page shows of the teachers' opinions; and that it is safe."""
+"""The panel of the teachers' opinions."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ VOCABULARY, WIDTH = 97, 6
 def log_likelihoods(student: Student, encoder: Encoder, question: Question, target: Target, text: str, *, cuts: bool):
     """Log-likelihood of each token of a text, by the model's own forward of this text alone."""
     labels = encoder.target(text) if cuts else (*encoder._answer(text), encoder.end)
-    prompt = encoder.generation_prompt(question, target.prefix)
+    prompt = encoder.generation_prompt(question, target.prefix, target.reading)
     if student.is_encoder_decoder:
         logits = student.model(input_ids=torch.tensor([prompt]), labels=torch.tensor([labels])).logits[0]
     else:
@@ -124,9 +124,10 @@ def student(request) -> Student:
     return tiny_student(request.param)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    answer=st.sampled_from(["choices", "both"]),
+    answer=st.sampled_from(["text", "choices", "both"]),
+    use=st.sampled_from(["target", "before", "input"]),
     soft=st.booleans(),
     layout=st.sampled_from(["cloze", "labelled"]),
     normalisation=st.sampled_from(["tokens", "examples"]),
@@ -138,14 +139,17 @@ def student(request) -> Student:
     way=st.sampled_from(WAYS),
 )
 def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
-    student, answer, soft, layout, normalisation, alpha, choices, tokens, processes, order, way
+    student, answer, use, soft, layout, normalisation, alpha, choices, tokens, processes, order, way
 ):
     student.card = replace(student.card, layout=layout)
     questions = asked(4, choices)
     weights = dict(zip(TEACHERS, alpha, strict=True))
     shares = soft_shares(questions) if soft else {}
-    of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer, shares=shares)
-    targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), of_run)
+    of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer, use, shares=shares)
+    told = some_rationales(
+        questions, [("q1", "ada")], lengths=(3, 1, 2, 0)
+    )  # teachers differ, so there are two to read
+    targets = mix("tinyllm", questions, told, of_run)
     learnt_softly = {t.question_id: t.shares for t in targets if t.shares and max(t.shares) < 1}
     assert learnt_softly == {name: s for name, s in shares.items() if max(s) < 1}
     learner = student.learner()
@@ -300,8 +304,18 @@ def test_a_shared_prefix_stands_once_before_the_choices():
     assert all(not b.prefix for b in alone.branches)
     both = mix("tinyllm", questions, some_rationales(questions), settings)
     (row,) = student.encoder().rows(questions[0], both)
-    assert [len(b.prefix) > 0 for b in row.branches] == [True] * 7
+    assert [len(b.prefix) > 0 for b in row.branches] == [True] * 6
     assert row.prompt + row.branches[0].prefix == alone.prompt
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+@pytest.mark.parametrize(("longest", "branches"), [(256, 4), (3, 5)])
+def test_the_right_choice_is_computed_once_unless_its_text_is_cut(family, longest, branches):
+    student, questions = tiny_student(family), some_questions(1)
+    settings = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), {}, "both")
+    encoder = student.encoder(max_target_tokens=longest)
+    rows = encoder.rows(questions[0], mix("fine-tuning", questions, (), settings))
+    assert sum(len(row.branches) for row in rows) == branches
 
 
 def test_what_is_learnt_of_an_answer_is_part_of_the_fingerprint():

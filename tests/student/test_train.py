@@ -28,6 +28,7 @@ from tinyllm.student._checkpoints import (
     newest_checkpoint,
     steps_done,
 )
+from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student._watch import Saving, read_log
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
@@ -158,6 +159,38 @@ def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted
     timed = {"seconds", "tokens_per_second", "memory_bytes"}
     logs = [[{k: v for k, v in line.items() if k not in timed} for line in read_log(f / "train_log.jsonl")] for f in (tmp_path / "whole", tmp_path / "killed")]  # fmt: skip
     assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize("save_steps", [2, None])
+def test_a_training_that_stops_on_its_way_goes_on_as_if_it_had_not(tmp_path, save_steps, monkeypatch):
+    section = SECTION.model_copy(update={"save_steps": save_steps})
+    whole = tiny_student("llama", dropout=0.1)
+    run_training(tmp_path / "whole", whole, section)
+    trained, train_step = [], PlanTrainer.training_step
+
+    def counted(self, *arguments, **more):
+        trained.append(self.state.global_step)
+        return train_step(self, *arguments, **more)
+
+    monkeypatch.setattr(PlanTrainer, "training_step", counted)
+    for until, done in ((3, 3), (3, 3), (4, 4), (None, 9), (None, 9)):
+        torch.manual_seed(until or 0)  # what else a process does meanwhile
+        student = tiny_student("llama", dropout=0.1)
+        assert run_training(tmp_path / "parts", student, section, until=until).steps == done
+    assert [line["step"] for line in read_log(tmp_path / "parts" / "train_log.jsonl")] == list(range(1, 10))
+    assert trained == list(range(9)), "no step twice"
+    assert all(torch.equal(w, weights(student)[name]) for name, w in weights(whole).items())
+
+
+def test_a_training_that_has_lost_patience_does_not_go_on(tmp_path):
+    looks = {"validate_steps": 1, "patience": 2, "keep": "best"}
+    section = SECTION.model_copy(update=looks | {"save_steps": None})
+    figures = iter([0.5, 0.6, 0.4, 0.4])
+    for until, steps in ((8, 4), (9, 4)):
+        student = tiny_student("llama")
+        result = run_training(tmp_path, student, section, until=until, validate=lambda: next(figures))
+        assert result.steps == steps
+    assert result.best_step == 2
 
 
 @pytest.mark.parametrize(("every_s", "kept"), [(0.0, 4), (3600.0, 0)])

@@ -1,4 +1,4 @@
-"""What a service wants besides the protocol is sent with every request, and no secret appears anywhere."""
+"""Query, headers and further fields are sent with every request, and no secret appears in a message."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ def test_a_field_of_ones_own_that_is_refused_is_named_at_once():
         status(400, "No endpoints found that match `provider`"), extra_body={"provider": {"order": ["x"]}}
     )
     assert isinstance(error, TeacherError)
-    assert "mend `provider` in `extra_body`" in str(error)
+    assert "correct `provider` in `extra_body`" in str(error)
     assert len(server.requests) == 1
 
 

@@ -1,4 +1,4 @@
-"""Models run in this process: tiny real ones, encoder-decoder and causal."""
+"""Models in this process: tiny real encoder-decoders and causal models."""
 
 import asyncio
 
@@ -151,7 +151,7 @@ def test_a_failure_in_the_model_reaches_everyone_who_waits(folders, monkeypatch)
     assert [type(r) for r in results] == [ZeroDivisionError] * len(TEXTS)
 
 
-def test_leaving_lets_go_of_those_who_wait(folders):
+def test_leaving_cancels_waiting_requests(folders):
     async def run():
         teacher = TransformersTeacher(spec(folders["llama"]))
         async with teacher:

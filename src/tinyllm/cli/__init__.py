@@ -3,6 +3,6 @@
 Add a command: a function in the file of its group, and a line in `app`. An exit code: `app.main`.
 """
 
-from tinyllm.cli.app import app, main
+from tinyllm.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

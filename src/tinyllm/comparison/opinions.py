@@ -1,4 +1,4 @@
-"""How good the teachers' opinions are: accuracy, calibration and agreement, counted as the opinions stream by."""
+"""Accuracy, calibration and agreement of the teachers' opinions, counted one question at a time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from tinyllm.comparison._statistics import Accuracy, wilson
 from tinyllm.opinions.types import Opinion
 from tinyllm.questions.types import Question
-from tinyllm.scoring.score import credit, leaders
+from tinyllm.scoring.predictions import credit, leaders
 
 _BINS = 10
 
 
 @dataclass
 class _Marks:
-    """Adds up what one teacher's opinions on questions with a known answer are worth; by bin of its confidence."""
+    """Counts one teacher's opinions on questions with a known answer, by bin of confidence."""
 
     n: int = 0
     right: float = 0.0
@@ -35,7 +35,7 @@ class _Marks:
 
 
 class OpinionFigures:
-    """Counts opinions; `figures` says what they add up to. The memory it takes does not grow with the questions."""
+    """Counts opinions. Its memory does not grow with the number of questions."""
 
     def __init__(self, teachers: Iterable[str]) -> None:
         self._marks = {name: _Marks() for name in teachers}
@@ -43,7 +43,7 @@ class OpinionFigures:
         self._same: Counter[tuple[str, str]] = Counter()
 
     def add(self, question: Question, opinions: Mapping[str, Opinion]) -> None:
-        """Count what the teachers think of one question."""
+        """Count the teachers' opinions of one question."""
         first = {name: leaders(o.probabilities)[0] for name, o in opinions.items()}
         for pair in combinations(sorted(first), 2):
             self._together[pair] += 1
@@ -56,8 +56,8 @@ class OpinionFigures:
         """Return the figures as `opinions.json` holds them.
 
         Args:
-            usage: of each teacher, `opinions.collect.Usage`.
-            usd: what each teacher's replies cost by its price; None: it has none.
+            usage: the `opinions.collect.Usage` of each teacher.
+            usd: the cost of each teacher's replies; None for a teacher without a price.
         """
         teachers = {
             name: {**asdict(usage[name]), "usd": usd.get(name), **_worth(marks)} for name, marks in self._marks.items()
@@ -69,7 +69,7 @@ class OpinionFigures:
 
 
 def _worth(marks: _Marks) -> dict[str, Any]:
-    """Accuracy with its interval; ECE, the mean of |confidence - accuracy| over the bins by their questions."""
+    """Return accuracy with its interval, and ECE: |confidence - accuracy| averaged over the bins by their questions."""
     if not marks.n:
         return {"accuracy": None, "ece": None, "reliability": []}
     accuracy = Accuracy(marks.right / marks.n, wilson(marks.right, marks.n), marks.n)

@@ -1,4 +1,4 @@
-"""Configuration: the schemas (`schema`), and how a YAML file becomes one (`read`).
+"""Configuration: the schemas (`schema`), and how a YAML file is read (`read`).
 
 Add a setting: a field with its sentence in `schema`; `make docs` writes its reference.
 """
@@ -43,6 +43,7 @@ from tinyllm.config.schema import (
     TransformersTeacher,
     VllmTeacher,
     Way,
+    candidates_of,
     compares_by_token,
     prefixes_in_use,
     task_prefixes,
@@ -91,6 +92,7 @@ __all__ = [
     "VllmTeacher",
     "Way",
     "build_config",
+    "candidates_of",
     "compares_by_token",
     "describe_differences",
     "dump_config",

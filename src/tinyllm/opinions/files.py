@@ -12,7 +12,7 @@ from tinyllm.errors import RunFolderError
 from tinyllm.opinions.types import Opinion
 from tinyllm.system.files import replacing
 
-_FILE = "opinions.parquet"
+OPINIONS = "opinions.parquet"
 _ROWS_AT_ONCE = 4096
 
 
@@ -56,7 +56,7 @@ def writing_opinions(folder: Path) -> Iterator[_Writer]:
             ("way", text), ("orders", pa.int32()), ("mass", number),
         ]
     )  # fmt: skip
-    with replacing(folder / _FILE) as draft, pq.ParquetWriter(draft, schema) as table:
+    with replacing(folder / OPINIONS) as draft, pq.ParquetWriter(draft, schema) as table:
         writer = _Writer(table, schema)
         yield writer
         writer.flush()
@@ -71,9 +71,9 @@ def read_opinions(folder: Path, split: str = "train") -> Iterator[Opinion]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = folder / _FILE
+    file = folder / OPINIONS
     if not file.is_file():
-        raise RunFolderError(f"No {_FILE} in {folder}: name teachers in `opinions`, and run `tinyllm generate`.")
+        raise RunFolderError(f"No {OPINIONS} in {folder}: name teachers in `opinions`, and run `tinyllm generate`.")
     names = [f.name for f in fields(Opinion)]
     try:
         with pq.ParquetFile(file) as table:

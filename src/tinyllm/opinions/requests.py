@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import overload
 
 from tinyllm.config import ExamplesSection, OpinionsSection, RationalesSection, Way
-from tinyllm.opinions._reading import by_letter, by_likelihood, vote
+from tinyllm.errors import TeacherError
+from tinyllm.opinions._reading import NO_CHOICE, by_letter, by_likelihood, vote
 from tinyllm.prompts import ExampleGenerator, Prompt, letters_of, opinion_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.requests import Ask, Requests
@@ -23,6 +24,7 @@ from tinyllm.teachers.manners import Manners
 
 _MOST_BY_LETTER = 20  # as many first tokens as endpoints tell the log-probabilities of
 _MOST_BY_VOTE = 26  # letters
+_MOST_NAMELESS = 8  # replies in a row that name no letter, before a teacher is taken not to answer by letter
 _ROOMIER_SAMPLES = 3  # of a vote whose thought was cut off
 
 
@@ -65,6 +67,7 @@ class OpinionRequests(Requests):
             thinking_tokens=thinking_tokens if by_vote else 0,
             manners=manners,
         )
+        self._nameless: int | None = 0  # replies without a letter; None once there was another one
         self._written = frozenset()  # no sampling parameter is so dear to anybody that it could not be left out
 
     def between(self, start: int, stop: int) -> list[Ask]:
@@ -90,6 +93,24 @@ class OpinionRequests(Requests):
             return by_letter(question, self.teacher.name, message.get("top_logprobs") or [])
         return by_likelihood(question, self.teacher.name, message.get("option_logprobs") or [])
 
+    def saw(self, outcome: Verdict) -> bool:
+        """Take in what a reply was worth; see `Requests.saw`.
+
+        Raises:
+            TeacherError: none of the first replies names a letter, so that others would fare no better.
+        """
+        if self.way == "letters" and self._nameless is not None:
+            is_nameless = isinstance(outcome, Rejection) and outcome.reason == NO_CHOICE
+            self._nameless = self._nameless + 1 if is_nameless else None
+            if self._nameless == _MOST_NAMELESS and isinstance(outcome, Rejection):
+                raise TeacherError(
+                    self._by_votes(
+                        f"none of its first {_MOST_NAMELESS} replies begins with the letter of a choice. The likeliest "
+                        f"first tokens of the last one: {outcome.text}"
+                    )
+                )
+        return super().saw(outcome)
+
     def own_order(self, question: Question, place: int, scored: Scored) -> tuple[float, ...]:
         """Return what was said at a place, in the order of choices that the question itself has."""
         assert isinstance(self.questions, _Reordered)  # noqa: S101 - made so above
@@ -113,12 +134,18 @@ class OpinionRequests(Requests):
 
     def _not_taken(self, refused: ParameterRefused, written: Collection[str]) -> str:
         if "logprobs" in refused.names:
-            name = self.teacher.name
-            return (
-                f"Teacher '{name}': the endpoint gives no log-probabilities: {refused}\n"
-                f"  To do: count its replies instead: `opinions: {{teachers: {{{name}: votes}}}}`."
-            )
+            return self._by_votes(f"the endpoint gives no log-probabilities: {refused}")
+        if "thoughts" in refused.names:
+            return self._by_votes(f"the model thinks before it answers, and that cannot be switched off: {refused}")
         return super()._not_taken(refused, written)
+
+    def _by_votes(self, why: str) -> str:
+        name = self.teacher.name
+        return (
+            f"Teacher '{name}': {why}\n"
+            f"  To do: count its replies instead: `opinions: {{teachers: {{{name}: votes}}}}`. Replies that came "
+            "before are kept."
+        )
 
 
 def most_choices(way: Way) -> int | None:

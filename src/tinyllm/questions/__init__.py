@@ -1,4 +1,4 @@
-"""Questions: what one is, and how files, the hub and the authors' release become questions.
+"""Questions: what a question is, and how files, the hub and the authors' release become questions.
 
 Add a file shape for `init`: a reader in `questions/intake/_shapes.py`, or a way to find choices in `_finding.py`. A
 named dataset: a row conversion in `_named` and a line in its table.
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the readers when they are first asked for: most who need `Question` read no file."""
+    """Import the readers on first use: most users of `Question` read no file."""
     if name not in _READERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"tinyllm.questions.{_READERS[name]}"), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,9 @@ def opinions_of(figures: Mapping[str, Any] | None) -> Opinions:
                 AgreementRow(" and ".join(map(str, a["teachers"])), percent(a["same"]), count(a["n"]))
                 for a in figures["agreement"]
             ),
-            tuple(_line(name, colour, found["reliability"]) for colour, (name, found) in enumerate(teachers)),
+            tuple(
+                reliability_line(name, colour, found["reliability"]) for colour, (name, found) in enumerate(teachers)
+            ),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunFolderError(
@@ -85,6 +87,6 @@ def _row(name: str, colour: int, found: Mapping[str, Any]) -> OpinionRow:
     )
 
 
-def _line(name: str, colour: int, bins: list[Mapping[str, Any]]) -> Line:
+def reliability_line(name: str, colour: int, bins: Sequence[Mapping[str, Any]]) -> Line:
     """Accuracy by confidence, in percent; a bin of few questions says little, and is drawn all the same."""
     return Line(name, tuple(Point(100 * b["confidence"], 100 * b["accuracy"]) for b in bins), colour)

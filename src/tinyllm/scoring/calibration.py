@@ -1,9 +1,9 @@
-"""Probabilities of choices that can be taken at their word: one temperature, fitted on validation questions.
+"""Calibration: probabilities of choices, with one temperature that is fitted on validation questions.
 
     p_j = softmax(score_j / T)
 
-A temperature changes no answer, only how sure the student is of it (Guo et al., "On Calibration of Modern Neural
-Networks", arXiv 1706.04599).
+The temperature changes no answer, only the probabilities (Guo et al., "On Calibration of Modern Neural Networks", arXiv
+1706.04599).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _LEAST_QUESTIONS = 10
 
 
 def probabilities(scores: Sequence[float], temperature: float = 1.0) -> tuple[float, ...]:
-    """Return the probability of each choice; they sum to 1.
+    """Return the probability of each choice. They sum to 1.
 
     Args:
-        scores: by which the choices are ranked (`OptionScores.ranking`).
+        scores: the scores that rank the choices (`OptionScores.ranking`).
     """
     top = max(scores)
     mass = [math.exp((s - top) / temperature) for s in scores]
@@ -28,21 +28,21 @@ def probabilities(scores: Sequence[float], temperature: float = 1.0) -> tuple[fl
 
 
 def fit_temperature(scores: Sequence[Sequence[float]], answers: Sequence[int]) -> float:
-    """Return the temperature under which the right answers are likeliest; 1 where too few questions tell.
+    """Return the temperature with the highest likelihood of the right answers; 1 with fewer than ten questions.
 
-    The log-likelihood is concave in 1/T, and its derivative is Σ_questions (score of the right choice − mean score
-    under p), so that halving finds its zero. Of n questions the share 1 / (n + 2) is taken to be answered by lot, so
-    that a student that is right on all of them is not taken to be right always.
+    The log-likelihood is concave in 1/T. Bisection finds the zero of its derivative, the sum over questions of (score
+    of the right choice − mean score under p). A share 1 / (n + 2) of the n answers is taken as random guesses.
+    Otherwise a student that is right on all n questions would get a probability of 1.
     """
     if len(answers) < _LEAST_QUESTIONS:
         return 1.0
-    by_lot = 1 / (len(answers) + 2)
+    guessed = 1 / (len(answers) + 2)
 
     def is_too_hot(temperature: float) -> bool:
         slope = 0.0
         for of, answer in zip(scores, answers, strict=True):
             shares = probabilities(of, temperature)
-            slope += (1 - by_lot) * of[answer] + by_lot * sum(of) / len(of)
+            slope += (1 - guessed) * of[answer] + guessed * sum(of) / len(of)
             slope -= sum(p * s for p, s in zip(shares, of, strict=True))
         return slope > 0
 

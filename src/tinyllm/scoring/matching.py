@@ -1,39 +1,31 @@
-"""Which choice a generated text is: the text itself first, then what may be forgiven it, and only where one is left."""
+"""Matching: which choice a written answer is. The text itself is compared first, then folded forms of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from tinyllm.scoring.predictions import Generated
 from tinyllm.student.encode import label
 
 CONVENTION = "ended"
-"""Names how answers are scored and matched (docs/decisions/0013-scores.md); under another name figures differ."""
+"""The name of the rules for scoring and matching (docs/decisions/0013-scores.md). Other rules give other figures."""
 
 _ARTICLE = re.compile(r"(?<!\S)(?:an?|the) (?=\S)")
 _LABELLED = re.compile(r"\(?(\w+)\)?[.:,;!]?(?:\s+(.+))?", re.DOTALL)
 _QUOTES = " \"'“”‘’"
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """What the student wrote, and the choice it is; `choice` is None where it is none (unparsed)."""
-
-    text: str
-    choice: int | None
-
-
 def match_choice(text: str, choices: Sequence[str], written: Callable[[str], str] = str.strip) -> Generated:
-    """Find the choice that a generated answer is.
+    """Find the choice that a written answer matches.
 
-    It is the one choice that equals the text: exactly, or as the tokenizer writes it; else but for white space; else
-    but for quotation marks and a final full stop or the like; else but for case; else but for both; else but for
-    articles, too. The first of these that leaves exactly one choice decides. A text that is none so far may be a
-    choice's label (`(b)`, `b.`), alone or before that choice's text. An empty text is no choice.
+    Texts are compared in this order: as they are, or as the tokenizer writes the choice; without differences in white
+    space; without quotation marks and final punctuation; without case; without both; without articles, too. The first
+    comparison that exactly one choice passes decides. If none decides, the text may be the label of a choice (`(b)`,
+    `b.`), alone or before the text of that choice. An empty text matches no choice.
 
     Args:
-        written: what the student's tokenizer makes of a choice (T5 writes `CO2` for `CO₂`).
+        written: returns how the student's tokenizer writes a choice (T5 writes `CO2` for `CO₂`).
     """
     known = [(c.strip(), written(c)) for c in choices]
     found = _matched(text, known)
@@ -55,11 +47,6 @@ def _matched(text: str, known: Sequence[tuple[str, str]]) -> int | None:
     return None
 
 
-def _normalise(text: str) -> str:
-    """Lower the case, fold white space, and strip quotation marks and a final full stop, comma or the like."""
-    return _bare(text.casefold())
-
-
 def _spaced(text: str) -> str:
     return " ".join(text.split())
 
@@ -70,6 +57,10 @@ def _bare(text: str) -> str:
 
 def _caseless(text: str) -> str:
     return _spaced(text.casefold())
+
+
+def _normalise(text: str) -> str:
+    return _bare(text.casefold())
 
 
 def _without_articles(text: str) -> str:

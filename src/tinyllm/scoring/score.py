@@ -1,24 +1,24 @@
-"""Scoring: rank the choices by likelihood, or generate the answer and match it.
+"""Scoring: rank the choices by likelihood, or let the student write an answer and match it to a choice.
 
-The two differ. Likelihood asks which choice the student finds likeliest, and always gets an answer. Generation asks
-what the student writes, and may get nothing that is a choice (counted as unparsed, and wrong). The paper reports the
-second; part of a gain in it is the gain of learning the format.
+Likelihood always gives a choice. A written answer may match no choice. It then counts as unparsed, and as wrong. The
+paper reports written answers. Part of a gain in them can come from learning the format of an answer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from tinyllm.config import ANSWER_TASK, Layout, compares_by_token
+from tinyllm.config import ANSWER_TASK, EvaluateSection
 from tinyllm.errors import StudentError
 from tinyllm.questions.types import Question
-from tinyllm.scoring.matching import Generated, match_choice
+from tinyllm.scoring.matching import match_choice
+from tinyllm.scoring.predictions import Generated, OptionScores, Prediction, Stage
 from tinyllm.student import to_device
 from tinyllm.student.encode import Branch, Row
 from tinyllm.student.generation import continued, groups_of, within_positions
@@ -27,80 +27,75 @@ from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
 from tinyllm.student.plan import cut
 
-Progress = Callable[[int, int, str], None]
-"""Called with questions done, questions in all, and a note."""
+_Progress = Callable[[int, int, str], None]
+"""Called with the number of questions done, their number in all, and a note."""
 
-_LABEL_TOKENS = 8  # beyond the longest choice: for its label, marks around it, and to see that a text goes on
+_LABEL_TOKENS = 8  # added to the longest choice: for its label and marks, and to see that a text goes on
 
 
 def _silence(done: int, total: int, note: str) -> None:
-    """Tell nobody."""
+    """Report no progress."""
 
 
 def arithmetic(learner: Learner, precision: Literal["fp32", "bf16"]) -> torch.autocast:
-    """Return a context in which a student answers in this precision; its weights stay as they are."""
+    """Return a context in which a student answers in this precision. Its weights do not change."""
     return torch.autocast(learner.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-@dataclass(frozen=True, slots=True)
-class OptionScores:
-    """Log-likelihoods (natural logarithm) of the choices of one question (docs/decisions/0013-scores.md).
+def predict(
+    stage: Stage,
+    student: Student,
+    test: Sequence[Question],
+    train: Sequence[Question],
+    section: EvaluateSection,
+    progress: _Progress,
+) -> list[Prediction]:
+    """Have a student answer questions, by every scorer in `section`.
 
-    Attributes:
-        total: of each choice and the end-of-text token after it: that the student writes this choice and stops.
-        mean: the same, divided by the number of tokens with the end-of-text token.
-        unended: of each choice without the end-of-text token, as lm-evaluation-harness counts.
-        characters: of each choice.
+    Args:
+        train: training questions for the report. They are answered by one scorer only.
     """
-
-    total: tuple[float, ...]
-    mean: tuple[float, ...]
-    unended: tuple[float, ...] = ()
-    characters: tuple[int, ...] = ()
-
-    @property
-    def best(self) -> int:
-        """The likeliest choice by `total`; of choices that tie the first."""
-        return leaders(self.total)[0]
-
-    @property
-    def best_normalised(self) -> int:
-        """The likeliest choice by `mean`; of choices that tie the first."""
-        return leaders(self.mean)[0]
-
-    @property
-    def acc(self) -> int:
-        """The choice that lm-evaluation-harness's `acc` takes; of equals the first, as there."""
-        return self.unended.index(max(self.unended))
-
-    @property
-    def acc_norm(self) -> int:
-        """The choice that lm-evaluation-harness's `acc_norm` takes (by character); of equals the first, as there."""
-        values = [t / n for t, n in zip(self.unended, self.characters, strict=True)]
-        return values.index(max(values))
-
-    def ranking(self, layout: Layout) -> tuple[float, ...]:
-        """Return what a student goes by when it is asked or picked, before training and after.
-
-        It is `total` where the choices are in the prompt. A student that is not shown them goes by `mean`, because a
-        total falls with every token.
-        """
-        return self.mean if compares_by_token(layout) else self.total
-
-
-def leaders(values: Sequence[float]) -> tuple[int, ...]:
-    """Return the choices with the highest value: one, or all that tie.
-
-    Scores are float32 numbers, here and in what is kept of them. Those that are equal tie.
-    """
-    top = max(values)
-    return tuple(i for i, v in enumerate(values) if v == top)
-
-
-def credit(values: Sequence[float], answer: int) -> float:
-    """Return the mark for an answer: 1; 1/k where k choices tie and the right one is among them; else 0."""
-    best = leaders(values)
-    return 1 / len(best) if answer in best else 0.0
+    tested: list[Prediction] = [Prediction(stage, "test", q) for q in test]
+    taught: list[Prediction] = [Prediction(stage, "train", q) for q in train]
+    learner = student.learner(learns=False)
+    reasons_as = student.card.reasons_as
+    with arithmetic(learner, section.precision):
+        asked = [p.question for p in (*tested, *taught)]
+        reasons = reasons_for(student, asked, batch_tokens=section.batch_tokens, progress=progress)
+        if reasons_as:
+            for prediction, reason in zip((*tested, *taught), reasons, strict=True):
+                prediction.rationales[reasons_as] = reason
+        if "likelihood" in section.scorers:
+            scores = score_options(
+                student, learner, asked, batch_tokens=section.batch_tokens, progress=progress, reasons=reasons
+            )
+            for prediction, score in zip((*tested, *taught), scores, strict=True):
+                prediction.likelihood = score
+        if "generation" in section.scorers:
+            written = tested if "likelihood" in section.scorers else [*tested, *taught]
+            answers = generate_answers(
+                student,
+                [p.question for p in written],
+                max_new_tokens=section.max_new_tokens,
+                batch_tokens=section.batch_tokens,
+                progress=progress,
+                reasons=reasons[: len(written)],
+            )
+            for prediction, answer in zip(written, answers, strict=True):
+                prediction.generation = answer
+        shown = [*tested[: section.rationales], *taught[: section.rationales]] if stage == "after" else []
+        for teacher in [t for t in student.card.teachers if t != reasons_as] if shown else ():
+            texts = generate_texts(
+                student,
+                [p.question for p in shown],
+                task=teacher,
+                max_new_tokens=section.max_rationale_tokens,
+                batch_tokens=section.batch_tokens,
+                progress=progress,
+            )
+            for prediction, text in zip(shown, texts, strict=True):
+                prediction.rationales[teacher] = text
+    return [*tested, *taught]
 
 
 @torch.no_grad()
@@ -110,31 +105,40 @@ def score_options(
     questions: Sequence[Question],
     *,
     batch_tokens: int = 4096,
-    progress: Progress | None = None,
+    progress: _Progress = _silence,
+    reasons: Sequence[str] | None = None,
 ) -> list[OptionScores]:
-    """Return the log-likelihoods of every choice of every question under the answering prefix.
+    """Return the log-likelihoods of all choices of each question, after the prefix that asks for the answer.
 
-    All choices of a question share one pass over its prompt, and questions are batched by length. Choices of the same
+    The choices of a question share one pass over its prompt. Questions are batched by length. Choices with the same
     tokens are scored once, so they tie exactly.
+
+    Args:
+        reasons: what the student wrote before (`reasons_for`); None: it writes it now.
+
+    Raises:
+        StudentError: a score is not a number.
     """
     encoder = student.encoder(share_prompt=learner.share_prompt)
     prefix = student.card.prefixes[ANSWER_TASK]
-    rows = [encoder.options(q, prefix) for q in questions]
-    found = branch_scores(learner, rows, batch_tokens, progress or _silence, "ranking the choices")
+    if reasons is None:
+        reasons = reasons_for(student, questions, batch_tokens=batch_tokens, progress=progress)
+    rows = [encoder.options(q, prefix, reason) for q, reason in zip(questions, reasons, strict=True)]
+    found = branch_scores(learner, rows, batch_tokens, progress, "ranking the choices")
     scores = [
         _option_scores(q, [b for row in of for b in row.branches], those)
         for q, of, those in zip(questions, rows, found, strict=True)
     ]
     if broken := next((q.id for q, of in zip(questions, scores, strict=True) if any(map(math.isnan, of.total))), None):
         raise StudentError(
-            f"The student's scores of question '{broken}' are not a number: its weights are spoilt, or its arithmetic "
-            "overflows. Train it with a smaller learning rate, or set evaluate.precision to fp32."
+            f"The student's scores of question '{broken}' are not a number: the weights are damaged, or the "
+            "arithmetic overflows. Train with a smaller learning rate, or set evaluate.precision to fp32."
         )
     return scores
 
 
-def _option_scores(question: Question, branches: Sequence[Branch], found: Mapping[str, BranchScore]) -> OptionScores:
-    """Put the scores of a question's branches, each of which stands for one choice or for several, in its order."""
+def _option_scores(question: Question, branches: Sequence[Branch], found: Mapping[str, _BranchScore]) -> OptionScores:
+    """Return the scores in the order of the choices. One branch can stand for several choices."""
     of_choice = {int(number): found[b.task] for b in branches for number in b.task.split()}
     scores = [of_choice[i] for i in range(len(question.choices))]
     return OptionScores(
@@ -154,12 +158,12 @@ def score_targets(
     *,
     max_target_tokens: int = 256,
     batch_tokens: int = 4096,
-    progress: Progress | None = None,
+    progress: _Progress = _silence,
 ) -> dict[tuple[str, str], float]:
-    """Return the mean log-likelihood a token of each target, end-of-text token included, by question id and task.
+    """Return the mean log-likelihood of a token of each target, by question id and task. The end of text counts.
 
     Args:
-        questions: with ids of their own, as training questions have.
+        questions: each must have an id of its own.
     """
     encoder = student.encoder(share_prompt=learner.share_prompt, max_target_tokens=max_target_tokens)
     of_question: dict[str, list[Target]] = {}
@@ -167,12 +171,12 @@ def score_targets(
         of_question.setdefault(target.question_id, []).append(target)
     asked = [q for q in questions if q.id in of_question]
     rows = [encoder.rows(q, of_question[q.id]) for q in asked]
-    found = branch_scores(learner, rows, batch_tokens, progress or _silence, "reading the rationales")
+    found = branch_scores(learner, rows, batch_tokens, progress, "reading the rationales")
     return {(q.id, task): s.total / s.tokens for q, of in zip(asked, found, strict=True) for task, s in of.items()}
 
 
-class BranchScore(NamedTuple):
-    """Log-likelihood of a branch's target, that of its last token alone, and how many tokens it has."""
+class _BranchScore(NamedTuple):
+    """The log-likelihood of a branch's target, that of its last token, and its number of tokens."""
 
     total: float
     last: float
@@ -184,16 +188,16 @@ def branch_scores(
     learner: Learner,
     rows: Sequence[Sequence[Row]],
     batch_tokens: int,
-    tell: Progress = _silence,
-    what: str = "",
-) -> list[dict[str, BranchScore]]:
-    """Return, for the rows of each question, the log-likelihood of each branch, by task; sums are in float64."""
+    progress: _Progress = _silence,
+    note: str = "",
+) -> list[dict[str, _BranchScore]]:
+    """Return the log-likelihood of each branch by task, for the rows of each question. Sums are in float64."""
     learner.eval()
-    found: list[dict[str, BranchScore]] = [{} for _ in rows]
-    # Ids need not be unique here (several splits at once), so a row is named by its question's place.
+    found: list[dict[str, _BranchScore]] = [{} for _ in rows]
+    # Several splits can hold the same id, so a row is named by the position of its question.
     flat = [replace(row, question_id=str(place)) for place, of in enumerate(rows) for row in of]
     weights = [tuple(1.0 for _ in row.branches) for row in flat]
-    tell(0, len(rows), what)
+    progress(0, len(rows), note)
     done = 0
     for micro in cut(flat, weights, learner.shape(batch_tokens)):
         batch = to_device(learner.collate(micro, ()), learner.device)
@@ -203,12 +207,24 @@ def branch_scores(
             for branch in row.branches:
                 own = each[start : start + len(branch.target)]
                 start += len(branch.target)
-                found[int(row.question_id)][branch.task] = BranchScore(
-                    -math.fsum(own), -own[-1] if own else 0.0, len(own)
-                )
+                score = _BranchScore(-math.fsum(own), -own[-1] if own else 0.0, len(own))
+                found[int(row.question_id)][branch.task] = score
         done += len(micro.rows)
-        tell(done * len(rows) // len(flat), len(rows), what)
+        progress(done * len(rows) // len(flat), len(rows), note)
     return found
+
+
+def reasons_for(
+    student: Student, questions: Sequence[Question], *, batch_tokens: int = 4096, progress: _Progress = _silence
+) -> list[str]:
+    """Return the rationale that the student writes before it answers; empty texts where it answers at once."""
+    card = student.card
+    if not card.reasons_as:
+        return [""] * len(questions)
+    return generate_texts(
+        student, questions, task=card.reasons_as,
+        max_new_tokens=card.max_rationale_tokens, batch_tokens=batch_tokens, progress=progress,
+    )  # fmt: skip
 
 
 def generate_answers(
@@ -217,12 +233,20 @@ def generate_answers(
     *,
     max_new_tokens: int = 48,
     batch_tokens: int = 4096,
-    progress: Progress | None = None,
+    progress: _Progress = _silence,
+    reasons: Sequence[str] | None = None,
 ) -> list[Generated]:
-    """Return what the student writes as its answers, greedily, and which choices these are."""
+    """Return the answers that the student writes by greedy decoding, with the choices that they match.
+
+    Args:
+        reasons: as of `score_options`.
+    """
+    if reasons is None:
+        reasons = reasons_for(student, questions, batch_tokens=batch_tokens, progress=progress)
     texts = generate_texts(
-        student, questions, max_new_tokens=max_new_tokens, batch_tokens=batch_tokens, progress=progress
-    )
+        student, questions,
+        max_new_tokens=max_new_tokens, batch_tokens=batch_tokens, progress=progress, reasons=reasons,
+    )  # fmt: skip
     written = student.encoder().written
     return [match_choice(text, q.choices, written) for text, q in zip(texts, questions, strict=True)]
 
@@ -235,30 +259,32 @@ def generate_texts(
     task: str = ANSWER_TASK,
     max_new_tokens: int = 48,
     batch_tokens: int = 4096,
-    progress: Progress | None = None,
+    progress: _Progress = _silence,
+    reasons: Sequence[str] | None = None,
 ) -> list[str]:
-    """Return what the student writes for one task, greedily: its answer, or a rationale in a teacher's manner.
+    """Return what the student writes for a task by greedy decoding: its answer, or a rationale like a teacher's.
 
     Args:
-        max_new_tokens: longest text; an answer may be longer where one of the question's choices is.
+        reasons: rationales that stand in the prompts; None: none.
+        max_new_tokens: the longest text. An answer may be longer where a choice of its question is longer.
     """
     student.model.eval()
     encoder = student.encoder()
-    prompts = [encoder.generation_prompt(q, student.card.prefixes[task]) for q in questions]
+    read, prefix = reasons or [""] * len(questions), student.card.prefixes[task]
+    prompts = [encoder.generation_prompt(q, prefix, reason) for q, reason in zip(questions, read, strict=True)]
     limits = [max_new_tokens] * len(prompts)
     if task == ANSWER_TASK:
         longest = (max(map(encoder.answer_length, q.choices)) for q in questions)
         limits = [max(max_new_tokens, tokens + _LABEL_TOKENS) for tokens in longest]
     limits = within_positions(student, prompts, limits)
-    groups = groups_of(student, encoder.end, prompts, limits, batch_tokens)
     texts, done = [""] * len(prompts), 0
-    tell, what = progress or _silence, "writing answers" if task == ANSWER_TASK else f"writing as {task}"
-    tell(0, len(prompts), what)
-    for group in groups:
+    note = "writing answers" if task == ANSWER_TASK else f"writing as {task}"
+    progress(0, len(prompts), note)
+    for group in groups_of(student, encoder.end, prompts, limits, batch_tokens):
         output = continued(student, encoder.end, [prompts[i] for i in group], max(limits[i] for i in group))
-        # Where a text may end is up to its own question, not to those beside it.
+        # Each text ends at the limit of its own question, not at the longest limit of the batch.
         for i, tokens in zip(group, output, strict=True):
             texts[i] = encoder.read(tokens[: limits[i]])
         done += len(group)
-        tell(done, len(prompts), what)
+        progress(done, len(prompts), note)
     return texts

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from tinyllm.student.mixture import Target
     from tinyllm.student.model import Student
 
+_LEAST = 1e-12  # of a probability, so that its logarithm is one
+
 
 def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
     """Load the student, and plan what it learns from the rationales of the run; trains nothing."""
@@ -32,6 +36,9 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
     learnt = taught(config, run, splits)
+    if rationales:  # of questions that are left out here nothing is learnt, not even under another question
+        learnt_from = {q.id for q in learnt.questions}
+        rationales = tuple(r for r in rationales if r.question_id in learnt_from)
     settings = mixture_settings(config, learnt.shares)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
@@ -79,7 +86,8 @@ def _rationale_likelihoods(
     from tinyllm.scoring.score import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
 
-    targets = [t for t in tinyllm(questions, rationales, mixture_settings(config)) if t.task != ANSWER_TASK]
+    written = replace(mixture_settings(config), rationales="target")
+    targets = [t for t in tinyllm(questions, rationales, written) if t.task != ANSWER_TASK]
     section = config.evaluate
     read = (
         config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens,
@@ -130,15 +138,29 @@ def _loaded(config: Config) -> Student:
     return student
 
 
+def needs_validation(config: Config) -> bool:
+    """Whether a student is picked by validation questions, so that there must be some."""
+    return config.train.validate_steps is not None or config.train.method == "auto"
+
+
 def validation_fingerprint(config: Config, splits: Splits) -> str:
     """Return a hash of the validation questions that training looks at; empty where it looks at none."""
     if config.train.validate_steps is None:
         return ""
-    looked_at = [(q.id, q.question, q.choices, q.context, q.answer) for q in _looked_at(config, splits)]
-    return hashlib.sha256(repr(looked_at).encode("utf-8", "surrogatepass")).hexdigest()
+    asked = [(q.id, q.question, q.choices, q.context, q.answer) for q in looked_at(config, splits)]
+    return hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _looked_at(config: Config, splits: Splits) -> list[Question]:
+def training_fingerprint(splits: Splits) -> str:
+    """Return a hash of the questions that are learnt from."""
+    digest = hashlib.sha256()
+    for q in chain(splits.train, splits.more):
+        digest.update(repr((q.id, q.question, q.choices, q.context, q.answer)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def looked_at(config: Config, splits: Splits) -> list[Question]:
+    """Return the validation questions that a student is picked by."""
     count = min(len(splits.valid), config.train.validate_questions)
     # Spread evenly: a file may be sorted by topic.
     return [splits.valid[place * len(splits.valid) // count] for place in range(count)]
@@ -146,9 +168,9 @@ def _looked_at(config: Config, splits: Splits) -> list[Question]:
 
 def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
     """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
-    from tinyllm.scoring.score import credit
+    from tinyllm.scoring.predictions import credit
 
-    asked = _looked_at(config, splits)
+    asked = looked_at(config, splits)
     if not asked:
         return None
 
@@ -166,10 +188,26 @@ def fitted_temperature(config: Config, student: Student, learner: Learner, split
     """
     from tinyllm.scoring.calibration import fit_temperature
 
-    asked = [q for q in _looked_at(config, splits) if q.answer is not None]
+    asked = [q for q in looked_at(config, splits) if q.answer is not None]
     if not asked:
         return 1.0
     return fit_temperature(_rankings(config, student, learner, asked), [q.known_answer for q in asked])
+
+
+def validation_scores(config: Config, student: Student, learner: Learner, splits: Splits) -> tuple[float, float]:
+    """Return the accuracy on validation questions, and the mean log-loss at the temperature that fits them best.
+
+    Every process has to call this.
+    """
+    from tinyllm.scoring.calibration import fit_temperature, probabilities
+    from tinyllm.scoring.score import credit
+
+    asked = looked_at(config, splits)
+    answers, ranked = [q.known_answer for q in asked], _rankings(config, student, learner, asked)
+    temperature = fit_temperature(ranked, answers)
+    pairs = list(zip(ranked, answers, strict=True))
+    loss = -sum(math.log(max(probabilities(of, temperature)[answer], _LEAST)) for of, answer in pairs)
+    return sum(credit(of, answer) for of, answer in pairs) / len(pairs), loss / len(pairs)
 
 
 def _rankings(config: Config, student: Student, learner: Learner, asked: Sequence[Question]) -> list[tuple[float, ...]]:

@@ -111,9 +111,9 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
 
 def _all(config: Config, splits: Splits) -> Sequence[Question]:
     """Return the questions that may be learnt: without opinions only those whose answer is known."""
-    if not len(splits.more):
-        return splits.train
-    return gather(chain(splits.train, splits.more if config.train.soft is not None else answered(splits.more)))
+    questions = gather(chain(splits.train, splits.more)) if len(splits.more) else splits.train
+    needs_answers = config.train.soft is None and splits.warnings.get("no answer")
+    return answered(questions) if needs_answers else questions
 
 
 def _settled(questions: Sequence[Question], opinions: Mapping[str, tuple[float, ...]], weight: float) -> Taught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from tinyllm.questions.types import Question
 from tinyllm.rationales.forecast import Forecast
 from tinyllm.rationales.generate import Ended, Stop
 from tinyllm.spending.budget import Budget
+from tinyllm.stages._folds import Folds
 from tinyllm.stages._progress import GenerationNews, run_asking
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.news import News, duration
@@ -75,13 +77,13 @@ def opened_asking(
 
 @contextlib.contextmanager
 def opened_opinions(
-    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True
+    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
 ) -> Iterator[Asking]:
     """Make the teachers that are asked for their opinions, and open the store, until the block ends.
 
     Args:
         questions: those that they are asked.
-        may_write: make the store if it is not there yet; otherwise nothing is written at all.
+        may_write, will_ask: as of `opened_asking`.
 
     Raises:
         TeacherError, RunFolderError: as `opened_asking`.
@@ -99,7 +101,7 @@ def opened_opinions(
         )
 
     with open_store(path) if specs and (may_write or path.is_file()) else contextlib.nullcontext() as store:
-        yield Asking(config, specs, questions, store, run, make)
+        yield Asking(config, specs, questions, store, run, make, will_ask=will_ask)
 
 
 def opinion_ways(config: Config) -> dict[str, Way]:
@@ -182,6 +184,7 @@ class Asking:
         def requests(teacher: Teacher) -> Requests:
             return make(teacher, self._specs[teacher.name], store)
 
+        self._folds: dict[str, Folds] = {}
         # A key that is missing is no obstacle where every reply is in the store.
         journal = None if store is None else store.path.with_name(store.path.name + ".batches")
         teachers = make_teachers(
@@ -189,7 +192,7 @@ class Asking:
             questions,
             journal,
             lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t)),
-            lambda spec: _student(spec, questions),
+            lambda spec: self._student(spec, questions),
         )
         self._requests = [requests(teacher) for teacher in teachers]
 
@@ -219,8 +222,18 @@ class Asking:
                         hours=_BATCH_HOURS if spec.kind == "openai-batch" else None,
                     )
                 )
+                if spec.name in self._folds:
+                    made[-1] = self._with_training(made[-1], requests)
                 task.update(len(made))
         return tuple(made)
+
+    def _with_training(self, forecast: Forecast, requests: Requests) -> Forecast:
+        """Add the time in which out-of-fold students are trained."""
+        folds = self._folds[forecast.teacher]
+        if not (lacking := len(folds.to_train(self._missing(requests)))):
+            return forecast
+        hours = (forecast.hours or 0.0) + folds.hours(lacking)
+        return replace(forecast, hours=hours, basis=f"{forecast.basis}; {lacking} out-of-fold students are trained")
 
     def ask(self, news: News, label: str, *, first: int | None = None) -> None:
         """Ask for everything that the store does not hold.
@@ -243,6 +256,9 @@ class Asking:
             self._must_be_complete(self._store)
             news.say(f"  note: the store {self._store.path} is only read, since every reply is in it")
             return
+        for requests in self._requests:
+            if requests.teacher.name in self._folds:
+                self._folds[requests.teacher.name].score(self._missing(requests, first), news)
         budget = self._budget(self._store)
         total = sum(min(first or len(r.questions), len(r.questions)) for r in self._requests if r.teacher in asked)
         in_turn = frozenset(t.name for t in asked if t.local)
@@ -337,6 +353,17 @@ class Asking:
                 "`rationales.store`."
             )
 
+    def _student(self, spec: TeacherConfig, questions: Sequence[Question]) -> Teacher | None:
+        """Return a student that is asked for its opinions; None for any other teacher."""
+        if spec.kind != "student":
+            return None
+        from tinyllm.scoring.teacher import StudentAsTeacher
+
+        teacher = StudentAsTeacher(spec, questions, lambda question: self._folds[spec.name].scores(question))
+        if spec.folds:
+            self._folds[spec.name] = Folds(spec, teacher.identity["sha256"], self._run)
+        return teacher
+
     def _works_here(self, teacher: Teacher) -> bool:
         """Whether what a teacher needs must be on this machine, not on the workers of a cluster."""
         if not self._on_ray:
@@ -347,28 +374,22 @@ class Asking:
 
     def _is_needed(self, requests: Requests) -> bool:
         """Whether anything of a teacher is not in the store."""
+        return self._store is None or any(True for _ in self._missing(requests))
+
+    def _missing(self, requests: Requests, first: int | None = None) -> Iterator[Question]:
+        """Yield the questions of which something is not in the store; of the first so many questions only."""
         from tinyllm.rationales.requests import answered
         from tinyllm.replies import ReadOnlyStore
 
-        if self._store is None:
-            return True
-        for start in range(0, len(requests.questions), _CHUNK):
-            asks = requests.between(start, min(start + _CHUNK, len(requests.questions)))
-            missing = [ask.key for ask in answered(requests, self._store, asks)[1]]
+        total = min(first or len(requests.questions), len(requests.questions))
+        for start in range(0, total, _CHUNK):
+            missing = requests.between(start, min(start + _CHUNK, total))
+            if self._store is not None:
+                missing = answered(requests, self._store, missing)[1]
             if isinstance(self._store, ReadOnlyStore):  # what failed before is not tried again
-                missing = [key for key in missing if key not in self._store.failures(missing)]
-            if missing:
-                return True
-        return False
-
-
-def _student(spec: TeacherConfig, questions: Sequence[Question]) -> Teacher | None:
-    """Return a student that is asked for its opinions; None for any other teacher."""
-    if spec.kind != "student":
-        return None
-    from tinyllm.scoring.teacher import StudentAsTeacher
-
-    return StudentAsTeacher(spec, questions)
+                failed = self._store.failures([ask.key for ask in missing])
+                missing = [ask for ask in missing if ask.key not in failed]
+            yield from (ask.question for ask in missing)
 
 
 def _has_replies(store: Store | None, requests: Requests) -> bool:

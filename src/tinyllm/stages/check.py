@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
+from tinyllm.config import ANSWER_TASK, Config, candidates_of, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
-from tinyllm.stages._prepare import cut_targets
+from tinyllm.stages._auto import Search, search_of
+from tinyllm.stages._prepare import cut_targets, needs_validation
 from tinyllm.stages._soft import supposed
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
@@ -37,6 +38,8 @@ class Checked:
     Attributes:
         forecasts: what asking each teacher will take.
         given: rationales that the data have, by teacher.
+        steps: optimizer steps of the training; with `method: auto` those of the whole search, at most.
+        search: what `method: auto` will try.
     """
 
     questions: dict[str, int]
@@ -45,17 +48,18 @@ class Checked:
     forecasts: tuple[Forecast, ...]
     given: dict[str, int]
     steps: int
+    search: Search | None = None
 
 
-def _load_questions(config: Config, news: News) -> Splits:
+def _load_questions(config: Config, news: News, *, test: bool) -> Splits:
     """Read the questions of a run and say what was left out."""
     from tinyllm.questions import load_splits
 
     with news.task("Reading questions") as task:
-        splits = load_splits(config.data)
-        task.note = f"{len(splits.train)} train, {len(splits.valid)} valid, {len(splits.test)} test"
-        if len(splits.more):
-            task.note += f", {len(splits.more)} more to train on"
+        splits = load_splits(config.data, test=test)
+        task.note = f"{len(splits.train)} train, {len(splits.valid)} valid"
+        task.note += f", {len(splits.test)} test" if test else ""
+        task.note += f", {len(splits.more)} more to train on" if len(splits.more) else ""
     for text, count in splits.warnings.items():
         news.say(f"  note: {count} × {text}")
     for how, number in splits.overlaps.items():
@@ -166,13 +170,15 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
     given = _given_rationales(config, questions if config.rationales.pooled else splits.train)
     # How many targets there are does not depend on which rationale is likelier, and the student is not at hand.
     likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in given), 0.0)
-    settings = replace(mixture_settings(config), likelihoods=likelihoods)
-    targets = mix(config.train.method, questions, given, settings)
+    search = search_of(config, len(questions)) if config.train.method == "auto" else None
+    learnt = max(candidates_of(config), key=lambda c: len(teachers_in_use(c)))  # the one with the most targets
+    settings = replace(mixture_settings(learnt), likelihoods=likelihoods)
+    targets = mix(learnt.train.method, questions, given, settings)
     for note in cut_targets(encoder, targets):
         news.say(f"  note: {note}")
     rows = tokenise(encoder, questions, targets)
     shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
-    plan = plan_steps(rows, config.train, shape, teachers=tuple(settings.alpha))
+    plan = plan_steps(rows, learnt.train, shape, teachers=tuple(settings.alpha))
     return Checked(
         questions={
             name: len(questions) for name in _SPLITS if len(questions := getattr(splits, name)) or name != "more"
@@ -181,8 +187,14 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
         warnings=dict(splits.warnings),
         forecasts=forecasts,
         given=dict(Counter(r.teacher for r in given)),
-        steps=len(plan),
+        steps=len(plan) if search is None else search.most_steps,
+        search=search,
     )
+
+
+def search_steps(config: Config, questions: int) -> int:
+    """Return the optimizer steps that `method: auto` takes over so many training questions, at most."""
+    return search_of(config, questions).most_steps
 
 
 def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot: int) -> tuple[Forecast, ...]:
@@ -196,17 +208,20 @@ def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot
     return (*forecasts, *(replace(f, teacher=f"{f.teacher} (opinions)") for f in opinions))
 
 
-def checked_questions(config: Config, news: News, answers: Collection[str] = ("train",)) -> tuple[Splits, Encoder]:
+def checked_questions(
+    config: Config, news: News, answers: Collection[str] = ("train",), *, test: bool = True
+) -> tuple[Splits, Encoder]:
     """Read the questions and hold them against the student's tokenizer, before anything is spent.
 
     Args:
         answers: the splits whose answers are needed; `valid` is one of them where training looks at its accuracy.
+        test: False: without the test questions, whose file is not opened.
     """
     from tinyllm.student.model import load_tokenizer
     from tinyllm.student.train import check_precision
 
-    splits = _load_questions(config, news)
-    looked_at = () if config.train.validate_steps is None else ("valid",)
+    splits = _load_questions(config, news, test=test)
+    looked_at = ("valid",) if needs_validation(config) else ()
     needed = {*answers, *looked_at}
     if config.train.soft is not None:  # opinions stand in for answers
         needed -= {"train"}
@@ -216,8 +231,9 @@ def checked_questions(config: Config, news: News, answers: Collection[str] = ("t
     with news.task("Reading the student's tokenizer and configuration"):
         tokenizer, model_config = load_tokenizer(config.student)
     check_precision(model_config.model_type, config.train)
-    if config.train.validate_steps is not None and not len(splits.valid):
-        raise DataError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
+    if needs_validation(config) and not len(splits.valid):
+        what = "method: auto" if config.train.method == "auto" else "validate_steps"
+        raise DataError(f"train.{what} needs validation questions: give data.valid, or data.cut.")
     card = student_card(config)
     encoder = card.encoder(
         tokenizer,
@@ -273,6 +289,8 @@ def _check_lengths(
     prompt = 0
     if limit is not None:
         prompt = encoder.longest_prompt(chain(*asked), max(prefixes.values(), key=len), limit - after)
+        if config.train.rationales != "target":  # how long they are is not known yet
+            prompt = config.train.max_input_tokens
     if trained is None:
         positions.check(prompt + after if prompt else 0, target)
     elif prompt + after > trained:

@@ -3,8 +3,9 @@
 runs/<name>/
   config.yaml  environment.json                   what was asked, and on what machine
   rationales.parquet  rejected.jsonl  yields.json  generate
-  opinions.parquet  opinions.json                 generate, where `opinions` names teachers
+  opinions.parquet  opinions.json  folds/          generate, where `opinions` names teachers
   student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
+  auto.json  auto/                                train, with `train.method: auto`
   predictions.jsonl  metrics.json                 evaluate
   report.html                                     report
 """
@@ -119,7 +120,7 @@ class RunFolder:
         """
         was_empty = not self.path.is_dir() or not any(self.path.iterdir())
         make_folder(self.path)
-        with self._lock(wait_s):
+        with self.locked(wait_s):
             try:
                 if self.config_file.is_file():
                     self._check_same(config, renews_rationales)
@@ -154,7 +155,12 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _lock(self, wait_s: float) -> Iterator[None]:
+    def locked(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Lock the folder for this process.
+
+        Raises:
+            RunFolderError: another process still holds the lock after `wait_s` seconds.
+        """
         with (self.path / ".lock").open("w") as file:
             until = time.monotonic() + wait_s
             while True:
@@ -173,7 +179,7 @@ class RunFolder:
     def _check_same(self, config: Config, renews_rationales: bool) -> None:
         is_under_way = any(self.path.glob("checkpoints/checkpoint-*/trainer_state.json"))
         if self.student.exists() or is_under_way:
-            bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train")
+            bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train", "auto")
             if config.train.soft is not None or self.config().train.soft is not None:
                 bound = (*bound, "opinions")  # they are part of what was learnt
         elif renews_rationales:
@@ -188,7 +194,7 @@ class RunFolder:
         shown = "\n".join(f"  - {d}" for d in different[:_SHOWN_DIFFERENCES])
         more = len(different) - _SHOWN_DIFFERENCES
         shown += f"\n  … and {more} more" if more > 0 else ""
-        learnt = all(d.startswith(("student", "train")) for d in different)
+        learnt = all(d.startswith(("student", "train", "auto")) for d in different)
         part = f", or its `{'student' if self.student.exists() else 'checkpoints'}` to train anew" if learnt else ""
         raise RunFolderError(
             f"{self.path} holds a run of another configuration, and mixing the two would make its figures "

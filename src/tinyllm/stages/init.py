@@ -45,11 +45,14 @@ student:
   layout: cloze                 # rank the choices without showing them; `labelled` shows them (T5, larger students)
 
 train:
-  method: tinyllm               # or fine-tuning, or step-by-step with one teacher
+  method: {method}
   alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
   max_input_tokens: 512
   epochs: 2
 """
+
+_METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
+_METHOD_WITHOUT_VALIDATION = "tinyllm               # auto needs validation questions, and there are none"
 
 _STARTER = """\
   dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
@@ -103,19 +106,20 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
     section, lines = (_STARTER, []) if data is None else _read(data, path, wishes)
+    method = _METHOD_WITHOUT_VALIDATION if "valid: 0, " in section else _METHOD
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
-    path.write_text(_TEMPLATE.format(path=path, name=text, data=section), encoding="utf-8")
+    path.write_text(_TEMPLATE.format(path=path, name=text, data=section, method=method), encoding="utf-8")
     return Written(path, tuple(lines))
 
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:
     """Return the `data` section for a file, and what was found; converts the file where that is needed."""
-    from tinyllm.questions.intake import Tally, Wishes, find_reading, in_place
+    from tinyllm.questions.intake import Tally, Wishes, find_reading
 
     found = find_reading(data, wishes or Wishes())
     tally = Tally()
-    settings = in_place(found, tally)
+    settings = found.settings(tally)
     if settings is not None:
         where: dict[str, Any] = {"train": str(data)}
         said = f"Read {_count(tally.questions)} from {data}"
@@ -134,7 +138,7 @@ def _count(number: int) -> str:
 
 def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
     """Write the questions in TinyLLM's own form: to a file, or, if there are splits, to a folder with one file each."""
-    from tinyllm.questions.intake import questions_of, record
+    from tinyllm.questions.intake import record
 
     splits = [table.split for table in found.shape.tables]
     several = len(splits) > 1
@@ -150,7 +154,7 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
     try:
         with ExitStack() as stack:
             files = {s: stack.enter_context(p.open("w", encoding="utf-8")) for s, p in parts.items()}
-            for split, question, cells in questions_of(found, tally):
+            for split, question, cells in found.questions(tally):
                 files[split if several else "train"].write(record(question, cells))
         for split, part in parts.items():
             part.replace(paths[split])
@@ -163,11 +167,9 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
 
 
 def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally) -> str:
-    from tinyllm.questions.intake import FEW
-
     lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     nothing_to_train_on = tally.unanswered == tally.questions
-    if "train" in where and (nothing_to_train_on or len(tally.different) < FEW):
+    if "train" in where and (nothing_to_train_on or not tally.can_be_cut):
         why = "no answers are known" if nothing_to_train_on else "too few questions to cut"
         lines.append(f"  cut: {{valid: 0, test: 0}}      # {why}")
     elif "train" in where:
@@ -187,8 +189,6 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
 
 def _report(found: Found, tally: Tally) -> Iterator[str]:
     """Say how the file was understood, and show the first question as a person can check it."""
-    from tinyllm.questions.intake import has_role
-
     reading = found.reading
     for how in found.shape.how:
         yield f"  file:     {how}"
@@ -216,7 +216,7 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
         yield f"  not read: {other}"
     if reading.unused:
         yield "  not used: the columns " + ", ".join(f"'{c}'" for c in reading.unused)
-    if told := [c for c in reading.unused if has_role(c, "explanation")]:
+    if told := reading.explanations:
         yield f"  note:     '{told[0]}' may explain the answers; docs/questions.md says how a student learns from that"
     if (first := tally.first) is not None:
         yield "The first question:"

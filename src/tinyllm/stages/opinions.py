@@ -67,14 +67,18 @@ def unanswered_opinions(run: RunFolder) -> dict[str, dict[str, int]]:
 
 
 def opinion_forecasts(
-    config: Config, run: RunFolder, splits: Splits, news: News, pilot: int = 0
+    config: Config, run: RunFolder, splits: Splits, news: News, pilot: int = 0, *, will_ask: bool = True
 ) -> tuple[Forecast, ...]:
-    """Return what asking for opinions will take, after asking about `pilot` questions."""
+    """Return what asking for opinions will take, after asking about `pilot` questions.
+
+    Args:
+        will_ask: False for a forecast alone, for which no key is needed.
+    """
     if not config.opinions.teachers:
         return ()
     asked = _questions(config, splits, news)
     _given(config, asked)
-    with opened_opinions(config, run, _joined(asked), may_write=pilot > 0) as asking:
+    with opened_opinions(config, run, _joined(asked), may_write=pilot > 0, will_ask=will_ask) as asking:
         if pilot:
             asking.ask(news, "Pilot of opinions", first=pilot)
         return asking.forecasts(news)

@@ -25,6 +25,8 @@ def student_card(config: Config) -> StudentCard:
         prefixes=prefixes_in_use(config),
         layout=config.student.layout,
         max_input_tokens=config.train.max_input_tokens,
+        reasons_as=teachers_in_use(config)[0].name if config.train.rationales == "before" else "",
+        max_rationale_tokens=config.evaluate.max_rationale_tokens,
     )
 
 
@@ -41,6 +43,7 @@ def mixture_settings(config: Config, shares: Mapping[str, tuple[float, ...]] | N
         prefixes=prefixes_in_use(config),
         alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
         answer=config.train.answer,
+        rationales=config.train.rationales,
         seed=config.train.seed,
         shares=shares or {},
     )

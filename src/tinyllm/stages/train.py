@@ -7,10 +7,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from tinyllm.config import ANSWER_TASK, Config
+from tinyllm.errors import RunFolderError
 from tinyllm.questions.types import Splits
+from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
     fitted_temperature,
     prepare_training,
+    training_fingerprint,
     validation,
     validation_fingerprint,
     whole_student,
@@ -28,14 +31,25 @@ def plan_run(config: Config, run: RunFolder, news: News, *, processes: int = 1) 
     Args:
         processes: that would share each step.
     """
-    return prepare_training(config, run, news, checked_questions(config, news)[0], processes=processes)
+    splits, _ = checked_questions(config, news)
+    if config.train.method == "auto":
+        name = chosen_in(run).get("name")
+        if name is None:
+            raise RunFolderError(
+                "train.method: auto has not chosen yet what is learnt; `tinyllm train` searches, and `tinyllm check` "
+                "says what it will try."
+            )
+        news.say(f"  chosen: {name}")
+        config = chosen(config, run, news, splits)
+    return prepare_training(config, run, news, splits, processes=processes)
 
 
 def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
     """Train the student on answers and rationales, resuming from a checkpoint if there is one.
 
     A student that is trained on exactly these targets is left as it is; if questions or rationales have changed
-    since, it is trained again. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
+    since, it is trained again. With `method: auto` its settings are searched for first (`auto`). The test questions are
+    not read. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
     of them writes. Writes `student/`, `train_log.jsonl`, `plan.json`, `train_result.json`.
     """
     from tinyllm.student import FOLDER, checkpoint_of_another, discard_checkpoints
@@ -43,7 +57,9 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     from tinyllm.student.processes import Processes
     from tinyllm.student.train import fingerprint, train
 
-    splits = splits or checked_questions(config, news)[0]
+    splits = splits or checked_questions(config, news, test=False)[0]
+    searches = config.train.method == "auto"
+    config = chosen(config, run, news, splits) if searches else config
     processes = Processes.joined()
     prepared = prepare_training(config, run, news, splits, processes=processes.count)
     plan, student, learner = prepared.plan, prepared.student, prepared.learner
@@ -95,6 +111,9 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
     if prepared.soft:
         figures["soft"] = prepared.soft
+    if searches:
+        figures["chosen"] = dict(chosen_in(run))
+    figures["questions"] = training_fingerprint(splits)
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
         student.card = replace(student.card, temperature=temperature)

@@ -189,8 +189,9 @@ def _blocks(row: Row, column: _Column, start: int) -> list[Block]:
 def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Any]:
     """Return, for each target token: its label, its weight in the loss, its task's and its branch's number.
 
-    Branches are numbered through the micro-batch, row by row. Tokens of choices that are compared have no weight of
-    their own; `choices`, which is there if there are any, says what becomes of them.
+    Branches are numbered through the micro-batch, row by row. Tokens of choices that are compared have a weight of
+    their own only where they are learnt as a text, too; `choices`, which is there if there are any, says what else
+    becomes of them.
     """
     branches = [
         pair for row, weights in zip(micro.rows, micro.weights, strict=True)
@@ -203,7 +204,7 @@ def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Any]:
     return {
         "labels": torch.tensor(list(chain.from_iterable(b.target for b, _ in branches))),
         "weights": torch.tensor(
-            [0.0 if isinstance(b, Choice) else w for b, w in branches], dtype=torch.float32
+            [w * b.text if isinstance(b, Choice) else w for b, w in branches], dtype=torch.float32
         ).repeat_interleave(repeat),
         "task_ids": torch.tensor([number.get(b.task, 0) for b, _ in branches]).repeat_interleave(repeat),
         "branch_ids": torch.arange(len(branches)).repeat_interleave(repeat),
@@ -213,12 +214,12 @@ def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Any]:
 
 def _choices(micro: MicroBatch, task: int) -> Choices | None:
     """Return which target tokens are of which choice of which question; None where none are compared."""
-    compared: dict[tuple[str, str], list[tuple[Choice, float, int]]] = {}
+    compared: dict[tuple[str, str, tuple[int, ...]], list[tuple[Choice, float, int]]] = {}
     end = 0
     for row, weights in zip(micro.rows, micro.weights, strict=True):
         for branch, weight in zip(row.branches, weights, strict=True):
             if isinstance(branch, Choice):
-                compared.setdefault((row.question_id, branch.task), []).append((branch, weight, end))
+                compared.setdefault((row.question_id, branch.task, row.prompt), []).append((branch, weight, end))
             end += len(branch.target)
     if not compared:
         return None

@@ -12,7 +12,7 @@ from torch import nn
 
 from tinyllm.errors import StudentError
 
-_BOUND = re.compile(r"window|chunk|capacity|top_?k|block_(size|length)|radius|local_attention|compress")
+_BOUND = re.compile(r"window|chunk|capacity|top_?k|block_(size|length)|radius|local_attention|compress|budget")
 _NO_BOUND = re.compile(
     r"^num_|_layers$|pattern|_experts|per_tok|patch|image|video|audio|frame|conf_|feed_forward|speech"
 )

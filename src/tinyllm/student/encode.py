@@ -14,7 +14,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -58,19 +58,27 @@ class Choice(Branch):
     Attributes:
         share: the probability that is to go to it.
         scale: what its log-likelihood is multiplied by before the comparison: 1, or 1 / tokens for the mean.
+        text: α of the same tokens as a text, where they are learnt as one, too. In a step of the plan: the weight of
+            each token as a text, divided by that of the question.
     """
 
     share: float = 0.0
     scale: float = 1.0
+    text: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A prompt and the branches that continue it; an encoder-decoder's row has exactly one, with an empty prefix."""
+    """A prompt and the branches that continue it; an encoder-decoder's row has exactly one, with an empty prefix.
+
+    Attributes:
+        fading: where in the prompt the rationale begins and ends that is dropped step by step; nothing: (0, 0).
+    """
 
     question_id: str
     prompt: tuple[int, ...]
     branches: tuple[Branch, ...]
+    fading: tuple[int, int] = field(default=(0, 0), repr=False)
 
     @property
     def target_length(self) -> int:
@@ -84,7 +92,18 @@ class Row:
 
     def apart(self) -> list[Row]:
         """Return one row a branch, for models that cannot take the mask of a shared prompt."""
-        return [Row(self.question_id, self.prompt, (branch,)) for branch in self.branches]
+        return [replace(self, branches=(branch,)) for branch in self.branches]
+
+    def faded(self, share: float) -> Row:
+        """Return the row with this share of the rationale in its input."""
+        start, end = self.fading
+        kept = _shortened(self.prompt[start:end], round(share * (end - start)))
+        return replace(self, prompt=(*self.prompt[:start], *kept, *self.prompt[end:]), fading=(0, 0))
+
+
+def _shortened(line: tuple[int, ...], tokens: int) -> tuple[int, ...]:
+    """Return so many tokens of a line; of a causal student's prompt the last one, which is kept, ends the line."""
+    return line if tokens >= len(line) else (*line[: tokens - 1], line[-1]) if tokens > 0 else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +157,14 @@ def _shown(text: str) -> str:
     return "'" + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in short) + "'"
 
 
+def _with_texts(targets: Sequence[Target]) -> list[tuple[Target, Target | None]]:
+    """Return targets; with one whose choices are compared the text that is learnt of the same task, if there is one."""
+    texts = {(t.task, t.prefix, t.mean): t for t in targets if not t.shares}
+    found = [(t, texts.get((t.task, t.prefix, t.mean)) if t.shares else None) for t in targets]
+    beside = [text for _, text in found if text is not None]
+    return [(t, text) for t, text in found if t not in beside]
+
+
 class Encoder:
     """Turns questions and targets into rows for one kind of student.
 
@@ -173,54 +200,89 @@ class Encoder:
         self._ends = (after or (self.end,)) if is_encoder_decoder else ()
 
     def rows(self, question: Question, targets: Sequence[Target]) -> list[Row]:
-        """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student."""
+        """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student.
+
+        Targets of different readings have different prompts. Readings of the same tokens are one. A text that is one of
+        the choices that are compared is computed once, as that choice.
+        """
+        of_reading: dict[tuple[str, bool], list[Target]] = {}
+        for target in targets:
+            of_reading.setdefault((target.reading, target.fades), []).append(target)
+        several = dict.fromkeys(tuple(self._rows(question, *key, of)) for key, of in of_reading.items())
+        return [row for rows in several for row in rows]
+
+    def _rows(self, question: Question, reading: str, fades: bool, targets: Sequence[Target]) -> list[Row]:
+        pairs = _with_texts(targets)
         if self.is_encoder_decoder:
-            whole = (
-                Row(question.id, self.prompt(question, t.prefix), tuple(self._branches(question, t, ())))
-                for t in targets
-            )
-            return [row for of_target in whole for row in of_target.apart()]
+            rows: list[Row] = []
+            for target, text in pairs:
+                prompt, place = self._with_reading(question, target.prefix, reading)
+                whole = tuple(self._branches(question, target, (), text))
+                rows += Row(question.id, prompt, whole, place if fades else (0, 0)).apart()
+            return rows
         prefixes = {t.prefix: self._prefix(t.prefix) for t in targets}
         longest = max(prefixes, key=lambda p: len(prefixes[p]), default="")
-        prompt = self.prompt(question, longest)
+        prompt, place = self._with_reading(question, longest, reading)
         if len(prefixes) == 1 and any(t.shares for t in targets):
             prompt, prefixes = prompt + prefixes[longest], {longest: ()}  # once, and not once a choice
-        branches = [b for t in targets for b in self._branches(question, t, prefixes[t.prefix])]
-        row = Row(question.id, prompt, tuple(branches))
+        branches = [b for t, text in pairs for b in self._branches(question, t, prefixes[t.prefix], text)]
+        row = Row(question.id, prompt, tuple(branches), place if fades else (0, 0))
         return [row] if self.share_prompt else row.apart()
 
-    def _branches(self, question: Question, target: Target, prefix: tuple[int, ...]) -> list[Branch]:
-        """Return the branches of a target: its text, or every choice."""
+    def _branches(
+        self, question: Question, target: Target, prefix: tuple[int, ...], text: Target | None
+    ) -> list[Branch]:
+        """Return the branches of a target: its text, or every choice; and of a text that is learnt beside them."""
         if not target.shares:
             return [Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)]
         by_token = compares_by_token(self.layout)
-        tokens = map(self._option, question.choices)
-        return [
+        tokens = [self._option(choice) for choice in question.choices]
+        choices = [
             Choice(target.task, prefix, of, target.weight, target.mean, share, 1 / len(of) if by_token else 1.0)
             for of, share in zip(tokens, target.shares, strict=True)
         ]
+        if text is None:
+            return [*choices]
+        (apart,) = self._branches(question, text, prefix, None)
+        if apart.target not in tokens:  # it is cut, as no choice is
+            return [apart, *choices]
+        place = tokens.index(apart.target)
+        choices[place] = replace(choices[place], text=text.weight)
+        return [*choices]
 
-    def options(self, question: Question, prefix: str) -> list[Row]:
+    def options(self, question: Question, prefix: str, reading: str = "") -> list[Row]:
         """Return rows whose targets are the choices, each with the end-of-text token and never cut.
 
         All choices have one prefix, so it stands in the prompt that they share. A branch's task is the number of its
         choice, or the numbers of all choices that have these tokens.
+
+        Args:
+            reading: a rationale that stands in the prompt.
         """
         same: dict[tuple[int, ...], list[str]] = {}
         for number, choice in enumerate(question.choices):
             same.setdefault(self._option(choice), []).append(str(number))
         branches = tuple(Branch(" ".join(numbers), (), tokens) for tokens, numbers in same.items())
-        row = Row(question.id, self.generation_prompt(question, prefix), branches)
+        row = Row(question.id, self.generation_prompt(question, prefix, reading), branches)
         return [row] if self.share_prompt and not self.is_encoder_decoder else row.apart()
 
-    def generation_prompt(self, question: Question, prefix: str) -> tuple[int, ...]:
+    def generation_prompt(self, question: Question, prefix: str, reading: str = "") -> tuple[int, ...]:
         """Return what the student continues (causal) or encodes (encoder-decoder) to do one task."""
-        prompt = self.prompt(question, prefix)
+        prompt, _ = self._with_reading(question, prefix, reading)
         return prompt if self.is_encoder_decoder else prompt + self._prefix(prefix)
 
     def prompt(self, question: Question, prefix: str) -> tuple[int, ...]:
         """Return the prompt's tokens, at most `max_input_tokens` with the prefix; only the context is ever cut."""
         return self._prompt(question, prefix)[0]
+
+    def _with_reading(self, question: Question, prefix: str, reading: str) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """Return the prompt with a rationale after the question, cut to the room that is left; and its place there."""
+        prompt = self.prompt(question, prefix)
+        if not reading:
+            return prompt, (0, 0)
+        room, at = self.max_input_tokens - self._after(prefix) - len(prompt), len(prompt) - len(self._ends)
+        line = _shortened(self._plain(reading + "\n", after="\n"), room)
+        return (*prompt[:at], *line, *prompt[at:]), (at, at + len(line))
 
     def target(self, text: str) -> tuple[int, ...]:
         """Return a target's tokens with the end-of-text token, cut to `max_target_tokens`."""

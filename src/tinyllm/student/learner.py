@@ -260,10 +260,17 @@ class Learner(nn.Module):
         changed = replace(row.branches[0], target=(*before, other, last))
         found = self._result([replace(row, branches=(changed,))]).logits
         if not same_logits(found[:-1], logits[:-1]):
+            self._refuse_if_random(row, logits)
             raise StudentError(
                 f"student.model: {self._name} sees the tokens that it is to predict, so neither training nor its "
                 f"scores would mean anything. Choose {_USUAL}; or, if this model was trained to predict the next "
                 "token, set is_decoder to true in its config.json."
+            )
+
+    def _refuse_if_random(self, row: Row, logits: Tensor) -> None:
+        if not same_logits(self._result([row]).logits, logits) and not logits.isnan().any():
+            raise StudentError(
+                f"student.model: {self._name} gives other scores each time it reads the same tokens. Choose {_USUAL}."
             )
 
     def _plain(self, short: list[Row], long: list[Row], parameters: Sequence[nn.Parameter]) -> _Plain:
@@ -278,11 +285,7 @@ class Learner(nn.Module):
         of_long = parameters if size * sum(r.length for r in more) < _CHEAP else []
         try:
             first, trains = self._of_training(row, count, parameters)
-            if not same_logits(self._result([row]).logits, first.logits) and not first.logits.isnan().any():
-                raise StudentError(
-                    f"student.model: {self._name} gives other scores each time it reads the same tokens. "
-                    f"Choose {_USUAL}."
-                )
+            self._refuse_if_random(row, first.logits)
             results = [first if r is row else self._result([r], count, parameters, trains) for r in rows]
             results += [self._result([r], count, of_long, trains) for r in more]
         except UNFIT as error:
@@ -411,9 +414,11 @@ class Learner(nn.Module):
     def _logits_at(self, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
         """Return the logits of one row at some places (N, V); those at others are not made where the model can."""
         forget_lengths(self.student)
-        picks = "logits_to_keep" in inspect.signature(unwrapped(self.student).forward).parameters
-        logits = _logits(self.student(**inputs, **({"logits_to_keep": at} if picks else {})))[0]
-        return logits if picks and len(logits) == len(at) else logits[at]
+        accepted = inspect.signature(unwrapped(self.student).forward).parameters
+        # With a cache, FSMT's decoder sees ahead and BLT fails.
+        wanted = {"logits_to_keep": at, "use_cache": False}
+        logits = _logits(self.student(**inputs, **{n: v for n, v in wanted.items() if n in accepted}))[0]
+        return logits if "logits_to_keep" in accepted and len(logits) == len(at) else logits[at]
 
     def _no_masks(self, batch: Batch) -> Any:
         """Return what keeps a model from making masks, which packed attention does not look at."""

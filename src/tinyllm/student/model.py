@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from tinyllm.student._untrained import NAME as UNTRAINED
 from tinyllm.student._untrained import untrained
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
-from tinyllm.system.packaged import cache_folder, is_packaged, known_models, model_file
+from tinyllm.system.packaged import cache_folder, is_packaged, known_models, model_file, sha256
 
 _TOLERANCE = 1e-3  # of the greatest logit: merging adapters rounds
 CARD_FILE = "tinyllm.json"
@@ -41,12 +41,17 @@ class StudentCard:
         layout: how question and choices are written out.
         max_input_tokens: longest input; the context is cut to fit.
         temperature: by which the scores of choices are divided before they are made probabilities.
+        reasons_as: the teacher in whose manner it writes a rationale before it answers, which it then reads; empty: it
+            answers at once.
+        max_rationale_tokens: longest such rationale.
     """
 
     prefixes: Mapping[str, str]
     layout: Layout = "labelled"
     max_input_tokens: int = 1024
     temperature: float = 1.0
+    reasons_as: str = ""
+    max_rationale_tokens: int = 96
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -155,13 +160,39 @@ def read_student(folder: Path) -> Student:
     """
     try:
         raw = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens", "temperature") if k in raw}
+        known = {f.name: raw[f.name] for f in fields(StudentCard) if f.name in raw}
         card = StudentCard(**known)
     except (OSError, ValueError, TypeError) as error:
         raise StudentError(
             f"{folder} holds no student that TinyLLM saved ({CARD_FILE}: {error}); `tinyllm train` makes one."
         ) from None
+    check_files(folder, raw.get("sha256", {}))
     return _read(str(folder), None, card)
+
+
+def check_files(folder: Path, known: Mapping[str, str]) -> None:
+    """Refuse files of a model that are not those that were saved.
+
+    Args:
+        known: SHA-256 by name of file; empty for a student that an earlier version saved.
+
+    Raises:
+        StudentError: a file is damaged, replaced or missing.
+    """
+    for name, expected in known.items():
+        found = sha256(folder / name) if (folder / name).is_file() else None
+        if found != expected:
+            what = "is missing" if found is None else f"is damaged or was replaced: its SHA-256 is {found[:16]}…"
+            raise StudentError(
+                f"{folder / name} {what}, and {CARD_FILE} says {expected[:16]}…. Restore the file, or make the folder "
+                "again."
+            )
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model that its answers depend on, by name."""
+    files = (f for f in folder.rglob("*") if f.is_file() and f.name != CARD_FILE and f.suffix != ".md")
+    return {f.relative_to(folder).as_posix(): sha256(f) for f in sorted(files)}
 
 
 def add_lora(student: Student, section: LoraSection, seed: int) -> None:
@@ -221,7 +252,8 @@ def save_student(student: Student, folder: Path, model_card: str) -> None:
         made = Path(scratch) / folder.name
         model.save_pretrained(made, safe_serialization=True)
         student.tokenizer.save_pretrained(made)
-        (made / CARD_FILE).write_text(json.dumps(asdict(student.card), indent=2, ensure_ascii=False), encoding="utf-8")
+        card = asdict(student.card) | {"sha256": checksums(made)}
+        (made / CARD_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
         (made / "README.md").write_text(model_card, encoding="utf-8")
         found = _logits_on_a_probe(_read(str(made), None, student.card))
         if not (found - expected).abs().max() <= _TOLERANCE * expected.abs().max():

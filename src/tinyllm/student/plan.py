@@ -149,7 +149,7 @@ class Schedule:
 
     Attributes:
         kinds: by teacher: `constant`, or `linear`, which falls to 0. A teacher that is not named is constant.
-        answers_only: share of the steps, at the end, in which nothing but answers is learnt.
+        answers_only: share of the steps, at the end, in which nothing but answers is learnt, and no rationale is read.
     """
 
     kinds: Mapping[str, AlphaSchedule] = field(default_factory=dict)
@@ -163,6 +163,11 @@ class Schedule:
         if step >= end:
             return 0.0
         return 1.0 - step / end if self.kinds.get(task) == "linear" else 1.0
+
+    def read(self, step: int, steps: int) -> float:
+        """Return the share of a rationale in the input that is still there in a step, counted from 0."""
+        end = steps - round(self.answers_only * steps)
+        return 1.0 - step / end if step < end else 0.0
 
     @property
     def is_constant(self) -> bool:
@@ -219,7 +224,7 @@ class StepPlan:
         chosen = self._shuffled(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         rows = [row for i in chosen for row in self._scheduled(self.questions[i], index)]
         ids = tuple(dict.fromkeys(row.question_id for row in rows))
-        weights = _token_weights(rows, self.normalisation)
+        rows, weights = _weighted(rows, self.normalisation)
         return Step(index, epoch, ids, cut(rows, weights, self.shape, self.processes))
 
     def __iter__(self) -> Iterator[Step]:
@@ -275,7 +280,9 @@ class StepPlan:
         }
 
     def _scheduled(self, rows: Sequence[Row], step: int) -> Sequence[Row]:
-        """Return a question's rows with their weights at a step, without what then has none."""
+        """Return a question's rows as they are at a step: with their weights then, without what has none."""
+        if any(row.fading[1] for row in rows):
+            rows = [row.faded(self.schedule.read(step, len(self))) for row in rows]
         if self.schedule.is_constant:
             return rows
         scheduled = []
@@ -294,27 +301,39 @@ class StepPlan:
         return self._order[1]
 
 
-def _token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tuple[float, ...]]:
+def _weighted(rows: Sequence[Row], normalisation: Normalisation) -> tuple[list[Row], list[tuple[float, ...]]]:
     """Return, for each branch of each row, the weight of one of its target tokens in the loss of the step.
 
-    The choices of a question have one weight, which is the question's.
+    The choices of a question have one weight, which is the question's. The weight of one that is learnt as a text, too,
+    is in the row: see `Choice.text`.
     """
     counts: Counter[str] = Counter()
-    compared: dict[str, set[str]] = {}
+    compared: dict[str, set[tuple[str, tuple[int, ...]]]] = {}  # by question and what is read before
     for row in rows:
         for branch in row.branches:
             if isinstance(branch, Choice):
-                compared.setdefault(branch.mean or branch.task, set()).add(row.question_id)
-            else:
+                compared.setdefault(branch.mean or branch.task, set()).add((row.question_id, row.prompt))
+            if not isinstance(branch, Choice) or branch.text:
                 counts[branch.mean or branch.task] += len(branch.target) if normalisation == "tokens" else 1
 
     def weight(branch: Branch) -> float:
         if isinstance(branch, Choice):
             return branch.weight / len(compared[branch.mean or branch.task])
-        count = counts[branch.mean or branch.task]
-        return branch.weight / (count if normalisation == "tokens" else count * len(branch.target))
+        return as_text(branch, branch.weight)
 
-    return [tuple(map(weight, row.branches)) for row in rows]
+    def as_text(branch: Branch, alpha: float) -> float:
+        count = counts[branch.mean or branch.task]
+        return alpha / (count if normalisation == "tokens" else count * len(branch.target))
+
+    def told(branch: Branch) -> Branch:
+        if not isinstance(branch, Choice) or not branch.text:
+            return branch
+        return replace(branch, text=as_text(branch, branch.text) / weight(branch))
+
+    weights = [tuple(map(weight, row.branches)) for row in rows]
+    if not compared:
+        return list(rows), weights
+    return [replace(row, branches=tuple(map(told, row.branches))) for row in rows], weights
 
 
 # --- cutting ------------------------------------------------------------------------------------------------------
@@ -366,7 +385,7 @@ def _bound(rows: Sequence[Row]) -> list[list[int]]:
     bound: dict[object, list[int]] = {}
     for i, row in enumerate(rows):
         compared = next((b for b in row.branches if isinstance(b, Choice)), None)
-        bound.setdefault(i if compared is None else (row.question_id, compared.task), []).append(i)
+        bound.setdefault(i if compared is None else (row.question_id, compared.task, row.prompt), []).append(i)
     return list(bound.values())
 
 

@@ -20,6 +20,7 @@ from tinyllm.errors import MissingDependencyError, StudentError
 from tinyllm.questions.types import Question
 from tinyllm.student._checkpoints import (
     FOLDER,
+    WEIGHTS_FILE,
     Best,
     keep_only_checkpoints_of,
     load_weights,
@@ -32,6 +33,7 @@ from tinyllm.student._watch import (
     LOG_FILE,
     Progress,
     Saving,
+    StopAt,
     TrainLog,
     Validate,
     Validation,
@@ -120,6 +122,7 @@ def train(
     folder: Path,
     progress: Progress | None = None,
     validate: Validate | None = None,
+    until: int | None = None,
 ) -> TrainResult:
     """Train a student in place, resuming from the newest whole checkpoint in `folder/checkpoints`.
 
@@ -129,6 +132,8 @@ def train(
         tasks: `answer` and the teachers, for the losses in the log.
         folder: gets `checkpoints/` while training, and `train_log.jsonl`. All processes must see it.
         validate: returns the accuracy on validation questions; needed where the section asks for it.
+        until: stop after this optimizer step, with a checkpoint to go on from later; None: after the last. The rate
+            goes by the whole plan all the same. Of a training that stops here the last weights count, not the best.
 
     Raises:
         StudentError: fp16 with T5; precision or a compiler that this machine lacks; no weight has moved.
@@ -156,15 +161,22 @@ def train(
         progress(steps_done(resume), len(plan), "going on from a checkpoint")
     if section.compile and progress is not None:
         progress(steps_done(resume), len(plan), "compiling the layers first: half a minute or so")
-    before = _sums(learner)
-    with interruptible(trainer), learner.compiled() if section.compile else contextlib.nullcontext():
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    before, steps, stop = _sums(learner), steps_done(resume), len(plan) if until is None else min(until, len(plan))
+    ran_out = section.patience is not None and best.worse_since(steps) >= section.patience
+    if resume is not None and (steps >= stop or ran_out):
+        load_weights(learner, resume / WEIGHTS_FILE)
+    else:
+        if stop < len(plan):
+            trainer.add_callback(StopAt(stop))
+        with interruptible(trainer), learner.compiled() if section.compile else contextlib.nullcontext():
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        steps = trainer.state.global_step
     if _sums(learner) == before:
         raise StudentError(
             "No weight has moved in training. Raise train.learning_rate; with LoRA, look at student.lora.targets."
         )
-    steps, best_step = trainer.state.global_step, None
-    if section.keep == "best":
+    best_step = None
+    if section.keep == "best" and stop == len(plan):
         best_step = best.best_step()
         load_weights(learner, best.weights)
     done = plan.totals(steps)
@@ -221,6 +233,8 @@ def fingerprint(plan: StepPlan) -> str:
     digest = hashlib.sha256(repr(settings).encode())
     for rows in plan.questions:
         digest.update(repr(rows).encode())
+        if fading := [row.fading for row in rows if row.fading[1]]:
+            digest.update(repr(fading).encode())
     return digest.hexdigest()
 
 

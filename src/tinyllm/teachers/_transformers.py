@@ -1,9 +1,10 @@
-"""Models run in this process by transformers, in batches: causal ones and encoder-decoders (FLAN-T5)."""
+"""Models that transformers runs in this process, in batches: causal models and encoder-decoders (FLAN-T5)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinyllm import config
 from tinyllm.config import Form
@@ -11,9 +12,12 @@ from tinyllm.errors import TeacherError
 from tinyllm.system.packaged import folder_checksum
 from tinyllm.teachers.batching import Answer, BatchingTeacher
 
+if TYPE_CHECKING:
+    import torch
+
 
 class TransformersTeacher(BatchingTeacher):
-    """Loads a model of the hub or of a folder when entered."""
+    """Loads a model from the hub or a folder when entered."""
 
     def __init__(self, spec: config.TransformersTeacher) -> None:
         super().__init__(spec.name, spec.batch_size)
@@ -23,20 +27,12 @@ class TransformersTeacher(BatchingTeacher):
         self._weights = folder_checksum(Path(spec.model).expanduser())
 
     def check(self) -> None:
-        """Raise `TeacherError` if the device asked for is not there; the model is looked for when it is loaded."""
-        import torch
-
-        wanted = (self._spec.device or "cpu").partition(":")[0]
-        best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        there = ["cpu"] if best is None else ["cpu", best.type]
-        if wanted not in there:
-            raise TeacherError(
-                f"Teacher '{self.name}': there is no device '{self._spec.device}' here; there is {', '.join(there)}."
-            )
+        """Raise `TeacherError` if the device does not exist. The model is checked when it is loaded."""
+        device_of(self._spec)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Model, revision and type of weights; for a folder the checksum of its files instead of where it lies."""
+        """Model, revision and dtype. For a folder, the checksum of its files replaces the path."""
         spec = self._spec
         if self._weights is not None:
             return {"kind": "transformers", "sha256": self._weights, "dtype": spec.dtype}
@@ -46,3 +42,24 @@ class TransformersTeacher(BatchingTeacher):
         from tinyllm.teachers._local_model import LocalModel
 
         return LocalModel(self._spec).answer
+
+
+def device_of(spec: config.TransformersTeacher) -> torch.device:
+    """Return the configured device, or else the best one of this machine.
+
+    Raises:
+        TeacherError: there is no such device.
+    """
+    import torch
+
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if spec.device is None:
+        return torch.device(next(kind for kind, there in has.items() if there))
+    try:
+        device = torch.device(spec.device)
+    except RuntimeError:
+        raise TeacherError(f"Teacher '{spec.name}': no device '{spec.device}'. Use cpu, cuda, cuda:1 or mps.") from None
+    if not has.get(device.type, True) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        there = ", ".join(kind for kind, is_there in has.items() if is_there)
+        raise TeacherError(f"Teacher '{spec.name}': torch finds no device '{spec.device}' here. Available: {there}.")
+    return device

@@ -1,4 +1,4 @@
-"""What teachers that run a model in this process share: requests wait until there is a batch of them."""
+"""The base of teachers that run a model in this process: requests are collected into batches."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Self
 
 from tinyllm.errors import TeacherError
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
 
-_GATHER_S = 0.01  # the first request waits so long for others to fill its batch
+_GATHER_S = 0.01  # how long the first request waits for others to join its batch
 
 Answer = Callable[[Sequence[Request]], Sequence[Reply | RequestFailed]]
-"""Answers requests that share their sampling, and of which all or none have options."""
+"""Answers requests with the same sampling parameters. Either all of them have options, or none has."""
+
+_Item = tuple[Request, asyncio.Future[Reply]]
 
 
 class BatchingTeacher(ABC):
-    """Loads a model when entered. `ask` joins a queue; one worker takes batches from it and runs them in a thread."""
+    """Loads a model when entered. `ask` puts requests into a queue; a worker answers them in batches."""
 
     stored = True
     local = True
 
     def __init__(self, name: str, batch_size: int) -> None:
         self.name = name
-        self.concurrency = 2 * batch_size  # while one batch runs, the next one gathers
+        self.concurrency = 2 * batch_size  # while one batch runs, the next one is collected
         self._batch_size = batch_size
         self._answer: Answer | None = None
-        self._queue: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
+        self._queue: deque[_Item] = deque()
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
     @abstractmethod
     def _load(self) -> Answer:
-        """Load the model; runs in a thread."""
+        """Load the model. This runs in a thread."""
 
     async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
-        """Return the model's reply; what the model cannot take is `RequestFailed`."""
+        """Return the model's reply. Raise `RequestFailed` if the prompt is too long for the model."""
         if self._worker is None or self._worker.done():
             raise TeacherError(f"Teacher '{self.name}' is not running: ask inside `async with`.")
         await meter.begin()
@@ -49,12 +50,10 @@ class BatchingTeacher(ABC):
 
     async def __aenter__(self) -> Self:
         self._answer = await asyncio.to_thread(self._load)
-        self._worker = asyncio.create_task(self._work())
+        self._worker = asyncio.create_task(self._work(self._answer))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.cancel()
@@ -63,7 +62,7 @@ class BatchingTeacher(ABC):
             self._queue.popleft()[1].cancel()
         self._answer = None
 
-    async def _work(self) -> None:
+    async def _work(self, answer: Answer) -> None:
         while True:
             await self._arrived.wait()
             if len(self._queue) < self._batch_size:
@@ -72,34 +71,28 @@ class BatchingTeacher(ABC):
             if not batch:
                 self._arrived.clear()
                 continue
-            await self._settle(batch)
+            outcomes: Sequence[Reply | Exception]
+            try:
+                outcomes = await asyncio.to_thread(answer, [request for request, _ in batch])
+            except Exception as error:  # noqa: BLE001 - raised again in every waiting `ask`
+                outcomes = [error] * len(batch)
+            for (_, waiting), outcome in zip(batch, outcomes, strict=True):
+                if waiting.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    waiting.set_exception(outcome)
+                else:
+                    waiting.set_result(outcome)
 
-    def _take(self) -> list[tuple[Request, asyncio.Future[Reply]]]:
-        """Take the oldest requests that nobody has given up on, as long as they can be answered together."""
-        batch: list[tuple[Request, asyncio.Future[Reply]]] = []
+    def _take(self) -> list[_Item]:
+        """Take the oldest requests that can be answered together, without cancelled ones."""
+        batch: list[_Item] = []
         while self._queue and len(batch) < self._batch_size:
-            if batch and not _go_together(self._queue[0][0], batch[0][0]):
+            request, waiting = self._queue[0]
+            first = batch[0][0] if batch else request
+            if request.sampling != first.sampling or bool(request.options) != bool(first.options):
                 break
-            item = self._queue.popleft()
-            if not item[1].done():
-                batch.append(item)
+            self._queue.popleft()
+            if not waiting.done():
+                batch.append((request, waiting))
         return batch
-
-    async def _settle(self, batch: list[tuple[Request, asyncio.Future[Reply]]]) -> None:
-        assert self._answer is not None  # noqa: S101 - set before the worker starts
-        answers: list[Reply | RequestFailed | Exception]
-        try:
-            answers = list(await asyncio.to_thread(self._answer, [request for request, _ in batch]))
-        except Exception as error:  # noqa: BLE001 - handed to everyone who waits for this batch
-            answers = [error] * len(batch)
-        for (_, waiting), answer in zip(batch, answers, strict=True):
-            if waiting.done():
-                continue
-            if isinstance(answer, Exception):
-                waiting.set_exception(answer)
-            else:
-                waiting.set_result(answer)
-
-
-def _go_together(one: Request, other: Request) -> bool:
-    return one.sampling == other.sampling and bool(one.options) == bool(other.options)

@@ -1,4 +1,4 @@
-// Leafs through the questions. Texts go in as text nodes only; nothing here ever parses HTML.
+// The list of questions. Texts become text nodes. Nothing here parses HTML.
 (() => {
   const { make, option, letter } = page;
   const island = document.getElementById("island");
@@ -22,7 +22,7 @@
 
   function rightAt(row, stage, scorer) {
     const choice = row[stage] ? row[stage].pred[scorer] : -1;
-    return choice === -1 ? null : choice === row.answer; // null in the data: unreadable, so wrong
+    return choice === -1 ? null : choice === row.answer; // null in the data: the text matches no choice, so it is wrong
   }
 
   function outcome(row, scorer) {
@@ -78,7 +78,7 @@
     return make("ol", "choices", ...items);
   }
 
-  // The length is the choice's share of the probability of all choices, the number its log-likelihood.
+  // The length is the probability of the choice, the number its log-likelihood.
   function drawBar(row, stage, values, index) {
     const scores = row[stage] && row[stage][values];
     if (!scores) return null;
