@@ -25,8 +25,10 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 
 def commands() -> list[str]:
     """The command lines of the section; one that is longer than a line is one."""
-    section = re.search(r"^## Use it\n(.*?)^## ", (repository() / "README.md").read_text("utf-8"), re.M | re.S)
-    blocks = re.findall(r"^```bash\n(.*?)^```", section[1], re.M | re.S)
+    section = re.search(
+        r"^## Use it\n(.*?)^## ", (repository() / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    blocks = re.findall(r"^```bash\n(.*?)^```", section[1], re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
 
 

@@ -260,9 +260,8 @@ def _pushed_text(pushed: Pushed) -> str:
     files = [f"  {size / 1e6:10.3f} MB  {name}" for name, size in pushed.files.items()]
     if pushed.url is not None:
         return "\n".join([f"Sent to {pushed.repo}:", *files, pushed.url])
-    return "\n".join([
-        pushed.card, f"Nothing was sent. --upload would send this card, as README.md, and the rest to {pushed.repo}:", *files,
-    ])  # fmt: skip
+    unsent = f"Nothing was sent. --upload would send this card, as README.md, and the rest to {pushed.repo}:"
+    return "\n".join([pushed.card, unsent, *files])
 
 
 def _parity_text(found: Parity) -> str:

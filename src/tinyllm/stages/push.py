@@ -72,8 +72,8 @@ def push_run(
         raise TinyLLMError(f"'{repo[:80]}' is no repository of the hub. Give its owner and its name: OWNER/NAME.")
     if upload and not licence:
         raise TinyLLMError(
-            "Say with --license which licence the student has (apache-2.0, mit, other, …). That of the base model, of the "
-            "teachers' outputs and of the questions bind it."
+            "Say with --license which licence the student has (apache-2.0, mit, other, …). Those of the base model, "
+            "of the teachers' outputs and of the questions bind it."
         )
     known = read_json(run.student / CARD_FILE).get("sha256") or {}
     if not known:
@@ -99,7 +99,7 @@ def push_run(
 
 
 def _base_model(model: str, given: str) -> str:
-    """Return the base model's name on the hub. A path of this machine tells others nothing, and is not theirs to read."""
+    """Return the base model's name on the hub. A path of this machine is refused: it tells others nothing."""
     packaged = {state.name: state.source.removeprefix(_HUB) for state in model_states()}
     found = given or packaged.get(model, model)
     if not _HUB_NAME.fullmatch(found) or (not given and Path(model).exists()):
@@ -133,8 +133,8 @@ def _results(figures: Mapping[str, Any], scorer: str) -> str:
         low, high = (100 * bound for bound in change["ci95"])
         lines += [
             "",
-            f"Training changed it by {100 * change['difference']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, "
-            f"p = {change['p']:.2g}, exact paired test). "
+            f"Training changed it by {100 * change['difference']:+.1f} points (95 % interval {low:+.1f} to "
+            f"{high:+.1f}, p = {change['p']:.2g}, paired test). "
             + ("That may be chance." if change["p"] > 0.05 else "That is unlikely to be chance."),
         ]
     return "\n".join(lines)
