@@ -26,8 +26,8 @@ _QUANTISED = (("onnx", "int8"), ("gguf", "q8_0"))
 _EQUAL = 0.2  # points: where two choices are all but equally likely, rounding decides
 _ABOUT = """\
 {count:,} questions of ARC's test split, SmolLM2-135M untrained, layout `{layout}`. *Ours* is `tinyllm predict`, from
-the file of questions to the file of answers. Peers are given the same texts, score each choice with the end of text after
-it, and write nothing: lm-evaluation-harness's `hf` model ({harness} rows at once, the fastest of {tried}); plain
+the file of questions to the file of answers. Peers are given the same texts, score each choice with the end of text
+after it, and write nothing: lm-evaluation-harness's `hf` model ({harness} rows at once, the fastest of {tried}); plain
 transformers, a question at a time; plain transformers with the best padded batches that we can write (rows sorted by
 length, {padded:,} tokens at once, the last layer only where it is needed); and llama.cpp's server, which is asked for
 each token of each choice, with the prompt in its cache. All but the last are float32. The last computes a GGUF file in

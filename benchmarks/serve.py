@@ -30,8 +30,8 @@ from tinyllm.student.model import StudentCard, load_student, save_student
 
 _WARM = 32
 _ABOUT = """\
-{count:,} questions of ARC's test split to SmolLM2-135M, untrained, layout `{layout}`, by {clients} clients. Each sends a
-question to `POST /predict`, waits for its answer, and sends the next. The first peer is `tinyllm predict` on the same
+{count:,} questions of ARC's test split to SmolLM2-135M, untrained, layout `{layout}`, by {clients} clients. Each sends
+a question to `POST /predict`, waits for its answer, and sends the next. The first peer is `tinyllm predict` on the same
 questions in a file. The second is the same server with batches of one question. Latency is from a request to its
 answer, at the client, on the same machine."""
 

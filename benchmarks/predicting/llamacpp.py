@@ -1,7 +1,7 @@
 """llama.cpp scoring choices: `python -m benchmarks.predicting.llamacpp EXPORT JOB` prints JSON.
 
 llama.cpp's server is asked for one token of one choice at a time, with a bias that makes it the one that is sampled.
-Its own cache holds the prompt, and four questions are under way at once. There is no call that scores a text as a whole.
+Its own cache holds the prompt, and four questions are under way at once. It has no call that scores a whole text.
 """
 
 from __future__ import annotations
