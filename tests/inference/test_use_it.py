@@ -16,7 +16,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from projects import Project, rows
+from projects import rows, trained
 from support import repository
 
 PORT = 8000  # of the README
@@ -36,9 +36,7 @@ def commands() -> list[str]:
 def place(tmp_path_factory, tiny_llama) -> Path:
     """A folder with what the README supposes: a trained run, a file of questions, and `tinyllm` on the path."""
     folder = tmp_path_factory.mktemp("use")
-    project = Project(folder, tiny_llama)
-    project.change("evaluate.rationales", 0)
-    subprocess.run([sys.executable, "-m", "tinyllm", "run", project.config, "-q"], cwd=folder, check=True)
+    trained(folder, tiny_llama)
     asked = [f"{r['question']},{','.join(r['choices'])},{'ABCD'[r['answer']]}" for r in rows(12)]
     (folder / "questions.csv").write_text("\n".join(["question,A,B,C,D,answer", *asked]) + "\n", "utf-8")
     (folder / "bin").mkdir()

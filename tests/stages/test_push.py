@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import tinyllm
-from projects import Project
+from projects import trained
 from stages.hub import TOKEN, hub
 from tinyllm.stages.folder import RunFolder
 
@@ -23,11 +23,7 @@ NAMED = ("--base-model", "someone/tiny", "--license", "apache-2.0")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_llama) -> Path:
     """A run that is trained and evaluated."""
-    folder = tmp_path_factory.mktemp("push")
-    project = Project(folder, tiny_llama)
-    project.change("evaluate.rationales", 0)
-    subprocess.run([sys.executable, "-m", "tinyllm", "run", project.config, "-q"], cwd=folder, check=True)
-    return project.run
+    return trained(tmp_path_factory.mktemp("push"), tiny_llama).run
 
 
 def pushed(run: Path, url: str, *options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
