@@ -197,7 +197,7 @@ def validation_scores(config: Config, student: Student, learner: Learner, splits
     Every process has to call this.
     """
     from tinyllm.scoring.calibration import fit_temperature, probabilities
-    from tinyllm.scoring.score import credit
+    from tinyllm.scoring.predictions import credit
 
     asked = looked_at(config, splits)
     answers, ranked = [q.known_answer for q in asked], _rankings(config, student, learner, asked)
