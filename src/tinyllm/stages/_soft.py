@@ -155,6 +155,6 @@ def _pooled(config: Config, soft: SoftSection, run: RunFolder, splits: Splits) -
 
 
 def _accuracy(valid: Sequence[tuple[Sequence[float], int]]) -> float | None:
-    from tinyllm.scoring.score import credit
+    from tinyllm.scoring.predictions import credit
 
     return sum(credit(pooled, answer) for pooled, answer in valid) / len(valid) if valid else None
