@@ -108,13 +108,14 @@ def asked(count: int, choices: Sequence[int]) -> list[Question]:
     ]
 
 
-def softened(targets: Sequence[Target]) -> list[Target]:
-    """The same targets with shares that no choice has alone, and of one question none for its first choice."""
-    soft = []
-    for i, target in enumerate(targets):
-        raw = [float((i + 3 * k) % 5) for k in range(len(target.shares))]
+def soft_shares(questions: Sequence[Question]) -> dict[str, tuple[float, ...]]:
+    """Shares that no choice has alone, of one question none for its first choice; one question has its answer alone."""
+    soft = {}
+    for i, question in enumerate(questions):
+        raw = [float((i + 3 * k) % 5) for k in range(len(question.choices))]
         raw = raw if sum(raw) else [1.0, *raw[1:]]
-        soft.append(replace(target, shares=tuple(r / sum(raw) for r in raw)) if target.shares else target)
+        if i != 2:
+            soft[question.id] = tuple(r / sum(raw) for r in raw)
     return soft
 
 
@@ -143,12 +144,14 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     student.card = replace(student.card, layout=layout)
     questions = asked(4, choices)
     weights = dict(zip(TEACHERS, alpha, strict=True))
-    of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer, use)
+    shares = soft_shares(questions) if soft else {}
+    of_run = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), weights, answer, use, shares=shares)
     told = some_rationales(
         questions, [("q1", "ada")], lengths=(3, 1, 2, 0)
     )  # teachers differ, so there are two to read
     targets = mix("tinyllm", questions, told, of_run)
-    targets = softened(targets) if soft else targets
+    learnt_softly = {t.question_id: t.shares for t in targets if t.shares and max(t.shares) < 1}
+    assert learnt_softly == {name: s for name, s in shares.items() if answer != "text" and max(s) < 1}
     learner = student.learner()
     learner.take(_ALONE)
 
@@ -162,14 +165,15 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     in_other_order = [questions[i] for i in order]
     ours, sums = planned_loss(learner, student, in_other_order, targets, normalisation, tokens, processes)
 
-    torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=0)
+    # A choice's score is a sum of some hundred, so where the loss is near 0 its last digits are those of the scores.
+    torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(sums[0].sum(), ours, rtol=1e-5, atol=0)
     learnt = {t.learnt for t in targets}
     assert {task for task, weight in zip(TASKS, sums[1].tolist(), strict=True) if weight > 0} == learnt
     found = gradients(student)
     for name, gradient in expected_gradients.items():
         difference, size = (found[name] - gradient).norm(), gradient.norm()
-        assert difference <= 1e-5 * size + 1e-9, (name, difference / size)
+        assert difference <= 1e-5 * size + 1e-6, (name, difference / size)
 
 
 # --- parts of it --------------------------------------------------------------------------------------------------
@@ -318,11 +322,13 @@ def test_what_is_learnt_of_an_answer_is_part_of_the_fingerprint():
     student, questions = tiny_student("llama"), some_questions(4)
     plans = {}
     for answer in ("text", "choices", "both"):
-        settings = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), {}, answer)
-        targets = mix("fine-tuning", questions, (), settings)
-        plans[answer] = fingerprint(StepPlan(tokenise(student.encoder(), questions, targets), batch_size=2))
-        soft = fingerprint(StepPlan(tokenise(student.encoder(), questions, softened(targets)), batch_size=2))
-        assert (soft == plans[answer]) == (answer == "text")
+        found = []
+        for shares in ({}, soft_shares(questions)):
+            settings = MixtureSettings(task_prefixes(PrefixesSection(), TEACHERS), {}, answer, shares=shares)
+            targets = mix("fine-tuning", questions, (), settings)
+            found.append(fingerprint(StepPlan(tokenise(student.encoder(), questions, targets), batch_size=2)))
+        assert (found[0] == found[1]) == (answer == "text")
+        plans[answer] = found[0]
     assert len(set(plans.values())) == 3
 
 

@@ -275,6 +275,8 @@ def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
         counted = "".join(f", {found[what]} {what}" for what in ("ties", "unparsed") if found.get(what))
         return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{counted})"
 
+    if "accuracy" not in figures:
+        return "The student is trained. No test question has an answer, so it is not scored."
     before: dict[str, Any] = figures.get("before", {})
     after: dict[str, Any] = figures["accuracy"]
     names = (s for s in scorers(by_token=config.student.layout == "cloze") if s in after)

@@ -4,18 +4,7 @@ Add a statistic of one run: a function in `_statistics`, and a field in `metrics
 function in `_seeds`, and its use in `results`.
 """
 
-from tinyllm.comparison._overlap import overlap
 from tinyllm.comparison._seeds import Difference, Estimate, findable
 from tinyllm.comparison._statistics import Accuracy, Paired, chance_rate, majority_right, paired
 
-__all__ = [
-    "Accuracy",
-    "Difference",
-    "Estimate",
-    "Paired",
-    "chance_rate",
-    "findable",
-    "majority_right",
-    "overlap",
-    "paired",
-]
+__all__ = ["Accuracy", "Difference", "Estimate", "Paired", "chance_rate", "findable", "majority_right", "paired"]

@@ -124,7 +124,7 @@ def majority_right(train: Sequence[Question], test: Sequence[Question]) -> list[
     def answer(question: Question) -> str | int:
         return question.answer_text if by_text else question.known_answer
 
-    answers = Counter(map(answer, train or test))
+    answers = Counter(answer(q) for q in train if q.answer is not None) or Counter(map(answer, test))
     best = min(answers, key=lambda a: (-answers[a], str(a)))
     return [answer(q) == best for q in test]
 

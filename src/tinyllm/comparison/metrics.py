@@ -64,9 +64,10 @@ def metrics(
         "teachers": {name: asdict(found) for name, found in yields.items()},
         "train": dict(train),
         "data": {
-            **{name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
+            **{name: len(getattr(splits, name)) for name in ("train", "more", "valid", "test")},
             "dropped": [asdict(d) for d in splits.dropped],
             "warnings": dict(splits.warnings),
+            "overlaps": dict(splits.overlaps),
         },
     }
     return figures

@@ -308,6 +308,7 @@ def _contradictions(config: Config) -> list[str]:
         *_examples_problems(config.rationales.examples),
         *_several_problems(config),
         *_opinions_problems(config),
+        *_soft_problems(config),
     ]
 
 
@@ -334,6 +335,10 @@ def _data_problems(data: DataSection) -> Iterable[str]:
         yield "data.fields.labels: missing; `answer_as: label` needs the column of the labels"
     if data.choices is not None and (twice := sorted({c for c in data.choices if data.choices.count(c) > 1})):
         yield f"data.choices: {', '.join(map(repr, twice))} twice; give each choice its own name"
+
+    for number, more in enumerate(data.more):
+        if sum(place is not None for place in (more.dataset, more.folder, more.train)) != 1:
+            yield f"data.more[{number}]: give a file, or one of `dataset: NAME`, `folder: DIR` and `train: FILE`"
 
 
 def _teacher_problems(names: Sequence[str]) -> Iterable[str]:
@@ -401,6 +406,8 @@ def _auto_problems(config: Config, names: Sequence[str]) -> Iterable[str]:
         except ValidationError as error:
             yield from (f"{where}.{problem}" for problem in problems_of(error, TrainSection, {}))
             continue
+        if candidate.train.soft is not None and config.train.soft is None:
+            yield f"{where}.soft: no opinions are asked for it; write `soft` under `train`, too"
         if candidate.train.method == "auto":
             yield f"{where}.method: a candidate cannot be `auto` itself; name one of the other methods"
             continue
@@ -466,6 +473,26 @@ def _opinions_problems(config: Config) -> Iterable[str]:
         elif way != "auto" and way not in ways_of(kinds[name]):
             possible = ", ".join(ways_of(kinds[name]))
             yield f"{where}: a teacher of kind {kinds[name]} cannot be asked with `{way}`; possible: {possible}"
+
+
+def _soft_problems(config: Config) -> Iterable[str]:
+    soft, asked = config.train.soft, list(config.opinions.teachers)
+    if soft is None:
+        if config.rationales.pooled:
+            yield "rationales.pooled: there is no pooled opinion without `train.soft`; write `train: {soft: {}}`"
+        return
+    if not asked:
+        yield "train.soft: nobody is asked for an opinion; name teachers, as in `opinions: {teachers: [NAME]}`"
+    elif "train" not in config.opinions.splits:
+        yield "opinions.splits: `train.soft` learns from opinions on the training questions; add `train`"
+    weights = {} if soft.teachers == "pooled" else soft.teachers
+    for name, weight in weights.items():
+        if asked and name not in asked:
+            yield f"train.soft.teachers.{name}: not in `opinions.teachers`.{did_you_mean(name, asked)} There: {asked}"
+        if not 0 <= weight < float("inf"):
+            yield f"train.soft.teachers.{name}: a weight is a number from 0 up, got {weight}"
+    if soft.teachers != "pooled" and not any(weights.values()):
+        yield "train.soft.teachers: no teacher has a weight above 0; give one, or write `pooled`"
 
 
 def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:

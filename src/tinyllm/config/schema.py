@@ -82,6 +82,30 @@ class CutSection(Section):
     seed: int = Field(0, description="Seed of the cut.")
 
 
+class MoreSection(Section):
+    """More questions to train on: of a file, or the training questions of a named dataset or a folder."""
+
+    name: Name | None = Field(None, description="Stands before their ids; null: the dataset's or the file's name.")
+    dataset: str | None = Field(None, description="A named dataset, or owner/name of one on the Hugging Face hub.")
+    subset: str | None = Field(None, description="Configuration name of a hub dataset.")
+    folder: Path | None = Field(None, description="Folder with a training file.")
+    train: Path | None = Field(None, description="A file of questions (.jsonl, .csv or .parquet).")
+    fields: FieldMap | None = Field(
+        None, description="Which column holds what; null: as `data.fields`, for a dataset its own."
+    )
+    choices: tuple[str, ...] | None = Field(None, min_length=2, description="The same choices for every question.")
+    question: str | None = Field(None, min_length=1, description="The same question for every row.")
+    limit: int | None = Field(None, ge=1, description="At most so many questions.")
+    answers: bool = Field(True, description="Use their answers; false: learn from the teachers' opinions alone.")
+
+
+def _files(value: Any) -> Any:
+    """A file may stand where a section of more questions may."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple({"train": item} if isinstance(item, str | Path) else item for item in value)
+
+
 class DataSection(Section):
     """Where the questions come from: a named dataset, a folder with one file per split, or files."""
 
@@ -112,6 +136,11 @@ class DataSection(Section):
     )
     limit: int | None = Field(None, ge=1, description="Use at most this many questions of each split.")
     on_invalid: Literal["error", "drop"] = Field("error", description="What to do about invalid rows.")
+    more: Annotated[tuple[MoreSection, ...], BeforeValidator(_files)] = Field(
+        (),
+        description="More questions for training only, as in `[more.jsonl, {dataset: obqa}]`, with answers or without. "
+        "Those that are the same as a validation or test question, or nearly, are left out and counted.",
+    )
 
 
 class _TeacherSection(Section):
@@ -531,6 +560,11 @@ class RationalesSection(Section):
         description="Database of replies; null: replies.sqlite beside the run folder (beside its target, if the "
         "folder is a symbolic link).",
     )
+    pooled: bool = Field(
+        False,
+        description="Also explain questions without an answer, and those of `data.more`; a question without an answer "
+        "is explained as if the pooled opinion (`train.soft`) were right, and its rationale is marked.",
+    )
     budget: BudgetSection = Field(default_factory=BudgetSection, description="A hard limit on the spending.")
     engine: Literal["local", "ray"] = Field("local", description="Send requests from this process, or from Ray.")
     ray_address: str | None = Field(None, description="Address of a Ray cluster, or `auto`; null: Ray on this machine.")
@@ -562,7 +596,10 @@ class OpinionsSection(Section):
         "`votes`: replies are counted. `given`: scores that come with the questions.",
     )
     splits: tuple[Literal["train", "valid"], ...] = Field(
-        ("train",), min_length=1, description="The questions that are asked. Never the test questions."
+        ("train",),
+        min_length=1,
+        description="The questions that are asked. Never the test questions. With `train.soft` also those of "
+        "`data.more`, and the validation questions where weights or trust are learned on them.",
     )
     orders: int = Field(
         2,
@@ -613,6 +650,29 @@ class StudentSection(Section):
     )
 
 
+class SoftSection(Section):
+    """Pooled opinions as targets: (1 - weight) · the right answer + weight · what the teachers think."""
+
+    weight: float = Field(
+        0.5, ge=0, le=1, description="Share of the pooled opinion where the answer is known; elsewhere it is all."
+    )
+    temperature: float = Field(1.0, gt=0, description="Of the pooled opinion: above 1 flatter, below 1 sharper.")
+    teachers: Literal["pooled"] | dict[str, float] = Field(
+        "pooled",
+        description="Weights of the teachers: the pooled opinion is proportional to the product of theirs, each to the "
+        "power of its weight. `pooled`: learned on the validation questions whose answer is known; of training "
+        "questions where there are too few; else by how often the teachers agree.",
+    )
+    trust: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Questions without an answer are learnt where the pooled opinion gives one choice at least this "
+        "probability. `auto`: decided on validation questions; without answers there, all are learnt.",
+    )
+    shuffle: bool = Field(
+        False, description="A control: each question gets the pooled opinion on another one with as many choices."
+    )
+
+
 class TrainSection(Section):
     """What the student is trained on, and how."""
 
@@ -625,6 +685,11 @@ class TrainSection(Section):
         "text",
         description="How the answer is learnt: as a text to write (`text`), by comparing the choices as evaluation "
         "does (`choices`: cross-entropy of the softmax over their log-likelihoods), or by both, with equal weight.",
+    )
+    soft: SoftSection | None = Field(
+        None,
+        description="Learn from the teachers' opinions, too: on questions with an answer beside it, on others alone. "
+        "With `answer: text` they only say what the answer of a question without one is. null: answers only.",
     )
     rationales: RationaleUse = Field(
         "target",
@@ -800,8 +865,10 @@ def _usual_candidates(config: Config) -> tuple[dict[str, Any], ...]:
     rate = train.learning_rate or (2e-4 if config.student.adapter == "lora" else 5e-5)
     choices = {"method": "fine-tuning", "answer": "choices", "learning_rate": rate, "rationales": "target"}
     taught = [choices | {"method": "tinyllm"}] if any(teacher_weights(config).values()) else []
+    soft = [] if train.soft is None else [choices | {"soft": train.soft.model_dump() | {"weight": 0}}]
     return (
         choices,
+        *soft,
         choices | {"learning_rate": 3 * rate},
         *(t | {"answer": "both"} for t in taught),
         choices | {"epochs": 2 * train.epochs},

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyllm.comparison import chance_rate, majority_right, overlap
+from tinyllm.comparison import chance_rate, majority_right
 from tinyllm.comparison.outline import DatasetOutline, MethodOutline, Outline
 from tinyllm.config import Config, build_config, teachers_in_use
 from tinyllm.config.read import merge
@@ -18,7 +18,7 @@ from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._grid import Cell, Experiment
 from tinyllm.experiments._methods import MethodSpec
 from tinyllm.opinions.files import OPINIONS, read_opinions
-from tinyllm.questions import SPLITS, gather
+from tinyllm.questions import SPLITS, answered, gather, overlap
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.scoring.matching import CONVENTION
@@ -108,7 +108,8 @@ def questions_fingerprint(splits: Splits) -> str:
 
 def learnt_fingerprint(splits: Splits) -> str:
     """Return a hash of the training and validation questions. Only runs with the same hash are averaged."""
-    return hashlib.sha256(f"{_hash(splits.train)} {_hash(splits.valid)}".encode()).hexdigest()
+    more = f" {_hash(splits.more)}" if len(splits.more) else ""
+    return hashlib.sha256(f"{_hash(splits.train)} {_hash(splits.valid)}{more}".encode()).hexdigest()
 
 
 def _hash(questions: Iterable[Question]) -> str:
@@ -159,7 +160,7 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
     """Return the forecast of requests to teachers as lines. No teacher is asked, and no file is written."""
     wanted = {key: (_asking_all(experiment, those), those[0]) for key, those in _by_rationales(experiment).items()}
     asked: list[tuple[str, Config, Sequence[Question]]] = [
-        (key, config, shared.splits[cell.dataset].train) for key, (config, cell) in wanted.items()
+        (key, config, _explained(config, shared.splits[cell.dataset])) for key, (config, cell) in wanted.items()
     ]
     tested = {asked_key(g.dataset, g.spec.asks): g for g in experiment.groups if g.spec.asks is not None}
     asked += [(key, experiment.first_config(g), shared.splits[g.dataset].test) for key, g in tested.items()]
@@ -173,6 +174,10 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
         run = RunFolder(folder / _SHARED / key)
         lines += forecast_lines(opinion_forecasts(config, run, splits, news, will_ask=False))
     return lines
+
+
+def _explained(config: Config, splits: Splits) -> Sequence[Question]:
+    return splits.train if config.train.soft is None else answered(splits.train)
 
 
 def shared_folder(folder: Path, key: str) -> RunFolder:
@@ -200,6 +205,8 @@ def rationale_key(experiment: Experiment, cell: Cell) -> str | None:
     parts = {"data", "teachers", "rationales", *(["opinions"] if asks else [])}
     made_by = config.model_dump(mode="json", include=parts)
     made_by["rationales"].pop("budget"), made_by["rationales"].pop("store")
+    if config.rationales.pooled:  # some explain what the opinions are pooled to
+        made_by["soft"] = config.model_dump(mode="json")["train"]["soft"]
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
     return f"{cell.dataset}-{digest[:8]}"
 
@@ -220,7 +227,7 @@ def learnt_from(folder: Path, config: Config) -> str:
     rows: list[tuple[Any, ...]] = sorted(
         (r.question_id, r.teacher, r.text) for r in read_rationales(folder) if r.teacher in wanted
     )
-    for split in dict.fromkeys(config.opinions.splits if config.opinions.teachers else ()):
+    for split in dict.fromkeys((*config.opinions.splits, "more", "valid") if config.opinions.teachers else ()):
         rows += sorted((o.question_id, o.teacher, o.probabilities) for o in read_opinions(folder, split))
     return hashlib.sha256(repr(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -232,6 +239,8 @@ def _asking_all(experiment: Experiment, those: Sequence[Cell]) -> Config:
     method = "tinyllm" if used else "fine-tuning"
     tree = merge(config.model_dump(mode="json"), {"train": {"method": method, "teacher": None}})
     tree["train"]["alpha"] = {t.name: float(t.name in used) for t in config.teachers if t.kind != "student"}
+    soft = next((s for cell in those if (s := experiment.config(cell).train.soft) is not None), None)
+    tree["train"]["soft"] = None if soft is None else soft.model_dump(mode="json") if config.rationales.pooled else {}
     return build_config(tree, source=those[0].dataset)
 
 

@@ -36,11 +36,19 @@ def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
         raise StudentError("Only encoder-decoders (T5) are exported to ctranslate2. Export a causal student to gguf.")
     from ctranslate2.converters import TransformersConverter
 
+    class Converter(TransformersConverter):
+        def load_model(self, *names: Any, **options: Any) -> Any:
+            model = super().load_model(*names, **options)
+            # transformers 5 calls every T5 tied. What CTranslate2 takes from that word is in another setting there.
+            tied = model.config.tie_word_embeddings
+            model.config.tie_word_embeddings = getattr(model.config, "scale_decoder_outputs", tied)
+            return model
+
     with tempfile.TemporaryDirectory() as plain:
         student.model.save_pretrained(plain)
         student.tokenizer.save_pretrained(plain)
         try:
-            TransformersConverter(plain).convert(str(folder), quantization=_QUANTISED[quantise])
+            Converter(plain).convert(str(folder), quantization=_QUANTISED[quantise])
         except ValueError as error:
             raise StudentError(f"CTranslate2 cannot convert this model: {error}") from None
 

@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.questions._by_id import ById
-from tinyllm.questions._known import with_answers
+from tinyllm.questions._known import answered, with_answers
+from tinyllm.questions._overlap import overlap
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 
@@ -27,10 +28,12 @@ __all__ = [
     "Dropped",
     "Question",
     "Splits",
+    "answered",
     "gather",
     "import_release",
     "leave_out",
     "load_splits",
+    "overlap",
     "with_answers",
 ]
 

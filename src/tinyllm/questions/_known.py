@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from tinyllm.errors import DataError
 from tinyllm.questions._spool import leave_out
@@ -44,10 +45,17 @@ def with_answers(splits: Splits, needed: Collection[str], *, drop: bool) -> Spli
     if lines:
         remedy = "Add these answers, or give other questions as "
         remedy += ", ".join(f"data.{name}" for name, places in missing.items() if places)
+        if missing.get("train"):
+            remedy += "; or learn them from the teachers' opinions: `opinions: {teachers: [NAME]}`, `train: {soft: {}}`"
         remedy += "." if drop else "; `data.on_invalid: drop` leaves questions without an answer out."
         raise DataError("\n".join(["questions without an answer:", *lines, remedy]))
     dropped = [
         Dropped(name, f"question '{parts[name][k].id}'", "no answer") for name, at in missing.items() for k in at
     ]
-    kept = {name: leave_out(part, missing.get(name, [])) for name, part in parts.items()}
-    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=splits.warnings)
+    train, valid, test = (leave_out(part, missing.get(name, [])) for name, part in parts.items())
+    return replace(splits, train=train, valid=valid, test=test, dropped=(*splits.dropped, *dropped))
+
+
+def answered(questions: Sequence[Question]) -> Sequence[Question]:
+    """Return the questions whose answer is known."""
+    return leave_out(questions, [place for place, question in enumerate(questions) if question.answer is None])

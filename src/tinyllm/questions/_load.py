@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from tinyllm.config import CutSection, DataSection
+from tinyllm.config import CutSection, DataSection, FieldMap, MoreSection
 from tinyllm.errors import DataError
 from tinyllm.questions._cut import cut
 from tinyllm.questions._files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions._named import SPLITS, Fetch, NamedSplits, load_named
+from tinyllm.questions._overlap import HeldOut
 from tinyllm.questions._rows import RowForm
 from tinyllm.questions._split import MOST_LISTED, ReadSplit
-from tinyllm.questions._spool import IN_MEMORY
-from tinyllm.questions.types import Question, Splits
+from tinyllm.questions._spool import IN_MEMORY, gather
+from tinyllm.questions.types import Dropped, Question, Splits
 
 _STEMS: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
@@ -32,13 +35,14 @@ def load_splits(
     file of `valid` may also be called `validation` or `dev`. With `dataset`, the folder may be the parent of a folder
     of that name. A missing split is cut from the training questions, by the shares and the seed of `data.cut` (default:
     10 % valid, 20 % test, seed 0). A share of 0 leaves the split empty; any other share gives at least one question.
-    `limit` then takes the first questions of each split, in the order of its file. Further rows are not read (nor
-    checked), unless something is cut from the split.
+    Nothing is cut from questions of which none has an answer. `limit` then takes the first questions of each split, in
+    the order of its file. Further rows are not read (nor checked), unless something is cut from the split. The
+    questions of `data.more` come last.
 
     Files are read as a stream, and large splits are kept on disk. About 40 bytes per question stay in memory.
 
     Args:
-        test: False: without the test questions. Their file is not opened.
+        test: False: without the test questions. Their file is not opened, unless `data.more` is compared with them.
         fetch: how to read from the Hugging Face hub; for tests.
         in_memory: more questions than this are kept on disk.
 
@@ -46,6 +50,8 @@ def load_splits(
         DataError: all problems of all splits in one message. With `on_invalid: drop`, only problems of whole files, and
             splits without a valid row.
     """
+    if data.more and not test:
+        return replace(load_splits(data, fetch=fetch, in_memory=in_memory), test=())
     source = _source(data, fetch)
     shares = data.cut or CutSection()
     whole = _cut_from(source, shares)
@@ -73,7 +79,75 @@ def load_splits(
     questions = _cut_missing(questions, shares) | ({} if test else {"test": ()})
     limited = {split: _few_in_memory(part[: data.limit], in_memory) for split, part in questions.items()}
     warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
-    return Splits(**limited, dropped=tuple(d for part in read.values() for d in part.dropped), warnings=dict(warnings))
+    dropped = tuple(d for part in read.values() for d in part.dropped)
+    splits = Splits(**limited, dropped=dropped, warnings=dict(warnings), overlaps={})
+    return _with_more(splits, data, fetch, in_memory) if data.more else splits
+
+
+def _with_more(splits: Splits, data: DataSection, fetch: Fetch | None, in_memory: int) -> Splits:
+    """Add the questions of `data.more`, but for those that are validation or test questions."""
+    held_out = HeldOut([*splits.valid, *splits.test])
+    dropped, warnings = list(splits.dropped), Counter(splits.warnings)
+    overlaps: Counter[str] = Counter()
+    names: set[str] = set()
+
+    def questions() -> Iterator[Question]:
+        for section in data.more:
+            name = _name_of_more(section, names)
+            names.add(name)
+            try:
+                part = load_splits(_as_data(section, data), fetch=fetch, in_memory=in_memory)
+            except DataError as error:
+                raise DataError(f"data.more, '{name}': {error}") from None
+            dropped.extend(replace(d, split="more") for d in part.dropped)
+            prefix = _unused_prefix(f"{name}/", splits)
+            for question in part.train:
+                found = replace(
+                    question, id=f"{prefix}{question.id}", answer=question.answer if section.answers else None
+                )
+                if how := held_out.meets(found):
+                    overlaps[how] += 1
+                    dropped.append(Dropped("more", f"question '{found.id}'", f"{how} as a validation or test question"))
+                    continue
+                warnings["no answer"] += found.answer is None
+                yield found
+
+    more = gather(questions(), in_memory)
+    return replace(splits, more=more, dropped=tuple(dropped), warnings=dict(+warnings), overlaps=dict(overlaps))
+
+
+def _as_data(section: MoreSection, data: DataSection) -> DataSection:
+    """Return the section that reads the training questions of one source of `data.more`."""
+    of_file = section.dataset is None
+    fields = section.fields or (data.fields if of_file else FieldMap())
+    if not section.answers:
+        fields = fields.model_copy(update={"answer": None})  # so its column need not be there
+    return DataSection(
+        dataset=section.dataset,
+        subset=section.subset,
+        folder=section.folder,
+        train=section.train,
+        cut=CutSection(valid=0, test=0),
+        fields=fields,
+        choices=section.choices or (data.choices if of_file else None),
+        question=section.question or (data.question if of_file else None),
+        limit=section.limit,
+        on_invalid=data.on_invalid,
+    )
+
+
+def _name_of_more(section: MoreSection, taken: set[str]) -> str:
+    """Return a name without a slash that no other source of `data.more` has."""
+    place = section.train or section.folder
+    name = (section.name or section.dataset or (place.stem if place else "more")).replace("/", ".")
+    return next(n for n in chain([name], (f"{name}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
+
+
+def _unused_prefix(prefix: str, splits: Splits) -> str:
+    """Return a prefix that no id of the other questions begins with."""
+    while any(q.id.startswith(prefix) for q in chain(splits.train, splits.valid, splits.test)):
+        prefix = f"+{prefix}"
+    return prefix
 
 
 def _cut_from(source: NamedSplits, shares: CutSection) -> set[str]:
@@ -154,7 +228,8 @@ def _missing(there: Iterable[str], shares: CutSection) -> dict[str, float]:
 
 def _cut_missing(questions: Mapping[str, Sequence[Question]], shares: CutSection) -> dict[str, Sequence[Question]]:
     total = len(questions["train"])
-    wanted = _missing(questions, shares)
+    can_score = not total or any(q.answer is not None for q in questions["train"])
+    wanted = _missing(questions, shares) if can_score else {}
     counts = {split: max(1, round(share * total)) for split, share in wanted.items()}
     result = {**questions, **cut(questions["train"], counts, shares.seed)} if counts else dict(questions)
     if not result["train"] or not all(result[s] for s in counts):

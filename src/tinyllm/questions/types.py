@@ -60,6 +60,9 @@ class Splits:
 
     Attributes:
         warnings: counts of oddities that do not make a row invalid, `no answer` among them.
+        more: for training only; without a known answer they are learnt from opinions.
+        overlaps: counts of questions of `data.more` that are left out because they are a validation or test question,
+            by how near they are.
     """
 
     train: Sequence[Question]
@@ -67,3 +70,5 @@ class Splits:
     test: Sequence[Question] = ()
     dropped: tuple[Dropped, ...] = ()
     warnings: Mapping[str, int] = field(default_factory=dict)
+    more: Sequence[Question] = ()
+    overlaps: Mapping[str, int] = field(default_factory=dict)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection as Container
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,29 @@ _YIELDS = "yields.json"
 _ROWS_AT_ONCE = 4096
 
 
-def write_rationales(folder: Path, collection: Collection) -> None:
+def write_rationales(folder: Path, collection: Collection, pooled: Container[str] = ()) -> None:
     """Write the three files while reading the collection. Each appears complete or not at all, the rationales last.
+
+    Args:
+        pooled: ids of the questions whose answer is that of the teachers' pooled opinion.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written; earlier files are unchanged.
     """
     with replacing(folder / RATIONALES) as parquet:
         with replacing(folder / REJECTED) as rejected:
-            _stream(collection, parquet, rejected)
+            _stream(collection, pooled, parquet, rejected)
         write_json(folder / _YIELDS, {name: asdict(found) for name, found in collection.yields.items()})
 
 
-def _stream(collection: Collection, parquet: Path, rejected: Path) -> None:
+def _stream(collection: Collection, pooled: Container[str], parquet: Path, rejected: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     text = pa.string()
-    schema = pa.schema([("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text))])
+    schema = pa.schema(
+        [("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text)), ("pooled", pa.bool_())]
+    )
     group: list[Rationale] = []
 
     def write(table: pq.ParquetWriter) -> None:
@@ -50,7 +56,7 @@ def _stream(collection: Collection, parquet: Path, rejected: Path) -> None:
             if isinstance(outcome, Rejection):
                 lines.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
                 continue
-            group.append(outcome)
+            group.append(replace(outcome, pooled=outcome.question_id in pooled))
             if len(group) == _ROWS_AT_ONCE:
                 write(table)
         write(table)
@@ -66,8 +72,11 @@ def read_rationales(folder: Path) -> tuple[Rationale, ...]:
     import pyarrow.parquet as pq
 
     with _explained(folder / RATIONALES, pa.ArrowException) as file:
-        rows = pq.read_table(file, columns=[f.name for f in fields(Rationale)]).to_pylist()
-        return tuple(Rationale(r["question_id"], r["teacher"], r["text"], tuple(r["repaired"])) for r in rows)
+        rows = pq.read_table(file).to_pylist()
+        return tuple(
+            Rationale(r["question_id"], r["teacher"], r["text"], tuple(r["repaired"]), bool(r.get("pooled")))
+            for r in rows
+        )
 
 
 def read_yields(folder: Path) -> dict[str, TeacherYield]:

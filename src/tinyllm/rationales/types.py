@@ -20,12 +20,14 @@ class Rationale:
 
     Attributes:
         repaired: names of the repairs made to the reply (`cut_off`, `runs_on`).
+        pooled: the answer that it explains is not known: it is the choice of the teachers' pooled opinion.
     """
 
     question_id: str
     teacher: str
     text: str
     repaired: tuple[str, ...] = ()
+    pooled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

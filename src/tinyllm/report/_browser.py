@@ -48,7 +48,9 @@ def question_rows(
     for rationale in rationales:
         note = {"teacher": rationale.teacher, "text": rationale.text}
         kept[rationale.question_id].append(
-            note | ({"repaired": list(rationale.repaired)} if rationale.repaired else {})
+            note
+            | ({"repaired": list(rationale.repaired)} if rationale.repaired else {})
+            | ({"pooled": True} if rationale.pooled else {})
         )
     for reply in rejected:
         failed[reply.question_id].append({"teacher": reply.teacher, "reason": reply.reason, "text": reply.text})

@@ -275,6 +275,18 @@ def _training(files: RunFiles) -> _Facts:
     for name, (word, key) in figures.items():
         if train.get(key) is not None:
             yield name, word(_number(train, key))
+    if soft := _mapping(train, "soft"):
+        weights = ", ".join(f"{name} {decimal(_number(soft['weights'], name))}" for name in _mapping(soft, "weights"))
+        right = _number(soft, "valid_accuracy")
+        yield "Weights of the pooled opinions", f"{weights} ({soft.get('weights_from')})"
+        if right is not None:
+            tried = count(_number(soft, "valid"))
+            yield "The pooled opinion is right on", f"{percent(right)} of {tried} validation questions"
+        if soft.get("without_answer"):
+            number, of = (count(_number(soft, key)) for key in ("learnt_without_answer", "without_answer"))
+            yield "Questions learnt from opinions alone", f"{number} of {of} without an answer"
+        if soft.get("shuffled"):
+            yield "Control", "each question has the pooled opinion on another question"
     found = _mapping(files.metrics or {}, "calibration")
     if found:
         error, plain = (percent(_number(found, key)) for key in ("ece", "ece_uncalibrated"))
@@ -380,6 +392,11 @@ def _data(data: Mapping[str, Any]) -> _Facts:
     for split in ("train", "valid", "test"):
         if data.get(split) is not None:
             yield f"{split.capitalize()} questions", count(_number(data, split))
+    if data.get("more"):
+        yield "More training questions (data.more)", count(_number(data, "more"))
+    for how in _mapping(data, "overlaps"):
+        number = count(_number(data["overlaps"], how))
+        yield f"Left out of data.more: {how} as a validation or test question", number
     if "dropped" in data:
         yield "Dropped rows", count(len(_list(data, "dropped")))
 

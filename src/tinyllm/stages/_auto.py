@@ -25,8 +25,9 @@ from tinyllm.config import ANSWER_TASK, Config, candidates_of
 from tinyllm.config.read import SPEED_ONLY
 from tinyllm.config.schema import AutoSection
 from tinyllm.errors import DataError
-from tinyllm.questions.types import Splits
+from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._prepare import looked_at, prepare_training, validation, validation_scores
+from tinyllm.stages._soft import supposed
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import mixture_settings
 from tinyllm.system.files import read_json, write_json
@@ -120,7 +121,7 @@ def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config
         raise DataError(
             "train.method: auto chooses by validation questions, and none has an answer: give data.valid, or data.cut."
         )
-    halving = _Halving(config, run, news, replace(splits, valid=valid, test=()), Processes.joined())
+    halving = _Halving(config, run, news, replace(splits, test=()), valid, Processes.joined())
     number = halving.search()
     halving.hand_over(number)
     return halving.candidates[number]
@@ -145,10 +146,13 @@ def _rank(look: _Look) -> tuple[float, float]:
 class _Halving:
     """A search, as far as it has come; what is known is written after each look."""
 
-    def __init__(self, config: Config, run: RunFolder, news: News, splits: Splits, processes: Any) -> None:
-        self._run, self._news, self._splits, self._processes = run, news, splits, processes
+    def __init__(
+        self, config: Config, run: RunFolder, news: News, splits: Splits, valid: Sequence[Question], processes: Any
+    ) -> None:
+        self._run, self._news, self._processes = run, news, processes
+        self._learnt_from, self._splits = splits, replace(splits, valid=valid)
         self._file, self._folder = run.path / "auto.json", run.path / "auto"
-        self._plan = search_of(config, len(splits.train))
+        self._plan = search_of(config, len(supposed(config, splits)))
         self.candidates = candidates_of(config)[: len(self._plan.names)]
         self._key = self._fingerprint(config)
         known = read_json(self._file) if self._file.is_file() else {}
@@ -200,7 +204,7 @@ class _Halving:
             folder.mkdir(parents=True, exist_ok=True)
         self._processes.wait()
         self._news.say(f"  candidate {number + 1} of {len(self.candidates)}: {self._plan.names[number]}")
-        prepared = prepare_training(config, self._run, self._news, self._splits, processes=self._processes.count)
+        prepared = prepare_training(config, self._run, self._news, self._learnt_from, processes=self._processes.count)
         plan, student, learner = prepared.plan, prepared.student, prepared.learner
         until = _until(share, len(plan))
         with self._news.task(f"Training it to step {until} of {len(plan)}", len(plan)) as task:
@@ -282,7 +286,7 @@ class _Halving:
         sections = (config.student, config.auto, *(c.train for c in self.candidates))
         for section in sections:
             digest.update(repr(section.model_dump(exclude=set(SPEED_ONLY))).encode("utf-8", "surrogatepass"))
-        for split in (self._splits.train, self._splits.valid):
+        for split in (self._splits.train, self._splits.more, self._splits.valid):
             for q in split:
                 asked = (q.id, q.question, q.choices, q.context, q.answer)
                 digest.update(repr(asked).encode("utf-8", "surrogatepass"))

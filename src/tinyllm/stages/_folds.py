@@ -122,7 +122,8 @@ class Folds:
         def others(questions: Sequence[Question]) -> Sequence[Question]:
             return leave_out(questions, [i for i, q in enumerate(questions) if self._fold(q) == fold])
 
-        kept = replace(self._splits, train=others(self._splits.train), valid=others(self._splits.valid))
+        known = self._splits
+        kept = replace(known, train=others(known.train), more=others(known.more), valid=others(known.valid))
         if not len(kept.train):
             raise self._error(
                 f"all {len(self._splits.train)} questions that it learnt from are in one of its {self._spec.folds} "
@@ -177,7 +178,8 @@ class Folds:
         import numpy as np
 
         picked_by = () if self._config.train.validate_steps is None else self._splits.valid
-        return np.sort(np.fromiter((_alike(q) for q in chain(self._splits.train, picked_by)), np.uint64))
+        seen = chain(self._splits.train, self._splits.more, picked_by)
+        return np.sort(np.fromiter(map(_alike, seen), np.uint64))
 
     def _was_seen(self, question: Question) -> bool:
         place = self._seen.searchsorted(code := _alike(question))

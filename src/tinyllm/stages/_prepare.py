@@ -7,10 +7,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
 from tinyllm.questions.types import Question, Splits
+from tinyllm.stages._soft import soft_lines, taught
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import LIKELIHOODS, Prepared, mixture_settings, student_card
 from tinyllm.system.files import read_json, write_json
@@ -33,28 +35,29 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     from tinyllm.student.train import plan_steps, tokenise
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
+    learnt = taught(config, run, splits)
     if rationales:  # of questions that are left out here nothing is learnt, not even under another question
-        learnt_from = {q.id for q in splits.train}
+        learnt_from = {q.id for q in learnt.questions}
         rationales = tuple(r for r in rationales if r.question_id in learnt_from)
-    settings = mixture_settings(config)
+    settings = mixture_settings(config, learnt.shares)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
         learner = student.learner(config.train.max_input_tokens + config.train.max_target_tokens)
     if needs_likelihoods(config.train.method):
-        known = _rationale_likelihoods(config, run, news, student, learner, splits.train, rationales)
+        known = _rationale_likelihoods(config, run, news, student, learner, learnt.questions, rationales)
         settings = replace(settings, likelihoods=known)
-    targets = mix(config.train.method, splits.train, rationales, settings)
+    targets = mix(config.train.method, learnt.questions, rationales, settings)
     encoder = student.encoder(max_target_tokens=config.train.max_target_tokens, share_prompt=learner.share_prompt)
     with news.task("Planning"):
         plan = plan_steps(
-            tokenise(encoder, splits.train, targets),
+            tokenise(encoder, learnt.questions, targets),
             config.train,
             learner.shape(config.train.micro_batch_tokens),
             teachers=tuple(settings.alpha),
             processes=processes,
         )
-    notes = (*learner.notes(), *cut_targets(encoder, targets))
-    return Prepared(plan, student, learner, dict(Counter(t.learnt for t in targets)), notes)
+    notes = (*soft_lines(learnt.figures), *learner.notes(), *cut_targets(encoder, targets))
+    return Prepared(plan, student, learner, dict(Counter(t.learnt for t in targets)), learnt.figures, notes)
 
 
 def cut_targets(encoder: Encoder, targets: Sequence[Target]) -> list[str]:
@@ -151,7 +154,7 @@ def validation_fingerprint(config: Config, splits: Splits) -> str:
 def training_fingerprint(splits: Splits) -> str:
     """Return a hash of the questions that are learnt from."""
     digest = hashlib.sha256()
-    for q in splits.train:
+    for q in chain(splits.train, splits.more):
         digest.update(repr((q.id, q.question, q.choices, q.context, q.answer)).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

@@ -44,12 +44,19 @@ _BATCH_HOURS = 24.0  # what the provider promises for a batch; most are faster
 
 @contextlib.contextmanager
 def opened_asking(
-    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
+    config: Config,
+    run: RunFolder,
+    questions: Sequence[Question],
+    *,
+    examples: Sequence[Question] | None = None,
+    may_write: bool = True,
+    will_ask: bool = True,
 ) -> Iterator[Asking]:
     """Make the teachers that the method learns from, and open the store, until the block ends.
 
     Args:
-        questions: of the training split, which are also where in-context examples come from.
+        questions: that are to be explained.
+        examples: training questions among which in-context examples are chosen; None: `questions`.
         may_write: make the store if it is not there yet; otherwise nothing is written at all.
         will_ask: False for a forecast alone, for which no key is needed.
 
@@ -64,7 +71,7 @@ def opened_asking(
     wanted = path is not None and (may_write or path.is_file())
     with open_store(path) if path is not None and wanted else contextlib.nullcontext() as store:
         on_ray = config.rationales.engine == "ray"
-        make = _for_rationales(config, questions)
+        make = _for_rationales(config, questions, questions if examples is None else examples)
         yield Asking(config, specs, questions, store, run, make, on_ray=on_ray, will_ask=will_ask)
 
 
@@ -121,12 +128,12 @@ def _ways_of_asking(teacher: Teacher, spec: TeacherConfig, store: Store | None) 
     }
 
 
-def _for_rationales(config: Config, questions: Sequence[Question]) -> MakeRequests:
+def _for_rationales(config: Config, questions: Sequence[Question], pool: Sequence[Question]) -> MakeRequests:
     from tinyllm.prompts import ExampleGenerator
     from tinyllm.rationales.requests import Requests
 
-    examples = ExampleGenerator(questions, config.rationales.examples)
-    as_before = cache(lambda: ExampleGenerator(questions, config.rationales.examples, by_place=True))
+    examples = ExampleGenerator(pool, config.rationales.examples)
+    as_before = cache(lambda: ExampleGenerator(pool, config.rationales.examples, by_place=True))
 
     def make(teacher: Teacher, spec: TeacherConfig, store: Store | None) -> Requests:
         known = _ways_of_asking(teacher, spec, store)

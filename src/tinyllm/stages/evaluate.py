@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, teachers_in_use
@@ -45,7 +46,8 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
             student: Student = (
                 load_student(config.student, untrained) if stage == "before" else read_student(run.student)
             )
-            taught = splits.train[: config.evaluate.train_questions] if stage == "after" else ()
+            known = islice((q for q in splits.train if q.answer is not None), config.evaluate.train_questions)
+            taught = tuple(known) if stage == "after" else ()
             predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
             task.note = ""
     figures = metrics(

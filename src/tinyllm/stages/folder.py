@@ -31,6 +31,12 @@ _MAKES_RATIONALES = ("data", "teachers", "rationales")
 _MAKES_OPINIONS = ("data", "teachers", "opinions")
 
 
+def _makes_rationales(config: Config) -> tuple[str, ...]:
+    """Return the settings that rationales depend on."""
+    pooled = ("opinions", "train.soft") if config.rationales.pooled else ()
+    return (*_MAKES_RATIONALES, *pooled)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder for what a run or an experiment leaves.
 
@@ -136,7 +142,7 @@ class RunFolder:
 
     def _forget_other_rationales(self, config: Config) -> None:
         """Remove rationales that were made with other settings: if making the new ones fails, none must be left."""
-        if any(d.startswith(_MAKES_RATIONALES) for d in describe_differences(self.config(), config)):
+        if any(d.startswith(_makes_rationales(config)) for d in describe_differences(self.config(), config)):
             for name in ("rationales.parquet", "yields.json", "rejected.jsonl"):
                 (self.path / name).unlink(missing_ok=True)
         if any(d.startswith(_MAKES_OPINIONS) for d in describe_differences(self.config(), config)):
@@ -174,10 +180,14 @@ class RunFolder:
         is_under_way = any(self.path.glob("checkpoints/checkpoint-*/trainer_state.json"))
         if self.student.exists() or is_under_way:
             bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train", "auto")
-        elif (self.path / "rationales.parquet").exists() and not renews_rationales:
-            bound = _MAKES_RATIONALES
-        else:
+            if config.train.soft is not None or self.config().train.soft is not None:
+                bound = (*bound, "opinions")  # they are part of what was learnt
+        elif renews_rationales:
             return
+        else:
+            bound = _makes_rationales(config) if (self.path / "rationales.parquet").exists() else ()
+            if config.train.soft is not None and (self.path / "opinions.parquet").exists():
+                bound = (*bound, *_MAKES_OPINIONS)
         different = [d for d in describe_differences(self.config(), config) if d.startswith(bound)]
         if not different:
             return

@@ -170,7 +170,7 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
     lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     nothing_to_train_on = tally.unanswered == tally.questions
     if "train" in where and (nothing_to_train_on or not tally.can_be_cut):
-        why = "no answers are known: nothing to train on" if nothing_to_train_on else "too few questions to cut"
+        why = "no answers are known" if nothing_to_train_on else "too few questions to cut"
         lines.append(f"  cut: {{valid: 0, test: 0}}      # {why}")
     elif "train" in where:
         lines.append("  cut: {valid: 0.1, test: 0.2}  # or give files: valid: …, test: …")
@@ -207,7 +207,7 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
     if 0 < tally.unanswered < tally.questions:
         yield f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out"
     elif tally.unanswered:
-        yield "  note:     no answers are known, so nothing can be trained or scored on these questions"
+        yield "  note:     no answers are known: nothing is scored; train.soft learns from opinions"
     if tally.left_out:
         yield f"  left out: {tally.left_out} row{'' if tally.left_out == 1 else 's'}; " + "; ".join(
             tally.reasons.values()

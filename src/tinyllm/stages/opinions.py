@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -91,13 +91,25 @@ def _questions(config: Config, splits: Splits, news: News) -> dict[str, Sequence
     limits = [most for way in opinion_ways(config).values() if (most := most_choices(way)) is not None]
     most = min(limits, default=None)
     found: dict[str, Sequence[Question]] = {}
-    for name in dict.fromkeys(config.opinions.splits):
+    for name in _asked_splits(config, splits):
         questions = getattr(splits, name)
         many = [] if most is None else [i for i, q in enumerate(questions) if len(q.choices) > most]
         if many:
             news.say(f"  note: {len(many)} {name} questions have more than {most} choices; no opinion is asked on them")
         found[name] = leave_out(questions, many)
     return found
+
+
+def _asked_splits(config: Config, splits: Splits) -> Iterable[str]:
+    """Return the splits that are asked: those that `opinions` names, and those that `train.soft` needs."""
+    soft = config.train.soft
+    needed: list[str] = [*config.opinions.splits]
+    if soft is not None and len(splits.more):
+        needed.append("more")
+    learns = soft is not None and (soft.teachers == "pooled" or soft.trust == "auto")
+    if learns and any(q.answer is not None for q in splits.valid):
+        needed.append("valid")
+    return dict.fromkeys(needed)
 
 
 def _joined(asked: dict[str, Sequence[Question]]) -> Sequence[Question]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, prefixes_in_use, teacher_weights, teachers_in_use
 
@@ -29,8 +30,12 @@ def student_card(config: Config) -> StudentCard:
     )
 
 
-def mixture_settings(config: Config) -> MixtureSettings:
-    """Return what the mixture of a run needs to know besides the texts."""
+def mixture_settings(config: Config, shares: Mapping[str, tuple[float, ...]] | None = None) -> MixtureSettings:
+    """Return what the mixture of a run needs to know besides the texts.
+
+    Args:
+        shares: what the choices of a question are to get, by question id, where that is not all for the answer.
+    """
     from tinyllm.student.mixture import MixtureSettings
 
     weights = teacher_weights(config)
@@ -40,6 +45,7 @@ def mixture_settings(config: Config) -> MixtureSettings:
         answer=config.train.answer,
         rationales=config.train.rationales,
         seed=config.train.seed,
+        shares=shares or {},
     )
 
 
@@ -49,6 +55,7 @@ class Prepared:
 
     Attributes:
         targets: how many of each task; answers that are learnt by comparing the choices are counted apart.
+        soft: how the teachers' opinions were pooled and how many questions learn from them; empty where none do.
         notes: what a person should know of the way it is computed.
     """
 
@@ -56,4 +63,5 @@ class Prepared:
     student: Student
     learner: Learner
     targets: dict[str, int]
+    soft: dict[str, Any]
     notes: tuple[str, ...]

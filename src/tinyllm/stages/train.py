@@ -109,6 +109,8 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             temperature = fitted_temperature(config, student, learner, splits)
             task.note = f"temperature {temperature:g}"
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
+    if prepared.soft:
+        figures["soft"] = prepared.soft
     if searches:
         figures["chosen"] = dict(chosen_in(run))
     figures["questions"] = training_fingerprint(splits)

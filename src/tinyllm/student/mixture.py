@@ -63,6 +63,7 @@ class MixtureSettings:
         answer: how the right answer is learnt: as a text, by comparing the choices, or both.
         rationales: what the student does with a rationale (`train.rationales`).
         seed: of what a method draws by lot.
+        shares: by question id, the probabilities that its choices are to get where that is not all for the answer.
         likelihoods: how likely the untrained student finds each rationale, by (question id, teacher); for the one
             method that goes by it (`needs_likelihoods`).
     """
@@ -72,6 +73,7 @@ class MixtureSettings:
     answer: AnswerKind = "text"
     rationales: RationaleUse = "target"
     seed: int = 0
+    shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     likelihoods: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
@@ -255,5 +257,5 @@ def _answers(question: Question, settings: MixtureSettings) -> list[Target]:
     """Return what is learnt of the right answer, each with weight 1."""
     text = Target(question.id, ANSWER_TASK, settings.prefixes[ANSWER_TASK], question.answer_text, 1.0)
     right = tuple(float(i == question.known_answer) for i in range(len(question.choices)))
-    choices = replace(text, text="", shares=right)
+    choices = replace(text, text="", shares=settings.shares.get(question.id, right))
     return {"text": [text], "choices": [choices], "both": [text, choices]}[settings.answer]

@@ -115,6 +115,7 @@
       const voice = make("div", `voice ${taskClass.get(name) || "c5"}`, make("h4", "", name));
       for (const note of kept) {
         voice.append(make("p", "", note.text));
+        if (note.pooled) voice.append(make("p", "note", "explains the pooled opinion; the answer is not known"));
         if (note.repaired) voice.append(make("p", "note", `repaired: ${note.repaired.join(", ")}`));
       }
       for (const note of rejected) {
