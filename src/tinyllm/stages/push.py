@@ -148,7 +148,7 @@ def _upload(repo: str, student: Path, card: str, names: list[str], public: bool,
     import httpx
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     hub = HfApi()
