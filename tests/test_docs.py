@@ -117,13 +117,15 @@ def test_the_tutorial_on_opinions_runs_with_a_tiny_student_and_local_teachers(na
     tree = next(t for t in trees if t.get("name") == name)
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "labelled.jsonl", rows(40))
-    unlabelled = [{"question": f"And which of them is number {i}?", "choices": r["choices"]} for i, r in enumerate(rows(20))]
+    unlabelled = [
+        {"question": f"And which of them is number {i}?", "choices": r["choices"]} for i, r in enumerate(rows(20))
+    ]
     write_jsonl(tmp_path / "unlabelled.jsonl", unlabelled)
     tree["student"]["model"] = str(tiny_t5)
     tree["evaluate"] = {"max_new_tokens": 4, "rationales": 0, "train_questions": 2, "before": False}
     with in_thread(FakeEndpoint(by_letter)) as url:
         names = [t["name"] for t in tree["teachers"]]
-        local = {"kind": "openai", "base_url": url, "api_key_env": None}
+        local = {"kind": "openai", "base_url": url, "api_key_env": None, "price": {"prompt": 0.15, "completion": 0.6}}
         tree["teachers"] = [{"name": n, "model": n, **local} for n in names]
         Path("few.yaml").write_text(yaml.safe_dump(tree), "utf-8")
         with pytest.raises(SystemExit) as ended:
