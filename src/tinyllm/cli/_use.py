@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +32,6 @@ from tinyllm.cli._options import (
 if TYPE_CHECKING:
     from tinyllm.export import Parity
     from tinyllm.inference import Predictions
-    from tinyllm.stages.push import Pushed
 
 _ALL = "*"  # no teacher's name: names are words
 Student = Annotated[Path, typer.Argument(help="The folder of a run, of its student, or of an export.", metavar="RUN")]
@@ -197,7 +196,7 @@ def push(
     pushed = push_run(
         run.config(), run, repo, News(quiet=quiet), licence=licence, base_model=base_model, public=public, upload=upload
     )
-    print_result(asdict(pushed), as_json, lambda: _pushed_text(pushed))
+    print_result(asdict(pushed), as_json, lambda: _pushed_text(pushed.repo, pushed.card, pushed.files, pushed.url))
 
 
 def _key(variable: str) -> str:
@@ -256,12 +255,12 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
     return "\n".join([*lines, f"Answers: {done.file}"])
 
 
-def _pushed_text(pushed: Pushed) -> str:
-    files = [f"  {size / 1e6:10.3f} MB  {name}" for name, size in pushed.files.items()]
-    if pushed.url is not None:
-        return "\n".join([f"Sent to {pushed.repo}:", *files, pushed.url])
-    unsent = f"Nothing was sent. --upload would send this card, as README.md, and the rest to {pushed.repo}:"
-    return "\n".join([pushed.card, unsent, *files])
+def _pushed_text(repo: str, card: str, sizes: Mapping[str, int], url: str | None) -> str:
+    files = [f"  {size / 1e6:10.3f} MB  {name}" for name, size in sizes.items()]
+    if url is not None:
+        return "\n".join([f"Sent to {repo}:", *files, url])
+    unsent = f"Nothing was sent. --upload would send this card, as README.md, and the rest to {repo}:"
+    return "\n".join([card, unsent, *files])
 
 
 def _parity_text(found: Parity) -> str:

@@ -132,7 +132,7 @@ def label(index: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class _Fit:
     """Questions that are too long for the longest input, and ids of those whose context is cut to fit."""
 
     too_long: list[_TooLong]
@@ -321,11 +321,11 @@ class Encoder:
         """Return how many tokens an answer takes with its end-of-text token."""
         return len(self._answer(text)) + 1
 
-    def fit(self, questions: Iterable[Question], prefixes: Iterable[str]) -> Fit:
+    def fit(self, questions: Iterable[Question], prefixes: Iterable[str]) -> _Fit:
         """Return which questions do not fit even without their context, and whose context is cut to fit."""
         prefix = max(prefixes, key=lambda p: len(self._plain(p)))
         spare = self.max_input_tokens - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
-        fit = Fit([], [])
+        fit = _Fit([], [])
         for question in questions:
             if _most_tokens("".join(question_text(question, self.layout))) <= spare:
                 continue  # nearly always, and many times faster than a tokenizer
