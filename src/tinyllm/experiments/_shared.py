@@ -21,7 +21,7 @@ from tinyllm.opinions.files import OPINIONS, read_opinions
 from tinyllm.questions import SPLITS, answered, gather, overlap
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
-from tinyllm.scoring.matching import CONVENTION
+from tinyllm.scoring.predictions import CONVENTION
 from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder

@@ -19,7 +19,8 @@ import yaml
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError, TinyLLMError
 from tinyllm.questions.types import Question
-from tinyllm.scoring.score import branch_scores, score_options
+from tinyllm.scoring._passes import branch_scores
+from tinyllm.scoring.score import score_options
 from tinyllm.student import to_device
 from tinyllm.student.encode import Branch, Row, question_text
 from tinyllm.student.model import Student, StudentCard

@@ -82,7 +82,7 @@ def _rationale_likelihoods(
 
     Measured once for a set of questions and rationales, and kept in the run folder (`likelihoods.json`).
     """
-    from tinyllm.scoring.matching import CONVENTION
+    from tinyllm.scoring.predictions import CONVENTION
     from tinyllm.scoring.score import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
 

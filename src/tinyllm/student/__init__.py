@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyllm.student._batch import to_device
     from tinyllm.student._checkpoints import (
-        FOLDER,
         checkpoint_of_another,
         discard_checkpoints,
         is_sharded,
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "FOLDER": "_checkpoints",
     "checkpoint_of_another": "_checkpoints",
     "discard_checkpoints": "_checkpoints",
     "is_sharded": "_checkpoints",
@@ -31,7 +29,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "FOLDER",
     "checkpoint_of_another",
     "discard_checkpoints",
     "is_sharded",

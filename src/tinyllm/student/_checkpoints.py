@@ -36,10 +36,10 @@ def keep_only_checkpoints_of(folder: Path, key: str) -> None:
 
 
 def checkpoint_of_another(folder: Path, key: str) -> int:
-    """Return the steps of the newest checkpoint if it is of a training on other targets; else 0."""
-    note = folder / "fingerprint"
+    """Return the steps of the newest checkpoint of a run if it is of a training on other targets; else 0."""
+    note = folder / FOLDER / "fingerprint"
     is_of_this = note.is_file() and note.read_text(encoding="utf-8") == key
-    return 0 if is_of_this else steps_done(newest_checkpoint(folder))
+    return 0 if is_of_this else steps_done(newest_checkpoint(folder / FOLDER))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

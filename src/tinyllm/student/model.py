@@ -293,12 +293,12 @@ def _location(section: StudentSection) -> str:
         with _quietly():
             return str(untrained(cache_folder() / "students"))
     if is_packaged(section.model):
-        return str(dequantised(model_file(section.model)))
+        return str(_dequantised(model_file(section.model)))
     path = Path(section.model)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise StudentError(f"student.model: no file {path}.{did_you_mean(section.model, _known())}")
-        return str(dequantised(path))
+        return str(_dequantised(path))
     return section.model
 
 
@@ -363,7 +363,7 @@ def _loading(location: str) -> Iterator[None]:
         ) from None
 
 
-def dequantised(path: Path) -> Path:
+def _dequantised(path: Path) -> Path:
     """Return a folder with the safetensors that are made of a GGUF file, once.
 
     Raises:
