@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.comparison.answers import Answer, Answers, Scorer, Split
-from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
+from tinyllm.comparison.records import LOG_FILE, Record, cells
 from tinyllm.config import Config, EvaluateSection, build_config, compares_by_token
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
@@ -23,7 +23,7 @@ from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import LIKELIHOODS, student_card
 from tinyllm.stages.train import train_run
-from tinyllm.system.files import replacing, write_json, write_text
+from tinyllm.system.files import replacing, write_text
 from tinyllm.system.machine import environment
 from tinyllm.system.news import News, Task
 
@@ -201,7 +201,7 @@ def _record(
         config=config.model_dump(mode="json"),
         figures=figures,
     )
-    write_json(folder / RUN_FILE, record.as_json())
+    record.write()
 
 
 def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], news: News) -> Iterator[Answer]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.comparison.records import EXPERIMENT_FILE, Failure, Record, cells, failures, read_record, read_records
-from tinyllm.comparison.selection import FAILED, accuracies, named, wanted
+from tinyllm.comparison.selection import FAILED, accuracies, named
 from tinyllm.config import (
     Config,
     build_config,
@@ -234,7 +234,7 @@ class Runner:
         """Return the runs that are left, by seed, so that the whole table gets its first figures early."""
         found: list[tuple[int, Cell]] = []
         for group in self.experiment.groups:
-            for settings, seed in wanted(group.sweep, self._valid.get(group.name, {})):
+            for settings, seed in group.sweep.wanted(self._valid.get(group.name, {})):
                 cell = group.cell(settings, seed)
                 if cell.key not in self._done and cell.key not in self._failed:
                     found.append((group.sweep.seeds.index(seed), cell))

@@ -80,7 +80,7 @@ def _harness_task(name: str, questions: Sequence[Question], card: StudentCard) -
     return _task(
         name,
         custom_dataset=dataset,
-        doc_to_text=lambda doc: prompt_text(_question(doc), card),
+        doc_to_text=lambda doc: _prompt_text(_question(doc), card),
         doc_to_choice=lambda doc: doc["choices"],
         doc_to_target=lambda doc: doc["answer"],
     )
@@ -95,7 +95,7 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
     write_jsonl(
         rows,
         (
-            {"text": prompt_text(q, card), "choices": list(q.choices), "answer": q.known_answer, "id": q.id}
+            {"text": _prompt_text(q, card), "choices": list(q.choices), "answer": q.known_answer, "id": q.id}
             for q in questions
         ),
     )
@@ -112,7 +112,7 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
     return file
 
 
-def prompt_text(question: Question, card: StudentCard) -> str:
+def _prompt_text(question: Question, card: StudentCard) -> str:
     """Return the prompt of a causal student: the question, then the prefix that asks for the answer on its own line.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from tinyllm.system.news import News
 from tinyllm.teachers import Teacher
 
 if TYPE_CHECKING:
-    from tinyllm.opinions.collect import OpinionCollection, Usage
+    from tinyllm.opinions.collect import OpinionCollection
     from tinyllm.rationales.collect import Collection
     from tinyllm.rationales.forecast import CountTokens
     from tinyllm.rationales.requests import Requests
@@ -200,13 +200,13 @@ class Asking:
 
         return OpinionCollection([r for r in self._requests if isinstance(r, OpinionRequests)], given, self._store)
 
-    def costs(self, usage: Mapping[str, Usage]) -> dict[str, float | None]:
+    def costs(self, collection: OpinionCollection) -> dict[str, float | None]:
         """Return what the replies of each teacher cost by its price; None where it has none."""
         from tinyllm.spending.charges import cost
 
         return {
             name: None if (price := self._prices[name]) is None else cost(price, u.prompt_tokens, u.completion_tokens)
-            for name, u in usage.items()
+            for name, u in collection.usage.items()
         }
 
     def collection(self) -> Collection:

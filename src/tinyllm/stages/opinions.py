@@ -53,7 +53,7 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
             for split, (question, opinions) in zip(names, collection.over(together), strict=True):
                 writer.add(split, opinions)
                 tally.add(question, opinions)
-        figures = tally.figures(collection.usage, asking.costs(collection.usage))
+        figures = tally.figures(collection.usage, asking.costs(collection))
     write_json(run.path / _FIGURES, figures)
     for name, found in figures["teachers"].items():
         news.say(_opinion_text(name, found))
