@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-statistics check fix docs clean
+.PHONY: install demo test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-statistics check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -56,6 +56,13 @@ bench-train: install
 bench-evaluate: install
 	$(BIN)/python -m benchmarks.evaluate
 	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.table
+
+# The figures about predicting, serving and exports; an hour, and nothing else should run meanwhile. Needs the real data.
+bench-use: install
+	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.serve
+	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.table
 
 # How well intervals and tests keep their promises, by simulation; 20 minutes on one core. Writes docs/statistics.md, too.

@@ -29,9 +29,8 @@ _SIZES: tuple[tuple[str, Any], ...] = (
     (r"(index_topk|expert_capacity|index_top_k)", BOUND),
     (r"(chunk_size|chunk_length|block_size|block_length|local_radius)", 16),
     (r"^(num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers|num_blocks)$", 2),
-    (r"^(hidden_size|d_model|n_embd|dim|embed_dim|emb_dim|word_embed_proj_dim|embedding_size|d_embed|dim_model)$", 32),
-    (r"^(input_embedding_size|output_embedding_size|out_hidden_size)$", 32),
-    (r"^(adapter_(in|out)_dim|adapter_input_size|audio_hidden_size)$", 32),
+    (r"^((out_|audio_)?hidden_size|hidden_size_global|d_model|n_embd|dim|embed_dim|emb_dim|d_embed|dim_model)$", 32),
+    (r"^(word_embed_proj_dim|((in|out)put_)?embedding_size|adapter_(in|out)_dim|adapter_input_size)$", 32),
     (r"(intermediate_size|ffn_dim|d_ff|dff|d_inner|n_inner|ffn_hidden|ffn_size|feed_forward_size|dim_ff)", 32),
     (r"^(num_attention_heads|n_heads?|num_heads|(en|de)coder_attention_heads)$", 4),
     (r"^num_(en|de)coder_attention_heads$", 4),
@@ -80,14 +79,18 @@ def _shrunk(config: PreTrainedConfig, reads_text: bool = True) -> dict[str, Any]
         made[name] = _shrunk(part, of_text) if isinstance(part, PreTrainedConfig) else _small(name, value, of_text)
     if depth:
         _cut_layers(made, values, depth, of_layers)
-    for name, token in (("bos_token_id", 2), ("eos_token_id", 1), ("pad_token_id", 0)):
-        if name in made:
-            made[name] = token
+    specials = [(name, token, values[name]) for name, token in _SPECIAL if name in made]
+    made |= {name: token for name, token, _ in specials}
     if "decoder_start_token_id" in made or made.get("is_encoder_decoder"):
-        made["decoder_start_token_id"] = 0
-    if "kv_lora_rank" in made and "num_key_value_heads" in made:  # latent attention has as many keys as queries
-        made["num_key_value_heads"] = made.get("num_attention_heads")
-    return {**made, **_OVERRIDES.get(config.model_type, {})}
+        start = values.get("decoder_start_token_id")
+        made["decoder_start_token_id"] = next((t for _, t, usual in specials if usual == start is not None), 0)
+    return {**_with_latent_heads(made), **_OVERRIDES.get(config.model_type, {})}
+
+
+def _with_latent_heads(made: dict[str, Any]) -> dict[str, Any]:
+    """Latent attention has as many heads of keys as of queries."""
+    latent = {"kv_lora_rank", "num_key_value_heads"} <= made.keys()
+    return {**made, "num_key_value_heads": made.get("num_attention_heads")} if latent else made
 
 
 def _is_derived(config: PreTrainedConfig, name: str, value: Any) -> bool:
@@ -114,6 +117,7 @@ def _cut_layers(made: dict[str, Any], values: Mapping[str, Any], depth: str, of_
 
 
 _OTHER = re.compile(r"audio|vision|speech|acoustic|diarization")  # parts that read no text, whose chunks are no tokens
+_SPECIAL = (("pad_token_id", 0), ("eos_token_id", 1), ("bos_token_id", 2))
 _DEPTH = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_blocks")
 _LEFT_OUT = (
     "id2label",
@@ -129,7 +133,7 @@ _LEFT_OUT = (
 
 def _small(name: str, value: Any, reads_text: bool = True) -> Any:
     if isinstance(value, Mapping):
-        return {n: _small(str(n), v, reads_text) for n, v in value.items()}
+        return _with_latent_heads({n: _small(str(n), v, reads_text) for n, v in value.items()})
     if isinstance(value, bool) or value is None or isinstance(value, str) or (not reads_text and "chunk" in name):
         return value
     for pattern, size in _SIZES:

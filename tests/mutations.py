@@ -39,7 +39,7 @@ MUTATIONS = (
     Mutation(
         "loss weight",
         "student/plan.py",
-        "return branch.weight / (count if",
+        "return alpha / (count if",
         "return 1.0 / (count if",
         ("tests/student/test_plan.py",),
     ),
@@ -66,7 +66,7 @@ MUTATIONS = (
     ),
     Mutation(
         "tie",
-        "scoring/score.py",
+        "scoring/predictions.py",
         "return 1 / len(best) if answer in best else 0.0",
         "return 1.0 if answer in best else 0.0",
         ("tests/scoring",),

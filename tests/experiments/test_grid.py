@@ -37,7 +37,7 @@ def test_every_known_method_is_one_function_away():
     assert [s.id for s in specs] == [
         "inference", "lora", "fine-tuning", "step-by-step:ada", "step-by-step:bob", "tinyllm",
         "tinyllm-without-examples", "tinyllm-without:ada", "tinyllm-without:bob",
-        "one-random", "shortest", "similarity", "student-likelihood", "shuffled", "keywords",
+        "one-random", "shortest", "similarity", "student-likelihood", "auto", "shuffled", "keywords",
     ]  # fmt: skip
     assert [s.trains for s in specs].count(False) == 1
 

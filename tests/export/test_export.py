@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,18 @@ def test_the_command_writes_the_folder_and_its_report_and_refuses_what_differs(c
     assert "Question: Which is number" in (folder / "README.md").read_text()
     done = json.loads(cli("predict", folder, project.questions, "-o", "out.jsonl", "--json").out)
     assert (done["rows"], done["answered"]) == (20, 20)
+    alone = json.loads(cli("evaluate", folder, "--json").out)
+    assert (alone["runtime"], alone["accuracy"]["n"], alone["run"], alone["change"]) == ("llama.cpp", 6, None, None)
+    assert cli("evaluate", project.run, "-q").code == 0
+    beside = json.loads(cli("evaluate", folder, "--json").out)
+    own = json.loads((project.run / "metrics.json").read_text())["accuracy"]["likelihood"]
+    assert (beside["run"]["value"], beside["run"]["n"]) == (own["value"], own["n"])
+    assert (beside["change"]["fixed"], beside["change"]["broken"]) == (0, 0)
+    assert json.loads((folder / "metrics.json").read_text()) == beside
+    assert "the run's own student" in cli("evaluate", folder).out
+    elsewhere = Path(shutil.copytree(folder, project.folder / "elsewhere"))
+    assert "Say with --run-dir" in cli("evaluate", elsewhere).err
+    assert json.loads(cli("evaluate", elsewhere, "--run-dir", project.run, "--json").out) == beside
     assert "is there already" in cli("export", project.run, "--to", "gguf").err
     assert "merged: fp32, bf16; gguf: f16" in cli("export", project.run, "--to", "ggml").err
     monkeypatch.setattr("tinyllm.export._parity._TOLERANCES", {"fp32": (-1.0, 0.0)})

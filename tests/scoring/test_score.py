@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyllm.scoring.matching import _normalise
+from tinyllm.scoring._matching import _normalise
 from tokenizers import normalizers
 
 from support import FAMILIES, MORE_FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student

@@ -278,15 +278,11 @@ def test_a_port_that_is_taken_is_told(server, folder):
 # --- load, and the end --------------------------------------------------------------------------------------------
 
 
-def resident(process_id: int) -> int:
-    return int(next(w for w in Path(f"/proc/{process_id}/status").read_text().splitlines() if "VmRSS" in w).split()[1])
-
-
 def test_overload_is_refused_with_a_time_to_come_back_and_the_server_recovers(folder):
     with serving(folder, "--queue", 8) as served:
         body = {"questions": ASKED}  # six at once: a second request has no room
         post(served, body)
-        before = resident(served.process.pid)
+        before = served.resident_kb
         with ThreadPoolExecutor(16) as pool:
             said = list(pool.map(lambda _: post(served, body), range(64)))
         statuses = {r.status_code for r in said}
@@ -296,7 +292,7 @@ def test_overload_is_refused_with_a_time_to_come_back_and_the_server_recovers(fo
         assert full.json()["error"]["type"] == "rate_limit_error"
         assert post(served, body).status_code == 200
         assert "tinyllm_waiting_questions 0.0" in httpx.get(f"{served.url}/metrics").text
-        assert resident(served.process.pid) < before + 50_000
+        assert served.resident_kb < before + 50_000
 
 
 def connected(server: Served) -> socket.socket:

@@ -13,7 +13,7 @@ from projects import Project, in_thread, rows
 from teachers.fake_endpoint import FakeEndpoint, good
 from tinyllm.cli import main
 from tinyllm.config import load_config
-from tinyllm.questions.types import Question
+from tinyllm.inference import load
 from tinyllm.rationales.files import read_rationales
 from tinyllm.stages._soft import _mixed, explained, taught
 from tinyllm.stages.check import checked_questions
@@ -233,10 +233,8 @@ def test_questions_of_which_none_has_an_answer_make_a_student(tmp_path, tiny_t5,
     said = capsys.readouterr()
     assert "no test questions" in said.err
     assert "Traceback" not in said.err
-    from tinyllm.stages.ask import ask_student
-
-    asked = Question("a", "Which is a mammal?", ("The trout", "The bat", "The wasp"), None)
-    assert sum(ask_student(project.run, asked, explain=False).probabilities) == pytest.approx(1, abs=1e-3)
+    chosen = load(project.run).choose("Which is a mammal?", ["The trout", "The bat", "The wasp"])
+    assert sum(chosen.probabilities) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(

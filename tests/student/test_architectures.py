@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from benchmarks.architectures import VARIANTS, examined
-from benchmarks.tiny import POSITIONS, tiny_architecture
+from benchmarks.tiny import POSITIONS, tiny_architecture, tiny_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,7 @@ from tinyllm.errors import StudentError
 from tinyllm.scoring._passes import branch_scores
 from tinyllm.stages.check import checked_questions
 from tinyllm.student import learner as learner_module
-from tinyllm.student._positions import positions_of
+from tinyllm.student._positions import Bound, bounds, positions_of
 from tinyllm.student._ways import ALONE, Way
 from tinyllm.student.encode import Branch, Row
 from tinyllm.student.generation import _continued, _groups_of
@@ -49,6 +49,9 @@ def overrides_of(name: str, variant: str):
         (CAUSAL, "roberta", "", "refused"),
         (CAUSAL, "roberta", "is_decoder", "equal"),
         (CAUSAL, "xlnet", "", "refused"),
+        (CAUSAL, "reformer", "", "refused"),  # it trains on rows of one length only
+        (CAUSAL, "blt", "", "equal"),
+        (SEQ2SEQ, "fsmt", "", "own rows"),
         (SEQ2SEQ, "switch_transformers", "", "equal"),
         (SEQ2SEQ, "bart", "", "equal"),
     ],
@@ -102,12 +105,34 @@ def test_batch_size_budget_and_company_never_change_a_score(learner, lengths, bu
             assert ours[name].total == pytest.approx(plain[name].total, rel=1e-4, abs=1e-4)
 
 
+def test_hashes_that_are_random_past_a_chunk_are_named_as_such():
+    found = Learner(tiny_architecture("reformer", CAUSAL, {"axial_pos_embds": False}), pad=0)
+    with pytest.raises(StudentError, match="gives other scores each time it reads the same tokens"):
+        found.verify(LONGEST, learns=False)
+
+
+def test_a_budget_of_tokens_is_a_length_past_which_a_model_computes_otherwise():
+    config = tiny_config("qwen4_exp_text", {"indexer_budget": 40})
+    assert Bound(40, "indexer_budget") in bounds(config)
+
+
+def test_parts_of_a_model_get_their_own_attention_back():
+    model = tiny_architecture("vibevoice_asr", SEQ2SEQ)
+    parts = model.config.text_config, model.config.acoustic_tokenizer_encoder_config
+    kinds = [part._attn_implementation for part in parts]
+    assert kinds == ["sdpa", "eager"]
+    found = Learner(model, pad=0)
+    found.take(Way())
+    found.take(ALONE)
+    assert [part._attn_implementation for part in parts] == kinds
+
+
 # --- generation ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "variant", "company"),
-    [("rwkv", "", "none"), ("phi3", "long RoPE", "of one length"), ("llama", "", "any")],
+    [("rwkv", "", "none"), ("phi3", "long RoPE", "of one length"), ("llama", "", "any"), ("blt", "", "of one length")],
 )
 def test_what_is_written_in_company_is_what_is_written_alone(name, variant, company):
     model = tiny_architecture(name, CAUSAL, overrides_of(name, variant))

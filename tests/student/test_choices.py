@@ -154,7 +154,7 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     )  # teachers differ, so there are two to read
     targets = mix("tinyllm", questions, told, of_run)
     learnt_softly = {t.question_id: t.shares for t in targets if t.shares and max(t.shares) < 1}
-    assert learnt_softly == {name: s for name, s in shares.items() if max(s) < 1}
+    assert learnt_softly == {name: s for name, s in shares.items() if answer != "text" and max(s) < 1}
     learner = student.learner()
     learner.take(ALONE)
 

@@ -100,11 +100,27 @@ def train(
 
 
 def evaluate(
-    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+    target: Annotated[
+        Path, typer.Argument(help="A configuration (YAML), or the folder of a run or an export.", metavar="CONFIG|RUN")
+    ],
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Score the student before and after training."""
+    """Score the student before and after training; or an export, beside the student that it was made of."""
     from tinyllm.stages.evaluate import evaluate_run
 
+    if (target / "tinyllm.json").is_file():
+        from tinyllm.stages.export import evaluate_export
+        from tinyllm.stages.folder import RunFolder
+        from tinyllm.system.news import News
+
+        if set_:
+            raise typer.BadParameter("an export is evaluated with the settings of its run; it takes no --set")
+        found = evaluate_export(target, None if run_dir is None else RunFolder(run_dir), News(quiet=quiet))
+        print_result(found, as_json, lambda: _export_text(found))
+        return
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config):
         figures = evaluate_run(config, run, news)
@@ -290,6 +306,22 @@ def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
     if n < _FEW:
         lines.append(f"  {n} questions only show large changes; add test questions (data.test, data.cut)")
     return "\n".join(lines)
+
+
+def _export_text(figures: dict[str, Any]) -> str:
+    def show(found: dict[str, Any]) -> str:
+        return f"{100 * found['value']:.1f} % ({100 * found['ci95'][0]:.1f}–{100 * found['ci95'][1]:.1f})"
+
+    of, own, change = figures["accuracy"], figures["run"], figures["change"]
+    lines = [f"Accuracy on {of['n']} test questions, with its 95 % interval, by {figures['runtime']}: {show(of)}"]
+    if own is None:
+        return "\n".join(
+            [*lines, "The run was not evaluated on these questions, so there is nothing to compare it with."]
+        )
+    return "\n".join([
+        *lines, f"  the run's own student: {show(own)} on {own['n']} of them",
+        f"  changed: {change['fixed']} now right, {change['broken']} now wrong (p = {change['p']:.2g}, paired)",
+    ])  # fmt: skip
 
 
 def _next_steps(folder: RunFolder, page: Path) -> str:

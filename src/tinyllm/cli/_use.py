@@ -32,6 +32,7 @@ from tinyllm.cli._options import (
 if TYPE_CHECKING:
     from tinyllm.export import Parity
     from tinyllm.inference import Predictions
+    from tinyllm.stages.push import Pushed
 
 _ALL = "*"  # no teacher's name: names are words
 Student = Annotated[Path, typer.Argument(help="The folder of a run, of its student, or of an export.", metavar="RUN")]
@@ -175,6 +176,30 @@ def export(
     print_result(asdict(found), as_json, lambda: _parity_text(found))
 
 
+def push(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    repo: Annotated[str, typer.Argument(help="The repository on the hub: OWNER/NAME.")],
+    licence: Annotated[str, typer.Option("--license", help="The student's licence, as the hub calls it.")] = "",
+    base_model: Annotated[str, typer.Option(help="The base model's name on the hub; needed for a local one.")] = "",
+    public: Annotated[bool, typer.Option("--public", help="Everyone may read a repository that is made.")] = False,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Send it; without this, only show what would be sent.")
+    ] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a repository of the student on the Hugging Face hub would hold; with --upload, send it."""
+    from tinyllm.stages.folder import RunFolder
+    from tinyllm.stages.push import push_run
+    from tinyllm.system.news import News
+
+    run = RunFolder(folder)
+    pushed = push_run(
+        run.config(), run, repo, News(quiet=quiet), licence=licence, base_model=base_model, public=public, upload=upload
+    )
+    print_result(asdict(pushed), as_json, lambda: _pushed_text(pushed))
+
+
 def _key(variable: str) -> str:
     from tinyllm.errors import TinyLLMError
 
@@ -231,6 +256,14 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
     return "\n".join([*lines, f"Answers: {done.file}"])
 
 
+def _pushed_text(pushed: Pushed) -> str:
+    files = [f"  {size / 1e6:10.3f} MB  {name}" for name, size in pushed.files.items()]
+    if pushed.url is not None:
+        return "\n".join([f"Sent to {pushed.repo}:", *files, pushed.url])
+    unsent = f"Nothing was sent. --upload would send this card, as README.md, and the rest to {pushed.repo}:"
+    return "\n".join([pushed.card, unsent, *files])
+
+
 def _parity_text(found: Parity) -> str:
     same, most = found.questions - found.differing, found.largest_difference
     lines = [f"{same} of {found.questions} choices are the same. Probabilities differ by {most:.4f} at most."]
@@ -239,5 +272,5 @@ def _parity_text(found: Parity) -> str:
             f"Accuracy {100 * found.before.value:.1f} % before, {100 * found.after.value:.1f} % after "
             f"(p = {found.change.p:.2g}, paired, {found.after.n} questions)."
         )
-    lines.append("Its README.md says how to run it. `tinyllm predict` and `tinyllm serve` take its folder, too.")
+    lines.append("Its README.md says how to run it. `tinyllm predict`, `serve` and `evaluate` take its folder, too.")
     return "\n".join(lines)

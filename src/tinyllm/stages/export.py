@@ -7,15 +7,16 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import Config
-from tinyllm.errors import RunFolderError, StudentError
+from tinyllm.comparison import Accuracy, paired
+from tinyllm.config import Config, compares_by_token
+from tinyllm.errors import DataError, RunFolderError, StudentError
 from tinyllm.export import FORMATS
 from tinyllm.questions.types import Question
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.system.files import write_json
+from tinyllm.system.files import read_jsonl, write_json
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:
@@ -77,6 +78,54 @@ def export_run(
             + f". It is kept at {place}, with parity.json; choose another precision or format."
         )
     return found
+
+
+def evaluate_export(folder: Path, run: RunFolder | None, news: News) -> dict[str, Any]:
+    """Score an export, or a student's folder, on the test questions of its run, beside what that run's student chose.
+
+    Writes `metrics.json` to the folder.
+
+    Args:
+        run: that it is of; None: the one that it lies in.
+
+    Returns:
+        `accuracy`; `run` and `change` (paired) on the questions that the run answered too, None if there are none.
+
+    Raises:
+        RunFolderError: the run is not known.
+        DataError: there are no test questions whose answers are known.
+        StudentError: the folder holds no student, or a file is damaged.
+    """
+    from tinyllm.export import open_export
+    from tinyllm.scoring.predictions import Prediction, credit
+
+    if run is None:
+        around = (p for p in folder.resolve().parents[:2] if (p / "config.yaml").is_file())
+        if (home := next(around, None)) is None:
+            raise RunFolderError(f"{folder} does not lie in a run. Say with --run-dir of which run it is.")
+        run = RunFolder(home)
+    config = run.config()
+    test = [q for q in checked_questions(config, news, ("test",))[0].test if q.answer is not None]
+    if not test:
+        raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
+    runtime = open_export(folder)
+    layout = runtime.card.layout
+    with news.task(f"Evaluating {folder.name}"):
+        marks = [credit(s.ranking(layout), q.known_answer) for q, s in zip(test, runtime.scores(test), strict=True)]
+    stored = map(Prediction.from_json, read_jsonl(run.predictions) if run.predictions.is_file() else ())
+    own = {(p.question.id, p.question.choices): p for p in stored if (p.stage, p.split) == ("after", "test")}
+    scorer = "likelihood_normalised" if compares_by_token(layout) else "likelihood"
+    both = [(own[key].mark(scorer), m) for q, m in zip(test, marks, strict=True) if (key := (q.id, q.choices)) in own]
+    before, after = [m for m, _ in both], [m for _, m in both]
+    figures = {
+        "name": config.name,
+        "runtime": runtime.name,
+        "accuracy": asdict(Accuracy.of(sum(marks), len(marks))),
+        "run": asdict(Accuracy.of(sum(before), len(before))) if both else None,
+        "change": asdict(paired(before, after)) if both else None,
+    }
+    write_json(folder / "metrics.json", figures)
+    return figures
 
 
 def _asked(config: Config, news: News) -> Sequence[Question]:

@@ -13,6 +13,7 @@ from tinyllm.questions import gather, leave_out
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._asking import Asking, ways_of_asking
 from tinyllm.stages.asking import forecast_lines
+from tinyllm.stages._soft import pools_by
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
@@ -150,8 +151,7 @@ def _asked_splits(config: Config, splits: Splits) -> Iterable[str]:
     needed: list[str] = [*config.opinions.splits]
     if soft is not None and len(splits.more):
         needed.append("more")
-    learns = soft is not None and (soft.teachers == "pooled" or soft.trust == "auto")
-    if learns and any(q.answer is not None for q in splits.valid):
+    if pools_by(config) and any(q.answer is not None for q in splits.valid):
         needed.append("valid")
     return dict.fromkeys(needed)
 

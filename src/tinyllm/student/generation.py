@@ -133,6 +133,8 @@ def _generated(
     ids = torch.tensor([_padded(p, width, pad, left) for p in prompts], device=model.device)
     mask = torch.tensor([_padded([1] * len(p), width, 0, left) for p in prompts], device=model.device)
     start = {"decoder_start_token_id": decoder_start(model)} if student.is_encoder_decoder else {}
+    if not _makes_cache(model.config):
+        settings["use_cache"] = False
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad, eos_token_id=end,
         return_dict_in_generate=True, **start, **settings,
@@ -145,6 +147,17 @@ def _generated(
             return model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
     finally:
         model.generation_config = own
+
+
+def _makes_cache(config: Any) -> bool:
+    """Whether transformers makes a cache for a model; for BLT it fails, which writes without one, more slowly."""
+    from transformers import DynamicCache
+
+    try:
+        DynamicCache(config=config)
+    except UNFIT:
+        return False
+    return True
 
 
 def _padded(values: Sequence[int], width: int, value: int, left: bool) -> list[int]:

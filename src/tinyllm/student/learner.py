@@ -69,7 +69,7 @@ class Learner(nn.Module):
         self._reach: int | None = None  # tokens of a row, and of a micro-batch, up to which the probe has looked
         self._company: int | None = None
         self.is_encoder_decoder = bool(model.config.is_encoder_decoder)
-        self._own_attention = unwrapped(model).config._attn_implementation
+        self._own_attention = _attention(unwrapped(model).config)
         # transformers.Trainer looks these up on the module it trains.
         self.config = model.config
         self._no_split_modules = getattr(model, "_no_split_modules", None)
@@ -175,7 +175,7 @@ class Learner(nn.Module):
         if way.packed:
             register()
             share_position_bias(inner)
-        if inner.config._attn_implementation != implementation:
+        if _attention(inner.config) != implementation:
             inner.set_attn_implementation(implementation)
 
     @contextlib.contextmanager
@@ -456,6 +456,14 @@ class Learner(nn.Module):
             use_cache=False, **more,
         ).last_hidden_state  # fmt: skip
         return decoded
+
+
+def _attention(config: Any) -> Any:
+    """Return the kind of attention of a model; by part where it has parts, which need not know the same kinds."""
+    parts = {name: _attention(getattr(config, name, None)) for name in getattr(config, "sub_configs", ())}
+    parts = {name: kind for name, kind in parts.items() if kind is not None}
+    own = getattr(config, "_attn_implementation", None)
+    return {"": own, **parts} if parts else own
 
 
 def _at(states: Tensor, flat: Tensor) -> Tensor:

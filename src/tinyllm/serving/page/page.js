@@ -44,10 +44,8 @@ function show(choices, answer) {
     const name = element("th", choice);
     name.scope = "row";
     const percent = (100 * answer.probabilities[place]).toFixed(1);
-    const bar = element("td", "", "bar");
-    bar.setAttribute("aria-hidden", "true");
-    bar.append(drawn(percent));
-    row.append(name, element("td", percent + " %", "number"), bar);
+    name.append(drawn(percent));
+    row.append(name, element("td", percent + " %", "number"));
     return row;
   }));
   at("rationales").replaceChildren(...Object.entries(answer.rationales || {}).flatMap(([teacher, text]) => [
@@ -63,7 +61,7 @@ function drawn(percent) {
     Object.entries(attributes).forEach(([key, value]) => made.setAttribute(key, value));
     return made;
   };
-  const picture = make("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", focusable: "false" });
+  const picture = make("svg", { viewBox: "0 0 100 4", preserveAspectRatio: "none", focusable: "false", "aria-hidden": "true" });
   picture.append(make("rect", { width: Math.max(percent, 0.3), height: 4 }));
   return picture;
 }
