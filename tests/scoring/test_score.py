@@ -10,13 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tinyllm.scoring._matching import _normalise
 from tokenizers import normalizers
 
 from support import FAMILIES, MORE_FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.errors import StudentError
 from tinyllm.questions import Question
-from tinyllm.scoring._matching import match_choice
+from tinyllm.scoring._matching import _normalise, match_choice
 from tinyllm.scoring._passes import generate_texts
 from tinyllm.scoring.predictions import OptionScores, credit, leaders
 from tinyllm.scoring.score import arithmetic, generate_answers, score_options, score_targets

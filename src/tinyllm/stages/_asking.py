@@ -1,4 +1,4 @@
-"""The teachers of a run with its store and its budget, ready to be asked."""
+"""The teachers of a run, with its store and its budget."""
 
 from __future__ import annotations
 

@@ -139,12 +139,12 @@ class _Look:
 
 
 def _rank(look: _Look) -> tuple[float, float]:
-    """Return what candidates are sorted by, the best first: accuracy, and the log-loss where that is the same."""
+    """Return the sort key of candidates, the best first: accuracy, and log-loss where accuracies are equal."""
     return -look.accuracy, look.log_loss
 
 
 class _Halving:
-    """A search, as far as it has come; what is known is written after each look."""
+    """A search and its state, which is written after each measurement."""
 
     def __init__(
         self, config: Config, run: RunFolder, news: News, splits: Splits, valid: Sequence[Question], processes: Any

@@ -1,4 +1,4 @@
-"""Out-of-fold students: a student's opinion of a question that it learnt from comes from one that did not see it.
+"""Out-of-fold students: they answer the questions that a student was trained on, in its place.
 
 A student knows the answers that it was trained on, so its own opinions of those questions say nothing. The questions
 are cut into folds by a hash of their texts. For each fold a student is trained as the teacher was, without the
@@ -39,7 +39,7 @@ _LEARNT_FROM = ("rationales.parquet", "yields.json", "opinions.parquet")
 
 
 class Folds:
-    """What stands in for one student, as a teacher, where it is asked about questions that it learnt from.
+    """The out-of-fold students of one student that is a teacher.
 
     Args:
         spec: the teacher; its `folds` is above 0.

@@ -95,7 +95,7 @@ class RunFolder:
         return file.read_text(encoding="utf-8").strip()
 
     def forget_account(self) -> None:
-        """Forget the account's name, when nothing was spent."""
+        """Remove the name of the account if nothing was spent."""
         (self.path / ".account").unlink(missing_ok=True)
 
     def share_account(self, other: RunFolder) -> None:

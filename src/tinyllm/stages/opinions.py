@@ -12,8 +12,8 @@ from tinyllm.errors import TeacherError, did_you_mean
 from tinyllm.questions import gather, leave_out
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._asking import Asking, ways_of_asking
-from tinyllm.stages.asking import forecast_lines
 from tinyllm.stages._soft import pools_by
+from tinyllm.stages.asking import forecast_lines
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News

@@ -29,7 +29,7 @@ class Size:
 
     @property
     def cost(self) -> int:
-        """The memory that it takes, in tokens; rounded up, so that parts never seem to take less than the whole."""
+        """The memory that it takes, in tokens. It is rounded up, so that parts never add up to less."""
         return self.computed - (-self.scores // _SCORES_A_TOKEN)
 
 
@@ -46,7 +46,7 @@ class MicroBatch:
     weights: tuple[tuple[float, ...], ...]
 
     def silenced(self) -> MicroBatch:
-        """Return the same rows with weight 0: work without effect, to keep processes in step."""
+        """Return the same rows with weight 0. They keep processes synchronous without changing the gradient."""
         return MicroBatch(self.rows, tuple(tuple(0.0 for _ in w) for w in self.weights))
 
     @property
@@ -57,7 +57,7 @@ class MicroBatch:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step; its micro-batches come in order of what they cost, the dearest first."""
+    """One optimizer step. Its micro-batches are sorted by cost, the most expensive first."""
 
     index: int
     epoch: int
@@ -67,7 +67,7 @@ class Step:
     def share(self, rank: int, processes: int) -> tuple[MicroBatch, ...]:
         """Return the micro-batches of one of several processes; every process gets the same number of them.
 
-        They are dealt to and fro, so that nobody gets the dearest of every round.
+        The order of the processes changes every round, so that no process always gets the most expensive one.
         """
         rounds = -(-len(self.micro_batches) // processes)
         places = [processes * r + (processes - 1 - rank if r % 2 else rank) for r in range(rounds)]
@@ -94,7 +94,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the weights of rationales go over the training; an answer's weight is always 1.
+    """How the weights of rationales change during training. The weight of an answer is always 1.
 
     Attributes:
         kinds: by teacher: `constant`, or `linear`, which falls to 0. A teacher that is not named is constant.
@@ -120,5 +120,5 @@ class Schedule:
 
     @property
     def is_constant(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether all weights stay the same."""
         return not self.answers_only and "linear" not in self.kinds.values()

@@ -1,4 +1,4 @@
-"""From text to tokens: the prompts a student sees, with the context cut to fit and nothing else.
+"""From text to tokens: the prompts of a student. Only the context is cut to the longest input.
 
 An encoder-decoder gets one row a task, with the prefix first (the paper):
 
@@ -70,10 +70,10 @@ class _Fit:
 
 
 def _most_tokens(text: str) -> int:
-    """Return a number of tokens that a text cannot exceed, without a tokenizer: each covers a byte or more.
+    """Return an upper limit of the tokens of a text, without a tokenizer: each token covers at least one byte.
 
-    Of the text as the tokenizer normalises it, that is: NFKC makes eighteen characters of the one ﷺ. It leaves ASCII as
-    it is; beyond that the bytes of the text and of its full decomposition together are more than any mixture of both.
+    The tokenizer may normalise the text first, which can make it longer: NFKC turns ﷺ into eighteen characters. ASCII
+    stays as it is. For other texts the limit is the bytes of the text plus those of its full decomposition.
     """
     if text.isascii():
         return len(text)
@@ -82,7 +82,7 @@ def _most_tokens(text: str) -> int:
 
 
 def _shown(text: str) -> str:
-    """Return a text for a message: quoted, its middle left out where it is long, marks without ink spelled out."""
+    """Return a text for a message: quoted, shortened in the middle, and with invisible characters as codes."""
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
     return "'" + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in short) + "'"
 

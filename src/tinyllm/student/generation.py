@@ -1,8 +1,8 @@
-"""Writing on from prompts, several at once where that changes nothing.
+"""Text generation from prompts, in batches where that does not change the text.
 
 Prompts of different lengths are padded on the left. Some models count the padding: those that read tokens one by one
-into a state (RWKV), and those whose positions go by the longest row of a batch (long RoPE). A probe finds out in whose
-company a student writes what it writes alone.
+into a state (RWKV), and those whose positions go by the longest row of a batch (long RoPE). A probe finds
+out which prompts can be in one batch without changing what the student writes.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max
 
 
 def _company(student: Student, end: int, longest: int) -> Company:
-    """Return beside which prompts this student writes as alone, for rows of so many tokens; a probe tells, once."""
+    """Return which prompts can be in one batch, for rows of so many tokens. A probe measures it once."""
     model = unwrapped(student.model)
     bound = exceeded_bound(model.config, longest, positions_of(model).shortest)
     if bound not in student.company:

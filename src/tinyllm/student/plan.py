@@ -228,9 +228,9 @@ def _weighted(rows: Sequence[Row], normalisation: Normalisation) -> tuple[list[R
 def cut(
     rows: Sequence[Row], weights: Sequence[tuple[float, ...]], shape: Shape, processes: int = 1
 ) -> tuple[MicroBatch, ...]:
-    """Cut rows into micro-batches within a memory budget, the dearest first.
+    """Cut rows into micro-batches within a memory budget, the most expensive first.
 
-    So memory that does not suffice shows at once, not after an hour.
+    If the memory is not sufficient, the first micro-batch fails, and not one an hour later.
     """
     groups = _balanced(rows, shape, processes) if shape.packed else _by_length(rows, shape, processes)
     groups.sort(key=lambda g: shape.size([rows[i] for i in g]).cost, reverse=True)
@@ -238,7 +238,7 @@ def cut(
 
 
 def _balanced(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
-    """Deal rows into as few groups as the budget allows, all of about the same cost: without padding, any rows fit."""
+    """Put rows into as few groups of about equal cost as the budget allows. Without padding, all rows go together."""
     units = _units(rows, shape)
     costs = [shape.size([rows[i] for i in unit]).cost for unit in units]
     order = sorted(range(len(units)), key=lambda u: (-costs[u], u))
@@ -252,7 +252,7 @@ def _balanced(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[in
 
 
 def _units(rows: Sequence[Row], shape: Shape) -> list[list[int]]:
-    """Group the rows that go through the encoder together, unless they are too much together; else what is bound."""
+    """Group the rows with the same prompt, unless they exceed the budget. Choices of one question stay together."""
     bound = _bound(rows)
     if not shape.encoder_decoder:
         return bound
@@ -267,7 +267,7 @@ def _units(rows: Sequence[Row], shape: Shape) -> list[list[int]]:
 
 
 def _bound(rows: Sequence[Row]) -> list[list[int]]:
-    """Group the rows that hold the choices of one question, which are computed together; else each row alone."""
+    """Group the rows that hold the choices of one question, because these are computed together."""
     bound: dict[object, list[int]] = {}
     for i, row in enumerate(rows):
         compared = next((b for b in row.branches if isinstance(b, Choice)), None)
@@ -276,7 +276,7 @@ def _bound(rows: Sequence[Row]) -> list[list[int]]:
 
 
 def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list[int]]:
-    """Give each unit, the dearest first, to the group that has cost least so far."""
+    """Give each unit to the group with the lowest cost so far. The most expensive units come first."""
     groups: list[list[int]] = [[] for _ in range(number)]
     heap = [(0, g) for g in range(number)]
     for unit in order:
@@ -287,7 +287,7 @@ def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list
 
 
 def _by_length(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
-    """Sort rows by both lengths and cut where the budget is used up: rows of about one length pad each other little."""
+    """Sort rows by both lengths, and cut where the budget is used up. Rows of similar length need little padding."""
 
     def lengths(unit: list[int]) -> tuple[int, int, int]:
         return max(rows[i].target_length for i in unit), max(len(rows[i].prompt) for i in unit), -unit[0]
