@@ -26,9 +26,10 @@ def page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every setting, made from the schemas by `make docs`. A configuration is YAML; `tinyllm check FILE` lists all its",
-        "mistakes at once, and `--set section.key=value` overrides one setting of any command. Paths are relative to the",
-        "folder in which the command runs. Which question files can be read, and how: [questions.md](questions.md).",
+        "This page lists every setting. `make docs` makes it from the schemas. A configuration is a YAML file.",
+        "`tinyllm check FILE` lists all its mistakes at once. `--set section.key=value` overrides one setting of a command.",
+        "Paths are relative to the current folder. How to use the settings: [questions.md](questions.md),",
+        "[teachers.md](teachers.md), [opinions.md](opinions.md), [training.md](training.md), [experiments.md](experiments.md).",
         "",
     ]
     for name, field in Config.model_fields.items():
@@ -41,7 +42,7 @@ def page() -> str:
             lines += [f"**`{name}`** ({_type(field)}, default {_default(field)}): {field.description}", ""]
     lines += _experiments()
     presets = yaml.safe_dump({k: dict(v) for k, v in PRESETS.items() if v}, sort_keys=False).rstrip()
-    lines += ["## Presets", "", "`paper` is the defaults above. The others lie under what you write:", ""]
+    lines += ["## Presets", "", "`paper` means the defaults above. The others replace these defaults:", ""]
     lines += ["```yaml", presets, "```", ""]
     return "\n".join(lines)
 
@@ -50,8 +51,9 @@ def _experiments() -> list[str]:
     lines = [
         "## Experiments",
         "",
-        "An experiment file (`tinyllm experiment FILE`) is a grid of runs. Each run's configuration is `base`, under the",
-        "dataset's, the student's and the method's settings, under the settings that are swept.",
+        "An experiment file (`tinyllm experiment FILE`) is a grid of runs. The configuration of each run combines `base`, the",
+        "settings of its dataset, its student and its method, and the settings that are swept. Later ones replace earlier",
+        "ones.",
         "",
         *_table("### The file", "", Grid),
         *_table("### An entry of `methods` with settings of its own", "", MethodEntry),
@@ -68,7 +70,7 @@ def _experiments() -> list[str]:
 
 
 def _teachers() -> list[str]:
-    lines = ["## `teachers`", "", "A list; `kind` says which of these each is.", ""]
+    lines = ["## `teachers`", "", "A list. `kind` says which of these a teacher is.", ""]
     lines += [*ENDPOINTS.read_text(encoding="utf-8").rstrip().splitlines(), ""]
     for kind in typing.get_args(typing.get_args(TeacherConfig)[0]):
         tag = typing.get_args(kind.model_fields["kind"].annotation)[0]

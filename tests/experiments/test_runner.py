@@ -184,7 +184,7 @@ def test_other_rationales_and_other_questions_are_noticed(runner, tmp_path):
         return Runner(experiment, folder, write_rationales(experiment, folder, read_questions(experiment, news), news))
 
     file.write_text(file.read_text().replace("always that", "sometimes that"))
-    with pytest.raises(RunFolderError, match="one--tiny--tinyllm--seed0: the rationales have changed"):
+    with pytest.raises(RunFolderError, match="one--tiny--tinyllm--seed0: the rationales or opinions have changed"):
         changed()
     test = tmp_path / "two" / "test.jsonl"
     test.write_text(test.read_text().replace("number 3", "number three"))

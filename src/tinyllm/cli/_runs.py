@@ -331,5 +331,5 @@ def _next_steps(folder: RunFolder, page: Path) -> str:
         "  open the report in a browser: it shows every question with the teachers' rationales\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another --explain\n'
         "  tinyllm init FILE                     write a configuration for your own questions\n"
-        "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (see README)"
+        "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (docs/experiments.md)"
     )

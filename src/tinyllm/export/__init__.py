@@ -1,7 +1,7 @@
 """Export: a student in the format of another program, with a proof that it answers the same.
 
-Add a format: a writer and a `Runtime` (`scoring/runtime.py`) in a file of its own, and its case in `_formats`. How
-much an export may differ: `_parity`.
+Add a format: a writer and a `Runtime` (`scoring/runtime.py`) in a file of its own, its name and precisions in `_kinds`,
+and its case in `_formats` (`_write_model` and `open_export`). How much an export may differ: `_parity`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Teachers: sources of rationales behind one protocol (`base.Teacher`), one module per kind.
 
-Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/schema.py`.
+Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/schema.py` (also in `TeacherConfig`
+and, for opinions, in `ways_of`).
 
 The module of a kind is imported only when a teacher of that kind is made.
 """
