@@ -117,7 +117,9 @@ def test_the_tutorial_on_opinions_runs_with_a_tiny_student_and_local_teachers(na
     tree = next(t for t in trees if t.get("name") == name)
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "labelled.jsonl", rows(40))
-    unlabelled = [{"question": f"And which of them is number {i}?", "choices": r["choices"]} for i, r in enumerate(rows(20))]
+    unlabelled = [
+        {"question": f"And which of them is number {i}?", "choices": r["choices"]} for i, r in enumerate(rows(20))
+    ]
     write_jsonl(tmp_path / "unlabelled.jsonl", unlabelled)
     tree["student"]["model"] = str(tiny_t5)
     tree["evaluate"] = {"max_new_tokens": 4, "rationales": 0, "train_questions": 2, "before": False}

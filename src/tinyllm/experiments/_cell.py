@@ -21,7 +21,7 @@ from tinyllm.questions.types import Question, Splits
 from tinyllm.scoring.views import View, unrotated, viewed
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import LIKELIHOODS, student_card
+from tinyllm.stages.student import student_card
 from tinyllm.stages.train import train_run
 from tinyllm.system.files import replacing, write_text
 from tinyllm.system.machine import environment
@@ -95,9 +95,9 @@ def run_job(job: Job, news: News) -> None:
         if job.rationales is not None:
             shared = Path(job.rationales)
             likelihoods = shared / f"likelihoods-{job.student}.json"
-            _share(shared, work.path, likelihoods)
+            _share(shared, work, likelihoods)
             trained = train_run(config, work, news, splits)
-            _give_back(work.path, likelihoods)
+            _give_back(work, likelihoods)
         else:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
@@ -159,9 +159,9 @@ def _student(job: Job, config: Config, work: RunFolder) -> Student:
     return read_student(work.student) if job.trains else load_student(config.student, student_card(config))
 
 
-def _share(shared: Path, work: Path, likelihoods: Path) -> None:
+def _share(shared: Path, work: RunFolder, likelihoods: Path) -> None:
     """Put shared files into the folder of a run, as hard links where possible."""
-    wanted = {shared / name: work / name for name in _SHARED_FILES} | {likelihoods: work / LIKELIHOODS}
+    wanted = {shared / name: work.path / name for name in _SHARED_FILES} | {likelihoods: work.likelihoods}
     for source, place in wanted.items():
         if source.is_file():
             place.unlink(missing_ok=True)  # of an earlier start; the shared file can be newer
@@ -171,9 +171,9 @@ def _share(shared: Path, work: Path, likelihoods: Path) -> None:
                 shutil.copyfile(source, place)
 
 
-def _give_back(work: Path, likelihoods: Path) -> None:
+def _give_back(work: RunFolder, likelihoods: Path) -> None:
     """Share the likelihoods that this run measured."""
-    measured = work / LIKELIHOODS
+    measured = work.likelihoods
     if measured.is_file() and not (likelihoods.is_file() and filecmp.cmp(measured, likelihoods, shallow=False)):
         with replacing(likelihoods) as draft:
             shutil.copyfile(measured, draft)

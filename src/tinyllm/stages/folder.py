@@ -47,6 +47,7 @@ class RunFolder:
         self.predictions = path / "predictions.jsonl"
         self.metrics = path / "metrics.json"
         self.train_result = path / "train_result.json"
+        self.likelihoods = path / "likelihoods.json"
 
     def make(self) -> None:
         """Make the folder.

@@ -81,6 +81,11 @@ def trained_weights(module: nn.Module, state: Mapping[str, Tensor] | None = None
     return {name: p.detach().contiguous().cpu() for name, p in found.items()}
 
 
+def gathered_weights(module: nn.Module) -> dict[str, Tensor] | None:
+    """Return what is trained, put together, where several processes hold it as shards (FSDP); else None."""
+    return trained_weights(module) if is_sharded(module) else None
+
+
 def write_weights(weights: Mapping[str, Tensor], file: Path) -> None:
     """Write weights, whole or not at all."""
     with replacing(file) as draft:
