@@ -1,7 +1,7 @@
 """Scoring a student by lm-evaluation-harness: tasks from our questions, and our student as a model of the harness.
 
 The text of a task is the student's prompt with the prefix that asks for the answer. So the harness's own `hf` model can
-score these tasks, too. This module needs the extra `lm-eval`; `require` checks it.
+score these tasks, too. This module needs the extra `lm-eval`; `_require` checks it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PREFIX = "tinyllm_"
 """Begins the name of each of our tasks, so that it differs from all names of the harness."""
 
 
-def require() -> None:
+def _require() -> None:
     """Raise unless lm-evaluation-harness is installed.
 
     Raises:
@@ -133,7 +133,7 @@ def score(student: Student, tasks: Mapping[str, Sequence[Question]], batch_token
     Raises:
         MissingDependencyError: the harness is not installed.
     """
-    require()
+    _require()
     import lm_eval
 
     asked = [_harness_task(name, questions, student.card) for name, questions in tasks.items()]

@@ -20,7 +20,7 @@ _HUB = "https://huggingface.co/"
 
 
 @dataclass(frozen=True, slots=True)
-class _Pushed:
+class Pushed:
     """What was sent to the hub, or would be.
 
     Attributes:
@@ -45,7 +45,7 @@ def push_run(
     base_model: str = "",
     public: bool = False,
     upload: bool = False,
-) -> _Pushed:
+) -> Pushed:
     """Send the student of a run to the hub; without `upload`, only say what would be sent.
 
     The files are those that `tinyllm.json` lists, checked, that file itself and a new card. Nothing of the run's
@@ -95,7 +95,7 @@ def push_run(
         if upload
         else None
     )
-    return _Pushed(repo, files, card, url)
+    return Pushed(repo, files, card, url)
 
 
 def _base_model(model: str, given: str) -> str:
