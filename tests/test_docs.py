@@ -125,7 +125,7 @@ def test_the_tutorial_on_opinions_runs_with_a_tiny_student_and_local_teachers(na
     tree["evaluate"] = {"max_new_tokens": 4, "rationales": 0, "train_questions": 2, "before": False}
     with in_thread(FakeEndpoint(by_letter)) as url:
         names = [t["name"] for t in tree["teachers"]]
-        local = {"kind": "openai", "base_url": url, "api_key_env": None}
+        local = {"kind": "openai", "base_url": url, "api_key_env": None, "price": {"prompt": 0.15, "completion": 0.6}}
         tree["teachers"] = [{"name": n, "model": n, **local} for n in names]
         Path("few.yaml").write_text(yaml.safe_dump(tree), "utf-8")
         with pytest.raises(SystemExit) as ended:

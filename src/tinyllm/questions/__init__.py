@@ -1,7 +1,7 @@
 """Questions: what a question is, and how files, the hub and the authors' release become questions.
 
-Add a file shape for `init`: a reader in `intake`, and its case in `intake/_shapes.py`. A way to find the choices:
-`intake/_finding.py`. A named dataset: a row conversion in `_named` and a line in its table.
+Add a file shape for `init`: a reader in `intake`, and its case in `questions/intake/_shapes.py`. A way to find the
+choices: `questions/intake/_finding.py`. A named dataset: a row conversion in `_named` and a line in its table.
 """
 
 from __future__ import annotations
