@@ -20,7 +20,7 @@ from tinyllm.system.news import News
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class _Outcome:
     """What a whole run gave.
 
     Attributes:
@@ -33,7 +33,7 @@ class Outcome:
     unanswered: dict[str, dict[str, int]]
 
 
-def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
+def run_all(config: Config, run: RunFolder, news: News) -> _Outcome:
     """Run every stage that is not done yet."""
     from tinyllm.comparison.metrics import evaluation_fingerprint
 
@@ -54,4 +54,4 @@ def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
         figures = evaluate_run(config, run, news, splits)
     unanswered = {name: found.unanswered for name, found in yields.items() if found.unanswered}
     unanswered |= unanswered_opinions(run)
-    return Outcome(figures, report_run(run, news), unanswered)
+    return _Outcome(figures, report_run(run, news), unanswered)
