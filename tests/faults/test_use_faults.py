@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import json
 import random
@@ -67,7 +68,9 @@ async def _post(client: aiohttp.ClientSession, url: str, body: Any) -> tuple[int
     """Ask; return the status, what was told (or the headers of a refusal), and the seconds that it took."""
     began = time.monotonic()
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    async with client.post(f"{url}/predict", data=content, headers={"Content-Type": "application/json"}) as reply:
+    async with client.post(
+        f"{url}/predict", data=io.BytesIO(content), headers={"Content-Type": "application/json"}
+    ) as reply:
         told = await reply.json()
         return reply.status, told if reply.status == 200 else reply.headers, time.monotonic() - began
 
