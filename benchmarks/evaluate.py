@@ -16,7 +16,7 @@ from benchmarks.train import smollm_folder
 from benchmarks.training.material import DATA
 from tinyllm.config import DataSection
 from tinyllm.questions import load_splits
-from tinyllm.scoring.harness import prompt_text
+from tinyllm.scoring.harness import _prompt_text
 from tinyllm.student.model import StudentCard
 
 LM_EVAL = Peer("lm-eval", ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "lm-eval==0.4.13"))
@@ -88,7 +88,7 @@ def arc_job(count: int | None, layout: str) -> dict[str, Any]:
             "question": q.question,
             "choices": list(q.choices),
             "answer": q.answer,
-            "text": prompt_text(q, card),
+            "text": _prompt_text(q, card),
         }
         for q in questions
     ]

@@ -90,10 +90,10 @@ def trl(way: str) -> Contender:
 
 def smollm_folder() -> str:
     """Return a folder with SmolLM2-135M, de-quantised."""
-    from tinyllm.student.model import dequantised
+    from tinyllm.student.model import _dequantised
     from tinyllm.system.packaged import model_file
 
-    return str(dequantised(model_file("smollm2-135m-instruct")))
+    return str(_dequantised(model_file("smollm2-135m-instruct")))
 
 
 def t5(questions: int, rounds: int) -> Result:

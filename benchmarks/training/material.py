@@ -18,7 +18,8 @@ from typing import Any
 
 from tinyllm.config import ANSWER_TASK, AnswerKind, DataSection, Layout, StudentSection
 from tinyllm.questions import load_splits
-from tinyllm.student.encode import Branch, Choice, Encoder, Row
+from tinyllm.student._rows import Choice
+from tinyllm.student.encode import Branch, Encoder, Row
 from tinyllm.student.mixture import MixtureSettings, Target, mix
 from tinyllm.student.model import load_tokenizer
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from tinyllm.comparison.answers import Answer, Answers
 from tinyllm.comparison.outline import DatasetOutline, MethodOutline, Outline
-from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
+from tinyllm.comparison.records import LOG_FILE, Record, cells
 from tinyllm.comparison.selection import Sweep
-from tinyllm.system.files import write_json, write_jsonl
+from tinyllm.system.files import write_jsonl
 
 METHODS: dict[str, tuple[str, float]] = {
     "inference": ("reference", 0.30),
@@ -124,7 +124,7 @@ def _write_record(
         "environment": {"date": "2026-01-02T03:04:05+00:00", "packages": {"torch": "2"}},
     }
     record = Record(place, key, dataset, student, method, settings, seed, "same", "", {}, figures)
-    write_json(place / RUN_FILE, record.as_json())
+    record.write()
 
 
 def _answer(split: Any, view: Any, name: str, rng: np.random.Generator, accuracy: float) -> Answer:

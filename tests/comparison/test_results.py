@@ -10,7 +10,7 @@ import pytest
 
 from comparison.made_up import METHODS, made_up_experiment
 from tinyllm.comparison.outline import AVERAGE, Outline
-from tinyllm.comparison.records import RUN_FILE, cells, read_records
+from tinyllm.comparison.records import cells, read_records
 from tinyllm.comparison.results import Place, read_results
 from tinyllm.errors import RunFolderError
 
@@ -71,7 +71,7 @@ def test_views_clean_questions_calibration_and_costs(tmp_path):
 
 def test_times_are_compared_on_one_machine(tmp_path):
     made_up_experiment(tmp_path)
-    for file in cells(tmp_path).glob(f"*--tinyllm--0/{RUN_FILE}"):
+    for file in cells(tmp_path).glob("*--tinyllm--0/run.json"):
         record = json.loads(file.read_text())
         record["figures"] |= {"evaluate_seconds": 1000.0, "environment": {"processor": "P", "cores": 4, "gpu": "G"}}
         file.write_text(json.dumps(record))
@@ -97,7 +97,7 @@ def test_the_alpha_of_the_table_is_the_best_on_the_validation_questions(tmp_path
 
 def test_runs_that_were_asked_other_questions_are_not_compared(tmp_path):
     made_up_experiment(tmp_path)
-    file = next(cells(tmp_path).glob(f"*tinyllm*/{RUN_FILE}"))
+    file = next(cells(tmp_path).glob("*tinyllm*/run.json"))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"questions": "others"}))
     with pytest.raises(RunFolderError, match="different questions"):
         read_results(tmp_path)
@@ -105,14 +105,14 @@ def test_runs_that_were_asked_other_questions_are_not_compared(tmp_path):
 
 def test_a_damaged_record_is_named(tmp_path):
     made_up_experiment(tmp_path)
-    file = next(cells(tmp_path).glob(f"*tinyllm*/{RUN_FILE}"))
+    file = next(cells(tmp_path).glob("*tinyllm*/run.json"))
     file.write_text('{"key": "x"}')
     with pytest.raises(RunFolderError, match=r"run\.json is damaged"):
         read_records(tmp_path)
 
 
 def drop(folder, pattern):
-    for file in cells(folder).glob(f"{pattern}/{RUN_FILE}"):
+    for file in cells(folder).glob(f"{pattern}/run.json"):
         file.unlink()
 
 
@@ -235,7 +235,7 @@ def test_the_winner_has_a_second_validation_accuracy_from_the_seeds_that_did_not
 
 def test_runs_that_learnt_from_other_questions_are_not_averaged(tmp_path):
     made_up_experiment(tmp_path)
-    files = sorted(cells(tmp_path).glob(f"*arc*tinyllm*/{RUN_FILE}"))
+    files = sorted(cells(tmp_path).glob("*arc*tinyllm*/run.json"))
     for file, learnt in zip(files, ("one", "another"), strict=True):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"learnt": learnt}))
     with pytest.raises(RunFolderError, match="learnt from different questions"):

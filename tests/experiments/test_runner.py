@@ -13,7 +13,7 @@ from tokenizers import normalizers
 from experiments.grids import base, grid_tree, write_dataset, write_grid
 from support import save_tiny, tiny_tokenizer
 from tinyllm.comparison.answers import Answer, Answers
-from tinyllm.comparison.records import RUN_FILE, Record, cells
+from tinyllm.comparison.records import Record, cells
 from tinyllm.config import build_config, dump_config
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.experiments._cell import KEPT, run_job
@@ -22,7 +22,7 @@ from tinyllm.experiments._places import LocalProcess
 from tinyllm.experiments._runner import Runner
 from tinyllm.experiments._shared import Shared, outline, read_questions, write_rationales
 from tinyllm.rationales.files import read_rationales
-from tinyllm.system.files import write_json, write_text
+from tinyllm.system.files import write_text
 from tinyllm.system.news import News
 
 
@@ -52,7 +52,7 @@ class Pretending:
             self.shared.questions[job.dataset, job.student], job.rationales_hash, job.config, figures,
             self.shared.learnt[job.dataset, job.student],
         )  # fmt: skip
-        write_json(place / RUN_FILE, record.as_json())
+        record.write()
         return {"event": "done"}
 
     def interrupt(self):
@@ -184,7 +184,7 @@ def test_other_rationales_and_other_questions_are_noticed(runner, tmp_path):
         return Runner(experiment, folder, write_rationales(experiment, folder, read_questions(experiment, news), news))
 
     file.write_text(file.read_text().replace("always that", "sometimes that"))
-    with pytest.raises(RunFolderError, match="one--tiny--tinyllm--seed0: the rationales have changed"):
+    with pytest.raises(RunFolderError, match="one--tiny--tinyllm--seed0: the rationales or opinions have changed"):
         changed()
     test = tmp_path / "two" / "test.jsonl"
     test.write_text(test.read_text().replace("number 3", "number three"))
@@ -211,7 +211,7 @@ def test_other_questions_to_learn_from_or_to_choose_by_are_noticed(runner, tmp_p
 
 def test_of_older_runs_it_is_said_that_their_questions_are_not_known(runner, tmp_path):
     runner(methods=["fine-tuning"]).run([Pretending()], lambda _: None)
-    for file in cells(tmp_path / "out").glob(f"*--seed1/{RUN_FILE}"):
+    for file in cells(tmp_path / "out").glob("*--seed1/run.json"):
         raw = json.loads(file.read_text())
         raw.pop("learnt")
         file.write_text(json.dumps(raw))

@@ -15,8 +15,10 @@ from tinyllm.comparison.records import cells, read_record
 from tinyllm.experiments._cell import run_job
 from tinyllm.experiments._grid import load_experiment
 from tinyllm.experiments._runner import Runner
-from tinyllm.experiments._shared import forecast_of_teachers, read_questions, write_rationales
+from tinyllm.experiments._shared import _united, forecast_of_teachers, read_questions, write_rationales
 from tinyllm.opinions.files import read_opinions
+from tinyllm.questions import Question
+from tinyllm.questions.types import Splits
 from tinyllm.scoring.calibration import probabilities
 from tinyllm.system.news import News
 
@@ -32,9 +34,11 @@ def by_letter(body):
 
 @pytest.mark.parametrize("layout", ["labelled", "cloze"])
 def test_opinions_are_asked_once_and_each_run_gets_those_of_its_settings(tmp_path, tiny_t5, layout):
-    more = {"name": "more-orders", "like": "fine-tuning", "set": {"opinions": {"orders": 3}}}
+    soft = {"train": {"soft": {}}}
+    pooled = {"name": "pooled", "like": "fine-tuning", "set": soft}
+    more = {"name": "more-orders", "like": "fine-tuning", "set": {"opinions": {"orders": 3}, **soft}}
     tree = grid_tree(
-        tmp_path, tiny_t5, methods=["fine-tuning", more], tune={"train.answer": ["text", "choices"]}, seeds=[0],
+        tmp_path, tiny_t5, methods=["fine-tuning", pooled, more], tune={"train.answer": ["text", "choices"]}, seeds=[0],
         keep_students=True,
     )  # fmt: skip
     del tree["datasets"]["two"]
@@ -55,8 +59,9 @@ def test_opinions_are_asked_once_and_each_run_gets_those_of_its_settings(tmp_pat
     runner.open()
     jobs = {cell.key: runner.job(cell) for cell in runner.board().left}
     hashes = {key.split("--")[2]: job.rationales_hash for key, job in jobs.items()}
-    assert len(jobs) == 4
-    assert hashes["fine-tuning"] != hashes["more-orders"]
+    assert len(jobs) == 6
+    assert hashes["fine-tuning"] == ""  # without `train.soft` a run learns from no opinion
+    assert "" != hashes["pooled"] != hashes["more-orders"] != ""
     job = next(job for key, job in jobs.items() if "more-orders--answer=choices" in key)
     run_job(job, QUIET)
     assert {o.orders for o in read_opinions(folder / "work" / job.key)} == {3}
@@ -69,5 +74,12 @@ def test_opinions_are_asked_once_and_each_run_gets_those_of_its_settings(tmp_pat
     asked = [r for r in record.answers.table.to_pylist() if (r["split"], r["view"]) == ("test", "asked")]
     confidence = record.answers.confidence(ranked_by, temperature)
     assert confidence == pytest.approx(np.array([max(r["probabilities"]) for r in asked]), abs=1e-5)
+    assert record.figures["train"]["soft"]["weights"]
     again = Runner(experiment, folder, shared)
     assert list(again.board().done) == [job.key]  # its record fits the opinions that there are
+
+
+def test_further_questions_of_all_students_are_asked_about():
+    common, of_one = (Question(name, "Which?", ("a", "b"), 0) for name in ("common", "of one"))
+    first, second = (Splits((common,), (), (), dropped=(), more=more) for more in ((), (of_one,)))
+    assert [q.id for q in _united([first, second]).more] == ["of one"]

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyllm.config import SoftSection
 from tinyllm.opinions import _weights as pool
-from tinyllm.opinions.pool import Pooled
+from tinyllm.opinions.pool import Pooled, pool_opinions
+from tinyllm.opinions.types import Opinion
+from tinyllm.questions import Question
 
 
 def opinion(draw: random.Random, answer: int, right: float, sure: float, choices: int = 4) -> pool.Shares:
@@ -117,3 +120,12 @@ def test_the_control_moves_every_opinion_to_another_question_with_as_many_choice
         assert len(moved[f"q{i}"]) == n
         assert (moved[f"q{i}"] != pooled[f"q{i}"]) == (alone[n] > 1)
     assert made.shuffled(seed) == moved
+
+
+def test_opinions_on_questions_that_are_not_learnt_go_to_no_question():
+    questions = [Question(f"q{n}", f"Which of {n}?", ("a", "b"), None) for n in range(4)]
+    opinions = [Opinion(q.id, "one", (0.5 + n / 10, 0.5 - n / 10), "given", 1, 1.0) for n, q in enumerate(questions)]
+    section = SoftSection(teachers={"one": 1.0}, trust=0)
+    found = pool_opinions(section, ["one"], (questions[:2], opinions), ((), ()))
+    assert set(found.shares) == {"q0", "q1"}
+    assert set(found.shuffled(0).values()) == set(found.shares.values())

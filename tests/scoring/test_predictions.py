@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm.questions import Question
-from tinyllm.scoring.predictions import Generated, OptionScores, Prediction, leaders
+from tinyllm.scoring._matching import Generated
+from tinyllm.scoring.predictions import OptionScores, Prediction, leaders
 
 SCORERS = ("likelihood", "likelihood_normalised", "generation")
 NEAR = st.sampled_from([-1.0, -1.0000001, -1.000001, -1.00001, -2.0, -math.inf])  # some are equal after rounding

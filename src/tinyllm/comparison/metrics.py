@@ -16,8 +16,7 @@ from tinyllm.config import Config
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield
 from tinyllm.scoring.calibration import probabilities
-from tinyllm.scoring.matching import CONVENTION
-from tinyllm.scoring.predictions import Prediction, Stage, credit, leaders
+from tinyllm.scoring.predictions import CONVENTION, Prediction, Stage, credit, leaders
 
 
 def evaluation_fingerprint(config: Config, splits: Splits) -> str:

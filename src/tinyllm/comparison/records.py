@@ -21,11 +21,11 @@ from typing import Any
 
 from tinyllm.comparison._stored import from_json
 from tinyllm.comparison.answers import Answers, Scorer, Split
-from tinyllm.system.files import read_json, read_jsonl
+from tinyllm.system.files import read_json, read_jsonl, write_json
 from tinyllm.system.machine import machine_name
 
 EXPERIMENT_FILE = "experiment.yaml"
-RUN_FILE = "run.json"
+_RUN_FILE = "run.json"
 LOG_FILE = "train_log.jsonl"
 
 
@@ -75,9 +75,10 @@ class Record:
         found = (self.figures.get("accuracy") or {}).get(split) or {}
         return found.get(scorer)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the contents of `run.json`."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
+    def write(self) -> None:
+        """Write `run.json`. With it the run counts as finished."""
+        contents = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
+        write_json(self.folder / _RUN_FILE, contents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def read_records(folder: Path) -> list[Record]:
     Raises:
         RunFolderError: a record is damaged.
     """
-    return [read_record(file.parent) for file in sorted(cells(folder).glob(f"*/{RUN_FILE}"))]
+    return [read_record(file.parent) for file in sorted(cells(folder).glob(f"*/{_RUN_FILE}"))]
 
 
 def read_record(folder: Path) -> Record:
@@ -117,6 +118,6 @@ def read_record(folder: Path) -> Record:
     Raises:
         RunFolderError: the record is damaged.
     """
-    file = folder / RUN_FILE
+    file = folder / _RUN_FILE
     advice = f"remove {folder}, and the experiment runs it again."
     return from_json(Record, {"rationales": "", **read_json(file), "folder": folder}, file, advice)

@@ -26,7 +26,7 @@ from tinyllm.comparison._stored import from_json
 from tinyllm.comparison.answers import SCORERS, Scorer
 from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline
 from tinyllm.comparison.records import Failure, Record, failures, read_records
-from tinyllm.comparison.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, chosen, named, tuned
+from tinyllm.comparison.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, named
 from tinyllm.config import compares_by_token
 from tinyllm.errors import RunFolderError
 from tinyllm.scoring.views import View
@@ -94,7 +94,7 @@ class Results:
         self._check_questions(records)
         self._figures: dict[Scorer, dict[Place, Figure]] = {}
         self.settings = {
-            place: chosen(self.outline.method(place.method).sweep, self._accuracies(place)) for place in self.places()
+            place: self.outline.method(place.method).sweep.chosen(self._accuracies(place)) for place in self.places()
         }
 
     def places(self) -> Iterable[Place]:
@@ -291,7 +291,7 @@ class Results:
     def alpha_curve(self, place: Place, scorer: Scorer) -> list[tuple[float, Estimate]]:
         """Return the accuracy by α (the paper's Figure 2). Each α has the settings that were tuned for it."""
         curve = []
-        for settings in tuned(self.outline.method(place.method).sweep, self._accuracies(place)):
+        for settings in self.outline.method(place.method).sweep.best_by_alpha(self._accuracies(place)):
             found = self._runs(self._with(place, settings), place, scorer)
             accuracy = estimate(found) if found is not None else None
             if ALPHA in settings and accuracy is not None:

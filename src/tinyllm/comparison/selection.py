@@ -56,38 +56,35 @@ class Sweep:
         """Return the number of runs, with those of candidates."""
         return max(1, len(self.alphas)) * (len(self.tuned) + len(self.seeds) - 1)
 
+    def wanted(self, found: Accuracies) -> list[tuple[Settings, int]]:
+        """Return all runs known to be needed, with finished ones. More can become known when these are finished.
+
+        A candidate that failed has the accuracy `FAILED`, so it loses against any other.
+        """
+        first, *others = self.seeds
+        runs: list[tuple[Settings, int]] = []
+        for candidates in self.by_alpha():
+            runs += [(c, first) for c in candidates]
+            best = _best(candidates, [first], found)
+            runs += [(best, seed) for seed in others] if best is not None else []
+        return runs
+
+    def best_by_alpha(self, found: Accuracies) -> list[Settings]:
+        """Return the chosen settings of each α, where they are known."""
+        best = (_best(candidates, self.seeds[:1], found) for candidates in self.by_alpha())
+        return [b for b in best if b is not None]
+
+    def chosen(self, found: Accuracies) -> Settings | None:
+        """Return the settings of a method in the tables; None while unknown, or where all candidates failed."""
+        first = self.seeds[:1]
+        if not all(len(of) == 1 or _known(of, first, found) for of in self.by_alpha()):
+            return None
+        return _best(self.best_by_alpha(found), self.seeds, found)
+
 
 def named(settings: Settings) -> str:
     """Return settings as a text that identifies them."""
     return json.dumps(dict(settings), sort_keys=True)
-
-
-def wanted(sweep: Sweep, found: Accuracies) -> list[tuple[Settings, int]]:
-    """Return all runs known to be needed, with finished ones. More can become known when these are finished.
-
-    A candidate that failed has the accuracy `FAILED`, so it loses against any other.
-    """
-    first, *others = sweep.seeds
-    runs: list[tuple[Settings, int]] = []
-    for candidates in sweep.by_alpha():
-        runs += [(c, first) for c in candidates]
-        best = _best(candidates, [first], found)
-        runs += [(best, seed) for seed in others] if best is not None else []
-    return runs
-
-
-def tuned(sweep: Sweep, found: Accuracies) -> list[Settings]:
-    """Return the chosen settings of each α, where they are known."""
-    best = (_best(candidates, sweep.seeds[:1], found) for candidates in sweep.by_alpha())
-    return [b for b in best if b is not None]
-
-
-def chosen(sweep: Sweep, found: Accuracies) -> Settings | None:
-    """Return the settings of a method in the tables; None while they are not known, or where all candidates failed."""
-    first = sweep.seeds[:1]
-    if not all(len(of) == 1 or _known(of, first, found) for of in sweep.by_alpha()):
-        return None
-    return _best(tuned(sweep, found), sweep.seeds, found)
 
 
 def _known(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuracies) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.comparison.answers import Answer, Answers, Scorer, Split
-from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
+from tinyllm.comparison.records import LOG_FILE, Record, cells
 from tinyllm.config import Config, EvaluateSection, build_config, compares_by_token
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
@@ -21,9 +21,9 @@ from tinyllm.questions.types import Question, Splits
 from tinyllm.scoring.views import View, unrotated, viewed
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import LIKELIHOODS, student_card
+from tinyllm.stages.student import student_card
 from tinyllm.stages.train import train_run
-from tinyllm.system.files import replacing, write_json, write_text
+from tinyllm.system.files import replacing, write_text
 from tinyllm.system.machine import environment
 from tinyllm.system.news import News, Task
 
@@ -95,9 +95,9 @@ def run_job(job: Job, news: News) -> None:
         if job.rationales is not None:
             shared = Path(job.rationales)
             likelihoods = shared / f"likelihoods-{job.student}.json"
-            _share(shared, work.path, likelihoods)
+            _share(shared, work, likelihoods)
             trained = train_run(config, work, news, splits)
-            _give_back(work.path, likelihoods)
+            _give_back(work, likelihoods)
         else:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
@@ -159,9 +159,9 @@ def _student(job: Job, config: Config, work: RunFolder) -> Student:
     return read_student(work.student) if job.trains else load_student(config.student, student_card(config))
 
 
-def _share(shared: Path, work: Path, likelihoods: Path) -> None:
+def _share(shared: Path, work: RunFolder, likelihoods: Path) -> None:
     """Put shared files into the folder of a run, as hard links where possible."""
-    wanted = {shared / name: work / name for name in _SHARED_FILES} | {likelihoods: work / LIKELIHOODS}
+    wanted = {shared / name: work.path / name for name in _SHARED_FILES} | {likelihoods: work.likelihoods}
     for source, place in wanted.items():
         if source.is_file():
             place.unlink(missing_ok=True)  # of an earlier start; the shared file can be newer
@@ -171,9 +171,9 @@ def _share(shared: Path, work: Path, likelihoods: Path) -> None:
                 shutil.copyfile(source, place)
 
 
-def _give_back(work: Path, likelihoods: Path) -> None:
+def _give_back(work: RunFolder, likelihoods: Path) -> None:
     """Share the likelihoods that this run measured."""
-    measured = work / LIKELIHOODS
+    measured = work.likelihoods
     if measured.is_file() and not (likelihoods.is_file() and filecmp.cmp(measured, likelihoods, shallow=False)):
         with replacing(likelihoods) as draft:
             shutil.copyfile(measured, draft)
@@ -201,7 +201,7 @@ def _record(
         config=config.model_dump(mode="json"),
         figures=figures,
     )
-    write_json(folder / RUN_FILE, record.as_json())
+    record.write()
 
 
 def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], news: News) -> Iterator[Answer]:

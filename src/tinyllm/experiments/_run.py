@@ -19,7 +19,7 @@ from tinyllm.experiments._shared import (
     write_rationales,
 )
 from tinyllm.experiments._show import Overview, showing
-from tinyllm.stages.folder import RunFolder, make_folder
+from tinyllm.stages.folder import RunFolder
 from tinyllm.system.news import News, duration
 
 
@@ -67,7 +67,7 @@ def run_experiment(
     if plan_only:
         return _planned(experiment, folder, news, workers, is_here=ray_address is None)
     questions = read_questions(experiment, news)
-    make_folder(folder)
+    RunFolder(folder).make()
     with RunFolder(folder).locked():
         Runner(experiment, folder, known_rationales(experiment, folder, questions))  # before anything is spent
         shared = write_rationales(experiment, folder, questions, news)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.comparison.records import EXPERIMENT_FILE, Failure, Record, cells, failures, read_record, read_records
-from tinyllm.comparison.selection import FAILED, accuracies, named, wanted
+from tinyllm.comparison.selection import FAILED, accuracies, named
 from tinyllm.config import (
     Config,
     build_config,
@@ -234,7 +234,7 @@ class Runner:
         """Return the runs that are left, by seed, so that the whole table gets its first figures early."""
         found: list[tuple[int, Cell]] = []
         for group in self.experiment.groups:
-            for settings, seed in wanted(group.sweep, self._valid.get(group.name, {})):
+            for settings, seed in group.sweep.wanted(self._valid.get(group.name, {})):
                 cell = group.cell(settings, seed)
                 if cell.key not in self._done and cell.key not in self._failed:
                     found.append((group.sweep.seeds.index(seed), cell))
@@ -277,6 +277,8 @@ class Runner:
         learns = rationale_key(self.experiment, cell) is not None or group.spec.asks is not None
         ignored = _MAY_DIFFER if learns else (*_MAY_DIFFER, *_OF_TEACHERS)
         now = self.experiment.config(cell)
+        if was.train.soft is None and now.train.soft is None:
+            ignored = (*ignored, "opinions")
         differences = describe_differences(_of_use(was), _of_use(now))
         found = [d for d in differences if not d.startswith(ignored)]
         if not group.spec.trains:  # the settings of training have no effect, except for the length of the input
@@ -316,5 +318,6 @@ def _of_use(config: Config) -> Config:
     """Return a configuration without the teachers that a run does not use. Changes of these do not matter."""
     used, weights = teachers_in_use(config), teacher_weights(config)
     alpha = {t.name: weights[t.name] for t in used}
-    kept = tuple(t for t in config.teachers if t in used or t.name in config.opinions.teachers)
+    asked = config.opinions.teachers if config.train.soft is not None else ()
+    kept = tuple(t for t in config.teachers if t in used or t.name in asked)
     return config.model_copy(update={"teachers": kept, "train": config.train.model_copy(update={"alpha": alpha})})

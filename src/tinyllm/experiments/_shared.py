@@ -21,7 +21,7 @@ from tinyllm.opinions.files import OPINIONS, read_opinions
 from tinyllm.questions import SPLITS, answered, gather, overlap
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
-from tinyllm.scoring.matching import CONVENTION
+from tinyllm.scoring.predictions import CONVENTION
 from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
@@ -88,7 +88,7 @@ def _united(of_students: Sequence[Splits]) -> Splits:
         return gather(itertools.chain(most, lacking.values())) if lacking else most
 
     largest = max(of_students, key=lambda s: len(s.train))
-    return replace(largest, train=every("train"), valid=every("valid"), test=every("test"))
+    return replace(largest, train=every("train"), valid=every("valid"), test=every("test"), more=every("more"))
 
 
 def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
@@ -150,7 +150,7 @@ def known_rationales(experiment: Experiment, folder: Path, shared: Shared) -> Sh
     """Return what is shared with the rationales and opinions that exist. No teacher is asked, no file is written."""
     found = {}
     for key, those in _by_rationales(experiment).items():
-        files = [RATIONALES, *([OPINIONS] if experiment.config(those[0]).opinions.teachers else [])]
+        files = [RATIONALES, *([OPINIONS] if experiment.config(those[0]).train.soft is not None else [])]
         if all((folder / _SHARED / key / name).is_file() for name in files):
             found[key] = folder / _SHARED / key
     return replace(shared, rationales=found)
@@ -199,7 +199,7 @@ def asked_key(dataset: str, teacher: str) -> str:
 def rationale_key(experiment: Experiment, cell: Cell) -> str | None:
     """Return the name of the rationales and opinions that a run learns from; None where it learns from none."""
     spec, config = experiment.group(cell).spec, experiment.config(cell)
-    asks = spec.trains and bool(config.opinions.teachers)
+    asks = spec.trains and config.train.soft is not None
     if not (spec.teachers or asks):
         return None
     parts = {"data", "teachers", "rationales", *(["opinions"] if asks else [])}
@@ -227,7 +227,7 @@ def learnt_from(folder: Path, config: Config) -> str:
     rows: list[tuple[Any, ...]] = sorted(
         (r.question_id, r.teacher, r.text) for r in read_rationales(folder) if r.teacher in wanted
     )
-    for split in dict.fromkeys((*config.opinions.splits, "more", "valid") if config.opinions.teachers else ()):
+    for split in dict.fromkeys((*config.opinions.splits, "more", "valid") if config.train.soft is not None else ()):
         rows += sorted((o.question_id, o.teacher, o.probabilities) for o in read_opinions(folder, split))
     return hashlib.sha256(repr(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -241,6 +241,8 @@ def _asking_all(experiment: Experiment, those: Sequence[Cell]) -> Config:
     tree["train"]["alpha"] = {t.name: float(t.name in used) for t in config.teachers if t.kind != "student"}
     soft = next((s for cell in those if (s := experiment.config(cell).train.soft) is not None), None)
     tree["train"]["soft"] = None if soft is None else soft.model_dump(mode="json") if config.rationales.pooled else {}
+    if soft is None:
+        tree["opinions"]["teachers"] = {}  # no run learns from opinions
     return build_config(tree, source=those[0].dataset)
 
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tinyllm.comparison.records import Record
-from tinyllm.comparison.selection import FAILED, accuracies, chosen, named
+from tinyllm.comparison.selection import FAILED, accuracies, named
 from tinyllm.experiments._grid import Cell, Experiment, GroupName
 from tinyllm.experiments._grid import Group as Runs
 from tinyllm.experiments._runner import Board
@@ -136,7 +136,7 @@ class Overview:
         done = [board.done[c.key] for c in cells if c.key in board.done]
         scorer, wanted = self._experiment.grid.scorer, group.sweep.runs()
         lost = {(named(c.settings), c.seed): FAILED for c in cells if c.key in board.failed}
-        settings = chosen(group.sweep, accuracies(done, scorer) | lost)
+        settings = group.sweep.chosen(accuracies(done, scorer) | lost)
         own = [] if settings is None else [r for r in done if named(r.settings) == named(settings)]
         parts = []
         if own:

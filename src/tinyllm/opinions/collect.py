@@ -25,7 +25,7 @@ _LEAST = 1e-6  # a probability of 0 in one order alone must not decide
 
 
 @dataclass(slots=True)
-class Usage:
+class _Usage:
     """What one teacher's opinions took.
 
     Attributes:
@@ -65,7 +65,7 @@ class OpinionCollection:
         self._teachers = teachers
         self._given = given
         self._store = store
-        self.usage = {r.teacher.name: Usage(r.way) for r in teachers} | {name: Usage("given") for name in given}
+        self.usage = {r.teacher.name: _Usage(r.way) for r in teachers} | {name: _Usage("given") for name in given}
 
     def over(self, questions: Sequence[Question]) -> Iterator[tuple[Question, dict[str, Opinion]]]:
         """Yield each question with what the teachers think of it, by name; who has no opinion is not in it."""

@@ -67,7 +67,9 @@ def pool_opinions(
         teachers: whose opinions there are.
         learnt, valid: training and validation questions, each with the opinions on them.
     """
-    opinions = _by_question(learnt[1])
+    # Others are left out: an out-of-fold student must not get opinions on questions of its fold, not even shuffled.
+    asked = {q.id for q in learnt[0]}
+    opinions = {name: found for name, found in _by_question(learnt[1]).items() if name in asked}
     known = _known(valid[0], _by_question(valid[1]))
     weights, weights_from = _weights(section, teachers, known, _known(learnt[0], opinions), tuple(opinions.values()))
     tried = [(pooled, answer) for found, answer in known if (pooled := pool(found, weights)) is not None]

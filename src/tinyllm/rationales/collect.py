@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from tinyllm.questions import Question
 from tinyllm.rationales.requests import Ask, Requests, walk
-from tinyllm.rationales.types import UNASKED, Rationale, Rejection, Scored, TeacherYield, Verdict
+from tinyllm.rationales.types import Rationale, Rejection, Scored, TeacherYield, Verdict
 from tinyllm.replies import Failure, Store
 from tinyllm.teachers.base import AtHand, Reply
 
@@ -101,7 +101,7 @@ class Collection:
 def why_unanswered(ask: Ask, teacher: str, failure: Failure | None) -> Rejection:
     """Return why a request has no reply."""
     if failure is None:
-        return Rejection(ask.question.id, teacher, UNASKED, "")
+        return Rejection(ask.question.id, teacher, "unasked", "")
     return Rejection(ask.question.id, teacher, failure.reason, failure.words)
 
 

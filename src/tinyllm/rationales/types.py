@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-UNASKED = "unasked"
-"""Reason of a rejection: the budget stopped the run before this question was asked."""
-
 UNFINISHED = "unfinished_thought"
 """Reason of a rejection: the reply ended inside a thought, before any text."""
 
-_UNANSWERED = ("failed", "too_long", "content_filter", "bad_request", UNASKED)
+_UNANSWERED = ("failed", "too_long", "content_filter", "bad_request", "unasked")
 """Reasons that are not checks: there is no reply, or a filter removed it."""
 
 

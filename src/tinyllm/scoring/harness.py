@@ -1,7 +1,7 @@
 """Scoring a student by lm-evaluation-harness: tasks from our questions, and our student as a model of the harness.
 
 The text of a task is the student's prompt with the prefix that asks for the answer. So the harness's own `hf` model can
-score these tasks, too. This module needs the extra `lm-eval`; `require` checks it.
+score these tasks, too. This module needs the extra `lm-eval`; `_require` checks it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import yaml
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError, TinyLLMError
 from tinyllm.questions.types import Question
-from tinyllm.scoring.score import branch_scores, score_options
+from tinyllm.scoring._passes import branch_scores
+from tinyllm.scoring.score import score_options
 from tinyllm.student import to_device
 from tinyllm.student.encode import Branch, Row, question_text
 from tinyllm.student.model import Student, StudentCard
@@ -39,7 +40,7 @@ _PREFIX = "tinyllm_"
 """Begins the name of each of our tasks, so that it differs from all names of the harness."""
 
 
-def require() -> None:
+def _require() -> None:
     """Raise unless lm-evaluation-harness is installed.
 
     Raises:
@@ -79,7 +80,7 @@ def _harness_task(name: str, questions: Sequence[Question], card: StudentCard) -
     return _task(
         name,
         custom_dataset=dataset,
-        doc_to_text=lambda doc: prompt_text(_question(doc), card),
+        doc_to_text=lambda doc: _prompt_text(_question(doc), card),
         doc_to_choice=lambda doc: doc["choices"],
         doc_to_target=lambda doc: doc["answer"],
     )
@@ -94,7 +95,7 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
     write_jsonl(
         rows,
         (
-            {"text": prompt_text(q, card), "choices": list(q.choices), "answer": q.known_answer, "id": q.id}
+            {"text": _prompt_text(q, card), "choices": list(q.choices), "answer": q.known_answer, "id": q.id}
             for q in questions
         ),
     )
@@ -111,7 +112,7 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
     return file
 
 
-def prompt_text(question: Question, card: StudentCard) -> str:
+def _prompt_text(question: Question, card: StudentCard) -> str:
     """Return the prompt of a causal student: the question, then the prefix that asks for the answer on its own line.
 
     Raises:
@@ -132,7 +133,7 @@ def score(student: Student, tasks: Mapping[str, Sequence[Question]], batch_token
     Raises:
         MissingDependencyError: the harness is not installed.
     """
-    require()
+    _require()
     import lm_eval
 
     asked = [_harness_task(name, questions, student.card) for name, questions in tasks.items()]

@@ -12,8 +12,11 @@ from typing import Any, Literal
 
 from tinyllm.config import Layout, compares_by_token
 from tinyllm.questions.types import Question
+from tinyllm.scoring._matching import Generated
 
 Stage = Literal["before", "after"]
+CONVENTION = "ended"
+"""The name of the rules for scoring and matching (docs/decisions/0013-scores.md). Other rules give other figures."""
 
 
 def leaders(values: Sequence[float]) -> tuple[int, ...]:
@@ -74,14 +77,6 @@ class OptionScores:
         falls with every token.
         """
         return self.mean if compares_by_token(layout) else self.total
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """The text that the student wrote, and the choice that it matches; None if it matches none (unparsed)."""
-
-    text: str
-    choice: int | None
 
 
 @dataclass(slots=True)

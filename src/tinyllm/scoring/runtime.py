@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tinyllm.questions.types import Question
+from tinyllm.scoring._passes import generate_texts
 from tinyllm.scoring.predictions import OptionScores
-from tinyllm.scoring.score import generate_texts, score_options
+from tinyllm.scoring.score import score_options
 from tinyllm.student.encode import Encoder
 from tinyllm.student.model import Student, StudentCard
 

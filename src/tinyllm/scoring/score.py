@@ -7,9 +7,8 @@ paper reports written answers. Part of a gain in them can come from learning the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,24 +16,13 @@ import torch
 from tinyllm.config import ANSWER_TASK, EvaluateSection
 from tinyllm.errors import StudentError
 from tinyllm.questions.types import Question
-from tinyllm.scoring.matching import match_choice
-from tinyllm.scoring.predictions import Generated, OptionScores, Prediction, Stage
-from tinyllm.student import to_device
-from tinyllm.student.encode import Branch, Row
-from tinyllm.student.generation import continued, groups_of, within_positions
+from tinyllm.scoring._matching import Generated, match_choice
+from tinyllm.scoring._passes import BranchScore, Progress, branch_scores, generate_texts, reasons_for, silence
+from tinyllm.scoring.predictions import OptionScores, Prediction, Stage
+from tinyllm.student.encode import Branch
 from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
-from tinyllm.student.plan import cut
-
-_Progress = Callable[[int, int, str], None]
-"""Called with the number of questions done, their number in all, and a note."""
-
-_LABEL_TOKENS = 8  # added to the longest choice: for its label and marks, and to see that a text goes on
-
-
-def _silence(done: int, total: int, note: str) -> None:
-    """Report no progress."""
 
 
 def arithmetic(learner: Learner, precision: Literal["fp32", "bf16"]) -> torch.autocast:
@@ -48,7 +36,7 @@ def predict(
     test: Sequence[Question],
     train: Sequence[Question],
     section: EvaluateSection,
-    progress: _Progress,
+    progress: Progress,
 ) -> list[Prediction]:
     """Have a student answer questions, by every scorer in `section`.
 
@@ -105,7 +93,7 @@ def score_options(
     questions: Sequence[Question],
     *,
     batch_tokens: int = 4096,
-    progress: _Progress = _silence,
+    progress: Progress = silence,
     reasons: Sequence[str] | None = None,
 ) -> list[OptionScores]:
     """Return the log-likelihoods of all choices of each question, after the prefix that asks for the answer.
@@ -137,7 +125,7 @@ def score_options(
     return scores
 
 
-def _option_scores(question: Question, branches: Sequence[Branch], found: Mapping[str, _BranchScore]) -> OptionScores:
+def _option_scores(question: Question, branches: Sequence[Branch], found: Mapping[str, BranchScore]) -> OptionScores:
     """Return the scores in the order of the choices. One branch can stand for several choices."""
     of_choice = {int(number): found[b.task] for b in branches for number in b.task.split()}
     scores = [of_choice[i] for i in range(len(question.choices))]
@@ -158,7 +146,7 @@ def score_targets(
     *,
     max_target_tokens: int = 256,
     batch_tokens: int = 4096,
-    progress: _Progress = _silence,
+    progress: Progress = silence,
 ) -> dict[tuple[str, str], float]:
     """Return the mean log-likelihood of a token of each target, by question id and task. The end of text counts.
 
@@ -175,65 +163,13 @@ def score_targets(
     return {(q.id, task): s.total / s.tokens for q, of in zip(asked, found, strict=True) for task, s in of.items()}
 
 
-class _BranchScore(NamedTuple):
-    """The log-likelihood of a branch's target, that of its last token, and its number of tokens."""
-
-    total: float
-    last: float
-    tokens: int
-
-
-@torch.no_grad()
-def branch_scores(
-    learner: Learner,
-    rows: Sequence[Sequence[Row]],
-    batch_tokens: int,
-    progress: _Progress = _silence,
-    note: str = "",
-) -> list[dict[str, _BranchScore]]:
-    """Return the log-likelihood of each branch by task, for the rows of each question. Sums are in float64."""
-    learner.eval()
-    found: list[dict[str, _BranchScore]] = [{} for _ in rows]
-    # Several splits can hold the same id, so a row is named by the position of its question.
-    flat = [replace(row, question_id=str(place)) for place, of in enumerate(rows) for row in of]
-    weights = [tuple(1.0 for _ in row.branches) for row in flat]
-    progress(0, len(rows), note)
-    done = 0
-    for micro in cut(flat, weights, learner.shape(batch_tokens)):
-        batch = to_device(learner.collate(micro, ()), learner.device)
-        _, losses = learner(batch)
-        each, start = losses.tolist(), 0
-        for row in micro.rows:
-            for branch in row.branches:
-                own = each[start : start + len(branch.target)]
-                start += len(branch.target)
-                score = _BranchScore(-math.fsum(own), -own[-1] if own else 0.0, len(own))
-                found[int(row.question_id)][branch.task] = score
-        done += len(micro.rows)
-        progress(done * len(rows) // len(flat), len(rows), note)
-    return found
-
-
-def reasons_for(
-    student: Student, questions: Sequence[Question], *, batch_tokens: int = 4096, progress: _Progress = _silence
-) -> list[str]:
-    """Return the rationale that the student writes before it answers; empty texts where it answers at once."""
-    card = student.card
-    if not card.reasons_as:
-        return [""] * len(questions)
-    return generate_texts(
-        student, questions, task=card.reasons_as,
-        max_new_tokens=card.max_rationale_tokens, batch_tokens=batch_tokens, progress=progress,
-    )  # fmt: skip
-
-
 def generate_answers(
     student: Student,
     questions: Sequence[Question],
     *,
     max_new_tokens: int = 48,
     batch_tokens: int = 4096,
-    progress: _Progress = _silence,
+    progress: Progress = silence,
     reasons: Sequence[str] | None = None,
 ) -> list[Generated]:
     """Return the answers that the student writes by greedy decoding, with the choices that they match.
@@ -249,42 +185,3 @@ def generate_answers(
     )  # fmt: skip
     written = student.encoder().written
     return [match_choice(text, q.choices, written) for text, q in zip(texts, questions, strict=True)]
-
-
-@torch.no_grad()
-def generate_texts(
-    student: Student,
-    questions: Sequence[Question],
-    *,
-    task: str = ANSWER_TASK,
-    max_new_tokens: int = 48,
-    batch_tokens: int = 4096,
-    progress: _Progress = _silence,
-    reasons: Sequence[str] | None = None,
-) -> list[str]:
-    """Return what the student writes for a task by greedy decoding: its answer, or a rationale like a teacher's.
-
-    Args:
-        reasons: rationales that stand in the prompts; None: none.
-        max_new_tokens: the longest text. An answer may be longer where a choice of its question is longer.
-    """
-    student.model.eval()
-    encoder = student.encoder()
-    read, prefix = reasons or [""] * len(questions), student.card.prefixes[task]
-    prompts = [encoder.generation_prompt(q, prefix, reason) for q, reason in zip(questions, read, strict=True)]
-    limits = [max_new_tokens] * len(prompts)
-    if task == ANSWER_TASK:
-        longest = (max(map(encoder.answer_length, q.choices)) for q in questions)
-        limits = [max(max_new_tokens, tokens + _LABEL_TOKENS) for tokens in longest]
-    limits = within_positions(student, prompts, limits)
-    texts, done = [""] * len(prompts), 0
-    note = "writing answers" if task == ANSWER_TASK else f"writing as {task}"
-    progress(0, len(prompts), note)
-    for group in groups_of(student, encoder.end, prompts, limits, batch_tokens):
-        output = continued(student, encoder.end, [prompts[i] for i in group], max(limits[i] for i in group))
-        # Each text ends at the limit of its own question, not at the longest limit of the batch.
-        for i, tokens in zip(group, output, strict=True):
-            texts[i] = encoder.read(tokens[: limits[i]])
-        done += len(group)
-        progress(done, len(prompts), note)
-    return texts

@@ -139,12 +139,12 @@ class _Look:
 
 
 def _rank(look: _Look) -> tuple[float, float]:
-    """Return what candidates are sorted by, the best first: accuracy, and the log-loss where that is the same."""
+    """Return the sort key of candidates, the best first: accuracy, and log-loss where accuracies are equal."""
     return -look.accuracy, look.log_loss
 
 
 class _Halving:
-    """A search, as far as it has come; what is known is written after each look."""
+    """A search and its state, which is written after each measurement."""
 
     def __init__(
         self, config: Config, run: RunFolder, news: News, splits: Splits, valid: Sequence[Question], processes: Any
@@ -286,7 +286,8 @@ class _Halving:
         sections = (config.student, config.auto, *(c.train for c in self.candidates))
         for section in sections:
             digest.update(repr(section.model_dump(exclude=set(SPEED_ONLY))).encode("utf-8", "surrogatepass"))
-        for split in (self._splits.train, self._splits.more, self._splits.valid):
+        # All validation questions: opinions may be pooled by more of them than candidates are compared by.
+        for split in (self._splits.train, self._splits.more, self._learnt_from.valid, self._splits.valid):
             for q in split:
                 asked = (q.id, q.question, q.choices, q.context, q.answer)
                 digest.update(repr(asked).encode("utf-8", "surrogatepass"))
@@ -310,4 +311,9 @@ def chosen_in(run: RunFolder) -> Mapping[str, Any]:
     number = known.get("chosen")
     if number is None:
         return {}
-    return {"name": known["candidates"][number - 1]["name"], "why": known["why"], "steps": known["steps"]}
+    return {
+        "name": known["candidates"][number - 1]["name"],
+        "why": known["why"],
+        "steps": known["steps"],
+        "seconds": known["seconds"],
+    }

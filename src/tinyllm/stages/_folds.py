@@ -1,4 +1,4 @@
-"""Out-of-fold students: a student's opinion of a question that it learnt from comes from one that did not see it.
+"""Out-of-fold students: they answer the questions that a student was trained on, in its place.
 
 A student knows the answers that it was trained on, so its own opinions of those questions say nothing. The questions
 are cut into folds by a hash of their texts. For each fold a student is trained as the teacher was, without the
@@ -24,6 +24,8 @@ from tinyllm.config import Config, StudentTeacher
 from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.questions import leave_out
 from tinyllm.questions.types import Question, Splits
+from tinyllm.stages._prepare import needs_validation, training_fingerprint
+from tinyllm.stages._soft import pools_by
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json, read_jsonl, write_jsonl
 from tinyllm.system.news import News
@@ -37,7 +39,7 @@ _LEARNT_FROM = ("rationales.parquet", "yields.json", "opinions.parquet")
 
 
 class Folds:
-    """What stands in for one student, as a teacher, where it is asked about questions that it learnt from.
+    """The out-of-fold students of one student that is a teacher.
 
     Args:
         spec: the teacher; its `folds` is above 0.
@@ -69,7 +71,9 @@ class Folds:
 
     def hours(self, folds: int) -> float:
         """Return how long it takes to train so many students, by the time that the teacher took."""
-        seconds = read_json(self._origin.train_result).get("seconds") or 0.0
+        found = read_json(self._origin.train_result)
+        # A search is done anew for each fold. Its time includes the training of the student that it chose.
+        seconds = (found.get("chosen") or found).get("seconds") or 0.0
         return folds * float(seconds) * (1 - 1 / self._spec.folds) / 3600
 
     def score(self, questions: Iterable[Question], news: News) -> None:
@@ -117,7 +121,7 @@ class Folds:
         shutil.rmtree(work.path)
 
     def _without(self, fold: int) -> Splits:
-        """Return what the teacher learnt from and was picked by, without the questions of a fold."""
+        """Return what the teacher learnt from and was fitted by, without the questions of a fold."""
 
         def others(questions: Sequence[Question]) -> Sequence[Question]:
             return leave_out(questions, [i for i, q in enumerate(questions) if self._fold(q) == fold])
@@ -151,7 +155,6 @@ class Folds:
 
     @cached_property
     def _splits(self) -> Splits:
-        from tinyllm.stages._prepare import training_fingerprint
         from tinyllm.stages.check import checked_questions
 
         try:
@@ -174,11 +177,11 @@ class Folds:
 
     @cached_property
     def _seen(self) -> NDArray[np.uint64]:
-        """The hashes of all questions that the teacher was trained on, or picked by, in ascending order."""
+        """The hashes of all questions that the teacher was trained on, or fitted by, in ascending order."""
         import numpy as np
 
-        picked_by = () if self._config.train.validate_steps is None else self._splits.valid
-        seen = chain(self._splits.train, self._splits.more, picked_by)
+        fitted_by = self._splits.valid if needs_validation(self._config) or pools_by(self._config) else ()
+        seen = chain(self._splits.train, self._splits.more, fitted_by)
         return np.sort(np.fromiter(map(_alike, seen), np.uint64))
 
     def _was_seen(self, question: Question) -> bool:

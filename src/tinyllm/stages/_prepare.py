@@ -14,7 +14,7 @@ from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._soft import soft_lines, taught
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import LIKELIHOODS, Prepared, mixture_settings, student_card
+from tinyllm.stages.student import Prepared, mixture_settings, student_card
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
 
@@ -82,7 +82,7 @@ def _rationale_likelihoods(
 
     Measured once for a set of questions and rationales, and kept in the run folder (`likelihoods.json`).
     """
-    from tinyllm.scoring.matching import CONVENTION
+    from tinyllm.scoring.predictions import CONVENTION
     from tinyllm.scoring.score import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
 
@@ -96,7 +96,7 @@ def _rationale_likelihoods(
     asked = [(q.id, q.question, q.choices, q.context) for q in questions]
     taught = [(t.question_id, t.prefix, t.text) for t in targets]
     key = hashlib.sha256(repr((read, asked, taught)).encode("utf-8", "surrogatepass")).hexdigest()
-    file = run.path / LIKELIHOODS
+    file = run.likelihoods
     kept = read_json(file) if file.is_file() else {}
     if kept.get("fingerprint") == key:
         return {(question, teacher): value for question, teacher, value in kept["likelihoods"]}
@@ -118,11 +118,11 @@ def whole_student(config: Config, trained: Prepared) -> Student:
 
     Every process has to call this.
     """
-    from tinyllm.student import is_sharded, put_weights, trained_weights
+    from tinyllm.student import gathered_weights, put_weights
 
-    if not is_sharded(trained.learner):
+    weights = gathered_weights(trained.learner)
+    if weights is None:
         return trained.student
-    weights = trained_weights(trained.learner)
     student = _loaded(config)
     put_weights(student.learner(learns=False), weights)
     return student

@@ -91,6 +91,12 @@ def explained(config: Config, run: RunFolder, splits: Splits) -> tuple[Sequence[
     return gather(chain(known, (q for q in asked.questions if q.id not in first))), asked.guessed
 
 
+def pools_by(config: Config) -> bool:
+    """Whether validation questions decide how opinions are pooled, or which are trusted."""
+    soft = config.train.soft
+    return soft is not None and (soft.teachers == "pooled" or soft.trust == "auto")
+
+
 def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     """Say how the opinions were pooled, and which questions are learnt from them."""
     if not figures:

@@ -37,24 +37,6 @@ def _makes_rationales(config: Config) -> tuple[str, ...]:
     return (*_MAKES_RATIONALES, *pooled)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder for what a run or an experiment leaves.
-
-    Raises:
-        RunFolderError: no folder can be there at all: a file is, or it is below `/proc`.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
-        what = f"a symbolic link to {at.readlink()}, which is not there" if not at.exists() else "a file"
-        raise RunFolderError(
-            f"{at} is {what}, so no folder can be made at {path}; choose another place with --run-dir."
-        ) from None
-    except FileNotFoundError:
-        raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
-
-
 class RunFolder:
     """Paths and files of one run."""
 
@@ -65,6 +47,25 @@ class RunFolder:
         self.predictions = path / "predictions.jsonl"
         self.metrics = path / "metrics.json"
         self.train_result = path / "train_result.json"
+        self.likelihoods = path / "likelihoods.json"
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RunFolderError: no folder can be there at all: a file is, or it is below `/proc`.
+        """
+        path = self.path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
+            what = f"a symbolic link to {at.readlink()}, which is not there" if not at.exists() else "a file"
+            raise RunFolderError(
+                f"{at} is {what}, so no folder can be made at {path}; choose another place with --run-dir."
+            ) from None
+        except FileNotFoundError:
+            raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
 
     @property
     def is_trained(self) -> bool:
@@ -95,7 +96,7 @@ class RunFolder:
         return file.read_text(encoding="utf-8").strip()
 
     def forget_account(self) -> None:
-        """Forget the account's name, when nothing was spent."""
+        """Remove the name of the account if nothing was spent."""
         (self.path / ".account").unlink(missing_ok=True)
 
     def share_account(self, other: RunFolder) -> None:
@@ -119,7 +120,7 @@ class RunFolder:
             RunFolderError: another process is at work in it, or it belongs to another configuration.
         """
         was_empty = not self.path.is_dir() or not any(self.path.iterdir())
-        make_folder(self.path)
+        self.make()
         with self.locked(wait_s):
             try:
                 if self.config_file.is_file():

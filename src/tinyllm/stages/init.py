@@ -66,23 +66,22 @@ _QUESTION_ENDINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class _Written:
     """What `init` wrote, and what it has to say about it, line by line."""
 
     config: Path
     lines: tuple[str, ...]
 
 
-def is_questions(path: Path) -> bool:
-    """Tell whether an argument is a file (or folder) of questions rather than a configuration to write."""
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return False
-    return path.exists() or path.suffix.lower() in _QUESTION_ENDINGS
+def config_for(path: Path) -> Path | None:
+    """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere.
 
-
-def config_for(data: Path) -> Path:
-    """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere."""
-    return Path(f"{_stem(data)}.yaml")
+    Returns:
+        None if the path is no file or folder of questions, but a configuration to write.
+    """
+    is_config = path.suffix.lower() in (".yaml", ".yml")
+    is_questions = not is_config and (path.exists() or path.suffix.lower() in _QUESTION_ENDINGS)
+    return Path(f"{_stem(path)}.yaml") if is_questions else None
 
 
 def _stem(path: Path) -> str:
@@ -92,7 +91,7 @@ def _stem(path: Path) -> str:
     return name
 
 
-def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) -> Written:
+def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) -> _Written:
     """Write a configuration for a file of questions, or for the starter dataset.
 
     Args:
@@ -110,7 +109,7 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
     path.write_text(_TEMPLATE.format(path=path, name=text, data=section, method=method), encoding="utf-8")
-    return Written(path, tuple(lines))
+    return _Written(path, tuple(lines))
 
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import Config
+from tinyllm.config import Config, TeacherConfig, Way, ways_of
 from tinyllm.errors import TeacherError, did_you_mean
 from tinyllm.questions import gather, leave_out
 from tinyllm.questions.types import Question, Splits
-from tinyllm.stages.asking import forecast_lines, opened_opinions, opinion_ways
+from tinyllm.stages._asking import Asking, ways_of_asking
+from tinyllm.stages._soft import pools_by
+from tinyllm.stages.asking import forecast_lines
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
+from tinyllm.teachers import Teacher
 
 if TYPE_CHECKING:
     from tinyllm.rationales.forecast import Forecast
+    from tinyllm.rationales.requests import Requests
+    from tinyllm.replies import Store
 
 _FIGURES = "opinions.json"
 
@@ -36,7 +42,7 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
     asked = _questions(config, splits, news)
     given = _given(config, asked)
     together = _joined(asked)
-    with opened_opinions(config, run, together) as asking:
+    with _opened(config, run, together) as asking:
         if asking.is_priced:
             for line in forecast_lines(asking.forecasts(news)):
                 news.say(line)
@@ -48,7 +54,7 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
             for split, (question, opinions) in zip(names, collection.over(together), strict=True):
                 writer.add(split, opinions)
                 tally.add(question, opinions)
-        figures = tally.figures(collection.usage, asking.costs(collection.usage))
+        figures = tally.figures(collection.usage, asking.costs(collection))
     write_json(run.path / _FIGURES, figures)
     for name, found in figures["teachers"].items():
         news.say(_opinion_text(name, found))
@@ -78,17 +84,56 @@ def opinion_forecasts(
         return ()
     asked = _questions(config, splits, news)
     _given(config, asked)
-    with opened_opinions(config, run, _joined(asked), may_write=pilot > 0, will_ask=will_ask) as asking:
+    with _opened(config, run, _joined(asked), may_write=pilot > 0, will_ask=will_ask) as asking:
         if pilot:
             asking.ask(news, "Pilot of opinions", first=pilot)
         return asking.forecasts(news)
+
+
+@contextlib.contextmanager
+def _opened(
+    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
+) -> Iterator[Asking]:
+    """Make the teachers that are asked for their opinions, and open the store, until the block ends.
+
+    Args:
+        questions: those that they are asked.
+        may_write, will_ask: as of `opened_asking`.
+
+    Raises:
+        TeacherError, RunFolderError: as `opened_asking`.
+    """
+    from tinyllm.opinions.requests import OpinionRequests
+    from tinyllm.replies import open_store, store_of
+
+    ways = _ways(config)
+    specs = [t for t in config.teachers if ways.get(t.name, "given") != "given"]
+    path = store_of(run.path, config.rationales.store)
+
+    def make(teacher: Teacher, spec: TeacherConfig, store: Store | None) -> Requests:
+        return OpinionRequests(
+            teacher, questions, config.opinions, ways[teacher.name], **ways_of_asking(teacher, spec, store)
+        )
+
+    with open_store(path) if specs and (may_write or path.is_file()) else contextlib.nullcontext() as store:
+        yield Asking(config, specs, questions, store, run, make, will_ask=will_ask)
+
+
+def _ways(config: Config) -> dict[str, Way]:
+    """Return how each teacher that is named in `opinions` is asked."""
+    named = config.opinions.teachers
+    return {
+        t.name: way if (way := named[t.name]) != "auto" else ways_of(t.kind)[0]
+        for t in config.teachers
+        if t.name in named
+    }
 
 
 def _questions(config: Config, splits: Splits, news: News) -> dict[str, Sequence[Question]]:
     """Return the questions that are asked, by split: those that have no more choices than every way can tell apart."""
     from tinyllm.opinions.requests import most_choices
 
-    limits = [most for way in opinion_ways(config).values() if (most := most_choices(way)) is not None]
+    limits = [most for way in _ways(config).values() if (most := most_choices(way)) is not None]
     most = min(limits, default=None)
     found: dict[str, Sequence[Question]] = {}
     for name in _asked_splits(config, splits):
@@ -106,8 +151,7 @@ def _asked_splits(config: Config, splits: Splits) -> Iterable[str]:
     needed: list[str] = [*config.opinions.splits]
     if soft is not None and len(splits.more):
         needed.append("more")
-    learns = soft is not None and (soft.teachers == "pooled" or soft.trust == "auto")
-    if learns and any(q.answer is not None for q in splits.valid):
+    if pools_by(config) and any(q.answer is not None for q in splits.valid):
         needed.append("valid")
     return dict.fromkeys(needed)
 
@@ -122,7 +166,7 @@ def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, st
     Raises:
         TeacherError: no question has one under such a key.
     """
-    ways = opinion_ways(config)
+    ways = _ways(config)
     given = {t.name: t.source or t.name for t in config.teachers if t.kind == "given" and t.name in ways}
     for name, source in given.items():
         if not any(source in q.opinions for q in chain.from_iterable(asked.values())):

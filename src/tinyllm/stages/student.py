@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tinyllm.student.model import Student, StudentCard
     from tinyllm.student.plan import StepPlan
 
-LIKELIHOODS = "likelihoods.json"
-
 
 def student_card(config: Config) -> StudentCard:
     """Return how this run's student is asked."""

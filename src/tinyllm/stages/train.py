@@ -52,7 +52,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     not read. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
     of them writes. Writes `student/`, `train_log.jsonl`, `plan.json`, `train_result.json`.
     """
-    from tinyllm.student import FOLDER, checkpoint_of_another, discard_checkpoints
+    from tinyllm.student import checkpoint_of_another, discard_checkpoints
     from tinyllm.student.model import save_student
     from tinyllm.student.processes import Processes
     from tinyllm.student.train import fingerprint, train
@@ -78,7 +78,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
                 "  note: the validation questions have changed since, by which the student is picked: it trains anew"
             )
             discard_checkpoints(run.path)
-        elif other := checkpoint_of_another(run.path / FOLDER, fingerprint(plan)):
+        elif other := checkpoint_of_another(run.path, fingerprint(plan)):
             news.say(f"  note: questions or rationales have changed since step {other}, so training begins anew")
         elif run.is_trained:
             news.say("  note: questions or rationales have changed since the student was trained: it is trained again")

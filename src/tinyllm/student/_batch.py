@@ -25,8 +25,9 @@ from torch import Tensor
 from tinyllm.config import CHOICES_TASK
 from tinyllm.student._attention import PROMPT, Block, Packing
 from tinyllm.student._choices import Choices
-from tinyllm.student.encode import Choice, Row
-from tinyllm.student.plan import MicroBatch
+from tinyllm.student._rows import Choice
+from tinyllm.student._steps import MicroBatch
+from tinyllm.student.encode import Row
 
 Batch = Mapping[str, Any]
 """Tensors, and `Packing`s, of one forward pass; the keys are listed at the functions that make one."""

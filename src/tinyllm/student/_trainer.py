@@ -29,8 +29,9 @@ from tinyllm.errors import NonFiniteLossError
 from tinyllm.student._batch import Batch, to_device
 from tinyllm.student._checkpoints import WEIGHTS_FILE, load_weights, trained_weights, write_weights
 from tinyllm.student._loss import sums_by_task
+from tinyllm.student._steps import Size
 from tinyllm.student.learner import Learner
-from tinyllm.student.plan import Size, StepPlan
+from tinyllm.student.plan import StepPlan
 from tinyllm.system.machine import forget_peak_resident, peak_resident_bytes
 
 _LITTLE_SPACE_BYTES = 1 << 20

@@ -1,4 +1,4 @@
-"""From text to tokens: the prompts a student sees, with the context cut to fit and nothing else.
+"""From text to tokens: the prompts of a student. Only the context is cut to the longest input.
 
 An encoder-decoder gets one row a task, with the prefix first (the paper):
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING
 from tinyllm.config import Layout, compares_by_token
 from tinyllm.questions.types import Question
 from tinyllm.student._plain import PlainText
+from tinyllm.student._rows import Branch as Branch
+from tinyllm.student._rows import Choice, shortened
+from tinyllm.student._rows import Row as Row
 from tinyllm.student.mixture import Target
 
 if TYPE_CHECKING:
@@ -31,79 +34,6 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MARGIN = 8  # tokens; some tokenizers put a space in front
 _SHORT = 80  # characters; WordPiece takes a word of a hundred for one unknown token
 _SHOWN = 40  # characters of a choice in a message
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One task of a row, in tokens: `prefix` is given, `target` is learnt.
-
-    Attributes:
-        weight: α of the task.
-        mean: as of a `Target`.
-    """
-
-    task: str
-    prefix: tuple[int, ...]
-    target: tuple[int, ...]
-    weight: float = 1.0
-    mean: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice(Branch):
-    """A branch that is compared with the other choices of its question, those of the same task.
-
-    All of them are computed in one forward pass: the loss of one depends on the others.
-
-    Attributes:
-        share: the probability that is to go to it.
-        scale: what its log-likelihood is multiplied by before the comparison: 1, or 1 / tokens for the mean.
-        text: α of the same tokens as a text, where they are learnt as one, too. In a step of the plan: the weight of
-            each token as a text, divided by that of the question.
-    """
-
-    share: float = 0.0
-    scale: float = 1.0
-    text: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A prompt and the branches that continue it; an encoder-decoder's row has exactly one, with an empty prefix.
-
-    Attributes:
-        fading: where in the prompt the rationale begins and ends that is dropped step by step; nothing: (0, 0).
-    """
-
-    question_id: str
-    prompt: tuple[int, ...]
-    branches: tuple[Branch, ...]
-    fading: tuple[int, int] = field(default=(0, 0), repr=False)
-
-    @property
-    def target_length(self) -> int:
-        """Tokens of all branches that a decoder is fed."""
-        return sum(len(b.prefix) + len(b.target) for b in self.branches)
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and branches."""
-        return len(self.prompt) + self.target_length
-
-    def apart(self) -> list[Row]:
-        """Return one row a branch, for models that cannot take the mask of a shared prompt."""
-        return [replace(self, branches=(branch,)) for branch in self.branches]
-
-    def faded(self, share: float) -> Row:
-        """Return the row with this share of the rationale in its input."""
-        start, end = self.fading
-        kept = _shortened(self.prompt[start:end], round(share * (end - start)))
-        return replace(self, prompt=(*self.prompt[:start], *kept, *self.prompt[end:]), fading=(0, 0))
-
-
-def _shortened(line: tuple[int, ...], tokens: int) -> tuple[int, ...]:
-    """Return so many tokens of a line; of a causal student's prompt the last one, which is kept, ends the line."""
-    return line if tokens >= len(line) else (*line[: tokens - 1], line[-1]) if tokens > 0 else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +70,10 @@ class _Fit:
 
 
 def _most_tokens(text: str) -> int:
-    """Return a number of tokens that a text cannot exceed, without a tokenizer: each covers a byte or more.
+    """Return an upper limit of the tokens of a text, without a tokenizer: each token covers at least one byte.
 
-    Of the text as the tokenizer normalises it, that is: NFKC makes eighteen characters of the one ﷺ. It leaves ASCII as
-    it is; beyond that the bytes of the text and of its full decomposition together are more than any mixture of both.
+    The tokenizer may normalise the text first, which can make it longer: NFKC turns ﷺ into eighteen characters. ASCII
+    stays as it is. For other texts the limit is the bytes of the text plus those of its full decomposition.
     """
     if text.isascii():
         return len(text)
@@ -152,7 +82,7 @@ def _most_tokens(text: str) -> int:
 
 
 def _shown(text: str) -> str:
-    """Return a text for a message: quoted, its middle left out where it is long, marks without ink spelled out."""
+    """Return a text for a message: quoted, shortened in the middle, and with invisible characters as codes."""
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
     return "'" + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in short) + "'"
 
@@ -281,7 +211,7 @@ class Encoder:
         if not reading:
             return prompt, (0, 0)
         room, at = self.max_input_tokens - self._after(prefix) - len(prompt), len(prompt) - len(self._ends)
-        line = _shortened(self._plain(reading + "\n", after="\n"), room)
+        line = shortened(self._plain(reading + "\n", after="\n"), room)
         return (*prompt[:at], *line, *prompt[at:]), (at, at + len(line))
 
     def target(self, text: str) -> tuple[int, ...]:

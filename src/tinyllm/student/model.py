@@ -25,7 +25,7 @@ from tinyllm.student._untrained import NAME as UNTRAINED
 from tinyllm.student._untrained import untrained
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
-from tinyllm.system.packaged import cache_folder, is_packaged, known_models, model_file, sha256
+from tinyllm.system.packaged import cache_folder, known_models, model_file, sha256
 
 _TOLERANCE = 1e-3  # of the greatest logit: merging adapters rounds
 CARD_FILE = "tinyllm.json"
@@ -292,13 +292,13 @@ def _location(section: StudentSection) -> str:
     if section.model == UNTRAINED:
         with _quietly():
             return str(untrained(cache_folder() / "students"))
-    if is_packaged(section.model):
-        return str(dequantised(model_file(section.model)))
+    if section.model in known_models():
+        return str(_dequantised(model_file(section.model)))
     path = Path(section.model)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise StudentError(f"student.model: no file {path}.{did_you_mean(section.model, _known())}")
-        return str(dequantised(path))
+        return str(_dequantised(path))
     return section.model
 
 
@@ -363,7 +363,7 @@ def _loading(location: str) -> Iterator[None]:
         ) from None
 
 
-def dequantised(path: Path) -> Path:
+def _dequantised(path: Path) -> Path:
     """Return a folder with the safetensors that are made of a GGUF file, once.
 
     Raises:

@@ -20,37 +20,14 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tinyllm.config import ANSWER_TASK
-from tinyllm.student.encode import Branch, Choice, Row
+from tinyllm.student._rows import Branch, Choice, Row
+from tinyllm.student._steps import MicroBatch, Schedule, Size, Step, Totals
 
 Normalisation = Literal["tokens", "examples"]
-AlphaSchedule = Literal["constant", "linear"]
-
-_SCORES_A_TOKEN = 4096  # attention scores that take about the memory of one token's activations
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What one forward pass computes.
-
-    Attributes:
-        real: tokens.
-        computed: the same with padding.
-        scores: pairs of tokens that attention looks at.
-    """
-
-    real: int
-    computed: int
-    scores: int
-
-    @property
-    def cost(self) -> int:
-        """The memory that it takes, in tokens; rounded up, so that parts never seem to take less than the whole."""
-        return self.computed - (-self.scores // _SCORES_A_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,97 +59,6 @@ class Shape:
     def _scores(self, prompt: int, target: int) -> int:
         own = target * target if self.encoder_decoder else target * target // 2
         return prompt * prompt + own + target * prompt
-
-
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Rows computed in one forward pass.
-
-    Attributes:
-        weights: `weights[r][b]` is the weight of each target token of branch b of row r; that of its question where
-            choices are compared.
-    """
-
-    rows: tuple[Row, ...]
-    weights: tuple[tuple[float, ...], ...]
-
-    def silenced(self) -> MicroBatch:
-        """Return the same rows with weight 0: work without effect, to keep processes in step."""
-        return MicroBatch(self.rows, tuple(tuple(0.0 for _ in w) for w in self.weights))
-
-    @property
-    def target_tokens(self) -> int:
-        """Tokens that are learnt."""
-        return sum(len(b.target) for row in self.rows for b in row.branches)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimizer step; its micro-batches come in order of what they cost, the dearest first."""
-
-    index: int
-    epoch: int
-    question_ids: tuple[str, ...]
-    micro_batches: tuple[MicroBatch, ...]
-
-    def share(self, rank: int, processes: int) -> tuple[MicroBatch, ...]:
-        """Return the micro-batches of one of several processes; every process gets the same number of them.
-
-        They are dealt to and fro, so that nobody gets the dearest of every round.
-        """
-        rounds = -(-len(self.micro_batches) // processes)
-        places = [processes * r + (processes - 1 - rank if r % 2 else rank) for r in range(rounds)]
-        spare = [self.micro_batches[-1].silenced()] if rounds else []
-        return tuple((*self.micro_batches, *spare * processes)[place] for place in places)
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What a whole plan computes."""
-
-    questions: int
-    micro_batches: int
-    real: int
-    computed: int
-    target_tokens: int
-    dearest: int
-
-    @property
-    def padding_fraction(self) -> float:
-        """Share of the computed tokens that is padding."""
-        return 1 - self.real / self.computed if self.computed else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How the weights of rationales go over the training; an answer's weight is always 1.
-
-    Attributes:
-        kinds: by teacher: `constant`, or `linear`, which falls to 0. A teacher that is not named is constant.
-        answers_only: share of the steps, at the end, in which nothing but answers is learnt, and no rationale is read.
-    """
-
-    kinds: Mapping[str, AlphaSchedule] = field(default_factory=dict)
-    answers_only: float = 0.0
-
-    def factor(self, task: str, step: int, steps: int) -> float:
-        """Return what a task's α is multiplied by in a step, counted from 0."""
-        end = steps - round(self.answers_only * steps)
-        if task == ANSWER_TASK:
-            return 1.0
-        if step >= end:
-            return 0.0
-        return 1.0 - step / end if self.kinds.get(task) == "linear" else 1.0
-
-    def read(self, step: int, steps: int) -> float:
-        """Return the share of a rationale in the input that is still there in a step, counted from 0."""
-        end = steps - round(self.answers_only * steps)
-        return 1.0 - step / end if step < end else 0.0
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it changes nothing."""
-        return not self.answers_only and "linear" not in self.kinds.values()
 
 
 class StepPlan:
@@ -342,9 +228,9 @@ def _weighted(rows: Sequence[Row], normalisation: Normalisation) -> tuple[list[R
 def cut(
     rows: Sequence[Row], weights: Sequence[tuple[float, ...]], shape: Shape, processes: int = 1
 ) -> tuple[MicroBatch, ...]:
-    """Cut rows into micro-batches within a memory budget, the dearest first.
+    """Cut rows into micro-batches within a memory budget, the most expensive first.
 
-    So memory that does not suffice shows at once, not after an hour.
+    If the memory is not sufficient, the first micro-batch fails, and not one an hour later.
     """
     groups = _balanced(rows, shape, processes) if shape.packed else _by_length(rows, shape, processes)
     groups.sort(key=lambda g: shape.size([rows[i] for i in g]).cost, reverse=True)
@@ -352,7 +238,7 @@ def cut(
 
 
 def _balanced(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
-    """Deal rows into as few groups as the budget allows, all of about the same cost: without padding, any rows fit."""
+    """Put rows into as few groups of about equal cost as the budget allows. Without padding, all rows go together."""
     units = _units(rows, shape)
     costs = [shape.size([rows[i] for i in unit]).cost for unit in units]
     order = sorted(range(len(units)), key=lambda u: (-costs[u], u))
@@ -366,7 +252,7 @@ def _balanced(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[in
 
 
 def _units(rows: Sequence[Row], shape: Shape) -> list[list[int]]:
-    """Group the rows that go through the encoder together, unless they are too much together; else what is bound."""
+    """Group the rows with the same prompt, unless they exceed the budget. Choices of one question stay together."""
     bound = _bound(rows)
     if not shape.encoder_decoder:
         return bound
@@ -381,7 +267,7 @@ def _units(rows: Sequence[Row], shape: Shape) -> list[list[int]]:
 
 
 def _bound(rows: Sequence[Row]) -> list[list[int]]:
-    """Group the rows that hold the choices of one question, which are computed together; else each row alone."""
+    """Group the rows that hold the choices of one question, because these are computed together."""
     bound: dict[object, list[int]] = {}
     for i, row in enumerate(rows):
         compared = next((b for b in row.branches if isinstance(b, Choice)), None)
@@ -390,7 +276,7 @@ def _bound(rows: Sequence[Row]) -> list[list[int]]:
 
 
 def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list[int]]:
-    """Give each unit, the dearest first, to the group that has cost least so far."""
+    """Give each unit to the group with the lowest cost so far. The most expensive units come first."""
     groups: list[list[int]] = [[] for _ in range(number)]
     heap = [(0, g) for g in range(number)]
     for unit in order:
@@ -401,7 +287,7 @@ def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list
 
 
 def _by_length(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
-    """Sort rows by both lengths and cut where the budget is used up: rows of about one length pad each other little."""
+    """Sort rows by both lengths, and cut where the budget is used up. Rows of similar length need little padding."""
 
     def lengths(unit: list[int]) -> tuple[int, int, int]:
         return max(rows[i].target_length for i in unit), max(len(rows[i].prompt) for i in unit), -unit[0]

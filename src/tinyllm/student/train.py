@@ -28,6 +28,7 @@ from tinyllm.student._checkpoints import (
     steps_done,
     whole,
 )
+from tinyllm.student._steps import Schedule
 from tinyllm.student._trainer import PlanTrainer, peak_memory_bytes, reset_peak_memory
 from tinyllm.student._watch import (
     LOG_FILE,
@@ -45,14 +46,14 @@ from tinyllm.student.encode import Encoder, Row
 from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
-from tinyllm.student.plan import Schedule, Shape, StepPlan
+from tinyllm.student.plan import Shape, StepPlan
 from tinyllm.system.machine import keep_freed_memory
 
 _LOGGERS = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio", "comet_ml": "comet_ml", "swanlab": "swanlab"}
 
 
 @dataclass(frozen=True, slots=True)
-class TrainResult:
+class _TrainResult:
     """Figures of a whole training, also if it was interrupted and resumed.
 
     Attributes:
@@ -123,7 +124,7 @@ def train(
     progress: Progress | None = None,
     validate: Validate | None = None,
     until: int | None = None,
-) -> TrainResult:
+) -> _TrainResult:
     """Train a student in place, resuming from the newest whole checkpoint in `folder/checkpoints`.
 
     With several processes (`torchrun`, `accelerate launch`) every one of them calls this with the same arguments.
@@ -148,7 +149,7 @@ def train(
     keep_freed_memory()
     reset_peak_memory()
     checkpoints, key = folder / FOLDER, fingerprint(plan)
-    arguments = training_arguments(student.model, plan, section, checkpoints)
+    arguments = _training_arguments(student.model, plan, section, checkpoints)
     with arguments.main_process_first(local=False):  # the folder is shared by all processes
         if arguments.process_index == 0:
             keep_only_checkpoints_of(checkpoints, key)
@@ -180,7 +181,7 @@ def train(
         best_step = best.best_step()
         load_weights(learner, best.weights)
     done = plan.totals(steps)
-    return TrainResult(
+    return _TrainResult(
         steps=steps,
         best_step=best_step,
         seconds=log.seconds,
@@ -269,7 +270,7 @@ def _check_compiler(section: TrainSection) -> None:
         )
 
 
-def training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:
+def _training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:
     """Return what `transformers.Trainer` is told; also makes a model checkpoint its gradients, if the section asks."""
     is_lora = hasattr(model, "peft_config")
     if section.gradient_checkpointing:

@@ -167,11 +167,6 @@ def known_models() -> tuple[str, ...]:
     return tuple(_PACKAGED)
 
 
-def is_packaged(name: str) -> bool:
-    """Tell whether this is the name of a packaged model, installed or not."""
-    return name in _PACKAGED
-
-
 def model_file(name: str) -> Path:
     """Return the checked GGUF file of a packaged model. Joins its parts if needed.
 

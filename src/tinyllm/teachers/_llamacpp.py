@@ -52,7 +52,7 @@ class LlamaCppTeacher(EndpointTeacher):
     @property
     def identity(self) -> Mapping[str, str]:
         """The file's name and checksum. Slots, threads and GPU layers change only the speed."""
-        model = self._spec.model if packaged.is_packaged(self._spec.model) else self._file.name
+        model = self._spec.model if self._spec.model in packaged.known_models() else self._file.name
         return {"kind": "llamacpp", "model": model, "sha256": self._sha256}
 
     @property
@@ -87,7 +87,7 @@ class LlamaCppTeacher(EndpointTeacher):
 
 
 def _find(spec: config.LlamaCppTeacher) -> Path:
-    if packaged.is_packaged(spec.model):
+    if spec.model in packaged.known_models():
         return packaged.model_file(spec.model)
     file = Path(spec.model).expanduser()
     known = packaged.known_models()

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from tinyllm.scoring.predictions import Generated
 from tinyllm.student.encode import label
-
-CONVENTION = "ended"
-"""The name of the rules for scoring and matching (docs/decisions/0013-scores.md). Other rules give other figures."""
 
 _ARTICLE = re.compile(r"(?<!\S)(?:an?|the) (?=\S)")
 _LABELLED = re.compile(r"\(?(\w+)\)?[.:,;!]?(?:\s+(.+))?", re.DOTALL)
 _QUOTES = " \"'“”‘’"
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The text that the student wrote, and the choice that it matches; None if it matches none (unparsed)."""
+
+    text: str
+    choice: int | None
 
 
 def match_choice(text: str, choices: Sequence[str], written: Callable[[str], str] = str.strip) -> Generated:
