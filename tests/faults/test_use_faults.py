@@ -273,9 +273,9 @@ def test_an_instruction_in_a_choice_moves_no_other_choice(server, full, figures)
             wrong += answer["text"] not in (*question.choices, injection) or "rationales" in answer
     figures(
         "fault: instructions in a choice", questions=len(questions) * len(INJECTIONS),
-        other_choices_moved_by=f"{far:.1e}", wrong=wrong + (far > 1e-4),
+        other_choices_moved_by=f"{far:.1e}", wrong=wrong + (far > 1e-6),
     )  # fmt: skip
-    assert (wrong, far < 1e-4) == (0, True), far
+    assert (wrong, far < 1e-6) == (0, True), far
 
 
 # --- predicting, and files --------------------------------------------------------------------------------------------
