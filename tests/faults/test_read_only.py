@@ -92,7 +92,7 @@ def test_a_log_that_cannot_be_read_is_told(project, cli):
     with read_only(project.folder / "disk", copy) as disk:
         project.change("rationales.store", str(disk / "killed" / "replies.sqlite"))
         refused(cli("generate", project.config, "--run-dir", "other"))
-        refused(cli("store", "ls", disk / "killed"), "Copy both to such a place")
+        refused(cli("store", "ls", disk / "killed"), "Copy both files to such a folder")
 
 
 @pytest.mark.parametrize("command", ["generate", "train", "evaluate", "report", "run", "check", "store", "init", "ask"])
