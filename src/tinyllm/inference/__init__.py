@@ -1,6 +1,6 @@
 """Inference: a trained student answers one question, a list of them, or a file.
 
-Add a format of predictions: a line in `_rows.py: WRITERS`. Another program that computes a student: a `Runtime`
+Add a format of predictions: a line in `_rows.py: WRITERS`. Another engine that runs a student: a `Runtime`
 (`scoring/runtime.py`).
 """
 
