@@ -479,11 +479,12 @@ class Learner(nn.Module):
 
 
 def decoder_start(model: Any) -> int:
-    """Return the token that an encoder-decoder's targets start from."""
-    for config in (model.config, model.generation_config):
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is not None:
-            return int(start)
+    """Return the token that an encoder-decoder's targets start from; where none is named, as transformers does."""
+    configs = (model.config, model.generation_config)
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for config in configs:
+            if (start := getattr(config, name, None)) is not None:
+                return int(start)
     return int(model.config.pad_token_id)
 
 
