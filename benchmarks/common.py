@@ -15,7 +15,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,26 +142,31 @@ class Result:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def write(result: Result, folder: Path, note: str | None) -> Path:
+def write(result: Result, folder: Path, note: str | None, *, replaces: Collection[str] | None = None) -> Path:
     """Write a result.
 
     Args:
         note: the reason where something falls short, and what was tried; None: the note that was there stays.
+        replaces: the rows of these names are written anew, and others that were there stay: several commands make the
+            file. None: all rows are written anew.
     """
     file = folder / f"{result.name}.json"
-    if note is None and file.is_file():
-        note = json.loads(file.read_text("utf-8")).get("note", "")
+    before = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if note is None:
+        note = before.get("note", "")
+    others = [] if replaces is None else [r for r in before.get("rows", ()) if r["name"] not in replaces]
+    commands = [result.command] if not others else sorted({*before["command"].split("; "), result.command})
     content = {
         "name": result.name,
         "title": result.title,
         "about": result.about,
-        "command": result.command,
+        "command": "; ".join(commands),
         "machine": machine(),
-        "versions": {**versions(), **result.versions},
+        "versions": {**(before["versions"] if others else {}), **versions(), **result.versions},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "settings": dict(result.settings),
-        "rows": [asdict(r) for r in result.rows],
+        "settings": {**(before["settings"] if others else {}), **result.settings},
+        "rows": [*others, *(asdict(r) for r in result.rows)],
         "note": note or "",
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,10 @@ from benchmarks.train import smollm_folder
 from benchmarks.training.material import DATA
 from tinyllm.config import DataSection
 from tinyllm.questions import load_splits
-from tinyllm.scoring.harness import prompt_text
+from tinyllm.scoring.harness import _prompt_text
 from tinyllm.student.model import StudentCard
 
-_LM_EVAL = Peer("lm-eval", ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "lm-eval==0.4.13"))
+LM_EVAL = Peer("lm-eval", ("torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "lm-eval==0.4.13"))
 _BATCHES = (1, 8, 32)
 _TRIED = 64  # questions on which the harness's batch size is chosen
 _SCRIPT = Path(__file__).parent / "evaluating" / "lm_eval_run.py"
@@ -34,21 +34,21 @@ for neither. Accuracies: {ours:.2f} % and {theirs:.2f} %; {same:.2f} % of the an
 
 def evaluate(count: int | None, layout: str, rounds: int) -> Result:
     """ARC's test questions by ours and by the harness."""
-    _LM_EVAL.install()
-    job = _job(count, layout)
+    LM_EVAL.install()
+    job = arc_job(count, layout)
     with fresh_folder() as folder:
         file, some = folder / "job.json", folder / "some.json"
         file.write_text(json.dumps(job), "utf-8")
         some.write_text(json.dumps(job | {"docs": job["docs"][:_TRIED]}), "utf-8")
-        tried = {batch: _theirs(some, batch)["seconds"] for batch in _BATCHES}
+        tried = {batch: harness(some, batch)["seconds"] for batch in _BATCHES}
         say("lm-eval: " + ", ".join(f"batch {b}: {s:.1f} s" for b, s in tried.items()))
         batch = min(tried, key=lambda b: tried[b])
         ours, theirs = [], []
         for number in range(rounds):  # each in a fresh process that warms up by itself
-            theirs.append(_theirs(file, batch))
+            theirs.append(harness(file, batch))
             ours.append(child("-m", "benchmarks.evaluating.ours", file, env={"BENCH_SMOLLM": smollm_folder()}))
             say(f"  round {number}: {ours[-1]['seconds']:.1f} s, lm-eval {theirs[-1]['seconds']:.1f} s")
-    figures = {"ours": _accuracy(ours[0]["chosen"], job), "theirs": _accuracy(theirs[0]["chosen"], job)}
+    figures = {"ours": accuracy(ours[0]["chosen"], job), "theirs": accuracy(theirs[0]["chosen"], job)}
     same = _same(ours[0]["chosen"], theirs[0]["chosen"])
     if abs(figures["ours"] - figures["theirs"]) > _EQUAL:
         raise SystemExit(f"The accuracies differ: {figures}")
@@ -72,14 +72,14 @@ def evaluate(count: int | None, layout: str, rounds: int) -> Result:
             row("peak memory", *peaks, unit="GB", peer_name="lm-eval"),
         ],
         settings={"questions": len(job["docs"]), "layout": layout},
-        versions=_LM_EVAL.versions(),
+        versions=LM_EVAL.versions(),
     )
 
 
 _EQUAL = 0.2  # points: where two choices are all but equally likely, rounding decides
 
 
-def _job(count: int | None, layout: str) -> dict[str, Any]:
+def arc_job(count: int | None, layout: str) -> dict[str, Any]:
     card = StudentCard(prefixes={"answer": "predict: "}, layout=layout)  # type: ignore[arg-type]
     questions = list(load_splits(DataSection(folder=DATA / "arc", on_invalid="drop")).test)[:count]
     docs = [
@@ -88,21 +88,21 @@ def _job(count: int | None, layout: str) -> dict[str, Any]:
             "question": q.question,
             "choices": list(q.choices),
             "answer": q.answer,
-            "text": prompt_text(q, card),
+            "text": _prompt_text(q, card),
         }
         for q in questions
     ]
     return {"docs": docs, "prefix": card.prefixes["answer"], "layout": layout, "batch_tokens": 4096}
 
 
-def _theirs(job: Path, batch: int) -> dict[str, Any]:
+def harness(job: Path, batch: int) -> dict[str, Any]:
     found: dict[str, Any] = child(
-        _SCRIPT, job, batch, python=_LM_EVAL.python, env={"BENCH_SMOLLM": smollm_folder(), "HF_HUB_OFFLINE": "1"}
+        _SCRIPT, job, batch, python=LM_EVAL.python, env={"BENCH_SMOLLM": smollm_folder(), "HF_HUB_OFFLINE": "1"}
     )
     return found
 
 
-def _accuracy(chosen: Sequence[int], job: Mapping[str, Any]) -> float:
+def accuracy(chosen: Sequence[int], job: Mapping[str, Any]) -> float:
     return 100 * sum(c == d["answer"] for c, d in zip(chosen, job["docs"], strict=True)) / len(chosen)
 
 

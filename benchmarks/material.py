@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -60,12 +61,16 @@ def write_questions(file: Path, count: int, *, mark: str = "") -> Path:
 
 
 def student_folder() -> Path:
-    """Return a folder with a student's configuration and tokenizer. Generation needs no weights, so it has none."""
+    """Return a folder with a student's configuration and tokenizer. Generation needs no weights, so it has none.
+
+    Its tokenizer knows the words of the choices, which a student has to tell apart.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     folder = bench_cache() / "student"
     folder.mkdir(exist_ok=True)
-    words = {word: number for number, word in enumerate(("<pad>", "</s>", "<unk>"))}
+    known = sorted({word for change in _CHANGES for word in re.findall(r"\w+|[^\w\s]+", change)})
+    words = {word: number for number, word in enumerate(("<pad>", "</s>", "<unk>", *known))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))

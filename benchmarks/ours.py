@@ -6,6 +6,7 @@ Everything that is imported on the way is imported before the clock starts, as i
     phases            label of each stage of it (as a person sees them) → when it began and ended;
                       when "Rationales" ends every reply is durable
     yields            what the teacher gave
+    opinions          the figures of its opinions, where it was asked for them
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from tinyllm.system.files import read_json
 from tinyllm.system.machine import spin_shortly
 from tinyllm.system.news import News, Task
 
@@ -72,6 +74,7 @@ def main(config_file: str, run_dir: str) -> None:
         "ended": ended,
         "phases": news.phases,
         "yields": {name: asdict(teacher) for name, teacher in yields.items()},
+        "opinions": read_json(run.path / "opinions.json") if config.opinions.teachers else None,
     }
     print(json.dumps(found))
 

@@ -172,7 +172,10 @@ class Server:
         said = {"message": {"role": "assistant", "content": text}} if "messages" in body else {"text": text}
         shown = sum(len(m["content"]) for m in body["messages"]) if "messages" in body else len(body["prompt"])
         usage = {"prompt_tokens": shown // 4, "completion_tokens": self.settings.tokens}
-        choice = {"index": 0, **said, "finish_reason": "stop"}
+        choice: dict[str, Any] = {"index": 0, **said, "finish_reason": "stop"}
+        if body.get("logprobs"):
+            top = [{"token": letter, "logprob": -1.0 - place} for place, letter in enumerate("ABCD")]
+            choice["logprobs"] = {"content": [{"top_logprobs": top}]}
         return json.dumps({"id": "reply", "model": body.get("model"), "choices": [choice], "usage": usage}).encode()
 
 

@@ -23,7 +23,7 @@ from benchmarks.material import (
 from benchmarks.server import TEXT, Running, running
 from tinyllm.prompts import Message, Prompt
 from tinyllm.replies._store import SCHEMA_VERSION, Entry, Store
-from tinyllm.teachers.base import Reply, Request, Sampling, canonical, reply_key
+from tinyllm.teachers.base import Reply, Request, Sampling, canonical, key_of
 
 _ABOUT = """\
 Seconds from starting the command `tinyllm generate` to the arrival of its first request at a local server: for
@@ -96,7 +96,7 @@ def _entries(replies: int) -> Iterator[list[Entry]]:
         request = Request(row_["id"], Prompt(messages=(Message("user", f"{text}\n{text[::-1]}\n{text}"),)), sampling)
         reply = Reply(f"{TEXT}.", "stop", 220, 48, 0.2)
         asked = canonical(identity, request)
-        group.append(Entry("teacher", request.question_id, reply_key(identity, request), asked, reply))
+        group.append(Entry("teacher", request.question_id, key_of(asked), asked, reply))
         if len(group) == _GROUP:
             yield group
             group = []

@@ -20,6 +20,7 @@ from benchmarks.material import fresh_folder
 from benchmarks.peers import Peer
 from benchmarks.training import material
 from benchmarks.training.arithmetic import useful_flops
+from tinyllm.config import Layout
 
 _TRL = Peer("trl", ("torch==2.13.0", "transformers==5.23.0", "trl==1.16.0"))
 _LOSSES_AGREE = 1e-3
@@ -42,6 +43,17 @@ _SHARE = """\
 Useful arithmetic over what this machine's matrix product reaches at best, in whole trainings by `tinyllm train` with
 two teachers: matrix products of real tokens, logits at targets, attention's pairs that may see each other; divided by
 the seconds of all of `Trainer.train()`, AdamW, clipping and the first step's allocations included."""
+
+CHOOSE_ABOUT = """\
+ARC questions of four choices, 16 questions a step, SmolLM2-135M, float32, AdamW, answers alone, by
+`tinyllm train`'s trainer. *Choices*: `train.answer: choices`, one row a question with a branch a choice. *Text*:
+`train.answer: text` on the same questions. *Plain rows*: the loss of *choices* with a row a choice, laid end to end as
+all rows are; on the first step both give the same loss.
+
+*Opinions*: prompts per second of `tinyllm generate` with `kind: llamacpp`, each question in two orders of its choices,
+log-probabilities of the letters; the peer starts the same server and posts the same bodies in a bare `aiohttp` loop
+that keeps nothing. Memory: the greatest resident memory of `tinyllm generate`, with opinions that come with the
+questions, or by letter of a server without latency."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +90,10 @@ def trl(way: str) -> Contender:
 
 def smollm_folder() -> str:
     """Return a folder with SmolLM2-135M, de-quantised."""
-    from tinyllm.student.model import dequantised
+    from tinyllm.student.model import _dequantised
     from tinyllm.system.packaged import model_file
 
-    return str(dequantised(model_file("smollm2-135m-instruct")))
+    return str(_dequantised(model_file("smollm2-135m-instruct")))
 
 
 def t5(questions: int, rounds: int) -> Result:
@@ -144,20 +156,29 @@ def _compete(job: dict[str, Any], contenders: Sequence[Contender], folder: Path,
     """Let all contenders train in turn, round after round."""
     file = material.write_job(job, folder / f"job-{len(job['questions'])}.json")
     say(f"{job['model']}: {len(job['questions'])} questions ({', '.join(c.name for c in contenders)}: seconds)")
-    runs: dict[str, list[dict[str, Any]]] = {c.name: [] for c in contenders}
+    found = _in_turn([(c, file) for c in contenders], rounds)
+    _check_losses(found)
+    return found
 
+
+def _in_turn(contenders: Sequence[tuple[Contender, Path]], rounds: int) -> dict[str, Found]:
+    """Let contenders train in turn, each on its job, round after round."""
+    runs: dict[str, list[dict[str, Any]]] = {c.name: [] for c, _ in contenders}
     for number in range(rounds):  # each in a fresh process, so that there is nothing to warm up
-        for contender in contenders if number % 2 else reversed(contenders):
+        for contender, file in contenders if number % 2 else reversed(contenders):
             runs[contender.name].append(contender.run(file))
-        say(f"  round {number}: " + "   ".join(f"{runs[c.name][-1]['seconds']:.4g}" for c in contenders))
-    losses = {name: some[0]["loss"] for name, some in runs.items()}
+        say(f"  round {number}: " + "   ".join(f"{runs[c.name][-1]['seconds']:.4g}" for c, _ in contenders))
+    return {
+        name: Found([r["seconds"] for r in some], [r["peak_bytes"] for r in some], some[0]["loss"])
+        for name, some in runs.items()
+    }
+
+
+def _check_losses(found: Mapping[str, Found]) -> None:
+    losses = {name: some.loss for name, some in found.items()}
     spread = max(losses.values()) - min(losses.values())
     if spread > _LOSSES_AGREE * max(losses.values()):
         raise SystemExit(f"The contenders' losses on the first step differ: {losses}")
-    return {
-        name: Found([r["seconds"] for r in some], [r["peak_bytes"] for r in some], losses[name])
-        for name, some in runs.items()
-    }
 
 
 def _speeds(job: dict[str, Any], found: Mapping[str, Found], reaches: Sequence[Reach]) -> list[Row]:
@@ -211,6 +232,52 @@ def share(rounds: int) -> Result:
     )
 
 
+def choose(questions: int, rounds: int) -> Result:
+    """Learning to choose beside learning to write, and shared prompts beside plain rows."""
+    rows: list[Row] = []
+    layouts: tuple[Layout, ...] = ("cloze", "labelled")
+    for layout in layouts:
+        choices = material.arc_answers(questions, "choices", layout)
+        jobs = {
+            "choices": choices,
+            "text": material.arc_answers(questions, "text", layout),
+            "plain rows": choices | {"apart": True},
+        }
+        with fresh_folder() as folder:
+            say(f"{layout}: {questions} questions ({', '.join(jobs)}: seconds)")
+            files = {
+                name: material.write_job(job, folder / f"{place}.json")
+                for place, (name, job) in enumerate(jobs.items())
+            }
+            found = _in_turn([(replace(OURS, name=name), file) for name, file in files.items()], rounds)
+        _check_losses({name: found[name] for name in ("choices", "plain rows")})
+        rows += _choice_rows(layout, questions, found)
+    return Result(
+        name="choose",
+        title="Training to choose, and opinions",
+        about=CHOOSE_ABOUT,
+        command="python -m benchmarks.train choose",
+        rows=rows,
+        settings={"questions": questions},
+        versions=_versions(),
+    )
+
+
+def _choice_rows(layout: str, questions: int, found: Mapping[str, Found]) -> list[Row]:
+    cost = {name: [1000 * s / questions for s in some.seconds] for name, some in found.items()}
+    speed = {name: [questions / s for s in some.seconds] for name, some in found.items()}
+    peak = {name: [b / 1e9 for b in some.peak_bytes] for name, some in found.items()}
+    most, least = Reach("ratio", "at most", 1.3), Reach("ratio", "at least", 2)
+    return [
+        row(f"{layout}: a question", cost["choices"], cost["text"], unit="ms", peer_name="text", reach=most),
+        row(
+            f"{layout}: questions", speed["choices"], speed["plain rows"],
+            unit="questions/s", peer_name="plain rows", reach=least,
+        ),
+        row(f"{layout}: peak memory", peak["choices"], peak["text"], unit="GB", peer_name="text"),
+    ]  # fmt: skip
+
+
 def _longer() -> dict[str, Any]:
     return material.pubmedqa_smollm(32, 2) | {"loss": "mean"}
 
@@ -241,6 +308,7 @@ BENCHMARKS: dict[str, Callable[[argparse.Namespace], Result]] = {
     "t5": lambda a: t5(a.questions or 32, a.rounds),
     "smollm-2": lambda a: smollm(a.questions or 8, 2, a.rounds),
     "share": lambda a: share(a.rounds),
+    "choose": lambda a: choose(a.questions or 96, a.rounds),
     "smollm-4": lambda a: smollm(a.questions or 8, 4, a.rounds),
 }
 
@@ -258,7 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"The real data are not at {material.DATA}; these benchmarks need them.")
     for name in BENCHMARKS if "all" in options.names else options.names:
         result = BENCHMARKS[name](options)
-        file = common.write(result, options.out, options.note)
+        made = {line.name for line in result.rows} if name == "choose" else None  # opinions stand in the same file
+        file = common.write(result, options.out, options.note, replaces=made)
         for line in result.rows:
             met = {True: "met", False: "NOT met", None: ""}[line.met]
             say(f"{result.name}: {line.name}: {line.ours:g} {line.unit}, ratio {line.ratio} {line.reach} {met}")

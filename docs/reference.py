@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tinyllm.config import PRESETS, Config
-from tinyllm.config.schema import TeacherConfig
-from tinyllm.experiments._methods import expand, names
+from tinyllm.config import Config
+from tinyllm.config.schema import PRESETS, TeacherConfig
+from tinyllm.experiments._methods import METHODS
 from tinyllm.experiments._schema import Grid, MethodEntry
 
 PAGE = Path(__file__).with_name("configuration.md")
@@ -26,9 +26,10 @@ def page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Every setting, made from the schemas by `make docs`. A configuration is YAML; `tinyllm check FILE` lists all its",
-        "mistakes at once, and `--set section.key=value` overrides one setting of any command. Paths are relative to the",
-        "folder in which the command runs. Which question files can be read, and how: [questions.md](questions.md).",
+        "This page lists every setting. `make docs` makes it from the schemas. A configuration is a YAML file.",
+        "`tinyllm check FILE` lists all its mistakes at once. `--set section.key=value` overrides one setting of a command.",
+        "Paths are relative to the current folder. How to use the settings: [questions.md](questions.md),",
+        "[teachers.md](teachers.md), [opinions.md](opinions.md), [training.md](training.md), [experiments.md](experiments.md).",
         "",
     ]
     for name, field in Config.model_fields.items():
@@ -41,7 +42,7 @@ def page() -> str:
             lines += [f"**`{name}`** ({_type(field)}, default {_default(field)}): {field.description}", ""]
     lines += _experiments()
     presets = yaml.safe_dump({k: dict(v) for k, v in PRESETS.items() if v}, sort_keys=False).rstrip()
-    lines += ["## Presets", "", "`paper` is the defaults above. The others lie under what you write:", ""]
+    lines += ["## Presets", "", "`paper` means the defaults above. The others replace these defaults:", ""]
     lines += ["```yaml", presets, "```", ""]
     return "\n".join(lines)
 
@@ -50,8 +51,9 @@ def _experiments() -> list[str]:
     lines = [
         "## Experiments",
         "",
-        "An experiment file (`tinyllm experiment FILE`) is a grid of runs. Each run's configuration is `base`, under the",
-        "dataset's, the student's and the method's settings, under the settings that are swept.",
+        "An experiment file (`tinyllm experiment FILE`) is a grid of runs. The configuration of each run combines `base`, the",
+        "settings of its dataset, its student and its method, and the settings that are swept. Later ones replace earlier",
+        "ones.",
         "",
         *_table("### The file", "", Grid),
         *_table("### An entry of `methods` with settings of its own", "", MethodEntry),
@@ -61,14 +63,14 @@ def _experiments() -> list[str]:
         "|---|---|---|",
     ]
     teachers = [{"name": "a", "kind": "llamacpp", "model": "…"}, {"name": "b", "kind": "given"}]
-    for name in names():
-        specs = expand(name, teachers)
+    for name, expand in METHODS.items():
+        specs = expand(teachers)
         lines.append(f"| `{name}` | {', '.join(f'`{s.id}`' for s in specs)} | {', '.join(s.label for s in specs)} |")
     return [*lines, ""]
 
 
 def _teachers() -> list[str]:
-    lines = ["## `teachers`", "", "A list; `kind` says which of these each is.", ""]
+    lines = ["## `teachers`", "", "A list. `kind` says which of these a teacher is.", ""]
     lines += [*ENDPOINTS.read_text(encoding="utf-8").rstrip().splitlines(), ""]
     for kind in typing.get_args(typing.get_args(TeacherConfig)[0]):
         tag = typing.get_args(kind.model_fields["kind"].annotation)[0]

@@ -1,4 +1,4 @@
-"""Makes docs/results.md, and the table in README.md, of the kept answers in `results/`: `python docs/results.py`.
+"""Makes docs/results.md, and the short table in README.md, from the kept answers in `results/`: `python docs/results.py`.
 
 `--check` only says whether they are up to date.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from tinyllm.comparison.results import Results, read_results
 from tinyllm.report._experiment.content import comparisons, tried, without_questions
 from tinyllm.report._experiment.statements import statements
-from tinyllm.report._experiment.tables import Table, as_markdown, markdown, tables
+from tinyllm.report._experiment.tables import Row, as_markdown, markdown, runs_text, tables
 from tinyllm.system.news import duration
 
 ROOT = Path(__file__).parents[1]
@@ -24,9 +24,9 @@ _BEGIN, _END = "<!-- made by docs/results.py -->", "<!-- end -->"
 _INTRO = """\
 # Results
 
-Made of the kept answers in `results/` by `python docs/results.py`; nothing here is typed in by hand but this paragraph
-and the comments above each table. Every answer of every run is there, so any other test can be made of them without a
-model. `tinyllm experiment results/NAME` goes on where an experiment stands; `tinyllm report results/NAME` makes its page.
+`python docs/results.py` makes this page from the answers that are kept in `results/`. Only this paragraph and the comments
+above each table are written by hand. Every answer of every run is kept, so you can compute any other test without a model.
+`tinyllm experiment results/NAME` continues an experiment. `tinyllm report results/NAME` makes its page.
 """
 _COMMENTS = Path(__file__).parent / "results"
 
@@ -71,8 +71,7 @@ def _compared(results: Results) -> Iterator[str]:
     yield "On the seeds that both have finished. p and Holm's correction where there are two or more.\n"
     yield "| dataset | method | common seeds | difference | 95 % interval | relative | p | after Holm |\n|---|---|---:|---:|---:|---:|---:|---:|"
     for row in comparisons(results, results.scorers[0]):
-        cells = (row.where, row.method, row.seeds, row.gain, row.interval, row.relative, row.p, row.holm)
-        yield f"| {' | '.join(map(markdown, cells))} |"
+        yield f"| {' | '.join(map(markdown, row))} |"
     yield ""
 
 
@@ -125,17 +124,31 @@ def _made_with(results: Results) -> Iterator[str]:
 
 
 def readme() -> str:
-    """Return README.md with the first table of the first experiment in its place."""
+    """Return README.md with a short table of the first experiment in its place."""
     before, rest = README.read_text("utf-8").split(_BEGIN)
     after = rest.split(_END)[1]
-    made = [tables(r, r.scorers[0])[0] for r in _kept().values()]
-    table = as_markdown(_begun(made[0])) if made else "No results yet.\n"
-    return f"{before}{_BEGIN}\n{table}{_END}{after}"
+    made = [_short(r) for r in _kept().values()]
+    return f"{before}{_BEGIN}\n{made[0] if made else 'No results yet.'}\n{_END}{after}"
 
 
-def _begun(table: Table) -> Table:
-    """Return a table without the rows of which nothing is known yet, and without what was chosen."""
-    return replace(table, rows=tuple(replace(r, note="") for r in table.rows if r.kind == "head" or any(r.cells)))
+def _short(results: Results) -> str:
+    """Return a table of the methods and controls that have a figure with all its seeds. What is quoted is left out."""
+    first, *others = tables(results, results.scorers[0])
+    controls = [row for table in others for row in table.rows if row.kind == "control"]
+    rows = [row for row in first.rows if row.kind != "relative"] + controls
+    kept = tuple(replace(row, note="") for row in rows if row.kind == "head" or _is_finished(row))
+    baseline = results.outline.method(results.outline.baseline).label
+    note = (
+        f"Accuracy in per cent with 95 % intervals over questions and seeds. ▲ or ▼: better or worse than {baseline} "
+        "(paired test, p < 0.05 after Holm's correction). No mark: no difference is shown."
+    )
+    if any(runs_text(cell) for row in kept for cell in row.cells):
+        note += " †: one seed only, so the interval is over questions, and nothing is tested."
+    return as_markdown(replace(first, rows=kept, note=note)).rstrip()
+
+
+def _is_finished(row: Row) -> bool:
+    return row.kind != "quoted" and any(cell is not None and not runs_text(cell) for cell in row.cells)
 
 
 def main() -> None:

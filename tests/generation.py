@@ -1,4 +1,4 @@
-"""What the tests of generation share: questions, teachers that count, and one call that asks and collects."""
+"""Shared by the tests of generation: questions, teachers that count, and one call that asks and collects."""
 
 from __future__ import annotations
 

@@ -54,6 +54,19 @@ class Project:
         self.config.write_text(yaml.safe_dump(self.tree, sort_keys=False), encoding="utf-8")
 
 
+def trained(folder: Path, student: Path) -> Project:
+    """A project whose run is finished, without rationales of test questions."""
+    from tinyllm.cli.app import main
+
+    project = Project(folder, student)
+    project.change("evaluate.rationales", 0)
+    try:
+        main(["run", str(project.config), "--run-dir", str(project.run), "--quiet"])
+    except SystemExit as ended:
+        assert not ended.code  # noqa: PT017 - how the command line ends
+    return project
+
+
 def rows(count: int) -> list[dict[str, Any]]:
     """Rows of a questions file."""
     words = ["ice", "water", "iron", "the moon"]

@@ -1,4 +1,4 @@
-"""What the tests of the store share: entries that are told apart by a number, and places that are hard to write to."""
+"""Shared by the tests of the store: numbered entries, and places that are hard to write to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 from tinyllm.prompts import Prompt
 from tinyllm.replies._store import Entry, Store, Work
 from tinyllm.spending.charges import Bill
-from tinyllm.teachers.base import Reply, Request, Sampling, canonical, key_of, reply_key
+from tinyllm.teachers.base import Reply, Request, Sampling, canonical, key_of
 
 IDENTITY = {"kind": "scripted", "model": "m"}
 SAMPLING = Sampling(16, 0.7, 0.9, 1, ("\n\n",))
@@ -40,6 +40,10 @@ def billed(store: Store, entries: list[Entry], run: str, seconds: float = 0.0) -
         Bill(run, e.teacher, None, e.reply.prompt_tokens or 0, e.reply.completion_tokens or 0, 0, 0.0) for e in entries
     ]
     store.commit(Work(entries, bills=bills, seconds=seconds))
+
+
+def reply_key(identity: Mapping[str, str], asked: Request) -> str:
+    return key_of(canonical(identity, asked))
 
 
 def key(n: int = 0, **other) -> str:

@@ -25,7 +25,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from tinyllm.config import PrefixesSection, task_prefixes
+from tinyllm.config import task_prefixes
+from tinyllm.config.schema import PrefixesSection
 from tinyllm.questions import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student.model import Student, StudentCard

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import web
 
 from comparison.made_up import made_up_experiment
+from projects import in_thread, rows
 from support import repository
-from tinyllm.cli import app
+from teachers.fake_endpoint import FakeEndpoint, good
+from tinyllm.cli import main
+from tinyllm.cli.app import app
 from tinyllm.config import build_config, dump_config, load_config
 from tinyllm.experiments._schema import Grid
+from tinyllm.system.files import write_jsonl
 
 PAGES = sorted([*repository().glob("*.md"), *repository().glob("docs/**/*.md")])
 CONFIGS = sorted(repository().glob("configs/*.yaml"))
@@ -77,9 +83,57 @@ def test_python_in_the_documents_runs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_between_documents_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    for target, _, heading in re.findall(r"\]\(([^)#]+)(#([^)]+))?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            there = page.parent / target
+            assert there.exists(), target
+            assert not heading or heading in headings(there), (target, heading)
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+def test_the_readme_is_short():
+    assert len((repository() / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def by_letter(body):
+    """What an endpoint says that knows the answers of `rows`, asked for the letter of a choice."""
+    said = body["messages"][-1]["content"]
+    right = ("ice", "water", "iron", "the moon")[int(re.search(r"number (\d+)", said)[1]) % 4]
+    listed = re.findall(r"^([A-D])\. (.*)$", said, re.MULTILINE)
+    reply = json.loads(good(body).text)
+    top = [{"token": letter, "logprob": -0.1 if text == right else -3.5} for letter, text in listed]
+    reply["choices"][0] |= {"logprobs": {"content": [{"token": "A", "top_logprobs": top}]}}
+    return web.json_response(reply)
+
+
+@pytest.mark.parametrize("name", ["few-labels", "no-labels"])
+def test_the_tutorial_on_opinions_runs_with_a_tiny_student_and_local_teachers(name, tmp_path, monkeypatch, tiny_t5):
+    trees = [yaml.safe_load(block) for block in blocks(repository() / "docs" / "opinions.md", "yaml")]
+    tree = next(t for t in trees if t.get("name") == name)
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "labelled.jsonl", rows(40))
+    unlabelled = [
+        {"question": f"And which of them is number {i}?", "choices": r["choices"]} for i, r in enumerate(rows(20))
+    ]
+    write_jsonl(tmp_path / "unlabelled.jsonl", unlabelled)
+    tree["student"]["model"] = str(tiny_t5)
+    tree["evaluate"] = {"max_new_tokens": 4, "rationales": 0, "train_questions": 2, "before": False}
+    with in_thread(FakeEndpoint(by_letter)) as url:
+        names = [t["name"] for t in tree["teachers"]]
+        local = {"kind": "openai", "base_url": url, "api_key_env": None, "price": {"prompt": 0.15, "completion": 0.6}}
+        tree["teachers"] = [{"name": n, "model": n, **local} for n in names]
+        Path("few.yaml").write_text(yaml.safe_dump(tree), "utf-8")
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "few.yaml", "--quiet"])
+    assert ended.value.code == 0
+    soft = json.loads(Path(f"runs/{name}/train_result.json").read_text("utf-8"))["soft"]
+    assert soft["learnt_without_answer"] == 20
+    assert soft["weights"].keys() == set(names)
 
 
 def test_make_targets_in_the_documents_exist():

@@ -48,6 +48,8 @@ def names_in(node: ast.stmt) -> Iterator[str]:
     """The functions, classes and constants that a statement defines, and the names that a room passes on."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
+    elif isinstance(node, ast.ImportFrom):
+        yield from (alias.asname for alias in node.names if alias.asname == alias.name)
     elif isinstance(node, ast.Assign):
         if [ast.unparse(target) for target in node.targets] == ["__all__"]:
             yield from ast.literal_eval(node.value)

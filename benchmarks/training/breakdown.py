@@ -19,7 +19,8 @@ from benchmarks import common
 from benchmarks.training import material
 from benchmarks.training.arithmetic import peak_flops, useful_flops
 from benchmarks.training.models import build
-from tinyllm.student.learner import Learner, Way
+from tinyllm.student._ways import Way
+from tinyllm.student.learner import Learner
 from tinyllm.student.plan import StepPlan
 from tinyllm.system.machine import keep_freed_memory, spin_shortly
 

@@ -4,7 +4,8 @@ A job is a JSON file, so that contenders in other environments can read it:
 
     model       what `models.build` makes a student of
     batch       questions in an optimizer step
-    questions   for each: its id and its rows {task, prompt, prefix, target}
+    questions   for each: its id and its rows {task, prompt, prefix, target}; share, scale where choices are compared
+    apart       true: a row a branch, though the student could share prompts
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tinyllm.config import ANSWER_TASK, DataSection, StudentSection
+from tinyllm.config import ANSWER_TASK, AnswerKind, DataSection, Layout, StudentSection
 from tinyllm.questions import load_splits
+from tinyllm.student._rows import Choice
 from tinyllm.student.encode import Branch, Encoder, Row
-from tinyllm.student.mixture import Target
+from tinyllm.student.mixture import MixtureSettings, Target, mix
 from tinyllm.student.model import load_tokenizer
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -52,6 +54,18 @@ def pubmedqa_smollm(questions: int, teachers: int, *, batch: int = 8) -> dict[st
     return _job("smollm2", batch, Encoder(tokenizer, is_encoder_decoder=False), "pubmedqa", questions, teachers)
 
 
+def arc_answers(questions: int, answer: AnswerKind, layout: Layout, *, batch: int = 16) -> dict[str, Any]:
+    """ARC's questions of four choices for SmolLM2-135M, answers alone."""
+    tokenizer, _ = load_tokenizer(StudentSection(model="smollm2-135m-instruct"))
+    encoder = Encoder(tokenizer, is_encoder_decoder=False, layout=layout)
+    train = load_splits(DataSection(folder=DATA / "arc", on_invalid="drop")).train
+    kept = [q for q in train if len(q.choices) == 4][:questions]
+    targets = mix("fine-tuning", kept, (), MixtureSettings({ANSWER_TASK: "predict: "}, {}, answer))
+    of_question = {q.id: [t for t in targets if t.question_id == q.id] for q in kept}
+    made = [{"id": q.id, "rows": _rows(encoder.rows(q, of_question[q.id]))} for q in kept]
+    return {"model": "smollm2", "batch": batch, "questions": made}
+
+
 def _job(
     model: str, batch: int, encoder: Encoder, dataset: str, count: int, teachers: int, longest: int = 1 << 20
 ) -> dict[str, Any]:
@@ -76,6 +90,7 @@ def _job(
 def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {"task": b.task, "prompt": list(row.prompt), "prefix": list(b.prefix), "target": list(b.target)}
+        | ({"share": b.share, "scale": b.scale} if isinstance(b, Choice) else {})
         for row in rows
         for b in row.branches
     ]
@@ -83,11 +98,18 @@ def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def rows_of(question: dict[str, Any], *, shared: bool) -> list[Row]:
     """Return a question's rows as TinyLLM takes them: in one, where tasks share the prompt."""
-    branches = [Branch(r["task"], tuple(r["prefix"]), tuple(r["target"])) for r in question["rows"]]
+    branches = [_branch(r) for r in question["rows"]]
     prompts = [tuple(r["prompt"]) for r in question["rows"]]
     if shared:
         return [Row(question["id"], prompts[0], tuple(branches))]
     return [Row(question["id"], p, (b,)) for p, b in zip(prompts, branches, strict=True)]
+
+
+def _branch(row: dict[str, Any]) -> Branch:
+    task, prefix, target = row["task"], tuple(row["prefix"]), tuple(row["target"])
+    if "share" in row:
+        return Choice(task, prefix, target, share=row["share"], scale=row["scale"])
+    return Branch(task, prefix, target)
 
 
 def write_job(job: dict[str, Any], file: Path) -> Path:

@@ -14,10 +14,11 @@ from transformers.trainer_utils import SaveStrategy
 from benchmarks.training.material import rows_of
 from benchmarks.training.models import build, limit_memory, peak_bytes, scratch
 from tinyllm.config import TrainSection
+from tinyllm.student._steps import MicroBatch
 from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student.learner import Learner
-from tinyllm.student.plan import MicroBatch, StepPlan
-from tinyllm.student.train import training_arguments
+from tinyllm.student.plan import StepPlan
+from tinyllm.student.train import _training_arguments
 from tinyllm.system.machine import keep_freed_memory
 
 
@@ -35,14 +36,15 @@ def main(job_file: str, micro_batch_tokens: str = "") -> None:
     job: dict[str, Any] = json.loads(Path(job_file).read_text("utf-8"))
     learner = Learner(build(job["model"]), pad=0)
     learner.verify()
-    rows = [rows_of(q, shared=not learner.is_encoder_decoder) for q in job["questions"]]
+    shared = not learner.is_encoder_decoder and not job.get("apart")
+    rows = [rows_of(q, shared=shared) for q in job["questions"]]
     section = TrainSection(learning_rate=1e-4, schedule="constant", save_steps=10_000, batch_size=job["batch"])
     tokens = int(micro_batch_tokens or section.micro_batch_tokens)
     plan = InOrder(rows, batch_size=job["batch"], normalisation="tokens", shape=learner.shape(tokens))
     tasks = list(dict.fromkeys(b.task for q in rows for r in q for b in r.branches))
     with torch.no_grad():
         first = sum(float(learner(learner.collate(m, tasks))[0]) for m in _first(plan, job))
-    arguments = training_arguments(learner.student, plan, section, Path(scratch()))
+    arguments = _training_arguments(learner.student, plan, section, Path(scratch()))
     arguments.save_strategy = SaveStrategy.NO  # as the peers
     trainer = PlanTrainer(learner, plan, tasks, arguments)
     began = time.perf_counter()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyllm.config import Config, load_config
     from tinyllm.errors import TinyLLMError
+    from tinyllm.inference import load
     from tinyllm.questions import Question, load_splits
-    from tinyllm.stages.ask import ask_student
     from tinyllm.stages.check import check_run
     from tinyllm.stages.evaluate import evaluate_run
     from tinyllm.stages.folder import RunFolder
@@ -26,10 +26,10 @@ _HOMES = {
     "Question": "questions",
     "RunFolder": "stages.folder",
     "TinyLLMError": "errors",
-    "ask_student": "stages.ask",
     "check_run": "stages.check",
     "evaluate_run": "stages.evaluate",
     "generate_run": "stages.generate",
+    "load": "inference",
     "load_config": "config",
     "load_splits": "questions",
     "report_run": "stages.report",
@@ -42,10 +42,10 @@ __all__ = [
     "Question",
     "RunFolder",
     "TinyLLMError",
-    "ask_student",
     "check_run",
     "evaluate_run",
     "generate_run",
+    "load",
     "load_config",
     "load_splits",
     "report_run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,12 +14,13 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import load_file
 
 from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
-from tinyllm.cli._runs import _answer_text
+from tinyllm.cli._use import _answer_text
 from tinyllm.questions import Question
 from tinyllm.scoring.score import score_options
 from tinyllm.student.model import read_student
@@ -131,6 +133,26 @@ def test_settings_that_contradict_the_method(cli, project):
         "its weight must be above 0",
     )  # fmt: skip
     refused(cli("check", project.config, "--set", "evaluate.scorers=[]"), "evaluate.scorers")
+    before = ("--set", "train.rationales=before", "--set", "train.method=fine-tuning")
+    refused(cli("check", project.config, *before), "train.rationales: `before` needs rationales")
+    read = ("--set", "train.rationales=input", "--set", "train.alpha_schedule=linear")
+    refused(cli("check", project.config, *read), "go by `answers_only` alone")
+
+
+@pytest.mark.parametrize("use", ["before", "input"])
+def test_rationales_are_learnt_before_the_answer_or_read_with_the_question(cli, project, use):
+    project.change("train.rationales", use)
+    said = cli("run", project.config, "--json")
+    assert said.code == 0, said.err
+    targets = json.loads(said.out)["train"]["targets"]
+    assert set(targets) == ({"answer", "ada", "bob"} if use == "before" else {"answer"})
+    assert read_student(project.run / "student").card.reasons_as == ("ada" if use == "before" else "")
+    tested = [p for p in read_jsonl(project.run / "predictions.jsonl") if p["split"] == "test"]
+    if use == "before":
+        assert targets["answer"] == 2 * targets["ada"], "once after each rationale"
+        assert all(("ada" in p.get("rationales", {})) == (p["stage"] == "after") for p in tested)
+        assert cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "fire").code == 0
+        refused(cli("export", project.run, "--to", "onnx"), "writes a rationale before it answers")
 
 
 def test_a_folder_that_cannot_be_made(cli, project):
@@ -157,6 +179,42 @@ def test_a_causal_student_by_lora_and_step_by_step(cli, project, tiny_llama):
     said = cli("run", project.config, "--json")
     assert said.code == 0, said.err
     assert set(json.loads(said.out)["train"]["targets"]) == {"answer", "bob"}
+
+
+@pytest.mark.parametrize(
+    ("family", "adapter", "layout"),
+    [("llama", "full", "cloze"), ("llama", "lora", "labelled"), ("t5", "full", "labelled"), ("t5", "lora", "cloze")],
+)
+def test_a_student_learns_to_choose_and_its_probabilities_are_calibrated(
+    cli, project, tiny_t5, tiny_llama, family, adapter, layout
+):
+    model = {"t5": tiny_t5, "llama": tiny_llama}[family]
+    project.change("student", {"model": str(model), "adapter": adapter, "layout": layout})
+    project.change("train.answer", "both")
+    project.change("data.cut", {"valid": 0.5, "test": 0.2})
+    assert cli("generate", project.config).code == 0
+    assert "targets: 6 answer, 6 answer (choices), 6 ada, 6 bob" in cli("train", project.config, "--plan").out
+    said = cli("run", project.config, "--json")
+    assert said.code == 0, said.err
+    temperature = read_student(project.run / "student").card.temperature
+    assert temperature != 1
+    metrics = json.loads(said.out)
+    assert metrics["calibration"]["temperature"] == temperature
+    assert metrics["calibration"]["n"] == 4
+    assert metrics["calibration"]["ece"] != metrics["calibration"]["ece_uncalibrated"]
+    assert "6 answers by comparing the choices and by writing" in (project.run / "student" / "README.md").read_text()
+    bins = (metrics["calibration"]["reliability"], metrics["calibration"]["reliability_uncalibrated"])
+    assert [sum(b["n"] for b in some) for some in bins] == [4, 4]
+    assert bins[0] != bins[1]
+    page = (project.run / "report.html").read_text(encoding="utf-8")
+    assert "Calibration error" in page
+    assert "Reliability on the test questions" in page
+    asked = json.loads(cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "the moon", "--json").out)
+    student = read_student(project.run / "student")
+    question = Question("asked", "Which is cold?", ("ice", "the moon"), 0)
+    scores = score_options(student, student.learner(), [question])[0]
+    first, second = scores.mean if layout == "cloze" else scores.total
+    assert asked["probabilities"][0] == pytest.approx(1 / (1 + math.exp((second - first) / temperature)), abs=1e-5)
 
 
 def test_the_plan_can_be_printed_and_is_kept(cli, project):
@@ -212,7 +270,7 @@ def test_settings_of_training_that_do_not_go_together_are_told_together(cli, pro
     project.change("train.gradient_checkpointing", True)
     refused(
         cli("check", project.config),
-        "patience: 2 and keep: best go by validation accuracy", "alpha_schedule.adda", "Did you mean 'ada'?",
+        "patience: 2 and keep: best need the validation accuracy", "alpha_schedule.adda", "Did you mean 'ada'?",
         "train.compile: with gradient_checkpointing",
     )  # fmt: skip
 
@@ -228,7 +286,7 @@ def test_looks_at_validation_questions_that_are_not_there_are_told_before_anythi
 def test_a_key_that_stands_there_twice_is_told(cli, project):
     text = project.config.read_text("utf-8")
     project.config.write_text(f"{text}\ntrain: {{epochs: 3}}\n", "utf-8")
-    refused(cli("check", project.config), "train: lines", "make them one")
+    refused(cli("check", project.config), "train: lines", "keep one")
 
 
 def test_the_best_student_is_kept_from_the_command_line(cli, project):
@@ -311,14 +369,6 @@ def test_real_questions_teach_a_tiny_t5(cli, project):
 # --- mistakes ----------------------------------------------------------------------------------------------------
 
 
-def refused(said, *words: str) -> None:
-    assert said.code == 2, (said.code, said.err)
-    assert "Traceback" not in said.err
-    assert said.out == ""
-    for word in words:
-        assert word in said.err, f"{word!r} is not in:\n{said.err}"
-
-
 def test_several_mistakes_in_one_message(cli, project):
     project.tree["trian"] = {}
     project.tree["train"] |= {"lerning_rate": 1, "alpha": {"ada": 1.0, "bop": 1.0}}
@@ -368,19 +418,19 @@ def test_alpha_and_teachers_must_agree(cli, project):
 
 
 def test_a_configuration_that_is_not_there_or_not_yaml(cli, project):
-    refused(cli("run", "tinyllm.yml"), "No configuration at tinyllm.yml", "Did you mean 'tinyllm.yaml'?")
+    refused(cli("run", "tinyllm.yml"), "There is no configuration tinyllm.yml", "Did you mean 'tinyllm.yaml'?")
     project.config.write_text("data: [1, 2\ntrain: {", encoding="utf-8")
     refused(cli("run", project.config), "tinyllm.yaml, line 2: not YAML")
     project.config.write_bytes(b"name: \xff\xfe")
     refused(cli("run", project.config), "is not UTF-8 (byte 6)")
-    refused(cli("run", project.folder), "No configuration")
+    refused(cli("run", project.folder), "There is no configuration")
 
 
 BAD_ROWS = [
     ('{"id": "x", "question": "Why', "line 3: ", "not"),
     ({**rows(1)[0], "id": "q1"}, "line 3: ", "q1", "line 2"),
     ({**rows(1)[0], "id": "x", "choices": ["only"]}, "line 3: ", "at least two"),
-    ({**rows(1)[0], "id": "x", "choices": ["ice", "ice", "iron"]}, "line 3: ", "stands there 2 times"),
+    ({**rows(1)[0], "id": "x", "choices": ["ice", "ice", "iron"]}, "line 3: ", "is there 2 times"),
     ({**rows(1)[0], "id": "x", "answer": 4}, "line 3: ", "4", "0"),
     ({**rows(1)[0], "id": "x", "answer": "water"}, "line 3: ", "water", "answer_as: text"),
     ({"id": "x", "choices": ["a", "b"], "answer": 0}, "line 3: ", "question"),
@@ -550,13 +600,13 @@ def test_a_full_disk_loses_nothing_and_says_so(cli, project, stage):
         if stage == "generate":
             (disk / "ballast").write_bytes(b"x" * 360_000)
             project.change("rationales.store", str(disk / "replies.sqlite"))
-            refused(cli("generate", project.config), "The disk is full", "free some space")
+            refused(cli("generate", project.config), "The disk is full", "Free some space")
             (disk / "ballast").unlink()
             assert cli("generate", project.config).code == 0
         else:
             assert cli("generate", project.config, "--run-dir", disk / "run").code == 0
             (disk / "ballast").write_bytes(b"x" * 200_000)
-            refused(cli("train", project.config, "--run-dir", disk / "run"), "The disk is full", "free some space")
+            refused(cli("train", project.config, "--run-dir", disk / "run"), "The disk is full", "Free some space")
             assert not (disk / "run" / "student").exists()
             (disk / "ballast").unlink()
             assert (disk / "run" / "rationales.parquet").is_file()

@@ -1,4 +1,4 @@
-"""A made-up experiment: records with answers of known accuracies, without any training."""
+"""A made-up experiment: records with answers of known accuracies, without training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tinyllm.comparison.answers import Answer, as_answers, write_answers
-from tinyllm.comparison.outline import DatasetOutline, MethodOutline, Outline, write_outline
-from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
+from tinyllm.comparison.answers import Answer, Answers
+from tinyllm.comparison.outline import DatasetOutline, MethodOutline, Outline
+from tinyllm.comparison.records import LOG_FILE, Record, cells
 from tinyllm.comparison.selection import Sweep
-from tinyllm.system.files import write_json, write_jsonl
+from tinyllm.system.files import write_jsonl
 
 METHODS: dict[str, tuple[str, float]] = {
     "inference": ("reference", 0.30),
@@ -63,7 +63,7 @@ def made_up_experiment(
         seeds=tuple(seeds),
         quoted={"GPT <quoted>": {datasets[0]: 81.5}},
     )  # fmt: skip
-    write_outline(folder, outline)
+    outline.write(folder)
     return outline
 
 
@@ -83,7 +83,7 @@ def _dataset(data: dict[str, Any], count: int, rationales: str | None) -> Datase
 
 
 def _rationales(folder: Path, dataset: str) -> str:
-    """Write what the teachers gave for the training questions."""
+    """Write the rationales of the training questions."""
     place = folder / "shared" / dataset.replace("<b>", "")
     place.mkdir(parents=True)
     rows = [
@@ -104,12 +104,12 @@ def _write_record(
     if first:
         answers += [_answer("test", "rotated", f"t{i}", rng, METHODS[method][1]) for i in range(count)]
         answers += [_answer("test", "choices-only", f"t{i}", rng, 0.25) for i in range(count)]
-    found = as_answers(answers)
+    found = Answers.of(answers)
     key = "--".join(
         [dataset.replace("<b>", ""), student, method, *(f"{k}={v}" for k, v in settings.items()), str(seed)]
     )
     place = cells(folder) / key
-    write_answers(place, found)
+    found.write(place)
     trains = method != "inference"
     if trains:
         tasks = ("answer",) if method == "fine-tuning" else ("answer", "ada", "<b>bob")
@@ -124,7 +124,7 @@ def _write_record(
         "environment": {"date": "2026-01-02T03:04:05+00:00", "packages": {"torch": "2"}},
     }
     record = Record(place, key, dataset, student, method, settings, seed, "same", "", {}, figures)
-    write_json(place / RUN_FILE, record.as_json())
+    record.write()
 
 
 def _answer(split: Any, view: Any, name: str, rng: np.random.Generator, accuracy: float) -> Answer:
@@ -136,7 +136,7 @@ def _answer(split: Any, view: Any, name: str, rng: np.random.Generator, accuracy
 
 
 def _data(folder: Path, dataset: str, count: int) -> dict[str, Any]:
-    """Write the questions' texts, hostile ones among them."""
+    """Write the questions, some with hostile texts."""
     place = folder / "data" / dataset.replace("<b>", "")
     for split, prefix, size in (("train", "r", 20), ("valid", "v", 40), ("test", "t", count)):
         rows = [

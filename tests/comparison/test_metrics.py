@@ -1,4 +1,4 @@
-"""Metrics are made from kept predictions; an evaluation is known by what it asked."""
+"""Metrics from predictions, and the fingerprint of an evaluation."""
 
 from dataclasses import replace
 
@@ -10,12 +10,15 @@ from tinyllm.experiments import _shared as scored_experiment
 from tinyllm.experiments._shared import questions_fingerprint
 from tinyllm.questions import Splits
 from tinyllm.questions._spool import gather
-from tinyllm.scoring.predict import Prediction
-from tinyllm.scoring.score import OptionScores
+from tinyllm.scoring.predictions import OptionScores, Prediction
 
 
-def test_an_evaluation_is_known_by_its_questions_wherever_they_are_kept():
-    config = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": {"train_questions": 2}})
+def config_with(**evaluate):
+    return Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": evaluate})
+
+
+def test_the_fingerprint_depends_on_the_questions_and_not_on_where_they_are_kept():
+    config = config_with(train_questions=2)
     made = some_questions(6)
     here = Splits(tuple(made), (), tuple(made))
     there = Splits(gather(made, in_memory=0), (), gather(made, in_memory=0))
@@ -27,8 +30,8 @@ def test_an_evaluation_is_known_by_its_questions_wherever_they_are_kept():
         assert evaluation_fingerprint(config, Splits(changed, (), here.test)) == known, "not among the two asked"
 
 
-def test_answers_that_were_scored_otherwise_are_made_again(monkeypatch):
-    config, made = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}}), tuple(some_questions(3))
+def test_other_rules_of_scoring_change_the_fingerprints(monkeypatch):
+    config, made = config_with(), tuple(some_questions(3))
     splits = Splits(made, (), made)
     known = evaluation_fingerprint(config, splits), questions_fingerprint(splits)
     for module in (scored_run, scored_experiment):
@@ -37,8 +40,8 @@ def test_answers_that_were_scored_otherwise_are_made_again(monkeypatch):
     assert all(one != other for one, other in zip(known, now, strict=True))
 
 
-def test_another_majority_answer_is_another_evaluation():
-    config = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": {"train_questions": 0}})
+def test_another_majority_answer_changes_the_fingerprint():
+    config = config_with(train_questions=0)
     made = some_questions(6)
     one, other = (tuple(replace(q, answer=answer) for q in made) for answer in (0, 1))
     assert evaluation_fingerprint(config, Splits(one, (), made)) != evaluation_fingerprint(
@@ -47,7 +50,7 @@ def test_another_majority_answer_is_another_evaluation():
 
 
 def test_a_tie_is_scored_by_its_share_counted_and_kept():
-    config = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": {"before": False}})
+    config = config_with(before=False)
     questions = [replace(q, choices=q.choices[:3], answer=1) for q in some_questions(3)]
     totals = [(-1.0, -1.0, -2.0), (-1.0, -2.0, -3.0), (-2.0, -1.0, -3.0)]
     means = [(-1.0, -1.0, -1.0), (-1.0, -2.0, -3.0), (-2.0, -1.0, -3.0)]
@@ -66,8 +69,8 @@ def test_a_tie_is_scored_by_its_share_counted_and_kept():
     assert lines[0]["unended"] == list(totals[0])
 
 
-def test_a_run_is_held_against_the_majority_answer_in_pairs():
-    config = Config.model_validate({"name": "mine", "data": {"dataset": "starter"}, "evaluate": {"before": False}})
+def test_a_run_is_compared_with_the_majority_answer_in_pairs():
+    config = config_with(before=False)
     asked = [replace(q, answer=place % 2) for place, q in enumerate(some_questions(4))]
     train = [replace(q, answer=0) for q in some_questions(3)]
     right = [OptionScores((0.0, -1.0)[:: 1 - 2 * q.answer], (0.0, -1.0), (0.0, -1.0), (1, 1)) for q in asked]

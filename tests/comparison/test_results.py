@@ -1,4 +1,4 @@
-"""Results: what the tables' figures are made of."""
+"""Results: the figures of the tables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from comparison.made_up import METHODS, made_up_experiment
-from tinyllm.comparison.outline import AVERAGE, read_outline, write_outline
-from tinyllm.comparison.records import RUN_FILE, cells, read_records
+from tinyllm.comparison.outline import AVERAGE, Outline
+from tinyllm.comparison.records import cells, read_records
 from tinyllm.comparison.results import Place, read_results
 from tinyllm.errors import RunFolderError
 
@@ -41,13 +41,13 @@ def test_what_helps_is_told_from_noise(tmp_path):
     assert figures[Place("tiny", "arc", "tinyllm")].gain.value > 0.1
     assert figures[Place("tiny", "arc", "shuffled")].gain.value < -0.1
     assert figures[Place("tiny", "arc", "one-random")].holm > 0.05
-    assert figures[Place("tiny", "arc", "inference")].holm is None  # no hypothesis of anyone's
+    assert figures[Place("tiny", "arc", "inference")].holm is None  # untrained methods are not tested
     for figure in figures.values():
         assert figure.holm is None or figure.holm >= figure.gain.p
 
 
 def test_only_the_experiments_own_scorer_is_tested(tmp_path):
-    """Three scorers would be three chances of a mark, and the family that is corrected for is of one."""
+    """The correction counts comparisons by one scorer. Marks for three scorers would need three times as many."""
     found = results(tmp_path, seeds=range(3))
     for scorer in ("likelihood_normalised", "generation"):
         assert all(f.holm is None for f in found.figures(scorer).values())
@@ -71,7 +71,7 @@ def test_views_clean_questions_calibration_and_costs(tmp_path):
 
 def test_times_are_compared_on_one_machine(tmp_path):
     made_up_experiment(tmp_path)
-    for file in cells(tmp_path).glob(f"*--tinyllm--0/{RUN_FILE}"):
+    for file in cells(tmp_path).glob("*--tinyllm--0/run.json"):
         record = json.loads(file.read_text())
         record["figures"] |= {"evaluate_seconds": 1000.0, "environment": {"processor": "P", "cores": 4, "gpu": "G"}}
         file.write_text(json.dumps(record))
@@ -97,7 +97,7 @@ def test_the_alpha_of_the_table_is_the_best_on_the_validation_questions(tmp_path
 
 def test_runs_that_were_asked_other_questions_are_not_compared(tmp_path):
     made_up_experiment(tmp_path)
-    file = next(cells(tmp_path).glob(f"*tinyllm*/{RUN_FILE}"))
+    file = next(cells(tmp_path).glob("*tinyllm*/run.json"))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"questions": "others"}))
     with pytest.raises(RunFolderError, match="different questions"):
         read_results(tmp_path)
@@ -105,14 +105,14 @@ def test_runs_that_were_asked_other_questions_are_not_compared(tmp_path):
 
 def test_a_damaged_record_is_named(tmp_path):
     made_up_experiment(tmp_path)
-    file = next(cells(tmp_path).glob(f"*tinyllm*/{RUN_FILE}"))
+    file = next(cells(tmp_path).glob("*tinyllm*/run.json"))
     file.write_text('{"key": "x"}')
     with pytest.raises(RunFolderError, match=r"run\.json is damaged"):
         read_records(tmp_path)
 
 
 def drop(folder, pattern):
-    for file in cells(folder).glob(f"{pattern}/{RUN_FILE}"):
+    for file in cells(folder).glob(f"{pattern}/run.json"):
         file.unlink()
 
 
@@ -127,7 +127,7 @@ def test_one_seed_is_no_test_of_methods_whatever_others_have(tmp_path):
     for method in ("tinyllm", "shuffled"):
         drop(tmp_path / "three", f"*--{method}--[12]")
     three = read_results(tmp_path / "three").figures("likelihood")
-    assert three[Place("tiny", "arc", "tinyllm")].holm is None  # how noisy it is, fine-tuning's seeds do not tell
+    assert three[Place("tiny", "arc", "tinyllm")].holm is None  # the seeds of fine-tuning do not give its variance
     assert not three[Place("tiny", "arc", "tinyllm")].accuracy.knows_seeds
     assert three[Place("tiny", "arc", "one-random")].holm is not None
 
@@ -170,7 +170,7 @@ def test_holm_corrects_for_the_whole_family_and_not_for_what_happens_to_be_there
     assert tested.holm >= tested.gain.p  # corrected as all others are
 
 
-def test_a_control_is_compared_with_what_it_is_identical_to_but_for_the_mixture(tmp_path):
+def test_a_control_is_compared_with_the_method_that_differs_in_the_mixture_only(tmp_path):
     outline = made_up_experiment(tmp_path)
     methods = {m.id: m for m in outline.methods}
     longer = replace(methods["tinyllm"], id="tinyllm-3", settings={"train": {"epochs": 3}})
@@ -182,8 +182,8 @@ def test_a_control_is_compared_with_what_it_is_identical_to_but_for_the_mixture(
     assert whole.twin(replace(of_plain, settings={"train": {"epochs": 7}})) is None
     searched = replace(plain, id="searched", sweep=replace(plain.sweep, tuned=({"a": 1}, {"a": 2})))
     assert replace(whole, methods=(searched, plain, of_plain)).twin(of_plain) == plain
-    write_outline(tmp_path, whole)
-    assert read_outline(tmp_path) == whole
+    whole.write(tmp_path)
+    assert Outline.read(tmp_path) == whole
 
 
 def test_an_old_outline_compares_a_control_only_where_it_is_clear_with_what(tmp_path):
@@ -201,7 +201,7 @@ def test_the_majority_answer_is_beaten_in_pairs_on_the_same_questions(tmp_path):
     right = np.stack([r.answers.scored("likelihood").right for r in found.of(place)]).min(axis=0)
     known = tuple(ids[right > 0][:-20].tolist())
     facts = replace(outline.datasets["arc"], majority=len(known) / 400, majority_right=known)
-    write_outline(tmp_path, replace(outline, datasets={"arc": facts}))
+    replace(outline, datasets={"arc": facts}).write(tmp_path)
     tested = read_results(tmp_path).against_majority
     assert set(tested) == {Place("tiny", "arc", m) for m in METHODS}
     gain = tested[place].gain
@@ -209,7 +209,7 @@ def test_the_majority_answer_is_beaten_in_pairs_on_the_same_questions(tmp_path):
     assert tested[place].holm >= gain.p
     assert tested[Place("tiny", "arc", "inference")].gain.value < 0
     elsewhere = tuple(ids[: len(known)].tolist())  # as many, whatever the student gets right
-    write_outline(tmp_path, replace(outline, datasets={"arc": replace(facts, majority_right=elsewhere)}))
+    replace(outline, datasets={"arc": replace(facts, majority_right=elsewhere)}).write(tmp_path)
     unlike = read_results(tmp_path).against_majority[place].gain
     assert gain.spread.of_questions < 0.8 * unlike.spread.of_questions  # what is hard for both cancels out
     for method in set(METHODS) - {"tinyllm"}:
@@ -217,11 +217,11 @@ def test_the_majority_answer_is_beaten_in_pairs_on_the_same_questions(tmp_path):
     (alone,) = read_results(tmp_path).against_majority.values()
     assert 0 < alone.holm < 1
     assert alone.holm == pytest.approx(5 * alone.gain.p), "the only one that is there, of five"
-    write_outline(tmp_path, replace(outline, datasets={"arc": replace(facts, majority_right=None)}))
+    replace(outline, datasets={"arc": replace(facts, majority_right=None)}).write(tmp_path)
     assert read_results(tmp_path).against_majority == {}
 
 
-def test_the_winner_on_validation_is_told_again_by_the_seeds_that_did_not_choose(tmp_path):
+def test_the_winner_has_a_second_validation_accuracy_from_the_seeds_that_did_not_choose(tmp_path):
     found = results(tmp_path, seeds=range(3))
     place = Place("tiny", "arc", "tinyllm")
     others = [r.accuracy("valid", "likelihood") for r in found.of(place) if r.seed != 0]
@@ -235,7 +235,7 @@ def test_the_winner_on_validation_is_told_again_by_the_seeds_that_did_not_choose
 
 def test_runs_that_learnt_from_other_questions_are_not_averaged(tmp_path):
     made_up_experiment(tmp_path)
-    files = sorted(cells(tmp_path).glob(f"*arc*tinyllm*/{RUN_FILE}"))
+    files = sorted(cells(tmp_path).glob("*arc*tinyllm*/run.json"))
     for file, learnt in zip(files, ("one", "another"), strict=True):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"learnt": learnt}))
     with pytest.raises(RunFolderError, match="learnt from different questions"):
@@ -244,19 +244,19 @@ def test_runs_that_learnt_from_other_questions_are_not_averaged(tmp_path):
     read_results(tmp_path)  # of an old record it is not known
 
 
-def test_runs_of_seeds_that_are_asked_no_more_are_left_out(tmp_path):
+def test_runs_of_seeds_that_are_no_longer_in_the_grid_are_ignored(tmp_path):
     outline = made_up_experiment(tmp_path, seeds=(0, 1, 2))
     fewer = tuple(replace(m, sweep=replace(m.sweep, seeds=m.sweep.seeds[:2])) for m in outline.methods)
-    write_outline(tmp_path, replace(outline, methods=fewer, seeds=(0, 1)))
+    replace(outline, methods=fewer, seeds=(0, 1)).write(tmp_path)
     found = read_results(tmp_path)
     assert [r.seed for r in found.of(Place("tiny", "arc", "tinyllm"))] == [0, 1]
     assert found.figures("likelihood")[Place("tiny", "arc", "tinyllm")].accuracy.seeds == 2
 
 
-def test_records_of_methods_that_are_asked_no_more_are_left_out(tmp_path):
+def test_records_of_methods_that_are_no_longer_in_the_grid_are_ignored(tmp_path):
     outline = made_up_experiment(tmp_path)
-    fewer = read_outline(tmp_path)
+    fewer = Outline.read(tmp_path)
     assert fewer == outline
     kept = tuple(m for m in fewer.methods if m.id != "shuffled")
-    write_outline(tmp_path, replace(fewer, methods=kept))
+    replace(fewer, methods=kept).write(tmp_path)
     assert {p.method for p in read_results(tmp_path).figures("likelihood")} == {m.id for m in kept}

@@ -1,4 +1,4 @@
-"""Statistics over seeds and questions: by simulating what they promise, and against scipy and statsmodels."""
+"""Statistics over seeds and questions, tested by simulation and against scipy and statsmodels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def untrained(right) -> Runs:
 
 
 def promises(made: World, tables: int, seed: int) -> tuple[float, float, float]:
-    """How often the intervals of an accuracy and of a difference hold the truth; how often any mark is wrong."""
+    """Return the coverage of the intervals of accuracies and of differences, and the rate of wrong marks."""
     rng, held, wrong = np.random.default_rng(seed), np.zeros(2), 0
     for _ in range(tables):
         right, truth = made.draw(rng)
@@ -48,8 +48,8 @@ def promises(made: World, tables: int, seed: int) -> tuple[float, float, float]:
 @pytest.mark.parametrize("noise", ["equal", "unequal"])
 @pytest.mark.parametrize("shared", [0.0, 1.0])
 @pytest.mark.parametrize(("seeds", "questions"), [(1, 400), (2, 400), (3, 1000), (5, 400)])
-def test_intervals_hold_and_marks_are_right_as_often_as_they_promise(seeds, questions, shared, noise):
-    """Also where seeds are the same for all methods, and where one method is far noisier than another."""
+def test_intervals_and_marks_keep_their_error_rates(seeds, questions, shared, noise):
+    """This includes seeds that are shared by all methods, and methods with very different variances."""
     accuracy, gain, wrong = promises(world(seeds, questions, shared, noise, 6), 400, 3)
     assert 0.92 <= accuracy <= 0.98  # 400 experiments: two standard errors are 0.02
     assert 0.93 <= gain <= 0.975
@@ -58,7 +58,7 @@ def test_intervals_hold_and_marks_are_right_as_often_as_they_promise(seeds, ques
 
 
 @pytest.mark.parametrize(("seeds", "shared", "count"), [(3, 1.0, 5), (5, 0.0, 5), (4, 0.5, 2)])
-def test_a_difference_is_found_as_often_as_is_said(seeds, shared, count):
+def test_a_difference_is_found_with_the_stated_power(seeds, shared, count):
     made, rng = world(seeds, 1000, shared, "equal", 2), np.random.default_rng(0)
     pilots = [difference(tuple(reversed(made.runs(made.draw(rng)[0])))).spread for _ in range(200)]
     effect = findable(pilots, count, power=0.8)
@@ -69,8 +69,8 @@ def test_a_difference_is_found_as_often_as_is_said(seeds, shared, count):
     assert found / 800 == pytest.approx(0.8, abs=0.05)
 
 
-def test_the_questions_alone_would_be_too_sure():
-    """Why one seed is no test: where seeds matter, the interval of the questions alone is of this training only."""
+def test_an_interval_over_questions_only_is_too_narrow_for_other_seeds():
+    """With one seed the interval is over questions only, so it does not hold for other trainings."""
     made, rng, held = world(1, 1000, 0.0, "unequal", 3), np.random.default_rng(3), 0
     truth = float(World.accuracy(made.levels[2], made.noise[2]))
     for _ in range(300):
@@ -93,8 +93,8 @@ def test_a_relative_gain_is_as_uncertain_as_what_it_is_relative_to():
 # --- seeds are shared ---------------------------------------------------------------------------------------------
 
 
-def test_what_seeds_do_to_both_methods_alike_is_no_noise_of_their_difference():
-    """Accuracies swing by ten points from seed to seed, and the difference stays at two."""
+def test_effects_of_seeds_that_both_methods_share_cancel_out():
+    """Accuracies vary by ten points over seeds, and the difference stays at two points."""
     rng, ease = np.random.default_rng(0), np.sort(np.random.default_rng(1).random(400))
     first = np.stack([ease < level for level in (0.50, 0.60, 0.55)])
     second = first.copy()
@@ -170,7 +170,7 @@ def test_one_training_without_seeds_has_nearly_wilsons_interval_and_scipys_boots
 
 @pytest.mark.parametrize("shift", [0.0, 0.03, 0.08])
 def test_without_seeds_the_test_is_nearly_mcnemars(shift):
-    """As for an untrained student against always the same answer."""
+    """This is the case of an untrained student against the majority answer."""
     rng = np.random.default_rng(5)
     one = rng.random((1, 600)) < 0.5
     other = np.where(rng.random((1, 600)) < 0.7, one, rng.random((1, 600)) < 0.5 - shift)

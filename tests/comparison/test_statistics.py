@@ -1,4 +1,4 @@
-"""Intervals and tests, held against independent computations."""
+"""Intervals and tests, compared with independent computations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person has who runs an experiment: questions of two datasets and a grid."""
+"""A small experiment: questions of two datasets, and a grid."""
 
 from __future__ import annotations
 
@@ -31,15 +31,20 @@ def write_dataset(folder: Path, count: int = 24, marker: str = "") -> Path:
     return folder
 
 
+def base(*teachers: str, **train: Any) -> dict[str, Any]:
+    """The settings of all runs: teachers whose rationales come with the data, and a short training."""
+    return {
+        "teachers": [{"name": name, "kind": "given"} for name in teachers or ("ada", "bob")],
+        "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 1, **train},
+        "evaluate": {"max_new_tokens": 4},
+    }
+
+
 def grid_tree(folder: Path, student: Path, **more: Any) -> dict[str, Any]:
     """A small grid over two datasets."""
     return {
         "name": "small",
-        "base": {
-            "teachers": [{"name": "ada", "kind": "given"}, {"name": "bob", "kind": "given"}],
-            "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 1},
-            "evaluate": {"max_new_tokens": 4},
-        },
+        "base": base(),
         "datasets": {
             "one": {"data": {"folder": str(write_dataset(folder / "one"))}},
             "two": {"data": {"folder": str(write_dataset(folder / "two", marker="Say: "))}},

@@ -1,4 +1,4 @@
-"""An experiment from its file to its page, by the command line, in real processes that are really killed."""
+"""An experiment from its file to its page, on the command line, in real processes that are killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.grids import grid_tree, write_grid
+from experiments.grids import base, grid_tree, write_grid
 from projects import in_thread
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint, good
@@ -50,7 +50,7 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.05)
 
 
-def test_it_runs_is_killed_goes_on_and_leaves_page_tables_and_figures(grid):
+def test_a_killed_experiment_continues_and_writes_page_tables_and_figures(grid):
     file = grid(methods=["inference", "fine-tuning", "lora", "step-by-step", "tinyllm", "student-likelihood"])
     folder = file.parent / "runs" / "small"
     first = start(file)
@@ -92,7 +92,7 @@ def _unlocked(folder: Path) -> bool:
     return True
 
 
-def test_a_run_whose_process_is_killed_is_a_failure_of_its_own(grid):
+def test_a_run_whose_process_is_killed_fails_alone(grid):
     file = grid(methods=["fine-tuning"], seeds=[0])
     folder = file.parent / "runs" / "small"
     experiment = start(file, "--json")
@@ -123,8 +123,8 @@ def _workers(parent: int) -> list[int]:
     return found
 
 
-def test_ctrl_c_ends_it_in_order_and_keeps_everything(grid):
-    file = grid(base=_endless(grid))
+def test_ctrl_c_stops_cleanly_and_keeps_finished_runs(grid):
+    file = grid(base=base(batch_size=1, epochs=500))  # a training that does not end by itself
     folder = file.parent / "runs" / "small"
     experiment = start(file)
     try:
@@ -139,9 +139,9 @@ def test_ctrl_c_ends_it_in_order_and_keeps_everything(grid):
     assert not list((folder / "failed").glob("*.json"))
 
 
-def test_workers_end_with_whoever_gave_them_work_even_where_ctrl_c_is_ignored(grid):
-    """As under nohup, or sent to the background by a shell."""
-    file = grid(base=_endless(grid))
+def test_workers_end_with_the_experiment_even_where_ctrl_c_is_ignored(grid):
+    """This is the case under nohup, and for background processes of a shell."""
+    file = grid(base=base(batch_size=1, epochs=500))  # a training that does not end by itself
     folder = file.parent / "runs" / "small"
     experiment = subprocess.Popen(
         [sys.executable, "-m", "tinyllm", "experiment", str(file)],
@@ -156,11 +156,6 @@ def test_workers_end_with_whoever_gave_them_work_even_where_ctrl_c_is_ignored(gr
     assert list(folder.glob("work/*fine-tuning*/checkpoints/checkpoint-*"))
 
 
-def _endless(grid) -> dict[str, object]:
-    """Settings under which a training does not end by itself."""
-    return {**grid_tree(grid().parent, Path("x"))["base"], "train": {"batch_size": 1, "epochs": 500}}
-
-
 def _is_zombie(process: int) -> bool:
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -173,8 +168,7 @@ def test_a_teacher_behind_an_endpoint_answers_the_test_questions_itself(grid):
     endpoint = FakeEndpoint(told)
     with in_thread(endpoint) as url:
         eve = {"name": "eve", "kind": "openai", "model": "m", "base_url": url, "api_key_env": None}
-        base = grid_tree(grid().parent, Path("x"))["base"] | {"teachers": [eve]}
-        file = grid(base=base, methods=["fine-tuning", "teachers"], seeds=[0])
+        file = grid(base=base() | {"teachers": [eve]}, methods=["fine-tuning", "teachers"], seeds=[0])
         experiment = start(file, "--json")
         out, err = experiment.communicate(timeout=200)
     assert experiment.returncode == 0, err
@@ -187,12 +181,17 @@ def test_a_teacher_behind_an_endpoint_answers_the_test_questions_itself(grid):
 
 
 def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
-    base = grid_tree(grid().parent, Path("x"))["base"]
-    base["teachers"][1] = {"name": "bob", "kind": "openai", "model": "gpt-4o-mini", "api_key_env": "NOBODY_SET_THIS"}
-    said = cli("experiment", grid(base=base), "--plan")
+    settings = base()
+    settings["teachers"][1] = {
+        "name": "bob",
+        "kind": "openai",
+        "model": "gpt-4o-mini",
+        "api_key_env": "NOBODY_SET_THIS",
+    }
+    said = cli("experiment", grid(base=settings), "--plan")
     assert said.code == 0, said.err
     assert "0 runs done, 10 to go: about" in said.out
-    asked = cli("experiment", grid(base=base, methods=["fine-tuning", "teachers"]), "--plan")
+    asked = cli("experiment", grid(base=settings, methods=["fine-tuning", "teachers"]), "--plan")
     assert asked.code == 0, asked.err
     assert len(re.findall(r"bob +0 +12 ", asked.err)) == 2, asked.err  # of each dataset's test questions
     assert "Fine-tuning" in said.err
@@ -202,7 +201,7 @@ def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
 
 def test_files_of_runs_and_of_experiments_are_told_apart(grid, cli):
     said = cli("run", grid())
-    assert (said.code, "is the file of an experiment, not of a run; use: tinyllm experiment" in said.err) == (2, True)
+    assert (said.code, "describes an experiment, not a run; use: tinyllm experiment" in said.err) == (2, True)
     Path("run.yaml").write_text("data: {dataset: starter}", encoding="utf-8")
     said = cli("experiment", "run.yaml")
     assert (said.code, "not of an experiment; use: tinyllm run run.yaml" in said.err) == (2, True)

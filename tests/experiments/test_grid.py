@@ -1,4 +1,4 @@
-"""From an experiment file to its runs: each with a whole configuration, every mistake in one message."""
+"""The runs of an experiment file, their configurations, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support import repository
 from tinyllm.comparison.selection import ALPHA
 from tinyllm.errors import ConfigError
 from tinyllm.experiments._grid import dump_grid, load_experiment
-from tinyllm.experiments._methods import expand, names
+from tinyllm.experiments._methods import METHODS
 
 ASKED = [{"name": n, "kind": "openai", "model": "m"} for n in ("ada", "bob")]
 TEACHERS = [{"name": "ada", "kind": "given"}, {"name": "bob", "kind": "given"}]
@@ -33,11 +33,11 @@ def config(experiment, method, dataset="one", settings=None, seed=0):
 
 
 def test_every_known_method_is_one_function_away():
-    specs = [s for name in names() for s in expand(name, TEACHERS)]
+    specs = [s for expand in METHODS.values() for s in expand(TEACHERS)]
     assert [s.id for s in specs] == [
         "inference", "lora", "fine-tuning", "step-by-step:ada", "step-by-step:bob", "tinyllm",
         "tinyllm-without-examples", "tinyllm-without:ada", "tinyllm-without:bob",
-        "one-random", "shortest", "similarity", "student-likelihood", "shuffled", "keywords",
+        "one-random", "shortest", "similarity", "student-likelihood", "auto", "shuffled", "keywords",
     ]  # fmt: skip
     assert [s.trains for s in specs].count(False) == 1
 
@@ -47,7 +47,7 @@ def test_teachers_that_can_be_loaded_are_asked_themselves():
         {"name": "gemma", "kind": "llamacpp", "model": "gemma3-270m"},
         {"name": "gpt", "kind": "openai", "model": "g"},
     ]
-    gemma, gpt = expand("teachers", local)
+    gemma, gpt = METHODS["teachers"](local)
     assert (gemma.id, gemma.trains, gemma.patch["student"]["model"]) == ("teachers:gemma", False, "gemma3-270m")
     assert (gpt.id, gpt.trains, gpt.asks) == ("teachers:gpt", False, "gpt")
 
@@ -85,7 +85,7 @@ def test_a_method_may_have_settings_and_candidates_of_its_own(load):
     assert [g.spec.label for g in experiment.groups[:3]] == ["Fine-tuning", "LoRA", "TinyLLM, long"]
 
 
-def test_what_a_method_says_of_itself_is_never_overridden_by_what_is_said_for_all(load):
+def test_own_settings_of_a_method_have_priority_over_settings_for_all(load):
     own = {"learning_rate": 5e-3, "alpha": 0.25}
     experiment = load(
         methods=[
@@ -122,14 +122,12 @@ def test_a_part_of_a_setting_is_its_own_too(load, own, for_all):
 
 def test_what_is_set_for_a_method_and_among_its_own_candidates_is_refused(load):
     both = {"name": "both", "like": "tinyllm", "set": {"train": {"epochs": 3}}, "tune": {"train.epochs": [1, 2]}}
-    with pytest.raises(
-        ConfigError, match=r"methods\.both: train\.epochs: set for this method and among its own `tune`"
-    ):
+    with pytest.raises(ConfigError, match=r"methods\.both: train\.epochs: in `set` and in `tune` of this method"):
         load(methods=["fine-tuning", both])
 
 
 def test_keys_are_names_of_folders_and_no_two_are_the_same(load):
-    methods = [n for n in names() if n != "teachers"]
+    methods = [n for n in METHODS if n != "teachers"]
     experiment = load(base={"teachers": ASKED}, methods=methods, alpha=[0.1, 1.0], tune={"train.epochs": [1, 2]})
     keys = [
         g.cell(s, seed).key
@@ -149,7 +147,7 @@ def test_runs_of_one_name_are_refused(load):
 
 
 def test_a_dataset_is_not_called_as_the_column_of_averages(load, tmp_path):
-    with pytest.raises(ConfigError, match=r"datasets\.Average: the tables have a column of that name"):
+    with pytest.raises(ConfigError, match=r"datasets\.Average: the tables have a column with this name"):
         load(datasets={"Average": {"data": {"folder": str(tmp_path / "one")}}})
 
 
@@ -183,8 +181,8 @@ def test_all_mistakes_stand_in_one_message(load):
         "unknown method 'tinylm'. Did you mean 'tinyllm'?",
         "train.learning_rate: Input should be greater than 0",
         "baseline: no method 'lora' here",
-        "seeds: a value stands there twice",
-        "'fine-tuning' stands there twice",
+        "seeds: a value is there twice",
+        "'fine-tuning' is there twice",
         "quoted.GPT: no dataset 'three'",
     ):
         assert part in message
@@ -209,15 +207,15 @@ def test_methods_that_would_do_nothing_are_told(load):
         )
     message = str(caught.value)
     for part in (
-        "the rationales of one come with the data, so they are the same",
+        "the rationales of one come with the data, so in-context examples do not change them",
         "methods.tinyllm-without: no dataset has the teachers that it needs",
         "methods.teachers: no dataset has the teachers that it needs",
-        "tune.alpha: α is swept by `alpha: [0.1, 1.0]`",
-        "data.limit: all methods of a dataset need the same questions",
-        "views: `asked` must be among them",
+        "tune.alpha: to sweep α, write `alpha: [0.1, 1.0]`",
+        "data.limit: all methods of a dataset must have the same questions",
+        "views: must include `asked`",
     ):
         assert part in message
-    with pytest.raises(ConfigError, match="scorer: 'generation' is none of what"):
+    with pytest.raises(ConfigError, match=r"scorer: 'generation' is not in evaluate\.scorers"):
         load(base={"teachers": TEACHERS, "evaluate": {"scorers": ["likelihood"]}}, scorer="generation")
 
 
@@ -226,16 +224,16 @@ def test_methods_that_would_do_nothing_are_told(load):
     [
         ({"set": {"train": {"seed": 5}}}, r"methods\.own: train\.seed: every method gets the same seeds"),
         ({"tune": {"train.seed": [1, 2]}}, r"methods\.own: train\.seed: every method gets the same seeds"),
-        ({"set": {"train": {"method": "shuffled"}}}, r"methods\.own: train\.method: .* is said by `like`"),
+        ({"set": {"train": {"method": "shuffled"}}}, r"methods\.own: train\.method: `like` decides it"),
     ],
 )
-def test_what_the_grid_itself_says_is_no_setting_of_a_method(load, changes, said):
+def test_settings_that_the_grid_decides_are_refused_in_a_method(load, changes, said):
     with pytest.raises(ConfigError, match=said):
         load(methods=["fine-tuning", {"name": "own", "like": "tinyllm", **changes}])
 
 
 def test_weights_are_not_swept_in_two_ways(load):
-    with pytest.raises(ConfigError, match="tune: the weights of teachers are swept by `alpha` as well"):
+    with pytest.raises(ConfigError, match="tune: `alpha` sweeps the weights of teachers, too"):
         load(alpha=[0.1, 1.0], tune={"train.alpha": [0.5, 2.0]})
     with pytest.raises(ConfigError, match=r"tune\.train\.seed: every method gets the same seeds"):
         load(tune={"train.seed": [1, 2]})

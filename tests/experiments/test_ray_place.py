@@ -1,4 +1,4 @@
-"""Runs of an experiment on a real Ray of this machine: the same records as without it."""
+"""Runs on a real Ray of this machine give the same records as without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runner: what is next, what failed, what stops it; with places that only pretend to work."""
+"""The runner: order, failures and interruptions, with places that pretend to work."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from tokenizers import normalizers
 
-from experiments.grids import grid_tree, write_dataset, write_grid
+from experiments.grids import base, grid_tree, write_dataset, write_grid
 from support import save_tiny, tiny_tokenizer
-from tinyllm.comparison.answers import Answer, as_answers, write_answers
-from tinyllm.comparison.records import RUN_FILE, Record, cells
+from tinyllm.comparison.answers import Answer, Answers
+from tinyllm.comparison.records import Record, cells
 from tinyllm.config import build_config, dump_config
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.experiments._cell import KEPT, run_job
@@ -22,12 +22,12 @@ from tinyllm.experiments._places import LocalProcess
 from tinyllm.experiments._runner import Runner
 from tinyllm.experiments._shared import Shared, outline, read_questions, write_rationales
 from tinyllm.rationales.files import read_rationales
-from tinyllm.system.files import write_json, write_text
+from tinyllm.system.files import write_text
 from tinyllm.system.news import News
 
 
 class Pretending:
-    """Leaves a record of each job; fails those whose key holds a word; waits while a gate is shut."""
+    """Writes a record for each job, fails jobs whose key holds a word, and waits while a gate is shut."""
 
     shared: Shared
 
@@ -43,16 +43,16 @@ class Pretending:
         if self.fails in job.key:
             return {"event": "failed", "error": "it was to fail"}
         good = 0 if job.settings.get("train.learning_rate") == 1e-3 else 1
-        found = as_answers([Answer(s, "asked", "q", good, (-1.0, -2.0), (-1.0, -2.0)) for s in ("valid", "test")])
+        found = Answers.of([Answer(s, "asked", "q", good, (-1.0, -2.0), (-1.0, -2.0)) for s in ("valid", "test")])
         place = cells(Path(job.folder)) / job.key
-        write_answers(place, found)
+        found.write(place)
         figures = {"accuracy": found.accuracies(), "seconds": 1.0}
         record = Record(
             place, job.key, job.dataset, job.student, job.method, job.settings, job.seed,
             self.shared.questions[job.dataset, job.student], job.rationales_hash, job.config, figures,
             self.shared.learnt[job.dataset, job.student],
         )  # fmt: skip
-        write_json(place / RUN_FILE, record.as_json())
+        record.write()
         return {"event": "done"}
 
     def interrupt(self):
@@ -148,8 +148,7 @@ def test_an_interruption_reaches_the_places_and_keeps_what_is_done(runner):
 def test_records_of_other_settings_are_refused(runner):
     runner().run([Pretending()], lambda _: None)
     with pytest.raises(RunFolderError, match=r"tinyllm--seed0: train\.epochs: 1 → 2"):
-        runner(base={"teachers": [{"name": "ada", "kind": "given"}, {"name": "bob", "kind": "given"}],
-                     "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 2}, "evaluate": {"max_new_tokens": 4}})  # fmt: skip
+        runner(base=base(epochs=2))
 
 
 def test_a_candidate_that_fails_has_lost_and_the_others_go_on(runner):
@@ -185,17 +184,19 @@ def test_other_rationales_and_other_questions_are_noticed(runner, tmp_path):
         return Runner(experiment, folder, write_rationales(experiment, folder, read_questions(experiment, news), news))
 
     file.write_text(file.read_text().replace("always that", "sometimes that"))
-    with pytest.raises(RunFolderError, match="one--tiny--tinyllm--seed0: it learnt from other rationales"):
+    with pytest.raises(RunFolderError, match="one--tiny--tinyllm--seed0: the rationales or opinions have changed"):
         changed()
     test = tmp_path / "two" / "test.jsonl"
     test.write_text(test.read_text().replace("number 3", "number three"))
-    with pytest.raises(RunFolderError, match="two--tiny--inference--seed0: the test questions are others now"):
+    with pytest.raises(
+        RunFolderError, match="two--tiny--inference--seed0: the test questions, or the rules of scoring, have changed"
+    ):
         changed()
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_other_questions_to_learn_from_or_to_choose_by_are_noticed(runner, tmp_path, split):
-    """Else a table would average seeds of two different data sets."""
+    """Otherwise a table would average over runs with different questions."""
     runner().run([Pretending()], lambda _: None)
     file = tmp_path / "one" / f"{split}.jsonl"
     file.write_text(file.read_text().replace("number 3", "number three"))
@@ -203,26 +204,30 @@ def test_other_questions_to_learn_from_or_to_choose_by_are_noticed(runner, tmp_p
     shared = write_rationales(experiment, folder, read_questions(experiment, news), news)
     with pytest.raises(RunFolderError) as caught:
         Runner(experiment, folder, shared)
-    assert "one--tiny--fine-tuning--seed1: the training or validation questions are others now" in str(caught.value)
+    assert "one--tiny--fine-tuning--seed1: the training or validation questions have changed" in str(caught.value)
     assert "inference" not in str(caught.value)  # it learns from none
     assert "two--" not in str(caught.value)
 
 
 def test_of_older_runs_it_is_said_that_their_questions_are_not_known(runner, tmp_path):
     runner(methods=["fine-tuning"]).run([Pretending()], lambda _: None)
-    for file in cells(tmp_path / "out").glob(f"*--seed1/{RUN_FILE}"):
+    for file in cells(tmp_path / "out").glob("*--seed1/run.json"):
         raw = json.loads(file.read_text())
         raw.pop("learnt")
         file.write_text(json.dumps(raw))
     assert runner(methods=["fine-tuning"]).undated() == 2
 
 
+def with_eve():
+    """The settings of all runs with a third teacher."""
+    settings = base()
+    settings["teachers"].append({"name": "eve", "kind": "scripted"})
+    return settings
+
+
 def test_runs_that_learn_from_no_teacher_do_not_mind_another_one(runner):
     runner(methods=["inference", "fine-tuning"]).run([Pretending()], lambda _: None)
-    teachers = [*({"name": n, "kind": "given"} for n in ("ada", "bob")), {"name": "eve", "kind": "scripted"}]
-    base = {"teachers": teachers, "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 1},
-            "evaluate": {"max_new_tokens": 4}}  # fmt: skip
-    more, place = runner(base=base, methods=["inference", "fine-tuning", "shuffled"]), Pretending()
+    more, place = runner(base=with_eve(), methods=["inference", "fine-tuning", "shuffled"]), Pretending()
     more.run([place], lambda _: None)
     assert not more.board().failed
     assert {k.split("--")[2] for k in place.keys} == {"shuffled"}
@@ -230,14 +235,12 @@ def test_runs_that_learn_from_no_teacher_do_not_mind_another_one(runner):
 
 def test_what_is_not_trained_does_not_mind_how_the_others_are(runner):
     runner(methods=["inference", "fine-tuning"]).run([Pretending()], lambda _: None)
-    base = {"train": {"learning_rate": 1e-3, "batch_size": 8, "epochs": 1}, "evaluate": {"max_new_tokens": 4}}
     with pytest.raises(RunFolderError) as caught:
-        runner(base=base, methods=["inference", "fine-tuning"])
+        runner(base=base(learning_rate=1e-3), methods=["inference", "fine-tuning"])
     assert "fine-tuning--seed0: train.learning_rate" in str(caught.value)
     assert "inference" not in str(caught.value)
-    base["train"] = {"max_input_tokens": 500}
     with pytest.raises(RunFolderError, match=r"inference--seed0: train\.max_input_tokens"):
-        runner(base=base, methods=["inference"], baseline="inference")
+        runner(base=base(max_input_tokens=500), methods=["inference"], baseline="inference")
 
 
 def test_views_that_finished_runs_were_not_asked_in_are_told(runner):
@@ -248,10 +251,7 @@ def test_views_that_finished_runs_were_not_asked_in_are_told(runner):
 
 def test_teachers_that_a_run_does_not_learn_from_may_come_and_go(runner):
     runner(methods=["fine-tuning", "step-by-step"]).run([Pretending()], lambda _: None)
-    teachers = [*({"name": n, "kind": "given"} for n in ("ada", "bob")), {"name": "eve", "kind": "scripted"}]
-    base = {"teachers": teachers, "train": {"learning_rate": 1e-2, "batch_size": 8, "epochs": 1},
-            "evaluate": {"max_new_tokens": 4}}  # fmt: skip
-    more, place = runner(base=base, methods=["fine-tuning", "step-by-step"]), Pretending()
+    more, place = runner(base=with_eve(), methods=["fine-tuning", "step-by-step"]), Pretending()
     more.run([place], lambda _: None)
     assert {k.split("--")[2] for k in place.keys} == {"step-by-step_eve"}
 
@@ -268,7 +268,7 @@ def test_a_student_that_was_kept_stays(runner, tmp_path):
 
 
 def test_work_of_other_settings_goes_also_where_it_is_not_wanted_yet(runner, tmp_path):
-    """The second seed is known to be needed only when the first has chosen; what an earlier grid began is in its way."""
+    """The second seed is needed only after the first has chosen. Work of an earlier grid must not be in its way."""
     one = runner(tune={"train.learning_rate": [1e-3, 1e-2]})
     work = tmp_path / "out" / "work" / "one--tiny--tinyllm--learning_rate=0.01--seed1"
     write_text(work / "config.yaml", dump_config(build_config({"data": {"dataset": "starter"}, "preset": "release",
@@ -278,8 +278,7 @@ def test_work_of_other_settings_goes_also_where_it_is_not_wanted_yet(runner, tmp
 
 
 def test_who_has_no_weight_is_not_asked(runner, tmp_path):
-    teachers = [{"name": n, "kind": "given"} for n in ("ada", "bob")]
-    runner(base={"teachers": teachers, "train": {"alpha": {"ada": 1.0, "bob": 0.0}}})
+    runner(base=base(alpha={"ada": 1.0, "bob": 0.0}))
     found = {r.teacher for file in (tmp_path / "out" / "shared").iterdir() for r in read_rationales(file)}
     assert found == {"ada"}
 
@@ -299,12 +298,12 @@ def test_questions_that_change_while_an_experiment_runs_fail_their_run(runner, t
     job = one.job(next(c for c in one.board().left if c.dataset == "two" and c.method == "inference"))
     test = tmp_path / "two" / "test.jsonl"
     test.write_text(test.read_text().replace("number 3", "number three"))
-    with pytest.raises(DataError, match="test questions of two are not the ones that the experiment began with"):
+    with pytest.raises(DataError, match="test questions of two are not those with which the experiment started"):
         run_job(job, News(quiet=True))
     job = one.job(next(c for c in one.board().left if c.dataset == "one" and c.method == "fine-tuning"))
     valid = tmp_path / "one" / "valid.jsonl"
     valid.write_text(valid.read_text().replace("number 3", "number three"))
-    with pytest.raises(DataError, match="training or validation questions of one are not the ones"):
+    with pytest.raises(DataError, match="training or validation questions of one are not those"):
         run_job(job, News(quiet=True))
 
 
@@ -328,7 +327,7 @@ def test_the_outline_knows_what_is_met_in_validation_and_what_the_majority_answe
 
 
 def test_what_students_are_asked_is_known_of_each_of_them(runner, tmp_path, tiny_t5):
-    """A tokenizer cannot tell some choices apart that another can: neither student is asked all questions."""
+    """Tokenizers differ in which choices they distinguish, so each student answers other questions."""
     others = tmp_path / "others"
     save_tiny(others, "llama")
     tokenizer = tiny_tokenizer()

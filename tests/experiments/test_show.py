@@ -1,4 +1,4 @@
-"""What is shown of an experiment: chosen settings alone have test figures, and everything fits a narrow terminal."""
+"""Progress of an experiment: test accuracies for chosen settings only, and a table that fits a narrow terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that bills every request it accepts, whatever becomes of the reply; and one generation as a process."""
+"""A server that bills every request it accepts, and one generation as a separate process."""
 
 from __future__ import annotations
 

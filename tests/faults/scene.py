@@ -1,4 +1,4 @@
-"""A scene for the fault tests: questions, a configuration, a server in a process of its own, and the real command."""
+"""Shared by the fault tests: questions, a configuration, a server in its own process, and the real command."""
 
 from __future__ import annotations
 

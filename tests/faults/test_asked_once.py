@@ -1,4 +1,4 @@
-"""What is paid is paid once, also when a person changes something that is no reason to ask again."""
+"""Nothing is paid twice, also after a change of settings that does not change the requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cap is hard: what a server bills never exceeds it, whatever becomes of requests and processes."""
+"""The cap is hard: the server's bill never exceeds it, whatever happens to requests and processes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def schedule(seed: int, folder: Path, processes) -> tuple[float, int]:
         return max(ratios), billing.asked_twice(folder / "runs" / "replies.sqlite", server)
 
 
-def test_what_is_billed_never_exceeds_the_cap(tmp_path, processes, full, figures):
+def test_the_bill_never_exceeds_the_cap(tmp_path, processes, full, figures):
     count = 500 if full else 16
     most, twice = 0.0, 0
     for seed in range(count):

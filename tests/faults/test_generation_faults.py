@@ -1,4 +1,4 @@
-"""What may go wrong while teachers are asked: each fault is a real one, of a real process, socket or disk."""
+"""Faults while teachers are asked. Each fault is real: a process, a socket or a disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real file systems that cannot be written: a complete store on one is enough, and nothing ends in a traceback."""
+"""Read-only file systems: a complete store is enough for a run, and no traceback appears."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tinyllm.rationales.files import read_rationales
-from tinyllm.replies._store import Failure, Store
+from tinyllm.replies._store import Failure, Store, Work
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def test_a_request_that_failed_when_it_was_asked_is_not_in_the_way(project, cli)
     with Store(store) as opened:
         ((key, question),) = opened._db.execute("SELECT key, question_id FROM replies WHERE teacher = 'ada' LIMIT 1")
         opened._db.execute("DELETE FROM replies WHERE key = ?", (key,))
-        opened.put_failures([Failure(key.hex(), "ada", question, "too_long", "the prompt is too long")])
+        opened.commit(Work(failures=[Failure(key.hex(), "ada", question, "too_long", "the prompt is too long")]))
     with read_only(project.folder / "disk", store) as disk:
         project.change("rationales.store", str(disk / "replies.sqlite"))
         said = cli("generate", project.config, "--run-dir", "other")
@@ -85,14 +85,14 @@ def test_a_log_that_cannot_be_read_is_told(project, cli):
     store = project.folder / "runs" / "replies.sqlite"
     with Store(store) as opened:
         opened._db.execute("PRAGMA wal_autocheckpoint=0")
-        opened.put_failures([Failure("ab" * 32, "ada", "q", "failed", "x")])
+        opened.commit(Work(failures=[Failure("ab" * 32, "ada", "q", "failed", "x")]))
         copy = shutil.copytree(
             store.parent, project.folder / "killed", ignore=lambda *_: ["mine", "replies.sqlite-shm"]
         )
     with read_only(project.folder / "disk", copy) as disk:
         project.change("rationales.store", str(disk / "killed" / "replies.sqlite"))
         refused(cli("generate", project.config, "--run-dir", "other"))
-        refused(cli("store", "ls", disk / "killed"), "Copy both to such a place")
+        refused(cli("store", "ls", disk / "killed"), "Copy both files to such a folder")
 
 
 @pytest.mark.parametrize("command", ["generate", "train", "evaluate", "report", "run", "check", "store", "init", "ask"])

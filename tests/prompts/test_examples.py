@@ -415,7 +415,7 @@ def test_names_that_no_training_question_has_are_all_told_at_once():
     with pytest.raises(ConfigError) as error:
         ExampleGenerator(POOL, ExamplesSection(strategy="fixed", ids=("q3", "q_4", "zebra")))
     assert str(error.value) == (
-        "rationales.examples.ids: name questions of the training split, or none to have them drawn:\n"
+        "rationales.examples.ids: name questions of the training split, or none to draw them at random:\n"
         "  - no training question has the id 'q_4'. Did you mean 'q4'?\n"
         "  - no training question has the id 'zebra'."
     )

@@ -3,12 +3,13 @@
 import math
 import re
 from collections import Counter
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.questions.bm25 import Bm25, ranked
+from tinyllm.questions.bm25 import Bm25, _ranked
 
 TEXTS = ["Ice melts in the sun.", "The moon, the moon!", "", "Sun and moon", "ICE melts, ice melts"]
 TEXT = st.lists(st.sampled_from(["a", "b", "c", "d", "É", "42"]), max_size=8).map(" ".join)
@@ -49,18 +50,20 @@ def test_places_come_by_score_and_equals_by_place(scores, k):
     import numpy as np
 
     order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-    places = ranked(np.array(scores, np.float32))
+    places = _ranked(np.array(scores, np.float32))
     assert [next(places) for _ in range(min(k, len(order)))] == order[:k]
     assert list(places) == order[k:]
 
 
-def test_the_nearest_come_first_and_some_places_can_be_left_out():
+def nearest(index: Bm25, query: str, count: int) -> list[int]:
+    return list(islice(index.nearest(query), count))
+
+
+def test_the_most_similar_texts_come_first():
     index = Bm25(TEXTS)
-    assert len(index) == 5
-    assert index.top("melting ice melts", 2) == [4, 0]
-    assert index.top("melting ice melts", 2, without={4}) == [0, 1]
-    assert index.top("moon", 9) == [1, 3, 0, 2, 4]
-    assert index.top("nothing of it", 2) == [0, 1]
+    assert nearest(index, "melting ice melts", 2) == [4, 0]
+    assert nearest(index, "moon", 9) == [1, 3, 0, 2, 4]
+    assert nearest(index, "nothing of it", 2) == [0, 1]
 
 
 def test_vectors_have_length_one_and_hold_known_words():
@@ -73,5 +76,5 @@ def test_vectors_have_length_one_and_hold_known_words():
 
 
 def test_no_texts_and_empty_texts_are_no_trouble():
-    assert Bm25([]).top("ice", 3) == []
-    assert Bm25(["", ""]).top("ice", 3) == [0, 1]
+    assert nearest(Bm25([]), "ice", 3) == []
+    assert nearest(Bm25(["", ""]), "ice", 3) == [0, 1]

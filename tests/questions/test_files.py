@@ -7,30 +7,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tinyllm.config import DataSection, FieldMap
+from questions.made import NO_CUT, load, train, write
+from tinyllm.config import FieldMap
 from tinyllm.errors import DataError
-from tinyllm.questions import Question, load_splits
+from tinyllm.questions import Question
 
 GOOD = {"id": "a", "question": "What is wet?", "choices": ["water", "sand"], "answer": 0}
-NO_CUT = {"valid": 0, "test": 0}
-
-
-def write(path: Path, *rows: object) -> Path:
-    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), encoding="utf-8")
-    return path
-
-
-def section(path: Path, **more: object) -> DataSection:
-    return DataSection.model_validate({"train": path, "cut": NO_CUT, **more})
-
-
-def read(path: Path, **more: object) -> tuple[Question, ...]:
-    return load_splits(section(path, **more)).train
 
 
 def message(path: Path, **more: object) -> str:
     with pytest.raises(DataError) as caught:
-        read(path, **more)
+        train(path, **more)
     return str(caught.value)
 
 
@@ -50,7 +37,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 
 def test_folder_given_as_a_file(tmp_path: Path) -> None:
-    assert "is a folder; give a file, or the folder as `data.folder`" in message(tmp_path)
+    assert "is a folder; give a file, or give the folder as `data.folder`" in message(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "hint"), [("train.txt", "'.txt'"), ("train.json", "`tinyllm init")])
@@ -64,11 +51,11 @@ def test_unknown_extension(tmp_path: Path, name: str, hint: str) -> None:
 @pytest.mark.parametrize(("name", "content"), [("t.jsonl", ""), ("t.jsonl", " \n\n"), ("t.csv", ""), ("t.parquet", "")])
 def test_empty_file(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    assert f"{tmp_path / name}: empty file; write one question a row" in message(tmp_path / name)
+    assert f"{tmp_path / name}: empty file; write one question per row" in message(tmp_path / name)
 
 
 def test_header_without_rows(tmp_path: Path) -> None:
-    assert "holds no rows" in message(write(tmp_path / "t.csv", "question,A,B,answer"))
+    assert "has no rows" in message(write(tmp_path / "t.csv", "question,A,B,answer"))
 
 
 def test_not_utf8_names_byte_and_line(tmp_path: Path) -> None:
@@ -90,7 +77,7 @@ def test_utf16_is_recognised(tmp_path: Path) -> None:
 
 def test_byte_order_mark_is_tolerated(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("question,A,B,answer\nq,x,y,1\n", encoding="utf-8-sig")
-    assert read(tmp_path / "t.csv", fields={"choices": ["A", "B"]})[0].question == "q"
+    assert train(tmp_path / "t.csv", fields={"choices": ["A", "B"]})[0].question == "q"
 
 
 def test_truncated_json_names_its_line(tmp_path: Path) -> None:
@@ -103,13 +90,13 @@ def test_truncated_json_names_its_line(tmp_path: Path) -> None:
 
 def test_malformed_json_inside_a_file_is_not_called_cut_off(tmp_path: Path) -> None:
     text = message(write(tmp_path / "t.jsonl", GOOD, '{"id": b}', GOOD | {"id": "c"}))
-    assert "line 2: not JSON (Expecting value, column 8); mend the line" in text
+    assert "line 2: not JSON (Expecting value, column 8); correct the line" in text
     assert "cut off" not in text
 
 
 def test_a_line_that_ends_inside_a_text_is_told_as_such(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", GOOD, '{"id": "a', GOOD | {"id": "c"})
-    assert "line 2: not JSON (Unterminated string starting at, column 8); mend the line" in message(path)
+    assert "line 2: not JSON (Unterminated string starting at, column 8); correct the line" in message(path)
 
 
 def test_json_that_is_no_object(tmp_path: Path) -> None:
@@ -119,7 +106,7 @@ def test_json_that_is_no_object(tmp_path: Path) -> None:
 
 
 def test_json_nested_thousands_deep_is_a_bad_line_not_a_crash(tmp_path: Path) -> None:
-    assert "line 2: not JSON that can be read" in message(write(tmp_path / "t.jsonl", GOOD, "[" * 200_000))
+    assert "line 2: not readable JSON" in message(write(tmp_path / "t.jsonl", GOOD, "[" * 200_000))
 
 
 def test_json_over_several_lines(tmp_path: Path) -> None:
@@ -131,7 +118,7 @@ def test_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
     row = GOOD | {"question": "a\u2028b"}
     path = tmp_path / "t.jsonl"
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert read(path)[0].question == "a\u2028b"
+    assert train(path)[0].question == "a\u2028b"
 
 
 def test_missing_column_is_said_once_with_the_columns_there(tmp_path: Path) -> None:
@@ -139,14 +126,14 @@ def test_missing_column_is_said_once_with_the_columns_there(tmp_path: Path) -> N
     text = message(write(tmp_path / "t.jsonl", *rows))
     assert text.startswith("questions: 2 problems")
     assert "no column 'question' for the question. Did you mean 'quesion'?" in text
-    assert "Columns: id, quesion, choices, label. Say with `data.fields.question` which one it is" in text
+    assert "Columns: id, quesion, choices, label. Name it with `data.fields.question`" in text
     assert "no column 'answer' for the answer" in text
 
 
 def test_missing_choices_column_shows_the_form_with_several(tmp_path: Path) -> None:
     text = message(write(tmp_path / "t.csv", "question,A,B,answer", "q,x,y,0"))
     assert "no column 'choices' for the choices. Columns: question, A, B, answer" in text
-    assert "(or which ones, as in `[A, B, C, D]`)" in text
+    assert "(or several, as in `[A, B, C, D]`)" in text
 
 
 def test_csv_with_semicolons(tmp_path: Path) -> None:
@@ -168,12 +155,12 @@ def test_csv_with_too_many_cells(tmp_path: Path) -> None:
 
 
 def test_csv_with_a_column_twice(tmp_path: Path) -> None:
-    assert "the column 'A' stands there twice" in message(write(tmp_path / "t.csv", "question,A,A,answer", "q,x,y,0"))
+    assert "there are two columns 'A'" in message(write(tmp_path / "t.csv", "question,A,A,answer", "q,x,y,0"))
 
 
 def test_parquet_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"PAR1 and then nothing")
-    assert f"{tmp_path / 't.parquet'}: not a Parquet file that can be read" in message(tmp_path / "t.parquet")
+    assert f"{tmp_path / 't.parquet'}: not a readable Parquet file" in message(tmp_path / "t.parquet")
 
 
 # --- rows ---
@@ -191,12 +178,12 @@ BAD_ROWS = [
     ({"choices": ["water", 3]}, "choices[1] is a number (3), not text"),
     (
         {"choices": ["water", "sand", "water"]},
-        "choice 'water' stands there 2 times (choices[0], choices[2])",
+        "choice 'water' is there 2 times (choices[0], choices[2])",
     ),
     ({"answer": 2}, "answer 2 is out of range: the 2 choices are numbered 0 to 1"),
     (
         {"answer": -1},
-        "out of range: the 2 choices are numbered 0 to 1; -1 often marks a test set whose answers are withheld: `data.fields.no_answer: -1`",
+        "out of range: the 2 choices are numbered 0 to 1; in test sets, -1 often means that the answer is withheld: set `data.fields.no_answer: -1`",
     ),
     ({"answer": True}, "answer true is true or false; give the 0-based index"),
     ({"answer": 1.0}, "answer 1.0 is a decimal number; give the 0-based index of the right choice as a whole number"),
@@ -233,7 +220,7 @@ def test_a_row_with_several_mistakes_tells_all(tmp_path: Path) -> None:
 
 def test_duplicate_ids_name_both_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", GOOD, GOOD | {"id": "b"}, GOOD)
-    assert f"{path}, line 3: the id 'a' is also that of line 1; give each question an id of its own" in message(path)
+    assert f"{path}, line 3: the id 'a' is also that of line 1; give each question its own id" in message(path)
 
 
 def test_parquet_rows_are_named_by_row(tmp_path: Path) -> None:
@@ -251,7 +238,11 @@ def test_parquet_rows_are_named_by_row(tmp_path: Path) -> None:
         ("q,x,,0", {}, "1 choice; a question needs at least two"),
         ("q,x,y,C", {"answer_as": "letter"}, "answer 'C' is out of range: the 2 choices are A to B"),
         ("q,x,y,3", {"answer_as": "letter"}, "answer '3' is out of range: the 2 choices are numbered 1 to 2"),
-        ("q,x,yes,yes", {"answer_as": "letter"}, "is no letter; give the letter of the right choice, A for the first"),
+        (
+            "q,x,yes,yes",
+            {"answer_as": "letter"},
+            "is not a letter; give the letter of the right choice, A for the first",
+        ),
         ("q,water,sand,Water", {"answer_as": "text"}, "equals none of the choices. Did you mean 'water'?"),
     ],
 )
@@ -281,14 +272,14 @@ def test_field_map_with_nested_columns_and_labels(tmp_path: Path) -> None:
         "answer": "key",
         "answer_as": "label",
     }
-    (question,) = read(write(tmp_path / "t.jsonl", row), fields=fields)
+    (question,) = train(write(tmp_path / "t.jsonl", row), fields=fields)
     assert question == Question("train-1", "Wet?", ("water", "sand"), 1)
 
 
 def test_lists_of_objects_are_entered_item_by_item(tmp_path: Path) -> None:
     row = {"question": "q", "choices": [{"text": "x", "label": "1"}, {"text": "y", "label": "2"}], "answer": "2"}
     fields = {"choices": "choices.text", "labels": "choices.label", "answer_as": "label"}
-    assert read(write(tmp_path / "t.jsonl", row), fields=fields)[0].answer_text == "y"
+    assert train(write(tmp_path / "t.jsonl", row), fields=fields)[0].answer_text == "y"
 
 
 def test_labels_that_do_not_fit(tmp_path: Path) -> None:
@@ -309,7 +300,7 @@ def test_csv_answers(tmp_path: Path, answer_as: str, given: str) -> None:
         tmp_path / "t.csv", "question,A,B,C,D,answer", f"q,x,y,z,,{given}", ",,,,,", "q2,x,y,z,w," + given.strip()
     )
     fields = {"choices": ["A", "B", "C", "D"], "answer_as": answer_as}
-    assert read(path, fields=fields) == (
+    assert train(path, fields=fields) == (
         Question("train-1", "q", ("x", "y", "z"), 2),
         Question("train-2", "q2", ("x", "y", "z", "w"), 2),
     )
@@ -317,7 +308,7 @@ def test_csv_answers(tmp_path: Path, answer_as: str, given: str) -> None:
 
 def test_rationales_are_read_and_blank_ones_are_absent(tmp_path: Path) -> None:
     row = GOOD | {"rationales": {"a": " Water wets. ", "b": "  ", "c": "", "d": None}}
-    assert read(write(tmp_path / "t.jsonl", row))[0].rationales == {"a": "Water wets."}
+    assert train(write(tmp_path / "t.jsonl", row))[0].rationales == {"a": "Water wets."}
 
 
 def test_parquet_maps_structs_and_json_texts_hold_rationales(tmp_path: Path) -> None:
@@ -329,17 +320,17 @@ def test_parquet_maps_structs_and_json_texts_hold_rationales(tmp_path: Path) -> 
     }
     for name, column in columns.items():
         pq.write_table(pa.table({**base, "rationales": column}), tmp_path / f"{name}.parquet")
-        assert read(tmp_path / f"{name}.parquet")[0].rationales == {"t": "why"}, name
+        assert train(tmp_path / f"{name}.parquet")[0].rationales == {"t": "why"}, name
 
 
 def test_unknown_keys_are_ignored_and_a_list_of_paragraphs_is_a_context(tmp_path: Path) -> None:
-    (question,) = read(write(tmp_path / "t.jsonl", GOOD | {"long_answer": 3, "context": ["One.", "", "Two."]}))
+    (question,) = train(write(tmp_path / "t.jsonl", GOOD | {"long_answer": 3, "context": ["One.", "", "Two."]}))
     assert question.context == "One.\nTwo."
 
 
 def test_another_choice_twice_is_a_counted_warning(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", GOOD | {"choices": ["water", "sand", "sand"]}, GOOD | {"id": "b"})
-    splits = load_splits(section(path))
+    splits = load(train=path, cut=NO_CUT)
     assert splits.warnings == {"choice twice": 1}
     assert len(splits.train) == 2
 

@@ -536,8 +536,8 @@ NEVER: dict[str, tuple[str, list[str]]] = {
     "no_blank_lines.gift": ("Q1? {=yes ~no}\nQ2? {~yes =no}\n", ["blank line"]),
     "letters_as_texts.jsonl": (lines([{"question": "First letter?", "choices": ["B", "A", "C"], "answer": "A"}, {"question": "Second?", "choices": ["B", "A", "C"], "answer": "B"}]), ["--answers-as letter"]),
     "two_sets.jsonl": (lines([{"question": q.question, "options": q.choices, "choices": q.choices[::-1], "answer": 1} for q in PLAIN] + [{"question": "And?", "options": ["a", "b"], "choices": ["c", "d"], "answer": 0}]), ["--choices"]),
-    "damaged.csv": (table(HEAD, [*lettered(), ["Wie süß für Köln über Öl?", "ä", "ö", "ü", "ß", "A"]]), ["UTF-8 but for some bytes"]),
-    "only_a_header.csv": (table(HEAD, []), ["holds no rows"]),
+    "damaged.csv": (table(HEAD, [*lettered(), ["Wie süß für Köln über Öl?", "ä", "ö", "ü", "ß", "A"]]), ["UTF-8 except for some bytes"]),
+    "only_a_header.csv": (table(HEAD, []), ["has no rows"]),
     "statistics.csv": (table(["question", "correct", "incorrect"], [[q.question, 10 + k, k] for k, q in enumerate(PLAIN)]), ["choices"]),
 }  # fmt: skip
 

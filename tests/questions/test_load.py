@@ -1,30 +1,15 @@
 """Where the splits come from, how they are cut, and what happens to rows that are no questions."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from tinyllm.config import DataSection
+from questions.made import NO_CUT, load, rows, write
 from tinyllm.errors import DataError
-from tinyllm.questions import Question, Splits, load_splits
+from tinyllm.questions import Question
 from tinyllm.questions._cut import cut
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-
-
-def rows(count: int, start: int = 0) -> list[dict[str, object]]:
-    return [{"id": f"q{i}", "question": f"q {i}?", "choices": ["x", "y"], "answer": i % 2} for i in range(start, count)]
-
-
-def write(path: Path, records: list[dict[str, object]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    return path
-
-
-def load(**data: object) -> Splits:
-    return load_splits(DataSection.model_validate(data))
 
 
 def ids(questions: tuple[Question, ...]) -> list[str]:
@@ -35,7 +20,7 @@ def ids(questions: tuple[Question, ...]) -> list[str]:
 
 
 def test_default_cut_is_deterministic_disjoint_and_in_file_order(tmp_path: Path) -> None:
-    path = write(tmp_path / "all.jsonl", rows(100))
+    path = write(tmp_path / "all.jsonl", *rows(100))
     splits = load(train=path)
     assert (len(splits.train), len(splits.valid), len(splits.test)) == (70, 10, 20)
     everything = ids(splits.train) + ids(splits.valid) + ids(splits.test)
@@ -52,14 +37,14 @@ def test_the_cut_is_the_same_for_ever() -> None:
 
 
 def test_a_question_that_comes_later_moves_few_others(tmp_path: Path) -> None:
-    before = load(train=write(tmp_path / "a.jsonl", rows(200))).test
-    after = load(train=write(tmp_path / "b.jsonl", rows(201))).test
+    before = load(train=write(tmp_path / "a.jsonl", *rows(200))).test
+    after = load(train=write(tmp_path / "b.jsonl", *rows(201))).test
     assert len(set(ids(before)) ^ set(ids(after))) <= 2
 
 
 def test_repeated_questions_stay_on_one_side(tmp_path: Path) -> None:
     twins = [r | {"id": f"{r['id']}-{copy}"} for r in rows(30) for copy in "ab"]
-    splits = load(train=write(tmp_path / "t.jsonl", twins), cut={"valid": 0.05, "test": 0.25})  # 3 and 15 of 60
+    splits = load(train=write(tmp_path / "t.jsonl", *twins), cut={"valid": 0.05, "test": 0.25})  # 3 and 15 of 60
     assert (len(splits.valid), len(splits.test)) == (4, 16)
     for part in (splits.train, splits.valid, splits.test):
         names = {name[:-2] for name in ids(part)}
@@ -67,7 +52,7 @@ def test_repeated_questions_stay_on_one_side(tmp_path: Path) -> None:
 
 
 def test_one_missing_split_is_cut_unless_its_share_is_zero(tmp_path: Path) -> None:
-    train, test = write(tmp_path / "a.jsonl", rows(40)), write(tmp_path / "b.jsonl", rows(45, 40))
+    train, test = write(tmp_path / "a.jsonl", *rows(40)), write(tmp_path / "b.jsonl", *rows(45, 40))
     splits = load(train=train, test=test)
     assert (len(splits.train), len(splits.valid), ids(splits.test)) == (36, 4, [f"q{i}" for i in range(40, 45)])
     splits = load(train=train, test=test, cut={"valid": 0})
@@ -76,11 +61,11 @@ def test_one_missing_split_is_cut_unless_its_share_is_zero(tmp_path: Path) -> No
 
 def test_too_few_questions_to_cut(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.cut: 2 questions are too few to cut \(1 for test, 1 for valid, and"):
-        load(train=write(tmp_path / "t.jsonl", rows(2)))
+        load(train=write(tmp_path / "t.jsonl", *rows(2)))
 
 
 def test_limit_takes_the_first_of_each_split_after_the_cut(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.jsonl", rows(100))
+    path = write(tmp_path / "t.jsonl", *rows(100))
     whole, limited = load(train=path), load(train=path, limit=5)
     assert (limited.train, limited.valid, limited.test) == (whole.train[:5], whole.valid[:5], whole.test[:5])
 
@@ -90,7 +75,7 @@ def test_limit_takes_the_first_of_each_split_after_the_cut(tmp_path: Path) -> No
 
 def test_all_problems_of_all_splits_in_one_message_up_to_twenty(tmp_path: Path) -> None:
     bad = [r | {"answer": 9} for r in rows(15)]
-    paths = {s: write(tmp_path / f"{s}.jsonl", [*bad, *rows(20, 15)]) for s in ("train", "valid")}
+    paths = {s: write(tmp_path / f"{s}.jsonl", *bad, *rows(20, 15)) for s in ("train", "valid")}
     with pytest.raises(DataError) as caught:
         load(**paths, test=tmp_path / "none.jsonl")
     lines = str(caught.value).splitlines()
@@ -104,9 +89,9 @@ def test_all_problems_of_all_splits_in_one_message_up_to_twenty(tmp_path: Path) 
 
 
 def test_drop_leaves_bad_rows_out_and_names_them(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.jsonl", [*rows(10), {"id": "bad", "question": "", "choices": ["x"], "answer": 0}])
+    path = write(tmp_path / "t.jsonl", *rows(10), {"id": "bad", "question": "", "choices": ["x"], "answer": 0})
     path.write_text(path.read_text() + '{"id": "half"')
-    splits = load(train=path, cut={"valid": 0, "test": 0}, on_invalid="drop")
+    splits = load(train=path, cut=NO_CUT, on_invalid="drop")
     assert len(splits.train) == 10
     half, bad = sorted(splits.dropped, key=lambda d: "empty" in d.reason)
     assert (half.split, half.where) == ("train", f"{path}, line 12")
@@ -116,32 +101,32 @@ def test_drop_leaves_bad_rows_out_and_names_them(tmp_path: Path) -> None:
 
 
 def test_drop_keeps_the_first_of_two_with_one_id(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.jsonl", [*rows(3), *rows(1)])
-    splits = load(train=path, cut={"valid": 0, "test": 0}, on_invalid="drop")
+    path = write(tmp_path / "t.jsonl", *rows(3), *rows(1))
+    splits = load(train=path, cut=NO_CUT, on_invalid="drop")
     assert ids(splits.train) == ["q0", "q1", "q2"]
     assert [d.where for d in splits.dropped] == [f"{path}, line 4"]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path: Path, split: str) -> None:
-    paths = {s: write(tmp_path / f"{s}.jsonl", rows(5)) for s in ("train", "valid", "test")}
-    write(paths[split], [r | {"answer": 9} for r in rows(5)])
+    paths = {s: write(tmp_path / f"{s}.jsonl", *rows(5)) for s in ("train", "valid", "test")}
+    write(paths[split], *(r | {"answer": 9} for r in rows(5)))
     with pytest.raises(
         DataError, match=f"no question is left for the split '{split}' after leaving out 5 rows"
     ) as caught:
         load(**paths, on_invalid="drop")
-    assert "the first because: answer 9 is out of range" in str(caught.value)
+    assert "the first problem: answer 9 is out of range" in str(caught.value)
 
 
 def test_a_split_without_a_good_row_is_told_by_its_rows(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.jsonl", [r | {"answer": 5} for r in rows(3)])
+    path = write(tmp_path / "t.jsonl", *(r | {"answer": 5} for r in rows(3)))
     with pytest.raises(DataError, match=r"^questions: 3 problems\n"):
         load(train=path)
 
 
 def test_a_missing_file_is_an_error_even_with_drop(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        load(train=write(tmp_path / "t.jsonl", rows(9)), test=tmp_path / "x.jsonl", on_invalid="drop")
+        load(train=write(tmp_path / "t.jsonl", *rows(9)), test=tmp_path / "x.jsonl", on_invalid="drop")
 
 
 # --- folders ---
@@ -150,26 +135,26 @@ def test_a_missing_file_is_an_error_even_with_drop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["valid", "validation", "dev"])
 def test_folder_with_any_name_of_valid(tmp_path: Path, name: str) -> None:
     for split, count in (("train", 5), (name, 2), ("test", 3)):
-        write(tmp_path / f"{split}.jsonl", rows(count))
+        write(tmp_path / f"{split}.jsonl", *rows(count))
     splits = load(folder=tmp_path)
     assert (len(splits.train), len(splits.valid), len(splits.test)) == (5, 2, 3)
 
 
 def test_folder_may_be_the_parent_of_the_dataset(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
-        write(tmp_path / "arc" / f"{split}.jsonl", rows(4))
+        write(tmp_path / "arc" / f"{split}.jsonl", *rows(4))
     assert load(folder=tmp_path, dataset="arc") == load(folder=tmp_path / "arc", dataset="arc")
 
 
 def test_folder_with_two_files_for_a_split(tmp_path: Path) -> None:
-    write(tmp_path / "train.jsonl", rows(4))
+    write(tmp_path / "train.jsonl", *rows(4))
     (tmp_path / "train.csv").write_text("question,A,B,answer\n")
     with pytest.raises(DataError, match=r"several files for the split 'train': train\.csv, train\.jsonl; keep one"):
         load(folder=tmp_path)
 
 
 def test_folder_without_training_questions(tmp_path: Path) -> None:
-    write(tmp_path / "test.jsonl", rows(4))
+    write(tmp_path / "test.jsonl", *rows(4))
     with pytest.raises(DataError, match=r"no training questions in .*one of train\.jsonl, .*it holds: test\.jsonl"):
         load(folder=tmp_path)
     with pytest.raises(DataError, match=r"data\.folder: no folder"):

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from questions.made import load
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
-from tinyllm.questions import Splits, load_splits
 from tinyllm.questions._named import _HUB_DATASETS, _NAMES, _HubRows
 
 
@@ -21,10 +21,6 @@ class Hub:
     def __call__(self, repository: str, subset: str | None, revision: str | None) -> _HubRows:
         self.asked.append((repository, subset, revision))
         return self.splits
-
-
-def load(hub: Any, **data: object) -> Splits:
-    return load_splits(DataSection.model_validate(data), fetch=hub)
 
 
 def lettered(k: int, stem: str, count: int, answer: str, labels: str = "ABCDE") -> dict[str, Any]:
@@ -124,7 +120,7 @@ def test_any_failure_of_the_hub_says_how_to_give_a_folder(error: Exception) -> N
 
 
 def test_a_dataset_that_changed_on_the_hub() -> None:
-    with pytest.raises(DataError, match=r"allenai/openbookqa, split train, row 1: not in the form it used to have"):
+    with pytest.raises(DataError, match=r"allenai/openbookqa, split train, row 1: not in the known format"):
         load(Hub({s: [{"stem": "q"}] for s in ("train", "validation", "test")}), dataset="obqa")
     with pytest.raises(DataError, match=r"no split 'validation' \(splits: train\)"):
         load(Hub({"train": []}), dataset="obqa")

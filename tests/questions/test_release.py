@@ -141,7 +141,7 @@ def test_half_a_character_is_written_as_the_sign_for_it(tmp_path: Path) -> None:
 def test_a_folder_without_such_files_says_what_is_expected(tmp_path: Path, make: bool) -> None:
     if make:
         (tmp_path / "x" / "other").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"none of the authors' published files.*<name>/<name>_<split>\.json and"):
+    with pytest.raises(DataError, match=r"authors' published files are not there.*<name>/<name>_<split>\.json and"):
         import_release(tmp_path / "x", tmp_path / "out")
 
 
@@ -168,7 +168,7 @@ def test_damaged_files(tmp_path: Path, content: bytes, expected: str) -> None:
 def test_a_missing_file_of_rationales(tmp_path: Path) -> None:
     root = release(tmp_path, STRINGS)
     (root / "datasets" / "arc" / "llm" / "test_CoT_0.json").unlink()
-    with pytest.raises(DataError, match=r"test_CoT_0\.json is missing, so the later files no longer fit"):
+    with pytest.raises(DataError, match=r"test_CoT_0\.json is missing, so the later files do not match"):
         import_release(root, tmp_path / "out")
 
 

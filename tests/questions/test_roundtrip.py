@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinyllm.config import DataSection
-from tinyllm.questions import Question, load_splits
-from tinyllm.questions._write import to_record, write_questions
+from questions.made import train
+from tinyllm.questions import Question
+from tinyllm.questions._files import to_record, write_questions
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30)
 TEXT = TEXT.map(str.strip).filter(bool)
@@ -31,18 +31,13 @@ def questions(draw: st.DrawFn) -> tuple[Question, ...]:
     return tuple(made)
 
 
-def read(path: Path, **fields: object) -> tuple[Question, ...]:
-    section = {"train": path, "cut": {"valid": 0, "test": 0}, "fields": fields}
-    return load_splits(DataSection.model_validate(section)).train
-
-
 @FEW
 @given(questions())
 def test_jsonl(made: tuple[Question, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_questions(Path(folder) / "t.jsonl", made)
         assert [p.name for p in Path(folder).iterdir()] == ["t.jsonl"]
-        assert read(Path(folder) / "t.jsonl") == made
+        assert train(Path(folder) / "t.jsonl") == made
 
 
 @FEW
@@ -52,7 +47,7 @@ def test_parquet(made: tuple[Question, ...]) -> None:
         path = Path(folder) / "t.parquet"
         records = [to_record(q) | {"context": q.context, "rationales": json.dumps(dict(q.rationales))} for q in made]
         pq.write_table(pa.Table.from_pylist(records), path)
-        assert read(path) == made
+        assert train(path) == made
 
 
 @FEW
@@ -66,7 +61,7 @@ def test_csv_with_a_column_for_each_choice(made: tuple[Question, ...]) -> None:
             for q in made:
                 cells = [*q.choices, *[""] * (5 - len(q.choices))]
                 writer.writerow([q.id, q.question, q.context, *cells, q.answer, json.dumps(dict(q.rationales))])
-        assert read(path, choices=list("ABCDE")) == made
+        assert train(path, fields={"choices": list("ABCDE")}) == made
 
 
 @FEW
@@ -80,4 +75,4 @@ def test_csv_with_choices_as_json(made: tuple[Question, ...]) -> None:
             for q in made:
                 rationales = json.dumps(dict(q.rationales)) if q.rationales else ""
                 writer.writerow([q.id, q.question, q.context, json.dumps(q.choices), q.answer, rationales])
-        assert read(path) == made
+        assert train(path) == made

@@ -15,14 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinyllm.config import DataSection
+from questions.made import NO_CUT, load
 from tinyllm.errors import DataError
-from tinyllm.questions import Splits, load_splits
 from tinyllm.questions._files import read_file
 from tinyllm.questions._spool import _Spool
 from tinyllm.stages.init import write_config
-
-NO_CUT = {"valid": 0, "test": 0}
 
 
 def rows(count: int) -> Iterator[dict[str, object]]:
@@ -49,10 +46,6 @@ def write_parquet(path: Path, count: int) -> None:
 
 
 WRITERS: dict[str, Callable[[Path, int], None]] = {"jsonl": write_jsonl, "csv": write_csv, "parquet": write_parquet}
-
-
-def load(in_memory: int = 10_000, **data: object) -> Splits:
-    return load_splits(DataSection.model_validate(data), in_memory=in_memory)
 
 
 # --- memory ---
@@ -110,7 +103,7 @@ def test_questions_on_disk_are_read_cut_and_found_wrong_as_those_in_memory(
         said = []
         for in_memory in (0, 1000):
             try:
-                splits = load(in_memory, train=path, on_invalid=on_invalid, limit=limit)
+                splits = load(in_memory=in_memory, train=path, on_invalid=on_invalid, limit=limit)
             except DataError as error:
                 said.append(str(error))
             else:
@@ -146,7 +139,7 @@ def test_repeated_ids_among_many_are_left_out_and_not_counted_as_odd(tmp_path: P
     splits = load(in_memory=10, train=path, cut=NO_CUT, on_invalid="drop")
     assert len(splits.train) == 51
     assert [(d.where, d.reason) for d in splits.dropped] == [
-        (f"{path}, line 52", "the id 'q3' is also that of line 4; give each question an id of its own")
+        (f"{path}, line 52", "the id 'q3' is also that of line 4; give each question its own id")
     ]
     assert splits.warnings == {"choice twice": 1}
 
@@ -197,7 +190,7 @@ def test_a_parquet_file_that_is_damaged_in_its_middle_is_told_as_such(tmp_path: 
     whole = bytearray(path.read_bytes())
     whole[200:20_000] = b"\xff" * 19_800
     path.write_bytes(whole)
-    with pytest.raises(DataError, match=r"1 problem\n.*t\.parquet: not a Parquet file that can be read"):
+    with pytest.raises(DataError, match=r"1 problem\n.*t\.parquet: not a readable Parquet file"):
         load(train=path)
 
 

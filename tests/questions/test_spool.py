@@ -152,7 +152,7 @@ def test_a_temporary_folder_that_is_gone_or_full_is_told_with_its_remedy(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(
-        DataError, match=r"gone: the questions cannot be kept there .*No such file.*in the environment variable TMPDIR"
+        DataError, match=r"gone: the questions cannot be stored .*No such file.*in the environment variable TMPDIR"
     ):
         spooled(many(5))
     code = (

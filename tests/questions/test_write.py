@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tinyllm.questions import Question
-from tinyllm.questions._write import write_questions
+from tinyllm.questions._files import write_questions
 
 ONE = Question("a", "What is wet?", ("water", "sand"), 0, "Drops.", {"t": "why"})
 FULL_DISK = """
@@ -14,7 +14,7 @@ import resource, signal, sys
 from pathlib import Path
 from tinyllm.errors import DataError
 from tinyllm.questions import Question
-from tinyllm.questions._write import write_questions
+from tinyllm.questions._files import write_questions
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -1,4 +1,4 @@
-"""Endpoints and files as people have them, from the kit beside the repository; skipped where that is absent."""
+"""Real endpoints and files from the kit beside the repository. Skipped if the kit is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repairs and checks: on made-up cases, on any text at all, and on the published rationales."""
+"""Repairs and checks on made-up cases, on any text, and on the published rationales."""
 
 import json
 from collections import Counter
@@ -98,7 +98,7 @@ def test_reasons_without_repair(text, reason):
         ('She said "heat melts ice." And', 'She said "heat melts ice."', ("cut_off",)),
     ],
 )
-def test_repairs_keep_what_stands_before_the_damage(text, kept, repaired):
+def test_repairs_keep_the_text_before_the_damage(text, kept, repaired):
     assert check(text) == Rationale("q", "ada", kept, repaired)
 
 
@@ -127,14 +127,14 @@ def test_what_a_teacher_states_is_one_choice_or_none(choices, text, choice):
     assert stated_choice(text, Question("q", "Which?", choices, 0)) == choice
 
 
-def test_where_the_teacher_tells_why_it_stopped_it_is_believed():
+def test_a_finish_reason_is_trusted():
     assert verdict("Warm air melts the ice here", finish="stop", repair=False) == "kept"
     assert verdict("Warm air melts the ice here", finish="length", repair=False) == "cut_off"
     assert verdict("Warm air melts the ice.", finish="length", repair=False) == "kept"
 
 
 @pytest.mark.parametrize(("finish", "reason"), [("content_filter", "content_filter"), ("refusal", "refused")])
-def test_a_reply_that_was_stopped_for_what_it_says_is_refused_whatever_is_left_of_it(finish, reason):
+def test_a_filtered_reply_is_always_rejected(finish, reason):
     for text in ("", "Heat melts ice.", "Heat melts"):
         assert verdict(text, finish=finish) == reason
         assert verdict(text, finish=finish, repair=False, checks=()) == reason
@@ -145,12 +145,12 @@ def test_the_opening_alone_is_not_worth_keeping():
     assert rejected == Rejection("q", "ada", "cut_off", "Let's think step by step. Warm air carries the")
 
 
-def test_a_check_that_is_not_asked_for_rejects_nothing():
+def test_a_check_that_is_off_rejects_nothing():
     for text in ("", "Warm air that", "Heat melts ice.\nQuestion: x", "The answer is cold wind.", "Ã© is odd here."):
         assert verdict(text, checks=(), repair=False) == "kept"
 
 
-def test_halves_of_characters_become_one_mark():
+def test_lone_surrogates_become_one_replacement_character():
     assert well_formed("a\ud800b") == "a\ufffdb"
     assert well_formed("\ud83d\ude00") == "😀"
     assert well_formed("plain") == "plain"
@@ -167,7 +167,7 @@ ANYTHING = st.one_of(st.text(st.characters(), max_size=80), st.lists(PIECES, max
 @given(
     ANYTHING, st.sampled_from(["stop", "length", "content_filter", "refusal", "unknown"]), st.booleans(), st.booleans()
 )
-def test_any_text_gets_a_verdict_and_a_rationale_stays_what_it_is(text, finish, repair, checked):
+def test_any_text_gets_a_verdict_and_checking_twice_changes_nothing(text, finish, repair, checked):
     checks = ALL if checked else ()
     outcome = check(text, finish=finish, repair=repair, checks=checks)
     if isinstance(outcome, Rejection):
@@ -181,7 +181,7 @@ def test_any_text_gets_a_verdict_and_a_rationale_stays_what_it_is(text, finish, 
 
 
 @pytest.mark.parametrize("text", ["\n" * 20_000, "\n#" * 10_000, "a. " * 10_000, "answer is " * 5_000, "(" * 20_000])
-def test_long_and_odd_texts_take_no_time(text):
+def test_long_and_odd_texts_are_fast(text):
     import time
 
     began = time.process_time()
@@ -215,11 +215,11 @@ def test_flan_t5s_rationales_are_mostly_kept():
         assert found["repeats"] < 20
 
 
-def test_llama_2s_rationales_are_mostly_cut_off_and_mostly_worth_mending():
-    raw, mended = published("llama-2-7b-chat", False), published("llama-2-7b-chat", True)
+def test_llama_2s_rationales_are_mostly_cut_off_and_mostly_repairable():
+    raw, repaired = published("llama-2-7b-chat", False), published("llama-2-7b-chat", True)
     assert raw["cut_off"] > 0.5 * 1117
     assert raw["runs_on"] > 0.25 * 1117
     assert raw["kept"] < 0.15 * 1117
-    assert mended["kept"] > 0.8 * 1117
-    assert mended["runs_on"] == 0
-    assert mended["wrong_answer"] in range(5, 40)
+    assert repaired["kept"] > 0.8 * 1117
+    assert repaired["runs_on"] == 0
+    assert repaired["wrong_answer"] in range(5, 40)

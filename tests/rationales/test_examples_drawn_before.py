@@ -1,4 +1,4 @@
-"""Replies to examples that were drawn by place, as before decision 12, are not asked for again."""
+"""Replies to in-context examples of earlier versions (before decision 12) are not asked again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fill(store: Path, section: RationalesSection, *, by_place: bool, first: int 
 @pytest.mark.parametrize(
     ("filled", "missing"), [("by place", 0), ("by text", 0), ("some by place", 30), ("not at all", 40), ("both", 0)]
 )
-def test_a_store_is_used_with_the_draw_that_it_was_filled_with(tmp_path, monkeypatch, strategy, filled, missing):
+def test_a_store_keeps_using_the_examples_of_its_replies(tmp_path, monkeypatch, strategy, filled, missing):
     config = build_config(
         {
             "data": {"dataset": "starter"},

@@ -1,4 +1,4 @@
-"""The forecast is what then happens."""
+"""The forecast agrees with the run that follows."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def script(question, request):
     return Reply(REASON, "stop", len(request.prompt.text) // 5, 20, latency_s=0.5)
 
 
-def test_without_anything_known_it_says_so_and_counts_the_longest_replies():
+def test_a_forecast_without_data_uses_a_rule_of_thumb():
     asked = questions(50)
     found = forecast(requests_of([Counting("ada", asked)], asked, SECTION)[0], None, price=PRICE)
     assert (found.stored, found.requests, found.completion_tokens, found.hours) == (0, 50, 5000, None)
@@ -25,7 +25,7 @@ def test_without_anything_known_it_says_so_and_counts_the_longest_replies():
     assert found.usd == pytest.approx((found.prompt_tokens + 2 * 5000) / 1e6)
 
 
-def test_what_is_stored_is_not_counted_and_tells_what_the_rest_will_take(tmp_path):
+def test_stored_replies_are_not_counted_and_improve_the_forecast(tmp_path):
     asked = questions(300)
     ada = Counting("ada", asked, script, concurrency=10)
     run(tmp_path / "s", asked[:100], [ada], SECTION)
@@ -65,7 +65,7 @@ def test_replies_that_fail_the_checks_are_forecast_too(tmp_path):
     assert found.requests == 150
 
 
-def test_when_everything_is_stored_nothing_is_to_be_paid(tmp_path):
+def test_if_everything_is_stored_the_forecast_is_zero(tmp_path):
     asked = questions(30)
     ada = Counting("ada", asked)
     run(tmp_path / "s", asked, [ada], SECTION)

@@ -1,4 +1,4 @@
-"""The generation loop: nothing lost, nothing asked twice, whatever happens in the middle."""
+"""The scheduler: nothing is lost and nothing is asked twice, also after an interruption."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ def test_every_question_gets_a_rationale_of_every_teacher_in_order(tmp_path):
     assert [c for c in progress.calls if c[0] == "ada"] == [("ada", n, 20, n, 0) for n in range(1, 21)]
 
 
-def test_what_is_stored_is_not_asked_again_and_its_teacher_is_not_even_started(tmp_path):
+def test_a_teacher_whose_replies_are_stored_is_not_started(tmp_path):
     asked = questions(30)
     first = run(tmp_path / "s", asked[:20], [Counting("ada", asked)], RationalesSection(examples={"count": 0}))
     ada, progress = Counting("ada", asked), Recorder()
@@ -55,12 +55,12 @@ def test_what_is_stored_is_not_asked_again_and_its_teacher_is_not_even_started(t
     assert (third.asked, third.entered) == ([], 0)
 
 
-def test_other_checks_cost_nothing_and_other_sampling_is_asked_anew(tmp_path):
+def test_new_checks_reuse_replies_and_new_sampling_asks_again(tmp_path):
     asked = questions(6)
     cut = Counting("ada", asked, lambda q, r: Reply("It is so. And then it", "length"))
-    mended = run(tmp_path / "s", asked, [cut])
-    assert {r.repaired for r in mended.rationales} == {("cut_off",)}
-    assert mended.yields["ada"].repaired == {"cut_off": 6}
+    made = run(tmp_path / "s", asked, [cut])
+    assert {r.repaired for r in made.rationales} == {("cut_off",)}
+    assert made.yields["ada"].repaired == {"cut_off": 6}
     strict = run(tmp_path / "s", asked, [cut], RationalesSection(repair=False, samples=1))
     assert [r.reason for r in strict.rejections] == ["cut_off"] * 6
     assert strict.rejections[0].text == "It is so. And then it"
@@ -83,7 +83,7 @@ def test_the_same_prompt_twice_is_asked_once(tmp_path):
     assert made.yields["ada"].rationales == 3
 
 
-def test_two_names_for_one_model_are_one_teacher_to_the_store(tmp_path):
+def test_two_names_of_one_model_share_replies(tmp_path):
     asked = questions(30)
     ada, twin = Counting("ada", asked, delay=0.01), Counting("twin", asked, delay=0.01)
     made = run(tmp_path / "s", asked, [ada, twin])
@@ -106,7 +106,7 @@ def test_given_rationales_are_not_stored_and_missing_ones_are_counted(tmp_path):
         assert len(store) == 0
 
 
-def test_a_failed_request_is_rejected_with_its_words_and_asked_again_next_time(tmp_path):
+def test_a_failed_request_is_rejected_and_asked_again_by_the_next_run(tmp_path):
     asked = questions(8)
 
     def script(question, request):
@@ -129,7 +129,7 @@ def test_no_questions_and_no_teachers(tmp_path):
     assert ada.entered == 0
 
 
-def test_what_is_in_flight_is_bounded(tmp_path):
+def test_requests_in_flight_are_limited(tmp_path):
     asked = questions(1200)
     ada = Counting("ada", asked, delay=0.001, concurrency=7)
     most_tasks = 0
@@ -183,7 +183,7 @@ def test_a_reply_counts_only_once_it_is_on_the_disk(tmp_path):
     run(path, asked, [Counting("ada", asked, concurrency=5)], progress=Durable())
 
 
-def test_a_teacher_that_can_answer_nothing_more_is_asked_no_more_and_the_others_go_on(tmp_path):
+def test_a_teacher_that_gives_up_is_not_asked_again_and_others_go_on(tmp_path):
     asked = questions(300)
 
     async def breaks(question, request):
@@ -209,7 +209,8 @@ def test_a_teacher_that_cannot_start_leaves_the_others_alone(tmp_path):
             raise TeacherError("no model")
 
     asked = questions(50)
-    bob = Counting("bob", asked, local=True)
+    # Another template: of two teachers that would be asked the same, only one is, and which one is a race.
+    bob = Counting("bob", asked, f"{GOOD} So says bob.", local=True)
     with pytest.raises(TeacherError, match="no model"):
         run(tmp_path / "s", asked, [Broken("ada", asked), bob])
     assert len(bob.asked) == 50
@@ -218,7 +219,7 @@ def test_a_teacher_that_cannot_start_leaves_the_others_alone(tmp_path):
 # --- replies that are not good enough -------------------------------------------------------------------------------
 
 
-def test_a_reply_that_fails_the_checks_is_asked_for_anew_and_its_text_is_kept(tmp_path):
+def test_a_reply_that_fails_the_checks_is_sampled_again(tmp_path):
     asked = questions(10)
 
     def script(question, request):
@@ -249,7 +250,7 @@ def test_a_greedy_teacher_is_not_asked_twice(tmp_path):
     assert len(ada.asked) == 4
 
 
-def test_a_request_that_fails_on_its_second_sample_tells_what_was_wrong_with_the_first(tmp_path):
+def test_if_the_second_sample_fails_the_first_rejection_is_reported(tmp_path):
     asked = questions(1)
 
     def script(question, request):
@@ -262,7 +263,7 @@ def test_a_request_that_fails_on_its_second_sample_tells_what_was_wrong_with_the
 
 
 @pytest.mark.parametrize("reason", ["too_long", "content_filter"])
-def test_why_a_prompt_is_not_taken_is_its_own_reason(tmp_path, reason):
+def test_a_refused_prompt_has_its_own_reason(tmp_path, reason):
     asked = questions(2)
 
     def script(question, request):
@@ -276,7 +277,7 @@ def test_why_a_prompt_is_not_taken_is_its_own_reason(tmp_path, reason):
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
-def test_at_the_wish_to_stop_what_is_in_flight_is_finished_and_nothing_new_begun(tmp_path):
+def test_stopping_finishes_requests_in_flight_and_sends_nothing_new(tmp_path):
     asked = questions(400)
     stop = Stop()
 
@@ -294,7 +295,7 @@ def test_at_the_wish_to_stop_what_is_in_flight_is_finished_and_nothing_new_begun
         assert len(store) == len(ada.asked)
 
 
-def test_a_teacher_that_goes_on_by_itself_is_not_waited_for(tmp_path):
+def test_stopping_does_not_wait_for_a_resumable_teacher(tmp_path):
     asked = questions(20)
     stop = Stop()
 
@@ -375,7 +376,7 @@ def test_a_bug_keeps_its_traceback(tmp_path):
     assert "test_generate.py" in str(caught.traceback[-1].path)
 
 
-def test_a_full_disk_comes_through_as_one_error_and_keeps_what_was_stored(tmp_path):
+def test_a_full_disk_is_one_error_and_keeps_stored_replies(tmp_path):
     asked = questions(200)
     with Store(tmp_path / "s") as store:
         pages = store._db.execute("PRAGMA page_count").fetchone()[0]
@@ -435,7 +436,7 @@ def main(path: str, log: str, count: str) -> None:
         return "It is right for a reason."
 
     made = run(Path(path), asked, [ScriptedTeacher("ada", asked, script, concurrency=4)])
-    print(len(made.rationales), len({r.question_id for r in made.rationales}))  # noqa: T201
+    print(len(made.rationales), len({r.question_id for r in made.rationales}))
 
 
 def start(tmp_path: Path, count: int) -> subprocess.Popen[str]:
@@ -487,7 +488,7 @@ def test_two_processes_share_a_store(tmp_path):
     assert len(asks(tmp_path)) == 120  # each asked once, by one of them
 
 
-def test_what_a_killed_process_had_claimed_is_asked_by_the_other(tmp_path):
+def test_claims_of_a_killed_process_are_taken_over(tmp_path):
     killed = start(tmp_path, 200)
     while len(asks(tmp_path)) < 20:
         time.sleep(0.005)

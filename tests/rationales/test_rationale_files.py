@@ -1,4 +1,4 @@
-"""What generation leaves in the run folder reads back, and is whole or not there."""
+"""The files of generation can be read back, and appear complete or not at all."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class Nothing(list):
     yields: ClassVar = {}
 
 
-def test_what_is_written_reads_back(tmp_path):
+def test_written_files_can_be_read(tmp_path):
     write_rationales(tmp_path / "run", MADE)
     assert read_rationales(tmp_path / "run") == RATIONALES
     assert read_yields(tmp_path / "run") == YIELDS
@@ -43,7 +43,7 @@ def test_what_is_written_reads_back(tmp_path):
     assert sorted(os.listdir(tmp_path / "run")) == ["rationales.parquet", "rejected.jsonl", "yields.json"]
 
 
-def test_nothing_made_is_written_too(tmp_path):
+def test_empty_files_are_written(tmp_path):
     write_rationales(tmp_path, Nothing())
     assert read_rationales(tmp_path) == ()
     assert read_yields(tmp_path) == {}
@@ -63,7 +63,7 @@ def test_a_column_and_a_key_from_the_future_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "read"), [("rationales.parquet", read_rationales), ("yields.json", read_yields)])
-def test_what_is_missing_or_damaged_is_named(tmp_path, name, read):
+def test_a_missing_or_damaged_file_is_named(tmp_path, name, read):
     with pytest.raises(RunFolderError, match=rf"No {name} in .*tinyllm generate"):
         read(tmp_path)
     write_rationales(tmp_path, MADE)

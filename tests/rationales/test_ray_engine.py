@@ -1,4 +1,4 @@
-"""Generation over Ray: a real Ray on this machine, real worker processes; the same outcome as without."""
+"""Generation on Ray: a real Ray on this machine with real workers gives the same result as without."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def endpoint_spec(url: str, **other: Any) -> config.OpenAITeacher:
 # --- the same generation ------------------------------------------------------------------------------------------
 
 
-def test_it_makes_what_is_made_without_a_cluster(tmp_path, cluster):
+def test_a_cluster_gives_the_same_rationales(tmp_path, cluster):
     asked = questions(300)
     here = run(tmp_path / "here", asked, [make_teacher(spec, asked) for spec in (ADA, GIVEN)])
     there = made_on_ray(tmp_path / "there", asked, [ADA, GIVEN], workers=2)
@@ -76,7 +76,7 @@ def test_it_makes_what_is_made_without_a_cluster(tmp_path, cluster):
         assert len(store) == 300
 
 
-def test_what_is_stored_is_not_asked_again_and_ray_is_not_even_looked_for(tmp_path, cluster):
+def test_if_everything_is_stored_ray_is_not_needed(tmp_path, cluster):
     asked = questions(20)
     first = made_on_ray(tmp_path / "s", asked, [ADA])
     progress = Recorder()
@@ -85,7 +85,7 @@ def test_what_is_stored_is_not_asked_again_and_ray_is_not_even_looked_for(tmp_pa
     assert (progress.standings["ada"].replies, progress.standings["ada"].stored) == (0, 20)
 
 
-def test_replies_are_checked_asked_for_again_and_failures_remembered_as_ever(tmp_path, cluster):
+def test_checks_resampling_and_failures_work_on_a_cluster(tmp_path, cluster):
     seen: set[str] = set()
 
     def answer(body):
@@ -108,7 +108,7 @@ def test_replies_are_checked_asked_for_again_and_failures_remembered_as_ever(tmp
         assert len(store) == 18
 
 
-def test_workers_take_the_key_from_their_own_environment_and_share_what_an_endpoint_is_asked_for(tmp_path, cluster):
+def test_workers_read_keys_from_their_environment_and_share_limits(tmp_path, cluster):
     endpoint = FakeEndpoint(slow)
     with in_thread(endpoint) as url:
         spec = endpoint_spec(url, concurrency=5, api_key_env=KEY)
@@ -122,9 +122,7 @@ def test_workers_take_the_key_from_their_own_environment_and_share_what_an_endpo
 # --- what goes wrong ----------------------------------------------------------------------------------------------
 
 
-def test_a_teacher_that_can_answer_nothing_is_given_up_in_its_words_and_the_others_go_on(
-    tmp_path, cluster, monkeypatch
-):
+def test_a_teacher_that_gives_up_on_a_node_is_reported_and_others_go_on(tmp_path, cluster, monkeypatch):
     monkeypatch.setenv("ONLY_HERE", "sk-here")
     progress = Recorder()
     with in_thread(FakeEndpoint(status(401, "go away"))) as url:
@@ -140,7 +138,7 @@ def test_a_teacher_that_can_answer_nothing_is_given_up_in_its_words_and_the_othe
     assert made.yields["ada"].rationales == 20
 
 
-def test_another_model_on_a_node_is_no_replacement(cluster):
+def test_another_model_on_a_node_is_an_error(cluster):
     async def ask():
         async with _RayTeacher(make_teacher(ADA, ()), ADA.model_copy(update={"template": "{answer}"}), cluster, 1, ()):
             pass
@@ -165,13 +163,13 @@ def asked_while(cluster: _Cluster, url: str, happens: Any, *, workers: int = 2, 
     return asyncio.run(main())
 
 
-def test_what_a_worker_had_when_its_process_died_is_asked_again_by_the_next_process(cluster):
+def test_a_restarted_worker_gets_its_requests_again(cluster):
     with in_thread(FakeEndpoint(slow)) as url:
         replies = asked_while(cluster, url, lambda ray, them: ray.kill(them[0], no_restart=False), workers=1)
     assert [r.text for r in replies] == ["Because it is so."] * 40
 
 
-def test_what_a_worker_had_when_it_died_for_good_is_asked_again_by_another(cluster):
+def test_another_worker_gets_the_requests_of_a_dead_worker(cluster):
     with in_thread(FakeEndpoint(slow)) as url:
         replies = asked_while(cluster, url, lambda ray, them: ray.kill(them[0]))
     assert [r.text for r in replies] == ["Because it is so."] * 40
@@ -193,7 +191,7 @@ def test_without_ray_it_says_how_to_install_it(tmp_path, monkeypatch):
         made_on_ray(tmp_path / "s", questions(1), [ADA])
 
 
-def test_an_address_where_nobody_listens_is_told_at_once():
+def test_an_address_without_a_server_is_reported_at_once():
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
     with pytest.raises(TeacherError, match=rf"Ray at {address} cannot be used.*rationales\.ray_address"):
@@ -220,7 +218,7 @@ def test_a_worker_of_vllm_gets_the_gpus_that_it_computes_on(arguments, gpus):
     assert gpus_of(config.VllmTeacher(name="v", kind="vllm", model="m", arguments=arguments)) == gpus
 
 
-def test_what_computes_may_get_a_gpu_and_what_only_asks_gets_none():
+def test_only_workers_that_compute_get_a_gpu():
     small = {"name": "t", "model": "m"}
     assert gpus_of(config.TransformersTeacher(kind="transformers", **small)) == 1
     assert gpus_of(config.TransformersTeacher(kind="transformers", device="cpu", **small)) == 0
@@ -229,7 +227,7 @@ def test_what_computes_may_get_a_gpu_and_what_only_asks_gets_none():
     assert gpus_of(endpoint_spec("http://h/v1")) == gpus_of(ADA) == 0
 
 
-def test_what_only_waits_stays_here():
+def test_teachers_that_only_wait_stay_on_this_machine():
     assert not travels(config.GivenTeacher(name="g", kind="given"))
     assert not travels(config.OpenAIBatchTeacher(name="b", kind="openai-batch", model="m"))
     assert travels(ADA)

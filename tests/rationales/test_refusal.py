@@ -1,4 +1,4 @@
-"""A refusal is known by how a reply begins; an explanation in which something cannot be done is none."""
+"""A refusal is recognised by its first words. An explanation that something is impossible is no refusal."""
 
 import json
 
@@ -116,13 +116,13 @@ def test_refusals_are_known(text):
 
 
 @pytest.mark.parametrize("text", EXPLANATIONS)
-def test_explanations_are_not(text):
+def test_explanations_are_no_refusals(text):
     assert not is_refusal(text)
     assert not is_refusal(text.replace("'", "’"))
 
 
 @pytest.mark.parametrize("text", REFUSALS[:6])
-def test_what_is_said_later_on_is_no_refusal(text):
+def test_a_later_sentence_is_no_refusal(text):
     assert not is_refusal(f"Warm air melts ice, because heat flows into it. {text}")
 
 

@@ -1,4 +1,4 @@
-"""What of a reply a person would read: no thoughts, no channels, no markup, whatever the model."""
+"""The visible text of a reply has no thoughts, channels or special tokens of any model."""
 
 import json
 
@@ -62,7 +62,7 @@ def reply(content=None, finish="stop", **message) -> Reply:
 
 
 @pytest.mark.parametrize("name", MARKED)
-def test_thoughts_and_marks_are_no_part_of_the_text(name):
+def test_thoughts_and_special_tokens_are_removed(name):
     seen = visible(Reply(MARKED[name], "stop"))
     assert (seen.text, seen.withheld) == (TEXT, None)
     assert visible(Reply(seen.text, "stop")) == Visible(TEXT)
@@ -91,7 +91,7 @@ PARTS = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_of_typed_parts_and_fields_the_text_alone_is_read(name):
+def test_only_the_text_of_typed_parts_is_read(name):
     assert (visible(PARTS[name]).text, visible(PARTS[name]).withheld) == (TEXT, None)
 
 
@@ -120,7 +120,7 @@ def test_thoughts_beside_an_empty_text_are_an_unfinished_thought(unfinished):
         (Reply(TEXT, "content_filter"), "content_filter"),
     ],
 )
-def test_what_is_withheld_has_its_own_reason_whatever_the_checks(withheld, reason):
+def test_a_reply_without_text_has_its_own_reason(withheld, reason):
     question = Question("q", "Does ice melt?", ("yes", "no"), 0)
     for checks in ((), ("empty",)):
         rejected = to_rationale(question, "ada", withheld, checks=checks, repair=True)
@@ -139,7 +139,7 @@ def test_a_thought_never_counts_for_a_check():
 @pytest.mark.parametrize(
     "text", ["The tag <b> is bold, and 3 < 5 > 2.", "a <summary> element opens it.", "See [1] and [THIN]."]
 )
-def test_angle_brackets_of_a_text_stay(text):
+def test_other_angle_brackets_are_kept(text):
     assert visible(Reply(text, "stop")) == Visible(text)
 
 
@@ -151,7 +151,7 @@ pieces = st.sampled_from(
 
 @example("0[THINK]")
 @given(st.lists(st.one_of(pieces, st.text(max_size=4)), max_size=12).map("".join))
-def test_what_is_visible_stays_what_it_is_and_holds_no_mark(text):
+def test_visible_text_is_stable_and_has_no_tags(text):
     seen = visible(Reply(text, "stop"))
     assert visible(Reply(seen.text, "stop")).text == seen.text
     assert not any(mark in seen.text for mark in ("<think>", "</think>", "[THINK]", "[/THINK]", "◁think▷", "◁/think▷"))
@@ -160,7 +160,7 @@ def test_what_is_visible_stays_what_it_is_and_holds_no_mark(text):
 @pytest.mark.parametrize(
     "text", ["<" * 30_000, "<think>" * 3_000, "</think>" * 3_000, " " * 50_000 + "<", "<|channel|>a" * 3_000]
 )
-def test_long_and_odd_texts_take_no_time(text):
+def test_long_and_odd_texts_are_fast(text):
     import time
 
     began = time.process_time()

@@ -1,4 +1,4 @@
-"""Claims: whoever holds one is the only one, and the operating system takes it back from whoever is gone."""
+"""Claims exclude all other users, and the operating system releases those of a dead process."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_claim_is_taken_once_until_it_is_given_back(tmp_path):
     other.close()
 
 
-def test_closing_gives_back_ones_own_claims_and_nobody_elses(tmp_path):
+def test_closing_releases_only_own_claims(tmp_path):
     one, other, third = (Claims(tmp_path / "c") for _ in range(3))
     assert one.take(KEYS[0])
     assert other.take(KEYS[1])
@@ -68,7 +68,7 @@ def test_closing_gives_back_ones_own_claims_and_nobody_elses(tmp_path):
     third.close()
 
 
-def test_closing_twice_closes_no_other_file(tmp_path):
+def test_closing_twice_does_not_close_another_file(tmp_path):
     claims = Claims(tmp_path / "c")
     claims.close()
     with (tmp_path / "other").open("w") as other:  # gets the number that is free
@@ -77,7 +77,7 @@ def test_closing_twice_closes_no_other_file(tmp_path):
     assert (tmp_path / "other").read_text() == "whole"
 
 
-def test_another_process_is_excluded_and_its_end_by_any_means_is_enough(tmp_path):
+def test_a_claim_of_another_process_ends_with_that_process(tmp_path):
     claims = Claims(tmp_path / "c")
     with claiming(tmp_path / "c", KEYS[0], KEYS[1]) as process:
         assert not claims.take(KEYS[0])
@@ -89,7 +89,7 @@ def test_another_process_is_excluded_and_its_end_by_any_means_is_enough(tmp_path
     claims.close()
 
 
-def test_a_claim_does_not_pass_to_a_program_that_is_started(tmp_path):
+def test_a_child_program_does_not_inherit_a_claim(tmp_path):
     """A server that a teacher starts may live on."""
     claims = Claims(tmp_path / "c")
     assert claims.take(KEYS[0])
@@ -113,7 +113,7 @@ def test_the_file_of_claims_stays_empty(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(KEYS), st.booleans()), max_size=30))
-def test_at_no_time_do_two_hold_one_claim(tmp_path_factory, steps):
+def test_two_users_never_hold_the_same_claim(tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("claims") / "c"
     users = [Claims(path) for _ in range(3)]
     holder: dict[str, int] = {}
@@ -153,7 +153,7 @@ def test_processes_that_share_a_store_ask_each_request_once(tmp_path):
     assert asked == dict.fromkeys((key(n) for n in range(60)), 1)
 
 
-def test_a_store_whose_claims_cannot_be_kept_says_so(tmp_path):
+def test_a_lock_file_that_cannot_be_made_is_one_message(tmp_path):
     (tmp_path / "s.claims").mkdir()
     with pytest.raises(RunFolderError, match=r"cannot be made: Is a directory: .*s\.claims"):
         Store(tmp_path / "s")

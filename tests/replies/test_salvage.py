@@ -1,4 +1,4 @@
-"""Salvage: whatever bytes are damaged, what comes out was put in, and only what lay on damaged pages is lost."""
+"""Salvage: damage never invents replies, and only replies on damaged pages are lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from stores import billed, contents, entry, filled, key
 from tinyllm.errors import RunFolderError
 from tinyllm.replies._salvage import Salvaged, salvage
-from tinyllm.replies._store import PAGE_BYTES, Failure, Store
+from tinyllm.replies._store import PAGE_BYTES, Failure, Store, Work
 
 SHORT, LONG = range(60), range(60, 65)
 
@@ -48,7 +48,7 @@ def sample(tmp_path_factory) -> Sample:
     with Store(path) as store:
         billed(store, [entry(n, mark(n) * 20) for n in SHORT], "a", 1.5)
         store.put_many([entry(n, mark(n) * 2000) for n in LONG])
-        store.put_failures([Failure(key(900), "ada", "q900", "failed", "no luck")])
+        store.commit(Work(failures=[Failure(key(900), "ada", "q900", "failed", "no luck")]))
         store._db.execute("VACUUM")  # so that no page holds the traces of another
     data = path.read_bytes()
     return Sample(data, contents(path), {key(n): _pages_with(data, mark(n).encode()) for n in (*SHORT, *LONG)})
@@ -126,7 +126,7 @@ def test_a_store_cut_off_in_the_middle(tmp_path, sample):
     assert found.pages == kept + 1
 
 
-def test_a_reply_of_which_a_part_is_gone_is_counted(tmp_path, sample):
+def test_an_incomplete_reply_is_counted(tmp_path, sample):
     chain = [page for page in sample.pages_of(62) if sample.data[page * PAGE_BYTES] == 0]
     data = bytearray(sample.data)
     data[chain[1] * PAGE_BYTES : (chain[1] + 1) * PAGE_BYTES] = bytes(PAGE_BYTES)
@@ -143,7 +143,7 @@ def test_a_damaged_text_is_left_out_and_counted(tmp_path, sample):
 
 
 @pytest.mark.parametrize("column", ["teacher", "question_id", "finish_reason", "prompt_tokens", "latency_s", "created"])
-def test_no_column_can_change_unseen(tmp_path, column):
+def test_a_change_in_any_column_is_detected(tmp_path, column):
     path = filled(tmp_path / "s", 5)
     rows = contents(path)
     db = sqlite3.connect(path)
@@ -156,7 +156,7 @@ def test_no_column_can_change_unseen(tmp_path, column):
     assert rows - kept == {row for row in rows if row[0].hex() == key(3)}
 
 
-def test_a_page_of_noise_costs_what_was_on_it(tmp_path, sample):
+def test_a_page_of_noise_loses_only_its_own_replies(tmp_path, sample):
     page = min(sample.pages_of(7))
     data = bytearray(sample.data)
     data[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = b"\xee" * PAGE_BYTES
@@ -194,7 +194,7 @@ def damaged(data: bytes, damage: list) -> tuple[bytes, set[int]]:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(damages, min_size=1, max_size=12))
-def test_whatever_is_damaged_nothing_is_made_up_and_only_damaged_pages_are_lost(tmp_path_factory, sample, damage):
+def test_damage_loses_only_damaged_pages_and_invents_nothing(tmp_path_factory, sample, damage):
     data, hit = damaged(sample.data, damage)
     safe = {row for row in sample.rows if not hit & sample.pages[row[0].hex()]}
     assert safe <= saved_or_nothing(tmp_path_factory.getbasetemp() / "damaged", data) <= sample.rows
@@ -220,7 +220,7 @@ def crashed(folder: Path, use: Callable[[Store], None]) -> tuple[bytes, bytes]:
         return (folder / "crashing").read_bytes(), (folder / "crashing-wal").read_bytes()
 
 
-def test_what_a_killed_process_had_stored_is_saved_from_the_log(tmp_path):
+def test_replies_in_the_log_of_a_killed_process_are_saved(tmp_path):
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom stores import Store, billed, entry\n"
         "store = Store(Path(sys.argv[1]))\nfor n in range(50): store.put(entry(n, 'long ' * n * n * 4))\n"
@@ -238,7 +238,7 @@ def test_what_a_killed_process_had_stored_is_saved_from_the_log(tmp_path):
         assert found.damaged == 0
 
 
-def test_a_log_that_was_begun_anew_again_and_again(tmp_path):
+def test_a_log_that_was_restarted_several_times_is_read(tmp_path):
     def use(store: Store) -> None:
         store._db.execute("PRAGMA wal_autocheckpoint=20")
         for n in range(80):
@@ -251,7 +251,7 @@ def test_a_log_that_was_begun_anew_again_and_again(tmp_path):
     assert saved(tmp_path / "x", data, log)[1] == expected
 
 
-def test_a_page_that_is_used_again_is_read_where_it_is_newest(tmp_path):
+def test_the_newest_version_of_a_page_is_read(tmp_path):
     """Three versions of the same overflow pages: in the file, at the log's head, and behind it from an earlier round."""
 
     def use(store: Store) -> None:
@@ -270,13 +270,13 @@ def test_a_page_that_is_used_again_is_read_where_it_is_newest(tmp_path):
 
 
 @pytest.mark.parametrize("at", [0, 32 + 8, 32 + 12])
-def test_a_log_whose_marks_are_damaged_is_read_all_the_same(tmp_path, at):
+def test_a_log_with_damaged_salts_is_read(tmp_path, at):
     data, log = crashed(tmp_path, lambda store: store.put_many([entry(n, mark(n) * 2000) for n in range(4)]))
     noisy = log[:at] + Random(0).randbytes(4) + log[at + 4 :]
     assert saved(tmp_path / "x", data, noisy)[1] == contents(tmp_path / "crashing")
 
 
-def test_a_damaged_log_costs_nothing_that_is_in_the_file(tmp_path):
+def test_a_damaged_log_loses_nothing_in_the_file(tmp_path):
     def use(store: Store) -> None:
         store.put_many([entry(n, mark(n) * 2000) for n in range(4)])
         store._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -291,7 +291,7 @@ def test_a_damaged_log_costs_nothing_that_is_in_the_file(tmp_path):
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(damages, max_size=6), st.lists(damages, max_size=6))
-def test_whatever_is_damaged_in_file_and_log_nothing_is_made_up(tmp_path_factory, crash, in_file, in_log):
+def test_damage_in_file_and_log_invents_nothing(tmp_path_factory, crash, in_file, in_log):
     data, log, rows = crash
     made = damaged(data, in_file)[0], damaged(log, in_log)[0]
     assert saved_or_nothing(tmp_path_factory.getbasetemp() / "crash", *made) <= rows
@@ -335,7 +335,7 @@ def _no_replies(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_text, _nothing, _photos, _no_replies])
-def test_a_file_without_replies_is_told_and_nothing_is_left_behind(tmp_path, make):
+def test_a_file_without_replies_is_reported_and_leaves_no_files(tmp_path, make):
     make(tmp_path / "s")
     before = {f: f.read_bytes() for f in tmp_path.iterdir()}
     with pytest.raises(RunFolderError, match=r"No whole reply was found in .*s \(\d+ pages.*it is no store"):
@@ -357,7 +357,7 @@ def test_a_store_that_is_not_there(tmp_path):
         salvage(tmp_path / "s", tmp_path / "new")
 
 
-def test_a_page_that_the_disk_does_not_give_is_left_out(tmp_path, sample, monkeypatch):
+def test_an_unreadable_page_is_skipped(tmp_path, sample, monkeypatch):
     page = min(sample.pages_of(7))
     read = os.pread
 

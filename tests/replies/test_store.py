@@ -1,4 +1,4 @@
-"""The store: durable, the first writer wins, shared by processes, and plain about damage."""
+"""The store: durable, the first reply to a request stays, processes share it, damage is reported."""
 
 import contextlib
 import errno
@@ -16,11 +16,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stores import IDENTITY, billed, contents, entry, filled, key, open_folder, request, small_disk, without_rights
+from stores import (
+    IDENTITY,
+    billed,
+    contents,
+    entry,
+    filled,
+    key,
+    open_folder,
+    reply_key,
+    request,
+    small_disk,
+    without_rights,
+)
 from tinyllm.errors import RunFolderError
 from tinyllm.prompts import Message, Prompt
-from tinyllm.replies._store import SCHEMA_VERSION, Failure, Spent, Store, crc_of
-from tinyllm.teachers.base import Reply, reply_key
+from tinyllm.replies._store import SCHEMA_VERSION, Failure, Spent, Store, Work, crc_of
+from tinyllm.teachers.base import Reply
 
 
 def test_a_reply_comes_back_as_it_went_in(tmp_path):
@@ -70,7 +82,7 @@ def test_each_setting_that_can_change_a_reply_changes_the_key(change):
     assert key(**change) != key()
 
 
-def test_what_is_asked_changes_the_key_and_who_asks_it_about_what_does_not():
+def test_the_key_depends_on_the_request_and_not_on_the_question_id():
     base = request()
     assert key(0) == reply_key(dict(reversed(IDENTITY.items())), base)
     assert reply_key(IDENTITY, replace(base, question_id="another")) == key()
@@ -130,7 +142,7 @@ def test_threads_share_a_store(tmp_path):
         assert len(store) == 80
 
 
-def test_what_was_put_survives_a_kill(tmp_path):
+def test_a_stored_reply_survives_a_kill(tmp_path):
     code = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom stores import Store, billed, entry\n"
         "store = Store(Path(sys.argv[1]))\nfor n in range(50): store.put(entry(n))\n"
@@ -151,7 +163,7 @@ writes = st.lists(st.tuples(st.integers(0, 8), texts), min_size=1, max_size=6)
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(writes, max_size=6), st.sets(st.integers(0, 5)))
-def test_the_store_never_loses_and_never_doubles(tmp_path_factory, batches, reopen_after):
+def test_the_store_keeps_every_reply_once(tmp_path_factory, batches, reopen_after):
     path = tmp_path_factory.mktemp("store") / "s"
     expected: dict[int, str] = {}
     store = Store(path)
@@ -212,7 +224,7 @@ def test_a_newer_store_is_left_alone(tmp_path):
         Store(tmp_path / "s")
 
 
-def test_a_full_disk_is_told_and_what_was_stored_is_intact(tmp_path):
+def test_a_full_disk_is_reported_and_stored_replies_are_intact(tmp_path):
     path = filled(tmp_path / "s", 50)
     store = Store(path)
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
@@ -248,7 +260,7 @@ def test_a_small_disk_keeps_every_reply_that_counted(tmp_path):
             store.put(entry(1001, "long " * 500))
 
 
-def test_a_full_disk_is_told_when_a_store_is_opened(tmp_path):
+def test_a_full_disk_is_reported_when_a_store_is_opened(tmp_path):
     with small_disk(tmp_path / "disk", 300) as disk:
         filled(disk / "s", 10)
         with (disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -263,7 +275,7 @@ def test_a_full_disk_is_told_when_a_store_is_opened(tmp_path):
 
 
 @pytest.mark.parametrize("modes", [(0o444, 0o777), (0o666, 0o555), (0o444, 0o555)])
-def test_a_store_that_may_not_be_written_is_told_before_anything_is_asked(modes):
+def test_a_store_without_write_permission_is_reported_at_once(modes):
     with open_folder() as folder:
         path = filled(folder / "s", 5)
         path.with_name("s.claims").chmod(0o666)
@@ -276,7 +288,7 @@ def test_a_store_that_may_not_be_written_is_told_before_anything_is_asked(modes)
         assert len(contents(path)) == 5
 
 
-def test_a_file_system_that_is_read_only_is_told(tmp_path):
+def test_a_read_only_file_system_is_reported(tmp_path):
     with small_disk(tmp_path / "disk", 300) as disk:
         filled(disk / "s", 5)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -288,7 +300,7 @@ def test_a_file_system_that_is_read_only_is_told(tmp_path):
         assert len(contents(disk / "s")) == 5
 
 
-def test_a_text_that_is_no_text_any_more_is_damage(tmp_path):
+def test_invalid_utf8_is_reported_as_damage(tmp_path):
     path = filled(tmp_path / "s", 3)
     path.write_bytes(path.read_bytes().replace(b"reply 1", b"reply \xff"))
     with pytest.raises(RunFolderError, match=r"damaged.*store salvage"), Store(path) as store:
@@ -333,8 +345,8 @@ def test_what_a_run_has_paid_for_is_added_up_by_teacher(tmp_path):
 def test_a_failure_is_remembered_until_there_is_a_reply(tmp_path):
     failed = [Failure(key(n), "ada", f"q{n}", "failed", "no \ud83d luck") for n in range(2)]
     with Store(tmp_path / "s") as store:
-        store.put_failures(failed)
-        store.put_failures([replace(failed[0], reason="too_long")])
+        store.commit(Work(failures=failed))
+        store.commit(Work(failures=[replace(failed[0], reason="too_long")]))
         found = store.failures([key(n) for n in range(3)])
         assert {k: f.reason for k, f in found.items()} == {key(0): "too_long", key(1): "failed"}
         assert found[key(1)] == replace(failed[1], words="no \ufffd luck")
@@ -373,7 +385,7 @@ def version_1(path: Path, count: int, text: str = "Because of {n} ✓ ") -> list
     return replies
 
 
-def test_a_store_of_version_1_is_brought_up_to_date(tmp_path):
+def test_a_store_of_version_1_is_converted(tmp_path):
     replies = version_1(tmp_path / "s", 700)
     with Store(tmp_path / "s") as store:
         assert [store.get(key(n)) for n in range(700)] == replies
@@ -392,7 +404,7 @@ def test_a_store_of_version_1_is_brought_up_to_date(tmp_path):
         assert crc == crc_of(checked, teacher, question_id, *said, thinking_tokens, message)
 
 
-def test_several_bring_one_store_up_to_date_at_the_same_moment(tmp_path):
+def test_several_processes_can_convert_a_store_at_once(tmp_path):
     replies = version_1(tmp_path / "s", 50)
 
     def look() -> list[Reply | None]:

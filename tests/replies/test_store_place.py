@@ -1,4 +1,4 @@
-"""One store has one path, one file of claims and one journal, however the run folder and the store are spelt."""
+"""One store has one path, one lock file and one journal, in every spelling of the path."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_every_spelling_of_a_run_gives_one_store(tree, spelling, noise, relative
         os.chdir(before)
 
 
-def test_two_spellings_of_a_store_exclude_each_other_and_find_what_the_other_kept(tmp_path):
+def test_two_spellings_of_a_path_share_claims_and_batches(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "folder").symlink_to("real")
     (tmp_path / "named.sqlite").symlink_to("real/replies.sqlite")  # dangling, until the store is made
@@ -70,7 +70,7 @@ def test_two_spellings_of_a_store_exclude_each_other_and_find_what_the_other_kep
     assert {resolved(find_store(path)) for path in spellings} == {tmp_path / "real" / STORE}
 
 
-def test_links_in_a_circle_and_what_is_no_path_are_told(tmp_path):
+def test_a_loop_of_links_and_an_invalid_path_are_one_message(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     for path in (tmp_path / "a", Path("a\0b")):
@@ -124,7 +124,7 @@ def linked(tmp_path) -> Path:
     return tmp_path / "runs" / "mine"
 
 
-def test_replies_that_were_paid_beside_the_link_are_not_paid_again_in_silence(linked, tmp_path):
+def test_replies_at_the_old_path_are_an_error_not_paid_again(linked, tmp_path):
     with Store(linked.parent / STORE) as old:
         billed(old, [entry(1, "x")], "mine-1")
     with pytest.raises(RunFolderError, match="So that nothing is asked and paid again, move every file"):
@@ -135,14 +135,14 @@ def test_replies_that_were_paid_beside_the_link_are_not_paid_again_in_silence(li
     assert store_of(linked, None) == tmp_path / "disk" / STORE
 
 
-def test_a_store_of_others_beside_the_link_is_in_nobodys_way(linked, tmp_path):
+def test_a_store_of_another_run_beside_the_link_is_ignored(linked, tmp_path):
     with Store(linked.parent / STORE) as old:
         billed(old, [entry(1, "x")], "another-run")
     assert store_of(linked, None) == tmp_path / "disk" / STORE
 
 
 @pytest.mark.parametrize("of", ["run", "store"])
-def test_notes_of_batches_beside_a_link_are_not_left_there_in_silence(linked, tmp_path, of):
+def test_batches_at_the_old_path_are_an_error(linked, tmp_path, of):
     link = linked.parent / STORE
     if of == "store":
         link.symlink_to(tmp_path / "disk" / STORE)

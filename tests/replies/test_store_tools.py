@@ -1,4 +1,4 @@
-"""The store by hand: looking, files of replies and back, and deleting; on the command line, as a person does it."""
+"""The store on the command line: list, export, import and delete."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stores import SAMPLING, billed, contents, entry, filled, key, open_folder, 
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.prompts import Prompt
 from tinyllm.replies._files import export_replies, import_replies
-from tinyllm.replies._store import Entry, Failure, Store, crc_of
-from tinyllm.replies._tools import EVERYTHING, Selection, find_store, prune, reading, would_prune
+from tinyllm.replies._store import Entry, Failure, Store, Work, crc_of
+from tinyllm.replies._tools import EVERYTHING, Selection, find_store, prune, reading
 from tinyllm.replies._tools import contents as look
 from tinyllm.teachers.base import Reply, Request, canonical, key_of
 
@@ -36,8 +36,10 @@ def stored(path: Path) -> Path:
         billed(store, [entry(n) for n in range(10, 15)], "second")
         bob = [entry(n, teacher="bob") for n in range(4)]
         store.put_many([Entry("bob", e.question_id, e.key, e.asked, Reply("Yes.", "stop", 5, 2, 1.0, 4)) for e in bob])
-        store.put_failures(
-            [Failure(key(n), "ada", f"q{n}", "too_long" if n > 91 else "failed", "") for n in (90, 91, 92)]
+        store.commit(
+            Work(
+                failures=[Failure(key(n), "ada", f"q{n}", "too_long" if n > 91 else "failed", "") for n in (90, 91, 92)]
+            )
         )
     return path
 
@@ -69,7 +71,7 @@ def test_what_is_in_a_store(tmp_path):
 
 @settings(max_examples=12, deadline=None)
 @given(st.dictionaries(st.text(max_size=12), st.text(max_size=12), max_size=3), st.text(max_size=20))
-def test_any_model_is_told_from_what_it_was_asked(tmp_path_factory, identity, text):
+def test_models_are_grouped_by_identity(tmp_path_factory, identity, text):
     """Its name may even hold what ends it in the request."""
     path = tmp_path_factory.mktemp("s") / "s"
     tricky = identity | {"model": '},"prompt":', "prompt": ""}
@@ -83,7 +85,7 @@ def test_any_model_is_told_from_what_it_was_asked(tmp_path_factory, identity, te
     assert tricky in found
 
 
-def test_a_store_that_others_write_to_can_be_looked_into(tmp_path):
+def test_a_store_can_be_listed_while_others_write(tmp_path):
     with Store(stored(tmp_path / "s")) as store:
         store.put(entry(20))
         assert look(tmp_path / "s").teachers[0].replies == 16
@@ -93,7 +95,7 @@ def test_a_store_that_others_write_to_can_be_looked_into(tmp_path):
         assert len(store) == 21
 
 
-def test_a_store_in_a_place_that_is_read_only_can_be_looked_into():
+def test_a_store_in_a_read_only_folder_can_be_listed():
     with open_folder() as folder:
         path = stored(folder / "a #1?.sqlite")
         path.chmod(0o444)
@@ -103,7 +105,7 @@ def test_a_store_in_a_place_that_is_read_only_can_be_looked_into():
         folder.chmod(0o700)
 
 
-def test_looking_leaves_a_damaged_store_as_it_is(tmp_path):
+def test_listing_does_not_change_a_damaged_store(tmp_path):
     path = filled(tmp_path / "s")
     data = bytearray(path.read_bytes())
     data[8192:] = b"\xee" * (len(data) - 8192)
@@ -131,7 +133,7 @@ def test_the_table(cli, tmp_path, monkeypatch):
     assert [t["replies"] for t in found["teachers"]] == [15, 4]
 
 
-def test_a_run_leads_to_its_store(project):
+def test_a_run_folder_gives_its_store(project):
     run, place = project.folder / "runs" / "mine", project.folder / "elsewhere" / "my.sqlite"
     for store, found in ((None, run.parent / "replies.sqlite"), (str(place), place)):
         project.change("rationales.store", store)
@@ -143,7 +145,7 @@ def test_a_run_leads_to_its_store(project):
         assert find_store(run) == found
 
 
-def test_a_store_that_is_not_there_is_not_made(cli, tmp_path):
+def test_listing_does_not_create_a_store(cli, tmp_path):
     said = cli("store", "ls", tmp_path / "replies.sqlite")
     assert said.code == 2
     assert "There is no store" in said.err
@@ -158,11 +160,12 @@ odd_texts = st.text(st.characters(), max_size=30)
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(odd_texts, odd_texts, st.floats(0, 1e6), st.none() | st.integers(0, 1 << 40)), max_size=5))
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
-def test_what_is_written_can_be_read_back(tmp_path_factory, ending, replies):
+def test_an_export_can_be_imported(tmp_path_factory, ending, replies):
     folder = tmp_path_factory.mktemp("export")
     with Store(folder / "s") as store:
         for prompt, text, seconds, tokens in replies:
-            asked = canonical({"kind": "x"}, Request("q", Prompt(text=prompt), SAMPLING))
+            options = ("A", "B") if tokens else ()
+            asked = canonical({"kind": "x"}, Request("q", Prompt(text=prompt), SAMPLING, options=options))
             message = json.dumps({"content": [text]}) if tokens else None
             reply = Reply(text, "length", tokens, 3, seconds, tokens, tokens, message)
             store.put(Entry("ada", prompt, key_of(asked), asked, reply))
@@ -178,7 +181,7 @@ def test_what_is_written_can_be_read_back(tmp_path_factory, ending, replies):
     assert (again.new, again.known) == (0, count)
 
 
-def test_what_is_written_says_all_that_was_asked(cli, tmp_path):
+def test_an_export_contains_the_request(cli, tmp_path):
     stored(tmp_path / "s")
     said = cli("store", "export", tmp_path / "s", "--out", tmp_path / "o.jsonl", "--teacher", "bob", "--json")
     assert json.loads(said.out) == {"replies": 4, "file": str(tmp_path / "o.jsonl")}
@@ -200,7 +203,7 @@ def test_what_is_written_says_all_that_was_asked(cli, tmp_path):
     ]
 
 
-def test_an_export_that_fails_leaves_what_was_there(cli, tmp_path):
+def test_a_failed_export_keeps_the_old_file(cli, tmp_path):
     (tmp_path / "o.jsonl").write_text("mine")
     path = filled(tmp_path / "s")
     data = bytearray(path.read_bytes())
@@ -218,7 +221,7 @@ def test_an_export_that_fails_leaves_what_was_there(cli, tmp_path):
     [
         (["--out", "o.csv"], ".jsonl or .parquet"),
         (["--out", "o.jsonl", "--teacher", "bo"], "Did you mean 'bob'? It holds replies of: ada, bob"),
-        (["--out", "o.jsonl", "--since", "yesterday"], "'yesterday' is no date"),
+        (["--out", "o.jsonl", "--since", "yesterday"], "'yesterday' is not a date"),
         (["--out", "o.jsonl", "other"], "There is no store other"),
         ([], "--out"),
     ],
@@ -252,7 +255,7 @@ def lines_of(path: Path, folder: Path) -> list[dict]:
         (lambda r: r.clear(), "'request'"),
     ],
 )
-def test_a_wrong_line_is_named_and_those_before_it_are_kept(tmp_path, change, says):
+def test_a_wrong_line_is_named_and_earlier_lines_are_kept(tmp_path, change, says):
     records = lines_of(filled(tmp_path / "s", 5), tmp_path)
     change(records[3])
     (tmp_path / "o.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -260,7 +263,7 @@ def test_a_wrong_line_is_named_and_those_before_it_are_kept(tmp_path, change, sa
         import_replies(tmp_path / "o.jsonl", tmp_path / "t")
 
 
-def test_what_is_no_file_of_replies_is_one_message(cli, tmp_path):
+def test_a_file_that_is_no_export_is_one_message(cli, tmp_path):
     (tmp_path / "a.jsonl").write_text("notes\n")
     (tmp_path / "b.parquet").write_text("notes\n")
     (tmp_path / "c.jsonl").write_text("[1]\n")
@@ -282,8 +285,8 @@ def test_two_stores_become_one(cli, tmp_path):
     assert cli("store", "export", tmp_path / "s", "--out", tmp_path / "o.jsonl").code == 0
     said = cli("store", "import", tmp_path / "o.jsonl", "--into", tmp_path / "t")
     assert said.code == 0, said.err
-    assert "4 replies taken" in said.out
-    assert "2 were answered" in said.out
+    assert "4 replies added" in said.out
+    assert "2 were already there" in said.out
     with Store(tmp_path / "t") as store:
         assert [store.get(key(n)).text for n in range(10)] == ["of s"] * 4 + ["of t"] * 6
 
@@ -308,7 +311,7 @@ def left(path: Path) -> dict[str, int]:
         (["--failures", "--before", "2024-05-18"], {"ada": 15, "bob": 4, "failed": 3}),
     ],
 )
-def test_what_is_selected_is_deleted_and_nothing_else(cli, tmp_path, arguments, after):
+def test_only_selected_replies_are_deleted(cli, tmp_path, arguments, after):
     stored(tmp_path / "s")
     said = cli("store", "prune", tmp_path / "s", "--yes", *arguments)
     assert said.code == 0, said.err
@@ -316,10 +319,10 @@ def test_what_is_selected_is_deleted_and_nothing_else(cli, tmp_path, arguments, 
     assert [p.spent.replies for p in look(tmp_path / "s").spent] == [10, 5]  # it has been paid for all the same
 
 
-def test_deleting_says_what_it_costs_and_makes_the_file_smaller(tmp_path):
+def test_deleting_reports_tokens_and_shrinks_the_file(tmp_path):
     path = filled(tmp_path / "s", 2000)
     before = path.stat().st_size
-    selected = would_prune(path, Selection("ada"))
+    selected = prune(path, Selection("ada"), dry_run=True)
     assert (selected.replies, selected.prompt_tokens, selected.completion_tokens) == (2000, 6000, 0)
     assert look(path).teachers[0].replies == 2000
     assert prune(path, Selection("ada")) == selected
@@ -337,7 +340,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("answer", "kept"), [("y\n", 0), ("n\n", 15), ("\n", 15)])
-def test_a_person_is_asked_first(cli, tmp_path, monkeypatch, answer, kept):
+def test_deleting_asks_for_confirmation(cli, tmp_path, monkeypatch, answer, kept):
     stored(tmp_path / "s")
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     said = cli("store", "prune", tmp_path / "s", "--teacher", "ada", "--json")
@@ -347,7 +350,7 @@ def test_a_person_is_asked_first(cli, tmp_path, monkeypatch, answer, kept):
     assert json.loads(said.out)["replies"] == 15 - kept
 
 
-def test_a_program_has_to_say_that_it_is_meant(cli, tmp_path, monkeypatch):
+def test_deleting_without_a_terminal_needs_yes(cli, tmp_path, monkeypatch):
     stored(tmp_path / "s")
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     said = cli("store", "prune", tmp_path / "s", "--teacher", "ada")
@@ -360,7 +363,7 @@ def test_a_program_has_to_say_that_it_is_meant(cli, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"), [([], "Say what to delete"), (["--teacher", "eve"], "nothing of a teacher 'eve'")]
 )
-def test_what_is_not_said_is_not_deleted(cli, tmp_path, arguments, says):
+def test_deleting_needs_a_selection(cli, tmp_path, arguments, says):
     stored(tmp_path / "s")
     said = cli("store", "prune", tmp_path / "s", "--yes", *arguments)
     assert said.code == 2
@@ -386,7 +389,7 @@ def test_a_store_in_use_is_not_pruned(cli, tmp_path):
     assert prune(path, Selection("ada")).replies == 15
 
 
-def test_whoever_opens_a_store_that_is_being_pruned_waits(tmp_path, monkeypatch):
+def test_opening_a_store_waits_while_it_is_pruned(tmp_path, monkeypatch):
     from tinyllm.replies import _tools as store_tools
 
     path = filled(tmp_path / "s", 5)
@@ -396,7 +399,7 @@ def test_whoever_opens_a_store_that_is_being_pruned_waits(tmp_path, monkeypatch)
         with Store(path) as store:
             opened.append(len(store))
 
-    with store_tools._alone(path) as db:
+    with store_tools._exclusive(path) as db:
         thread = threading.Thread(target=use)
         thread.start()
         thread.join(0.3)
@@ -407,5 +410,5 @@ def test_whoever_opens_a_store_that_is_being_pruned_waits(tmp_path, monkeypatch)
     assert opened == [2]
 
 
-def test_everything_is_selected_where_nothing_is_said(tmp_path):
+def test_no_condition_selects_everything(tmp_path):
     assert export_replies(stored(tmp_path / "s"), tmp_path / "o.jsonl", EVERYTHING) == 19

@@ -1,4 +1,4 @@
-"""A made-up run folder for every test that wants one."""
+"""Fixtures of a made-up run folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made-up run folder that holds everything a finished run holds."""
+"""A made-up run folder with all files of a finished run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page in a real browser, where there is one: the script runs, and nothing is complained of."""
+"""The page in a real browser, if one is installed: the script runs without console messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHROMIUM = next(
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_the_script_draws_the_first_questions_and_nothing_complains(made_up_run: Path, tmp_path: Path) -> None:
+def test_the_script_draws_the_first_questions_without_console_messages(made_up_run: Path, tmp_path: Path) -> None:
     page = write_report(made_up_run).resolve()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     profile, log = f"--user-data-dir={tmp_path / 'profile'}", ["--enable-logging=stderr", "--v=0"]

@@ -1,4 +1,4 @@
-"""An experiment's report: tables in every form, figures, a page that is safe and complete in itself."""
+"""The report of an experiment: tables, figures, and a page that is safe and loads nothing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from test_page import Parsed
 
 from comparison.made_up import METHODS, made_up_experiment
 from tinyllm.comparison._seeds import findable
-from tinyllm.comparison.answers import Answer, as_answers, read_answers, write_answers
-from tinyllm.comparison.outline import write_outline
+from tinyllm.comparison.answers import Answer, Answers
 from tinyllm.comparison.results import Place, read_results
 from tinyllm.errors import RunFolderError
 from tinyllm.report import write_experiment
@@ -63,7 +62,7 @@ def test_the_same_records_make_the_same_files(folder):
     assert {f: f.read_bytes() for f in first} == first
 
 
-def test_of_many_methods_without_a_difference_only_those_of_interest_are_named(tmp_path, monkeypatch):
+def test_a_long_list_of_methods_without_a_difference_is_shortened(tmp_path, monkeypatch):
     many = {f"router-{n}": ("router", 0.5) for n in range(6)}
     monkeypatch.setattr("comparison.made_up.METHODS", METHODS | many)
     made_up_experiment(tmp_path / "many", seeds=range(5))
@@ -194,7 +193,7 @@ def test_a_cell_says_how_many_seeds_are_lacking(tmp_path):
     rows = {(r["row"], r["column"]): r for r in csv.DictReader(as_csv(table).splitlines())}
     assert (rows["Tinyllm", "arc"]["seeds"], rows["Tinyllm", "arc"]["seeds_wanted"]) == ("1", "2")
     assert rows["Inference", "arc"]["p"] == ""  # what is not tested has no p-value
-    assert any("rest on one seed" in s.text for s in statements(results, "likelihood"))
+    assert any("with one seed only" in s.text for s in statements(results, "likelihood"))
 
 
 def test_one_seed_of_each_says_nothing_of_methods(tmp_path):
@@ -202,13 +201,13 @@ def test_one_seed_of_each_says_nothing_of_methods(tmp_path):
     results = read_results(tmp_path)
     said = [s for s in statements(results, "likelihood") if s.text.startswith("arc: ")]
     assert {s.kind for s in said} == {"note"}
-    assert any("one seed in common" in s.text and "Tinyllm +" in s.text for s in said)
+    assert any("Only one seed is common" in s.text and "Tinyllm +" in s.text for s in said)
     table = tables(results, "likelihood")[0]
     assert "▲" not in "".join(as_markdown(table).splitlines()[:-2])
     assert "nothing is tested" in table.note
 
 
-def test_a_table_that_is_begun_says_where_seeds_are_not_known_yet(tmp_path):
+def test_an_unfinished_table_marks_figures_with_one_seed(tmp_path):
     made_up_experiment(tmp_path, seeds=(0, 1))
     for file in (tmp_path / "cells").glob("*--1/run.json"):
         file.unlink()
@@ -217,20 +216,20 @@ def test_a_table_that_is_begun_says_where_seeds_are_not_known_yet(tmp_path):
     assert "† One seed: an interval over questions alone, for this one training; not tested." in text
 
 
-def test_settings_still_to_be_chosen_are_told_from_runs_still_to_come(tmp_path):
+def test_settings_that_are_not_chosen_yet_differ_from_missing_runs(tmp_path):
     outline = made_up_experiment(tmp_path)
     tuned = ({"train.epochs": 1}, {"train.epochs": 2})
     methods = [replace(m, sweep=replace(m.sweep, tuned=tuned)) if m.id == "tinyllm" else m for m in outline.methods]
     methods = [m for m in methods if m.id != "shuffled"]
     methods.append(replace(methods[-1], id="keywords", like="keywords", label="Keywords"))
-    write_outline(tmp_path, replace(outline, methods=tuple(methods)))
+    replace(outline, methods=tuple(methods)).write(tmp_path)
     said = [s.text for s in statements(read_results(tmp_path), "likelihood")]
     assert "2 cells of the tables without a finished run." in said
-    assert "2 cells whose settings are not chosen yet: candidates are to come." in said
+    assert "2 cells without chosen settings, because candidates are not finished." in said
     assert any("Tinyllm (2) had more candidates" in s for s in said)
 
 
-def test_who_does_no_better_than_the_majority_answer_is_named(tmp_path):
+def test_methods_that_do_not_beat_the_majority_answer_are_named(tmp_path):
     made_up_experiment(tmp_path, seeds=range(4), datasets=("arc",))
     results = read_results(tmp_path)
     told = "".join(s.text for s in statements(results, "likelihood") if "not shown to beat always giving" in s.text)
@@ -242,7 +241,7 @@ def test_who_does_no_better_than_the_majority_answer_is_named(tmp_path):
     assert "Holm-corrected over all 5 comparisons with that answer" in told
 
 
-def test_what_would_have_been_found_is_what_the_test_finds(tmp_path):
+def test_the_detectable_difference_is_found_with_the_stated_power(tmp_path):
     made_up_experiment(tmp_path, seeds=range(5), datasets=("arc",))
     results = read_results(tmp_path)
     said = next(s.text for s in statements(results, "likelihood") if s.kind == "noise")
@@ -287,10 +286,10 @@ def test_ties_are_counted_and_shown(tmp_path):
     made_up_experiment(tmp_path)
     assert not any("are ties" in s.text for s in statements(read_results(tmp_path), "likelihood"))
     (folder,) = (tmp_path / "cells").glob("arc--tiny--tinyllm--1")
-    rows = read_answers(folder).table.to_pylist()
+    rows = Answers.read(folder).table.to_pylist()
     for row in (r for r in rows if r["id"] in ("t0", "t1", "t2")):
         row["total"] = [-1.0, -1.0, -1.0, -3.0]
-    write_answers(folder, as_answers([Answer(**row) for row in rows]))
+    Answers.of([Answer(**row) for row in rows]).write(folder)
     results = read_results(tmp_path)
     assert results.ties(Place("tiny", "arc", "tinyllm"), "likelihood") == (3, 400)
     (said,) = (s.text for s in statements(results, "likelihood") if "are ties" in s.text)
@@ -298,12 +297,12 @@ def test_ties_are_counted_and_shown(tmp_path):
     assert said.endswith("Most: arc, Tinyllm, 0.8\u00a0%.")
 
 
-def test_a_winner_that_was_never_right_again_says_so(tmp_path):
+def test_a_validation_accuracy_of_zero_with_the_other_seeds_is_shown(tmp_path):
     outline = made_up_experiment(tmp_path)
     searched = tuple(
         replace(m, sweep=replace(m.sweep, tuned=({}, {"a": 1}))) if m.id == "tinyllm" else m for m in outline.methods
     )
-    write_outline(tmp_path, replace(outline, methods=searched, datasets={"arc": outline.datasets["arc"]}))
+    replace(outline, methods=searched, datasets={"arc": outline.datasets["arc"]}).write(tmp_path)
     results = read_results(tmp_path)
     place = Place("tiny", "arc", "tinyllm")
     results.settings[place] = {}

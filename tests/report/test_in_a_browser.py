@@ -1,4 +1,4 @@
-"""The pages in a real browser, headless: no console errors, no requests, filters that work, quick with 20,000 questions."""
+"""The pages in a headless browser: no console errors, no requests, working filters, 20,000 questions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def browser(tmp_path_factory):
 
 
 def opened(browser, page):
-    """Open a page from disk and say what it asked for besides itself."""
+    """Open a page from disk and return its address."""
     browser.get_log("performance"), browser.get_log("browser")
     browser.get(page.resolve().as_uri())
     return page.resolve().as_uri()

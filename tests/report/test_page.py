@@ -1,4 +1,4 @@
-"""The page as a whole: what it says of a full run, a run in progress and a damaged one; and that it is safe."""
+"""The page of a run: of a finished run, of a run in progress, of a damaged one, and of hostile texts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tinyllm.report import write_report
 
 
 class Parsed(HTMLParser):
-    """The elements of a page as a browser would see them: (tag, attributes), scripts' contents, and all other text."""
+    """A page as a browser reads it: elements as (tag, attributes), the contents of scripts, and all other text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -246,20 +246,20 @@ def test_a_line_being_written_is_left_out_and_a_damaged_one_is_named(made_up_run
     assert "answer" in report(made_up_run).text
     lines = whole.splitlines()
     log.write_text("\n".join([*lines[:4], '{"step": ', *lines[5:]]) + "\n", "utf-8")
-    with pytest.raises(RunFolderError, match=r"train_log\.jsonl, line 5: not JSON.*tinyllm train"):
+    with pytest.raises(RunFolderError, match=r"train_log\.jsonl is damaged: line 5 is not JSON.*tinyllm train"):
         write_report(made_up_run)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("metrics.json", '{"accuracy": [', r"metrics\.json, line 1: not JSON"),
+        ("metrics.json", '{"accuracy": [', r"metrics\.json is damaged: line 1 is not JSON"),
         ("metrics.json", '{"accuracy": {"likelihood": {"value": "high"}}}', "value: expected a number, got 'high'"),
         ("metrics.json", '{"accuracy": {"likelihood": {"value": 0.5, "n": 3}}}', "`ci95` of two numbers"),
         ("metrics.json", "[]", "expected a mapping, got list"),
-        ("predictions.jsonl", '{"stage": "after"}\n', r"predictions\.jsonl, line 1: no 'choices'"),
+        ("predictions.jsonl", '{"stage": "after"}\n', r"predictions\.jsonl is damaged: line 1: no 'choices'"),
         ("rationales.parquet", "no parquet", r"rationales\.parquet"),
-        ("config.yaml", "a: [", r"config\.yaml: not YAML"),
+        ("config.yaml", "a: [", r"config\.yaml is damaged: not YAML"),
     ],
 )
 def test_a_damaged_file_is_named_and_the_old_report_stays(

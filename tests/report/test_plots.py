@@ -1,4 +1,4 @@
-"""Plots: what they draw, where they draw it, and colours that can be told apart."""
+"""Plots: their positions, their escaped labels, and the contrast of their colours."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm.report import _plots as plots
-from tinyllm.report._plots import Curve, Dot, Mark
+from tinyllm.report._plots import Dot, Line, Mark, Point
 
 CSS = (Path(__file__).parents[2] / "src/tinyllm/report/templates/page.css").read_text("utf-8")
 EVIL = "<script>alert(1)</script>\"'&"
 
 
-def curve(*values: float, label: str = "answer") -> Curve:
-    return Curve(label, tuple((float(step), value) for step, value in enumerate(values, 1)), 0)
+def curve(*values: float, label: str = "answer") -> Line:
+    return Line(label, tuple(Point(step, value) for step, value in enumerate(values, 1)), 0)
 
 
 @pytest.mark.parametrize("width", [plots.WIDE, plots.NARROW])
@@ -65,14 +65,14 @@ def test_any_curve_stays_within_its_picture(values: tuple[float, ...]) -> None:
 
 
 def test_no_points_no_picture() -> None:
-    assert plots.learning_curve([Curve("answer", (), 0)], plots.WIDE) == ""
+    assert plots.learning_curve([Line("answer", (), 0)], plots.WIDE) == ""
 
 
 def test_smoothing_keeps_the_mean_of_a_constant_and_softens_a_spike() -> None:
     flat = plots.smooth(curve(*[2.0] * 30).points, 5)
-    assert all(value == pytest.approx(2.0) for _, value in flat)
+    assert all(point.y == pytest.approx(2.0) for point in flat)
     spiked = plots.smooth(curve(0, 0, 0, 5, 0, 0, 0).points, 5)
-    assert max(value for _, value in spiked) == pytest.approx(5 / 4)  # four points are near the third
+    assert max(point.y for point in spiked) == pytest.approx(5 / 4)  # four points are near the third
 
 
 @given(st.integers(1, 3000), st.integers(10, 400), st.randoms(use_true_random=False))
@@ -80,7 +80,7 @@ def test_thinning_loses_neither_top_nor_bottom(number: int, most: int, dice: ran
     values = [dice.uniform(-1e3, 1e3) for _ in range(number)]
     kept = plots.thin(curve(*values).points, most)
     assert len(kept) <= most + 2
-    assert {max(values), min(values)} <= {value for _, value in kept}
+    assert {max(values), min(values)} <= {point.y for point in kept}
     assert kept == sorted(kept)
 
 

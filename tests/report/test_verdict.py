@@ -1,4 +1,4 @@
-"""The sentences: they say no more than the figures show."""
+"""The verdict claims only what the figures show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_overlapping_intervals_may_be_noise() -> None:
 
 def test_intervals_apart_are_hardly_noise() -> None:
     said = verdict(LOW, Shown(0.6, (0.5, 0.7), 100), None, None)
-    assert "do not overlap, so noise alone hardly explains it" in said
+    assert "do not overlap, so noise is an unlikely explanation" in said
 
 
 def test_intervals_that_touch_overlap() -> None:
@@ -31,7 +31,7 @@ def test_intervals_that_touch_overlap() -> None:
 
 def test_a_paired_test_can_tell_where_intervals_cannot() -> None:
     told = verdict(LOW, HIGH, None, Outcomes(20, 5, 26, 49, 0.004))
-    assert "by them alone this may be noise; but question by question it fixed 20 and broke 5" in told
+    assert "by these alone this may be noise; but question by question it fixed 20 and broke 5" in told
     assert "p\u00a0=\u00a00.004" in told
     untold = verdict(LOW, HIGH, None, Outcomes(27, 17, 19, 37, 0.17))
     assert "overlap, so this may be noise: question by question, it fixed 27 and broke 17" in untold
@@ -81,10 +81,10 @@ def test_different_tests_are_told() -> None:
 
 def test_a_gain_in_form_is_told() -> None:
     before, after = Shown(0.08, (0.04, 0.15), 100, 71), Shown(0.44, (0.35, 0.54), 100, 3)
-    assert "against 71 before training: part of the gain may be form, not knowledge." in verdict(
+    assert "against 71 before training: part of the gain may come from the format of the answers." in verdict(
         before, after, None, None
     )
-    assert "form" not in verdict(before, Shown(0.05, (0.02, 0.1), 100, 3), None, None)
+    assert "format" not in verdict(before, Shown(0.05, (0.02, 0.1), 100, 3), None, None)
     assert "could not be read" not in verdict(None, Shown(0.44, (0.35, 0.54), 100, 0), None, None)
 
 

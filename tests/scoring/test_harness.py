@@ -1,4 +1,4 @@
-"""lm-evaluation-harness and ours agree: the same accuracy, the same log-likelihoods, on tiny models."""
+"""lm-evaluation-harness gives the same accuracy and log-likelihoods as our scores, on tiny models."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tinyllm.comparison.metrics import metrics
 from tinyllm.config import Config
 from tinyllm.questions import Question, Splits
 from tinyllm.scoring import harness
-from tinyllm.scoring.predict import Prediction
-from tinyllm.scoring.score import leaders, score_options
+from tinyllm.scoring.predictions import Prediction, leaders
+from tinyllm.scoring.score import score_options
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (the extra lm-eval)")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -48,7 +48,7 @@ def asked() -> list[Question]:
 
 @pytest.mark.parametrize("family", ["t5", "llama", "gpt2", "bart"])
 def test_acc_and_acc_norm_agree_question_by_question(family):
-    """Ties are the harness's: choices of the same text score the same, and of equals the first wins."""
+    """Choices of the same text tie, and the first one wins, as in the harness."""
     student, questions = tiny_student(family), asked()
     scores = score_options(student, student.learner(), questions)
     task = harness._harness_task("made-up", questions, student.card)
@@ -71,7 +71,7 @@ def test_acc_and_acc_norm_agree_question_by_question(family):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_harness_own_model_finds_the_same_acc_and_acc_norm(family):
-    """Its own `hf` model, its own encoding and batches: the same choice but where two are within rounding."""
+    """The harness's `hf` model has its own encoding and batches. Choices differ only within rounding."""
     from lm_eval.models.huggingface import HFLM
 
     student, questions = tiny_student(family), asked()

@@ -1,4 +1,4 @@
-"""Scoring: likelihoods are those of the plain model, generated answers are matched as stated."""
+"""Scoring: likelihoods equal those of the plain model, and written answers are matched to choices."""
 
 from __future__ import annotations
 
@@ -15,22 +15,15 @@ from tokenizers import normalizers
 from support import FAMILIES, MORE_FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.errors import StudentError
 from tinyllm.questions import Question
-from tinyllm.scoring.matching import _normalise
-from tinyllm.scoring.score import (
-    OptionScores,
-    arithmetic,
-    credit,
-    generate_answers,
-    generate_texts,
-    leaders,
-    match_choice,
-    score_options,
-    score_targets,
-)
-from tinyllm.student.learner import Learner, Way
+from tinyllm.scoring._matching import _normalise, match_choice
+from tinyllm.scoring._passes import generate_texts
+from tinyllm.scoring.predictions import OptionScores, credit, leaders
+from tinyllm.scoring.score import arithmetic, generate_answers, score_options, score_targets
+from tinyllm.student._steps import MicroBatch
+from tinyllm.student._ways import Way
+from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import MixtureSettings, Target, tinyllm
 from tinyllm.student.model import Student
-from tinyllm.student.plan import MicroBatch
 
 PREFIXES = {"answer": "predict: ", "ada": "explain as ada: ", "bob": "explain as bob: "}
 SETTINGS = MixtureSettings(PREFIXES, dict.fromkeys(TEACHERS, 1.0))
@@ -104,7 +97,7 @@ ASKED = [
 @settings(deadline=None, max_examples=12)
 @given(data=st.data())
 def test_company_order_and_budget_change_no_score(family, data):
-    """To 1e-5 of its size, in float32; ties of the same tokens stay exact."""
+    """Scores agree to 1e-5 in float32. Ties of the same tokens stay exact."""
     student = tiny_student(family)
     learner = student.learner()
     if data.draw(st.booleans(), label="in the slowest way"):

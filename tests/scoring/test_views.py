@@ -1,4 +1,4 @@
-"""Views: moved choices come back to their places, a withheld question is withheld."""
+"""Views of a question."""
 
 from __future__ import annotations
 

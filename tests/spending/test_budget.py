@@ -1,4 +1,4 @@
-"""The budget: never exceeded, never stuck, whatever comes back in whatever order."""
+"""The budget is never exceeded and never blocks, in any order of replies."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from tinyllm.prompts import Message, Prompt
 from tinyllm.replies._store import Entry, Store
 from tinyllm.replies._writer import Writer
 from tinyllm.spending.budget import Budget, most_cost, most_tokens
-from tinyllm.spending.charges import Lost, Spent, cost
+from tinyllm.spending.charges import Spent, cost
 from tinyllm.teachers.base import Reply, Request, Sampling, canonical, key_of
 
 PRICE = PriceSection(prompt=1.0, completion=10.0, cached=0.5)
@@ -59,7 +59,7 @@ def test_a_prompt_has_at_most_as_many_tokens_as_bytes(text):
     at_once=st.integers(1, 20),
     seed=st.integers(0, 99),
 )
-def test_what_is_spent_never_exceeds_the_cap_and_nobody_waits_for_ever(tmp_path_factory, sizes, cap, at_once, seed):
+def test_spending_never_exceeds_the_cap_and_no_request_waits_for_ever(tmp_path_factory, sizes, cap, at_once, seed):
     draw = random.Random(seed)
     section = BudgetSection(tokens=cap, usd=cap / 1e5)
     budget = Budget(section, {"ada": PRICE}, run=RUN)
@@ -70,7 +70,7 @@ def test_what_is_spent_never_exceeds_the_cap_and_nobody_waits_for_ever(tmp_path_
         async with gate:
             asked = request(*size)
             most = budget.most("ada", key(asked, n)[0], asked)
-            charge = await budget.set_aside(most, writer)
+            charge = await budget.reserve(most, writer.set_aside)
             if charge is None:
                 return
             await asyncio.sleep(0)
@@ -79,7 +79,7 @@ def test_what_is_spent_never_exceeds_the_cap_and_nobody_waits_for_ever(tmp_path_
             billed_usd += cost(PRICE, prompt, said)
             fate = draw.random()
             if fate < 0.2:
-                writer.lose(Lost(most, charge))
+                writer.lose(most, charge)
                 budget.settle(most, most.usd, most.tokens)
                 return
             reply = Reply("so", "stop", prompt, said) if fate < 0.8 else Reply("so", "stop")
@@ -108,8 +108,8 @@ def test_a_request_waits_for_those_in_flight_and_is_sent_if_they_leave_enough(tm
             asked = request("x" * 40, 100)
             most = budget.most("ada", key(asked)[0], asked)
             assert most.tokens == 40 + 64 + 16 + 100
-            first = await budget.set_aside(most, writer)
-            second = asyncio.create_task(budget.set_aside(most, writer))
+            first = await budget.reserve(most, writer.set_aside)
+            second = asyncio.create_task(budget.reserve(most, writer.set_aside))
             await asyncio.sleep(0.05)
             assert not second.done()
             reply = Reply("so", "stop", 10, 5)
@@ -117,9 +117,9 @@ def test_a_request_waits_for_those_in_flight_and_is_sent_if_they_leave_enough(tm
             budget.settle(most, 0.0, 15)
             charge = await second
             assert charge is not None
-            third = asyncio.create_task(budget.set_aside(most, writer))
+            third = asyncio.create_task(budget.reserve(most, writer.set_aside))
             await asyncio.sleep(0.05)
-            writer.lose(Lost(most, charge))
+            writer.lose(most, charge)
             budget.settle(most, 0.0, most.tokens)
             assert await third is None  # and not if they do not
 
@@ -128,22 +128,22 @@ def test_a_request_waits_for_those_in_flight_and_is_sent_if_they_leave_enough(tm
         assert store.spent(RUN)["ada"] == Spent(1, 10, 5, 0, pytest.approx(0, abs=9), 0.0, 1, 220, 0.0)
 
 
-def test_a_text_in_two_bytes_a_character_is_charged_for_both():
+def test_a_character_of_two_bytes_is_charged_as_two_tokens():
     budget = Budget(BudgetSection(tokens=10_000), {"ada": PRICE}, run=RUN)
     asked = Request("q", Prompt(messages=(Message("user", "é" * 100),)), Sampling(64, 0.7, 1.0, 0))
     most = budget.most("ada", "00", asked)
     assert (most.prompt_tokens, most.completion_tokens) == (200 + 64 + 16, 64)
 
 
-def test_the_hours_are_up_at_once_and_for_those_who_wait(tmp_path):
+def test_the_cap_on_hours_also_ends_waiting_requests(tmp_path):
     async def run(store):
         now = [0.0]
         budget = Budget(BudgetSection(hours=1, tokens=300), {}, run=RUN, clock=lambda: now[0])
         asked = request("x" * 40, 100)
         most = budget.most("ada", key(asked)[0], asked)
         async with Writer.opened(store, budget.cap) as writer:
-            charge = await budget.set_aside(most, writer)
-            waiting = asyncio.create_task(budget.set_aside(most, writer))
+            charge = await budget.reserve(most, writer.set_aside)
+            waiting = asyncio.create_task(budget.reserve(most, writer.set_aside))
             await asyncio.sleep(0.05)
             now[0] = 3600
             writer.free(charge)
@@ -169,7 +169,7 @@ def test_two_processes_share_one_cap(tmp_path):
         assert [len(asyncio.run(run(store))) for store in (one, other)] == [3, 1]  # 220 tokens each
 
 
-def test_what_was_spent_before_counts_and_is_told():
+def test_earlier_spending_counts():
     before = {
         "ada": Spent(10, 1000, 100, 0, 1800.0, 0.002),
         "gone": Spent(usd=0.1, lost=1, lost_tokens=50, lost_usd=0.2),
@@ -189,7 +189,7 @@ def test_a_charge_of_a_killed_process_stays_and_its_collector_settles_it(tmp_pat
         asked = request("x" * 40, 100)
         most = budget.most("ada", key(asked)[0], asked)
         async with Writer.opened(store, budget.cap) as writer:
-            await budget.set_aside(most, writer)  # and then nothing more is heard of it
+            await budget.reserve(most, writer.set_aside)  # and then nothing more is heard of it
         return budget, asked, most
 
     with Store(tmp_path / "s") as store:

@@ -13,7 +13,6 @@ from tinyllm.rationales.types import Rationale
 from tinyllm.scoring.score import score_options
 from tinyllm.stages._prepare import _rationale_likelihoods, validation, validation_fingerprint
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import LIKELIHOODS
 from tinyllm.system.news import News
 
 
@@ -72,7 +71,7 @@ def test_likelihoods_are_measured_anew_for_other_prompts(tmp_path):
     def measured(questions):
         news = News(quiet=True)
         found = _rationale_likelihoods(config, run, news, student, learner, questions, told)
-        return found, (tmp_path / LIKELIHOODS).stat().st_mtime_ns
+        return found, RunFolder(tmp_path).likelihoods.stat().st_mtime_ns
 
     first, written = measured(asked)
     assert measured(asked) == (first, written)

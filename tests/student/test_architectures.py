@@ -15,13 +15,14 @@ from projects import Project
 from support import tiny_tokenizer
 from tinyllm.config import LoraSection, load_config
 from tinyllm.errors import StudentError
-from tinyllm.scoring.score import branch_scores
+from tinyllm.scoring._passes import branch_scores
 from tinyllm.stages.check import checked_questions
 from tinyllm.student import learner as learner_module
 from tinyllm.student._positions import Bound, bounds, positions_of
+from tinyllm.student._ways import ALONE, Way
 from tinyllm.student.encode import Branch, Row
-from tinyllm.student.generation import continued, groups_of
-from tinyllm.student.learner import _ALONE, Learner, Way
+from tinyllm.student.generation import _continued, _groups_of
+from tinyllm.student.learner import Learner
 from tinyllm.student.model import Student, StudentCard, add_lora
 from tinyllm.student.sketch import check_architecture
 from tinyllm.system.news import News
@@ -97,7 +98,7 @@ def test_batch_size_budget_and_company_never_change_a_score(learner, lengths, bu
     of_question = [[r] if learner.share_prompt and not learner.is_encoder_decoder else r.apart() for r in rows]
     found = branch_scores(learner, of_question, budget)
     way = learner.way
-    learner.take(_ALONE)
+    learner.take(ALONE)
     alone = [branch_scores(learner, [r.apart()], 4096)[0] for r in rows]
     learner.take(way)
     for ours, plain in zip(found, alone, strict=True):
@@ -123,7 +124,7 @@ def test_parts_of_a_model_get_their_own_attention_back():
     assert kinds == ["sdpa", "eager"]
     found = Learner(model, pad=0)
     found.take(Way())
-    found.take(_ALONE)
+    found.take(ALONE)
     assert [part._attn_implementation for part in parts] == kinds
 
 
@@ -138,12 +139,12 @@ def test_what_is_written_in_company_is_what_is_written_alone(name, variant, comp
     model = tiny_architecture(name, CAUSAL, overrides_of(name, variant))
     student = Student(model, SimpleNamespace(pad_token_id=0), StudentCard({}))
     prompts = [tuple(range(3 + n, 3 + 2 * n)) for n in (4, 40, 9, 9, 21)]
-    groups = groups_of(student, 1, prompts, [4] * len(prompts), 4096)
+    groups = _groups_of(student, 1, prompts, [4] * len(prompts), 4096)
     assert set(student.company.values()) == {company}
     assert sorted(i for g in groups for i in g) == list(range(len(prompts)))
     for group in groups:
-        for i, found in zip(group, continued(student, 1, [prompts[i] for i in group], 4), strict=True):
-            assert found == continued(student, 1, [prompts[i]], 4)[0]
+        for i, found in zip(group, _continued(student, 1, [prompts[i] for i in group], 4), strict=True):
+            assert found == _continued(student, 1, [prompts[i]], 4)[0]
 
 
 # --- attention ----------------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def test_a_window_in_every_layer_holds_in_padded_rows_with_shared_prompts():
     found.take(Way(packed=False))  # as on a GPU with attention dropout
     rows = [Row("", tuple(range(5, 35)), (Branch("a", (), (40, 41, 42)), Branch("b", (50,), (51, 52))))]
     padded = branch_scores(found, [rows], 4096)[0]
-    found.take(_ALONE)
+    found.take(ALONE)
     alone = branch_scores(found, [rows[0].apart()], 4096)[0]
     assert padded["a"].total == pytest.approx(alone["a"].total, rel=1e-5)
     assert padded["b"].total == pytest.approx(alone["b"].total, rel=1e-5)

@@ -10,8 +10,8 @@ from torch import nn
 
 from tinyllm.student._attention import Block, Packing, packed_attention, visible
 from tinyllm.student._batch import packed_causal_batch
+from tinyllm.student._steps import MicroBatch
 from tinyllm.student.encode import Branch, Row
-from tinyllm.student.plan import MicroBatch
 
 HEADS, SIZE = 2, 4
 

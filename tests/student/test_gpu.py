@@ -12,7 +12,7 @@ from student.test_loss import TASKS, gradients, mixture
 from support import FAMILIES, TEACHERS, some_questions, tiny_student
 from tinyllm.student._batch import to_device
 from tinyllm.student._loss import Head, weighted_cross_entropy
-from tinyllm.student.learner import Way
+from tinyllm.student._ways import Way
 from tinyllm.student.plan import StepPlan
 from tinyllm.student.train import tokenise
 

@@ -13,7 +13,8 @@ from transformers import BloomConfig, BloomForCausalLM
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student, tiny_tokenizer
 from tinyllm.config import ANSWER_TASK
 from tinyllm.questions import Question
-from tinyllm.student.learner import Learner, Way
+from tinyllm.student._ways import Way
+from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import MixtureSettings, Target, mix
 from tinyllm.student.model import Student, StudentCard
 from tinyllm.student.plan import StepPlan
@@ -200,6 +201,6 @@ def test_a_missing_rationale_is_masked_not_trained_as_an_empty_target():
 
 
 def _one_batch(rows):
-    from tinyllm.student.plan import MicroBatch
+    from tinyllm.student._steps import MicroBatch
 
     return MicroBatch(tuple(rows), tuple(tuple(1.0 for _ in row.branches) for row in rows))

@@ -11,7 +11,7 @@ from tinyllm.questions import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import StudentCard
-from tinyllm.student.plan import _token_weights
+from tinyllm.student.plan import _weighted
 from tinyllm.student.train import tokenise
 
 PREFIXES = {"answer": "p: ", "ada": "a: ", "bob": "b: "}
@@ -127,7 +127,7 @@ def test_each_routed_rationale_weighs_the_same_whoever_wrote_it(normalisation, c
     rationales = [Rationale(q.id, t, "It is so.") for q, t in zip(questions, chosen, strict=True)]
     encoder = StudentCard(PREFIXES).encoder(tiny_tokenizer(), is_encoder_decoder=False)
     rows = [r for rows in tokenise(encoder, questions, mixed("shortest", questions, rationales)) for r in rows]
-    weights = [w for row, of in zip(rows, _token_weights(rows, normalisation), strict=True)
+    weights = [w for row, of in zip(rows, _weighted(rows, normalisation)[1], strict=True)
                for b, w in zip(row.branches, of, strict=True) if b.task != "answer"]  # fmt: skip
     length = len(encoder.target("It is so."))
     assert weights == pytest.approx([1 / (length * len(chosen))] * len(chosen))

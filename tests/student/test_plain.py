@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyllm.questions import Question
-from tinyllm.scoring.matching import match_choice
+from tinyllm.scoring._matching import match_choice
 from tinyllm.student._plain import PlainText
 from tinyllm.student.encode import Encoder
 from tinyllm.student.mixture import Target

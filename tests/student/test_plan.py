@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tinyllm.student._steps import Schedule
 from tinyllm.student.encode import Branch, Row
-from tinyllm.student.plan import Schedule, Shape, StepPlan, _token_weights, cut
+from tinyllm.student.plan import Shape, StepPlan, _weighted, cut
 
 TASKS = ("answer", "ada", "bob")
 
@@ -73,7 +74,7 @@ def test_totals_are_those_of_all_steps(rows, shape):
 
 def test_packed_rows_are_dealt_into_few_groups_of_about_the_same_cost():
     rows = flat(row(f"q{i}", 50 + 7 * i, {"answer": 3}, True) for i in range(12))
-    groups = cut(rows, _token_weights(rows, "tokens"), Shape(400))
+    groups = cut(rows, _weighted(rows, "tokens")[1], Shape(400))
     costs = [Shape(400).size(g.rows).cost for g in groups]
     assert len(groups) == -(-sum(costs) // 400)
     assert max(costs) - min(costs) < 60
@@ -82,7 +83,7 @@ def test_packed_rows_are_dealt_into_few_groups_of_about_the_same_cost():
 def test_the_cost_of_attention_counts():
     long = flat(row(f"q{i}", 4000, {"answer": 3}, True) for i in range(2))
     assert Shape().size(long).cost > Shape().size(long).computed + 2 * 4000 * 4000 // 5000
-    assert len(cut(long, _token_weights(long, "tokens"), Shape(9000))) == 2
+    assert len(cut(long, _weighted(long, "tokens")[1], Shape(9000))) == 2
 
 
 def test_rows_with_one_prompt_are_encoded_once_and_together():
@@ -114,7 +115,7 @@ def test_the_weights_of_a_task_add_up_to_its_alpha(rows, normalisation):
     every = flat(rows)
     sums: Counter[str] = Counter()
     alpha = {}
-    for r, weights in zip(every, _token_weights(every, normalisation), strict=True):
+    for r, weights in zip(every, _weighted(every, normalisation)[1], strict=True):
         for branch, weight in zip(r.branches, weights, strict=True):
             sums[branch.task] += weight * len(branch.target)
             alpha[branch.task] = branch.weight
@@ -158,5 +159,5 @@ def test_sorting_by_length_saves_padding():
     lengths = [1, 50, 2, 49, 3, 48, 4, 47]
     rows = [r for i, n in enumerate(lengths) for r in row(f"q{i}", 10, {"answer": n}, False)]
     shape = Shape(240, packed=False, encoder_decoder=True)
-    ours = sum(shape.size(m.rows).computed for m in cut(rows, _token_weights(rows, "tokens"), shape))
+    ours = sum(shape.size(m.rows).computed for m in cut(rows, _weighted(rows, "tokens")[1], shape))
     assert ours < sum(shape.size(rows[i : i + 2]).computed for i in range(0, 8, 2))

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
-from tinyllm.config import ANSWER_TASK, LoraSection, TrainSection
+from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, LoraSection, TrainSection
 from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
 from tinyllm.scoring.score import score_options
 from tinyllm.student._checkpoints import (
@@ -28,6 +28,7 @@ from tinyllm.student._checkpoints import (
     newest_checkpoint,
     steps_done,
 )
+from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student._watch import Saving, read_log
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
@@ -38,16 +39,23 @@ TASKS = (ANSWER_TASK, *TEACHERS)
 SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)
 
 
-def run_training(folder: Path, student: Student, section: TrainSection = SECTION, count: int = 10, **more):
+def run_training(
+    folder: Path,
+    student: Student,
+    section: TrainSection = SECTION,
+    count: int = 10,
+    answer: AnswerKind = "text",
+    **more,
+):
     questions = some_questions(count)
-    settings = MixtureSettings(student.card.prefixes, dict.fromkeys(TEACHERS, 0.5))
+    settings = MixtureSettings(student.card.prefixes, dict.fromkeys(TEACHERS, 0.5), answer)
     targets = mix("tinyllm", questions, some_rationales(questions, [("q1", "ada")]), settings)
     learner = student.learner()
     rows = tokenise(student.encoder(share_prompt=learner.share_prompt), questions, targets)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     shape = learner.shape(section.micro_batch_tokens)
     plan = plan_steps(rows, section, shape, teachers=TEACHERS, processes=processes)
-    return train(student, learner, plan, section, tasks=TASKS, folder=folder, **more)
+    return train(student, learner, plan, section, tasks=(*TASKS, CHOICES_TASK), folder=folder, **more)
 
 
 def weights(student: Student) -> dict[str, torch.Tensor]:
@@ -83,11 +91,27 @@ def test_every_family_learns_is_saved_and_answers_as_before(tmp_path, family, ad
     assert not [f for f in (tmp_path / "student").iterdir() if f.suffix in {".bin", ".pt", ".pkl"}]
 
 
+def test_a_student_that_learns_to_choose_chooses_the_right_answers(tmp_path):
+    student, questions = tiny_student("llama"), some_questions(10)
+    section = SECTION.model_copy(update={"epochs": 60, "save_steps": None})
+
+    def right() -> int:
+        scores = score_options(student, student.learner(learns=False), questions)
+        return sum(s.best == q.answer for s, q in zip(scores, questions, strict=True))
+
+    before = right()
+    run_training(tmp_path, student, section, answer="choices")
+    log = read_log(tmp_path / "train_log.jsonl")
+    assert set(log[0]["losses"]) == {CHOICES_TASK, *TEACHERS}
+    assert log[-1]["losses"][CHOICES_TASK] < 0.1 * log[0]["losses"][CHOICES_TASK]
+    assert before < right() >= 9
+
+
 def test_lora_trains_adapters_only(tmp_path):
     student = tiny_student("llama")
     add_lora(student, LoraSection(rank=4), seed=0)
     before = weights(student)
-    run_training(tmp_path, student)
+    run_training(tmp_path, student, answer="both")
     moved = {n for n, p in weights(student).items() if not torch.equal(before[n], p)}
     assert moved
     assert all("lora_" in n for n in moved)
@@ -137,6 +161,38 @@ def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted
     assert logs[0] == logs[1]
 
 
+@pytest.mark.parametrize("save_steps", [2, None])
+def test_a_training_that_stops_on_its_way_goes_on_as_if_it_had_not(tmp_path, save_steps, monkeypatch):
+    section = SECTION.model_copy(update={"save_steps": save_steps})
+    whole = tiny_student("llama", dropout=0.1)
+    run_training(tmp_path / "whole", whole, section)
+    trained, train_step = [], PlanTrainer.training_step
+
+    def counted(self, *arguments, **more):
+        trained.append(self.state.global_step)
+        return train_step(self, *arguments, **more)
+
+    monkeypatch.setattr(PlanTrainer, "training_step", counted)
+    for until, done in ((3, 3), (3, 3), (4, 4), (None, 9), (None, 9)):
+        torch.manual_seed(until or 0)  # what else a process does meanwhile
+        student = tiny_student("llama", dropout=0.1)
+        assert run_training(tmp_path / "parts", student, section, until=until).steps == done
+    assert [line["step"] for line in read_log(tmp_path / "parts" / "train_log.jsonl")] == list(range(1, 10))
+    assert trained == list(range(9)), "no step twice"
+    assert all(torch.equal(w, weights(student)[name]) for name, w in weights(whole).items())
+
+
+def test_a_training_that_has_lost_patience_does_not_go_on(tmp_path):
+    looks = {"validate_steps": 1, "patience": 2, "keep": "best"}
+    section = SECTION.model_copy(update=looks | {"save_steps": None})
+    figures = iter([0.5, 0.6, 0.4, 0.4])
+    for until, steps in ((8, 4), (9, 4)):
+        student = tiny_student("llama")
+        result = run_training(tmp_path, student, section, until=until, validate=lambda: next(figures))
+        assert result.steps == steps
+    assert result.best_step == 2
+
+
 @pytest.mark.parametrize(("every_s", "kept"), [(0.0, 4), (3600.0, 0)])
 def test_without_a_number_of_steps_a_checkpoint_is_made_by_the_clock(tmp_path, monkeypatch, every_s, kept):
     monkeypatch.setattr("tinyllm.student.train.Saving", partial(Saving, every_s=every_s))
@@ -175,12 +231,12 @@ def in_two_processes(code: str) -> None:
 
 def test_two_processes_give_the_weights_of_one(tmp_path):
     one = tiny_student("t5")
-    run_training(tmp_path / "one", one)
+    run_training(tmp_path / "one", one, answer="both")
     in_two_processes(
         "from support import tiny_student\n"
         "from student.test_train import run_training, weights\n"
         "student = tiny_student('t5')\n"
-        f"run_training(Path({str(tmp_path / 'two')!r}), student)\n"
+        f"run_training(Path({str(tmp_path / 'two')!r}), student, answer='both')\n"
         f"if dist.get_rank() == 0: torch.save(weights(student), {str(tmp_path / 'two.pt')!r})"
     )
     two = torch.load(tmp_path / "two.pt", weights_only=True)
@@ -196,9 +252,8 @@ def first_loss(learner) -> torch.Tensor:
     """The loss of one micro-batch, with its gradients in the student."""
     questions = some_questions(4)
     prefixes = {ANSWER_TASK: "predict: ", **{t: f"explain as {t}: " for t in TEACHERS}}
-    targets = mix(
-        "tinyllm", questions, some_rationales(questions), MixtureSettings(prefixes, dict.fromkeys(TEACHERS, 0.5))
-    )
+    settings = MixtureSettings(prefixes, dict.fromkeys(TEACHERS, 0.5), "both")
+    targets = mix("tinyllm", questions, some_rationales(questions), settings)
     rows = tokenise(tiny_student("t5" if learner.is_encoder_decoder else "llama").encoder(), questions, targets)
     plan = plan_steps(rows, SECTION, learner.shape(10_000), teachers=TEACHERS)
     loss, _ = learner(learner.collate(plan[0].micro_batches[0], TASKS))

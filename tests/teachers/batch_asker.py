@@ -1,4 +1,4 @@
-"""Asks a batch endpoint: in a test's own process, or as a process of its own that can be killed."""
+"""Asks a batch endpoint, in the test's own process or in a separate process that can be killed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 from tinyllm import config
 from tinyllm.prompts import Prompt
-from tinyllm.teachers._batch import OpenAIBatchTeacher
 from tinyllm.teachers._batch.client import BatchPace
+from tinyllm.teachers._batch.teacher import OpenAIBatchTeacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, Sampling
-from tinyllm.teachers.manners import formed, without
 
 SAMPLING = Sampling(max_tokens=32, temperature=0.5, top_p=0.9, seed=3, stop=("\n\n",))
 QUICK = {
@@ -42,8 +41,8 @@ async def ask(
             if not learns:
                 raise
             if refused.manners == t.manners:
-                t.manners = without(t.manners, refused.names, ())
-            return await one(formed(request, t.manners.form))
+                t.manners = t.manners.without(refused.names, ())
+            return await one(t.manners.form.applied_to(request))
 
     async with teacher(url, journal, **how) as t:
         replies = await asyncio.gather(*(one(r) for r in asked or requests(count)), return_exceptions=True)
@@ -51,4 +50,4 @@ async def ask(
 
 
 if __name__ == "__main__":
-    print(asyncio.run(ask(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))), flush=True)  # noqa: T201
+    print(asyncio.run(ask(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))), flush=True)

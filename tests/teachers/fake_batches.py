@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks Files and Batches, keeps what it is given, and fails when told to."""
+"""A real HTTP server for Files and Batches. It stores what it receives and can be told to fail."""
 
 from __future__ import annotations
 

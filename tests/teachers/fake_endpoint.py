@@ -1,4 +1,4 @@
-"""A real HTTP server that speaks the OpenAI protocol and fails when told to."""
+"""A real HTTP server for the OpenAI protocol that can be told to fail."""
 
 from __future__ import annotations
 

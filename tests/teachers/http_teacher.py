@@ -1,4 +1,4 @@
-"""What the tests of HTTP teachers share: a teacher in a hurry, its requests, and one call that asks."""
+"""Shared by the tests of HTTP teachers: a teacher with short timeouts, its requests, and one call that asks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fake_endpoint import FakeEndpoint
 
 from tinyllm import config
 from tinyllm.prompts import Message, Prompt
-from tinyllm.teachers._http.endpoint import Patience
+from tinyllm.teachers._http.transport import Patience
 from tinyllm.teachers._openai import OpenAITeacher
 from tinyllm.teachers.base import Request, Sampling
 

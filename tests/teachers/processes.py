@@ -1,4 +1,4 @@
-"""Looking after real processes."""
+"""Helpers for real processes."""
 
 from __future__ import annotations
 

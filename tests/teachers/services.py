@@ -1,4 +1,4 @@
-"""Servers that speak the protocols of Anthropic, Google and OpenAI, as far as one question and its reply need."""
+"""Servers with the protocols of Anthropic, Google and OpenAI, enough for one question and its reply."""
 
 from __future__ import annotations
 

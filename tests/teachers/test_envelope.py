@@ -1,4 +1,4 @@
-"""What a service wants besides the protocol is sent with every request, and no secret appears anywhere."""
+"""Query, headers and further fields are sent with every request, and no secret appears in a message."""
 
 import asyncio
 
@@ -37,7 +37,7 @@ def test_a_field_of_ones_own_that_is_refused_is_named_at_once():
         status(400, "No endpoints found that match `provider`"), extra_body={"provider": {"order": ["x"]}}
     )
     assert isinstance(error, TeacherError)
-    assert "mend `provider` in `extra_body`" in str(error)
+    assert "correct `provider` in `extra_body`" in str(error)
     assert len(server.requests) == 1
 
 
@@ -69,11 +69,11 @@ def test_a_redirect_is_not_followed_with_the_key(monkeypatch):
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({"headers": {"Authorization": KEY}}, "read from the environment alone"),
-        ({"headers": {"X-Api-Key": KEY}}, "read from the environment alone"),
-        ({"headers": {"my-token": KEY}}, "read from the environment alone"),
-        ({"query": {"key": KEY}}, "read from the environment alone"),
-        ({"extra_body": {"api_key": KEY}}, "read from the environment alone"),
+        ({"headers": {"Authorization": KEY}}, "only read from the environment"),
+        ({"headers": {"X-Api-Key": KEY}}, "only read from the environment"),
+        ({"headers": {"my-token": KEY}}, "only read from the environment"),
+        ({"query": {"key": KEY}}, "only read from the environment"),
+        ({"extra_body": {"api_key": KEY}}, "only read from the environment"),
         ({"extra_body": {"temperature": 1}}, "rationales.temperature"),
         ({"extra_body": {"stream": True}}, "`stream`"),
         ({"extra_body": {"n": 4}}, "rationales.samples"),

@@ -1,4 +1,4 @@
-"""The gate: never more inside than the limit allows, nobody forgotten, whatever happens to those who wait."""
+"""The gate: the limit always holds, and no waiting request is forgotten, also after a cancellation."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from tinyllm.system.gate import Gate
 
 @settings(deadline=None, max_examples=50)
 @given(limits=st.lists(st.integers(1, 6), min_size=1, max_size=12), users=st.integers(1, 25), seed=st.integers(0, 99))
-def test_nobody_enters_beyond_the_limit_and_everybody_gets_through(limits, users, seed):
+def test_the_limit_holds_and_everyone_gets_through(limits, users, seed):
     draw = random.Random(seed)
     at = [0]
 

@@ -1,4 +1,4 @@
-"""What is found out of an endpoint while it is asked: it is learnt once, kept in the store, and nothing is paid twice."""
+"""What an endpoint refuses is learnt once and stored, and nothing is paid twice."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ def store(tmp_path):
         yield opened
 
 
-def test_what_is_refused_is_left_out_said_once_and_remembered(store):
+def test_a_refused_parameter_is_left_out_reported_once_and_remembered(store):
     server, told, ended, outcomes = run(store, 20, refuses("seed", "top_p"))
     assert ended == Ended(None, ())
     assert all(isinstance(o, Rationale) for o in outcomes)
@@ -91,7 +91,7 @@ def test_the_key_holds_what_was_sent(store):
 
 
 @pytest.mark.parametrize("written", [{"temperature": 0.2}, {"temperature": 0.7}])
-def test_what_a_person_wrote_is_never_left_out_in_silence(store, written):
+def test_a_configured_parameter_is_never_left_out(store, written):
     section = RationalesSection(examples=EXAMPLES, **written)
     server, told, ended, _ = run(store, 6, refuses("temperature"), section)
     [error] = ended.errors
@@ -104,7 +104,7 @@ def test_what_a_person_wrote_is_never_left_out_in_silence(store, written):
     assert all(isinstance(o, Rationale) for o in outcomes)
 
 
-def test_of_two_that_exclude_each_other_the_one_that_nobody_wrote_goes(store):
+def test_of_two_exclusive_parameters_the_default_one_is_left_out(store):
     def answer(body):
         if {"temperature", "top_p"} <= body.keys():
             said = {"error": {"message": "temperature and top_p cannot both be specified"}}
@@ -150,7 +150,7 @@ def thinks(needs):
     return answer
 
 
-def test_a_thought_that_is_cut_off_is_asked_for_with_more_room(store):
+def test_after_a_cut_thought_more_tokens_are_allowed(store):
     server, _, _, outcomes = run(store, 8, thinks(3000), concurrency=1)
     assert all(isinstance(o, Rationale) and o.text == REASON for o in outcomes)
     lengths = [body["max_tokens"] for body in server.requests]
@@ -162,7 +162,7 @@ def test_a_thought_that_is_cut_off_is_asked_for_with_more_room(store):
     assert sum(isinstance(o, Rationale) for o in outcomes) == 10
 
 
-def test_the_room_that_is_set_is_added_and_doubled(store):
+def test_configured_thinking_tokens_are_added_and_doubled(store):
     server, _, _, outcomes = run(store, 1, thinks(1500), thinking_tokens=400)
     assert [body["max_tokens"] for body in server.requests] == [656, 1056, 1856]
     assert isinstance(outcomes[0], Rationale)
@@ -171,7 +171,7 @@ def test_the_room_that_is_set_is_added_and_doubled(store):
     assert {body["max_tokens"] for body in server.requests} == {256}
 
 
-def test_replies_that_were_got_with_less_room_are_not_paid_again(store):
+def test_replies_with_fewer_thinking_tokens_are_not_paid_again(store):
     def short_for_some(body):
         hard = "number 5?" in body["messages"][-1]["content"]
         return (thinks(3000) if hard else thinks(0))(body)
@@ -191,7 +191,7 @@ def test_thoughts_in_a_store_of_an_earlier_version_cost_no_token(store):
     assert [o.text for o in outcomes] == [REASON] * 3
 
 
-def test_a_limit_of_the_length_makes_the_room_smaller(store):
+def test_a_length_limit_reduces_thinking_tokens(store):
     def answer(body):
         if body["max_tokens"] > 2000:
             said = {"error": {"message": f"max_tokens is too large: {body['max_tokens']}. At most 2000 are supported."}}
@@ -209,7 +209,7 @@ def test_a_limit_of_the_length_makes_the_room_smaller(store):
 # --- the wish to stop ---------------------------------------------------------------------------------------------
 
 
-def test_after_the_wish_to_stop_nothing_that_waits_for_its_pace_begins(store):
+def test_stopping_cancels_requests_that_wait_for_the_pace(store):
     stop = Stop()
 
     def answer(body):
@@ -224,7 +224,7 @@ def test_after_the_wish_to_stop_nothing_that_waits_for_its_pace_begins(store):
     assert len(store) == 1
 
 
-def test_after_the_wish_to_stop_nothing_is_tried_again(store):
+def test_stopping_ends_retries(store):
     stop = Stop()
 
     def answer(body):

@@ -1,4 +1,4 @@
-"""The pace that is set, and the parallelism that is found out; servers are simulated, and time with them."""
+"""Rate limits and automatic concurrency. Servers and time are simulated."""
 
 import heapq
 import random
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Bucket, Limits, Pace
+from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Bucket, Pace
 
 # --- pace ---------------------------------------------------------------------------------------------------------
 
@@ -50,13 +50,13 @@ def test_in_no_minute_is_more_taken_than_allowed_but_for_a_second_s_worth(per_mi
 
 @settings(deadline=None)
 @given(per_minute=st.floats(1, 10_000), amount=st.floats(0.1, 1000))
-def test_whoever_is_in_a_hurry_gets_what_is_allowed(per_minute, amount):
+def test_the_allowed_rate_is_reached(per_minute, amount):
     taken = greedy(Bucket(per_minute), [amount] * 2000, until=600)
     if len(taken) < 2000:
         assert sum(a for _, a in taken) >= per_minute * 10 * 0.99 - amount
 
 
-def test_an_amount_greater_than_the_bucket_goes_through_and_is_owed():
+def test_an_amount_larger_than_the_bucket_passes_and_leaves_a_debt():
     bucket = Bucket(60)
     assert bucket.wait(0.0, 600) == 0
     bucket.take(0.0, 600)
@@ -65,25 +65,25 @@ def test_an_amount_greater_than_the_bucket_goes_through_and_is_owed():
 
 
 def test_requests_and_tokens_are_both_kept_to():
-    pace = Pace(Limits(requests_per_minute=60, tokens_per_minute=6000))
+    pace = Pace(requests_per_minute=60, tokens_per_minute=6000)
     pace.take(0.0, 50)
     assert pace.wait(0.0, 50) == pytest.approx(1.0)  # the requests
     assert pace.wait(1.0, 50) == 0
     pace.take(1.0, 300)
     assert pace.wait(1.0, 50) == pytest.approx(2.5)  # the tokens
-    assert Pace(Limits()).wait(0.0, 1e9) == 0
+    assert Pace().wait(0.0, 1e9) == 0
 
 
-def test_what_a_request_that_was_never_sent_took_is_given_back():
-    pace = Pace(Limits(requests_per_minute=60, tokens_per_minute=6000))
+def test_a_request_that_did_not_arrive_gives_back_its_tokens():
+    pace = Pace(requests_per_minute=60, tokens_per_minute=6000)
     pace.take(0.0, 500)
-    pace.give_back(0.0, 500)
+    pace.take(0.0, -500, -1)
     assert pace.wait(0.0, 100) == 0
 
 
 @pytest.mark.parametrize("told", [True, False])
 def test_tokens_are_reserved_by_estimate_and_corrected_by_the_reply(told):
-    pace = Pace(Limits(tokens_per_minute=60_000))
+    pace = Pace(tokens_per_minute=60_000)
     now, used = 0.0, 0
     while now < 600:
         reserved = pace.estimate(1200, 256)
@@ -95,7 +95,7 @@ def test_tokens_are_reserved_by_estimate_and_corrected_by_the_reply(told):
 
 
 def test_the_estimate_learns_how_many_characters_a_token_has():
-    pace = Pace(Limits(tokens_per_minute=60_000))
+    pace = Pace(tokens_per_minute=60_000)
     assert pace.estimate(900, 100) == pytest.approx(400)
     for _ in range(20):
         pace.correct(0.0, 400, 900, 180, 10)
@@ -172,7 +172,7 @@ class Server:
 
 @pytest.mark.parametrize("spread", [0.0, 0.4])
 @pytest.mark.parametrize(("slots", "seconds"), [(8, 0.5), (20, 2.0), (100, 1.0), (300, 4.0)])
-def test_it_comes_near_what_the_server_works_on_at_once(slots, seconds, spread):
+def test_the_limit_approaches_the_servers_capacity(slots, seconds, spread):
     servers = [Server(slots, seconds, spread, seed=n).run(AdaptiveLimit(), replies=60 * slots) for n in range(5)]
     limits = [server.usual_limit() for server in servers]
     shares = [server.throughput() * seconds / slots for server in servers]
@@ -182,7 +182,7 @@ def test_it_comes_near_what_the_server_works_on_at_once(slots, seconds, spread):
     assert min(shares) >= 0.8
 
 
-def test_a_server_that_bears_more_than_is_ever_tried_gets_the_most():
+def test_a_server_without_a_limit_gets_the_maximum():
     limit = AdaptiveLimit()
     server = Server(10_000, 1.0).run(limit, replies=15_000)
     assert max(server.limits) == MOST
@@ -190,19 +190,19 @@ def test_a_server_that_bears_more_than_is_ever_tried_gets_the_most():
 
 
 @pytest.mark.parametrize("bears", [12, 60])
-def test_a_server_that_refuses_what_is_too_much_is_kept_busy_and_seldom_refuses(bears):
+def test_a_server_that_refuses_overload_stays_busy_and_rarely_refuses(bears):
     servers = [Server(10_000, 1.0, bears=bears, seed=n).run(AdaptiveLimit(), replies=60 * bears) for n in range(5)]
     assert sum(server.throughput() for server in servers) / 5 >= 0.75 * bears
     assert all(server.refused <= 0.05 * server.sent for server in servers)
 
 
-def test_a_server_that_limits_its_rate_is_not_stormed():
+def test_a_server_with_a_rate_limit_is_not_flooded():
     server = Server(10_000, 0.5, per_minute=600).run(AdaptiveLimit(), replies=2000)
     assert server.throughput() >= 0.75 * 600 / 60
     assert server.refused <= 0.15 * server.sent
 
 
-def test_it_finds_its_way_back_when_a_server_recovers():
+def test_the_limit_grows_again_after_a_server_recovers():
     limit = AdaptiveLimit()
     server = Server(64, 1.0).run(limit, replies=2000)
     for burst in range(20):
@@ -214,7 +214,7 @@ def test_it_finds_its_way_back_when_a_server_recovers():
     assert server.throughput() >= 0.9 * 64
 
 
-def test_one_burst_of_refusals_cuts_once():
+def test_a_burst_of_refusals_reduces_the_limit_once():
     limit = AdaptiveLimit(start=100)
     for _ in range(100):
         limit.overloaded(10.0, 0.5)
@@ -225,7 +225,7 @@ def test_one_burst_of_refusals_cuts_once():
     assert limit.limit == 49
 
 
-def test_rounds_in_which_too_little_was_in_flight_change_nothing():
+def test_rounds_with_few_requests_change_nothing():
     limit = AdaptiveLimit()
     for reply in range(1000):
         limit.completed(1.0 * reply, 0.5)  # half a request in flight on average

@@ -1,4 +1,4 @@
-"""`kind: litellm` against local servers that speak the services' own protocols."""
+"""`kind: litellm` with local servers that speak the services' own protocols."""
 
 import asyncio
 import importlib.util
@@ -25,9 +25,8 @@ from tinyllm.rationales.requests import Requests
 from tinyllm.replies._store import Store
 from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers._http.endpoint import Patience
 from tinyllm.teachers._http.refusals import delay_of, meant
-from tinyllm.teachers._http.transport import Transport
+from tinyllm.teachers._http.transport import Patience, Transport
 from tinyllm.teachers._litellm import LiteLLMTeacher, _Wire
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, RequestFailed, Sampling
 
@@ -189,7 +188,7 @@ def test_the_key_is_in_its_header_and_nowhere_else(service, named, monkeypatch, 
 
 @installed
 @pytest.mark.parametrize("name", ["SOME_API_KEY", "MY_CLIENT_SECRET", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"])
-def test_whatever_key_the_environment_holds_is_hidden(name, monkeypatch):
+def test_every_key_in_the_environment_is_hidden(name, monkeypatch):
     monkeypatch.setenv(name, "hidden-0123456789")
     _, error, _ = ask(ANTHROPIC, ANTHROPIC.error(401, "no such key: hidden-0123456789"))
     assert "hidden-0123456789" not in str(error)
@@ -341,7 +340,7 @@ def test_a_parameter_that_the_service_does_not_have_is_not_sent():
 
 
 @installed
-def test_nothing_that_answers_is_told_at_once():
+def test_an_unreachable_service_is_reported_at_once():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -359,7 +358,7 @@ def test_nothing_that_answers_is_told_at_once():
 
 
 @installed
-def test_a_service_that_nobody_knows_is_named():
+def test_an_unknown_service_is_named():
     with pytest.raises(TeacherError, match=r"no service 'antropic'\. Did you mean 'anthropic'\?"):
         teacher(Service("antropic/claude-sonnet-4-5", "", ""), None).check()
 
@@ -396,7 +395,7 @@ def test_whatever_the_library_does_an_attempt_is_one_request():
 
     async def run():
         async with FakeEndpoint(raw("{}", 503), ANTHROPIC.good) as server:
-            async with Transport({}, (), connect_s=1, first_byte_s=None, stall_s=1, timeout_s=5) as http:
+            async with Transport({}, (), Patience(connect_s=1, stall_s=1, timeout_s=5)) as http:
                 wire = _Wire(http, "there")
                 client = httpx.AsyncClient(transport=wire)
                 first = await client.post(server.root, json={})
@@ -427,7 +426,7 @@ def test_whatever_the_library_does_an_attempt_is_one_request():
     ],
     ids=["good", "401", "404", "too long", "parameter", "500", "no JSON", "hang"],
 )
-def test_what_the_exceptions_tell_is_taken_for_what_the_service_said(monkeypatch, answer, outcome, lost):
+def test_exceptions_of_the_library_become_answers_of_the_service(monkeypatch, answer, outcome, lost):
     monkeypatch.setenv("COHERE_API_KEY", KEY)
     server, found, meter = ask(COHERE, answer, patience=Patience(attempts=3, timeout_s=0.5, backoff_s=0.01))
     assert isinstance(found, outcome), found
@@ -454,7 +453,7 @@ def test_a_rate_limit_is_waited_for_there_too(monkeypatch):
 
 @installed
 @pytest.mark.parametrize("service", [ANTHROPIC, GEMINI], ids=lambda s: s.name)
-def test_the_budget_holds_whatever_the_service_does(service, tmp_path):
+def test_the_budget_holds_for_every_behaviour_of_the_service(service, tmp_path):
     price = config.PriceSection(prompt=1.0, completion=1.0)
     section = config.RationalesSection(
         store=tmp_path / "r.sqlite", samples=1, budget=config.BudgetSection(usd=0.004), max_tokens=256
@@ -522,7 +521,7 @@ assert "FROM_A_FILE" not in os.environ
 
 
 @installed
-def test_the_library_is_imported_beside_the_event_loop_and_calls_nobody(tmp_path):
+def test_the_import_of_the_library_blocks_nothing_and_makes_no_call(tmp_path):
     (tmp_path / ".env").write_text("FROM_A_FILE=1\n")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LITELLM_")}
     done = subprocess.run(
@@ -593,7 +592,7 @@ def test_a_key_in_the_configuration_is_refused_at_any_depth_and_not_repeated(fie
         ({"arguments": {"extra_body": {"a": [{"secret": "sk-1"}]}}}, "looks like a key"),
     ],
 )  # fmt: skip
-def test_settings_that_would_work_around_ours_are_refused(fields, says):
+def test_arguments_that_bypass_our_settings_are_refused(fields, says):
     with pytest.raises(ConfigError) as caught:
         built(**fields)
     assert says in str(caught.value)

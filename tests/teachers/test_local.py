@@ -1,4 +1,4 @@
-"""Models run in this process: tiny real ones, encoder-decoder and causal."""
+"""Models in this process: tiny real encoder-decoders and causal models."""
 
 import asyncio
 
@@ -151,7 +151,7 @@ def test_a_failure_in_the_model_reaches_everyone_who_waits(folders, monkeypatch)
     assert [type(r) for r in results] == [ZeroDivisionError] * len(TEXTS)
 
 
-def test_leaving_lets_go_of_those_who_wait(folders):
+def test_leaving_cancels_waiting_requests(folders):
     async def run():
         teacher = TransformersTeacher(spec(folders["llama"]))
         async with teacher:
@@ -174,3 +174,28 @@ def test_identity_is_the_folders_content_or_the_hubs_name(folders, tmp_path, mon
     hub = make_teacher(spec("owner/name", revision="abc"), [])
     assert hub.identity == {"kind": "transformers", "model": "owner/name", "revision": "abc", "dtype": "float32"}
     assert (hub.stored, hub.local, hub.concurrency) == (True, True, 4)
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_options_are_as_likely_as_the_plain_model_finds_them(folders, family):
+    import json
+
+    options = (" ice", " a longer one", " b")
+    asked = [Request(r.question_id, r.prompt, r.sampling, options=options) for r in requests()]
+    found = ask(TransformersTeacher(spec(folders[family], batch_size=4)), asked)
+    model = LocalModel(spec(folders[family]))._model
+    tokenizer = tiny_tokenizer()
+    for text, reply in zip(TEXTS, found, strict=True):
+        scores = json.loads(reply.message)["option_logprobs"]
+        prompt = tokenizer(text)["input_ids"]
+        for option, (total, tokens) in zip(options, scores, strict=True):
+            target = tokenizer(option, add_special_tokens=False)["input_ids"]
+            if family == "t5":
+                out = model(input_ids=torch.tensor([prompt]), labels=torch.tensor([target]))
+                loss = out.loss
+            else:
+                row = torch.tensor([prompt + target])
+                labels = torch.tensor([[-100] * len(prompt) + target])
+                loss = model(input_ids=row, labels=labels).loss
+            assert tokens == len(target)
+            assert total == pytest.approx(-loss.item() * tokens, abs=1e-4)

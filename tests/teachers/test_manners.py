@@ -1,4 +1,4 @@
-"""What an endpoint refuses is told from its words, left out once, and remembered."""
+"""A refused parameter is recognised in the message, left out once, and remembered."""
 
 import json
 
@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stores import reply_key
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers._http.refusals import refused_parameter
-from tinyllm.teachers.base import Request, Sampling, reply_key
-from tinyllm.teachers.manners import SAMPLING, Manners, SentForm, formed, without
+from tinyllm.teachers.base import Request, Sampling
+from tinyllm.teachers.manners import SAMPLING, Manners, SentForm
 
 BODY = {
     "model": "m", "max_tokens": 256, "temperature": 0.7, "top_p": 0.95, "seed": 0, "stop": ["\n\n"],
@@ -97,23 +98,23 @@ def test_the_longest_length_is_read_from_the_words(words, most):
     assert refused.most_tokens == most
 
 
-def test_a_persons_own_parameters_are_never_left_out():
+def test_configured_parameters_never_change():
     manners = Manners()
-    assert without(manners, ["temperature"], {"temperature"}) is None
-    assert without(manners, ["top_p", "temperature"], {"top_p"}).form.dropped == ("temperature",)
-    assert without(manners, ["top_p", "temperature"], ()).form.dropped == ("top_p",)
-    assert without(manners, ["top_p", "temperature"], {"top_p", "temperature"}) is None
-    assert without(manners, ["max_tokens"], {"max_tokens"}, 100) is None
+    assert manners.without(["temperature"], {"temperature"}) is None
+    assert manners.without(["top_p", "temperature"], {"top_p"}).form.dropped == ("temperature",)
+    assert manners.without(["top_p", "temperature"], ()).form.dropped == ("top_p",)
+    assert manners.without(["top_p", "temperature"], {"top_p", "temperature"}) is None
+    assert manners.without(["max_tokens"], {"max_tokens"}, 100) is None
 
 
 def test_a_length_is_renamed_and_back_but_never_left_out():
-    renamed = without(Manners(), ["max_tokens"], ())
+    renamed = Manners().without(["max_tokens"], ())
     assert renamed.length_field == "max_completion_tokens"
-    assert without(renamed, ["max_completion_tokens"], ()).length_field == "max_tokens"
-    assert reply_key({}, formed(ASKED, renamed.form)) == reply_key({}, ASKED)  # the name changes no reply
+    assert renamed.without(["max_completion_tokens"], ()).length_field == "max_tokens"
+    assert reply_key({}, renamed.form.applied_to(ASKED)) == reply_key({}, ASKED)  # the name changes no reply
 
 
-def test_a_key_holds_what_is_sent():
+def test_the_key_covers_what_is_sent():
     keys = {reply_key({}, ASKED)}
     for form in (
         SentForm(("seed",)),
@@ -122,12 +123,12 @@ def test_a_key_holds_what_is_sent():
         SentForm(most_tokens=64),
         SentForm(system=False),
     ):
-        keys.add(reply_key({}, formed(ASKED, form)))
+        keys.add(reply_key({}, form.applied_to(ASKED)))
     assert len(keys) == 6
-    assert formed(ASKED, SentForm()) is ASKED
-    assert formed(ASKED, SentForm(("seed",)), kept={"seed"}) is ASKED
-    assert formed(ASKED, SentForm(), omitted={"seed"}).sampling.seed is None
-    assert formed(ASKED, SentForm(system=False)).prompt.messages == (Message("user", "Explain.\n\nWhy?"),)
+    assert SentForm().applied_to(ASKED) is ASKED
+    assert SentForm(("seed",)).applied_to(ASKED, kept={"seed"}) is ASKED
+    assert SentForm().applied_to(ASKED, omitted={"seed"}).sampling.seed is None
+    assert SentForm(system=False).applied_to(ASKED).prompt.messages == (Message("user", "Explain.\n\nWhy?"),)
 
 
 forms = st.builds(
@@ -155,6 +156,6 @@ def test_what_is_remembered_is_read_back(manners):
 def test_forms_that_worked_are_not_forgotten(names):
     manners, worked = Manners(worked=True), [SentForm()]
     for name in names:
-        manners = without(manners, [name], ()) or manners
+        manners = manners.without([name], ()) or manners
         worked += [manners.form] if manners.form != worked[-1] else []
     assert list(reversed(worked)) == [manners.form, *manners.earlier]

@@ -1,4 +1,4 @@
-"""The HTTP teacher against a real local server that fails in every way that endpoints do."""
+"""The HTTP teacher with a real local server that fails in every way that endpoints do."""
 
 import asyncio
 import email.utils
@@ -14,9 +14,9 @@ from http_teacher import CHAT, TEXT, ask, teacher
 from tinyllm import config
 from tinyllm.errors import ConfigError, TeacherError
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers._http.endpoint import Patience
 from tinyllm.teachers._http.envelope import public_url
 from tinyllm.teachers._http.refusals import seconds_of
+from tinyllm.teachers._http.transport import Patience
 from tinyllm.teachers.base import RequestFailed
 
 KEY = "sk-secret-0123456789"
@@ -73,14 +73,14 @@ def test_a_reply_without_text_or_usage_is_a_reply():
     ],
     ids=["500", "503", "drop", "truncated", "list", "empty", "odd choice", "no text", "error in 200", "deep"],
 )  # fmt: skip
-def test_a_passing_failure_is_asked_again(failure):
+def test_a_temporary_failure_is_retried(failure):
     server, (reply,) = ask(failure, failure, good)
     assert reply.text == "Because it is so."
     assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("failure", [status(500, "down for repair"), raw("garbage")], ids=["500", "garbage"])
-def test_a_lasting_failure_fails_the_request_after_its_attempts(failure):
+def test_a_permanent_failure_fails_the_request_after_its_attempts(failure):
     server, (error,) = ask(failure)
     assert isinstance(error, RequestFailed)
     assert "3 attempts" in str(error)
@@ -162,7 +162,7 @@ def test_a_prompt_that_is_too_long_fails_alone(message):
 
 
 @pytest.mark.parametrize(
-    ("code", "remedy"), [(401, "check the key"), (402, "no credit"), (404, "base_url"), (405, "takes no requests")]
+    ("code", "remedy"), [(401, "check the key"), (402, "no credit"), (404, "base_url"), (405, "accepts no requests")]
 )
 def test_a_refusal_stops_the_teacher_with_the_servers_own_words(code, remedy):
     server, (error,) = ask(status(code, "Own words of the server"))
@@ -174,14 +174,14 @@ def test_a_refusal_stops_the_teacher_with_the_servers_own_words(code, remedy):
 
 
 @pytest.mark.parametrize("code", [400, 403, 422])
-def test_an_error_that_nobody_knows_is_about_the_prompt_if_others_are_answered(code):
+def test_after_a_reply_an_unknown_error_concerns_one_prompt(code):
     _, outcomes = ask(good, *[status(code, "Own words")] * 3, good, times=6, concurrency=1)
     assert [type(o).__name__ for o in outcomes] == ["Reply", *["RequestFailed"] * 3, "Reply", "Reply"]
     assert all(o.reason == "bad_request" and "Own words" in str(o) for o in outcomes[1:4])
 
 
 @pytest.mark.parametrize("code", [400, 403, 422])
-def test_an_error_that_nobody_knows_stops_a_teacher_that_answers_nobody(code):
+def test_without_a_reply_an_unknown_error_stops_the_teacher(code):
     server, outcomes = ask(status(code, "Own words"), times=6, concurrency=1)
     assert [type(o).__name__ for o in outcomes[:3]] == ["RequestFailed", "RequestFailed", "TeacherError"]
     assert len(server.requests) == 3
@@ -202,7 +202,7 @@ def test_an_endpoint_that_does_not_answer_is_named():
     with pytest.raises(TeacherError) as caught:
         asyncio.run(run())
     assert url in str(caught.value)
-    assert "start the server, or mend `base_url`" in str(caught.value)
+    assert "start the server, or correct `base_url`" in str(caught.value)
     assert "stopped" not in str(caught.value)  # told at once, not after all attempts
 
 
@@ -223,7 +223,7 @@ def test_no_more_requests_are_in_flight_than_allowed():
     assert server.most_in_flight == 3
 
 
-def test_a_teacher_that_is_given_up_is_asked_nothing_more():
+def test_nothing_is_sent_after_a_teacher_gave_up():
     async def run():
         answers = status(429, retry_after="0.3"), status(401, "revoked")
         async with FakeEndpoint(*answers) as server, teacher(server.url, concurrency=1) as asked:
@@ -310,7 +310,7 @@ def test_what_a_reply_tells_of_its_tokens_corrects_the_pace():
     assert wait == 0  # 12 of 100 are used, not the 33 that were reserved
 
 
-def test_without_a_set_concurrency_it_grows_with_what_the_endpoint_bears():
+def test_automatic_concurrency_grows_with_the_endpoint():
     async def run():
         async with FakeEndpoint(lambda _: 0.2) as server, teacher(server.url, concurrency=None) as asked:
             assert asked.concurrency == 8
@@ -322,7 +322,7 @@ def test_without_a_set_concurrency_it_grows_with_what_the_endpoint_bears():
     assert most > 8
 
 
-def test_without_a_set_concurrency_an_endpoint_that_refuses_is_asked_for_less_and_nothing_is_lost():
+def test_automatic_concurrency_shrinks_if_the_endpoint_refuses():
     async def run():
         server = FakeEndpoint()
 
@@ -365,7 +365,7 @@ def test_the_key_is_sent_and_shown_nowhere(monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("value", "says"), [(None, "holds none"), ("  ", "holds none"), ("two words", "no key"), ("schlüssel", "no key")]
 )
-def test_a_key_that_is_missing_or_none_names_its_variable(monkeypatch, value, says):
+def test_a_missing_or_invalid_key_names_its_variable(monkeypatch, value, says):
     monkeypatch.delenv("MY_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("MY_KEY", value)

@@ -1,4 +1,4 @@
-"""The Batch protocol against a real local server, from processes that are killed where it hurts."""
+"""The Batch protocol with a real local server. Processes are killed at every critical moment."""
 
 import asyncio
 import contextlib
@@ -17,15 +17,16 @@ from fake_batches import FakeBatches, bad, good, result, status, unasked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stores import reply_key
 from tinyllm import config
 from tinyllm.errors import TeacherError
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers._batch import OpenAIBatchTeacher
 from tinyllm.teachers._batch.journal import Journal, JournalEntry
 from tinyllm.teachers._batch.rows import Missed, read_rows, request_rows
+from tinyllm.teachers._batch.teacher import OpenAIBatchTeacher
 from tinyllm.teachers._openai import OpenAITeacher
-from tinyllm.teachers.base import Reply, Request, RequestFailed, Resumable, reply_key
+from tinyllm.teachers.base import Reply, Request, RequestFailed, Resumable
 from tinyllm.teachers.manners import Manners
 
 KEY = "sk-secret-0123456789"
@@ -126,7 +127,7 @@ def test_replies_are_shared_with_the_chat_endpoint():
     assert dict(make_teacher(batch, [], Path("j")).identity) == dict(OpenAITeacher(chat).identity)
 
 
-def test_it_says_that_it_need_not_be_waited_for():
+def test_a_batch_teacher_is_resumable():
     spec = config.OpenAIBatchTeacher(name="a", kind="openai-batch", model="m")
     made = make_teacher(spec, [], Path("j"))
     assert isinstance(made, Resumable)
@@ -153,7 +154,7 @@ def test_the_same_request_asked_twice_is_sent_once(tmp_path):
     assert set(server.sent.values()) == {1}
 
 
-def test_a_request_that_nobody_waits_for_any_more_is_not_sent(tmp_path):
+def test_a_cancelled_request_is_not_sent(tmp_path):
     async def both():
         async with FakeBatches() as server, teacher(server.url, tmp_path, pace={"gather_s": 0.3}) as t:
             first, second = (asyncio.create_task(t.ask(r)) for r in requests(2))
@@ -165,7 +166,7 @@ def test_a_request_that_nobody_waits_for_any_more_is_not_sent(tmp_path):
     assert asyncio.run(both()) == [1]
 
 
-def test_a_note_says_how_far_the_provider_is(tmp_path):
+def test_the_note_shows_the_providers_progress(tmp_path):
     async def both():
         async with FakeBatches(looks=None) as server:
             t = teacher(server.url, tmp_path, requests_per_batch=2)
@@ -240,7 +241,7 @@ def test_a_batch_that_was_over_is_fetched_again_if_its_replies_were_not_stored(t
     assert entries(tmp_path) == []
 
 
-def test_what_nobody_asked_for_again_stays_in_the_journal(tmp_path):
+def test_replies_that_were_not_asked_for_stay_in_the_journal(tmp_path):
     async def both():
         async with FakeBatches(looks=None) as server:
             await interrupted(server.url, tmp_path, 3)
@@ -317,7 +318,7 @@ def test_a_batch_that_was_never_made_is_made(tmp_path):
     "fault", ["drop", "refuse", status(502, "bad gateway"), status(429, "slow down", "0.01")],
     ids=["drop", "refuse", "502", "429"],
 )  # fmt: skip
-def test_a_call_that_fails_in_passing_is_made_again(tmp_path, step, fault):
+def test_a_call_with_a_temporary_failure_is_repeated(tmp_path, step, fault):
     server = FakeBatches()
     server.faults[step] = [fault] * 2
     server.faults["create"] = ["drop"] if step == "list" else []
@@ -429,7 +430,7 @@ def once(first, then=good):
     ],
     ids=["500", "429", "expired", "not told", "no completion"],
 )  # fmt: skip
-def test_what_a_batch_did_not_answer_is_sent_in_another(tmp_path, first):
+def test_unanswered_requests_are_sent_in_another_batch(tmp_path, first):
     def answer(row):
         return some(row) if row["body"]["prompt"] == "Why 1?" else good(row)
 
@@ -471,14 +472,14 @@ def test_a_prompt_that_is_not_taken_fails_alone_and_at_once(tmp_path, code, mess
 
 
 @pytest.mark.parametrize(("code", "words"), [(404, "The model m is gone"), (429, "insufficient_quota")])
-def test_what_no_request_may_have_stops_the_teacher(tmp_path, code, words):
+def test_an_error_of_all_requests_stops_the_teacher(tmp_path, code, words):
     server, replies = run(tmp_path, 3, server=FakeBatches(answer=lambda row: bad(row, code, words)))
     assert all(isinstance(reply, TeacherError) and words in str(reply) for reply in replies)
     assert server.sizes == [3]
     assert entries(tmp_path) == []
 
 
-def test_a_model_that_wants_another_name_for_the_length_gets_it(tmp_path):
+def test_the_length_field_is_renamed_if_the_model_requires_it(tmp_path):
     def answer(row):
         if "max_tokens" in row["body"]:
             return bad(row, 400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
@@ -489,7 +490,7 @@ def test_a_model_that_wants_another_name_for_the_length_gets_it(tmp_path):
     assert [row["body"]["max_completion_tokens"] for row in server.rows(server.batches["batch-1"])] == [32, 32]
 
 
-def test_a_parameter_that_is_not_taken_is_told_once_and_left_out(tmp_path):
+def test_a_refused_parameter_is_reported_once_and_left_out(tmp_path):
     def answer(row):
         return bad(row, 400, "Unsupported parameter: 'seed'") if "seed" in row["body"] else good(row)
 
@@ -498,7 +499,7 @@ def test_a_parameter_that_is_not_taken_is_told_once_and_left_out(tmp_path):
     assert all("seed" not in row["body"] for row in server.rows(server.batches["batch-1"]))
 
 
-def test_a_batch_that_somebody_cancelled_is_not_sent_again(tmp_path):
+def test_a_cancelled_batch_is_not_sent_again(tmp_path):
     def answer(row):
         return good(row) if row["body"]["prompt"] == "Why 0?" else unasked(row, "batch_cancelled")
 
@@ -518,7 +519,7 @@ def test_a_batch_that_is_refused_stops_the_teacher_in_the_servers_own_words(tmp_
     assert entries(tmp_path) == []  # nothing of it was done
 
 
-def test_a_batch_that_finds_no_room_is_sent_later_in_parts(tmp_path):
+def test_a_batch_that_exceeds_the_queue_is_sent_later_in_parts(tmp_path):
     def refusal(row):
         if any(batch["status"] == "failed" for batch in server.batches.values()) and len(server.batches) > 1:
             return good(row)
@@ -558,7 +559,7 @@ def test_a_batch_that_this_key_may_not_see_is_not_paid_again(tmp_path):
 @pytest.mark.parametrize(
     ("days", "sizes"), [(1, [1]), (3, [1, 1]), (None, [1, 1])], ids=["not yet", "no more", "untold"]
 )
-def test_results_that_are_gone_are_asked_for_anew_but_not_those_that_are_not_there_yet(tmp_path, days, sizes, clock):
+def test_deleted_results_are_asked_again_and_late_results_are_awaited(tmp_path, days, sizes, clock):
     """What is gone is told by the provider's own clock; this machine's was wrong by `clock` days when it was sent."""
 
     async def both():
@@ -578,7 +579,7 @@ def test_results_that_are_gone_are_asked_for_anew_but_not_those_that_are_not_the
 
 
 @pytest.mark.parametrize(("days", "told"), [(10, True), (60, False)])
-def test_a_batch_that_the_provider_has_forgotten_is_asked_for_anew_if_it_is_old_by_its_clock(tmp_path, days, told):
+def test_an_old_batch_that_the_provider_deleted_is_asked_again(tmp_path, days, told):
     async def both():
         async with FakeBatches(looks=None) as server:
             await interrupted(server.url, tmp_path, 1)
@@ -599,7 +600,7 @@ LIMITED = ["0", "-1", "-1e9", "nan", "inf", "1e300", "Thu, 01 Jan 1970 00:00:00 
 
 
 @pytest.mark.parametrize("after", LIMITED)
-def test_a_rate_limit_without_a_sensible_wait_is_no_storm(tmp_path, after):
+def test_a_rate_limit_without_a_useful_pause_backs_off(tmp_path, after):
     async def both():
         async with FakeBatches() as server:
             server.faults["upload"] = [status(429, retry_after=after)] * 100_000
@@ -619,7 +620,7 @@ NONSENSE = [None, True, -5, 10**400, 1.5e308, float("nan"), "many", [], {}, {"co
 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
-def test_what_a_look_at_a_batch_tells_may_be_any_nonsense(tmp_path_factory, data):
+def test_any_state_of_a_batch_is_read_without_an_error(tmp_path_factory, data):
     fields = ("request_counts", "created_at", "completed_at", "expired_at", "errors", "error_file_id", "metadata")
     odd = {name: data.draw(st.sampled_from(NONSENSE), label=name) for name in fields}
     counts = {name: data.draw(st.sampled_from(NONSENSE)) for name in ("completed", "failed", "total")}
@@ -635,7 +636,7 @@ def test_what_a_look_at_a_batch_tells_may_be_any_nonsense(tmp_path_factory, data
     assert replies == texts(2)
 
 
-def test_entries_of_a_list_that_are_no_batches_are_passed_over(tmp_path):
+def test_list_entries_that_are_no_batches_are_ignored(tmp_path):
     class Odd(FakeBatches):
         async def _step(self, name, request, work):
             def odd():
@@ -668,7 +669,7 @@ def test_a_list_without_end_is_not_taken_for_one_without_the_batch(tmp_path, mon
 
 
 @pytest.mark.parametrize("line", [b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"custom_id": 3}', b"9" * 5000])
-def test_a_row_of_nonsense_costs_no_other_row(tmp_path, line):
+def test_an_invalid_row_does_not_affect_others(tmp_path, line):
     class Odd(FakeBatches):
         def _file(self, content):
             if b'"response"' in content:
@@ -679,7 +680,7 @@ def test_a_row_of_nonsense_costs_no_other_row(tmp_path, line):
     assert replies == texts(3)
 
 
-def test_what_a_server_says_is_shown_without_what_a_terminal_would_obey(tmp_path):
+def test_messages_of_a_server_have_no_control_sequences(tmp_path):
     said = "no\x1b]0;title\x07 \x1b[2Jmodel \u202eabc"
     server = FakeBatches(faults={"upload": [status(400, said)], "create": [], "list": [], "look": [], "content": []})
     _, (error,) = run(tmp_path, 1, server=server)
@@ -791,7 +792,7 @@ KEYS = st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=8)
 
 @settings(max_examples=25)  # each is put on the disk
 @given(KEYS, KEYS)
-def test_what_is_forgotten_is_gone_and_the_rest_is_as_it_was(tmp_path_factory, keys, gone):
+def test_forgetting_removes_only_the_given_keys(tmp_path_factory, keys, gone):
     journal = Journal(tmp_path_factory.mktemp("j"), {"model": "m"})
     journal.prepare()
     entry = JournalEntry("t", tuple(keys), "file", time.time(), "batch")
@@ -810,7 +811,7 @@ def test_journals_of_other_models_are_not_read(tmp_path):
     assert second.read() == []
 
 
-def test_no_entry_is_forgotten_for_what_this_machines_clock_says(tmp_path):
+def test_no_entry_is_ignored_because_of_the_local_clock(tmp_path):
     journal = Journal(tmp_path, {})
     journal.prepare()
     journal.write(JournalEntry("old", ("k",), "file", time.time() - 60 * 86400))

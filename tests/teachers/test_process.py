@@ -1,4 +1,4 @@
-"""Servers that run beside us: real processes, really killed."""
+"""Server processes: real processes that are really killed."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ def stop(server: ServerProcess) -> None:
     server.forget()
 
 
-def test_all_that_a_server_started_ends_with_it(file):
+def test_child_processes_end_with_the_server(file):
     server = started(file, _CHILD, _TELL, _WAIT, child=_TELL + _WAIT)
     pids = pids_in(file, 2)
     assert all(map(is_there, pids))
@@ -47,7 +47,7 @@ def test_all_that_a_server_started_ends_with_it(file):
     assert not any(map(is_there, pids))
 
 
-def test_what_ignores_the_polite_signal_is_killed(file):
+def test_a_process_that_ignores_sigterm_is_killed(file):
     server = started(file, _DEAF, _CHILD, _TELL, _WAIT, child=_DEAF + _TELL + _WAIT, stop_s=0.2)
     pids = pids_in(file, 2)
     stop(server)
@@ -55,7 +55,7 @@ def test_what_ignores_the_polite_signal_is_killed(file):
     assert server.exit_code == 128 + signal.SIGKILL
 
 
-def test_a_server_that_ends_by_itself_leaves_nothing_either(file):
+def test_child_processes_end_if_the_server_ends_first(file):
     server = started(file, _CHILD, _TELL, "sys.exit(3)", child=_TELL + _WAIT)
     pids = pids_in(file, 2)
     assert wait_until(lambda: server.exit_code is not None)
@@ -79,7 +79,7 @@ def test_a_server_ends_when_its_parent_is_killed(file, tmp_path):
     assert wait_until(lambda: not any(map(is_there, pids)))
 
 
-def test_a_process_that_holds_the_pipe_too_does_not_keep_the_server(file):
+def test_a_fork_that_holds_the_pipe_does_not_keep_the_server(file):
     server = started(file, _TELL, _WAIT)
     pids = pids_in(file, 1)
     holder = os.fork()
@@ -93,7 +93,7 @@ def test_a_process_that_holds_the_pipe_too_does_not_keep_the_server(file):
         os.waitpid(holder, 0)
 
 
-def test_ctrl_c_is_not_for_the_server(file):
+def test_ctrl_c_does_not_reach_the_server(file):
     server = started(file, _TELL, _WAIT)
     (pid,) = pids_in(file, 1)
     supervisor = psutil.Process(pid).ppid()
@@ -101,7 +101,7 @@ def test_ctrl_c_is_not_for_the_server(file):
     stop(server)
 
 
-def test_a_command_that_cannot_be_run_is_told(tmp_path):
+def test_a_command_that_cannot_be_run_is_reported(tmp_path):
     (tmp_path / "vllm").write_text("")
     server = ServerProcess([str(tmp_path / "vllm"), "serve"], os.environ, label="test")
     assert wait_until(lambda: server.exit_code is not None)
@@ -123,7 +123,7 @@ def test_the_tail_is_the_end_of_the_log_without_colours_and_secrets(monkeypatch)
     assert not server.log.exists()
 
 
-def test_the_end_of_a_log_is_shown_without_secrets_and_what_a_terminal_would_obey(file, monkeypatch):
+def test_the_end_of_a_log_has_no_secrets_and_no_control_sequences(file, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://me:p%40ssword@proxy.example:3128")
     monkeypatch.setenv("SERVICE_TOKEN", "tok-0123456789")
     say = "print('\\x1b]0;t\\x07\\x1b[2Jred \\u202ex', os.environ['HTTPS_PROXY'], 'p@ssword', os.environ['SERVICE_TOKEN'])\n"

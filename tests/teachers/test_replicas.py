@@ -1,4 +1,4 @@
-"""Several servers of one model: by themselves with a clock that is told, and then for real."""
+"""Several servers of one model, first with a simulated clock, then with real servers."""
 
 import asyncio
 import socket
@@ -9,8 +9,8 @@ from fake_endpoint import FakeEndpoint, good, hang, reset, slow, status
 from http_teacher import QUICK, TEXT, teacher
 
 from tinyllm.errors import TeacherError
-from tinyllm.teachers._http.endpoint import Patience
 from tinyllm.teachers._http.replicas import Replica, Replicas
+from tinyllm.teachers._http.transport import Patience
 from tinyllm.teachers.base import Reply, RequestFailed
 
 
@@ -60,7 +60,7 @@ def test_bad_answers_make_a_replica_rest_only_if_they_come_in_a_row():
     assert not a.usable(0.0)
 
 
-def test_nobody_waits_while_one_can_be_asked():
+def test_no_request_waits_while_a_replica_is_usable():
     replicas, a, b, c = three()
     a.limited(0.0, 0.0, 30.0, 0.5)
     assert replicas.wait(0.0) == 0
@@ -73,7 +73,7 @@ def test_nobody_waits_while_one_can_be_asked():
     assert replicas.pick(20.0) is b
 
 
-def test_if_all_rest_one_is_asked_all_the_same_but_none_that_asked_for_a_pause():
+def test_if_all_replicas_rest_one_without_a_pause_is_asked():
     replicas, a, b, c = three()
     c.limited(0.0, 0.0, 30.0, 0.5)
     for replica in (c, b, a):
@@ -86,7 +86,7 @@ def test_if_all_rest_one_is_asked_all_the_same_but_none_that_asked_for_a_pause()
     assert replicas.wait(2.0) == 10
 
 
-def test_a_pause_that_names_no_time_is_guessed_and_grows_with_the_time_it_has_been_so():
+def test_a_pause_without_a_time_is_a_growing_guess():
     _, a, _, _ = three()
     waits, now = [], 0.0
     for _ in range(40):
@@ -99,7 +99,7 @@ def test_a_pause_that_names_no_time_is_guessed_and_grows_with_the_time_it_has_be
     assert a.limited(now, now, None, 1.0) <= 1
 
 
-def test_a_pause_until_now_is_no_storm_and_no_long_wait():
+def test_a_pause_of_zero_seconds_becomes_a_short_one():
     _, a, _, _ = three()
     now = 0.0
     for _ in range(20):
@@ -170,7 +170,7 @@ def test_requests_move_to_the_others_without_backing_off():
         assert time.monotonic() - began < 10
 
 
-def test_a_replica_that_never_answered_stops_nobody_while_another_answers():
+def test_a_replica_that_never_answered_does_not_stop_the_teacher():
     async def run():
         async with FakeEndpoint(slow) as server:
             urls = [f"http://127.0.0.1:{closed_port()}/v1", server.url]
@@ -219,7 +219,7 @@ def test_replicas_that_are_all_dead_stop_the_teacher_and_are_all_named():
         asyncio.run(dying())
 
 
-def test_what_fails_everywhere_still_fails_after_its_attempts():
+def test_a_request_that_fails_on_all_replicas_fails_after_its_attempts():
     first, second = FakeEndpoint(status(500, "poison")), FakeEndpoint(status(500, "poison"))
     (error,), faults = both(first, second, 1, patience=QUICK)
     assert isinstance(error, RequestFailed)

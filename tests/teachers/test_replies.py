@@ -1,4 +1,4 @@
-"""Readers of what endpoints say."""
+"""The functions that read answers and errors of endpoints."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_a_refusal_is_a_reply_with_its_own_reason():
 
 
 @pytest.mark.parametrize("raw", [b"", b"null", b"{}", b'{"choices": [{"message": "hello"}]}', b"[" * 5000, b"\xff"])
-def test_what_is_no_completion_is_told(raw):
+def test_an_answer_that_is_no_completion_is_an_error(raw):
     with pytest.raises(NotACompletion):
         read_completion(raw, "chat", 0.1)
 
@@ -147,7 +147,7 @@ def test_a_plain_text_is_kept_as_it_is_and_more_is_kept_whole():
         ([], None, None, None),
     ],
 )
-def test_a_servers_counts_are_believed_where_they_can_be_counts(usage, prompt, completion_, thinking):
+def test_only_plausible_token_counts_are_used(usage, prompt, completion_, thinking):
     reply = read_completion(completion(usage=usage, content="So."), "chat", 0.1)
     assert (reply.prompt_tokens, reply.completion_tokens, reply.thinking_tokens) == (prompt, completion_, thinking)
 

@@ -1,4 +1,4 @@
-"""Teachers that compute nothing: given rationales and scripts; and the closed table."""
+"""Teachers without a model: given rationales and scripts. Also the table of kinds."""
 
 import asyncio
 import subprocess
@@ -51,9 +51,9 @@ def test_a_given_rationale_is_read_from_its_question_as_it_would_be_asked_for():
     assert ask(teacher, "nobody's") is None
 
 
-def test_a_given_teacher_that_no_question_has_names_those_there_are():
+def test_an_unknown_key_of_given_rationales_lists_the_known_ones():
     make_teacher(config.GivenTeacher(name="bob", kind="given"), QUESTIONS).check()
-    with pytest.raises(TeacherError, match=r"under 'adda'\. Did you mean 'ada'\? Keys in .*: ada, bob\. Mend"):
+    with pytest.raises(TeacherError, match=r"under 'adda'\. Did you mean 'ada'\? Keys in .*: ada, bob\. Correct"):
         make_teacher(config.GivenTeacher(name="adda", kind="given"), QUESTIONS).check()
     with pytest.raises(TeacherError, match=r"under 'ada'\. Keys in the questions' `rationales`: none\."):
         make_teacher(config.GivenTeacher(name="ada", kind="given"), QUESTIONS[1:]).check()

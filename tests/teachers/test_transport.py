@@ -1,4 +1,4 @@
-"""Every limit of time, and every way in which a reply breaks on the wire, against a real server."""
+"""Every time limit, and every way in which a reply can break, with a real server."""
 
 import asyncio
 import socket
@@ -8,8 +8,7 @@ from fake_endpoint import FakeEndpoint, drop, good, hang, raw, reset, status, wi
 from http_teacher import QUICK, TEXT, ask, teacher
 
 from tinyllm.errors import TeacherError
-from tinyllm.teachers._http.endpoint import Patience
-from tinyllm.teachers._http.transport import proxy_for
+from tinyllm.teachers._http.transport import Patience, proxy_for
 from tinyllm.teachers.base import RequestFailed
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -73,7 +72,7 @@ def test_a_reply_that_comes_bit_by_bit_is_read_whole():
     ],
     ids=["nothing", "no first byte", "first byte allowed for longer", "stall", "whole", "whole, bit by bit"],
 )
-def test_what_takes_too_long_is_given_up_and_the_limit_is_named(answer, patience, says):
+def test_a_timeout_names_its_limit(answer, patience, says):
     async def run():
         async with FakeEndpoint(answer) as server, teacher(server.url, patience=patience) as asked:
             with pytest.raises(RequestFailed) as caught:
@@ -108,7 +107,7 @@ def test_a_connection_that_is_never_made_is_given_up_in_its_own_time():
                 filler.close()
 
 
-def test_a_cancelled_request_is_no_time_out_and_leaves_the_others_alone():
+def test_a_cancelled_request_is_no_timeout_and_does_not_affect_others():
     async def run():
         async with FakeEndpoint(hang, good) as server, teacher(server.url, concurrency=1) as asked:
             hanging = asyncio.create_task(asked.ask(TEXT))
@@ -126,7 +125,7 @@ def test_a_cancelled_request_is_no_time_out_and_leaves_the_others_alone():
     assert faults == {}
 
 
-def test_a_busy_server_that_names_a_time_is_left_alone_so_long():
+def test_a_busy_server_gets_the_pause_that_it_asks_for():
     server, (reply,) = ask(status(503, "loading", retry_after="0.3"), good, patience=Patience(backoff_s=0.001))
     assert reply.text
     assert server.times[1] - server.times[0] >= 0.3
@@ -134,7 +133,7 @@ def test_a_busy_server_that_names_a_time_is_left_alone_so_long():
     assert server.times[1] - server.times[0] < 10  # within the bounds of backing off
 
 
-def test_proxies_are_taken_from_the_environment_for_what_is_outside_this_machine(monkeypatch):
+def test_proxies_are_used_only_for_other_machines(monkeypatch):
     for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert proxy_for("https://api.example.com/v1") is None

@@ -1,4 +1,4 @@
-"""`vllm serve` as a teacher: a command that plays its part is really run; the real one is opt-in."""
+"""`vllm serve` as a teacher. A stand-in for the command really runs; tests of the real one are opt-in."""
 
 import asyncio
 import json
@@ -139,7 +139,7 @@ def test_it_listens_on_this_machine_only_and_gets_no_keys(vllm):
     assert environment["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_one_that_dies_shows_the_end_of_its_log_without_secrets(vllm):
+def test_a_server_that_dies_shows_the_end_of_its_log_without_secrets(vllm):
     vllm.does("dies")
     with pytest.raises(TeacherError, match=r"exit code 1 before it was healthy") as failure:
         asyncio.run(entered(vllm.teacher()))
@@ -150,14 +150,14 @@ def test_one_that_dies_shows_the_end_of_its_log_without_secrets(vllm):
     assert vllm.left() == []
 
 
-def test_one_that_never_becomes_healthy_is_stopped(vllm):
+def test_a_server_that_never_becomes_healthy_is_stopped(vllm):
     vllm.does("never")
     with pytest.raises(TeacherError, match=r"not healthy after 1\.5 s \(`start_s`\)"):
         asyncio.run(entered(vllm.teacher(start_s=1.5)))
     assert vllm.left() == []
 
 
-def test_one_that_is_cancelled_while_it_starts_is_stopped(vllm):
+def test_a_server_is_stopped_if_its_start_is_cancelled(vllm):
     vllm.does("never")
 
     async def run():
@@ -172,7 +172,7 @@ def test_one_that_is_cancelled_while_it_starts_is_stopped(vllm):
     assert vllm.logs() == []
 
 
-def test_one_that_dies_while_it_is_asked_shows_its_log(vllm):
+def test_a_server_that_dies_during_a_request_shows_its_log(vllm):
     vllm.does("dies later")
 
     async def run():
@@ -198,7 +198,7 @@ def test_a_command_beside_this_python_is_found(vllm, monkeypatch):
 
 
 @given(st.sampled_from(sorted(_REFUSED)), st.data())
-def test_an_argument_that_opens_a_door_is_refused_however_it_is_spelt(option, data):
+def test_a_forbidden_argument_is_refused_in_every_spelling(option, data):
     shortest = min(len(option), 4)
     part = option[: data.draw(st.integers(shortest, len(option)))]
     spelt = "".join(data.draw(st.sampled_from("-_")) if c == "-" else c for c in part)

@@ -1,8 +1,9 @@
 """Commands: parse options, call one function of a stage or an experiment, print the result.
 
-Add a command: a function in the file of its group, and a line in `app`. An exit code: `app.main`.
+Add a command: a function in the file of its group, and a line in `app`. An exit code: `app.main`; code 3: the
+command itself.
 """
 
-from tinyllm.cli.app import app, main
+from tinyllm.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -1,4 +1,4 @@
-"""The commands about more than one run: `tinyllm experiment`, and `tinyllm lm-eval`."""
+"""Commands about more than one run: `tinyllm experiment` and `tinyllm lm-eval`."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ if TYPE_CHECKING:
 
 def experiment(
     grid: Annotated[
-        Path, typer.Argument(help="An experiment file (YAML), or the folder of one.", metavar="GRID|FOLDER")
+        Path, typer.Argument(help="An experiment file (YAML), or the folder of an experiment.", metavar="GRID|FOLDER")
     ],
     set_: Overrides = None,
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", help="Folder of the experiment; else runs/<name>.")
+        Path | None, typer.Option("--run-dir", help="Folder of the experiment; default: runs/<name>.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Runs under way at once; they share processors and GPUs.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Parallel runs; they share processors and GPUs.")] = 1,
     ray: Annotated[
-        str | None, typer.Option("--ray", help="Address of a Ray cluster to run on (auto: the one of this machine).")
+        str | None, typer.Option("--ray", help="Address of a Ray cluster to run on; auto: the one of this machine.")
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what is left and how long it takes, no more.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only print which runs are left and how long they will take.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a grid of datasets, students, methods and seeds, and report it with statistics; resumes where it stopped."""
+    """Run a grid of datasets, students, methods and seeds, and report it with statistics. Resumes where it stopped."""
     from tinyllm.errors import RunFolderError
     from tinyllm.experiments import load_experiment, run_experiment
     from tinyllm.system.news import News
 
     if grid.is_dir() and not (grid / "experiment.yaml").is_file():
-        raise RunFolderError(f"{grid} holds no experiment.yaml, so it is no experiment's folder; give a grid (YAML).")
+        raise RunFolderError(
+            f"{grid} has no experiment.yaml, so it is not an experiment's folder; give an experiment file (YAML)."
+        )
     loaded = load_experiment(grid / "experiment.yaml" if grid.is_dir() else grid, set_ or ())
     folder = run_dir or (grid if grid.is_dir() else Path("runs") / loaded.grid.name)
     news = News(quiet=quiet)
@@ -49,14 +53,14 @@ def experiment(
 def lm_eval(
     folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
     dataset: Annotated[list[str], typer.Argument(help="Datasets: a known name (arc), or name=folder (arc=data/arc).")],
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions of each.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many questions of each dataset.")] = None,
     write_tasks: Annotated[
         Path | None,
-        typer.Option(help="Write the tasks to this folder, for `lm_eval --include_path`, and score nothing."),
+        typer.Option(help="Only write the tasks to this folder, for `lm_eval --include_path`; score nothing."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a student by lm-evaluation-harness, on test questions in our format."""
+    """Score a student with lm-evaluation-harness, on test questions in our format."""
     from tinyllm.stages.lm_eval import score_by_harness, write_harness_tasks
 
     if write_tasks is not None:
@@ -81,13 +85,11 @@ def _experiment_text(summary: Summary, folder: Path) -> str:
     left += f": about {duration(summary.seconds_left)} on this machine" if summary.seconds_left is not None else ""
     lines = [f"{plural(summary.done, 'run')} done{left}"]
     if summary.unanswered:
-        lines.append(f"{summary.unanswered} requests to teachers got no reply; the same command asks again.")
-    for key, error in summary.failed.items():
-        lines.append(f"Failed: {key}: {error}")
+        lines.append(f"{summary.unanswered} requests to teachers got no reply; the same command sends them again.")
+    lines += [f"Failed: {key}: {error}" for key, error in summary.failed.items()]
     if summary.failed:
-        lines.append(f"What failed is tried again by: tinyllm experiment {folder}")
+        lines.append(f"To try the failed runs again: tinyllm experiment {folder}")
     if summary.report is not None:
-        lines.append(
-            f"Report: {summary.report.resolve()}\nTables and figures as files: {folder}/tables, {folder}/figures"
-        )
+        lines.append(f"Report: {summary.report.resolve()}")
+        lines.append(f"Tables and figures as files: {folder}/tables, {folder}/figures")
     return "\n".join(lines)

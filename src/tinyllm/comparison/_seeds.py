@@ -1,16 +1,16 @@
-"""Accuracy over several trainings: intervals and tests that know both sources of noise, questions and seeds.
+"""Accuracy over several trainings: intervals and tests that include the variance over questions and over seeds.
 
-A table of right and wrong has a row a seed and a column a question. Its mean stands for the accuracy that another
-training of the kind would have on other questions of the kind, and varies for three reasons:
+A table of marks has a row for each seed and a column for each question. Its mean estimates the accuracy of another
+training on other questions of the same kind. The variance of the mean has three parts:
 
     Var(mean) = σ_q² / Q  +  σ_s² / S  +  σ_e² / (S Q)       q: questions, s: seeds, e: the rest
 
-The order of the questions comes from the seed, so a good seed is good for several methods at once. Two methods are
-therefore compared seed by seed and question by question: the table is that of their differences, on the seeds that
-both have, and what they share is gone from it. Every table is judged by its own seeds alone, with S − 1 degrees of
-freedom: the seeds of other methods are the same seeds, and other methods may be noisier or calmer.
+The seed decides the order of the questions, so a good seed is good for several methods. Therefore two methods are
+compared on the table of their differences, by seed and question, on the seeds that both have. Effects that both methods
+share cancel out. The variance over seeds is estimated from this table only, with S − 1 degrees of freedom, because
+methods can differ in it.
 
-`docs/statistics.md` says it in plain words, decision 15 what was tried; `python -m benchmarks.statistics` simulates it.
+`docs/statistics.md` explains the method, decision 15 the alternatives. `python -m benchmarks.statistics` simulates it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Right = NDArray[np.float64]
-"""How right each answer is: 1 right, 0 wrong, 1/k where the student cannot tell k choices apart; (seeds, questions)."""
+"""The mark of each answer, (seeds, questions): 1 right, 0 wrong, 1/k in a tie of k choices."""
 
 ALPHA = 0.05
 _HALVINGS, _QUANTILES, _LEAST_P = 40, 400, 1e-15
@@ -35,7 +36,7 @@ class Runs:
 
     Attributes:
         right: (seeds, questions).
-        seeds: one a row; None for what is not trained: it has one row, which stands for every seed.
+        seeds: one for each row; None for an untrained method, whose single row is used for every seed.
     """
 
     right: Right
@@ -44,7 +45,7 @@ class Runs:
     def __post_init__(self) -> None:
         if self.right.ndim != 2 or 0 in self.right.shape:
             raise ValueError(
-                f"right and wrong must be (seeds, questions) with one or more of each, got {self.right.shape}"
+                f"marks must have the shape (seeds, questions) with one or more of each, got {self.right.shape}"
             )
         rows = 1 if self.seeds is None else len(set(self.seeds))
         if rows != len(self.right):
@@ -59,14 +60,14 @@ class Runs:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What a mean varies by, as variances of the mean.
+    """The variance of a mean, by source.
 
     Attributes:
-        questions: what other questions would change; 0 where nothing is left of it besides `rest`.
-        rest: luck on each question with each seed.
-        seeds: what other seeds would change, `rest` included, as the seeds show it; 0 where they do not.
-        freedom: degrees of freedom of `seeds`; 0 where there is one seed, or what is not trained.
-        count: how many questions.
+        questions: variance over questions without `rest`; at least 0.
+        rest: variance that depends on both question and seed.
+        seeds: variance over seeds with `rest`; 0 with one seed.
+        freedom: degrees of freedom of `seeds`; 0 with one seed, or for untrained methods.
+        count: the number of questions.
     """
 
     questions: float
@@ -77,12 +78,12 @@ class Spread:
 
     @classmethod
     def of(cls, tables: Sequence[Right], ends: tuple[float, float], *, is_trained: bool = True) -> Spread:
-        """Estimate it by analysis of variance.
+        """Estimate the variances by analysis of variance.
 
         Args:
-            tables: one a dataset, each (seeds, questions) with the same seeds; their means are averaged.
-            ends: the least and the greatest value. Half a question of each is added to the questions, so that an
-                interval has a width where all came out alike.
+            tables: one for each dataset, (seeds, questions), with the same seeds. Their means are averaged.
+            ends: the least and the greatest possible value. Half a question of each is added to the questions, so that
+                the interval has a width where all values are equal.
         """
         whole = rest = 0.0
         for values in tables:
@@ -100,20 +101,20 @@ class Spread:
         if not is_trained or rows < 2:
             return cls(whole - rest, rest, 0.0, 0, count)
         by_seed = np.mean([t.mean(axis=1) for t in tables], axis=0)
-        # Accuracies come in whole questions: seeds that agree to the last one still differ by what is rounded away.
+        # An accuracy is a number of whole questions, so equal seeds can still differ by less than a question.
         least = sum(1 / t.shape[1] ** 2 for t in tables) / len(tables) ** 2 / 12
         return cls(whole - rest, rest, max(float(by_seed.var(ddof=1)), least) / rows, rows - 1, count)
 
     @property
     def of_questions(self) -> float:
-        """The variance that the mean has with the very same trainings: other questions alone."""
+        """The variance of the mean over questions, for these trainings."""
         return self.questions + self.rest
 
     def half_width(self, alpha: float = ALPHA) -> float:
         """Return half the width of the interval.
 
-        √(z² · questions + t² · seeds · √(seeds' share of both)): each source with its own critical value, Student's t
-        of `freedom` for the seeds. Without the root the interval would be too wide wherever both sources matter.
+        √(z² · questions + t² · seeds · √(share of seeds in both)). Each source has its own critical value. That of the
+        seeds is Student's t with `freedom`. Without the inner root, the interval is too wide where both sources matter.
         """
         z = _critical(alpha, self.count - 1)
         if not self.freedom:
@@ -123,7 +124,7 @@ class Spread:
         return math.sqrt(z * z * self.questions + t * t * self.seeds * math.sqrt(share))
 
     def p_value(self, value: float) -> float:
-        """Return the two-sided p-value of a mean that should be 0: the least α at which it is `found`."""
+        """Return the two-sided p-value of the hypothesis that the true mean is 0."""
         from scipy.special import stdtr
 
         p = 2 * float(stdtr(max(1, self.count - 1), -abs(value) / math.sqrt(self.of_questions)))
@@ -136,19 +137,19 @@ class Spread:
             p = max(p, math.exp(high))
         return min(1.0, p)
 
-    def _reach(self, alpha: float, seeds: float) -> float:
-        """Return what a difference has to exceed to be found at α, where the seeds show such a variance.
+    def _reach(self, alpha: float, seeds: float | NDArray[np.float64]) -> Any:
+        """Return the smallest significant difference at α, for a measured variance over seeds.
 
-        √(z² · questions + t² · seeds): stricter than the interval, which would reject too often at the small α of many
-        comparisons.
+        √(z² · questions + t² · seeds). This is stricter than the interval, which would reject too often at the small α
+        of many comparisons.
         """
         z, t = _critical(alpha, self.count - 1), _critical(alpha, self.freedom)
-        return math.sqrt(z * z * self.questions + t * t * seeds)
+        return np.sqrt(z * z * self.questions + t * t * seeds)
 
     def power(self, effect: float, alpha: float = ALPHA) -> float:
-        """Return how often a true difference is found at α, if the variances are what they seem.
+        """Return the probability that a true difference is significant at α, given these variances.
 
-        What the seeds of another experiment would show is averaged over: their variance times χ² / `freedom`.
+        It is averaged over the variance that the seeds of another experiment would show: `seeds` times χ² / `freedom`.
         """
         from scipy.special import gammaincinv, ndtr
 
@@ -159,8 +160,7 @@ class Spread:
             true = max(self.seeds, self.rest)
             quantiles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
             shown = true * 2 * gammaincinv(self.freedom / 2, quantiles) / self.freedom
-            z, t = _critical(alpha, self.count - 1), _critical(alpha, self.freedom)
-            reach = np.maximum(np.sqrt(z * z * self.questions + t * t * shown), floor)
+            reach = np.maximum(self._reach(alpha, shown), floor)
             error = math.sqrt(self.questions + true)
         return float(np.mean(ndtr((abs(effect) - reach) / error) + ndtr((-abs(effect) - reach) / error)))
 
@@ -172,10 +172,10 @@ def _critical(alpha: float, freedom: int) -> float:
 
 
 def findable(spreads: Sequence[Spread], comparisons: int, power: float = 0.8) -> float:
-    """Return the true difference that is found with a probability of `power`, as the only one among the comparisons.
+    """Return the true difference that is significant with a probability of `power`, if all other differences are 0.
 
-    That is Holm's first step, α / comparisons. The variances are the means of those given, since one comparison with
-    few seeds hardly knows them.
+    This is Holm's first step, α / comparisons. The variances are averaged over `spreads`, because a single comparison
+    with few seeds estimates them badly.
     """
     typical = Spread(
         float(np.mean([s.questions for s in spreads])),
@@ -202,7 +202,7 @@ class Estimate:
     """A mean accuracy over seeds with its 95 % interval.
 
     Attributes:
-        knows_seeds: False where there is one seed: the interval is then of this training, over other questions alone.
+        knows_seeds: False with one seed. The interval then holds for this training, over questions only.
     """
 
     value: float
@@ -214,15 +214,15 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much a method is above another, on the seeds and questions that both have, with its 95 % interval.
+    """The accuracy of a method minus that of another, on common seeds and questions, with its 95 % interval.
 
     Attributes:
-        p: two-sided; None with one common seed, which says nothing of methods.
-        relative, relative_ci95: the gain in per cent of the other's accuracy, as the paper prints it, and its interval,
-            which knows that this accuracy is uncertain, too; None where it is 0.
-        seeds: how many both have.
-        spread: what it varies by.
-        knows_seeds: as of an `Estimate`.
+        p: two-sided; None with one common seed, which is not enough to compare methods.
+        relative, relative_ci95: the gain in per cent of the other accuracy, as in the paper. The interval includes the
+            uncertainty of that accuracy. None where that accuracy is 0.
+        seeds: the number of common seeds.
+        spread: its variances.
+        knows_seeds: see `Estimate`.
     """
 
     value: float
@@ -236,9 +236,9 @@ class Difference:
 
 
 def estimate(*of: Runs) -> Estimate | None:
-    """Return the mean accuracy with its interval; of several datasets, the mean of their accuracies.
+    """Return the mean accuracy with its interval. For several datasets it is the mean of their accuracies.
 
-    Of several datasets only the seeds that all have count; None where there are none.
+    Only the seeds that all datasets have are used. None without such a seed.
     """
     seeds, is_trained = _common(of), any(r.seeds is not None for r in of)
     if is_trained and not seeds:
@@ -250,7 +250,7 @@ def estimate(*of: Runs) -> Estimate | None:
 
 
 def _within(value: float, spread: Spread) -> tuple[float, float]:
-    """Return Wilson's interval with the variance of this mean in place of p (1 - p) / n: it stays within 0 and 1.
+    """Return Wilson's interval with the variance of this mean in place of p (1 - p) / n. It stays within 0 and 1.
 
     All θ with (value - θ)² ≤ half² · θ (1 - θ) / (value (1 - value)).
     """
@@ -258,21 +258,21 @@ def _within(value: float, spread: Spread) -> tuple[float, float]:
     ratio = spread.half_width() ** 2 / (inner * (1 - inner))
     centre = (value + ratio / 2) / (1 + ratio)
     half = math.sqrt(ratio * value * (1 - value) + ratio * ratio / 4) / (1 + ratio)
-    # At the ends the bound is the value itself; rounding must not put it on the other side.
+    # At 0 and 1 the bound is the value itself. Rounding must not move it past the value.
     return min(value, max(0.0, centre - half)), max(value, min(1.0, centre + half))
 
 
 def difference(*pairs: tuple[Runs, Runs]) -> Difference | None:
-    """Compare a method with another, each pair on the same questions in the same order.
+    """Compare a method with another. The questions of each pair are the same, in the same order.
 
     Args:
-        pairs: (method, other), one a dataset; of several, the mean of the differences is compared.
+        pairs: (method, other) for each dataset. For several datasets the mean of the differences is returned.
 
     Returns:
-        None where no seed is common to all: a mean over some seeds is not compared with one over others.
+        None without a seed that all runs have. Means over different seeds are not compared.
 
     Raises:
-        ValueError: the questions of a pair are not as many.
+        ValueError: the two of a pair have different numbers of questions.
     """
     for method, other in pairs:
         if method.right.shape[1] != other.right.shape[1]:
@@ -289,7 +289,7 @@ def difference(*pairs: tuple[Runs, Runs]) -> Difference | None:
     half, knows_seeds = spread.half_width(), not is_trained or spread.freedom > 0
     relative = ends = None
     if base > 0:
-        # The delta method: m / o - 1 varies as (m - (1 + r) o) / o.
+        # The delta method: the variance of m / o - 1 is that of (m - (1 + r) o) / o.
         relative = value / base
         scaled = [m - (1 + relative) * o for m, o in tables]
         by = Spread.of(scaled, (-1 - relative, 1.0), is_trained=is_trained).half_width() / base
@@ -307,16 +307,16 @@ def difference(*pairs: tuple[Runs, Runs]) -> Difference | None:
 
 
 def _common(runs: Iterable[Runs]) -> tuple[int, ...]:
-    """Return the seeds that all have that have any, in order."""
+    """Return the seeds that all trained runs have, in order."""
     sets = [set(r.seeds) for r in runs if r.seeds is not None]
     return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
 def holm(p_values: Sequence[float], planned: int = 0) -> list[float]:
-    """Return Holm's (1979) adjusted p-values: of all comparisons together, a wrong one is found in 5 % of tables.
+    """Return Holm's (1979) adjusted p-values. Below 0.05, at most 5 % of experiments have any false difference.
 
     Args:
-        planned: comparisons in all, where some are still to come: what is shown now must not vanish when they have.
+        planned: the number of all comparisons, unfinished ones included, so that a mark stays when they are finished.
     """
     count = max(planned, len(p_values))
     order = sorted(range(len(p_values)), key=p_values.__getitem__)

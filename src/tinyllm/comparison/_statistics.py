@@ -1,4 +1,4 @@
-"""Figures with intervals: no accuracy without its 95 % interval, no comparison with its own noise left out."""
+"""Accuracies with 95 % intervals, and paired tests, for one run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import chain
 from tinyllm.questions.types import Question
 
 _Z95 = 1.959963984540054
-_FEW = 20  # questions; with five, the approximation finds a difference at 0.05 where the exact p is 0.0625
+_FEW = 20  # questions; with five, the approximation gives p < 0.05 where the exact p is 0.0625
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +23,29 @@ class Accuracy:
     ci95: tuple[float, float]
     n: int
 
+    @classmethod
+    def of(cls, right: float, n: int) -> Accuracy:
+        """Return the accuracy of so many right answers (a tie counts as a part of one) among n."""
+        return cls(right / n if n else 0.0, wilson(right, n), n)
+
 
 def accuracy(right: Sequence[float]) -> Accuracy:
-    """Return the mean mark (1 right, 0 wrong, between them a tie) with its interval; (0, 1) where there is none."""
-    n, k = len(right), sum(right)
-    return Accuracy(k / n if n else 0.0, wilson(k, n), n)
+    """Return the mean of marks (1 right, 0 wrong, between them a tie) with its interval; (0, 1) without any mark."""
+    return Accuracy.of(sum(right), len(right))
 
 
 def wilson(successes: float, n: int, z: float = _Z95) -> tuple[float, float]:
     """Return Wilson's score interval for a proportion.
 
-    With p = k / n:  (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n). It stays within 0…1 and holds its level for
-    small n and for p near 0 or 1, where p ± 1.96 s.e. does not.
+    With p = k / n:  (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± 1.96 s.e., it stays within 0…1, and
+    keeps its coverage for small n and for p near 0 or 1.
     """
     if n == 0:
         return 0.0, 1.0
     p, square = successes / n, z * z
     centre = p + square / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
-    # At the ends the bound is p itself; rounding must not put it on the other side.
+    # At 0 and 1 the bound is p itself. Rounding must not move it past p.
     low = 0.0 if successes == 0 else (centre - half) / (1 + square / n)
     high = 1.0 if successes == n else (centre + half) / (1 + square / n)
     return low, high
@@ -49,10 +53,10 @@ def wilson(successes: float, n: int, z: float = _Z95) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Two students on the same questions: difference of accuracies (second minus first), interval, p.
+    """Two students on the same questions. `difference` is the accuracy of the second minus that of the first.
 
     Attributes:
-        fixed, broken: questions that the second, or the first, gets more right.
+        fixed, broken: number of questions with a higher mark by the second student, and by the first.
     """
 
     difference: float
@@ -66,11 +70,11 @@ class Paired:
 def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     """Compare two lists of marks (1 right, 0 wrong, between them a tie) on the same questions.
 
-    The interval is Agresti and Min's for a difference of paired proportions (half a question added to each of the
-    four outcomes, so that it has a width also where the two never differ); p is McNemar's exact (two-sided binomial)
-    test on the questions on which they differ. Where answers are tied, so that differences are no whole marks, p is of
-    the test that McNemar's is the case of: any difference might as well have had the other sign. It is exact up to
-    `_FEW` differences, beyond them the normal approximation with Edwards' correction for continuity.
+    The interval is Agresti and Min's for a difference of paired proportions. It adds half a question to each of the
+    four outcomes, so its width is never 0. p comes from McNemar's exact test (two-sided binomial) on the questions on
+    which the two differ. Where ties make fractional differences, p comes from the sign-flip test, of which McNemar's
+    is a special case. That test is exact for up to `_FEW` differences. For more, it is the normal approximation with
+    Edwards' correction for continuity.
     """
     n = len(first)
     changes = [b - a for a, b in zip(first, second, strict=True)]
@@ -100,31 +104,29 @@ def _sign_test(changes: Sequence[float]) -> float:
 
 def _mcnemar(b: int, c: int) -> float:
     n, k = b + c, min(b, c)
-    if n == 0:
-        return 1.0
-    # Σ C(n, i) for i ≤ k, each term from the one before: exact whole numbers, also for thousands of questions.
+    # The sum of C(n, i) for i ≤ k in whole numbers. Each term comes from the one before, which is fast for large n.
     term = tail = 1
     for i in range(k):
         term = term * (n - i) // (i + 1)
         tail += term
-    return min(1.0, float(Fraction(2 * tail, 1 << n)))
+    return min(1.0, 2 * tail / (1 << n))
 
 
 def majority_right(train: Sequence[Question], test: Sequence[Question]) -> list[bool]:
-    """Return which questions of `test` the most frequent answer of `train` gets right, to be compared in pairs.
+    """Return for each question of `test` whether the most frequent answer of `train` is right.
 
-    Where all questions have the same choices (yes / no / maybe) an answer is its text, else its position.
+    Where all questions have the same choices (yes / no / maybe), answers are compared by text, otherwise by position.
     """
     if not test:
         return []
-    same = len({frozenset(q.choices) for q in chain(train, test)}) == 1
-    answers = Counter(_answer(q, same) for q in train or test)
+    by_text = len({frozenset(q.choices) for q in chain(train, test)}) == 1
+
+    def answer(question: Question) -> str | int:
+        return question.answer_text if by_text else question.known_answer
+
+    answers = Counter(answer(q) for q in train if q.answer is not None) or Counter(map(answer, test))
     best = min(answers, key=lambda a: (-answers[a], str(a)))
-    return [_answer(q, same) == best for q in test]
-
-
-def _answer(question: Question, by_text: bool) -> str | int:
-    return question.answer_text if by_text else question.known_answer
+    return [answer(q) == best for q in test]
 
 
 def chance_rate(test: Sequence[Question]) -> float:

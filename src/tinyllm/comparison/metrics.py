@@ -1,4 +1,4 @@
-"""Metrics: `metrics.json`, made from kept predictions alone."""
+"""Metrics: the contents of `metrics.json`, made from predictions only."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
+from tinyllm.comparison._seeds import Calibration, calibration
 from tinyllm.comparison._statistics import accuracy, chance_rate, majority_right, paired
+from tinyllm.comparison.answers import SCORERS
 from tinyllm.config import Config
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield
-from tinyllm.scoring.matching import CONVENTION
-from tinyllm.scoring.predict import Prediction, Stage
-from tinyllm.scoring.score import credit, leaders
+from tinyllm.scoring.calibration import probabilities
+from tinyllm.scoring.predictions import CONVENTION, Prediction, Stage, credit, leaders
 
 
 def evaluation_fingerprint(config: Config, splits: Splits) -> str:
-    """Return a hash of what is asked and how it is scored: the same student would be given the same figures."""
+    """Return a hash of the questions and the scoring. With the same hash, the same student gets the same figures."""
     asked = (
         CONVENTION,
         config.evaluate.model_dump(),
@@ -35,7 +38,7 @@ def metrics(
     yields: Mapping[str, TeacherYield],
     train: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the figures of a run, as the contract lays them out."""
+    """Return the figures of a run."""
     figures: dict[str, Any] = {
         "name": config.name,
         "preset": config.preset,
@@ -50,6 +53,7 @@ def metrics(
     stages: tuple[Stage, ...] = ("before", "after") if config.evaluate.before else ("after",)
     majority = majority_right(splits.train, splits.test)
     figures |= {
+        "calibration": _calibration(config, predictions, float(train.get("temperature", 1.0))),
         "lm_eval": {stage: _of_the_harness(predictions, stage) for stage in stages},
         "majority": sum(majority) / len(majority) if majority else 0.0,
         "over_majority": {
@@ -59,9 +63,10 @@ def metrics(
         "teachers": {name: asdict(found) for name, found in yields.items()},
         "train": dict(train),
         "data": {
-            **{name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
+            **{name: len(getattr(splits, name)) for name in ("train", "more", "valid", "test")},
             "dropped": [asdict(d) for d in splits.dropped],
             "warnings": dict(splits.warnings),
+            "overlaps": dict(splits.overlaps),
         },
     }
     return figures
@@ -84,26 +89,43 @@ def _tested(predictions: Sequence[Prediction], stage: Stage) -> list[Prediction]
 
 
 def _marks(tested: Sequence[Prediction]) -> dict[str, list[float]]:
-    """Return, by scorer, the mark for each test question: 1 right, 0 wrong, 1/k where k choices tie for the first."""
-    marks: dict[str, list[float]] = {}
-    for p in tested:
-        answer = p.question.known_answer
-        if p.likelihood is not None:
-            marks.setdefault("likelihood", []).append(credit(p.likelihood.total, answer))
-            marks.setdefault("likelihood_normalised", []).append(credit(p.likelihood.mean, answer))
-        if p.generation is not None:
-            marks.setdefault("generation", []).append(float(p.generation.choice == answer))
-    return marks
+    """Return the mark for each test question, by the scorers that were used."""
+    found = {scorer: [p.mark(scorer) for p in tested if p.is_scored(scorer)] for scorer in SCORERS}
+    return {scorer: marks for scorer, marks in found.items() if marks}
 
 
 def _of_the_harness(predictions: Sequence[Prediction], stage: Stage) -> dict[str, Any]:
-    """Return `acc` and `acc_norm` as lm-evaluation-harness counts them: no end of text, and of equals the first."""
+    """Return `acc` and `acc_norm` as lm-evaluation-harness counts: without end of text, and the first of equals."""
     scored = [(p.likelihood, p.question.known_answer) for p in _tested(predictions, stage) if p.likelihood is not None]
     if not scored:
         return {}
     return {
         "acc": asdict(accuracy([s.acc == answer for s, answer in scored])),
         "acc_norm": asdict(accuracy([s.acc_norm == answer for s, answer in scored])),
+    }
+
+
+def _calibration(config: Config, predictions: Sequence[Prediction], temperature: float) -> dict[str, Any]:
+    """Return how far the trained student's probabilities can be believed, with its temperature and without."""
+    scored = [
+        (p.likelihood, p.question.known_answer) for p in _tested(predictions, "after") if p.likelihood is not None
+    ]
+    if not scored:
+        return {}
+    ranked = [(s.ranking(config.student.layout), answer) for s, answer in scored]
+    right = np.array([credit(scores, answer) for scores, answer in ranked])
+
+    def believed(at: float) -> Calibration:
+        return calibration(np.array([max(probabilities(scores, at)) for scores, _ in ranked]), right)
+
+    found, plain = believed(temperature), believed(1.0)
+    return {
+        "temperature": temperature,
+        "ece": found.error,
+        "ece_uncalibrated": plain.error,
+        "reliability": [asdict(b) for b in found.bins],
+        "reliability_uncalibrated": [asdict(b) for b in plain.bins],
+        "n": len(ranked),
     }
 
 

@@ -1,20 +1,20 @@
-"""The outline of an experiment: what its report needs to know besides the runs. Written when it starts."""
+"""The outline of an experiment: what its report needs besides the runs. It is written when the experiment starts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tinyllm.comparison._stored import from_json
 from tinyllm.comparison.answers import Scorer
 from tinyllm.comparison.selection import Sweep
-from tinyllm.errors import RunFolderError
 from tinyllm.system.files import read_json, write_json
 
 _FILE = "outline.json"
 AVERAGE = "Average"
-"""Stands where a dataset's name would, for the mean over all datasets."""
+"""Used in place of a dataset's name for the mean over all datasets."""
 
 Kind = Literal["reference", "method", "router", "ablation", "control"]
 
@@ -24,11 +24,11 @@ class MethodOutline:
     """One method of an experiment, on all its datasets.
 
     Attributes:
-        like: the known method that it goes back to.
-        kind: which table it stands in; `reference` is not trained and is not tested against the baseline.
-        datasets: those on which it is run (a teacher may be known on some only).
-        settings: its own settings but for the mixture (`train.method`): a control is compared with the method that has
-            the same; None in outlines of before they were written down.
+        like: the known method that it is based on.
+        kind: decides the table. A `reference` is not trained, and is not tested against the baseline.
+        datasets: the datasets of its runs. Some teachers are known on some datasets only.
+        settings: its own settings without `train.method`. A control is compared with the method that has the same
+            settings. None in outlines of earlier versions.
     """
 
     id: str
@@ -45,14 +45,15 @@ class DatasetOutline:
     """Facts of a dataset.
 
     Attributes:
-        chance, majority: accuracies on the test questions of guessing, and of the answer most frequent in training.
-        exact, ngram: ids of test questions that are met in training (`_overlap`).
-        valid_exact, valid_ngram: ids of test questions that are met among the validation questions.
-        majority_right: ids of the test questions that the answer most frequent in training gets right; None in outlines
-            of before they were written down.
-        teachers: what each gave, as in `yields.json`.
-        data: where the questions come from (`data` of the configuration), to show their texts.
-        rationales: folder of the rationales, within the experiment's.
+        chance: accuracy of guessing on the test questions.
+        majority: accuracy of always giving the most frequent answer of the training questions.
+        exact, ngram: ids of test questions that overlap with training questions (`questions.overlap`).
+        valid_exact, valid_ngram: ids of test questions that overlap with validation questions.
+        majority_right: ids of the test questions that the most frequent answer gets right. None in outlines of earlier
+            versions.
+        teachers: what each teacher gave, as in `yields.json`.
+        data: the section `data` of the configuration, to show the texts of questions.
+        rationales: the folder of the rationales, relative to the experiment's folder.
     """
 
     questions: Mapping[str, int]
@@ -70,13 +71,13 @@ class DatasetOutline:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """What was asked.
+    """What an experiment compares.
 
     Attributes:
-        students: name and model.
-        baseline: id of the method that others are compared with.
-        scorer: which accuracy the tables, the tests and every choice go by.
-        quoted: accuracies from elsewhere, in per cent: label → dataset → value.
+        students: the model of each student, by name.
+        baseline: the id of the method that others are compared with.
+        scorer: the accuracy of the tables, the tests and all choices of settings.
+        quoted: accuracies from elsewhere in per cent, by label and dataset.
     """
 
     name: str
@@ -84,73 +85,43 @@ class Outline:
     students: Mapping[str, str]
     methods: tuple[MethodOutline, ...]
     baseline: str
-    scorer: Scorer
     seeds: tuple[int, ...]
+    scorer: Scorer = "likelihood"
     quoted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
+    @classmethod
+    def read(cls, folder: Path) -> Outline:
+        """Read `outline.json` of an experiment.
+
+        Raises:
+            RunFolderError: the file is missing or damaged.
+        """
+        file = folder / _FILE
+        return from_json(cls, read_json(file), file, "start the experiment again to write a new one.")
+
+    def write(self, folder: Path) -> None:
+        """Write `outline.json`."""
+        write_json(folder / _FILE, asdict(self))
+
     def first_like(self, known: str) -> MethodOutline | None:
-        """Return the first method that goes back to a known one; None where there is none."""
+        """Return the first method that is based on a known one; None without any."""
         return next((m for m in self.methods if m.like == known), None)
 
     def twin(self, control: MethodOutline) -> MethodOutline | None:
-        """Return the TinyLLM that a control is identical to but for the mixture; None where there is none.
+        """Return the TinyLLM method that differs from a control in the mixture only; None without any.
 
-        Of several with the same settings that one comes first which had the same candidates to choose from. Where
-        settings are not known (an old outline), only a single TinyLLM will do.
+        Of several with the same settings, one with the same candidates is preferred. Where an old outline holds no
+        settings, there must be exactly one TinyLLM method.
         """
         alike = [m for m in self.methods if m.like == "tinyllm" and m.settings == control.settings]
         if control.settings is None and len(alike) > 1:
             return None
         return min(alike, key=lambda m: m.sweep != control.sweep, default=None)
 
+    def where(self, student: str, dataset: str) -> str:
+        """Return the dataset as it is called in text: with the student if there are several."""
+        return f"{dataset}, {student}" if len(self.students) > 1 else dataset
+
     def method(self, name: str) -> MethodOutline:
         """Return a method by its id."""
         return next(m for m in self.methods if m.id == name)
-
-
-def write_outline(folder: Path, outline: Outline) -> None:
-    """Write `outline.json`."""
-    write_json(folder / _FILE, asdict(outline))
-
-
-def read_outline(folder: Path) -> Outline:
-    """Read `outline.json`.
-
-    Raises:
-        RunFolderError: it is not there, or damaged.
-    """
-    raw = read_json(folder / _FILE)
-    try:
-        return Outline(
-            name=raw["name"],
-            datasets={name: _dataset(d) for name, d in raw["datasets"].items()},
-            students=raw["students"],
-            methods=tuple(_method(m) for m in raw["methods"]),
-            baseline=raw["baseline"],
-            scorer=raw.get("scorer", "likelihood"),
-            seeds=tuple(raw["seeds"]),
-            quoted=raw["quoted"],
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunFolderError(
-            f"{folder / _FILE} is damaged ({error!r}); starting the experiment again writes it anew."
-        ) from None
-
-
-def _method(raw: Mapping[str, Any]) -> MethodOutline:
-    sweep = raw["sweep"]
-    return MethodOutline(
-        id=raw["id"],
-        like=raw.get("like", raw["id"].partition(":")[0]),
-        label=raw["label"],
-        kind=raw["kind"],
-        sweep=Sweep(tuple(sweep["seeds"]), tuple(sweep["alphas"]), tuple(sweep["tuned"])),
-        datasets=tuple(raw["datasets"]),
-        settings=raw.get("settings"),
-    )
-
-
-def _dataset(raw: Mapping[str, Any]) -> DatasetOutline:
-    ids = ("exact", "ngram", "valid_exact", "valid_ngram", "majority_right")
-    known = {f.name: raw[f.name] for f in fields(DatasetOutline) if f.name in raw}
-    return DatasetOutline(**known | {n: tuple(raw[n]) for n in ids if raw.get(n) is not None})

@@ -1,8 +1,8 @@
-"""Choosing settings on the validation questions, never on the test: which runs that takes, and what came out.
+"""Choosing settings on the validation questions, never on the test questions: the runs that this needs, and the result.
 
-Where settings are tuned, all candidates are trained with the first seed, and the best on the validation questions is
-trained with the others. Where α is swept, this is done for each α; all of them get every seed, because the curve over α
-is a result of its own (the paper's Figure 2), and the α of the table is the best by the mean over seeds.
+Where settings are tuned, all candidates are trained with the first seed. The best one on the validation questions is
+trained with the other seeds. Where α is swept, this is done for each α, and each α gets all seeds, because the accuracy
+by α is a result of its own (the paper's Figure 2). The tables show the α with the best mean over seeds.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from tinyllm.comparison.answers import Scorer
 from tinyllm.comparison.records import Record
 
 FAILED = float("-inf")
-"""Stands for the accuracy of a run that failed."""
+"""The accuracy of a run that failed."""
 ALPHA = "alpha"
-"""The key of a swept α among a run's settings."""
+"""The key of a swept α in the settings of a run."""
 
 Settings = Mapping[str, Any]
 Accuracies = Mapping[tuple[str, int], float]
-"""Accuracy on the validation questions, by settings (`named`) and seed, of the runs that are finished."""
+"""Accuracy of finished runs on the validation questions, by settings (`named`) and seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What is varied for one method.
+    """The settings and seeds of one method.
 
     Attributes:
-        alphas: values of α; empty where it is not swept.
-        tuned: candidates of other settings; exactly one, `{}`, where nothing is tuned.
+        alphas: values of α; empty where α is not swept.
+        tuned: candidates of other settings; only `{}` where nothing is tuned.
     """
 
     seeds: tuple[int, ...]
@@ -40,7 +40,7 @@ class Sweep:
 
     @property
     def chooses(self) -> bool:
-        """Whether anything has to be chosen on the validation questions."""
+        """Whether settings are chosen on the validation questions."""
         return self.candidates() > 1
 
     def by_alpha(self) -> Iterator[list[Settings]]:
@@ -49,45 +49,42 @@ class Sweep:
             yield [dict(t) if alpha is None else {ALPHA: alpha, **t} for t in self.tuned]
 
     def candidates(self) -> int:
-        """Return how many settings there are to choose from, values of α counted in."""
+        """Return the number of candidates over all values of α."""
         return max(1, len(self.alphas)) * len(self.tuned)
 
     def runs(self) -> int:
-        """Return how many runs there are in all, candidates included."""
+        """Return the number of runs, with those of candidates."""
         return max(1, len(self.alphas)) * (len(self.tuned) + len(self.seeds) - 1)
+
+    def wanted(self, found: Accuracies) -> list[tuple[Settings, int]]:
+        """Return all runs known to be needed, with finished ones. More can become known when these are finished.
+
+        A candidate that failed has the accuracy `FAILED`, so it loses against any other.
+        """
+        first, *others = self.seeds
+        runs: list[tuple[Settings, int]] = []
+        for candidates in self.by_alpha():
+            runs += [(c, first) for c in candidates]
+            best = _best(candidates, [first], found)
+            runs += [(best, seed) for seed in others] if best is not None else []
+        return runs
+
+    def best_by_alpha(self, found: Accuracies) -> list[Settings]:
+        """Return the chosen settings of each α, where they are known."""
+        best = (_best(candidates, self.seeds[:1], found) for candidates in self.by_alpha())
+        return [b for b in best if b is not None]
+
+    def chosen(self, found: Accuracies) -> Settings | None:
+        """Return the settings of a method in the tables; None while unknown, or where all candidates failed."""
+        first = self.seeds[:1]
+        if not all(len(of) == 1 or _known(of, first, found) for of in self.by_alpha()):
+            return None
+        return _best(self.best_by_alpha(found), self.seeds, found)
 
 
 def named(settings: Settings) -> str:
-    """Return settings as one word, to tell runs apart by."""
+    """Return settings as a text that identifies them."""
     return json.dumps(dict(settings), sort_keys=True)
-
-
-def wanted(sweep: Sweep, found: Accuracies) -> list[tuple[Settings, int]]:
-    """Return all runs that are known to be needed, finished ones included; more may be known when these are.
-
-    A candidate that failed has the accuracy `FAILED`: it has lost against any that did not.
-    """
-    first, *others = sweep.seeds
-    runs: list[tuple[Settings, int]] = []
-    for candidates in sweep.by_alpha():
-        runs += [(c, first) for c in candidates]
-        best = _best(candidates, [first], found)
-        runs += [(best, seed) for seed in others] if best is not None else []
-    return runs
-
-
-def tuned(sweep: Sweep, found: Accuracies) -> list[Settings]:
-    """Return the chosen settings of each α, as far as they are known."""
-    best = (_best(candidates, sweep.seeds[:1], found) for candidates in sweep.by_alpha())
-    return [b for b in best if b is not None]
-
-
-def chosen(sweep: Sweep, found: Accuracies) -> Settings | None:
-    """Return the settings that stand for a method; None as long as they are not known, or where all have failed."""
-    first = sweep.seeds[:1]
-    if not all(len(of) == 1 or _known(of, first, found) for of in sweep.by_alpha()):
-        return None
-    return _best(tuned(sweep, found), sweep.seeds, found)
 
 
 def _known(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuracies) -> bool:
@@ -95,9 +92,10 @@ def _known(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuraci
 
 
 def _best(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuracies) -> Settings | None:
-    """Return the candidate of the highest mean accuracy, of equals the first; None unless all are known.
+    """Return the candidate with the highest mean accuracy; None unless all accuracies are known.
 
-    One of which fewer seeds failed comes before one of which more did, and is never of use if all have.
+    Fewer failed seeds come before a higher accuracy. Of equal candidates the first one wins. A candidate whose seeds
+    all failed is never returned.
     """
     if len(candidates) == 1:
         return candidates[0]
@@ -113,9 +111,5 @@ def _best(candidates: Sequence[Settings], seeds: Sequence[int], found: Accuracie
 
 def accuracies(records: Iterable[Record], scorer: Scorer) -> dict[tuple[str, int], float]:
     """Return the validation accuracies of a method's runs by a scorer."""
-    found = {}
-    for record in records:
-        value = record.accuracy("valid", scorer)
-        if value is not None:
-            found[named(record.settings), record.seed] = value
-    return found
+    found = ((record, record.accuracy("valid", scorer)) for record in records)
+    return {(named(record.settings), record.seed): value for record, value in found if value is not None}

@@ -1,4 +1,4 @@
-"""What can be configured: one frozen schema a section; each field has a type, a default and a sentence."""
+"""All settings: one frozen schema per section. Each field has a type, a default and a description."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 ANSWER_TASK = "answer"
-"""The name of the task of answering; every other task bears the name of a teacher."""
+"""The name of the answer task. Every other task has the name of a teacher."""
+
+CHOICES_TASK = "answer (choices)"
+"""The name of the answer task in logs and counts if choices are compared. No teacher's name has a bracket."""
 
 Preset = Literal["paper", "release"]
 Method = Literal[
     "fine-tuning", "step-by-step", "tinyllm",
     "shuffled", "keywords",  # controls
     "one-random", "shortest", "similarity", "student-likelihood",  # routers
+    "auto",  # whichever of several does best on validation questions
 ]  # fmt: skip
 Form = Literal["chat", "completion"]
 Layout = Literal["labelled", "release", "cloze"]
 CheckName = Literal["refused", "empty", "cut_off", "runs_on", "repeats", "wrong_answer", "encoding"]
+Way = Literal["letters", "texts", "votes", "given"]
 AlphaSchedule = Literal["constant", "linear"]
+AnswerKind = Literal["text", "choices", "both"]
+RationaleUse = Literal["target", "before", "input"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -34,20 +41,20 @@ class Section(BaseModel):
 
 
 class FieldMap(Section):
-    """Which column of a file holds what. Dots reach into nested columns (`choices.text`)."""
+    """The columns of a file. Dots reach into nested columns (`choices.text`)."""
 
     id: str | None = Field(
-        "id", description="Column of the question's name; rows without one are numbered; null: all are numbered."
+        "id", description="Column of the question's id; rows without one are numbered; null: all are numbered."
     )
     question: str = Field("question", description="Column of the question's text.")
     context: str = Field("context", description="Column of the optional context.")
     choices: str | tuple[str, ...] = Field(
-        "choices", description="Column that holds the list of choices, or a list of columns, one a choice."
+        "choices", description="Column that holds the list of choices, or a list of columns, one per choice."
     )
     answer: str | None = Field(
         "answer",
-        description="Column of the answer; an empty cell or null: this question has no known answer. "
-        "`answer: null`: none of them has one.",
+        description="Column of the answer; an empty cell or null: the answer of this question is unknown. "
+        "`answer: null`: no question has an answer.",
     )
     answer_as: Literal["index", "number", "letter", "text", "label"] = Field(
         "index",
@@ -55,10 +62,16 @@ class FieldMap(Section):
         "the choice's text, or a label.",
     )
     no_answer: int | str | None = Field(
-        None, description="What stands in the answer's column where the answer is not known, as -1; null: nothing does."
+        None,
+        description="Value in the answer's column that means an unknown answer, as -1; null: no value.",
     )
     labels: str | None = Field(None, description="Column of the choices' labels, for `answer_as: label`.")
     rationales: str = Field("rationales", description="Column of rationales: a mapping from teacher to text.")
+    opinions: str = Field(
+        "opinions",
+        description="Column of opinions: a mapping from teacher to one score per choice (weights, or log-probabilities "
+        "if one is below 0).",
+    )
 
 
 class CutSection(Section):
@@ -69,8 +82,32 @@ class CutSection(Section):
     seed: int = Field(0, description="Seed of the cut.")
 
 
+class MoreSection(Section):
+    """More questions to train on: of a file, or the training questions of a named dataset or a folder."""
+
+    name: Name | None = Field(None, description="Stands before their ids; null: the dataset's or the file's name.")
+    dataset: str | None = Field(None, description="A named dataset, or owner/name of one on the Hugging Face hub.")
+    subset: str | None = Field(None, description="Configuration name of a hub dataset.")
+    folder: Path | None = Field(None, description="Folder with a training file.")
+    train: Path | None = Field(None, description="A file of questions (.jsonl, .csv or .parquet).")
+    fields: FieldMap | None = Field(
+        None, description="Which column holds what; null: as `data.fields`, for a dataset its own."
+    )
+    choices: tuple[str, ...] | None = Field(None, min_length=2, description="The same choices for every question.")
+    question: str | None = Field(None, min_length=1, description="The same question for every row.")
+    limit: int | None = Field(None, ge=1, description="At most so many questions.")
+    answers: bool = Field(True, description="Use their answers; false: learn from the teachers' opinions alone.")
+
+
+def _files(value: Any) -> Any:
+    """A file may stand where a section of more questions may."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple({"train": item} if isinstance(item, str | Path) else item for item in value)
+
+
 class DataSection(Section):
-    """Where the questions come from: a named dataset, a folder with one file a split, or files."""
+    """Where the questions come from: a named dataset, a folder with one file per split, or files."""
 
     dataset: str | None = Field(
         None,
@@ -83,63 +120,68 @@ class DataSection(Section):
     train: Path | None = Field(None, description="Questions to train on (.jsonl, .csv or .parquet).")
     valid: Path | None = Field(None, description="Questions to select on.")
     test: Path | None = Field(None, description="Questions to evaluate on.")
-    cut: CutSection | None = Field(None, description="Cut the missing splits from `train`; default 10 % and 20 %.")
+    cut: CutSection | None = Field(None, description="Cut missing splits from `train`; default 10 % and 20 %.")
     fields: FieldMap = Field(default_factory=FieldMap, description="Which column holds what.")
     choices: tuple[str, ...] | None = Field(
         None,
         min_length=2,
-        description="The same choices for every question: the classes, where texts are to be classified; "
+        description="The same choices for every question: the classes, if texts are to be classified; "
         "null: each row has its own.",
     )
     question: str | None = Field(
         None,
         min_length=1,
-        description="The same question for every row, as `Which class fits?`; the text in the question's column is "
-        "then the context. null: each row has its own.",
+        description="The same question for every row, as in `Which class fits?`; the text in the question's column "
+        "becomes the context. null: each row has its own.",
     )
-    limit: int | None = Field(None, ge=1, description="At most so many questions of each split.")
-    on_invalid: Literal["error", "drop"] = Field("error", description="What to do about rows that are no questions.")
+    limit: int | None = Field(None, ge=1, description="Use at most this many questions of each split.")
+    on_invalid: Literal["error", "drop"] = Field("error", description="What to do about invalid rows.")
+    more: Annotated[tuple[MoreSection, ...], BeforeValidator(_files)] = Field(
+        (),
+        description="More questions for training only, as in `[more.jsonl, {dataset: obqa}]`, with answers or without. "
+        "Those that are the same as a validation or test question, or nearly, are left out and counted.",
+    )
 
 
 class _TeacherSection(Section):
-    """What every kind of teacher has."""
+    """Settings of every kind of teacher."""
 
     name: Name = Field(description="The teacher's name, used in `alpha`, files and reports.")
 
 
 class PriceSection(Section):
-    """What a teacher's tokens cost."""
+    """Prices of a teacher's tokens."""
 
-    prompt: float = Field(ge=0, description="US dollars for a million prompt tokens.")
-    completion: float = Field(ge=0, description="US dollars for a million tokens of replies.")
+    prompt: float = Field(ge=0, description="US dollars per million prompt tokens.")
+    completion: float = Field(ge=0, description="US dollars per million tokens of replies.")
     cached: float | None = Field(
-        None, ge=0, description="For a million prompt tokens found in a cache; null: as others."
+        None, ge=0, description="US dollars per million cached prompt tokens; null: as other prompt tokens."
     )
 
 
 class PromptedTeacher(_TeacherSection):
-    """What every kind of teacher that is asked with a prompt has."""
+    """Settings of every kind of teacher that gets a prompt."""
 
     stop: tuple[str, ...] = Field(("\n\n", "\nQuestion:"), description="Stop sequences of a completion prompt.")
     thinking_tokens: int | None = Field(
         None,
         ge=0,
-        description="Tokens that its thoughts may take, added to `rationales.max_tokens`. A thought that fills them is "
-        "asked for again with twice as many. null: none, until a thought of this teacher was cut off; then 4,096.",
+        description="Tokens for its thinking, added to `rationales.max_tokens`. If the thinking uses all of them, the "
+        "request is sent again with twice as many. null: none; 4,096 after the thinking of this teacher was cut off.",
     )
-    price: PriceSection | None = Field(None, description="What its tokens cost; null: nothing.")
+    price: PriceSection | None = Field(None, description="Prices of its tokens; null: free.")
     tokenizer: str | None = Field(
-        None, description="Hub name or folder of its tokenizer, to forecast with; null: its own, where it is at hand."
+        None, description="Hub name or folder of its tokenizer, for forecasts; null: its own, if it is available."
     )
 
 
 def _listed(value: Any) -> Any:
-    """One value may stand where a list of them may."""
+    """Accept a single value instead of a list."""
     return (value,) if isinstance(value, str) else value
 
 
 def _texts(value: Any) -> Any:
-    """YAML takes `2024-10-21` for a date and `1` for a number; as values of a URL or a header they are texts."""
+    """Turn dates and numbers into text. YAML reads `2024-10-21` as a date, but in a URL or a header it is a text."""
     if not isinstance(value, Mapping):
         return value
     return {name: _as_text(v) for name, v in value.items()}
@@ -152,18 +194,18 @@ def _as_text(value: Any) -> Any:
 
 
 def _no_secrets(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Refuse keys that stand in the configuration, at any depth: it is copied into run folders."""
+    """Refuse API keys in the configuration, at any depth, because it is copied into run folders."""
     for name, text in _named_as_secrets(value):
         if "${" not in text:
             raise ValueError(
-                f"'{name}' looks like a key; keys are read from the environment alone: write the name of a variable, "
+                f"'{name}' looks like a key; keys are only read from the environment: write the name of a variable, "
                 f"`{name}: ${{MY_KEY}}`, and set it (export MY_KEY=…)"
             )
     return value
 
 
 def _named_as_secrets(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield the texts whose names say that they are secret, at any depth."""
+    """Yield the texts whose names sound secret, at any depth."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if isinstance(inner, str) and inner and _SECRET.search(str(name)):
@@ -175,7 +217,7 @@ def _named_as_secrets(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _own_fields(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Refuse fields of a request that other settings stand for."""
+    """Refuse fields of a request that have their own settings."""
     for name in value:
         if name in _OWN_FIELDS:
             raise ValueError(f"'{name}' is set elsewhere: {_OWN_FIELDS[name]}")
@@ -211,14 +253,14 @@ _HOST = r"[A-Za-z0-9._-]+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?"  # a n
 
 
 def _reachable(url: str) -> str:
-    """Refuse an address that nothing can be sent to; its text is not repeated, since a key may be pasted into it."""
-    import yarl  # what sends the requests understands addresses by
+    """Refuse an unusable address. The message does not repeat it, because it may contain a pasted key."""
+    import yarl  # aiohttp, which sends the requests, parses addresses with it
 
     try:
         parsed = yarl.URL(url)
         host = parsed.raw_host or ""
         host.encode("idna")
-    except (ValueError, TypeError):  # also UnicodeError: no host may have such a name
+    except (ValueError, TypeError):  # also UnicodeError, for an impossible host name
         host, parsed = "", None
     if parsed is None or not re.fullmatch(_HOST, host) or not parsed.port:
         raise PydanticCustomError("address", "its host must be a name or an address, and its port 1 to 65535")
@@ -230,42 +272,42 @@ Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class EndpointTeacher(PromptedTeacher):
-    """How fast and how patiently an endpoint is asked."""
+    """Rate limits and timeouts of an endpoint."""
 
     form: Form = Field("chat", description="Chat messages, or one plain text to complete.")
     concurrency: int | None = Field(
-        None, ge=1, description="Requests in flight at once; null: what the endpoint bears."
+        None, ge=1, description="Parallel requests; null: as many as the endpoint can handle."
     )
-    requests_per_minute: float | None = Field(None, gt=0, description="Requests begun in a minute; null: any number.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Limit of requests per minute; null: none.")
     tokens_per_minute: float | None = Field(
-        None, gt=0, description="Tokens of prompts and replies in a minute; null: any number."
+        None, gt=0, description="Limit of prompt and reply tokens per minute; null: none."
     )
-    connect_s: float = Field(10.0, gt=0, description="Seconds for a connection.")
+    connect_s: float = Field(10.0, gt=0, description="Timeout for connecting.")
     first_byte_s: float | None = Field(None, gt=0, description="Seconds until a reply begins; null: as `timeout_s`.")
-    stall_s: float = Field(30.0, gt=0, description="Seconds in which a reply that has begun may stand still.")
-    timeout_s: float = Field(120.0, gt=0, description="Seconds for one whole attempt.")
-    max_attempts: int = Field(5, ge=1, description="Attempts a request gets; a rate limit is not an attempt.")
+    stall_s: float = Field(30.0, gt=0, description="Timeout between two parts of a reply.")
+    timeout_s: float = Field(120.0, gt=0, description="Timeout of one whole attempt.")
+    max_attempts: int = Field(5, ge=1, description="Attempts per request; a rate limit does not count.")
 
 
 class _HostedTeacher(Section):
-    """What a service may want besides the protocol. `${NAME}` stands for a variable of the environment."""
+    """What a service may need besides the protocol. `${NAME}` stands for an environment variable."""
 
     query: Texts = Field(
         default_factory=dict, description="Parameters of every URL, as in `{api-version: 2024-10-21}`."
     )
     headers: Texts = Field(
         default_factory=dict,
-        description="Headers of every request; `${NAME}` stands for a variable of the environment.",
+        description="Headers of every request; `${NAME}` stands for an environment variable.",
     )
     auth_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = Field(
         "Authorization",
-        description="Header that holds the key; `Authorization` holds it as a bearer token, others bare.",
+        description="Header with the key; `Authorization` sends it as a bearer token, other headers as it is.",
     )
     api_key_env: Variable | None = Field(
         "OPENAI_API_KEY", description="Environment variable with the key; null: no key."
     )
     omit: tuple[Parameter, ...] = Field(
-        (), description="Sampling parameters that are not sent to this teacher; the endpoint's own defaults then hold."
+        (), description="Sampling parameters that are not sent to this teacher; the endpoint uses its defaults."
     )
 
 
@@ -276,14 +318,14 @@ class OpenAITeacher(EndpointTeacher, _HostedTeacher):
     model: str = Field(description="The model's name at the endpoint.")
     base_url: Annotated[tuple[BaseUrl, ...], Field(min_length=1), BeforeValidator(_listed)] = Field(
         ("https://api.openai.com/v1",),
-        description="The endpoint, up to and with /v1, no user, password or query in it; or a list of replicas that "
-        "serve the same model and share the work. The first names the service in the store.",
+        description="The endpoint, including /v1, without user, password or query; or a list of replicas that "
+        "serve the same model and share the work. The first one identifies the service in the store.",
     )
     extra_body: Annotated[dict[str, Any], AfterValidator(_own_fields), AfterValidator(_no_secrets)] = Field(
         default_factory=dict, description="Further fields of every request, as in `{reasoning_effort: low}`."
     )
     stream: bool | Literal["auto"] = Field(
-        "auto", description="Ask for replies as streams; auto: where the endpoint gives no others."
+        "auto", description="Request replies as streams; auto: only if the endpoint requires it."
     )
 
 
@@ -298,7 +340,7 @@ def _service_first(model: str) -> str:
 
 
 def _arguments(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Refuse arguments of the library that other settings stand for, or that would work around ours."""
+    """Refuse arguments of the library that have their own settings, or that would bypass our retries and limits."""
     for name, inner in value.items():
         if name == "extra_body" and isinstance(inner, Mapping):
             _arguments(inner)
@@ -312,7 +354,7 @@ def _arguments(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class LiteLLMTeacher(EndpointTeacher):
-    """A model behind a service with a protocol of its own (Anthropic, Gemini, Bedrock, …), asked through litellm."""
+    """A model behind a service with its own protocol (Anthropic, Gemini, Bedrock, …), requested through litellm."""
 
     kind: Literal["litellm"]
     model: Annotated[str, AfterValidator(_service_first)] = Field(
@@ -321,7 +363,7 @@ class LiteLLMTeacher(EndpointTeacher):
     )
     form: Literal["chat"] = Field("chat", description="Chat messages.")
     base_url: BaseUrl | None = Field(
-        None, description="Address of a proxy or a local server, no user, password or query in it; null: the service's."
+        None, description="Address of a proxy or local server, without user, password or query; null: the service's."
     )
     api_key_env: Variable | None = Field(
         None,
@@ -329,7 +371,7 @@ class LiteLLMTeacher(EndpointTeacher):
         "GEMINI_API_KEY, AWS_ACCESS_KEY_ID, …).",
     )
     omit: tuple[Parameter, ...] = Field(
-        (), description="Sampling parameters that are not sent to this teacher; the service's own defaults then hold."
+        (), description="Sampling parameters that are not sent to this teacher; the service uses its defaults."
     )
     arguments: Annotated[dict[str, Any], AfterValidator(_arguments)] = Field(
         default_factory=dict,
@@ -339,45 +381,45 @@ class LiteLLMTeacher(EndpointTeacher):
 
 
 class OpenAIBatchTeacher(PromptedTeacher, _HostedTeacher):
-    """A model behind the OpenAI Batch protocol: hours instead of seconds, at half the price."""
+    """A model behind the OpenAI Batch protocol: replies take hours instead of seconds and cost half."""
 
     kind: Literal["openai-batch"]
     model: str = Field(description="The model's name at the endpoint.")
-    base_url: BaseUrl = Field("https://api.openai.com/v1", description="The endpoint, up to and with /v1.")
+    base_url: BaseUrl = Field("https://api.openai.com/v1", description="The endpoint, including /v1.")
     form: Form = Field("chat", description="Chat messages, or one plain text to complete.")
     requests_per_batch: int = Field(5000, ge=1, le=50_000, description="Requests in one batch.")
-    poll_s: float = Field(30.0, gt=0, description="Seconds between two looks at a batch.")
-    max_attempts: int = Field(5, ge=1, description="Attempts of each call, and batches that a request may be part of.")
+    poll_s: float = Field(30.0, gt=0, description="Seconds between two status requests for a batch.")
+    max_attempts: int = Field(5, ge=1, description="Attempts per call, and batches per request.")
 
 
 class LlamaCppTeacher(PromptedTeacher):
     """A GGUF model served in this process by llama.cpp."""
 
     kind: Literal["llamacpp"]
-    model: str = Field(description="smollm2-135m-instruct, gemma3-270m, or the path of a .gguf file.")
+    model: str = Field(description="A packaged model (`tinyllm models list`), or the path of a .gguf file.")
     form: Form = Field("completion", description="Chat messages, or one plain text to complete.")
-    slots: int | None = Field(None, ge=1, description="Requests worked on at once; null: what suits the machine.")
-    threads: int | None = Field(None, ge=1, description="Processor threads; null: what suits the machine.")
-    context_tokens: int = Field(2048, ge=128, description="Tokens of prompt and reply that each slot holds.")
+    slots: int | None = Field(None, ge=1, description="Parallel requests; null: depends on the machine.")
+    threads: int | None = Field(None, ge=1, description="Processor threads; null: depends on the machine.")
+    context_tokens: int = Field(2048, ge=128, description="Tokens of prompt and reply per slot.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on the GPU; -1: all.")
 
 
 class VllmTeacher(EndpointTeacher):
-    """A model served on this machine by `vllm serve`, which is started when it is needed and stopped again."""
+    """A model served on this machine by `vllm serve`. The server is started when it is needed, and then stopped."""
 
     kind: Literal["vllm"]
     model: str = Field(description="Hub name or folder.")
     revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
-    executable: str = Field("vllm", description="The command; give a path where vLLM has an environment of its own.")
+    executable: str = Field("vllm", description="The command; give a path if vLLM has its own environment.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="Type of the weights.")
     context_tokens: int | None = Field(None, ge=128, description="Longest prompt and reply; null: the model's.")
     arguments: tuple[str, ...] = Field(
         (),
-        description="More arguments of `vllm serve`, as they are written there. Those of memory, scheduling, "
-        "parallelism and logs (such as --gpu-memory-utilization) may change without asking again.",
+        description="More arguments of `vllm serve`, as on its command line. Arguments about memory, scheduling, "
+        "parallelism and logs (such as --gpu-memory-utilization) may change without new requests.",
     )
-    start_s: float = Field(900.0, gt=0, description="Seconds until the server must be healthy.")
-    timeout_s: float = Field(3600.0, gt=0, description="Seconds for one whole attempt; a slow machine is no failure.")
+    start_s: float = Field(900.0, gt=0, description="Timeout until the server is healthy, in seconds.")
+    timeout_s: float = Field(3600.0, gt=0, description="Timeout of one whole attempt; the machine may be slow.")
 
 
 class TransformersTeacher(PromptedTeacher):
@@ -388,7 +430,7 @@ class TransformersTeacher(PromptedTeacher):
     revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
     form: Form = Field("completion", description="Chat messages, or one plain text to complete.")
     batch_size: int = Field(8, ge=1, description="Prompts in one batch.")
-    device: str | None = Field(None, description="cpu, cuda, cuda:1, mps; null: the best there is.")
+    device: str | None = Field(None, description="cpu, cuda, cuda:1, mps; null: the best one.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Type of the weights.")
 
 
@@ -399,8 +441,27 @@ class GivenTeacher(_TeacherSection):
     source: str | None = Field(None, description="Key in the questions' `rationales`; null: the teacher's name.")
 
 
+def _two_folds(folds: int) -> int:
+    if folds == 1:
+        raise ValueError("1 fold leaves no questions to train on; write 2 or more, or 0 to ask the student itself")
+    return folds
+
+
+class StudentTeacher(_TeacherSection):
+    """A trained student that gives opinions. It writes no rationales."""
+
+    kind: Literal["student"]
+    run: Path = Field(description="Folder of the run that trained it, or of the student itself.")
+    folds: Annotated[int, Field(ge=0, le=100), AfterValidator(_two_folds)] = Field(
+        5,
+        description="Where it is asked about questions that it learnt from, so many students are trained in its place, "
+        "each without the questions that it is asked. 0: it is asked itself, though it knows the answers.",
+    )
+    batch_size: int = Field(32, ge=1, description="Questions in one batch.")
+
+
 class ScriptedTeacher(_TeacherSection):
-    """A teacher that fills in a template; for tests and dry runs."""
+    """A teacher that fills in a template, for tests and dry runs."""
 
     kind: Literal["scripted"]
     template: str = Field(
@@ -417,93 +478,140 @@ TeacherConfig = Annotated[
     | VllmTeacher
     | TransformersTeacher
     | GivenTeacher
+    | StudentTeacher
     | ScriptedTeacher,
     Field(discriminator="kind"),
 ]
 
 
 class ExamplesSection(Section):
-    """The in-context example generator: what stands before the question in a teacher's prompt."""
+    """The in-context examples before the question in a teacher's prompt."""
 
     strategy: Literal["random", "similar", "diverse", "fixed", "none"] = Field(
         "random",
-        description="Which training questions are shown: any (the paper), the nearest by BM25, near ones that differ "
-        "from each other, the same for all, or none.",
+        description="Which training questions are shown: random ones (the paper), the most similar by BM25, similar "
+        "ones that differ from each other, the same ones for all questions, or none.",
     )
     count: int = Field(2, ge=0, le=32, description="Examples per prompt.")
     worked: str | None = Field(
         "worked",
-        description="Pick among questions that carry a rationale under this key, and show it; "
-        "null, or none in the data: examples show question, choices and answer only.",
+        description="Pick from the questions that have a rationale under this key, and show it; "
+        "null, or none in the data: examples show only question, choices and answer.",
     )
     ids: tuple[str, ...] = Field((), description="Training questions to show, for `fixed`; empty: drawn by the seed.")
     scope: Literal["question", "block"] = Field(
         "question",
-        description="Pick for each question, or for a block of consecutive ones: their prompts then begin alike, "
-        "which the prefix caches of servers turn into speed.",
+        description="Pick examples for each question, or for a block of consecutive questions. The prompts of a block "
+        "begin alike, which is faster on servers with a prefix cache.",
     )
-    block: int = Field(32, ge=2, description="Questions in a block; at most half of those there are.")
+    block: int = Field(32, ge=2, description="Questions in a block; at most half of all questions.")
     seed: int = Field(0, description="Seed of the pick.")
 
 
 class BudgetSection(Section):
-    """What a run may spend, over all its interruptions; requests in flight are counted before they are sent."""
+    """Limits of what a run may spend in total, also if it is interrupted. Requests count before they are sent."""
 
     usd: float | None = Field(None, ge=0, description="US dollars, by the teachers' prices.")
     tokens: int | None = Field(None, ge=0, description="Tokens of prompts and replies.")
-    hours: float | None = Field(None, ge=0, description="Hours of asking; what is in flight then is awaited.")
+    hours: float | None = Field(None, ge=0, description="Hours of requests; requests already sent are awaited.")
 
 
 SAMPLING_DEFAULTS: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.95, "seed": 0}
-"""What null stands for in `rationales`, unless an endpoint takes none."""
+"""The meaning of null in `rationales`, unless an endpoint does not accept the parameter."""
 
 
 class RationalesSection(Section):
-    """How rationales are asked for, checked and kept."""
+    """How rationales are requested, checked and stored."""
 
     examples: ExamplesSection = Field(default_factory=ExamplesSection, description="In-context examples.")
     teacher_forcing: bool = Field(True, description="Tell the teacher the right answer and ask why (the paper).")
     max_tokens: int = Field(
-        256, ge=1, description="Longest rationale, in the teacher's tokens; a teacher's `thinking_tokens` are added."
+        256, ge=1, description="Longest rationale, in the teacher's tokens, without its `thinking_tokens`."
     )
     temperature: float | None = Field(
-        None, ge=0, description="Sampling temperature; 0: greedy. null: 0.7, or none where an endpoint takes none."
+        None, ge=0, description="Sampling temperature; 0: greedy. null: 0.7, or none if an endpoint does not accept it."
     )
     top_p: float | None = Field(
-        None, gt=0, le=1, description="Nucleus sampling. null: 0.95, or none where an endpoint takes none."
+        None, gt=0, le=1, description="Nucleus sampling. null: 0.95, or none if an endpoint does not accept it."
     )
-    seed: int | None = Field(None, description="Sampling seed. null: 0, or none where an endpoint takes none.")
+    seed: int | None = Field(None, description="Sampling seed. null: 0, or none if an endpoint does not accept it.")
     samples: int = Field(
         3,
         ge=1,
         le=100,
-        description="How often a question is put to a teacher until a reply passes the checks; greedy: once.",
+        description="Attempts per question and teacher until a reply passes the checks; greedy: 1.",
+    )
+    several: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Rationales that each teacher writes for a question (SCoTD), each with `samples` tries. Those that "
+        "come with the questions are one.",
     )
     checks: tuple[CheckName, ...] = Field(
-        get_args(CheckName), description="Checks that a rationale must pass; a failing one is counted and left out."
+        get_args(CheckName),
+        description="Checks that a rationale must pass; others are counted and left out.",
     )
     repair: bool = Field(
-        True, description="Cut a text that stops mid-sentence or runs on after its last good sentence, before checking."
+        True, description="Before the checks, cut a text after its last good sentence if it is cut off or runs on."
     )
     store: Path | None = Field(
         None,
-        description="Database of replies; null: replies.sqlite beside the run folder (beside its target, where the "
+        description="Database of replies; null: replies.sqlite beside the run folder (beside its target, if the "
         "folder is a symbolic link).",
     )
-    budget: BudgetSection = Field(default_factory=BudgetSection, description="A hard cap on what is spent.")
-    engine: Literal["local", "ray"] = Field("local", description="Ask from this process, or over a Ray cluster.")
-    ray_address: str | None = Field(None, description="Of a running Ray cluster (`auto`); null: Ray on this machine.")
-    ray_workers: int = Field(1, ge=1, description="Workers of each teacher; those of an endpoint share its limits.")
+    pooled: bool = Field(
+        False,
+        description="Also explain questions without an answer, and those of `data.more`; a question without an answer "
+        "is explained as if the pooled opinion (`train.soft`) were right, and its rationale is marked.",
+    )
+    budget: BudgetSection = Field(default_factory=BudgetSection, description="A hard limit on the spending.")
+    engine: Literal["local", "ray"] = Field("local", description="Send requests from this process, or from Ray.")
+    ray_address: str | None = Field(None, description="Address of a Ray cluster, or `auto`; null: Ray on this machine.")
+    ray_workers: int = Field(1, ge=1, description="Workers per teacher; the workers of an endpoint share its limits.")
 
     @property
     def written(self) -> frozenset[str]:
-        """The sampling parameters that a person has set."""
+        """The sampling parameters that the user has set."""
         return frozenset(name for name in SAMPLING_DEFAULTS if getattr(self, name) is not None)
 
     def sampling(self, name: Literal["temperature", "top_p", "seed"]) -> float:
-        """Return a sampling parameter, or what null stands for."""
+        """Return a sampling parameter, or the meaning of null."""
         value: float | None = getattr(self, name)
         return SAMPLING_DEFAULTS[name] if value is None else value
+
+
+def _ways(value: Any) -> Any:
+    """Accept a list of teachers instead of a mapping from teacher to way."""
+    return dict.fromkeys(value, "auto") if isinstance(value, list | tuple) else value
+
+
+class OpinionsSection(Section):
+    """What the teachers themselves would answer, asked without the answer: one probability per choice."""
+
+    teachers: Annotated[dict[str, Way | Literal["auto"]], BeforeValidator(_ways)] = Field(
+        default_factory=dict,
+        description="Which teachers are asked, and how, as in `{qwen: letters, gpt: votes}`; a list of names: each in "
+        "its best way. `letters`: log-probabilities of the choices' letters. `texts`: likelihood of the choices. "
+        "`votes`: replies are counted. `given`: scores that come with the questions.",
+    )
+    splits: tuple[Literal["train", "valid"], ...] = Field(
+        ("train",),
+        min_length=1,
+        description="The questions that are asked. Never the test questions. With `train.soft` also those of "
+        "`data.more`, and the validation questions where weights or trust are learned on them.",
+    )
+    orders: int = Field(
+        2,
+        ge=1,
+        le=24,
+        description="Orders in which the choices are listed, for `letters` and `votes`; the mean over them removes a "
+        "teacher's preference for a place.",
+    )
+    votes: int = Field(8, ge=1, le=100, description="Replies that are counted, for `votes`, over all orders.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature of `votes`.")
+    max_tokens: int = Field(16, ge=1, description="Longest reply of `votes`, without `thinking_tokens`.")
+    seed: int = Field(0, ge=0, description="Seed of the orders and of `votes`.")
 
 
 class LoraSection(Section):
@@ -512,52 +620,95 @@ class LoraSection(Section):
     rank: int = Field(16, ge=1, description="Rank of the adapters.")
     alpha: int = Field(32, ge=1, description="Scale of the adapters, divided by the rank.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters.")
-    targets: tuple[str, ...] | None = Field(None, description="Names of modules; null: all linear ones but the head.")
+    targets: tuple[str, ...] | None = Field(None, description="Names of modules; null: all linear ones, not the head.")
 
 
 class PrefixesSection(Section):
-    """The prefix p that names the task, one a task (the paper's p_A and p_m)."""
+    """The prefix p of each task (the paper's p_A and p_m)."""
 
-    answer: str = Field("predict: ", description="Prefix of the task of answering.")
+    answer: str = Field("predict: ", description="Prefix of the answer task.")
     rationale: str = Field("explain as {teacher}: ", description="Prefix of a teacher's task; {teacher} is its name.")
-    ordered: tuple[str, ...] = Field((), description="Prefixes of the first, second, … teacher, instead.")
+    ordered: tuple[str, ...] = Field((), description="Prefixes of the first, second, … teacher; before `rationale`.")
 
 
 class StudentSection(Section):
-    """The small model that learns."""
+    """The small model that is trained."""
 
     model: str = Field(
         "google/flan-t5-small",
-        description="Hub name, folder, .gguf file, a packaged model (smollm2-135m-instruct, gemma3-270m), or "
-        "tiny-untrained, which is made here and knows nothing, for dry runs.",
+        description="Hub name, folder, .gguf file, a packaged model (`tinyllm models list`), or "
+        "tiny-untrained, a tiny model with random weights, for dry runs.",
     )
     revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
     adapter: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters.")
     lora: LoraSection = Field(default_factory=LoraSection, description="Settings of `adapter: lora`.")
-    prefixes: PrefixesSection = Field(default_factory=PrefixesSection, description="One prefix a task.")
+    prefixes: PrefixesSection = Field(default_factory=PrefixesSection, description="One prefix per task.")
     layout: Layout = Field(
         "labelled",
-        description="How a question is written out: with its choices (`labelled`; `release`: as the authors' code), "
-        "or without them (`cloze`), which suits small causal students ranked by likelihood.",
+        description="The form of a question: with its choices (`labelled`; `release`: as in the authors' code), "
+        "or without them (`cloze`), which is better for small causal students ranked by likelihood.",
+    )
+
+
+class SoftSection(Section):
+    """Pooled opinions as targets: (1 - weight) · the right answer + weight · what the teachers think."""
+
+    weight: float = Field(
+        0.5, ge=0, le=1, description="Share of the pooled opinion where the answer is known; elsewhere it is all."
+    )
+    temperature: float = Field(1.0, gt=0, description="Of the pooled opinion: above 1 flatter, below 1 sharper.")
+    teachers: Literal["pooled"] | dict[str, float] = Field(
+        "pooled",
+        description="Weights of the teachers: the pooled opinion is proportional to the product of theirs, each to the "
+        "power of its weight. `pooled`: learned on the validation questions whose answer is known; of training "
+        "questions where there are too few; else by how often the teachers agree.",
+    )
+    trust: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        "auto",
+        description="Questions without an answer are learnt where the pooled opinion gives one choice at least this "
+        "probability. `auto`: decided on validation questions; without answers there, all are learnt.",
+    )
+    shuffle: bool = Field(
+        False, description="A control: each question gets the pooled opinion on another one with as many choices."
     )
 
 
 class TrainSection(Section):
-    """What is learnt from what, and how."""
+    """What the student is trained on, and how."""
 
-    method: Method = Field("tinyllm", description="The mixture: which targets the student sees, with what weight.")
+    method: Method = Field(
+        "tinyllm",
+        description="The mixture: which targets the student sees, with what weight. `auto` tries several settings of "
+        "this section and keeps the student that does best on validation questions; see `auto`.",
+    )
+    answer: AnswerKind = Field(
+        "text",
+        description="How the answer is learnt: as a text to write (`text`), by comparing the choices as evaluation "
+        "does (`choices`: cross-entropy of the softmax over their log-likelihoods), or by both, with equal weight.",
+    )
+    soft: SoftSection | None = Field(
+        None,
+        description="Learn from the teachers' opinions, too: on questions with an answer beside it, on others alone. "
+        "With `answer: text` they only say what the answer of a question without one is. null: answers only.",
+    )
+    rationales: RationaleUse = Field(
+        "target",
+        description="What the student does with a rationale. `target`: it learns to write it, beside the answer (the "
+        "paper). `before`: it learns to write it and then to answer, and does so when it is asked. `input`: it reads "
+        "it with the question, less of it in each step, and nothing in the share `answers_only` (SKIntern).",
+    )
     teacher: str | None = Field(None, description="The one teacher of `step-by-step`; null: the only one there is.")
     alpha: float | dict[str, float] = Field(
         1.0,
-        description="α_m, the weight of each teacher's loss; one number for all, or one a teacher; 0 leaves it out.",
+        description="α_m, the weight of each teacher's loss; one for all, or one per teacher; 0 leaves a teacher out.",
     )
     alpha_schedule: AlphaSchedule | dict[str, AlphaSchedule] = Field(
         "constant",
-        description="How α_m goes over the training: `constant`, or `linear` down to 0 (rationales first, answers "
-        "last); one for all teachers, or one a teacher.",
+        description="How α_m changes during training: `constant`, or `linear` down to 0 (rationales first, answers "
+        "last); one for all teachers, or one per teacher.",
     )
     answers_only: float = Field(
-        0.0, ge=0, lt=1, description="Share of the steps, at the end, in which nothing but answers is learnt."
+        0.0, ge=0, lt=1, description="Share of the steps, at the end, that train on answers only."
     )
     normalisation: Literal["tokens", "examples"] = Field(
         "examples",
@@ -572,36 +723,61 @@ class TrainSection(Section):
     micro_batch_tokens: int = Field(
         2048,
         ge=16,
-        description="Tokens in one forward pass, attention's memory counted in: memory, not meaning.",
+        description="Tokens in one forward pass, including the memory of attention. Changes memory, not results.",
     )
-    max_input_tokens: int = Field(1024, ge=16, description="Longest input; the context is cut to fit, nothing else.")
-    max_target_tokens: int = Field(256, ge=1, description="Longest target, in the student's tokens; the rest is cut.")
+    max_input_tokens: int = Field(1024, ge=16, description="Longest input; only the context is cut to fit.")
+    max_target_tokens: int = Field(
+        256, ge=1, description="Longest target, in the student's tokens; longer ones are cut."
+    )
     epochs: int = Field(1, ge=1, description="Passes over the training questions.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic; bf16 and fp16 are autocast.")
-    gradient_checkpointing: bool = Field(False, description="Trade time for memory.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Precision; bf16 and fp16 use autocast.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
     compile: bool = Field(
-        False, description="Compile the student's layers (torch.compile): for long trainings on a GPU."
+        False, description="Compile the student's layers (torch.compile), for long training on a GPU."
     )
     validate_steps: int | None = Field(
         None,
         ge=1,
-        description="Optimizer steps between two looks at the accuracy on validation questions; null: none. "
-        "By likelihood; with `student.layout: cloze` by likelihood a token.",
+        description="Optimizer steps between two validations; null: no validation. The accuracy is by likelihood; with "
+        "`student.layout: cloze` by likelihood per token.",
     )
-    validate_questions: int = Field(200, ge=1, description="At most so many validation questions a look.")
+    validate_questions: int = Field(200, ge=1, description="Maximum number of questions per validation.")
     patience: int | None = Field(
-        None, ge=1, description="Stop after so many looks in a row that were no better; null: never."
+        None, ge=1, description="Stop after this many validations without improvement; null: never."
     )
     keep: Literal["last", "best"] = Field(
         "last", description="The student to keep: the last, or the best by validation accuracy (never by test)."
     )
     save_steps: int | None = Field(
-        None, ge=1, description="Optimizer steps between checkpoints; null: about two minutes."
+        None, ge=1, description="Optimizer steps between checkpoints; null: every two minutes or so."
     )
     logging_steps: int = Field(1, ge=1, description="Optimizer steps between lines of the training log.")
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, trackio…")
     seed: int = Field(0, ge=0, description="Seed of the order of questions, of dropout and of new weights.")
+
+
+class AutoSection(Section):
+    """The search of `train.method: auto`: successive halving on validation questions, never on test questions."""
+
+    candidates: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="Settings of `train` to try, each laid over that section, as in `[{answer: choices, epochs: 3}, "
+        "{method: tinyllm, alpha: 0.1}]`; the method is fine-tuning where none is given. Empty: a list that goes by "
+        "the teachers (`tinyllm check` shows it).",
+    )
+    rungs: int = Field(
+        3, ge=1, le=6, description="Looks at the candidates: after each, the worse ones stop. The last ends a training."
+    )
+    keep: int = Field(
+        3, ge=2, le=10, description="One in so many candidates goes on, with so many times the optimizer steps."
+    )
+    budget: float = Field(
+        4.0,
+        ge=1,
+        description="Optimizer steps that the search may take in all, as a multiple of those of the longest candidate. "
+        "The last candidates of the list are left out until it suffices.",
+    )
 
 
 class EvaluateSection(Section):
@@ -614,13 +790,13 @@ class EvaluateSection(Section):
     )
     before: bool = Field(True, description="Score the untrained student too.")
     max_new_tokens: int = Field(
-        48, ge=1, description="Longest generated answer, in tokens; where a choice is longer, as long as that."
+        48, ge=1, description="Longest generated answer, in tokens; at least as long as the longest choice."
     )
     batch_tokens: int = Field(4096, ge=16, description="Padded tokens in one forward pass.")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic; bf16 is autocast.")
-    rationales: int = Field(8, ge=0, description="Test questions for which the student also writes its rationales.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Precision; bf16 uses autocast.")
+    rationales: int = Field(8, ge=0, description="Test questions for which the student also writes rationales.")
     train_questions: int = Field(
-        32, ge=0, description="Training questions answered too, so that the report can show them; never in a figure."
+        32, ge=0, description="Training questions that are answered for the report; they never count in a result."
     )
     max_rationale_tokens: int = Field(96, ge=1, description="Longest generated rationale.")
 
@@ -633,21 +809,14 @@ class Config(Section):
     data: DataSection
     teachers: tuple[TeacherConfig, ...] = ()
     rationales: RationalesSection = Field(default_factory=RationalesSection)
+    opinions: OpinionsSection = Field(default_factory=OpinionsSection)
     student: StudentSection = Field(default_factory=StudentSection)
     train: TrainSection = Field(default_factory=TrainSection)
+    auto: AutoSection = Field(default_factory=AutoSection)
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
 
 
-SPEED_ONLY = frozenset({
-    "micro_batch_tokens", "gradient_checkpointing", "compile", "save_steps", "logging_steps", "report_to",
-    "concurrency", "requests_per_minute", "tokens_per_minute", "connect_s", "first_byte_s", "stall_s", "timeout_s",
-    "max_attempts", "requests_per_batch", "poll_s", "slots", "threads", "gpu_layers", "batch_tokens", "api_key_env",
-    "price", "tokenizer", "budget", "engine", "headers", "auth_header", "stream", "ray_address", "ray_workers",
-    "executable", "start_s", "store",
-})  # fmt: skip
-"""Names of settings that do not change what comes out; a run may be continued with other ones."""
-
-# The schemas' own defaults are the paper's; this is what the authors' released code does otherwise.
+# The defaults of the schemas are the paper's. `release` has the values that differ in the authors' released code.
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {},
     "release": {
@@ -659,15 +828,64 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 }
 
 
+def compares_by_token(layout: Layout) -> bool:
+    """Tell whether choices are compared by mean log-likelihood per token, or by the total (decisions 13 and 17).
+
+    The total decreases with every token. A student that sees the choices knows which texts are possible, so the total
+    is right. A student that does not see them would choose the shortest.
+    """
+    return layout == "cloze"
+
+
 def teacher_weights(config: Config) -> dict[str, float]:
-    """Return α_m of every teacher, in the order of `teachers`."""
+    """Return α_m of every teacher, in the order of `teachers`. A student writes no rationales, so its α is 0."""
     alpha = config.train.alpha
-    return {t.name: alpha[t.name] if isinstance(alpha, dict) else alpha for t in config.teachers}
+    return {
+        t.name: 0.0 if t.kind == "student" else alpha[t.name] if isinstance(alpha, dict) else alpha
+        for t in config.teachers
+    }
+
+
+def candidates_of(config: Config) -> tuple[Config, ...]:
+    """Return the configurations among which `method: auto` chooses; of any other method its own alone.
+
+    Raises:
+        ValidationError: the settings of a candidate are none (`build_config` tells them before).
+    """
+    if config.train.method != "auto":
+        return (config,)
+    base = config.train.model_dump() | {"method": "fine-tuning"}
+    patches = config.auto.candidates or _usual_candidates(config)
+    return tuple(config.model_copy(update={"train": TrainSection.model_validate(base | p)}) for p in patches)
+
+
+def _usual_candidates(config: Config) -> tuple[dict[str, Any], ...]:
+    """Return settings worth a try, the most promising first: budgets cut the list from its end."""
+    train = config.train
+    rate = train.learning_rate or (2e-4 if config.student.adapter == "lora" else 5e-5)
+    choices = {"method": "fine-tuning", "answer": "choices", "learning_rate": rate, "rationales": "target"}
+    taught = [choices | {"method": "tinyllm"}] if any(teacher_weights(config).values()) else []
+    soft = [] if train.soft is None else [choices | {"soft": train.soft.model_dump() | {"weight": 0}}]
+    return (
+        choices,
+        *soft,
+        choices | {"learning_rate": 3 * rate},
+        *(t | {"answer": "both"} for t in taught),
+        choices | {"epochs": 2 * train.epochs},
+        *(t | {"rationales": "input"} for t in taught),
+        choices | {"learning_rate": rate / 3},
+        choices | {"answer": "both"},
+        *(t | {"answer": "text"} for t in taught),
+        choices | {"answer": "text"},
+    )
 
 
 def teachers_in_use(config: Config) -> tuple[TeacherConfig, ...]:
-    """Return the teachers that the method learns from: asking another one would be money for nothing."""
+    """Return the teachers that the method uses. Requests to others would be wasted money."""
     train = config.train
+    if train.method == "auto":
+        used = {t.name for candidate in candidates_of(config) for t in teachers_in_use(candidate)}
+        return tuple(t for t in config.teachers if t.name in used)
     if train.method == "fine-tuning":
         return ()
     if train.method == "step-by-step" and train.teacher is not None:
@@ -677,7 +895,7 @@ def teachers_in_use(config: Config) -> tuple[TeacherConfig, ...]:
 
 
 def prefixes_in_use(config: Config) -> dict[str, str]:
-    """Return the prefix of each task that the student learns; a teacher's does not depend on who else is in use."""
+    """Return the prefix of each task that is trained. A teacher's prefix does not depend on which others are used."""
     tasks = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
     learnt = {ANSWER_TASK, *(t.name for t in teachers_in_use(config))}
     return {task: prefix for task, prefix in tasks.items() if task in learnt}
@@ -690,3 +908,12 @@ def task_prefixes(prefixes: PrefixesSection, teachers: Sequence[str]) -> dict[st
         ordered = prefixes.ordered[index] if index < len(prefixes.ordered) else None
         named[teacher] = prefixes.rationale.replace("{teacher}", teacher) if ordered is None else ordered
     return named
+
+
+def ways_of(kind: str) -> tuple[Way, ...]:
+    """Return the ways to ask a kind of teacher for its opinion, the best first."""
+    ways: Mapping[str, tuple[Way, ...]] = {
+        "openai": ("letters", "votes"), "llamacpp": ("letters", "votes"), "vllm": ("letters", "votes"),
+        "transformers": ("texts", "letters", "votes"), "given": ("given",), "student": ("texts",),
+    }  # fmt: skip
+    return ways.get(kind, ("votes",))

@@ -1,15 +1,14 @@
-"""Which arguments of `vllm serve` can change what a model replies: all but a closed list of those that cannot."""
+"""Which arguments of `vllm serve` can change a reply: all except those in a closed list."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# An argument belongs here if it decides where, when or in what portions the same numbers are computed, or what the
-# server writes into its logs. Sums may then be rounded otherwise; so they are when other requests share a batch. What
-# touches the weights, the cache's precision, the prompt, the sampling or the decoding (quantization, kv-cache-dtype,
-# seed, chat-template, generation-config, speculative-config, hf-overrides, …) does not belong here, nor does what is
-# not known for certain.
+# An argument belongs here if it only changes where, when or in which batches the same numbers are computed, or what the
+# server logs. Rounding may differ then, as it does when other requests share a batch. Arguments about the weights, the
+# precision of the cache, the prompt, the sampling or the decoding (quantization, kv-cache-dtype, seed, chat-template,
+# generation-config, speculative-config, hf-overrides, …) do not belong here, nor do arguments of unknown effect.
 _SPEED_ONLY = frozenset((
     # memory
     "gpu-memory-utilization", "kv-cache-memory-bytes", "swap-space", "cpu-offload-gb", "block-size",
@@ -31,27 +30,27 @@ _SPEED_ONLY = frozenset((
     "distributed-executor-backend", "disable-custom-all-reduce", "max-parallel-loading-workers",
     "ray-workers-use-nsight", "api-server-count", "disable-frontend-multiprocessing", "nnodes",
     "node-rank", "master-addr", "master-port", "numa-bind",
-    # where files are kept, how they are read
+    # where files are, and how they are read
     "download-dir", "safetensors-load-strategy", "use-tqdm-on-load", "tokenizer-pool-size", "tokenizer-pool-type",
-    # what is told
+    # logs
     "disable-log-stats", "disable-log-requests", "enable-log-requests", "enable-log-outputs", "max-log-len",
     "uvicorn-log-level", "disable-uvicorn-access-log", "enable-log-deltas", "log-config-file",
     "show-hidden-metrics-for-version", "otlp-traces-endpoint", "collect-detailed-traces", "kv-cache-metrics",
     "enable-prompt-tokens-details", "enable-server-load-tracking", "disable-fastapi-docs", "aggregate-engine-logging",
 ))  # fmt: skip
-_VALUE = re.compile(r"[^-]|-\.?\d|-?$|$")  # what is no option: also a negative number
+_VALUE = re.compile(r"[^-]|-\.?\d|-?$|$")  # not an option; a negative number is a value
 
 
 def without_speed(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the arguments, as they are written, that can change a reply.
+    """Return the arguments that can change a reply, as they are written.
 
-    An option is known in both of its spellings (`--max-num-seqs`, `--max_num_seqs`) and with `--no-` before it. A
-    shortened one (`--max-num`) stays, because what it means depends on the version of vLLM.
+    An option is recognised in both spellings (`--max-num-seqs`, `--max_num_seqs`) and with the prefix `--no-`. A
+    shortened option (`--max-num`) is kept, because its meaning depends on the version of vLLM.
     """
     kept: list[str] = []
     keeps = True
     for argument in arguments:
-        if not _VALUE.match(argument):  # else it is a value, and goes with its option
+        if not _VALUE.match(argument):  # a value is kept or left out with its option
             name = argument.partition("=")[0].lstrip("-").replace("_", "-")
             keeps = name not in _SPEED_ONLY and name.removeprefix("no-") not in _SPEED_ONLY
         if keeps:

@@ -1,4 +1,4 @@
-"""YAML that a person wrote: a plain value, with the line of each key; or what is wrong with it, whatever that is."""
+"""Parse a user's YAML: the value and the line of each key, or one message about what is wrong."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Lines = Mapping[tuple[str | int, ...], int]
 """The line of each key of a YAML file, by its path."""
 
 _DEEPEST = 50  # levels; a configuration has six
-_MOST = 100_000  # values, those that an alias repeats counted each time
+_MOST = 100_000  # values; values repeated by an alias count each time
 
 
 class NotYamlError(ValueError):
-    """A text is not YAML, or not any that a configuration could be. `line` is 0 where it cannot be told."""
+    """A text is not YAML, or too large or too deep for a configuration. `line` is 0 if it is unknown."""
 
     def __init__(self, words: str, line: int = 0) -> None:
         super().__init__(words)
@@ -26,10 +26,10 @@ class NotYamlError(ValueError):
 
 
 def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
-    """Return the value of a YAML text, and the nodes that it was made from.
+    """Return the value of a YAML text, and its tree of nodes.
 
     Raises:
-        NotYamlError: also where the nesting, or what aliases repeat, is more than can be gone through.
+        NotYamlError: it is not YAML, or it is nested too deeply, or it has too many values.
     """
     try:
         loader = yaml.SafeLoader(text)
@@ -46,7 +46,7 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
     except RecursionError:
         raise NotYamlError(f"it is nested deeper than {_DEEPEST} levels") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        # Its constructors let these through: a 30th of February, a number of 5,000 digits, `!!int x`.
+        # PyYAML does not catch these: the 30th of February, a number with 5,000 digits, `!!int x`.
         raise NotYamlError(f"a value in it cannot be read: {error}") from None
 
 
@@ -58,9 +58,9 @@ def _check_size(root: yaml.Node) -> None:
         found += 1
         line = node.start_mark.line + 1
         if depth > _DEEPEST:
-            raise NotYamlError(f"it is nested deeper than {_DEEPEST} levels, or an alias holds itself", line)
+            raise NotYamlError(f"it is nested deeper than {_DEEPEST} levels, or an alias contains itself", line)
         if found > _MOST:
-            raise NotYamlError(f"it has more than {_MOST:,} values, with those that aliases repeat", line)
+            raise NotYamlError(f"it has more than {_MOST:,} values, including those repeated by aliases", line)
         if isinstance(node, yaml.SequenceNode):
             open_.extend((value, depth + 1) for value in node.value)
         elif isinstance(node, yaml.MappingNode):
@@ -68,20 +68,20 @@ def _check_size(root: yaml.Node) -> None:
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
-    """Read a mapping from a YAML file, and on which line each of its keys is.
+    """Read a mapping from a YAML file, and the line of each key.
 
     Raises:
-        ConfigError: there is no such file, or it is no YAML, or no mapping.
+        ConfigError: there is no such file, it is not YAML, or it is not a mapping.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
         tree, node = parse_yaml(text)
     except FileNotFoundError:
         if path.is_symlink():
-            raise ConfigError(f"{path} is a symbolic link to {path.readlink()}, which is not there.") from None
+            raise ConfigError(f"{path} is a symbolic link to {path.readlink()}, which does not exist.") from None
         here = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         raise ConfigError(
-            f"No configuration at {path}.{did_you_mean(str(path), here)} `tinyllm init {path}` writes a new one."
+            f"There is no configuration {path}.{did_you_mean(str(path), here)} `tinyllm init {path}` writes a new one."
         ) from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder; give a YAML file, or a run folder with a config.yaml in it.") from None
@@ -91,14 +91,14 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         where = f", line {error.line}" if error.line else ""
         raise ConfigError(f"{path}{where}: not YAML: {printable(str(error))}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no mapping; it needs at least `data:`. `tinyllm init` writes an example.")
+        raise ConfigError(f"{path} is not a mapping; it needs at least `data:`. `tinyllm init` writes an example.")
     if twice := list(_twice(node, "")):
-        raise ConfigError(f"{path}: YAML keeps the last of what stands there twice:\n" + "\n".join(twice))
+        raise ConfigError(f"{path}: some keys are there twice, and YAML would only use the last:\n" + "\n".join(twice))
     return tree, dict(_line_numbers(node, ()))
 
 
 def _twice(node: yaml.Node | None, at: str) -> Iterable[str]:
-    """Yield the keys that a mapping has more than once, and where."""
+    """Yield the keys that a mapping has more than once, with their lines."""
     if isinstance(node, yaml.SequenceNode):
         for value in node.value:
             yield from _twice(value, at)
@@ -107,7 +107,7 @@ def _twice(node: yaml.Node | None, at: str) -> Iterable[str]:
         for key, value in node.value:
             line, name = key.start_mark.line + 1, str(key.value)
             if name in first:
-                yield f"  - {at}{name}: lines {first[name]} and {line}; make them one"
+                yield f"  - {at}{name}: lines {first[name]} and {line}; keep one"
             first.setdefault(name, line)
             yield from _twice(value, f"{at}{name}.")
 

@@ -1,7 +1,7 @@
-"""Experiments: a grid of datasets, students, methods and seeds, run to its end.
+"""Experiments: a grid of datasets, students, methods and seeds, and all runs of it.
 
-Add a method to compare: a function in `_methods` and a line in its table. A setting of a grid: `_schema`. A place where
-runs happen: a class beside `_places`.
+Add a method: a function in `_methods`, and a line in its table. A setting of a grid: `_schema`. A place where runs
+happen: a class like those in `_places`.
 """
 
 from tinyllm.experiments._grid import load_experiment

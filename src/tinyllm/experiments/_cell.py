@@ -1,4 +1,4 @@
-"""One run of an experiment: train as any run does, ask all questions, keep every answer, remove the rest."""
+"""One run of an experiment: train the student, ask all questions, keep the answers, remove the rest."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.comparison.answers import Answer, Answers, Scorer, Split, as_answers, write_answers
-from tinyllm.comparison.records import LOG_FILE, RUN_FILE, Record, cells
-from tinyllm.config import Config, EvaluateSection, build_config
+from tinyllm.comparison.answers import Answer, Answers, Scorer, Split
+from tinyllm.comparison.records import LOG_FILE, Record, cells
+from tinyllm.config import Config, EvaluateSection, build_config, compares_by_token
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
 from tinyllm.questions import SPLITS
@@ -21,34 +21,34 @@ from tinyllm.questions.types import Question, Splits
 from tinyllm.scoring.views import View, unrotated, viewed
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import LIKELIHOODS, student_card
+from tinyllm.stages.student import student_card
 from tinyllm.stages.train import train_run
-from tinyllm.system.files import replacing, write_json, write_text
+from tinyllm.system.files import replacing, write_text
 from tinyllm.system.machine import environment
 from tinyllm.system.news import News, Task
 
 if TYPE_CHECKING:
     from tinyllm.student.model import Student
 
-_WAIT_S = 60.0  # for the process of an experiment that was killed to write its checkpoint and go
+_WAIT_S = 60.0  # for the process of a killed experiment, which still writes its checkpoint
 KEPT = "kept"
-"""Says in a run's folder that its student is to stay."""
-_SHARED_FILES = ("rationales.parquet", "yields.json")
+"""A file in the folder of a run whose student is kept."""
+_SHARED_FILES = ("rationales.parquet", "yields.json", "opinions.parquet", "opinions.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a process has to know to do one run; it travels as JSON.
+    """One run, as a worker process needs it. It is sent as JSON.
 
     Attributes:
-        folder: of the experiment.
-        rationales: folder of the rationales that its dataset's runs share; None where nothing is learnt from any.
-        rationales_hash: of those that it learns from.
-        questions: hash of the test questions, as the experiment read them.
-        learnt: hash of the training and validation questions, as the experiment read them.
+        folder: the folder of the experiment.
+        rationales: the folder of shared rationales and opinions; None for a run without any.
+        rationales_hash: hash of the rationales and opinions that the run uses.
+        questions: hash of the test questions when the experiment started.
+        learnt: hash of the training and validation questions when the experiment started.
         views: how the test questions are asked.
-        scorer: by which settings are chosen; validation questions are answered in writing only for that.
-        asks: the teacher that is asked itself, in place of a student.
+        scorer: the scorer that chooses settings. Answers to validation questions are written only for `generation`.
+        asks: the teacher that answers in place of a student.
     """
 
     folder: str
@@ -71,11 +71,11 @@ class Job:
 
 
 def run_job(job: Job, news: News) -> None:
-    """Do one run and leave its record; a run that was interrupted goes on from its checkpoint.
+    """Do one run and write its record. An interrupted run continues from its checkpoint.
 
     Raises:
-        TinyLLMError: it cannot be done; the others may.
-        KeyboardInterrupt: it was interrupted, after a checkpoint.
+        TinyLLMError: this run cannot be done.
+        KeyboardInterrupt: it was interrupted, and a checkpoint is written.
     """
     started = time.monotonic()
     config = build_config(job.config, source=job.key)
@@ -86,27 +86,30 @@ def run_job(job: Job, news: News) -> None:
     ):
         if now != then and (what == "test" or job.trains):
             raise DataError(
-                f"The {what} questions of {job.dataset} are not the ones that the experiment began with: their file "
-                "has changed since, or this method leaves others out. Started again, the experiment says what that "
-                "concerns."
+                f"The {what} questions of {job.dataset} are not those with which the experiment started: the file has "
+                "changed, or this method drops other questions. Start the experiment again; it lists the affected "
+                "runs."
             )
     work = RunFolder(Path(job.folder) / "work" / job.key)
     with work.claimed(config, wait_s=_WAIT_S):
         if job.rationales is not None:
             shared = Path(job.rationales)
             likelihoods = shared / f"likelihoods-{job.student}.json"
-            _share(shared, work.path, likelihoods)
+            _share(shared, work, likelihoods)
             trained = train_run(config, work, news, splits)
-            _give_back(work.path, likelihoods)
+            _give_back(work, likelihoods)
         else:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
         if job.asks is None:
-            answers = as_answers(_answers(_student(job, config, work), splits, config.evaluate, job, news))
+            found = list(_answers(_student(job, config, work), splits, config.evaluate, job, news))
         else:
-            answers = as_answers(_teachers_answers(job, config, splits.test, news))
+            found = list(_teachers_answers(job, config, splits.test, news))
+        temperature = float(trained.get("temperature") or _temperature(found, config))
+        answers = Answers.of(_calibrated(found, config, temperature))
         figures = {
             "accuracy": answers.accuracies(),
+            "temperature": temperature,
             "train": trained,
             "evaluate_seconds": time.monotonic() - asked,
             "seconds": _seconds(started, asked, trained),
@@ -114,13 +117,38 @@ def run_job(job: Job, news: News) -> None:
         }
         _record(job, config, figures, splits, answers, work)
         if job.keep_student:
-            write_text(work.path / KEPT, "As `keep_students` asked; a later start without it leaves it here.\n")
+            write_text(
+                work.path / KEPT,
+                "Kept because of `keep_students`. Later starts without that setting do not remove it.\n",
+            )
         else:
             shutil.rmtree(work.path, ignore_errors=True)
 
 
+def _ranking(answer: Answer, config: Config) -> tuple[float, ...]:
+    """Return what an answer's choices are ranked by; none where they were not scored. See `OptionScores.ranking`."""
+    return (answer.mean if compares_by_token(config.student.layout) else answer.total) or ()
+
+
+def _temperature(answers: Sequence[Answer], config: Config) -> float:
+    """Return the temperature of an untrained student's probabilities; a trained one has it from its training."""
+    from tinyllm.scoring.calibration import fit_temperature
+
+    scored = [(ranked, a.answer) for a in answers if a.split == "valid" and (ranked := _ranking(a, config))]
+    return fit_temperature([ranked for ranked, _ in scored], [answer for _, answer in scored])
+
+
+def _calibrated(answers: Sequence[Answer], config: Config, temperature: float) -> Iterator[Answer]:
+    """Yield answers with the probabilities of their choices at a temperature."""
+    from tinyllm.scoring.calibration import probabilities
+
+    for answer in answers:
+        ranked = _ranking(answer, config)
+        yield replace(answer, probabilities=probabilities(ranked, temperature) if ranked else None)
+
+
 def _seconds(started: float, asked: float, trained: Mapping[str, Any]) -> float:
-    """Return what a run took in all: of one that was interrupted, training knows the time before."""
+    """Return the time of a run. For a continued run, training reports the time before the interruption, too."""
     now = time.monotonic()
     return max(now - started, float(trained.get("seconds") or 0.0) + now - asked)
 
@@ -131,21 +159,21 @@ def _student(job: Job, config: Config, work: RunFolder) -> Student:
     return read_student(work.student) if job.trains else load_student(config.student, student_card(config))
 
 
-def _share(shared: Path, work: Path, likelihoods: Path) -> None:
-    """Bring what runs have in common to where a run looks for it, without copying where that can be."""
-    wanted = {shared / name: work / name for name in _SHARED_FILES} | {likelihoods: work / LIKELIHOODS}
+def _share(shared: Path, work: RunFolder, likelihoods: Path) -> None:
+    """Put shared files into the folder of a run, as hard links where possible."""
+    wanted = {shared / name: work.path / name for name in _SHARED_FILES} | {likelihoods: work.likelihoods}
     for source, place in wanted.items():
         if source.is_file():
-            place.unlink(missing_ok=True)  # of an earlier start; what is shared may have been renewed since
+            place.unlink(missing_ok=True)  # of an earlier start; the shared file can be newer
             try:
                 os.link(source, place)
             except OSError:  # another file system
                 shutil.copyfile(source, place)
 
 
-def _give_back(work: Path, likelihoods: Path) -> None:
-    """Keep for the others what this run was the first to measure."""
-    measured = work / LIKELIHOODS
+def _give_back(work: RunFolder, likelihoods: Path) -> None:
+    """Share the likelihoods that this run measured."""
+    measured = work.likelihoods
     if measured.is_file() and not (likelihoods.is_file() and filecmp.cmp(measured, likelihoods, shallow=False)):
         with replacing(likelihoods) as draft:
             shutil.copyfile(measured, draft)
@@ -155,7 +183,7 @@ def _record(
     job: Job, config: Config, figures: Mapping[str, Any], splits: Splits, answers: Answers, work: RunFolder
 ) -> None:
     folder = cells(Path(job.folder)) / job.key
-    write_answers(folder, answers)
+    answers.write(folder)
     log = work.path / LOG_FILE
     if log.is_file():
         shutil.copyfile(log, folder / LOG_FILE)
@@ -173,11 +201,11 @@ def _record(
         config=config.model_dump(mode="json"),
         figures=figures,
     )
-    write_json(folder / RUN_FILE, record.as_json())
+    record.write()
 
 
 def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], news: News) -> Iterator[Answer]:
-    """Yield what a teacher answers in writing to the test questions, with the answer kept from it."""
+    """Yield a teacher's written answers to the test questions. Its prompt does not hold the right answer."""
     from tinyllm.rationales.checks import stated_choice
     from tinyllm.rationales.types import Rationale
     from tinyllm.stages.asking import opened_asking
@@ -188,8 +216,8 @@ def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], n
         replies = {r.question_id: r.text for r in asking.collection() if isinstance(r, Rationale)}
     if lacking := len(questions) - len(replies):
         raise TeacherError(
-            f"{job.asks} did not answer {lacking} of {len(questions)} test questions; those that it answered are kept, "
-            "and the same command asks for the others."
+            f"{job.asks} did not answer {lacking} of {len(questions)} test questions. Its other answers are kept. Run "
+            "the same command again to ask the rest."
         )
     for question in questions:
         text = replies[question.id]
@@ -202,10 +230,10 @@ def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], n
 
 
 def _answers(student: Student, splits: Splits, section: EvaluateSection, job: Job, news: News) -> Iterator[Answer]:
-    """Yield the student's answers: to the validation questions, and to the test questions in every view.
+    """Yield the student's answers to the validation questions, and to the test questions in each view.
 
-    Writing is the slower half: it is done for test questions as they stand, and for the validation questions where
-    settings are chosen by it.
+    Writing answers is slow. It is done for test questions in the view `asked`, and for validation questions if the
+    scorer needs it.
     """
     from tinyllm.scoring.score import arithmetic
 

@@ -1,24 +1,26 @@
-"""How long an experiment will take: arithmetic of the runs that are left over the speed of this machine.
+"""Forecast: how long the runs that are left will take.
 
-Arithmetic is counted as 6 P a token learnt from (4 P with LoRA, whose frozen weights need no gradient) and 2 P a token
-read, P being the student's parameters without embeddings and head; the head is counted at targets. The speed is what
-this machine's matrix product reaches, times a share that trainings and evaluations have been seen to reach; the time of
-this experiment's runs that were made on such a machine corrects it.
+Operations: 6 P for each token that is trained on (4 P with LoRA, whose frozen weights need no gradient), 2 P for each
+token that is read. P is the number of parameters without embeddings and head. The head is counted at target tokens
+only. The speed is that of a matrix product on this machine, times the share of it that training and evaluation reach.
+The measured time of finished runs on such a machine corrects the estimate.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from tinyllm.comparison.records import Record
-from tinyllm.config import Config
-from tinyllm.experiments._grid import Cell, Experiment, Group
+from tinyllm.config import Config, candidates_of, teachers_in_use
+from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName
 from tinyllm.experiments._shared import Shared, rationale_key
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
+from tinyllm.stages.check import search_steps
 from tinyllm.stages.student import mixture_settings, student_card
 from tinyllm.system.machine import environment, machine_name
 
@@ -26,22 +28,23 @@ if TYPE_CHECKING:
     from tinyllm.rationales.types import Rationale
     from tinyllm.student.encode import Encoder
 
-_SAMPLE = 64  # questions that are tokenised
+_SAMPLE = 64  # questions that are tokenised for the estimate
 _TRAINING, _ASKING, _WRITING = 0.6, 0.45, 0.08  # shares of the matrix product's speed
 _START_S = 3.0  # loading, planning, saving
 _SIZE = 1024
 
-Precision = Literal["fp32", "bf16", "fp16"]
+_Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """What one run of a group computes.
+class _Sizes:
+    """The amount of work of one run in a group.
 
     Attributes:
-        head: of the parameters, those that make logits.
-        learnt, targets: tokens that a training goes through, and those of them with logits, once over all steps.
-        read, written: tokens of the evaluation in the view `asked`; `read_again` of each other view.
+        head: the parameters that compute logits.
+        learnt, targets: tokens of the training over all steps, and those of them with logits.
+        read, written: tokens of the evaluation in the view `asked`.
+        read_again: tokens that are read in each other view.
     """
 
     parameters: int
@@ -52,12 +55,12 @@ class Sizes:
     read_again: float
     written: float
     is_lora: bool
-    trains_in: Precision
-    answers_in: Precision
+    trains_in: _Precision
+    answers_in: _Precision
 
-    def seconds(self, peaks: Mapping[Precision, float], views: int) -> float:
-        """Return how long a run takes at peaks of so many operations a second."""
-        p, training, answering = self.parameters, peaks[self.trains_in], peaks[self.answers_in]
+    def seconds(self, peak: Callable[[_Precision], float], views: int) -> float:
+        """Return the duration of a run at this peak speed, in operations a second."""
+        p, training, answering = self.parameters, peak(self.trains_in), peak(self.answers_in)
         learning = (4 if self.is_lora else 6) * (p * self.learnt + self.head * self.targets)
         train = learning / (_TRAINING * training)
         ask = 2 * p * (self.read + self.read_again * (views - 1)) / (_ASKING * answering)
@@ -65,12 +68,12 @@ class Sizes:
 
 
 class Forecast:
-    """Knows how long runs take; made once, asked as often as one likes.
+    """Estimates the time of runs.
 
     Args:
-        places: runs under way at once.
-        gpus: of this machine.
-        is_here: whether runs are made on this machine, and not on a cluster's.
+        places: the number of runs at the same time.
+        gpus: the number of GPUs of this machine.
+        is_here: whether runs happen on this machine, and not on a cluster.
     """
 
     def __init__(
@@ -79,32 +82,30 @@ class Forecast:
         self._experiment, self._shared = experiment, shared
         self._places = places
         self._at_once = max(1, min(places, gpus)) if gpus else 1  # processes on a CPU share its speed
-        self._peaks = _Peaks()
+        self._peak = cache(peak_flops)
         self._machine = machine_name(environment()) if is_here else None
         self._cells = {c.key: c for g in experiment.groups for c in g.cells()}
-        self._sizes: dict[tuple[str, str, str], Sizes] = {}
+        self._sizes: dict[GroupName, _Sizes] = {}
 
     def seconds_of(self, cell: Cell) -> float:
-        """Return how long one run takes by arithmetic alone."""
-        group = self._experiment.group(cell)
-        name = (group.dataset, group.student, group.spec.id)
-        if name not in self._sizes:
-            self._sizes[name] = self._measure(group)
+        """Return the estimated time of one run, without correction."""
+        if cell.group not in self._sizes:
+            self._sizes[cell.group] = self._measure(self._experiment.group(cell))
         views = len(self._experiment.grid.views) if cell.is_first else 1
-        return self._sizes[name].seconds(self._peaks, views)
+        return self._sizes[cell.group].seconds(self._peak, views)
 
     def left(self, cells: Iterable[Cell], more: int, done: Iterable[Record]) -> float:
-        """Return seconds to go.
+        """Return the seconds to go.
 
         Args:
             cells: runs that are known to be needed.
-            more: runs that will be needed, of which it is not known yet with which settings.
-            done: finished runs, whose time corrects the estimate.
+            more: the number of further runs whose settings are not known yet.
+            done: finished runs. Their time corrects the estimate.
         """
         each = [self.seconds_of(c) for c in cells]
         total = sum(each) + (more * sum(each) / len(each) if each else 0.0)
         correction = self._correction(done)
-        # What finished runs took, they took beside each other.
+        # Finished runs were measured while others ran beside them.
         return total / self._at_once if correction is None else total * correction / self._places
 
     def _correction(self, done: Iterable[Record]) -> float | None:
@@ -116,11 +117,11 @@ class Forecast:
                 expected += self.seconds_of(cell)
         return took / expected if took and expected else None
 
-    def _measure(self, group: Group) -> Sizes:
+    def _measure(self, group: Group) -> _Sizes:
         from tinyllm.student.model import load_tokenizer, parameters_in_use
 
-        settings = next(iter(group.sweep.by_alpha()))[0]
-        config = self._experiment.config(group.cell(settings, group.sweep.seeds[0]))
+        cell = group.cells()[0]
+        config = self._experiment.config(cell)
         tokenizer, model_config = load_tokenizer(config.student)
         encoder = student_card(config).encoder(
             tokenizer,
@@ -128,25 +129,32 @@ class Forecast:
             max_target_tokens=config.train.max_target_tokens,
         )
         splits = self._shared.splits[group.dataset]
-        key = rationale_key(self._experiment, group)
+        key = rationale_key(self._experiment, cell)
         folder = self._shared.rationales.get(key or "")
         rationales = read_rationales(folder) if folder is not None else _as_given(config, splits.train)
         tokens, targets = _mean_tokens(encoder, splits, config, rationales)
-        questions = _questions_learnt(config, len(splits.train)) if group.spec.trains else 0
+        questions = config.train.epochs * len(splits.train) if group.spec.trains else 0
+        if config.train.max_steps is not None:
+            questions = min(questions, config.train.max_steps * config.train.batch_size)
+        if config.train.method == "auto":
+            questions = search_steps(config, len(splits.train)) * config.train.batch_size
         prefix = student_card(config).prefixes["answer"]
         asked = splits.test[:_SAMPLE]
         options = [sum(r.length for r in encoder.options(q, prefix)) for q in asked]
         mean = sum(options) / max(1, len(options))
         writes = "generation" in config.evaluate.scorers
+        written = len(splits.test) * config.evaluate.max_new_tokens if writes else 0
+        if config.train.rationales == "before":
+            written += (len(splits.test) + len(splits.valid)) * config.evaluate.max_rationale_tokens
         parameters, head = parameters_in_use(model_config)
-        return Sizes(
+        return _Sizes(
             parameters=parameters,
             head=head,
             learnt=tokens * questions,
             targets=targets * questions,
             read=mean * (len(splits.test) + len(splits.valid)),
             read_again=mean * len(splits.test),
-            written=len(splits.test) * config.evaluate.max_new_tokens if writes else 0.0,
+            written=float(written),
             is_lora=config.student.adapter == "lora",
             trains_in=config.train.precision,
             answers_in=config.evaluate.precision,
@@ -154,7 +162,7 @@ class Forecast:
 
 
 def _as_given(config: Config, questions: Sequence[Question]) -> list[Rationale]:
-    """Return the rationales that come with the first questions: what is known before any is written."""
+    """Return the rationales that come with the first questions, for an estimate before any are generated."""
     from tinyllm.rationales.types import Rationale
 
     sources = {t.name: t.source or t.name for t in config.teachers if t.kind == "given"}
@@ -166,15 +174,10 @@ def _as_given(config: Config, questions: Sequence[Question]) -> list[Rationale]:
     ]
 
 
-def _questions_learnt(config: Config, questions: int) -> int:
-    every = config.train.epochs * questions
-    return every if config.train.max_steps is None else min(every, config.train.max_steps * config.train.batch_size)
-
-
 def _mean_tokens(
     encoder: Encoder, splits: Splits, config: Config, rationales: Sequence[Rationale]
 ) -> tuple[float, float]:
-    """Return the mean tokens that a question takes in training, and its target tokens, by the first questions."""
+    """Return the mean numbers of tokens and of target tokens of a training question, from the first questions."""
     from tinyllm.student.mixture import mix
     from tinyllm.student.train import tokenise
 
@@ -182,22 +185,15 @@ def _mean_tokens(
     known = {q.id for q in sample}
     some = [r for r in rationales if r.question_id in known]
     likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in some), 0.0)
+    config = max(candidates_of(config), key=lambda c: len(teachers_in_use(c)))  # the one with the most targets
     targets = mix(config.train.method, sample, some, replace(mixture_settings(config), likelihoods=likelihoods))
     rows = [r for of in tokenise(encoder, sample, targets) for r in of]
     count = max(1, len(sample))
     return sum(r.length for r in rows) / count, sum(len(b.target) for r in rows for b in r.branches) / count
 
 
-class _Peaks(dict[Precision, float]):
-    """Peaks by precision, each measured when it is first asked for."""
-
-    def __missing__(self, precision: Precision) -> float:
-        self[precision] = peak_flops(precision)
-        return self[precision]
-
-
-def peak_flops(precision: Precision = "fp32", rounds: int = 5) -> float:
-    """Return the operations a second of a large matrix product on this machine, at its best."""
+def peak_flops(precision: _Precision = "fp32", rounds: int = 5) -> float:
+    """Return the operations a second of a large matrix product on this machine: the best of some rounds."""
     import torch
 
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""From an experiment file to its cells: which runs there are, each with its whole configuration. Pure but for reading.
+"""The grid: the runs of an experiment file, each with its complete configuration.
 
 base ← dataset ← student ← method ← α and tuned settings ← seed
 """
@@ -22,14 +22,17 @@ from tinyllm.config import Config, build_config
 from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of, without_overridden
 from tinyllm.config.yaml_file import Lines, read_yaml
 from tinyllm.errors import ConfigError, did_you_mean
-from tinyllm.experiments._methods import MethodSpec, Teachers, expand, named, names
+from tinyllm.experiments._methods import METHODS, MethodSpec, Teachers, named
 from tinyllm.experiments._schema import Grid, MethodEntry
 
 _OF_THE_GRID = {
     "train.seed": "every method gets the same seeds, those of `seeds`",
-    "train.method": "what a method learns from is said by `like`",
+    "train.method": "`like` decides it",
 }
-"""Settings that a method cannot have of its own, and why."""
+"""Settings that a method must not have, and why."""
+
+GroupName = tuple[str, str, str]
+"""Dataset, student and method of a group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,9 @@ class Cell:
     """One run of an experiment.
 
     Attributes:
-        key: its name, as a folder's.
-        settings: what was varied besides method and seed.
-        is_first: whether it is of the first seed, which answers all views.
+        key: its name, which is also the name of its folder.
+        settings: the settings that vary besides method and seed.
+        is_first: whether it has the first seed, which answers in all views.
     """
 
     key: str
@@ -49,6 +52,11 @@ class Cell:
     settings: Settings
     seed: int
     is_first: bool
+
+    @property
+    def group(self) -> GroupName:
+        """The name of its group."""
+        return self.dataset, self.student, self.method
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,11 @@ class Group:
     spec: MethodSpec
     sweep: Sweep
 
+    @property
+    def name(self) -> GroupName:
+        """Dataset, student and method."""
+        return self.dataset, self.student, self.spec.id
+
     def cell(self, settings: Settings, seed: int) -> Cell:
         """Return one of its runs."""
         varied = [f"{k.rpartition('.')[2]}={_short(v)}" for k, v in sorted(settings.items())]
@@ -69,7 +82,7 @@ class Group:
         return Cell(key, self.dataset, self.student, self.spec.id, settings, seed, first)
 
     def cells(self) -> list[Cell]:
-        """Return all runs that may ever be needed, whatever is chosen."""
+        """Return all runs that can become necessary, with any choice of settings."""
         return [self.cell(s, seed) for of in self.sweep.by_alpha() for s in of for seed in self.sweep.seeds]
 
 
@@ -78,32 +91,32 @@ def _short(value: Any) -> str:
 
 
 class Experiment:
-    """An experiment whose every run has a valid configuration.
+    """An experiment in which the configuration of each run is valid.
 
     Args:
-        grid: as the file says.
+        grid: the contents of the file.
         groups: in the order of datasets, students and methods.
     """
 
     def __init__(self, grid: Grid, groups: Sequence[Group]) -> None:
         self.grid = grid
         self.groups = tuple(groups)
-        self._groups = {(g.dataset, g.student, g.spec.id): g for g in groups}
+        self._groups = {g.name: g for g in groups}
 
     def group(self, cell: Cell) -> Group:
         """Return the group of a cell."""
-        return self._groups[cell.dataset, cell.student, cell.method]
+        return self._groups[cell.group]
 
     def config(self, cell: Cell) -> Config:
-        """Return the whole configuration of a run."""
+        """Return the complete configuration of a run."""
         return build_config(_tree(self.grid, self.group(cell), cell.settings, cell.seed), source=cell.key)
 
     def first_config(self, group: Group) -> Config:
-        """Return the configuration of a group's first run, for what all its runs have in common."""
-        return self.config(group.cell(next(iter(group.sweep.by_alpha()))[0], group.sweep.seeds[0]))
+        """Return the configuration of a group's first run, for settings that all its runs share."""
+        return self.config(group.cells()[0])
 
     def dataset_config(self, dataset: str, student: str) -> Config:
-        """Return a configuration that names a dataset and a student, whatever the method."""
+        """Return a configuration of a dataset and a student, without a particular method."""
         group = next(g for g in self.groups if (g.dataset, g.student) == (dataset, student))
         tree = merge(_common(self.grid, dataset, student), {"train": {"method": "fine-tuning"}})
         return build_config(tree, source=group.dataset)
@@ -113,7 +126,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment file.
 
     Raises:
-        ConfigError: the file, or the configuration of any of its runs, is wrong; one message with all problems.
+        ConfigError: the file, or the configuration of a run, is wrong. One message lists all problems.
     """
     tree, lines = read_yaml(path)
     if "data" in tree and "datasets" not in tree:
@@ -121,10 +134,10 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     problems: list[str] = []
     merged = apply_overrides(tree, overrides, problems)
     grid = _grid(merged, without_overridden(lines, overrides), problems)
-    groups = list(_groups(grid, problems)) if grid is not None else []
+    groups: list[Group] = []
     if grid is not None:
-        problems += _contradictions(grid, groups)
-        problems += _wrong_runs(grid, groups)
+        groups += _groups(grid, problems)
+        problems += [*_contradictions(grid, groups), *_wrong_runs(grid, groups)]
     if grid is None or problems:
         unique = list(dict.fromkeys(problems))
         count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
@@ -133,7 +146,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def dump_grid(grid: Grid) -> str:
-    """Return the experiment as YAML that `load_experiment` reads back."""
+    """Return an experiment as YAML, which `load_experiment` reads."""
     return yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -151,41 +164,35 @@ def _grid(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Grid | 
 def _groups(grid: Grid, problems: list[str]) -> Iterator[Group]:
     for dataset, student in itertools.product(grid.datasets, grid.students):
         teachers = _teachers(grid, dataset)
-        for entry in map(_entry, grid.methods):
+        for entry in grid.entries:
             for spec in _specs(entry, teachers, problems):
                 if twice := [key for key in entry.tune or () if _meets(key, _paths(spec.patch))]:
                     problems.append(
-                        f"methods.{entry.name}: {', '.join(twice)}: set for this method and among its own `tune`; "
-                        "leave one of them out"
+                        f"methods.{entry.name}: {', '.join(twice)}: in `set` and in `tune` of this method; remove one "
+                        "of the two"
                     )
                 yield Group(dataset, student, spec, _sweep(grid, entry, spec))
 
 
-def _entry(method: str | MethodEntry) -> MethodEntry:
-    return MethodEntry(name=method) if isinstance(method, str) else method
-
-
 def _specs(entry: MethodEntry, teachers: Teachers, problems: list[str]) -> list[MethodSpec]:
+    """Return the specs of the known method, with the name, the label and the settings of the entry."""
     known = entry.like or entry.name
-    if known not in names():
-        problems.append(f"methods: unknown method '{known}'.{did_you_mean(known, names())} Known: {', '.join(names())}")
+    if known not in METHODS:
+        problems.append(f"methods: unknown method '{known}'.{did_you_mean(known, METHODS)} Known: {', '.join(METHODS)}")
         return []
-    specs = expand(known, teachers)
-    return [_renamed(s, known, entry) for s in specs]
-
-
-def _renamed(spec: MethodSpec, known: str, entry: MethodEntry) -> MethodSpec:
-    """Give a known method the name, the label and the settings of an entry."""
-    own = entry.name + spec.id[len(known) :] if spec.id.startswith(known) else entry.name
-    label = entry.label or (spec.label if entry.name == known else own)
-    return replace(spec, id=own, label=label, patch=merge(spec.patch, entry.set))
+    specs = []
+    for spec in METHODS[known](teachers):
+        own = entry.name + spec.id[len(known) :] if spec.id.startswith(known) else entry.name
+        label = entry.label or (spec.label if entry.name == known else own)
+        specs.append(replace(spec, id=own, label=label, patch=merge(spec.patch, entry.set)))
+    return specs
 
 
 def _sweep(grid: Grid, entry: MethodEntry, spec: MethodSpec) -> Sweep:
     if not spec.trains:
         return Sweep(grid.seeds[:1])
     own = list(_paths(spec.patch))
-    # What a method says of itself is never overridden by what is said for all.
+    # A method's own settings have priority over the settings for all methods.
     candidates = {k: v for k, v in grid.tune.items() if not _meets(k, own)} if entry.tune is None else entry.tune
     sweeps_alpha = spec.teachers and not _meets("train.alpha", (*own, *candidates))
     products = itertools.product(*(map(plain_number, values) for values in candidates.values()))
@@ -206,7 +213,7 @@ def _paths(patch: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
 
 def _meets(path: str, others: Iterable[str]) -> bool:
-    """Whether a setting is one of others, holds one of them, or is a part of one."""
+    """Whether a setting is one of others, contains one of them, or is a part of one."""
     return any(f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.") for other in others)
 
 
@@ -233,13 +240,13 @@ def _common(grid: Grid, dataset: str, student: str) -> dict[str, Any]:
 
 
 def _weights(grid: Grid, group: Group, tree: Mapping[str, Any], settings: Settings) -> dict[str, float]:
-    """Return α_m of every teacher: the swept value or the configuration's, and 0 for who is left out."""
+    """Return the α of each teacher: the swept value, or that of the configuration, or 0 for an unused teacher."""
     teachers = named(_teachers(grid, group.dataset))
     if not group.spec.teachers:
         return {}
     given = (tree.get("train") or {}).get("alpha", 1.0)
     own = {t: given.get(t, 1.0) if isinstance(given, Mapping) else given for t in teachers}
-    # A sweep sets the weight of those who have one; who was given 0 stays out.
+    # A sweep does not change a weight of 0.
     swept = {t: settings[ALPHA] if ALPHA in settings and w else w for t, w in own.items()}
     return {t: w if t in group.spec.teachers else 0.0 for t, w in swept.items()}
 
@@ -256,38 +263,38 @@ def _nested(path: str, value: Any) -> dict[str, Any]:
 def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
     for what, values in (("seeds", grid.seeds), ("alpha", grid.alpha)):
         if len(set(values)) < len(values):
-            yield f"{what}: a value stands there twice, got {list(values)}"
+            yield f"{what}: a value is there twice, got {list(values)}"
     ids = {g.spec.id for g in groups}
     is_said = "baseline" not in grid.model_fields_set and any(
-        (e.like or e.name) not in names() for e in map(_entry, grid.methods)
-    )  # an unknown method was to be the baseline, which nobody has named
+        (e.like or e.name) not in METHODS for e in grid.entries
+    )  # the unknown method can be a misspelt baseline, which is reported already
     if ids and not is_said and grid.baseline not in ids:
         yield f"baseline: no method '{grid.baseline}' here.{did_you_mean(grid.baseline, ids)} Methods: {', '.join(ids)}"
     if AVERAGE in grid.datasets:
-        yield f"datasets.{AVERAGE}: the tables have a column of that name; call it something else"
+        yield f"datasets.{AVERAGE}: the tables have a column with this name; use another name"
     keys = Counter(cell.key for g in groups for cell in g.cells())
     if twice := next((key for key, count in keys.items() if count > 1), None):
-        why = "a candidate of `tune` stands there twice, or two names run together"
+        why = "a candidate of `tune` is there twice, or two methods have the same name (special characters are ignored)"
         yield f"two runs would be called '{twice}': {why}"
-    for name in sorted({e.name for e in map(_entry, grid.methods)}):
-        if sum(e.name == name for e in map(_entry, grid.methods)) > 1:
-            yield f"methods: '{name}' stands there twice; give one of them another `name`"
+    for name, count in sorted(Counter(e.name for e in grid.entries).items()):
+        if count > 1:
+            yield f"methods: '{name}' is there twice; give one of them another `name`"
     yield from _idle_methods(grid, groups)
-    for entry in map(_entry, grid.methods):
+    for entry in grid.entries:
         moved = [k for k in (*grid.tune, *(entry.tune or ()), *entry.set) if k.partition(".")[0] == "data"]
         if moved:
-            yield f"methods.{entry.name}: {', '.join(moved)}: all methods of a dataset need the same questions"
+            yield f"methods.{entry.name}: {', '.join(moved)}: all methods of a dataset must have the same questions"
         for path, why in _OF_THE_GRID.items():
             if _meets(path, (*_paths(entry.set), *(entry.tune or ()))):
                 yield f"methods.{entry.name}: {path}: {why}"
     if grid.alpha and _meets("train.alpha", grid.tune):
-        yield "tune: the weights of teachers are swept by `alpha` as well; leave one of them out"
+        yield "tune: `alpha` sweeps the weights of teachers, too; remove one of the two"
     if "train.seed" in grid.tune:
         yield f"tune.train.seed: {_OF_THE_GRID['train.seed']}"
-    if ALPHA in {*grid.tune, *(k for e in map(_entry, grid.methods) for k in e.tune or ())}:
-        yield "tune.alpha: α is swept by `alpha: [0.1, 1.0]` at the top of the file"
+    if ALPHA in {*grid.tune, *(k for e in grid.entries for k in e.tune or ())}:
+        yield "tune.alpha: to sweep α, write `alpha: [0.1, 1.0]` at the top of the file"
     if "asked" not in grid.views or len(set(grid.views)) < len(grid.views):
-        yield f"views: `asked` must be among them, and each once; got {list(grid.views)}"
+        yield f"views: must include `asked`, and each view once; got {list(grid.views)}"
     for label, quoted in grid.quoted.items():
         for dataset in quoted:
             if dataset not in grid.datasets:
@@ -295,22 +302,22 @@ def _contradictions(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
 
 
 def _idle_methods(grid: Grid, groups: Sequence[Group]) -> Iterable[str]:
-    """Yield methods that would do nothing, or nothing else than another one."""
-    for entry in map(_entry, grid.methods):
+    """Yield methods that would do nothing, or the same as another one."""
+    for entry in grid.entries:
         known = entry.like or entry.name
-        if known in names() and not any(expand(known, _teachers(grid, dataset)) for dataset in grid.datasets):
-            yield f"methods.{entry.name}: no dataset has the teachers that it needs; name them under `teachers`"
+        if known in METHODS and not any(METHODS[known](_teachers(grid, dataset)) for dataset in grid.datasets):
+            yield f"methods.{entry.name}: no dataset has the teachers that it needs; add them to `teachers`"
     for group in groups:
         kinds = {t.get("kind") for t in _teachers(grid, group.dataset)}
         if group.spec.like == "tinyllm-without-examples" and kinds <= {"given", "scripted"}:
             yield (
-                f"methods.{group.spec.id}: the rationales of {group.dataset} come with the data, so they are the same "
-                "with and without in-context examples"
+                f"methods.{group.spec.id}: the rationales of {group.dataset} come with the data, so in-context "
+                "examples do not change them"
             )
 
 
 def _wrong_runs(grid: Grid, groups: Sequence[Group]) -> Iterator[str]:
-    """Yield what is wrong with the configuration of any run; the first seed stands for all."""
+    """Yield the problems in the configurations of the runs with the first seed."""
     for group in groups:
         for settings in itertools.chain.from_iterable(group.sweep.by_alpha()):
             source = f"{group.dataset}, {group.student}, {group.spec.id}"
@@ -318,8 +325,8 @@ def _wrong_runs(grid: Grid, groups: Sequence[Group]) -> Iterator[str]:
                 config = build_config(_tree(grid, group, settings, group.sweep.seeds[0]), source=source)
                 if grid.scorer.partition("_")[0] not in config.evaluate.scorers:
                     asked = ", ".join(config.evaluate.scorers)
-                    yield f"scorer: '{grid.scorer}' is none of what evaluate.scorers asks for ({asked})"
+                    yield f"scorer: '{grid.scorer}' is not in evaluate.scorers ({asked})"
             except ConfigError as error:
                 yield from (line.removeprefix("  - ") for line in str(error).splitlines()[1:])
             except (AttributeError, TypeError, ValueError):
-                yield f"{source}: base, dataset, student and method do not fit together; sections are mappings"
+                yield f"{source}: a section of base, dataset, student or method is not a mapping"

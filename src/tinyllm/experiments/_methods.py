@@ -1,7 +1,7 @@
-"""The methods of an experiment by name: each a mixture and what is trained, as a patch of a run's configuration.
+"""The methods of an experiment by name. A method is a mixture with what is trained, as a patch of a configuration.
 
-To add one, write a function from the names of the teachers to `MethodSpec`s and give it a name in `_METHODS`; a new
-mixture goes to `student/mixture.py` first.
+To add one, write a function that makes `MethodSpec`s from the teachers, and give it a name in `METHODS`. A new mixture
+goes to `student/mixture.py` first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class MethodSpec:
     """A method on one dataset.
 
     Attributes:
-        like: the known name that it goes back to.
-        patch: laid over the configuration of the dataset and the student.
-        teachers: whose rationales it learns from; the weights of the others are set to 0.
-        trains: False for what is only evaluated; it has no seeds, and nothing is tuned.
-        asks: name of the teacher that is itself asked the test questions, where that is what it is about.
+        like: the known method that it is based on.
+        patch: settings that replace those of the dataset and the student.
+        teachers: the teachers whose rationales it learns from. The others get a weight of 0.
+        trains: False for a method that is only evaluated. It has no seeds, and nothing is tuned.
+        asks: the teacher that answers the test questions itself, if the method is a teacher.
     """
 
     id: str
@@ -37,26 +37,12 @@ class MethodSpec:
 
 
 Teachers = Sequence[Mapping[str, Any]]
-"""The section `teachers` of a configuration, as it is written."""
-
-
-def expand(name: str, teachers: Teachers) -> list[MethodSpec]:
-    """Return the methods that a name stands for, given the teachers of a dataset: `step-by-step` is one a teacher.
-
-    Raises:
-        KeyError: there is no such method.
-    """
-    return _METHODS[name](teachers)
+"""The section `teachers` of a configuration."""
 
 
 def named(teachers: Teachers) -> tuple[str, ...]:
-    """Return the teachers' names."""
-    return tuple(str(t.get("name")) for t in teachers)
-
-
-def names() -> tuple[str, ...]:
-    """Return the names that `methods` may list."""
-    return tuple(_METHODS)
+    """Return the names of the teachers that write rationales."""
+    return tuple(str(t.get("name")) for t in teachers if t.get("kind") != "student")
 
 
 def _mixture(method: Method, label: str, kind: Kind) -> Callable[[Teachers], list[MethodSpec]]:
@@ -66,21 +52,11 @@ def _mixture(method: Method, label: str, kind: Kind) -> Callable[[Teachers], lis
     return specs
 
 
-def _inference(teachers: Teachers) -> list[MethodSpec]:  # noqa: ARG001
-    return [
-        MethodSpec(
-            "inference", "inference", "Inference", "reference", {"train": {"method": "fine-tuning"}}, trains=False
-        )
-    ]
-
-
-def _lora(teachers: Teachers) -> list[MethodSpec]:  # noqa: ARG001
-    patch = {"train": {"method": "fine-tuning"}, "student": {"adapter": "lora"}}
-    return [MethodSpec("lora", "lora", "LoRA", "method", patch)]
-
-
-def _fine_tuning(teachers: Teachers) -> list[MethodSpec]:  # noqa: ARG001
-    return [MethodSpec("fine-tuning", "fine-tuning", "Fine-tuning", "method", {"train": {"method": "fine-tuning"}})]
+def _without_rationales(
+    name: str, label: str, kind: Kind, *, trains: bool = True, **student: str
+) -> Callable[[Teachers], list[MethodSpec]]:
+    patch = {"train": {"method": "fine-tuning"}, **({"student": student} if student else {})}
+    return lambda _: [MethodSpec(name, name, label, kind, patch, trains=trains)]
 
 
 def _step_by_step(teachers: Teachers) -> list[MethodSpec]:
@@ -95,17 +71,9 @@ def _step_by_step(teachers: Teachers) -> list[MethodSpec]:
 
 
 def _without_examples(teachers: Teachers) -> list[MethodSpec]:
+    name, label = "tinyllm-without-examples", "TinyLLM − in-context examples"
     patch = {"train": {"method": "tinyllm"}, "rationales": {"examples": {"strategy": "none"}}}
-    return [
-        MethodSpec(
-            "tinyllm-without-examples",
-            "tinyllm-without-examples",
-            "TinyLLM − in-context examples",
-            "ablation",
-            patch,
-            named(teachers),
-        )
-    ]
+    return [MethodSpec(name, name, label, "ablation", patch, named(teachers))]
 
 
 def _without_teacher(teachers: Teachers) -> list[MethodSpec]:
@@ -116,45 +84,46 @@ def _without_teacher(teachers: Teachers) -> list[MethodSpec]:
             {"train": {"method": "tinyllm"}}, tuple(o for o in named(teachers) if o != t),
         )
         for t in named(teachers)
-        if len(teachers) > 1
+        if len(named(teachers)) > 1
     ]  # fmt: skip
-
-
-def _teachers(teachers: Teachers) -> list[MethodSpec]:
-    """Return the teachers themselves on the test questions: as a student, where their weights are loaded here; else in
-    writing, without the answer in their prompt.
-    """
-    known = [t for t in teachers if "model" in t and "name" in t]
-    return [_teacher_as_student(t) if t.get("kind") in _LOADED_HERE else _teacher_in_writing(t) for t in known]
 
 
 _LOADED_HERE = ("transformers", "llamacpp")
 
 
-def _teacher_as_student(teacher: Mapping[str, Any]) -> MethodSpec:
-    student = {"model": teacher["model"], "revision": teacher.get("revision"), "adapter": "full"}
-    patch = {"train": {"method": "fine-tuning"}, "student": student}
-    name = str(teacher["name"])
-    return MethodSpec(f"teachers:{name}", "teachers", f"Teacher {name}", "reference", patch, trains=False)
+def _teachers(teachers: Teachers) -> list[MethodSpec]:
+    """Return the teachers as methods. Where weights are loaded here, a teacher is scored like a student.
+
+    Any other teacher writes its answer, without seeing the right one.
+    """
+    specs = []
+    for teacher in (t for t in teachers if "model" in t and "name" in t):
+        name = str(teacher["name"])
+        patch: dict[str, Any] = {
+            "train": {"method": "fine-tuning"},
+            "student": {"model": teacher["model"], "revision": teacher.get("revision"), "adapter": "full"},
+        }
+        is_scored = teacher.get("kind") in _LOADED_HERE
+        if not is_scored:
+            patch = {
+                "train": {"method": "step-by-step", "teacher": name},
+                "rationales": {
+                    "teacher_forcing": False, "temperature": 0.0, "samples": 1, "checks": [], "repair": False,
+                    "examples": {"strategy": "none"},
+                },
+            }  # fmt: skip
+        asks = None if is_scored else name
+        specs.append(
+            MethodSpec(f"teachers:{name}", "teachers", f"Teacher {name}", "reference", patch, trains=False, asks=asks)
+        )
+    return specs
 
 
-def _teacher_in_writing(teacher: Mapping[str, Any]) -> MethodSpec:
-    name = str(teacher["name"])
-    patch = {
-        "train": {"method": "step-by-step", "teacher": name},
-        "rationales": {
-            "teacher_forcing": False, "temperature": 0.0, "samples": 1, "checks": [], "repair": False,
-            "examples": {"strategy": "none"},
-        },
-    }  # fmt: skip
-    return MethodSpec(f"teachers:{name}", "teachers", f"Teacher {name}", "reference", patch, trains=False, asks=name)
-
-
-_METHODS: Mapping[str, Callable[[Teachers], list[MethodSpec]]] = {
+METHODS: Mapping[str, Callable[[Teachers], list[MethodSpec]]] = {
     "teachers": _teachers,
-    "inference": _inference,
-    "lora": _lora,
-    "fine-tuning": _fine_tuning,
+    "inference": _without_rationales("inference", "Inference", "reference", trains=False),
+    "lora": _without_rationales("lora", "LoRA", "method", adapter="lora"),
+    "fine-tuning": _without_rationales("fine-tuning", "Fine-tuning", "method"),
     "step-by-step": _step_by_step,
     "tinyllm": _mixture("tinyllm", "TinyLLM", "method"),
     "tinyllm-without-examples": _without_examples,
@@ -163,6 +132,8 @@ _METHODS: Mapping[str, Callable[[Teachers], list[MethodSpec]]] = {
     "shortest": _mixture("shortest", "The shortest", "router"),
     "similarity": _mixture("similarity", "The nearest (tf-idf)", "router"),
     "student-likelihood": _mixture("student-likelihood", "The likeliest to the student", "router"),
+    "auto": _mixture("auto", "Chosen on validation", "method"),
     "shuffled": _mixture("shuffled", "Shuffled rationales", "control"),
     "keywords": _mixture("keywords", "Content words only", "control"),
 }
+"""Returns the methods of a name for the teachers of a dataset. `step-by-step`, for example, is one for each teacher."""

@@ -1,4 +1,4 @@
-"""Where jobs are done: in worker processes of this machine. A place does one job at a time."""
+"""Places: worker processes of this machine that do jobs. A place does one job at a time."""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from tinyllm.experiments._cell import Job
-from tinyllm.experiments._worker import Tell, as_line, log_file
+from tinyllm.experiments._worker import Tell, log_file
 from tinyllm.system.machine import total_bytes
 
-_TAIL = 12  # lines of a log that are shown
+_TAIL = 12  # lines of a log in a message
 _GONE_S = 20.0
-_SHARE = 4  # of its part of the memory a worker may hold between two runs, one in so many
+_SHARE = 4  # between two runs a worker may hold 1/4 of its part of the memory
 
 
 class Place(Protocol):
     """Does jobs, one at a time."""
 
     def work(self, job: Job, tell: Tell) -> Mapping[str, Any]:
-        """Do a job, and return how it ended, as a worker's last event."""
+        """Do a job, and return the worker's last event."""
         ...
 
     def interrupt(self) -> None:
-        """End the job at hand as Ctrl-C would; may be called from another thread."""
+        """End the current job as Ctrl-C does. Another thread may call this."""
         ...
 
     def close(self) -> None:
-        """Free what the place holds."""
+        """Release the resources of the place."""
         ...
 
 
 class LocalProcess:
-    """A worker process of this machine, started when it is needed, and again if it dies.
+    """A worker process of this machine. It is started for the first job, and again after it died.
 
     Args:
-        number: of this place among all, to share out processors and GPUs.
-        places: how many there are.
-        gpus: how many there are; 0: none.
+        number: the index of this place, which decides its GPU.
+        places: the number of places.
+        gpus: the number of GPUs.
     """
 
     def __init__(self, number: int, places: int, gpus: int) -> None:
@@ -53,12 +54,12 @@ class LocalProcess:
         self._interrupted = False
 
     def work(self, job: Job, tell: Tell) -> Mapping[str, Any]:
-        """See `Place`. A process that dies of a job is a failure of that job alone."""
+        """See `Place`. If the process dies, only this job has failed."""
         process = self._started()
-        if self._interrupted:  # before there was a process that could be told; `close` ends it
+        if self._interrupted:  # before the process had started; `close` ends it
             return {"event": "interrupted"}
         with contextlib.suppress(BrokenPipeError):
-            _pipe(process.stdin).write(as_line(job))
+            _pipe(process.stdin).write(json.dumps(asdict(job), ensure_ascii=False) + "\n")
             _pipe(process.stdin).flush()
         for line in _pipe(process.stdout):
             event = json.loads(line)
@@ -66,7 +67,7 @@ class LocalProcess:
                 tell(event)
                 continue
             if event.get("resident_bytes", 0) > self._most_bytes:
-                self.close()  # what libraries have cached for one run's shapes is of no use to the next
+                self.close()  # frees what libraries cached for the shapes of this run
             return event  # type: ignore[no-any-return]
         code = process.wait()
         self._process = None
@@ -99,11 +100,11 @@ class LocalProcess:
                 [sys.executable, "-m", "tinyllm.experiments._worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # until a job names its log
+                stderr=subprocess.DEVNULL,  # until a job sets its log
                 env=self._environment,
                 text=True,
                 encoding="utf-8",
-                start_new_session=True,  # Ctrl-C reaches it through `interrupt`, once
+                start_new_session=True,  # so that Ctrl-C reaches it once, through `interrupt`
             )
         return self._process
 
@@ -122,14 +123,11 @@ def _environment(number: int, places: int, gpus: int) -> dict[str, str]:
 def _how_it_died(code: int, job: Job) -> str:
     why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     hint = "; the memory may have been too small" if code == -signal.SIGKILL else ""
-    return f"Its process ended ({why}{hint})." + _last_words(log_file(Path(job.folder), job.key))
-
-
-def _last_words(log: Path) -> str:
+    lines: list[str] = []
     with contextlib.suppress(OSError):
-        lines = log.read_text("utf-8", errors="replace").splitlines()[-_TAIL:]
-        return " The end of its log:\n" + "\n".join(lines) if lines else ""
-    return ""
+        lines = log_file(Path(job.folder), job.key).read_text("utf-8", errors="replace").splitlines()[-_TAIL:]
+    log = " The end of its log:\n" + "\n".join(lines) if lines else ""
+    return f"Its process ended ({why}{hint}).{log}"
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

@@ -1,4 +1,4 @@
-"""Runs of an experiment on a Ray cluster: each is a task on a node, which leaves its record in the shared folder."""
+"""Runs on a Ray cluster. Each run is a task on a node, which writes its record into the shared folder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tinyllm.experiments._places import Place
 from tinyllm.experiments._worker import Tell, do
 from tinyllm.rationales.ray_engine import ray_module, reach
 
-LOCAL = "local"
-"""As an address: Ray on this machine, started for this and stopped again."""
+_LOCAL = "local"
+"""The address of a Ray on this machine, which is started here and stopped at the end."""
 
 
 class RayPlace:
@@ -25,12 +25,12 @@ class RayPlace:
 
     Args:
         ray: the module, connected.
-        processors, gpus: that a run is given.
+        processors, gpus: the resources of a run.
     """
 
     def __init__(self, ray: Any, processors: float, gpus: float) -> None:
         self._ray = ray
-        # A run that fails is told of, not tried again: with the same questions it would fail the same way.
+        # A failed run is not tried again, because it would fail in the same way.
         self._task = ray.remote(num_cpus=processors, num_gpus=gpus, max_retries=0)(_do)
         self._running: Any = None
         self._interrupted = False
@@ -39,7 +39,7 @@ class RayPlace:
         """See `Place`."""
         tell({"event": "progress", "label": "On the cluster", "done": 0, "total": None})
         self._running = self._task.remote(asdict(job), str(Path.cwd()))
-        if self._interrupted:  # before there was a task that could be told
+        if self._interrupted:  # before the task existed
             self._ray.cancel(self._running)
         try:
             ended: Mapping[str, Any] = self._ray.get(self._running)
@@ -62,30 +62,30 @@ class RayPlace:
 
 
 def _do(job: Mapping[str, Any], folder: str) -> dict[str, Any]:
-    """Do a job in the folder from which paths of the configuration are meant; all nodes must see it."""
+    """Do a job in the folder that paths of the configuration are relative to. All nodes must see it."""
     os.chdir(folder)
     return do(job, lambda _: None)
 
 
 @contextlib.contextmanager
 def ray_places(address: str, workers: int) -> Iterator[list[Place]]:
-    """Connect to a cluster and give places that share it out evenly; the connection ends with the block.
+    """Connect to a cluster, and yield places that share it evenly. The connection ends with the block.
 
     Args:
-        address: of a running cluster, `auto` for the one that this machine belongs to, or `local`.
+        address: the address of a running cluster, `auto` for the cluster of this machine, or `local`.
 
     Raises:
         MissingDependencyError: Ray is not installed.
         TinyLLMError: there is no such cluster.
     """
-    ray = ray_module(None if address == LOCAL else address, needed_by="`tinyllm experiment --ray`")
+    ray = ray_module(None if address == _LOCAL else address, needed_by="`tinyllm experiment --ray`")
     try:
         reach(address)
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise TinyLLMError(
             f"Ray at {address} cannot be used: {error}. Give --ray the address of a running cluster, `auto` for the "
-            f"one that this machine belongs to, or `{LOCAL}`."
+            f"cluster of this machine, or `{_LOCAL}`."
         ) from error
     try:
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]

@@ -1,7 +1,7 @@
-"""Running an experiment: which run is next, on which place, and what became of it.
+"""The runner: it chooses the next run, gives it to a place, and takes the result.
 
-Every finished run has left its record before it counts. So an experiment that is stopped, or killed, goes on where it
-was: finished runs are known by their records, and the runs that were under way go on from their checkpoints.
+A run is done when its record is written. So an experiment that was stopped or killed continues where it was: finished
+runs have records, and runs in progress continue from their checkpoints.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import contextlib
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyllm.comparison.outline import write_outline
-from tinyllm.comparison.records import EXPERIMENT_FILE, Record, cells, failures, read_record, read_records
-from tinyllm.comparison.selection import FAILED, accuracies, named, wanted
+from tinyllm.comparison.records import EXPERIMENT_FILE, Failure, Record, cells, failures, read_record, read_records
+from tinyllm.comparison.selection import FAILED, accuracies, named
 from tinyllm.config import (
     Config,
     build_config,
@@ -28,37 +27,36 @@ from tinyllm.config import (
 )
 from tinyllm.errors import ConfigError, RunFolderError, TinyLLMError
 from tinyllm.experiments._cell import KEPT, Job
-from tinyllm.experiments._grid import Cell, Experiment, Group, dump_grid
+from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName, dump_grid
 from tinyllm.experiments._places import Place
 from tinyllm.experiments._shared import (
     Shared,
+    learnt_from,
     outline,
     rationale_key,
-    rationales_fingerprint,
 )
 from tinyllm.experiments._worker import log_file
 from tinyllm.scoring.views import View
 from tinyllm.system.files import write_json, write_text
 
-GroupName = tuple[str, str, str]
 _SHOWN = 12  # differences in a message
 _MAY_DIFFER = (
     "name", "rationales.store", "evaluate.before", "evaluate.train_questions", "evaluate.rationales",
     "evaluate.max_rationale_tokens",
 )  # fmt: skip
-"""Settings that change nothing of what an experiment keeps."""
-_OF_TEACHERS = ("teachers", "rationales", "train.alpha", "train.teacher")
-"""Settings that are nothing to a run that learns from no teacher."""
+"""Settings that do not change what an experiment keeps."""
+_OF_TEACHERS = ("teachers", "rationales", "opinions", "train.alpha", "train.teacher")
+"""Settings that do not change a run without teachers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """How each run stands at one moment.
+    """The state of all runs.
 
     Attributes:
-        running: what is under way, by key: (label, done, total).
-        failed: what went wrong, by key.
-        left: runs that are known to be needed and are neither done nor failed.
+        running: (label, done, total) of runs in progress, by key.
+        failed: errors of failed runs, by key.
+        left: runs that are known to be needed, and are neither done nor failed.
     """
 
     done: Mapping[str, Record] = field(default_factory=dict)
@@ -66,16 +64,20 @@ class Board:
     failed: Mapping[str, str] = field(default_factory=dict)
     left: tuple[Cell, ...] = ()
 
+    def not_ended(self, group: Group) -> int:
+        """Return how many runs of a group are neither done nor failed, with those whose settings are not known yet."""
+        return max(0, group.sweep.runs() - sum(c.key in self.done or c.key in self.failed for c in group.cells()))
+
 
 class Runner:
-    """Runs what an experiment still lacks.
+    """Does the runs of an experiment that are left.
 
     Args:
-        folder: of the experiment; holds its records.
-        shared: what the runs have in common.
+        folder: the folder of the experiment with its records.
+        shared: what the runs share.
 
     Raises:
-        RunFolderError: the folder holds runs of other settings, questions or rationales.
+        RunFolderError: the folder holds runs with other settings, questions or rationales.
     """
 
     def __init__(self, experiment: Experiment, folder: Path, shared: Shared) -> None:
@@ -93,12 +95,12 @@ class Runner:
         self._left = self._find_left()
 
     def board(self) -> Board:
-        """Return how each run stands now."""
+        """Return the current state of all runs."""
         with self._lock:
             return Board(dict(self._done), dict(self._running), dict(self._failed), self._left)
 
     def views_lacking(self) -> set[str]:
-        """Return the views that are asked for now, and that some finished runs of the first seed were not asked in."""
+        """Return the views of the grid that are missing in some finished runs with the first seed."""
         lacking: set[str] = set()
         for group in (g for g in self.experiment.groups if g.spec.asks is None):
             for cell in (c for c in group.cells() if c.is_first and c.key in self._done):
@@ -106,29 +108,29 @@ class Runner:
         return lacking
 
     def undated(self) -> int:
-        """Return how many finished runs are of before the hash of their training and validation questions was kept."""
+        """Return the number of finished runs without a hash of their training and validation questions."""
         return sum(not record.learnt for record in self._done.values())
 
     def open(self) -> None:
-        """Write what was asked beside the records, and remove what earlier starts have left that is of no use."""
+        """Write the grid and the outline, and remove files of earlier starts that are not needed."""
         write_text(self.folder / EXPERIMENT_FILE, dump_grid(self.experiment.grid))
-        write_outline(self.folder, outline(self.experiment, self.shared))
+        outline(self.experiment, self.shared).write(self.folder)
         for file in failures(self.folder).glob("*.json"):
             file.unlink()
         self._sweep()
         for key, error in self.shared.failed.items():
-            for cell in [c for c in self._left if rationale_key(self.experiment, self.experiment.group(c)) == key]:
+            for cell in [c for c in self._left if rationale_key(self.experiment, c) == key]:
                 self._fail(cell, error)
         self._left = self._find_left()
 
     def run(self, places: Sequence[Place], show: Callable[[Board], None], every_s: float = 1.0) -> None:
-        """Do all that is left.
+        """Do all runs that are left.
 
         Args:
-            show: called every so often, and at the end, from this thread.
+            show: called every `every_s` seconds and at the end, in this thread.
 
         Raises:
-            KeyboardInterrupt: it was interrupted; runs under way have written a checkpoint.
+            KeyboardInterrupt: Ctrl-C was pressed. Runs in progress have written a checkpoint.
         """
         threads = [threading.Thread(target=self._serve, args=(place,), daemon=True) for place in places]
         for thread in threads:
@@ -155,7 +157,7 @@ class Runner:
             place.close()
 
     def _next(self) -> Cell | None:
-        """Return a run to do; waits where one may turn up once others are done."""
+        """Return the next run, or None. Wait while runs in progress can make further runs necessary."""
         while not self._stop.is_set():
             with self._lock:
                 free = [c for c in self._left if c.key not in self._running]
@@ -175,7 +177,7 @@ class Runner:
         try:
             ended = dict(place.work(self.job(cell), tell))
             record = read_record(cells(self.folder) / cell.key) if ended["event"] == "done" else None
-        except Exception as error:  # noqa: BLE001  of the place, or of what it left; told, and tried again next time
+        except Exception as error:  # noqa: BLE001  it is reported, and the next start tries the run again
             ended, record = {"event": "failed", "error": f"{type(error).__name__}: {error}"}, None
         with self._lock:
             self._running.pop(cell.key)
@@ -187,18 +189,15 @@ class Runner:
 
     def _fail(self, cell: Cell, error: str) -> None:
         self._failed[cell.key] = error
-        self._valid.setdefault((cell.dataset, cell.student, cell.method), {})[named(cell.settings), cell.seed] = FAILED
-        told = {
-            "dataset": cell.dataset, "student": cell.student, "method": cell.method,
-            "settings": dict(cell.settings), "seed": cell.seed, "error": error,
-        }  # fmt: skip
-        with contextlib.suppress(OSError):  # a full disk, of which the run has failed, too
-            write_json(failures(self.folder) / f"{cell.key}.json", told)
+        self._valid.setdefault(cell.group, {})[named(cell.settings), cell.seed] = FAILED
+        failure = Failure(cell.dataset, cell.student, cell.method, dict(cell.settings), cell.seed, error)
+        with contextlib.suppress(OSError):  # the disk can be full, which can be why the run failed
+            write_json(failures(self.folder) / f"{cell.key}.json", asdict(failure))
 
     def job(self, cell: Cell) -> Job:
-        """Return what a place has to know to do a run."""
+        """Return a run as a job for a place."""
         group, grid = self.experiment.group(cell), self.experiment.grid
-        key, config = rationale_key(self.experiment, group), self.experiment.config(cell)
+        key, config = rationale_key(self.experiment, cell), self.experiment.config(cell)
         return Job(
             folder=str(self.folder.resolve()),
             key=cell.key,
@@ -209,7 +208,7 @@ class Runner:
             seed=cell.seed,
             config=config.model_dump(mode="json"),
             rationales=None if key is None else str(self.shared.rationales[key].resolve()),
-            rationales_hash=self._hash(group),
+            rationales_hash=self._hash(cell),
             questions=self.shared.questions[cell.dataset, cell.student],
             learnt=self.shared.learnt[cell.dataset, cell.student],
             views=self._views(config) if cell.is_first else ("asked",),
@@ -220,11 +219,11 @@ class Runner:
         )
 
     def _views(self, config: Config) -> tuple[View, ...]:
-        """Return how test questions are asked: where choices are not shown, their order cannot matter."""
+        """Return the views of a run: without `rotated` where the choices, and so their order, are not in the prompt."""
         shows_choices = config.student.layout != "cloze"
         return tuple(view for view in self.experiment.grid.views if shows_choices or view != "rotated")
 
-    # --- what is there, and what is lacking ---------------------------------------------------------------------------
+    # --- records ------------------------------------------------------------------------------------------------------
 
     def _take(self, record: Record) -> None:
         self._done[record.key] = record
@@ -232,18 +231,17 @@ class Runner:
         self._valid.setdefault(group, {}).update(accuracies([record], self.experiment.grid.scorer))
 
     def _find_left(self) -> tuple[Cell, ...]:
-        """Return what is needed and not there, all of a seed before the next: a table fills evenly."""
+        """Return the runs that are left, by seed, so that the whole table gets its first figures early."""
         found: list[tuple[int, Cell]] = []
         for group in self.experiment.groups:
-            name = (group.dataset, group.student, group.spec.id)
-            for settings, seed in wanted(group.sweep, self._valid.get(name, {})):
+            for settings, seed in group.sweep.wanted(self._valid.get(group.name, {})):
                 cell = group.cell(settings, seed)
                 if cell.key not in self._done and cell.key not in self._failed:
                     found.append((group.sweep.seeds.index(seed), cell))
         return tuple(cell for _, cell in sorted(found, key=lambda f: f[0]))
 
     def _sweep(self) -> None:
-        """Remove the work of runs that are done, and of runs that are now to be made with other settings."""
+        """Remove the work folders of finished runs, and of runs whose settings have changed."""
         work = self.folder / "work"
         for key in self._done:
             log_file(self.folder, key).unlink(missing_ok=True)
@@ -255,7 +253,7 @@ class Runner:
                 shutil.rmtree(work / cell.key, ignore_errors=True)
 
     def _check_records(self) -> None:
-        """Refuse records of other settings, questions or rationales: tables of both would mean nothing."""
+        """Refuse records with other settings, questions or rationales, because their figures cannot be compared."""
         problems = [
             problem
             for group in self.experiment.groups
@@ -267,7 +265,7 @@ class Runner:
             shown = "\n".join(f"  - {p}" for p in problems[:_SHOWN])
             more = f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
             raise RunFolderError(
-                f"{self.folder} holds runs that do not fit what is asked for now (there → now):\n{shown}{more}\n"
+                f"{self.folder} holds runs with other settings (there → now):\n{shown}{more}\n"
                 "Choose another folder with --run-dir, or remove those runs from its `cells`."
             )
 
@@ -276,40 +274,40 @@ class Runner:
             was = build_config(record.config)
         except ConfigError as error:
             return [f"{cell.key}: {error}"]
-        learns = bool(group.spec.teachers or group.spec.asks)
+        learns = rationale_key(self.experiment, cell) is not None or group.spec.asks is not None
         ignored = _MAY_DIFFER if learns else (*_MAY_DIFFER, *_OF_TEACHERS)
         now = self.experiment.config(cell)
+        if was.train.soft is None and now.train.soft is None:
+            ignored = (*ignored, "opinions")
         differences = describe_differences(_of_use(was), _of_use(now))
         found = [d for d in differences if not d.startswith(ignored)]
-        if (
-            not group.spec.trains
-        ):  # what it is not trained with is nothing to it, but for how much of a question it sees
+        if not group.spec.trains:  # the settings of training have no effect, except for the length of the input
             found = [d for d in found if not d.startswith("train.") or d.startswith("train.max_input_tokens")]
         if learns and prefixes_in_use(was) != prefixes_in_use(now):
-            found.append("the prefixes of its tasks are others now")
+            found.append("the prefixes of its tasks have changed")
         if record.questions != self.shared.questions[cell.dataset, cell.student]:
-            found.append("the test questions are others now, or are scored otherwise")
+            found.append("the test questions, or the rules of scoring, have changed")
         if record.learnt and record.learnt != self.shared.learnt[cell.dataset, cell.student] and group.spec.trains:
-            found.append("the training or validation questions are others now")
-        if record.rationales != self._hash(group) and self._hash(group):
-            found.append("it learnt from other rationales than there are now")
+            found.append("the training or validation questions have changed")
+        if record.rationales != self._hash(cell) and self._hash(cell):
+            found.append("the rationales or opinions have changed")
         if group.sweep.chooses and record.accuracy("valid", self.experiment.grid.scorer) is None:
-            found.append(f"its validation questions were not answered by `scorer: {self.experiment.grid.scorer}`")
+            found.append(f"it has no validation accuracy by `scorer: {self.experiment.grid.scorer}`")
         return [f"{cell.key}: {f}" for f in found]
 
-    def _hash(self, group: Group) -> str:
-        """Return the hash of the rationales that a group learns from; empty for none, or for what is not there yet."""
-        key = rationale_key(self.experiment, group)
+    def _hash(self, cell: Cell) -> str:
+        """Return the hash of what a run learns from teachers; empty for nothing, or while it is not generated."""
+        key, config = rationale_key(self.experiment, cell), self.experiment.config(cell)
         if key is None or key not in self.shared.rationales:
             return ""
-        used = tuple(t.name for t in teachers_in_use(self.experiment.first_config(group)))
+        used = tuple(t.name for t in teachers_in_use(config))
         if (key, used) not in self._hashes:
-            self._hashes[key, used] = rationales_fingerprint(self.shared.rationales[key], used)
+            self._hashes[key, used] = learnt_from(self.shared.rationales[key], config)
         return self._hashes[key, used]
 
 
 def _same(file: Path, config: Config) -> bool:
-    """Whether a run folder was begun with these settings."""
+    """Whether a run folder was started with these settings."""
     try:
         return not describe_differences(load_config(file), config)
     except TinyLLMError:
@@ -317,7 +315,9 @@ def _same(file: Path, config: Config) -> bool:
 
 
 def _of_use(config: Config) -> Config:
-    """Return a configuration without the teachers that a run does not learn from: they may come and go."""
+    """Return a configuration without the teachers that a run does not use. Changes of these do not matter."""
     used, weights = teachers_in_use(config), teacher_weights(config)
     alpha = {t.name: weights[t.name] for t in used}
-    return config.model_copy(update={"teachers": used, "train": config.train.model_copy(update={"alpha": alpha})})
+    asked = config.opinions.teachers if config.train.soft is not None else ()
+    kept = tuple(t for t in config.teachers if t in used or t.name in asked)
+    return config.model_copy(update={"teachers": kept, "train": config.train.model_copy(update={"alpha": alpha})})

@@ -1,4 +1,4 @@
-"""What the runs of an experiment have in common, made once before any of them: questions, rationales, facts of both."""
+"""What the runs of an experiment share: questions, rationales, and facts about them. It is prepared before the runs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tinyllm.comparison import chance_rate, majority_right, overlap
+from tinyllm.comparison import chance_rate, majority_right
 from tinyllm.comparison.outline import DatasetOutline, MethodOutline, Outline
 from tinyllm.config import Config, build_config, teachers_in_use
 from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
-from tinyllm.experiments._grid import Experiment, Group
+from tinyllm.experiments._grid import Cell, Experiment
 from tinyllm.experiments._methods import MethodSpec
-from tinyllm.questions import SPLITS, gather
+from tinyllm.opinions.files import OPINIONS, read_opinions
+from tinyllm.questions import SPLITS, answered, gather, overlap
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
-from tinyllm.scoring.matching import CONVENTION
+from tinyllm.scoring.predictions import CONVENTION
 from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.generate import generate_run
+from tinyllm.stages.opinions import opinion_forecasts, unanswered_opinions
 from tinyllm.system.news import News
 
 _SHARED = "shared"
@@ -32,15 +34,15 @@ _SHARED = "shared"
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What runs share.
+    """What the runs share.
 
     Attributes:
         splits: questions by dataset.
         questions: hash of the test questions, by dataset and student.
         learnt: hash of the training and validation questions, by dataset and student.
-        rationales: folders of rationales, by `rationale_key`.
-        failed: why there are no rationales, by `rationale_key`.
-        unanswered: how many requests got no reply, by `rationale_key`.
+        rationales: folders of rationales and opinions, by `rationale_key`.
+        failed: errors of teachers without rationales, by `rationale_key`.
+        unanswered: the number of requests without a reply, by `rationale_key`.
     """
 
     splits: Mapping[str, Splits]
@@ -55,10 +57,10 @@ class Shared:
 
 
 def read_questions(experiment: Experiment, news: News) -> Shared:
-    """Read the questions of all datasets; of each those that any student can be asked.
+    """Read the questions of all datasets: those that at least one student can answer.
 
     Raises:
-        DataError: a dataset has no test questions, or none to choose settings on.
+        DataError: a dataset has no test questions, or no validation questions where settings are chosen.
     """
     splits: dict[str, Splits] = {}
     questions: dict[tuple[str, str], str] = {}
@@ -77,7 +79,7 @@ def read_questions(experiment: Experiment, news: News) -> Shared:
 
 
 def _united(of_students: Sequence[Splits]) -> Splits:
-    """Return the questions that any student is asked: tokenizers differ in what each of them cannot tell apart."""
+    """Return the questions of all students. They can differ, because tokenizers do not distinguish the same choices."""
 
     def every(name: str) -> Sequence[Question]:
         most, *others = sorted((getattr(s, name) for s in of_students), key=len, reverse=True)
@@ -86,7 +88,7 @@ def _united(of_students: Sequence[Splits]) -> Splits:
         return gather(itertools.chain(most, lacking.values())) if lacking else most
 
     largest = max(of_students, key=lambda s: len(s.train))
-    return replace(largest, train=every("train"), valid=every("valid"), test=every("test"))
+    return replace(largest, train=every("train"), valid=every("valid"), test=every("test"), more=every("more"))
 
 
 def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
@@ -100,13 +102,14 @@ def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
 
 
 def questions_fingerprint(splits: Splits) -> str:
-    """Return a hash of the test questions and of how they are scored; only runs of the same one may be compared."""
+    """Return a hash of the test questions and the rules of scoring. Only runs with the same hash are compared."""
     return hashlib.sha256(f"{CONVENTION} {_hash(splits.test)}".encode()).hexdigest()
 
 
 def learnt_fingerprint(splits: Splits) -> str:
-    """Return a hash of the questions that are learnt from and chosen by; runs of others are not to be averaged."""
-    return hashlib.sha256(f"{_hash(splits.train)} {_hash(splits.valid)}".encode()).hexdigest()
+    """Return a hash of the training and validation questions. Only runs with the same hash are averaged."""
+    more = f" {_hash(splits.more)}" if len(splits.more) else ""
+    return hashlib.sha256(f"{_hash(splits.train)} {_hash(splits.valid)}{more}".encode()).hexdigest()
 
 
 def _hash(questions: Iterable[Question]) -> str:
@@ -116,43 +119,48 @@ def _hash(questions: Iterable[Question]) -> str:
     return digest.hexdigest()
 
 
-# --- rationales ---------------------------------------------------------------------------------------------------
+# --- rationales and opinions --------------------------------------------------------------------------------------
 
 
 def write_rationales(experiment: Experiment, folder: Path, shared: Shared, news: News) -> Shared:
-    """Have all rationales written that any run learns from; teachers are asked once for all runs.
+    """Generate all rationales and opinions that the runs use. Teachers are asked once for all runs.
 
-    What the store holds is not asked again. Where a teacher cannot answer, the runs that learn from it have failed, and
-    the others go on.
+    Stored replies are not asked for again. If a teacher cannot answer, the runs that use it fail, and the others
+    continue.
     """
-    RunFolder(folder).account()  # before workers, who would each make one of their own
+    RunFolder(folder).account()  # before the workers start, because each would make its own
     rationales, failed, unanswered = {}, {}, {}
-    for key, groups in by_rationales(experiment).items():
-        config, run = _asking_all(experiment, groups), shared_folder(folder, key)
+    for key, those in _by_rationales(experiment).items():
+        config, run = _asking_all(experiment, those), shared_folder(folder, key)
         try:
             with run.claimed(config, renews_rationales=True):
-                yields = generate_run(config, run, news, shared.splits[groups[0].dataset])
+                yields = generate_run(config, run, news, shared.splits[those[0].dataset])
         except TeacherError as error:
             failed[key] = str(error)
             news.say(f"✗ {key}: {error}")
             continue
         rationales[key] = run.path
-        if count := sum(n for found in yields.values() for n in found.unanswered.values()):
+        lacking = [found.unanswered for found in yields.values()] + [*unanswered_opinions(run).values()]
+        if count := sum(n for reasons in lacking for n in reasons.values()):
             unanswered[key] = count
     return replace(shared, rationales=rationales, failed=failed, unanswered=unanswered)
 
 
 def known_rationales(experiment: Experiment, folder: Path, shared: Shared) -> Shared:
-    """Return what is shared as far as it is there already; nobody is asked and nothing is written."""
-    folders = {key: folder / _SHARED / key for key in by_rationales(experiment)}
-    return replace(shared, rationales={k: path for k, path in folders.items() if (path / RATIONALES).is_file()})
+    """Return what is shared with the rationales and opinions that exist. No teacher is asked, no file is written."""
+    found = {}
+    for key, those in _by_rationales(experiment).items():
+        files = [RATIONALES, *([OPINIONS] if experiment.config(those[0]).train.soft is not None else [])]
+        if all((folder / _SHARED / key / name).is_file() for name in files):
+            found[key] = folder / _SHARED / key
+    return replace(shared, rationales=found)
 
 
 def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, news: News) -> list[str]:
-    """Return, in words, what asking the teachers will take; nobody is asked and nothing is written."""
+    """Return the forecast of requests to teachers as lines. No teacher is asked, and no file is written."""
+    wanted = {key: (_asking_all(experiment, those), those[0]) for key, those in _by_rationales(experiment).items()}
     asked: list[tuple[str, Config, Sequence[Question]]] = [
-        (key, _asking_all(experiment, groups), shared.splits[groups[0].dataset].train)
-        for key, groups in by_rationales(experiment).items()
+        (key, config, _explained(config, shared.splits[cell.dataset])) for key, (config, cell) in wanted.items()
     ]
     tested = {asked_key(g.dataset, g.spec.asks): g for g in experiment.groups if g.spec.asks is not None}
     asked += [(key, experiment.first_config(g), shared.splits[g.dataset].test) for key, g in tested.items()]
@@ -161,13 +169,21 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
         run = RunFolder(folder / _SHARED / key)
         with opened_asking(config, run, questions, may_write=False, will_ask=False) as asking:
             lines += forecast_lines(asking.forecasts(news))
+    for key, (config, cell) in wanted.items():
+        splits = shared.splits[cell.dataset]
+        run = RunFolder(folder / _SHARED / key)
+        lines += forecast_lines(opinion_forecasts(config, run, splits, news, will_ask=False))
     return lines
 
 
-def shared_folder(folder: Path, key: str) -> RunFolder:
-    """Return the folder of what some runs of an experiment share, made if need be.
+def _explained(config: Config, splits: Splits) -> Sequence[Question]:
+    return splits.train if config.train.soft is None else answered(splits.train)
 
-    All of an experiment has one account in the store, so `rationales.budget` is a cap for the whole of it.
+
+def shared_folder(folder: Path, key: str) -> RunFolder:
+    """Return a folder that some runs of an experiment share. It is made if it is missing.
+
+    An experiment has one account in the store, so `rationales.budget` limits the whole experiment.
     """
     run = RunFolder(folder / _SHARED / key)
     run.path.mkdir(parents=True, exist_ok=True)
@@ -176,62 +192,78 @@ def shared_folder(folder: Path, key: str) -> RunFolder:
 
 
 def asked_key(dataset: str, teacher: str) -> str:
-    """Return the name of what a teacher answers to the test questions itself."""
+    """Return the name of the folder with a teacher's own answers to the test questions."""
     return f"{dataset}-asked-{teacher}"
 
 
-def rationale_key(experiment: Experiment, group: Group) -> str | None:
-    """Return the name of the rationales that a group learns from; None where it learns from none."""
-    if not group.spec.teachers:
+def rationale_key(experiment: Experiment, cell: Cell) -> str | None:
+    """Return the name of the rationales and opinions that a run learns from; None where it learns from none."""
+    spec, config = experiment.group(cell).spec, experiment.config(cell)
+    asks = spec.trains and config.train.soft is not None
+    if not (spec.teachers or asks):
         return None
-    made_by = experiment.first_config(group).model_dump(mode="json", include={"data", "teachers", "rationales"})
+    parts = {"data", "teachers", "rationales", *(["opinions"] if asks else [])}
+    made_by = config.model_dump(mode="json", include=parts)
     made_by["rationales"].pop("budget"), made_by["rationales"].pop("store")
+    if config.rationales.pooled:  # some explain what the opinions are pooled to
+        made_by["soft"] = config.model_dump(mode="json")["train"]["soft"]
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
-    return f"{group.dataset}-{digest[:8]}"
+    return f"{cell.dataset}-{digest[:8]}"
 
 
-def by_rationales(experiment: Experiment) -> dict[str, list[Group]]:
-    """Return the groups that learn from the same rationales, by their key."""
-    found: dict[str, list[Group]] = {}
+def _by_rationales(experiment: Experiment) -> dict[str, list[Cell]]:
+    """Return runs that learn from the same rationales and opinions, by their key; of the first seed alone."""
+    found: dict[str, list[Cell]] = {}
     for group in experiment.groups:
-        if (key := rationale_key(experiment, group)) is not None:
-            found.setdefault(key, []).append(group)
+        for cell in (c for c in group.cells() if c.is_first):
+            if (key := rationale_key(experiment, cell)) is not None:
+                found.setdefault(key, []).append(cell)
     return found
 
 
-def rationales_fingerprint(folder: Path, teachers: Iterable[str]) -> str:
-    """Return a hash of some teachers' rationales: what runs that are compared over seeds must have in common."""
-    wanted = set(teachers)
-    rows = sorted((r.question_id, r.teacher, r.text) for r in read_rationales(folder) if r.teacher in wanted)
+def learnt_from(folder: Path, config: Config) -> str:
+    """Return a hash of what a run learns from teachers: runs that are compared over seeds must have it in common."""
+    wanted = {t.name for t in teachers_in_use(config)}
+    rows: list[tuple[Any, ...]] = sorted(
+        (r.question_id, r.teacher, r.text) for r in read_rationales(folder) if r.teacher in wanted
+    )
+    for split in dict.fromkeys((*config.opinions.splits, "more", "valid") if config.train.soft is not None else ()):
+        rows += sorted((o.question_id, o.teacher, o.probabilities) for o in read_opinions(folder, split))
     return hashlib.sha256(repr(rows).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _asking_all(experiment: Experiment, groups: Sequence[Group]) -> Config:
-    """Return a configuration under which every teacher is asked that any of the groups learns from."""
-    config = experiment.first_config(groups[0])
-    used = {t.name for g in groups for t in teachers_in_use(experiment.first_config(g))}
-    tree = merge(config.model_dump(mode="json"), {"train": {"method": "tinyllm", "teacher": None}})
-    tree["train"]["alpha"] = {t.name: float(t.name in used) for t in config.teachers}
-    return build_config(tree, source=groups[0].dataset)
+def _asking_all(experiment: Experiment, those: Sequence[Cell]) -> Config:
+    """Return a configuration under which every teacher is asked that any of some runs learns from."""
+    config = experiment.config(those[0])
+    used = {t.name for cell in those for t in teachers_in_use(experiment.config(cell))}
+    method = "tinyllm" if used else "fine-tuning"
+    tree = merge(config.model_dump(mode="json"), {"train": {"method": method, "teacher": None}})
+    tree["train"]["alpha"] = {t.name: float(t.name in used) for t in config.teachers if t.kind != "student"}
+    soft = next((s for cell in those if (s := experiment.config(cell).train.soft) is not None), None)
+    tree["train"]["soft"] = None if soft is None else soft.model_dump(mode="json") if config.rationales.pooled else {}
+    if soft is None:
+        tree["opinions"]["teachers"] = {}  # no run learns from opinions
+    return build_config(tree, source=those[0].dataset)
 
 
 # --- the outline --------------------------------------------------------------------------------------------------
 
 
 def outline(experiment: Experiment, shared: Shared) -> Outline:
-    """Return what a report needs to know besides the runs."""
+    """Return what the report needs besides the runs."""
     methods: dict[str, MethodOutline] = {}
     for group in experiment.groups:
         spec, known = group.spec, methods.get(group.spec.id)
         datasets = dict.fromkeys((*(known.datasets if known else ()), group.dataset))
         methods[spec.id] = MethodOutline(
-            spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets), method_settings(spec)
+            spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets), _method_settings(spec)
         )
     grid = experiment.grid
+    first = next(iter(grid.datasets))
     return Outline(
         name=grid.name,
         datasets={name: _dataset(experiment, shared, name) for name in grid.datasets},
-        students={name: _model(experiment, name) for name in grid.students},
+        students={name: experiment.dataset_config(first, name).student.model for name in grid.students},
         methods=tuple(methods.values()),
         baseline=grid.baseline,
         scorer=grid.scorer,
@@ -240,23 +272,19 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
     )
 
 
-def method_settings(spec: MethodSpec) -> dict[str, Any]:
-    """Return a method's own settings but for the mixture."""
+def _method_settings(spec: MethodSpec) -> dict[str, Any]:
+    """Return a method's own settings without `train.method`."""
     train = {k: v for k, v in (spec.patch.get("train") or {}).items() if k != "method"}
     others = {k: v for k, v in spec.patch.items() if k != "train"}
     return {**others, **({"train": train} if train else {})}
-
-
-def _model(experiment: Experiment, student: str) -> str:
-    return experiment.dataset_config(next(iter(experiment.grid.datasets)), student).student.model
 
 
 def _dataset(experiment: Experiment, shared: Shared, dataset: str) -> DatasetOutline:
     splits = shared.splits[dataset]
     met, met_in_valid = overlap(splits.train, splits.test), overlap(splits.valid, splits.test)
     majority = majority_right(splits.train, splits.test)
-    keys = [k for g in experiment.groups if g.dataset == dataset and (k := rationale_key(experiment, g))]
-    key = next((k for k in keys if k in shared.rationales), None)
+    made = {key: those[0].dataset for key, those in _by_rationales(experiment).items()}
+    key = next((k for k in shared.rationales if made[k] == dataset), None)
     yields: dict[str, Any] = {}
     if key is not None:
         yields = {name: asdict(found) for name, found in read_yields(shared.rationales[key]).items()}

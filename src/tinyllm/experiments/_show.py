@@ -1,7 +1,7 @@
-"""An experiment before and while it runs: what would run, and a table that fills.
+"""Progress of an experiment: a plan before it starts, and a table while it runs.
 
-On a terminal the table is drawn in place; elsewhere lines say what changed. No figure is shown of settings that are not
-chosen, or not chosen yet, but their accuracy on validation questions.
+A terminal gets a table that is drawn in place, other outputs get lines about changes. Test accuracies are shown for
+chosen settings only. For candidates the validation accuracy is shown.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from rich.table import Table
 from rich.text import Text
 
 from tinyllm.comparison.records import Record
-from tinyllm.comparison.selection import FAILED, accuracies, chosen, named
-from tinyllm.experiments._grid import Cell, Experiment
+from tinyllm.comparison.selection import FAILED, accuracies, named
+from tinyllm.experiments._grid import Cell, Experiment, GroupName
 from tinyllm.experiments._grid import Group as Runs
 from tinyllm.experiments._runner import Board
 from tinyllm.system.news import News, duration
 
 ToGo = Callable[[Board], tuple[int, float]]
-"""From a board to the number of runs to go, and about how many seconds they take."""
+"""Returns the number of runs to go, and their estimated seconds."""
 
 
 @contextlib.contextmanager
 def showing(experiment: Experiment, news: News, to_go: ToGo) -> Iterator[Callable[[Board], None]]:
-    """Give what shows a board; it may be called as often as one likes."""
+    """Yield a function that shows a board."""
     if news.quiet:
         yield lambda _: None
     elif news.console.is_terminal:
@@ -41,7 +41,7 @@ def showing(experiment: Experiment, news: News, to_go: ToGo) -> Iterator[Callabl
 
 
 class Lines:
-    """Says each run that begins, ends or fails in a line of its own."""
+    """Prints a line for each run that starts, ends or fails."""
 
     def __init__(self, experiment: Experiment, console: Console, to_go: ToGo) -> None:
         self._experiment, self._console, self._to_go = experiment, console, to_go
@@ -51,7 +51,7 @@ class Lines:
         self._begun: set[str] = set()
 
     def __call__(self, board: Board) -> None:
-        """Say what is new since the last call."""
+        """Print what has changed since the last call."""
         done = set(board.done)
         before = done if self._done is None else self._done
         new = sorted(done - before)
@@ -78,17 +78,17 @@ class Lines:
 
 
 class Overview:
-    """The table: a row a method, a column a dataset; what is under way stands below it."""
+    """The table of methods and datasets, and below it the runs in progress."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
 
     @cached_property
-    def _cells(self) -> dict[tuple[str, str, str], list[Cell]]:
-        return {(g.dataset, g.student, g.spec.id): g.cells() for g in self._experiment.groups}
+    def _cells(self) -> dict[GroupName, list[Cell]]:
+        return {g.name: g.cells() for g in self._experiment.groups}
 
     def drawn(self, board: Board, count: int, seconds: float) -> Group:
-        """Return the table with what is under way."""
+        """Return the table with the runs in progress."""
         left = f"{_runs(count)} to go, about {duration(seconds)}" if count else "none to go"
         title = Text(f"{self._experiment.grid.name}: {_runs(len(board.done))} done, {left}", style="bold")
         note = "Test accuracy in %, with settings chosen on validation; (runs done/of)."
@@ -99,22 +99,22 @@ class Overview:
         return Group(title, self._table(lambda g: self._figure(g, board)), Text(note, style="dim"), *under_way)
 
     def plan(self, board: Board, seconds_of: Callable[[Runs, list[Cell]], float]) -> Table:
-        """Return a table of what is left, each cell with its runs and their time.
+        """Return a table with the number of runs that are left, and their estimated time.
 
         Args:
-            seconds_of: how long the runs of a group take, given those that are known to be left.
+            seconds_of: returns the time of a group's runs, given those that are known to be left.
         """
 
         def cell(group: Runs) -> str:
-            keys = {c.key for c in self._cells[group.dataset, group.student, group.spec.id]}
-            count = group.sweep.runs() - len(keys & (board.done.keys() | board.failed.keys()))
+            keys = {c.key for c in self._cells[group.name]}
+            count = board.not_ended(group)
             known = [c for c in board.left if c.key in keys]
             return f"{_runs(count)}, {duration(seconds_of(group, known))}" if count > 0 else "done"
 
         return self._table(cell)
 
     def _table(self, cell: Callable[[Runs], str]) -> Table:
-        groups = {(g.dataset, g.student, g.spec.id): g for g in self._experiment.groups}
+        groups = {g.name: g for g in self._experiment.groups}
         datasets = list(dict.fromkeys(g.dataset for g in self._experiment.groups))
         table = Table()
         table.add_column("method", overflow="fold")
@@ -132,11 +132,11 @@ class Overview:
         return table
 
     def _figure(self, group: Runs, board: Board) -> str:
-        cells = self._cells[group.dataset, group.student, group.spec.id]
+        cells = self._cells[group.name]
         done = [board.done[c.key] for c in cells if c.key in board.done]
         scorer, wanted = self._experiment.grid.scorer, group.sweep.runs()
         lost = {(named(c.settings), c.seed): FAILED for c in cells if c.key in board.failed}
-        settings = chosen(group.sweep, accuracies(done, scorer) | lost)
+        settings = group.sweep.chosen(accuracies(done, scorer) | lost)
         own = [] if settings is None else [r for r in done if named(r.settings) == named(settings)]
         parts = []
         if own:
@@ -148,7 +148,7 @@ class Overview:
 
 
 def _by_error(failed: Mapping[str, str]) -> dict[str, list[str]]:
-    """Group what has failed by what of: a key that is lacking is lacking for many runs."""
+    """Group failed runs by error, because many runs can fail for the same reason."""
     found: dict[str, list[str]] = {}
     for key in sorted(failed):
         found.setdefault(failed[key], []).append(key)

@@ -1,6 +1,6 @@
-"""The in-context example generator: which training questions stand before a question in a teacher's prompt.
+"""The in-context example generator: which training questions come before a question in a teacher's prompt.
 
-A strategy is made once for a pool; it then maps the questions that share examples to their examples.
+A strategy is prepared once for a pool of questions. It then maps questions that share examples to their examples.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from tinyllm.config import ExamplesSection
 from tinyllm.errors import ConfigError, did_you_mean
 from tinyllm.prompts._text import one_line, worked_text
 from tinyllm.questions import Question
-from tinyllm.questions.bm25 import Bm25, ranked
+from tinyllm.questions.bm25 import Bm25
 
 Strategy = Callable[[Sequence[Question]], tuple[Question, ...]]
-"""The questions that share examples (none of which may be one) → the examples, in the order they are shown."""
+"""From the questions that share examples to the examples, in the order in which they are shown."""
 
-_CONTEXT_WORDS = 64  # of a context that are compared: passages are long, and it is questions that are to be alike
-_CANDIDATES = 50  # nearest questions that `diverse` chooses among
-_RELEVANCE = 0.5  # share of nearness, as against difference from the examples chosen before, in `diverse`
+_CONTEXT_WORDS = 64  # words of a context that are compared: contexts are long, and the questions matter more
+_CANDIDATES = 50  # most similar questions from which `diverse` chooses
+_RELEVANCE = 0.5  # weight of the similarity in `diverse`; the rest is the difference from examples chosen before
 _READ = 256  # questions that are read, besides the block's own, before less strict examples are taken
-_HINTED = 20_000  # ids that a misspelt one is compared with
-_POINTS = 16  # of 32 bits: what one digest of BLAKE2b gives
+_HINTED = 20_000  # ids with which a misspelt id is compared
+_POINTS = 16  # numbers of 32 bits in one digest of BLAKE2b
 
 
 class ExampleGenerator:
-    """Picks the examples of any number of questions from one pool, which is prepared once.
+    """Picks examples for questions from one pool.
 
-    A pick depends on the pool, the section and the questions that share it alone: not on the order of the picks,
-    the process or the machine. `random` and `fixed` keep eight bytes a question of the pool in memory; `similar` and
-    `diverse` keep an index of its words. May be used by several threads at once, if the pool may.
+    A pick depends only on the pool, the section and the questions that share it. It does not depend on the order of the
+    picks, the process or the machine. `random` and `fixed` keep eight bytes per question of the pool in memory,
+    `similar` and `diverse` an index of its words. Several threads may use it at once, if they may use the pool.
 
-    What `random` and `fixed` draw depends on the texts of the questions, not on their ids and places: when a question
-    comes into the pool, wherever that is, the others' picks stay, but for the few that show the new one now; when one
-    goes, those that showed it change. See docs/decisions/0012-examples-are-drawn-by-text.md.
+    `random` and `fixed` draw by the texts of the questions, not by their ids and places. When a question is added to
+    the pool, only the few picks change that now include it. When one is removed, only the picks with it change.
+    See docs/decisions/0012-examples-are-drawn-by-text.md.
 
     Args:
-        pool: the training split; examples come from nowhere else. May read its questions from a disk.
+        pool: the training split, the only source of examples. It may be on disk.
         section: strategy, count, scope and seed.
-        by_place: draw by ids and places in the pool, as was done before: for stores that were filled then.
+        by_place: draw by ids and places in the pool, as earlier versions did: for stores that they filled.
 
     Attributes:
-        worked: key of the rationales that the picked examples are shown with; None: they are shown without.
-        draws: whether examples are drawn, so that `by_place` makes a difference.
+        worked: key of the rationales that are shown with the examples; None: none are shown.
+        draws: whether examples are drawn at random, so that `by_place` makes a difference.
 
     Raises:
-        ConfigError: `section.ids` names a question that the pool does not have.
+        ConfigError: `section.ids` names a question that is not in the pool.
     """
 
     def __init__(self, pool: Sequence[Question], section: ExamplesSection, *, by_place: bool = False) -> None:
@@ -67,26 +67,26 @@ class ExampleGenerator:
         explained = enough or any(worked_text(pool[place], section.worked) for place in named)
         self.worked: str | None = section.worked if explained else None
         entries = carriers if enough else every
-        self._block = max(1, min(section.block, len(pool) // 2))  # there must be others to show
+        self._block = max(1, min(section.block, len(pool) // 2))  # other questions must remain to be shown
         self._pool = _Pool(pool, entries, named, len(named) or section.count, by_place)
         self._strategy = _STRATEGIES[strategy](self._pool, section.seed)
         self._draws_ahead = strategy == "random" and section.scope == "question" and not by_place and len(entries) > 0
 
     def pick(self, question: Question, block: Sequence[Question] = ()) -> tuple[Question, ...]:
-        """Return the examples of a question: never itself, nor (if there are others) one with its text and choices.
+        """Return the examples of a question: never the question itself, nor a duplicate of it if there are others.
 
         Args:
-            block: the questions that share these examples, `question` among them; none of them is an example of
-                another. All of them get the same, in the same order. Empty: the question shares with no other.
+            block: the questions that share these examples, including `question`. None of them is an example of another.
+                All get the same examples in the same order. Empty: the question does not share its examples.
         """
         return self._strategy(block or (question,))
 
     def picks(self, questions: Sequence[Question], start: int, stop: int) -> list[tuple[Question, ...]]:
-        """Return the examples of the questions at the places from `start` up to `stop`, by the section's scope.
+        """Return the examples of the questions from `start` up to `stop`, by the section's scope.
 
         Args:
-            questions: the whole list: a block begins at every multiple of its size in it, wherever `start` is. A block
-                that leaves too few others to be shown does not share: each of its questions gets its own.
+            questions: the whole list. A block begins at every multiple of the block size in this list, wherever `start`
+                is. If a block leaves too few other questions to show, each of its questions gets its own examples.
         """
         size = self._block if self._section.scope == "block" else 1
         stop = min(stop, len(questions))
@@ -106,13 +106,13 @@ class ExampleGenerator:
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """What examples are taken from.
+    """The questions that may be shown as examples.
 
     Attributes:
-        entries: of the questions that may be shown; see `_entries`.
-        named: places of those that are to be shown first.
-        count: how many are shown.
-        by_place: whether the entries are places in their order.
+        entries: one for each question that may be shown; see `_entries`.
+        named: places of the questions that are shown first.
+        count: how many examples are shown.
+        by_place: whether the entries are places, in order.
     """
 
     questions: Sequence[Question]
@@ -122,15 +122,15 @@ class _Pool:
     by_place: bool
 
     def texts(self) -> Iterator[str]:
-        """What each question that may be shown is compared by, in the order of the entries."""
+        """Return the text by which each question is compared, in the order of the entries."""
         every = isinstance(self.entries, range)
         return map(_compared, self.questions if every else (self.questions[place] for place in self.entries))
 
     def drawn(self, what: str, seed: int, asked: Question | None) -> Iterator[int]:
-        """Draw places at random, each once, in an order that is settled by the arguments; as many as are asked for.
+        """Yield all places once, in a random order that depends only on the arguments.
 
         Args:
-            asked: the question whose draw it is; None: everyone's.
+            asked: the question for which places are drawn; None: all questions share the draw.
         """
         if not self.entries:
             return
@@ -138,10 +138,10 @@ class _Pool:
             yield from self._by_place(random.Random(seed) if asked is None else _seeded(seed, asked.id))
             return
         key = _draw_key(what, seed, asked)
-        attempts, few = range(16 + 2 * self.count), self.count + 2  # so few nearly always are enough
+        attempts, few = range(16 + 2 * self.count), self.count + 2  # this is nearly always enough
         tries = (n for start in attempts[::few] for n in self._nearest([key], attempts[start : start + few]))
         first = bisect_left(self.entries, int.from_bytes(key[:8]))
-        # Where there are hardly more questions than are shown, the last of them would be met after very many draws.
+        # In a pool hardly larger than `count`, finding the last questions by drawing would take very many draws.
         rest = (number % len(self.entries) for number in range(first, first + len(self.entries)))
         seen: set[int] = set()
         for number in chain(tries, rest):
@@ -150,9 +150,9 @@ class _Pool:
                 yield self.entries[number] & 0xFFFFFFFF
 
     def drawn_ahead(self, what: str, seed: int, asked: Sequence[Question]) -> list[tuple[Question, ...]]:
-        """Return for each of many questions what `drawn` and `others` would show it, worked out together.
+        """Return the result of `drawn` and `others` for many questions, computed together.
 
-        Empty where the first draws do not settle it: they repeat each other, or show the question's own text or id.
+        A result is empty if the first draws are not enough: they repeat, or have the question's own text or id.
         """
         found = self._nearest([_draw_key(what, seed, question) for question in asked], range(self.count))
         shown: list[tuple[Question, ...]] = []
@@ -167,11 +167,11 @@ class _Pool:
         return shown
 
     def _nearest(self, keys: Sequence[bytes], attempts: range) -> list[int]:
-        """Draw from the ring: of sixteen points, take the one that has the shortest way to the next entry.
+        """Draw entries from the ring: of sixteen points, take the one that is closest to its next entry.
 
-        Multi-probe consistent hashing (Appleton and O'Reilly, 2015). With a single point, an entry would be drawn as
-        often as the gap before it is wide, and gaps differ much. Several attempts at once, because each needs as many
-        looks into the ring as it has points.
+        This is multi-probe consistent hashing (Appleton and O'Reilly, 2015). With a single point, the probability of an
+        entry would be proportional to the gap before it, and gaps differ a lot. All attempts are computed in one numpy
+        call, because each needs sixteen searches in the ring.
         """
         import numpy as np
 
@@ -185,7 +185,7 @@ class _Pool:
         return found
 
     def _by_place(self, draw: random.Random) -> Iterator[int]:
-        """Places in random order: as many are drawn as are asked for (Fisher and Yates, of what has moved alone)."""
+        """Yield places in random order: a lazy Fisher-Yates shuffle that stores only the moved places."""
         moved: dict[int, int] = {}
         for i in range(len(self.entries)):
             j = draw.randrange(i, len(self.entries))
@@ -193,13 +193,13 @@ class _Pool:
             moved[j] = moved.get(i, i)
 
     def others(self, places: Iterable[int], block: Sequence[Question]) -> Iterator[Question]:
-        """Read the questions at some places, leaving out those that are one of the block, by id or by content.
+        """Yield the questions at the given places, without those of the block and without their duplicates.
 
-        Some data ask the same of every context. So those that differ from the block by their context alone are
-        taken in the end, if there are not enough others.
+        Some datasets ask the same question about every context. So questions that differ from the block only in their
+        context come last, and only if there are not enough others.
         """
         ids = {question.id for question in block}
-        texts = {_folded(question.question) for question in block}  # most questions differ in their text already
+        texts = {_folded(question.question) for question in block}  # most questions already differ in their text
         asked: set[object] = set()
         known: set[object] = set()
         found, alike = 0, list[Question]()
@@ -228,9 +228,8 @@ def _random(pool: _Pool, seed: int) -> Strategy:
 
 
 def _fixed(pool: _Pool, seed: int) -> Strategy:
-    """The named questions, all of them; or `count`, drawn once. For one that is asked about the next drawn steps in."""
-
-    first = tuple(islice(pool.drawn("fixed", seed, None), _READ))  # of what is the same for all
+    """Show all named questions, or `count` that are drawn once. The next drawn one replaces the asked question."""
+    first = tuple(islice(pool.drawn("fixed", seed, None), _READ))  # the same for all questions
 
     def pick(block: Sequence[Question]) -> tuple[Question, ...]:
         rest = islice(pool.drawn("fixed", seed, None), len(first), None)
@@ -271,15 +270,15 @@ _STRATEGIES: Mapping[str, Callable[[_Pool, int], Strategy]] = {
 
 
 class _Nearness:
-    """The questions of a pool from the nearest to the farthest, by BM25."""
+    """The questions of a pool by descending similarity (BM25)."""
 
     def __init__(self, pool: _Pool) -> None:
         self._pool = pool
         self.index = Bm25(pool.texts())
 
     def to(self, block: Sequence[Question]) -> Iterator[Question]:
-        """Yield the questions nearest to all of a block together; of those with the same content only the first."""
-        places = (self._pool.entries[number] for number in ranked(self.index.scores(_together(block))))
+        """Yield the questions most similar to a whole block; of duplicates only the first."""
+        places = (self._pool.entries[number] for number in self.index.nearest(_together(block)))
         seen: set[object] = set()
         for question in self._pool.others(places, block):
             content = _with_context(question)
@@ -289,13 +288,13 @@ class _Nearness:
 
 
 def _nearest_last(nearest_first: Iterable[Question]) -> tuple[Question, ...]:
-    """What stands next to the question counts most with a model (recency bias: Zhao et al., 2021)."""
+    """Put the most similar example last: models weigh the latest text most (recency bias: Zhao et al., 2021)."""
     return tuple(nearest_first)[::-1]
 
 
 def _spread(asked: Mapping[str, float], vectors: Sequence[Mapping[str, float]], count: int) -> list[int]:
-    """Choose by max-marginal relevance (Carbonell and Goldstein, 1998): near what is asked, but not near each other."""
-    relevance, likeness = _cosines(asked, vectors), [0.0] * len(vectors)  # likeness: to the nearest of the chosen
+    """Choose by max-marginal relevance (Carbonell and Goldstein, 1998): similar to the question, not to each other."""
+    relevance, likeness = _cosines(asked, vectors), [0.0] * len(vectors)  # likeness: the largest to a chosen one
     rest, chosen = list(range(len(vectors))), list[int]()
     while rest and len(chosen) < count:
         if chosen:
@@ -315,16 +314,16 @@ def _together(block: Sequence[Question]) -> str:
 
 
 def _compared(question: Question) -> str:
-    """What a question is compared by."""
+    """Return the text by which a question is compared."""
     context = (question.context or "").split()[:_CONTEXT_WORDS]
     return " ".join([question.question, *question.choices, *context])
 
 
 def _entries(pool: Sequence[Question], worked: str | None, seed: int | None) -> tuple[Sequence[int], Sequence[int]]:
-    """Return an entry of every question, and those of the questions that carry a worked rationale.
+    """Return the entries of all questions, and the entries of the questions with a worked rationale.
 
-    An entry is a question's place. With a seed it is a point on a ring of 2³² that the question's text tells, followed
-    by the place in 32 bits, and the entries are in the order of the ring.
+    Without a seed, an entry is the question's place. With a seed, its upper 32 bits are a hash of the question's text
+    (a point on a ring), its lower 32 bits are the place, and the entries are sorted.
     """
     every: Sequence[int] = range(len(pool))
     if worked is None and seed is None:
@@ -348,7 +347,7 @@ def _entries(pool: Sequence[Question], worked: str | None, seed: int | None) -> 
 
 
 def _find(pool: Sequence[Question], ids: Sequence[str]) -> tuple[int, ...]:
-    """Places of the questions with some ids, in the order of the ids."""
+    """Return the places of the questions with the given ids, in the order of the ids."""
     wanted = dict.fromkeys(ids)
     places: dict[str, int] = {}
     for place, question in enumerate(pool if wanted else ()):
@@ -359,14 +358,14 @@ def _find(pool: Sequence[Question], ids: Sequence[str]) -> tuple[int, ...]:
         known = [question.id for question in islice(pool, _HINTED)]
         problems = [f"  - no training question has the id {name!r}.{did_you_mean(name, known)}" for name in unknown]
         raise ConfigError(
-            "rationales.examples.ids: name questions of the training split, or none to have them drawn:\n"
+            "rationales.examples.ids: name questions of the training split, or none to draw them at random:\n"
             + "\n".join(problems)
         )
     return tuple(places[name] for name in wanted)
 
 
 def _content(question: Question) -> tuple[str, tuple[str, ...]]:
-    """What makes two questions the same although their ids differ: text and choices, in any order and spacing."""
+    """Return what duplicates have in common: text and choices, without their order and spacing."""
     return _folded(question.question), tuple(sorted(map(_folded, question.choices)))
 
 
@@ -383,11 +382,11 @@ def _folded(text: str) -> str:
 
 
 def _text(question: Question) -> str:
-    """What a draw knows a question by. Not its id: a file without ids numbers its rows."""
+    """Return what identifies a question in a draw. Not its id: in a file without ids, it is the row number."""
     return json.dumps([question.question, question.context, sorted(question.choices)])
 
 
 def _seeded(seed: int, question_id: str) -> random.Random:
-    """A generator that is the same on every machine and in every process (`hash` of a text is not)."""
+    """Return a generator that is the same on every machine and in every process (`hash` of a text is not)."""
     digest = hashlib.sha256(json.dumps([seed, question_id]).encode()).digest()
     return random.Random(int.from_bytes(digest[:8], "big"))

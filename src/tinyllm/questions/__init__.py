@@ -1,7 +1,7 @@
-"""Questions: what one is, and how files, the hub and the authors' release become questions.
+"""Questions: what a question is, and how files, the hub and the authors' release become questions.
 
-Add a file shape for `init`: a reader in `questions/intake/_shapes.py`, or a way to find choices in `_finding.py`. A
-named dataset: a row conversion in `_named` and a line in its table.
+Add a file shape for `init`: a reader in `intake`, and its case in `questions/intake/_shapes.py`. A way to find the
+choices: `questions/intake/_finding.py`. A named dataset: a row conversion in `_named` and a line in its table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.questions._by_id import ById
-from tinyllm.questions._known import with_answers
+from tinyllm.questions._known import answered, with_answers
+from tinyllm.questions._overlap import overlap
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 
@@ -27,16 +28,18 @@ __all__ = [
     "Dropped",
     "Question",
     "Splits",
+    "answered",
     "gather",
     "import_release",
     "leave_out",
     "load_splits",
+    "overlap",
     "with_answers",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the readers when they are first asked for: most who need `Question` read no file."""
+    """Import the readers on first use: most users of `Question` read no file."""
     if name not in _READERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"tinyllm.questions.{_READERS[name]}"), name)

@@ -1,4 +1,4 @@
-"""Find questions by their ids, in a sequence that may be on disk."""
+"""Find questions by id, in a sequence that may be on disk."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class ById:
-    """Questions by id, in 16 bytes a question besides the sequence itself; all are gone through at the first look."""
+    """An index from id to question. It takes 16 bytes per question, and is built at the first lookup."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self._questions = questions
 
     def get(self, question_id: str) -> Question | None:
-        """Return the (first) question with an id, None if there is none."""
+        """Return the first question with this id, or None."""
         import numpy as np
 
         hashes, places = self._index
         code = hash(question_id)
         first, end = (int(np.searchsorted(hashes, code, side)) for side in ("left", "right"))
         found = (self._questions[place] for place in places[first:end])
-        return next((q for q in found if q.id == question_id), None)  # the same hash is not yet the same id
+        return next((q for q in found if q.id == question_id), None)  # two ids may have the same hash
 
     @cached_property
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -41,10 +41,10 @@ class ById:
 
 
 def repeated_ids(hashes: array[int], questions: Sequence[Question]) -> Iterator[tuple[int, int]]:
-    """Yield the place of each question whose id came before, and the place where it first came.
+    """Yield the place of each question whose id came before, and the place where the id came first.
 
     Args:
-        hashes: of the ids (`hash`), of type `q`. Only questions whose hash comes twice are looked at.
+        hashes: `hash(id)` of each question, in an array of type `q`. Only questions with a repeated hash are read.
     """
     import numpy as np
 
@@ -55,6 +55,6 @@ def repeated_ids(hashes: array[int], questions: Sequence[Question]) -> Iterator[
         return
     first: dict[str, int] = {}
     for place in map(int, np.flatnonzero(np.isin(codes, repeated))):
-        name = questions[place].id  # the same hash is not yet the same id
+        name = questions[place].id  # two ids may have the same hash
         if first.setdefault(name, place) != place:
             yield place, first[name]

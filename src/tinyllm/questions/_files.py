@@ -1,7 +1,7 @@
-"""Read one split file as a stream of rows: JSONL, CSV or Parquet, by extension. No file is ever whole in memory.
+"""Questions files: read as a stream of rows (JSONL, CSV or Parquet, by extension), and written.
 
-What the cells of a row mean is the business of `_rows.py`. Nothing is raised here: what is wrong with the file as a
-whole, or with one line of it, is in the stream, so that one message can name the problems of all splits.
+No file is ever completely in memory. `_rows.py` interprets the cells. Reading raises nothing: a problem with the file
+or with a line is an item of the stream, so that one message can list the problems of all splits.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyllm.errors import did_you_mean
+from tinyllm.errors import DataError, did_you_mean
+from tinyllm.questions.types import Question
+from tinyllm.system.files import write_text
 
 Format = Literal["jsonl", "csv", "parquet"]
 EXTENSIONS: Mapping[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-_EMPTY_REMEDY = "write one question a row, or leave this split out"
+_EMPTY = "empty file; write one question per row, or leave this split out"
 _BUFFER_BYTES = 1 << 18
 _ROWS_AT_ONCE = 1000
 
@@ -29,7 +31,7 @@ class Problem:
     """What is wrong, and where: `data/train.csv, line 17`.
 
     Attributes:
-        fatal: it is the file as a whole that is wrong; then no row of it counts, those before included.
+        fatal: the whole file is unusable. Then none of its rows counts, not even the earlier ones.
     """
 
     where: str
@@ -45,10 +47,10 @@ class Row:
     """One row of a file.
 
     Attributes:
-        number: 1-based, counting rows (not lines), those that could not be parsed included.
+        number: 1-based, counts rows (not lines), including those that could not be parsed.
         source: the file (or dataset and split), for messages.
-        place: 1-based, of the line it starts on; in Parquet of the row.
-        format: tells which cells may be text that stands for something else (numbers and lists in CSV).
+        place: 1-based line where the row starts; in Parquet the row.
+        format: tells which cells may hold numbers and lists as text (CSV).
     """
 
     number: int
@@ -70,10 +72,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """What one split's file holds.
+    """The content of one split's file.
 
     Attributes:
-        items: its rows, and what is wrong with the lines that are no rows; to be gone through once.
+        items: its rows, and problems in place of lines that are not rows. Iterate over it once.
     """
 
     where: str
@@ -81,7 +83,7 @@ class SplitRows:
 
 
 class _UnreadableError(Exception):
-    """The file as a whole cannot be read; never leaves this module."""
+    """The whole file cannot be read. It never leaves this module."""
 
     def __init__(self, text: str, line: int | None = None) -> None:
         super().__init__(text)
@@ -89,9 +91,9 @@ class _UnreadableError(Exception):
 
 
 def read_file(path: Path) -> SplitRows:
-    """Return all rows of a file, read as they are gone through.
+    """Return the rows of a file. They are read during iteration.
 
-    UTF-8, a byte order mark is tolerated, blank lines are skipped.
+    Files are UTF-8. A byte order mark is allowed, and blank lines are skipped.
     """
     return SplitRows(str(path), _items(path))
 
@@ -99,7 +101,7 @@ def read_file(path: Path) -> SplitRows:
 def _items(path: Path) -> Iterator[Row | Problem]:
     number = 0
     try:
-        for number, item in enumerate(_READERS[_format_of(path)](path), 1):  # noqa: B007 - told below
+        for number, item in enumerate(_READERS[_format_of(path)](path), 1):  # noqa: B007 - used below
             yield item
     except _UnreadableError as error:
         at = str(path) if error.line is None else f"{path}, line {error.line}"
@@ -108,36 +110,38 @@ def _items(path: Path) -> Iterator[Row | Problem]:
         yield Problem(str(path), f"cannot be read: {error.strerror or error}", fatal=True)
     else:
         if not number:
-            yield Problem(str(path), "holds no rows; " + _EMPTY_REMEDY, fatal=True)
+            text = "has no rows; write one question per row, or leave this split out"
+            yield Problem(str(path), text, fatal=True)
 
 
 def _format_of(path: Path) -> Format:
-    known = ", ".join(EXTENSIONS)
     if path.is_dir():
-        raise _UnreadableError("is a folder; give a file, or the folder as `data.folder`")
+        raise _UnreadableError("is a folder; give a file, or give the folder as `data.folder`")
     if not path.exists():
-        here = sorted(p.name for p in path.parent.iterdir() if p.is_file()) if path.parent.is_dir() else None
-        if here is None:
+        if not path.parent.is_dir():
             raise _UnreadableError(f"no such file, and no folder {path.parent}")
+        here = sorted(p.name for p in path.parent.iterdir() if p.is_file())
         here = [name for name in here if Path(name).suffix in EXTENSIONS] or here
-        listed = ", ".join(here[:10]) + (", …" if len(here) > 10 else "") if here else "nothing"
+        listed = (", ".join(here[:10]) or "nothing") + (", …" if len(here) > 10 else "")
         raise _UnreadableError(f"no such file.{did_you_mean(path.name, here)} In {path.parent}: {listed}")
     if path.suffix.lower() not in EXTENSIONS:
-        hint = f"; `tinyllm init {path}` reads many more, and converts them"
-        raise _UnreadableError(f"unknown extension '{path.suffix}'; known: {known}{hint}")
+        known = ", ".join(EXTENSIONS)
+        raise _UnreadableError(
+            f"unknown extension '{path.suffix}'; known: {known}; `tinyllm init {path}` converts many more"
+        )
     return EXTENSIONS[path.suffix.lower()]
 
 
 def _not_utf8(path: Path) -> _UnreadableError:
-    """Say where a file that is not UTF-8 stops being it."""
+    """Say where the first byte is that is not UTF-8."""
     before = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                looks = number == 1 and line[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-                hint = " (it looks like UTF-16)" if looks else ""
+                utf16 = number == 1 and line[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+                hint = " (it looks like UTF-16)" if utf16 else ""
                 byte = f"byte {before + error.start} is 0x{line[error.start]:02x}"
                 return _UnreadableError(f"not UTF-8: {byte}{hint}; save the file as UTF-8", number)
             before += len(line)
@@ -149,21 +153,21 @@ def _not_utf8(path: Path) -> _UnreadableError:
 
 def _read_jsonl(path: Path) -> Iterator[Row | Problem]:
     lines = _text_lines(path)
-    waiting = next(lines, None)
-    if waiting is None:
-        raise _UnreadableError("empty file; " + _EMPTY_REMEDY)
-    if waiting[1].strip() in ("[", "{"):
+    following = next(lines, None)
+    if following is None:
+        raise _UnreadableError(_EMPTY)
+    if following[1].strip() in ("[", "{"):
         raise _UnreadableError("one JSON text over several lines; write each question as one object on one line", 1)
     k = 0
-    while waiting is not None:
+    while following is not None:
         k += 1
-        (number, line), waiting = waiting, next(lines, None)
-        yield _parse_line(path, k, number, line, waiting is None)
+        (number, line), following = following, next(lines, None)
+        yield _parse_line(path, k, number, line, following is None)
 
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield each line that is not blank, with its number."""
-    # Only "\n" ends a line: str.splitlines would also cut at U+2028, which may stand inside a JSON text.
+    # Only "\n" ends a line. `str.splitlines` would also split at U+2028, which JSON allows inside a text.
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -178,13 +182,13 @@ def _parse_line(path: Path, k: int, number: int, line: str, last: bool) -> Row |
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        cut = "; the file seems to be cut off here, fetch or write it again" if last else "; mend the line"
-        return Problem(f"{path}, line {number}", f"not JSON ({error.msg}, column {error.colno}){cut}")
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
-        return Problem(f"{path}, line {number}", f"not JSON that can be read ({error}); mend the line")
+        hint = "the file seems to be cut off here; fetch or write it again" if last else "correct the line"
+        return Problem(f"{path}, line {number}", f"not JSON ({error.msg}, column {error.colno}); {hint}")
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or very deep nesting
+        return Problem(f"{path}, line {number}", f"not readable JSON ({error}); correct the line")
     if not isinstance(value, dict):
-        wanted = "{'question': …, 'choices': […], 'answer': …}"
-        return Problem(f"{path}, line {number}", f"{kind_of(value)}, not an object; write {wanted}")
+        expected = "{'question': …, 'choices': […], 'answer': …}"
+        return Problem(f"{path}, line {number}", f"{kind_of(value)}, not an object; write {expected}")
     return Row(k, str(path), number, value, "jsonl")
 
 
@@ -203,22 +207,28 @@ def _csv_rows(path: Path, file: io.TextIOBase) -> Iterator[Row | Problem]:
     records = _csv_records(file)
     line, header = next(records, (0, []))
     if not header:
-        raise _UnreadableError("empty file; " + _EMPTY_REMEDY)
+        raise _UnreadableError(_EMPTY)
     names = [name.strip() for name in header]
     for name in names:
         if name and names.count(name) > 1:
-            raise _UnreadableError(f"the column '{name}' stands there twice; give each column a name of its own", line)
+            raise _UnreadableError(f"there are two columns '{name}'; give each column its own name", line)
     if len(names) == 1 and (mark := next((m for m in ";\t" if m in names[0]), None)):
         shown = "semicolons" if mark == ";" else "tabs"
         raise _UnreadableError(
-            f"the columns are separated by {shown}; save it with commas, or have `tinyllm init` convert it", line
+            f"the columns are separated by {shown}; save it with commas, or convert it with `tinyllm init`", line
         )
     for k, (number, cells) in enumerate(records, 1):
-        yield _csv_row(path, k, number, names, cells)
+        if len(cells) > len(names):
+            text = f"{len(cells)} cells for {len(names)} columns; put texts with commas in quotes"
+            yield Problem(f"{path}, line {number}", text)
+            continue
+        padded = cells + [""] * (len(names) - len(cells))  # spreadsheets leave out empty cells at the end
+        by_name = {name: cell if cell.strip() else None for name, cell in zip(names, padded, strict=True)}
+        yield Row(k, str(path), number, by_name, "csv")
 
 
 def _csv_records(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record with the line it starts on; blank lines and lines of empty cells are no records."""
+    """Yield each record with the line where it starts. Skip blank lines and lines of empty cells."""
     reader = csv.reader(file, strict=True)
     while True:
         line = reader.line_num + 1
@@ -229,19 +239,10 @@ def _csv_records(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         except csv.Error as error:
             hint = "a quote is not closed, or not doubled inside a quoted text"
             if "limit" in str(error):
-                hint = "one cell is longer than CSV readers take; use JSONL for such texts, or close an open quote"
+                hint = "one cell is too long for CSV readers; use JSONL for such texts, or close an open quote"
             raise _UnreadableError(f"not CSV ({error}): {hint}", line) from None
         if any(cell.strip() for cell in record):
             yield line, record
-
-
-def _csv_row(path: Path, k: int, line: int, names: list[str], cells: list[str]) -> Row | Problem:
-    if len(cells) > len(names):
-        text = f"{len(cells)} cells for {len(names)} columns; put texts with commas in quotes"
-        return Problem(f"{path}, line {line}", text)
-    padded = cells + [""] * (len(names) - len(cells))  # spreadsheets leave out empty cells at the end
-    by_name = {name: cell if cell.strip() else None for name, cell in zip(names, padded, strict=True)}
-    return Row(k, str(path), line, by_name, "csv")
 
 
 # --- Parquet -----------------------------------------------------------------------------------------------------
@@ -252,16 +253,16 @@ def _read_parquet(path: Path) -> Iterator[Row | Problem]:
     import pyarrow.parquet
 
     if path.stat().st_size == 0:
-        raise _UnreadableError("empty file; " + _EMPTY_REMEDY)
+        raise _UnreadableError(_EMPTY)
     try:
-        # So a column is read page by page; by default whole row groups, of up to a million rows, are read ahead.
+        # Read a column page by page. The default reads whole row groups ahead, of up to a million rows.
         with pyarrow.parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             batches = file.iter_batches(_ROWS_AT_ONCE, use_threads=False)
             for k, cells in enumerate((cells for batch in batches for cells in batch.to_pylist()), 1):
                 yield Row(k, str(path), k, cells, "parquet")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise _UnreadableError(f"not a Parquet file that can be read ({reason}); write it again") from None
+        raise _UnreadableError(f"not a readable Parquet file ({reason}); write it again") from None
 
 
 _READERS: Mapping[Format, Callable[[Path], Iterator[Row | Problem]]] = {
@@ -272,10 +273,42 @@ _READERS: Mapping[Format, Callable[[Path], Iterator[Row | Problem]]] = {
 
 
 def kind_of(value: Any) -> str:
-    """Return what a JSON value is, in words for messages."""
+    """Return the JSON type of a value, in words for messages."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true or false"
     names: dict[type, str] = {str: "text", int: "a number", float: "a decimal number", dict: "an object"}
     return names.get(type(value), "a list" if isinstance(value, list | tuple) else type(value).__name__)
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def write_questions(path: Path, questions: Iterable[Question]) -> None:
+    """Write a JSONL questions file atomically.
+
+    Raises:
+        DataError: the file cannot be written (no permission, disk full). The old file is then unchanged.
+    """
+    text = "".join(json.dumps(to_record(q), ensure_ascii=False) + "\n" for q in questions)
+    # UTF-8 cannot encode a lone surrogate. It becomes U+FFFD, which the check `encoding` finds.
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    try:
+        write_text(path, text)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{path} cannot be written: {reason}; make room or give another folder") from None
+
+
+def to_record(question: Question) -> dict[str, Any]:
+    """Return a question as a row of a questions file. Absent values have no key."""
+    record: dict[str, Any] = {"id": question.id}
+    if question.context is not None:
+        record["context"] = question.context
+    record |= {"question": question.question, "choices": list(question.choices), "answer": question.answer}
+    if question.rationales:
+        record["rationales"] = dict(question.rationales)
+    if question.opinions:
+        record["opinions"] = {teacher: list(scores) for teacher, scores in question.opinions.items()}
+    return record

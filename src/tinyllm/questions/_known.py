@@ -1,8 +1,9 @@
-"""Which questions have no answer, held against what is to be done with them."""
+"""Check that questions have the answers that a stage needs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from tinyllm.errors import DataError
 from tinyllm.questions._spool import leave_out
@@ -17,38 +18,44 @@ _NEEDED_TO = {
 
 
 def with_answers(splits: Splits, needed: Collection[str], *, drop: bool) -> Splits:
-    """Return the splits, in the needed ones only questions whose answer is known.
+    """Return the splits without the unanswered questions of the `needed` splits.
 
     Args:
-        needed: the splits whose answers are needed; the others stay as they are.
-        drop: questions without an answer may be left out; else they are an error.
+        needed: the splits whose answers are needed. The others are not changed.
+        drop: whether questions without an answer may be left out. Otherwise they are an error.
 
     Raises:
-        DataError: answers are missing: how many of each split, the first questions, and what to do; with `drop`, where
-            nothing is left of a split.
+        DataError: answers are missing; with `drop`: all answers of a split are missing. The message has the count, the
+            first ids of each split, and what to do.
     """
     if not splits.warnings.get("no answer"):
         return splits
-    wanted = [name for name in _NEEDED_TO if name in needed]
-    missing = {name: _unanswered(getattr(splits, name)) for name in wanted}
-    missing = {name: places for name, places in missing.items() if places}
+    parts: dict[str, Sequence[Question]] = {name: getattr(splits, name) for name in _NEEDED_TO}
+    missing = {
+        name: [place for place, question in enumerate(part) if question.answer is None]
+        for name, part in parts.items()
+        if name in needed
+    }
     lines = []
     for name, places in missing.items():
-        part: Sequence[Question] = getattr(splits, name)
-        if drop and len(places) < len(part):
-            continue
-        shown = ", ".join(f"'{part[k].id}'" for k in places[:_SHOWN]) + (", …" if len(places) > _SHOWN else "")
-        lines.append(f"  - {name}: {len(places)} of {len(part)} ({shown}), needed {_NEEDED_TO[name]}")
+        part = parts[name]
+        if places and not (drop and len(places) < len(part)):
+            shown = ", ".join(f"'{part[k].id}'" for k in places[:_SHOWN]) + (", …" if len(places) > _SHOWN else "")
+            lines.append(f"  - {name}: {len(places)} of {len(part)} ({shown}), needed {_NEEDED_TO[name]}")
     if lines:
-        remedy = "Give these answers, or give other questions as " + ", ".join(f"data.{name}" for name in missing)
+        remedy = "Add these answers, or give other questions as "
+        remedy += ", ".join(f"data.{name}" for name, places in missing.items() if places)
+        if missing.get("train"):
+            remedy += "; or learn them from the teachers' opinions: `opinions: {teachers: [NAME]}`, `train: {soft: {}}`"
         remedy += "." if drop else "; `data.on_invalid: drop` leaves questions without an answer out."
-        raise DataError("questions without an answer:\n" + "\n".join(lines) + "\n" + remedy)
+        raise DataError("\n".join(["questions without an answer:", *lines, remedy]))
     dropped = [
-        Dropped(n, f"question '{getattr(splits, n)[k].id}'", "no answer") for n, at in missing.items() for k in at
+        Dropped(name, f"question '{parts[name][k].id}'", "no answer") for name, at in missing.items() for k in at
     ]
-    kept = {name: leave_out(getattr(splits, name), missing.get(name, [])) for name in _NEEDED_TO}
-    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=splits.warnings)
+    train, valid, test = (leave_out(part, missing.get(name, [])) for name, part in parts.items())
+    return replace(splits, train=train, valid=valid, test=test, dropped=(*splits.dropped, *dropped))
 
 
-def _unanswered(questions: Sequence[Question]) -> list[int]:
-    return [place for place, question in enumerate(questions) if question.answer is None]
+def answered(questions: Sequence[Question]) -> Sequence[Question]:
+    """Return the questions whose answer is known."""
+    return leave_out(questions, [place for place, question in enumerate(questions) if question.answer is None])

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
-from tinyllm.config import CutSection, DataSection
+from tinyllm.config import CutSection, DataSection, FieldMap, MoreSection
 from tinyllm.errors import DataError
 from tinyllm.questions._cut import cut
 from tinyllm.questions._files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions._named import SPLITS, Fetch, NamedSplits, load_named
+from tinyllm.questions._overlap import HeldOut
 from tinyllm.questions._rows import RowForm
-from tinyllm.questions._split import MOST_LISTED, ReadSplit, read_split
-from tinyllm.questions._spool import IN_MEMORY
-from tinyllm.questions.types import Question, Splits
+from tinyllm.questions._split import MOST_LISTED, ReadSplit
+from tinyllm.questions._spool import IN_MEMORY, gather
+from tinyllm.questions.types import Dropped, Question, Splits
 
 _STEMS: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
@@ -23,33 +26,39 @@ _STEMS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int = IN_MEMORY) -> Splits:
+def load_splits(
+    data: DataSection, *, fetch: Fetch | None = None, in_memory: int = IN_MEMORY, test: bool = True
+) -> Splits:
     """Read, check and cut the questions of a run.
 
-    They come from files (`train`, `valid`, `test`), from a folder with one file a split (`valid` may be called
-    `validation` or `dev`; with `dataset`, the folder may also be the parent of one of that name), or from a named
-    dataset. A split that isn't given is cut from the training questions, by the shares and the seed of `data.cut`
-    (default 10 % valid, 20 % test, seed 0; a share of 0 leaves the split empty; else it gets at least one
-    question); `_cut.cut` says how. `limit` then takes the first so many questions of each split, in the order of
-    its file; where nothing is cut from a split, no further rows of it are read (or found wrong).
+    They come from files (`train`, `valid`, `test`), from a folder with one file per split, or from a named dataset. The
+    file of `valid` may also be called `validation` or `dev`. With `dataset`, the folder may be the parent of a folder
+    of that name. A missing split is cut from the training questions, by the shares and the seed of `data.cut` (default:
+    10 % valid, 20 % test, seed 0). A share of 0 leaves the split empty; any other share gives at least one question.
+    Nothing is cut from questions of which none has an answer. `limit` then takes the first questions of each split, in
+    the order of its file. Further rows are not read (nor checked), unless something is cut from the split. The
+    questions of `data.more` come last.
 
-    Files are read as a stream, and many questions are kept on disk: what stays in memory is some 40 bytes a question.
+    Files are read as a stream, and large splits are kept on disk. About 40 bytes per question stay in memory.
 
     Args:
+        test: False: without the test questions. Their file is not opened, unless `data.more` is compared with them.
         fetch: how to read from the Hugging Face hub; for tests.
-        in_memory: more questions than these are kept on disk.
+        in_memory: more questions than this are kept on disk.
 
     Raises:
-        DataError: all problems of all splits in one message; with `on_invalid: drop`, those of files as a whole,
-            and splits of which nothing is left.
+        DataError: all problems of all splits in one message. With `on_invalid: drop`, only problems of whole files, and
+            splits without a valid row.
     """
+    if data.more and not test:
+        return replace(load_splits(data, fetch=fetch, in_memory=in_memory), test=())
     source = _source(data, fetch)
     shares = data.cut or CutSection()
     whole = _cut_from(source, shares)
-    # Which questions are different is known by their ids, kept in memory; of many it shows only at the end.
+    # Counting different questions needs their ids in memory. For a large limit, it is done at the end.
     enough = data.limit if data.limit is not None and data.limit <= in_memory else None
     read = {
-        split: read_split(
+        split: ReadSplit(
             split,
             rows,
             source.form,
@@ -58,21 +67,91 @@ def load_splits(data: DataSection, *, fetch: Fetch | None = None, in_memory: int
             stop_after=None if split in whole else enough,
         )
         for split, rows in source.rows.items()
+        if test or split != "test" or split in source.cut
     }
     _raise_problems(list(read.values()), drop=data.on_invalid == "drop")
     questions = {split: part.questions for split, part in read.items()}
+    questions |= {split: () for split in source.rows if split not in read}
     for split, counts in source.cut.items():
         parts = cut(questions[split], counts, seed=0)
         parts[split] = parts.pop("train")
         questions |= parts
-    questions = _cut_missing(questions, shares)
+    questions = _cut_missing(questions, shares) | ({} if test else {"test": ()})
     limited = {split: _few_in_memory(part[: data.limit], in_memory) for split, part in questions.items()}
     warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
-    return Splits(**limited, dropped=tuple(d for part in read.values() for d in part.dropped), warnings=dict(warnings))
+    dropped = tuple(d for part in read.values() for d in part.dropped)
+    splits = Splits(**limited, dropped=dropped, warnings=dict(warnings), overlaps={})
+    return _with_more(splits, data, fetch, in_memory) if data.more else splits
+
+
+def _with_more(splits: Splits, data: DataSection, fetch: Fetch | None, in_memory: int) -> Splits:
+    """Add the questions of `data.more`, but for those that are validation or test questions."""
+    held_out = HeldOut([*splits.valid, *splits.test])
+    dropped, warnings = list(splits.dropped), Counter(splits.warnings)
+    overlaps: Counter[str] = Counter()
+    names: set[str] = set()
+
+    def questions() -> Iterator[Question]:
+        for section in data.more:
+            name = _name_of_more(section, names)
+            names.add(name)
+            try:
+                part = load_splits(_as_data(section, data), fetch=fetch, in_memory=in_memory)
+            except DataError as error:
+                raise DataError(f"data.more, '{name}': {error}") from None
+            dropped.extend(replace(d, split="more") for d in part.dropped)
+            prefix = _unused_prefix(f"{name}/", splits)
+            for question in part.train:
+                found = replace(
+                    question, id=f"{prefix}{question.id}", answer=question.answer if section.answers else None
+                )
+                if how := held_out.meets(found):
+                    overlaps[how] += 1
+                    dropped.append(Dropped("more", f"question '{found.id}'", f"{how} as a validation or test question"))
+                    continue
+                warnings["no answer"] += found.answer is None
+                yield found
+
+    more = gather(questions(), in_memory)
+    return replace(splits, more=more, dropped=tuple(dropped), warnings=dict(+warnings), overlaps=dict(overlaps))
+
+
+def _as_data(section: MoreSection, data: DataSection) -> DataSection:
+    """Return the section that reads the training questions of one source of `data.more`."""
+    of_file = section.dataset is None
+    fields = section.fields or (data.fields if of_file else FieldMap())
+    if not section.answers:
+        fields = fields.model_copy(update={"answer": None})  # so its column need not be there
+    return DataSection(
+        dataset=section.dataset,
+        subset=section.subset,
+        folder=section.folder,
+        train=section.train,
+        cut=CutSection(valid=0, test=0),
+        fields=fields,
+        choices=section.choices or (data.choices if of_file else None),
+        question=section.question or (data.question if of_file else None),
+        limit=section.limit,
+        on_invalid=data.on_invalid,
+    )
+
+
+def _name_of_more(section: MoreSection, taken: set[str]) -> str:
+    """Return a name without a slash that no other source of `data.more` has."""
+    place = section.train or section.folder
+    name = (section.name or section.dataset or (place.stem if place else "more")).replace("/", ".")
+    return next(n for n in chain([name], (f"{name}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
+
+
+def _unused_prefix(prefix: str, splits: Splits) -> str:
+    """Return a prefix that no id of the other questions begins with."""
+    while any(q.id.startswith(prefix) for q in chain(splits.train, splits.valid, splits.test)):
+        prefix = f"+{prefix}"
+    return prefix
 
 
 def _cut_from(source: NamedSplits, shares: CutSection) -> set[str]:
-    """Return the splits that others are cut from: they have to be read to their end, whatever the limit."""
+    """Return the splits from which others are cut. They must be read completely, whatever the limit."""
     there = {*source.rows, *(part for counts in source.cut.values() for part in counts)}
     return {*source.cut, *(["train"] if _missing(there, shares) else [])}
 
@@ -90,9 +169,9 @@ def _source(data: DataSection, fetch: Fetch | None) -> NamedSplits:
         return NamedSplits(_read_folder(data.folder, data.dataset), form)
     if data.dataset is not None:
         return load_named(data.dataset, data.subset, form, fetch)
-    paths = {"train": data.train, "valid": data.valid, "test": data.test}
     if data.train is None:
         raise DataError("data.train: missing; give a file to train on, `data.folder`, or `data.dataset: starter`")
+    paths = {"train": data.train, "valid": data.valid, "test": data.test}
     return NamedSplits({s: read_file(p) for s, p in paths.items() if p is not None}, form)
 
 
@@ -101,8 +180,8 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
         folder = folder / dataset
     if not folder.is_dir():
         raise DataError(
-            f"data.folder: no folder {folder}; give one with train, valid and test files "
-            "(`tinyllm import-release` makes one of the authors' published files)"
+            f"data.folder: no folder {folder}; give a folder with train, valid and test files "
+            "(`tinyllm import-release` makes one from the authors' published files)"
         )
     names = sorted(p.name for p in folder.iterdir() if p.is_file())
     rows = {}
@@ -114,9 +193,9 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
         elif found:
             rows[split] = read_file(folder / found[0])
     if "train" not in rows:
-        wanted = ", ".join(f"train{e}" for e in EXTENSIONS)
+        expected = ", ".join(f"train{e}" for e in EXTENSIONS)
         here = ", ".join(names[:10]) + (", …" if len(names) > 10 else "") or "no files"
-        raise DataError(f"data.folder: no training questions in {folder} (one of {wanted}); it holds: {here}")
+        raise DataError(f"data.folder: no training questions in {folder} (one of {expected}); it holds: {here}")
     return rows
 
 
@@ -125,7 +204,7 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
 
 def _raise_problems(parts: Sequence[ReadSplit], *, drop: bool) -> None:
     bad = [] if drop else [p for part in parts for p in part.bad]
-    # A split without any good row is told by its bad rows, where these are told.
+    # If a split has no valid row, its bad rows are listed instead, unless they are dropped.
     fatal = [p for part in parts for p in part.fatal if drop or not part.bad]
     count = len(fatal) + (0 if drop else sum(part.bad_count for part in parts))
     if not count:
@@ -135,21 +214,22 @@ def _raise_problems(parts: Sequence[ReadSplit], *, drop: bool) -> None:
         lines.append(f"  and {count - MOST_LISTED} more")
     if bad:
         lines.append(
-            "Mend these rows, or set `data.on_invalid: drop` to leave them out (counted, and named in the report)."
+            "Correct these rows, or set `data.on_invalid: drop` to leave them out (the report counts and names them)."
         )
     raise DataError(f"questions: {count} problem{'' if count == 1 else 's'}\n" + "\n".join(lines))
 
 
 def _missing(there: Iterable[str], shares: CutSection) -> dict[str, float]:
-    """Return the share of each split that is to be cut from the training questions."""
-    # Test first: which questions are tested on then doesn't depend on the share of the validation split.
+    """Return the shares of the splits that must be cut from the training questions."""
+    # Test first: so the test questions do not depend on the share of the validation split.
     wanted = {"test": shares.test, "valid": shares.valid}
     return {split: share for split, share in wanted.items() if share and split not in there}
 
 
 def _cut_missing(questions: Mapping[str, Sequence[Question]], shares: CutSection) -> dict[str, Sequence[Question]]:
     total = len(questions["train"])
-    wanted = _missing(questions, shares)
+    can_score = not total or any(q.answer is not None for q in questions["train"])
+    wanted = _missing(questions, shares) if can_score else {}
     counts = {split: max(1, round(share * total)) for split, share in wanted.items()}
     result = {**questions, **cut(questions["train"], counts, shares.seed)} if counts else dict(questions)
     if not result["train"] or not all(result[s] for s in counts):

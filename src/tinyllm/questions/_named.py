@@ -1,12 +1,12 @@
-"""The named datasets: where each one is, and how its rows become ours.
+"""The named datasets: where each one is, and how its rows are converted.
 
-`starter` comes with the package. The others are read from the Hugging Face hub, from repositories that hold Parquet
-files: no code from the hub is ever run. Where a test set's answers are not published (PIQA, RiddleSense, CommonsenseQA,
+`starter` comes with the package. The others are read from the Hugging Face hub, from repositories with Parquet files.
+No code from the hub is ever run. Where the answers of the test set are not published (PIQA, RiddleSense, CommonsenseQA,
 QASC, Social IQa, WinoGrande, HellaSwag, BoolQ, MedMCQA), the official development set is cut into two halves, valid and
-test, as the paper does. PubMedQA's 1,000 expert-labelled questions are cut into 500, 100 and 400; MMLU-Pro and
-TruthfulQA have no training set, so their test questions are cut. These cuts are ours (by a seed, always the same);
-`tinyllm import-release` reads the paper authors' own. `arc` is ARC-Challenge as the paper takes it, `arc-challenge` all
-of it.
+test, as in the paper. PubMedQA's 1,000 expert-labelled questions are cut into 500, 100 and 400. MMLU-Pro and TruthfulQA
+have no training set, so their test questions are cut. These cuts are ours. They are made by a fixed seed. `tinyllm
+import-release` reads the cuts of the paper's authors. `arc` is ARC-Challenge as in the paper, `arc-challenge` is all of
+it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ _HUB_NAMES: Mapping[str, tuple[str, ...]] = {
     "test": ("test",),
 }
 
-_HubRows = Mapping[str, Iterable[Mapping[str, Any]]]
+_Cells = Mapping[str, Any]
+_HubRows = Mapping[str, Iterable[_Cells]]
+_Convert = Callable[[_Cells], _Cells | None]
 Fetch = Callable[[str, str | None, str | None], _HubRows]
-"""From repository, subset and revision to the rows of each of the hub's splits."""
+"""From repository, subset and revision to the rows of each split on the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,13 @@ class _HubDataset:
     """A dataset on the hub.
 
     Attributes:
-        convert: from one of the hub's rows to one in our format; None leaves the row out.
-        splits: our split → the hub's.
-        cut: counts of the splits that are cut from a split, by the name of the split they are cut from; the rest
-            stays in it.
+        convert: converts a row on the hub to our format; None leaves the row out.
+        splits: our split → the split on the hub.
+        cut: for each split that is cut, the sizes of the splits that are cut from it. The rest stays in it.
     """
 
     repository: str
-    convert: Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+    convert: _Convert
     subset: str | None = None
     revision: str | None = None
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"})
@@ -55,7 +57,7 @@ class _HubDataset:
 
 @dataclass(frozen=True, slots=True)
 class NamedSplits:
-    """The rows of each split, how to read them, and what is still to be cut from what."""
+    """The rows of each split, how to read them, and which splits must be cut from which."""
 
     rows: Mapping[str, SplitRows]
     form: RowForm
@@ -67,31 +69,43 @@ def load_named(name: str, subset: str | None, form: RowForm, fetch: Fetch | None
 
     Args:
         subset: configuration name of an owner/name dataset.
-        form: how rows are read, for an owner/name dataset; the table's own are known.
+        form: how the rows of an owner/name dataset are read. For the table's datasets it is known.
         fetch: how to read from the hub; for tests. Default: `datasets.load_dataset`.
 
     Raises:
-        DataError: no such name, or the hub gives nothing; says how to give a local folder instead.
+        DataError: there is no such name, or the hub cannot be read. The message says how to give a local folder.
     """
     if name == "starter":
         return NamedSplits(_starter(), RowForm())
     if name == "bioasq":
         raise DataError(
-            "data.dataset: bioasq has no open copy on the hub (its questions are given out at bioasq.org after "
-            "registration). Give `data.folder` with train, valid and test files, or make one from the paper's "
-            "published files: `tinyllm import-release DIR`"
+            "data.dataset: bioasq has no open copy on the hub (bioasq.org gives its questions out after "
+            "registration). Give `data.folder` with train, valid and test files, or make such a folder from the "
+            "paper's published files: `tinyllm import-release DIR`"
         )
     fetch = fetch or _fetch_from_hub
     if name in _HUB_DATASETS:
         known = _HUB_DATASETS[name]
         found = _fetch(fetch, name, known.repository, known.subset, known.revision)
-        return NamedSplits(_convert(known, found), RowForm(), known.cut)
+        for theirs in known.splits.values():
+            if theirs not in found:
+                raise DataError(
+                    f"{known.repository}: no split '{theirs}' (splits: {', '.join(found)}); give `data.folder`"
+                )
+        return NamedSplits(_rows(known.repository, known.splits, found, known.convert), RowForm(), known.cut)
     if "/" in name:
         found = _fetch(fetch, name, name, subset, None)
-        return NamedSplits(_as_they_are(name, found), form)
+        there = {ours: next((n for n in names if n in found), None) for ours, names in _HUB_NAMES.items()}
+        splits = {ours: theirs for ours, theirs in there.items() if theirs is not None}
+        if "train" not in splits:
+            raise DataError(
+                f"data.dataset: {name} has no split 'train' (splits: {', '.join(found)}); save the split to train on "
+                "as a file and give it as `data.train`"
+            )
+        return NamedSplits(_rows(name, splits, found, dict), form)
     raise DataError(
         f"data.dataset: no dataset '{name}'.{did_you_mean(name, _NAMES)} Known: {', '.join(_NAMES)}; "
-        "or owner/name of one on the Hugging Face hub; or give `data.folder`"
+        "or owner/name of a dataset on the Hugging Face hub; or give `data.folder`"
     )
 
 
@@ -104,19 +118,18 @@ def _fetch_from_hub(repository: str, subset: str | None, revision: str | None) -
 
 
 def _starter() -> dict[str, SplitRows]:
-    folder = resources.files("tinyllm.questions") / "starter"
     rows = {}
     for split in SPLITS:
-        with resources.as_file(folder / f"{split}.jsonl") as path:
+        with resources.as_file(resources.files("tinyllm.questions") / "starter" / f"{split}.jsonl") as path:
             found = read_file(Path(path))
-            rows[split] = replace(found, items=tuple(found.items))  # the path may be for this block only
+            rows[split] = replace(found, items=tuple(found.items))  # the path may exist only inside this block
     return rows
 
 
 def _fetch(fetch: Fetch, name: str, repository: str, subset: str | None, revision: str | None) -> _HubRows:
     try:
         return fetch(repository, subset, revision)
-    except Exception as error:  # whatever the hub's libraries raise: offline, no such name, gated, moved
+    except Exception as error:  # the hub's libraries raise many types: offline, no such name, gated, moved
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
             f"data.dataset: {name} could not be read from the Hugging Face hub ({repository}): {reason}. "
@@ -125,47 +138,21 @@ def _fetch(fetch: Fetch, name: str, repository: str, subset: str | None, revisio
         ) from error
 
 
-def _convert(known: _HubDataset, found: _HubRows) -> dict[str, SplitRows]:
-    rows = {}
-    for split, theirs in known.splits.items():
-        if theirs not in found:
-            raise DataError(f"{known.repository}: no split '{theirs}' (splits: {', '.join(found)}); give `data.folder`")
-        rows[split] = _rows(known.repository, theirs, found[theirs], known.convert)
-    return rows
+def _rows(repository: str, splits: Mapping[str, str], found: _HubRows, convert: _Convert) -> dict[str, SplitRows]:
+    where = {ours: f"{repository}, split {theirs}" for ours, theirs in splits.items()}
+    return {
+        ours: SplitRows(where[ours], _converted(where[ours], found[theirs], convert)) for ours, theirs in splits.items()
+    }
 
 
-def _as_they_are(name: str, found: _HubRows) -> dict[str, SplitRows]:
-    ours = {s: next((n for n in _HUB_NAMES[s] if n in found), None) for s in SPLITS}
-    if ours["train"] is None:
-        raise DataError(
-            f"data.dataset: {name} has no split 'train' (splits: {', '.join(found)}); save the split to train on as a "
-            "file and give it as `data.train`"
-        )
-    return {split: _rows(name, theirs, found[theirs], dict) for split, theirs in ours.items() if theirs is not None}
-
-
-def _rows(
-    repository: str,
-    split: str,
-    found: Iterable[Mapping[str, Any]],
-    convert: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
-) -> SplitRows:
-    where = f"{repository}, split {split}"
-    return SplitRows(where, _converted(where, found, convert))
-
-
-def _converted(
-    where: str,
-    found: Iterable[Mapping[str, Any]],
-    convert: Callable[[Mapping[str, Any]], Mapping[str, Any] | None],
-) -> Iterator[Row]:
+def _converted(where: str, found: Iterable[_Cells], convert: _Convert) -> Iterator[Row]:
     for number, theirs in enumerate(found, 1):
         try:
             cells = convert(theirs)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{where}, row {number}: not in the form it used to have ({error!r}); the dataset on the hub has "
-                "changed. Give a local folder instead: `data.folder: DIR`"
+                f"{where}, row {number}: not in the known format ({error!r}); the dataset on the hub has changed. "
+                "Give a local folder instead: `data.folder: DIR`"
             ) from error
         if cells is not None:
             yield Row(number, where, number, cells, "parquet")
@@ -174,22 +161,28 @@ def _converted(
 # --- from the hub's rows to ours ---------------------------------------------------------------------------------
 
 
-def _lettered(theirs: Mapping[str, Any], question: str = "question") -> dict[str, Any]:
-    """AI2's form: choices as parallel lists of texts and labels, the answer as a label (empty in a test set)."""
-    labels = list(theirs["choices"]["label"])
+def _lettered(theirs: _Cells, question: str = "question", choices: int | None = None) -> dict[str, Any] | None:
+    """Convert AI2's format: parallel lists of texts and labels, the answer as a label (empty in a test set).
+
+    Args:
+        choices: leave out rows with another number of choices.
+    """
+    texts, labels = list(theirs["choices"]["text"]), list(theirs["choices"]["label"])
     answer = theirs["answerKey"]
+    if choices is not None and len(texts) != choices:
+        return None
     return {
         "id": theirs.get("id"),
         "question": theirs[question],
-        "choices": list(theirs["choices"]["text"]),
+        "choices": texts,
         "answer": labels.index(answer) if answer in labels else answer,
     }
 
 
 def _numbered(
-    theirs: Mapping[str, Any], question: str, choices: Sequence[str], answer: str, *, first: int = 0, context: str = ""
+    theirs: _Cells, question: str, choices: Sequence[str], answer: str, *, first: int = 0, context: str = ""
 ) -> dict[str, Any]:
-    """A column for each choice, and the number of the right one; the number may be withheld (-1, or empty)."""
+    """Convert a format with a column for each choice and the number of the right one, or -1 or nothing if withheld."""
     given = str(theirs[answer]).strip()
     return {
         "id": theirs.get("id"),
@@ -201,36 +194,47 @@ def _numbered(
 
 
 def _listed(
-    theirs: Mapping[str, Any], question: str, choices: str, answer: str, *, context: str = "", letters: bool = False
+    theirs: _Cells,
+    question: str,
+    choices: str,
+    answer: str,
+    *,
+    context: str = "",
+    letters: bool = False,
+    name: str = "",
 ) -> dict[str, Any]:
-    """The choices in a list, the answer as index or letter; it may be withheld."""
+    """Convert a format with a list of choices and the answer as index or letter, or -1 or nothing if withheld.
+
+    Args:
+        name: column of the id.
+    """
     given = str(theirs[answer]).strip()
-    index = None if given in ("", "-1") else ord(given) - ord("A") if letters else int(given)
     return {
+        "id": str(theirs[name]) if name else None,
         "context": theirs[context] if context else None,
         "question": theirs[question],
         "choices": list(theirs[choices]),
-        "answer": index,
+        "answer": None if given in ("", "-1") else ord(given) - ord("A") if letters else int(given),
     }
 
 
 def _drawn(question: str, choices: Sequence[str], right: int, **more: Any) -> dict[str, Any]:
-    """Choices whose right one always stands in one place there: drawn by a hash, the same on every machine."""
+    """Reorder choices whose right one always has the same place. A hash gives the order, the same on every machine."""
     order = sorted(range(len(choices)), key=lambda k: hashlib.sha256(f"{question}\x1f{choices[k]}".encode()).digest())
     return {"question": question, "choices": [choices[k] for k in order], "answer": order.index(right), **more}
 
 
-def _from_boolq(theirs: Mapping[str, Any]) -> dict[str, Any]:
+def _from_boolq(theirs: _Cells) -> dict[str, Any]:
     answer = 0 if theirs["answer"] else 1
     return {"context": theirs["passage"], "question": theirs["question"], "choices": ["yes", "no"], "answer": answer}
 
 
-def _from_sciq(theirs: Mapping[str, Any]) -> dict[str, Any]:
+def _from_sciq(theirs: _Cells) -> dict[str, Any]:
     choices = [theirs["correct_answer"], *(theirs[f"distractor{k}"] for k in (1, 2, 3))]
     return _drawn(theirs["question"], choices, 0, context=theirs["support"] or None)
 
 
-def _from_medqa(theirs: Mapping[str, Any]) -> dict[str, Any]:
+def _from_medqa(theirs: _Cells) -> dict[str, Any]:
     letters = sorted(theirs["options"])
     return {
         "question": theirs["question"],
@@ -239,53 +243,41 @@ def _from_medqa(theirs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _from_truthfulqa(theirs: Mapping[str, Any]) -> dict[str, Any]:
+def _from_truthfulqa(theirs: _Cells) -> dict[str, Any]:
     targets = theirs["mc1_targets"]
     return _drawn(theirs["question"], list(targets["choices"]), list(targets["labels"]).index(1))
 
 
-def _from_obqa(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    return _lettered(theirs, "question_stem")
-
-
-def _from_arc(theirs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Of ARC-Challenge the paper takes the questions with four choices: 1,117, 295 and 1,165."""
-    row = _lettered(theirs, "question")
-    return row if len(row["choices"]) == 4 else None
-
-
-def _from_piqa(theirs: Mapping[str, Any]) -> dict[str, Any]:
+def _from_piqa(theirs: _Cells) -> dict[str, Any]:
     return {"question": theirs["goal"], "choices": [theirs["sol1"], theirs["sol2"]], "answer": theirs["label"]}
 
 
-_PUBMEDQA_ANSWERS = ["yes", "no", "maybe"]
-
-
-def _from_pubmedqa(theirs: Mapping[str, Any]) -> dict[str, Any]:
-    answer = theirs["final_decision"]
+def _from_pubmedqa(theirs: _Cells) -> dict[str, Any]:
+    answer, answers = theirs["final_decision"], ["yes", "no", "maybe"]
     return {
         "id": str(theirs["pubid"]),
         "question": theirs["question"],
         "context": "\n".join(theirs["context"]["contexts"]),
-        "choices": list(_PUBMEDQA_ANSWERS),
-        "answer": _PUBMEDQA_ANSWERS.index(answer) if answer in _PUBMEDQA_ANSWERS else answer,
+        "choices": answers,
+        "answer": answers.index(answer) if answer in answers else answer,
     }
 
 
 def _halves(of: int) -> dict[str, Any]:
-    """The official development set in two halves, valid and test: the test set's answers are not published."""
+    """Cut the official development set into two halves, valid and test. The test set's answers are not published."""
     return {"splits": {"train": "train", "valid": "validation"}, "cut": {"valid": {"test": of // 2}}}
 
 
-_PARQUET = "refs/convert/parquet"  # the hub's own conversion, where the repository holds a script
-
+_PARQUET = "refs/convert/parquet"  # the hub's own conversion, for repositories that hold a script
+_RIDDLE = _HubDataset("INK-USC/riddle_sense", _lettered, revision=_PARQUET, **_halves(1021))
 _HUB_DATASETS: Mapping[str, _HubDataset] = {
-    "obqa": _HubDataset("allenai/openbookqa", _from_obqa, subset="main"),
-    "arc": _HubDataset("allenai/ai2_arc", _from_arc, subset="ARC-Challenge"),
+    "obqa": _HubDataset("allenai/openbookqa", partial(_lettered, question="question_stem"), subset="main"),
+    # The paper takes the questions of ARC-Challenge with four choices: 1,117, 295 and 1,165.
+    "arc": _HubDataset("allenai/ai2_arc", partial(_lettered, choices=4), subset="ARC-Challenge"),
     "arc-easy": _HubDataset("allenai/ai2_arc", _lettered, subset="ARC-Easy"),
     "arc-challenge": _HubDataset("allenai/ai2_arc", _lettered, subset="ARC-Challenge"),
     "piqa": _HubDataset("baber/piqa", _from_piqa, **_halves(1838)),
-    "riddle": _HubDataset("INK-USC/riddle_sense", _lettered, revision=_PARQUET, **_halves(1021)),
+    "riddle": _RIDDLE,
     "pubmedqa": _HubDataset(
         "qiaojin/PubMedQA",
         _from_pubmedqa,
@@ -297,37 +289,44 @@ _HUB_DATASETS: Mapping[str, _HubDataset] = {
     "qasc": _HubDataset("allenai/qasc", _lettered, **_halves(926)),
     "mmlu": _HubDataset(
         "cais/mmlu",
-        lambda row: _listed(row, "question", "choices", "answer"),
+        partial(_listed, question="question", choices="choices", answer="answer"),
         subset="all",
         splits={"train": "auxiliary_train", "valid": "validation", "test": "test"},
     ),
-    # There is nothing to train on but the test set, so it is cut.
+    # Only the test set has enough questions to train on, so it is cut.
     "mmlu-pro": _HubDataset(
         "TIGER-Lab/MMLU-Pro",
-        lambda row: _listed(row, "question", "options", "answer_index") | {"id": str(row["question_id"])},
+        partial(_listed, question="question", choices="options", answer="answer_index", name="question_id"),
         splits={"train": "test"},
         cut={"train": {"valid": 1000, "test": 6000}},
     ),
     "race": _HubDataset(
         "ehovy/race",
-        lambda row: _listed(row, "question", "options", "answer", context="article", letters=True),
+        partial(_listed, question="question", choices="options", answer="answer", context="article", letters=True),
         subset="all",
     ),
     "siqa": _HubDataset(
         "lighteval/siqa",
-        lambda row: _numbered(row, "question", ("answerA", "answerB", "answerC"), "label", first=1, context="context"),
+        partial(
+            _numbered,
+            question="question",
+            choices=("answerA", "answerB", "answerC"),
+            answer="label",
+            first=1,
+            context="context",
+        ),
         **_halves(1954),
     ),
     "winogrande": _HubDataset(
         "allenai/winogrande",
-        lambda row: _numbered(row, "sentence", ("option1", "option2"), "answer", first=1),
+        partial(_numbered, question="sentence", choices=("option1", "option2"), answer="answer", first=1),
         subset="winogrande_xl",
         revision=_PARQUET,
         **_halves(1267),
     ),
     "hellaswag": _HubDataset(
         "Rowan/hellaswag",
-        lambda row: _listed(row, "ctx", "endings", "label"),
+        partial(_listed, question="ctx", choices="endings", answer="label"),
         revision=_PARQUET,
         **_halves(10042),
     ),
@@ -335,7 +334,7 @@ _HUB_DATASETS: Mapping[str, _HubDataset] = {
     "sciq": _HubDataset("allenai/sciq", _from_sciq),
     "medmcqa": _HubDataset(
         "openlifescienceai/medmcqa",
-        lambda row: _numbered(row, "question", ("opa", "opb", "opc", "opd"), "cop"),
+        partial(_numbered, question="question", choices=("opa", "opb", "opc", "opd"), answer="cop"),
         **_halves(4183),
     ),
     "medqa": _HubDataset(
@@ -353,9 +352,9 @@ _HUB_DATASETS: Mapping[str, _HubDataset] = {
     ),
     "logiqa": _HubDataset(
         "lucasmccabe/logiqa",
-        lambda row: _listed(row, "query", "options", "correct_option", context="context"),
+        partial(_listed, question="query", choices="options", answer="correct_option", context="context"),
         revision=_PARQUET,
     ),
-    "riddlesense": _HubDataset("INK-USC/riddle_sense", _lettered, revision=_PARQUET, **_halves(1021)),
+    "riddlesense": _RIDDLE,
 }
 _NAMES = ("starter", *_HUB_DATASETS, "bioasq")

@@ -1,11 +1,12 @@
 """Read the files that the authors of TinyLLM published, and write them in our format.
 
     datasets/<name>/<name>_<split>.json     a list of {"id", "question", "choices", "answer": the choice's text}
-    datasets/<name>/llm/<split>_CoT_<k>.json   a list of strings, one an item; k = 0, 1, 2, … in the order of numbers
+    datasets/<name>/llm/<split>_CoT_<k>.json   a list of strings, one per item; k = 0, 1, 2, … in numerical order
 
-Each string holds FLAN-T5's rationale, a templated sentence `Thus, the answer is (x) …` that always names the right
-answer (so it is not the teacher's, and is cut off), an echo of the item, and then, after ` llama rationale: `,
-LLaMA-2's rationale if there is one. The echo is compared with the item, so a rationale cannot slip to a neighbour.
+Each string begins with the rationale of FLAN-T5. A sentence from a template follows, `Thus, the answer is (x) …`. It
+always names the right answer. The teacher did not write it, so it is removed. Then come a copy of the item and, if it
+exists, the rationale of LLaMA-2 after ` llama rationale: `. The copy is compared with the item, so that no rationale is
+assigned to a wrong item.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyllm.errors import DataError, did_you_mean
+from tinyllm.questions._files import write_questions
 from tinyllm.questions._named import SPLITS
 from tinyllm.questions._rows import fold
-from tinyllm.questions._write import write_questions
 from tinyllm.questions.types import Question
 
 _FLAN, _LLAMA = "flan-t5-xl", "llama-2-7b-chat"
-"""The teachers' names, after the paper; the published files name neither."""
+"""The names of the teachers in the paper. The published files name neither."""
 
 _WITH_CONTEXT = ("pubmedqa", "bioasq")
 _CONTEXT_ENDS = " \n "
@@ -37,22 +38,29 @@ _ECHO = re.compile(
 )
 
 
+class _Item(NamedTuple):
+    """An item as published; `echo` is its question as the rationale files repeat it."""
+
+    question: Question
+    echo: str
+
+
 def import_release(folder: Path, out: Path, *, datasets: Sequence[str] | None = None) -> dict[str, dict[str, int]]:
-    """Write `<out>/<name>/<split>.jsonl` for every dataset that the authors' files hold.
+    """Write `<out>/<name>/<split>.jsonl` for every dataset in the authors' files.
 
     Args:
         folder: the repository's root, or its `datasets` folder.
-        out: where to write; files of the same name are replaced, each at once and whole.
-        datasets: names of the datasets to read; None: all there are.
+        out: where to write. Each existing file is replaced atomically.
+        datasets: names of the datasets to read; None: all.
 
     Returns:
-        For each dataset: the number of questions of each split, of rationales of each teacher, and, where there are
-        any, of `unaligned` strings (their echo is another item's; dropped), of items `without answer` (the answer
-        is none of the choices, or several; dropped) and of `rebuilt` ones (the split's own file is missing, so
-        question, choices and answer were taken from the echo).
+        For each dataset: the number of questions per split and of rationales per teacher. If there are any, also the
+        number of `unaligned` strings (they repeat another item; dropped), of items `without answer` (the answer is none
+        of the choices, or several; dropped) and of `rebuilt` items (the file of the split is missing, so question,
+        choices and answer were taken from the strings).
 
     Raises:
-        DataError: no such files there, one that is not what it should be, or a file that cannot be written.
+        DataError: there are no such files, a file is not as expected, or a file cannot be written.
     """
     found = _find(folder)
     wanted = list(found) if datasets is None else list(datasets)
@@ -66,7 +74,7 @@ def import_release(folder: Path, out: Path, *, datasets: Sequence[str] | None = 
             questions = _read_split(found[name], name, split, tally)
             if questions:
                 write_questions(out / name / f"{split}.jsonl", questions)
-        counts[name] = dict(tally)
+        counts[name] = {key: n for key, n in tally.items() if n}
     return counts
 
 
@@ -77,17 +85,17 @@ def _find(folder: Path) -> dict[str, Path]:
     """Return the folder of each dataset that is there."""
     root = folder / "datasets" if (folder / "datasets").is_dir() else folder
     inside = sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    found = {p.name: p for p in inside if any(_has_split(p, split) for split in SPLITS)}
+    found = {
+        p.name: p
+        for p in inside
+        if any((p / f"{p.name}_{split}.json").is_file() or _rationale_files(p, split) for split in SPLITS)
+    }
     if not found:
         raise DataError(
-            f"{folder}: none of the authors' published files. Expected is their repository, or its `datasets` folder: "
-            "<name>/<name>_<split>.json and <name>/llm/<split>_CoT_<k>.json, with the splits train, valid and test"
+            f"{folder}: the authors' published files are not there. Give their repository, or its `datasets` folder, "
+            "with <name>/<name>_<split>.json and <name>/llm/<split>_CoT_<k>.json for the splits train, valid and test"
         )
     return found
-
-
-def _has_split(folder: Path, split: str) -> bool:
-    return (folder / f"{folder.name}_{split}.json").is_file() or bool(_rationale_files(folder, split))
 
 
 def _rationale_files(folder: Path, split: str) -> list[Path]:
@@ -99,8 +107,8 @@ def _rationale_files(folder: Path, split: str) -> list[Path]:
     missing = sorted(set(range(max(numbered, default=-1) + 1)) - set(numbered))
     if missing:
         raise DataError(
-            f"{folder / 'llm'}: {split}_CoT_{missing[0]}.json is missing, so the later files no longer fit their "
-            "items; fetch the folder again"
+            f"{folder / 'llm'}: {split}_CoT_{missing[0]}.json is missing, so the later files do not match their items; "
+            "fetch the folder again"
         )
     return [numbered[k] for k in sorted(numbered)]
 
@@ -125,7 +133,7 @@ def _read_list(path: Path, of: type, what: str) -> list[Any]:
 def _read_split(folder: Path, name: str, split: str, tally: Counter[str]) -> list[Question]:
     strings = [s for path in _rationale_files(folder, split) for s in _read_list(path, str, "strings")]
     file = folder / f"{name}_{split}.json"
-    items: list[Item | None]
+    items: list[_Item | None]
     if file.is_file():
         items = [_item(raw, name, file, k) for k, raw in enumerate(_read_list(file, dict, "objects"))]
     else:
@@ -140,31 +148,17 @@ def _read_split(folder: Path, name: str, split: str, tally: Counter[str]) -> lis
         if rationales is None:
             tally["unaligned"] += 1
             rationales = {}
-        if item.answer is None:
+        if item.question.answer is None:
             tally["without answer"] += 1
             continue
         tally.update(rationales.keys())
-        questions.append(Question(item.id, item.question, item.choices, item.answer, item.context, rationales))
+        questions.append(replace(item.question, rationales=rationales))
     tally["unaligned"] += max(0, len(strings) - len(items))
     tally[split] += len(questions)
-    for key in [k for k, n in tally.items() if n == 0]:
-        del tally[key]
     return questions
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """An item as published; `echo` is what its rationales repeat as the question."""
-
-    id: str
-    echo: str
-    choices: tuple[str, ...]
-    answer: int | None
-    question: str
-    context: str | None = None
-
-
-def _item(raw: Mapping[str, Any], name: str, file: Path, k: int) -> Item:
+def _item(raw: Mapping[str, Any], name: str, file: Path, k: int) -> _Item:
     choices = raw.get("choices")
     texts = [raw.get("question"), raw.get("answer"), *(choices if isinstance(choices, list) else [None])]
     if not all(isinstance(t, str) for t in texts) or "id" not in raw:
@@ -173,22 +167,24 @@ def _item(raw: Mapping[str, Any], name: str, file: Path, k: int) -> Item:
     context, between, question = echo.rpartition(_CONTEXT_ENDS) if name in _WITH_CONTEXT else ("", "", echo)
     same = [i for i, option in enumerate(options) if fold(option) == fold(answer)]
     same = [i for i in same if options[i] == answer] or same
-    return Item(
-        id=str(raw["id"]),
-        echo=echo,
-        choices=tuple(o.strip() for o in options),
-        answer=same[0] if len(same) == 1 else None,
-        question=question.strip(),
-        context=context.strip() or None if between else None,
+    return _Item(
+        Question(
+            id=str(raw["id"]),
+            question=question.strip(),
+            choices=tuple(o.strip() for o in options),
+            answer=same[0] if len(same) == 1 else None,
+            context=context.strip() or None if between else None,
+        ),
+        echo,
     )
 
 
-def _take_apart(string: str, item: Item) -> dict[str, str] | None:
-    """Return the rationales in a published string, by teacher; None if it echoes another item.
+def _take_apart(string: str, item: _Item) -> dict[str, str] | None:
+    """Return the rationales in a published string by teacher; None if it repeats another item.
 
-    White space is folded in the comparison. Rationales that are empty are absent.
+    Differences in white space are ignored. Empty rationales are left out.
     """
-    options = [f"({chr(ord('a') + i)}) {choice}" for i, choice in enumerate(item.choices)]
+    options = [f"({chr(ord('a') + i)}) {choice}" for i, choice in enumerate(item.question.choices)]
     words = " ".join(["Q:", item.echo, "Answer Choices:", *options]).split()
     echo = re.search(r"\s*" + r"\s+".join(re.escape(word) for word in words), string)
     if echo is None:
@@ -196,17 +192,17 @@ def _take_apart(string: str, item: Item) -> dict[str, str] | None:
     before, after = string[: echo.start()], string[echo.end() :]
     mark = _LLAMA_MARK.match(after)
     if mark is None and after.strip():
-        return None  # the last choice goes on: another item's
+        return None  # the last choice is longer: this is another item
     templates = list(_TEMPLATE.finditer(before))
     flan = before[: templates[-1].start()] if templates else before
     texts = {_FLAN: flan.strip(), _LLAMA: after[mark.end() :].strip() if mark else ""}
     return {teacher: text for teacher, text in texts.items() if text}
 
 
-def _rebuild(string: str, name: str) -> Item | None:
-    """Return the item that a published string echoes, its answer from the template's letter; None if it has none."""
+def _rebuild(string: str, name: str) -> _Item | None:
+    """Return the item that a published string repeats, with the answer from the template; None if it has none."""
     echo = _ECHO.search(string)
-    # A teacher may write the templated words itself, so the last ones before the echo count.
+    # A teacher may write the words of the template itself, so take the last match before the copy.
     templates = list(_TEMPLATE.finditer(string[: echo.start()])) if echo else []
     if echo is None or not templates:
         return None
@@ -219,4 +215,4 @@ def _rebuild(string: str, name: str) -> Item | None:
     if said and said != fold(choices[answer]):
         return None
     question = echo["question"].strip()
-    return Item(id=name, echo=question, choices=tuple(choices), answer=answer, question=question)
+    return _Item(Question(name, question, tuple(choices), answer), question)

@@ -1,11 +1,13 @@
-"""From a row to a question, or to everything that is wrong with the row. Pure."""
+"""From a row to a question, or to all problems of the row. Pure."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tinyllm.config import FieldMap
@@ -20,11 +22,11 @@ _LONGEST_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class RowForm:
-    """How the rows of a file are read: which column holds what, and what is the same in all rows.
+    """How the rows of a file are read: the columns, and what all rows share.
 
     Attributes:
-        choices: of every question; None: each row has its own.
-        question: put to every row, whose own text is then the context; None: each row has its own.
+        choices: the choices of every question; None: each row has its own.
+        question: the question of every row, whose own text is then the context; None: each row has its own.
     """
 
     fields: FieldMap = field(default_factory=FieldMap)
@@ -33,10 +35,10 @@ class RowForm:
 
 
 def to_question(row: Row, form: RowForm, split: str) -> Question | list[str]:
-    """Return the question that a row holds, or all its problems, each with its remedy.
+    """Return the question of a row, or all its problems with their remedies.
 
-    Texts lose white space at their ends. A row without an id is called `<split>-<row number>`. Keys that `fields`
-    doesn't name are ignored; a rationale that is null or blank is absent, and so is an answer.
+    White space at the ends of texts is removed. A row without an id gets the id `<split>-<row number>`. Columns that
+    are not in `fields` are ignored. A null or blank rationale or answer counts as absent.
     """
     problems: list[str] = []
     fields = form.fields
@@ -46,18 +48,19 @@ def to_question(row: Row, form: RowForm, split: str) -> Question | list[str]:
     answer = _answer(row, fields, choices, problems)
     context = _context(row, fields, problems)
     rationales = _rationales(row, fields, problems)
+    opinions = _opinions(row, fields, len(choices or ()), problems)
     if problems:
         return problems
     if form.question is not None:
         question, context = form.question, "\n".join(filter(None, (context, question)))
-    return Question(name, question, tuple(choices), answer, context, rationales)
+    return Question(name, question, tuple(choices), answer, context, rationales, opinions)
 
 
 def oddities(question: Question) -> list[str]:
-    """Return the names of what is odd about a question but no reason to leave it out.
+    """Return the oddities of a question that do not make it invalid.
 
-    `choice twice`: another choice than the answer's stands there twice, or two choices differ in white space alone.
-    `no answer`: the answer is not known.
+    `choice twice`: a wrong choice is there twice, or two choices differ only in white space.
+    `no answer`: the answer is unknown.
     """
     folded = [fold(c) for c in question.choices]
     found = ["choice twice"] if len(set(folded)) < len(folded) else []
@@ -65,7 +68,7 @@ def oddities(question: Question) -> list[str]:
 
 
 class MissingColumns:
-    """The needed columns that no row of a file has, as far as its rows have been seen."""
+    """The needed columns that no row of a file has had so far."""
 
     def __init__(self, form: RowForm) -> None:
         fields = form.fields
@@ -81,20 +84,20 @@ class MissingColumns:
         self._there: dict[str, None] = {}
 
     def see(self, row: Row) -> None:
-        """Take in a row."""
+        """Look at a row."""
         if self._missing:
             self._there.update(dict.fromkeys(row.cells))
             self._missing = [(key, column) for key, column in self._missing if _find(row, column) is _MISSING]
 
     def problems(self, where: str) -> list[Problem]:
-        """Return a problem for each column that is missing; none if no row was seen."""
+        """Return a problem for each missing column; none if there were no rows."""
         there = ", ".join(self._there)
-        several = " (or which ones, as in `[A, B, C, D]`)"
+        several = " (or several, as in `[A, B, C, D]`)"
         return [
             Problem(
                 where,
                 f"no column '{column}' for the {key}.{did_you_mean(column, self._there)} Columns: {there}. "
-                f"Say with `data.fields.{key}` which one it is"
+                f"Name it with `data.fields.{key}`"
                 f"{several if key == 'choices' else _NO_ANSWERS if key == 'answer' else ''}",
                 fatal=True,
             )
@@ -104,7 +107,7 @@ class MissingColumns:
 
 
 def fold(text: str) -> str:
-    """Return a text with each run of white space as one blank, for comparing."""
+    """Return a text with single blanks for white space, for comparisons."""
     return " ".join(text.split())
 
 
@@ -118,7 +121,7 @@ def _find(row: Row, path: str) -> Any:
 
 
 def _inside(value: Any, path: str, row: Row) -> Any:
-    """Follow a dotted path; a column that really has the dot in its name wins. Lists are entered item by item."""
+    """Follow a dotted path, into each item of a list. A column whose name really has the dot comes first."""
     value = _opened(value, row)
     if value is None:
         return None
@@ -134,7 +137,7 @@ def _inside(value: Any, path: str, row: Row) -> Any:
 
 
 def _opened(value: Any, row: Row) -> Any:
-    """Read JSON that stands as text in a cell of CSV or Parquet; other text stays as it is."""
+    """Parse JSON in a text cell of CSV or Parquet. Other values are returned unchanged."""
     if row.format != "jsonl" and isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
@@ -149,7 +152,7 @@ def _cell(row: Row, path: str) -> Any:
 
 
 def _text(value: Any, what: str, problems: list[str]) -> str:
-    """Return a text without white space at its ends; empty if there is none or if it is a problem."""
+    """Return a text without white space at its ends; empty if it is missing or invalid."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -157,7 +160,7 @@ def _text(value: Any, what: str, problems: list[str]) -> str:
         return ""
     half = None if value.isascii() else re.search(r"[\ud800-\udfff]", value)
     if half:
-        problems.append(f"{what} holds half a character (\\u{ord(half[0]):04x} without its pair); mend the text")
+        problems.append(f"{what} holds half a character (\\u{ord(half[0]):04x} without its pair); correct the text")
         return ""
     return value.strip()
 
@@ -186,14 +189,14 @@ def _question(row: Row, fields: FieldMap, problems: list[str]) -> str:
 
 
 def _context(row: Row, fields: FieldMap, problems: list[str]) -> str | None:
-    """Return the context; a list of paragraphs is joined by line breaks."""
+    """Return the context. The paragraphs of a list are joined with line breaks."""
     value = _cell(row, fields.context)
     paragraphs = value if isinstance(value, list) else [value]
     return "\n".join(filter(None, (_text(p, "the context", problems) for p in paragraphs))) or None
 
 
 def _choices(row: Row, fields: FieldMap, problems: list[str]) -> list[str]:
-    """Return the choices, or an empty list after saying why there are none to work with."""
+    """Return the choices; if there is a problem, add it and return an empty list."""
     found: list[str] = []
     raw = _raw_choices(row, fields, found)
     if raw is not None:
@@ -202,7 +205,7 @@ def _choices(row: Row, fields: FieldMap, problems: list[str]) -> list[str]:
             before = len(found)
             texts.append(_text(value, f"choices[{index}]", found))
             if not texts[-1] and len(found) == before:
-                found.append(f"choices[{index}] is empty; write its text, or take it out and renumber the answer")
+                found.append(f"choices[{index}] is empty; write its text, or remove it and renumber the answer")
         if len(raw) < 2:
             found.append(f"{len(raw)} choice{'' if len(raw) == 1 else 's'}; a question needs at least two")
         if not found:
@@ -232,17 +235,36 @@ def _raw_choices(row: Row, fields: FieldMap, problems: list[str]) -> Sequence[An
     return None
 
 
-def _rationales(row: Row, fields: FieldMap, problems: list[str]) -> dict[str, str]:
-    value = _opened(_cell(row, fields.rationales), row)
-    if value is None:
-        return {}
+def _by_teacher(row: Row, column: str, what: str, held: str, problems: list[str]) -> Mapping[Any, Any]:
+    value = _opened(_cell(row, column), row)
     if isinstance(value, list) and all(isinstance(p, tuple) and len(p) == 2 for p in value):
         value = dict(value)  # Parquet's map type
-    if not isinstance(value, Mapping):
-        problems.append(f"rationales are {kind_of(value)} ({_shown(value)}), not a mapping from teacher to text")
-        return {}
-    texts = {str(teacher): _text(text, f"the rationale of '{teacher}'", problems) for teacher, text in value.items()}
+    if value is not None and not isinstance(value, Mapping):
+        problems.append(f"{what} are {kind_of(value)} ({_shown(value)}), not a mapping from teacher to {held}")
+    return value if isinstance(value, Mapping) else {}
+
+
+def _rationales(row: Row, fields: FieldMap, problems: list[str]) -> dict[str, str]:
+    given = _by_teacher(row, fields.rationales, "rationales", "text", problems)
+    texts = {str(teacher): _text(text, f"the rationale of '{teacher}'", problems) for teacher, text in given.items()}
     return {teacher: text for teacher, text in texts.items() if text}
+
+
+def _opinions(row: Row, fields: FieldMap, choices: int, problems: list[str]) -> dict[str, tuple[float, ...]]:
+    found: dict[str, tuple[float, ...]] = {}
+    for teacher, scores in _by_teacher(row, fields.opinions, "opinions", "scores", problems).items():
+        if scores is None:
+            continue
+        numbers = isinstance(scores, list) and all(
+            isinstance(s, int | float) and not isinstance(s, bool) and math.isfinite(s) for s in scores
+        )
+        if numbers and len(scores) == choices and any(scores):
+            found[str(teacher)] = tuple(map(float, scores))
+        else:
+            problems.append(
+                f"the opinion of '{teacher}' is {_shown(scores)}; give one number per choice ({choices}), not all 0"
+            )
+    return found
 
 
 # --- the answer --------------------------------------------------------------------------------------------------
@@ -250,7 +272,7 @@ def _rationales(row: Row, fields: FieldMap, problems: list[str]) -> dict[str, st
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a row says about its answer; `labels` are those of the choices, from the column `labels_in`."""
+    """What a row holds about its answer. `labels` are the labels of the choices, from the column `labels_in`."""
 
     value: Any
     choices: list[str]
@@ -260,24 +282,22 @@ class _Given:
 
 
 def _answer(row: Row, fields: FieldMap, choices: list[str], problems: list[str]) -> int | None:
-    """Return the 0-based index of the answer; None if it is not known, or after saying what is wrong with it."""
+    """Return the 0-based index of the answer; None if it is unknown, or after adding a problem."""
     value = None if fields.answer is None else _cell(row, fields.answer)
     if value is None or (isinstance(value, str) and not value.strip()) or not choices:
         return None
     if fields.no_answer is not None and str(value).strip() == str(fields.no_answer).strip():
         return None
-    found: list[str] = []
     labels = _opened(_cell(row, fields.labels), row) if fields.labels else None
-    index = _READ_ANSWER[fields.answer_as](_Given(value, choices, row.format, labels, fields.labels), found)
-    if index is not None and not found:
-        # Choices that differ in white space alone are told apart (PIQA has such a pair) and counted as odd.
+    index = _READ_ANSWER[fields.answer_as](_Given(value, choices, row.format, labels, fields.labels), problems)
+    if index is not None:
+        # Choices that differ only in white space count as different (PIQA has such a pair), but as odd.
         same = [f"choices[{i}]" for i, choice in enumerate(choices) if choice == choices[index]]
         if len(same) > 1:
-            found.append(
-                f"the answer's choice {_shown(choices[index])} stands there {len(same)} times "
-                f"({', '.join(same)}), so no answer is the right one; change or take out the others"
+            problems.append(
+                f"the answer's choice {_shown(choices[index])} is there {len(same)} times "
+                f"({', '.join(same)}), so the right answer is ambiguous; change or remove the others"
             )
-    problems += found
     return index
 
 
@@ -285,12 +305,10 @@ def _in_range(index: int, value: Any, first: int, choices: list[str], problems: 
     if 0 <= index < len(choices):
         return index
     counted = f"the {len(choices)} choices are numbered {first} to {len(choices) - 1 + first}"
-    unlabelled = ""
+    hint = ""
     if str(value).strip() == "-1":
-        unlabelled = (
-            "; -1 often marks a test set whose answers are withheld: `data.fields.no_answer: -1` reads it as none"
-        )
-    problems.append(f"answer {_shown(value)} is out of range: {counted}{unlabelled}")
+        hint = "; in test sets, -1 often means that the answer is withheld: set `data.fields.no_answer: -1`"
+    problems.append(f"answer {_shown(value)} is out of range: {counted}{hint}")
     return None
 
 
@@ -310,12 +328,8 @@ def _by_index(given: _Given, problems: list[str], first: int = 0) -> int | None:
     return None
 
 
-def _by_number(given: _Given, problems: list[str]) -> int | None:
-    return _by_index(given, problems, first=1)
-
-
 def _answer_is_text(text: str, choices: list[str]) -> str:
-    """Say what a textual answer equals, and which setting reads it."""
+    """Say what an answer given as text matches, and which setting reads it."""
     said = f"answer {_shown(text)} is text, not an index"
     equal = [i for i, choice in enumerate(choices) if fold(choice) == fold(text)]
     if equal:
@@ -343,8 +357,8 @@ def _by_letter(given: _Given, problems: list[str]) -> int | None:
         return _in_range(int(text) - 1, text, 1, choices, problems)
     hint = "; `data.fields.answer_as: text` reads a choice's text" if text in choices else ""
     if isinstance(value, int) and not isinstance(value, bool):
-        hint = "; `data.fields.answer_as: number` reads numbers that count from 1, `index` those that count from 0"
-    problems.append(f"answer {_shown(value)} is no letter; give {_WANTED['letter']}{hint}")
+        hint = "; `data.fields.answer_as: number` reads numbers that start at 1, `index` numbers that start at 0"
+    problems.append(f"answer {_shown(value)} is not a letter; give {_WANTED['letter']}{hint}")
     return None
 
 
@@ -378,12 +392,12 @@ _WANTED: Mapping[str, str] = {
     "index": "the 0-based index of the right choice",
     "number": "the number of the right choice, 1 for the first",
     "letter": "the letter of the right choice, A for the first (or its number, 1 for the first, in quotes)",
-    "text": "the text of the right choice, exactly as it stands among the choices",
+    "text": "the text of the right choice, exactly as it is among the choices",
     "label": "the label of the right choice",
 }
 _READ_ANSWER: Mapping[str, Callable[[_Given, list[str]], int | None]] = {
     "index": _by_index,
-    "number": _by_number,
+    "number": partial(_by_index, first=1),
     "letter": _by_letter,
     "text": _by_text,
     "label": _by_label,

@@ -1,7 +1,7 @@
-"""Many questions in little memory: on disk, and yet a sequence like any other.
+"""Many questions in little memory: a sequence on disk.
 
-A few questions stay in a tuple. More go into a temporary file without a name, which is gone with the process; what
-stays in memory is where each one begins.
+A few questions stay in a tuple. More are written to an unnamed temporary file, which is deleted when the process ends.
+Only the position of each question stays in memory.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     Places = NDArray[np.int64]
 
 IN_MEMORY = 10_000
-"""Questions that stay in a tuple: some 15 MB, less than the libraries take that read them."""
+"""Up to this many questions stay in a tuple. They take about 15 MB, less than the libraries that read them."""
 
-_AT_ONCE = 1000  # questions read ahead by whoever goes through them
-_LONGEST_READ = 4 << 20  # bytes; rows that lie further apart are read one by one
+_AT_ONCE = 1000  # questions that an iteration reads ahead
+_LONGEST_READ = 4 << 20  # bytes; rows that are further apart are read one by one
 _WRITE_BYTES = 1 << 16
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def gather(questions: Iterable[Question], in_memory: int = IN_MEMORY) -> Sequence[Question]:
-    """Return the questions as a tuple, or, where they are more than `in_memory`, as a `_Spool`.
+    """Return the questions as a tuple; more than `in_memory` questions as a `_Spool`.
 
     Raises:
-        DataError: the disk has no room for them.
+        DataError: the disk is full.
     """
     rest = iter(questions)
     first = tuple(itertools.islice(rest, in_memory + 1))
@@ -49,14 +49,14 @@ def gather(questions: Iterable[Question], in_memory: int = IN_MEMORY) -> Sequenc
 
 
 def pick(questions: Sequence[Question], places: Places) -> Sequence[Question]:
-    """Return the questions at the given places, in that order, without a copy of any row."""
+    """Return the questions at the given places, in that order. No row on disk is copied."""
     if isinstance(questions, _Spool):
         return questions.at(places)
     return tuple(questions[place] for place in places)
 
 
 def leave_out(questions: Sequence[Question], places: Collection[int]) -> Sequence[Question]:
-    """Return the questions but for those at the given places."""
+    """Return all questions except those at the given places."""
     if not places:
         return questions
     import numpy as np
@@ -65,11 +65,11 @@ def leave_out(questions: Sequence[Question], places: Collection[int]) -> Sequenc
 
 
 class _Spool(Sequence[Question]):
-    """Questions on disk. Immutable; any number of threads may read it; slices share its rows.
+    """Questions on disk. Immutable and safe for threads. Slices share the rows.
 
     Args:
         rows: the rows on disk.
-        places: which of them, in which order; None: all.
+        places: which rows, in which order; None: all.
     """
 
     def __init__(self, rows: _Rows, places: range | Places | None = None) -> None:
@@ -97,7 +97,7 @@ class _Spool(Sequence[Question]):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment]  # equal to a tuple, whose hash would mean reading everything
+    __hash__ = None  # type: ignore[assignment]  # it equals a tuple, and the same hash would need all rows
 
     def __repr__(self) -> str:
         return f"<Spool of {len(self)} questions>"
@@ -109,11 +109,11 @@ class _Spool(Sequence[Question]):
 
 
 class _Rows:
-    """Texts in a temporary file without a name: it is gone when this is, and with the process in any case."""
+    """Texts in an unnamed temporary file, which is deleted with this object."""
 
     def __init__(self, rows: Iterable[bytes]) -> None:
         self._starts = array("Q", [0])
-        with _told():
+        with _disk_errors():
             self._file: FileIO = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with this object
         weakref.finalize(self, self._file.close)
         waiting, size = [], 0
@@ -128,7 +128,7 @@ class _Rows:
 
     def _put(self, data: bytes) -> None:
         left = memoryview(data)
-        with _told():
+        with _disk_errors():
             while left:
                 left = left[self._file.write(left) :]
 
@@ -140,7 +140,7 @@ class _Rows:
         return os.pread(self._file.fileno(), self._starts[place + 1] - start, start)
 
     def read(self, places: Sequence[int]) -> Iterator[bytes]:
-        """Yield the rows at the given places; those that lie near each other are read at once."""
+        """Yield the rows at the given places. Rows that are close together are read at once."""
         starts = self._starts
         first, end = starts[min(places)], starts[max(places) + 1]
         if end - first > _LONGEST_READ:
@@ -152,13 +152,13 @@ class _Rows:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Say what to do about a temporary folder that takes no more."""
+def _disk_errors() -> Iterator[None]:
+    """Turn an error of the temporary folder into a message that says what to do."""
     try:
         yield
     except OSError as error:
         raise DataError(
-            f"{tempfile.gettempdir()}: the questions cannot be kept there while they are worked on "
+            f"{tempfile.gettempdir()}: the questions cannot be stored in this temporary folder "
             f"({error.strerror or error}); make room, or name another folder in the environment variable TMPDIR"
         ) from None
 
@@ -171,10 +171,12 @@ def _encode(question: Question) -> bytes:
         question.answer,
         question.context,
         dict(question.rationales) or None,
+        dict(question.opinions) or None,
     )
     return _JSON.encode(row).encode("utf-8", "surrogatepass")
 
 
 def _decode(row: bytes) -> Question:
-    name, question, choices, answer, context, rationales = json.loads(row.decode("utf-8", "surrogatepass"))
-    return Question(name, question, tuple(choices), answer, context, rationales or {})
+    name, question, choices, answer, context, rationales, opinions = json.loads(row.decode("utf-8", "surrogatepass"))
+    scores = {teacher: tuple(of) for teacher, of in (opinions or {}).items()}
+    return Question(name, question, tuple(choices), answer, context, rationales or {}, scores)

@@ -1,7 +1,7 @@
-"""BM25: which of many texts are nearest to a text, by the words they share. An inverted index in numpy arrays.
+"""BM25: find the texts that are most similar to a text, by the words they share. An inverted index in numpy arrays.
 
-BM25 (Robertson and Zaragoza, 2009) with k1 = 1.2 and b = 0.75, the constants that Lucene has for any text, and
-Lucene's idf, ln(1 + (N - n + ½) / (n + ½)), which is positive for a word that every text has.
+BM25 (Robertson and Zaragoza, 2009) with Lucene's constants k1 = 1.2 and b = 0.75, and with Lucene's idf,
+ln(1 + (N - n + ½) / (n + ½)), which is positive even for a word that is in every text.
 """
 
 from __future__ import annotations
@@ -10,71 +10,58 @@ import math
 import re
 from array import array
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_K1 = 1.2  # how soon the repetition of a word stops counting
-_B = 0.75  # how much a long text has to pay for its length
+_K1 = 1.2  # saturation: with a larger value, repetitions of a word count more
+_B = 0.75  # length normalisation: 0 none, 1 full
 _WORD = re.compile(r"\w+")
-_FIRST = 64  # places that are sorted at first; as more are asked for, four times as many
+_FIRST = 64  # places that are sorted first; each time more are needed, four times as many
 
 
 class Bm25:
-    """An index of texts, made once, for any number of queries. It keeps words and numbers, not the texts.
+    """An index of texts for any number of queries. It stores words and numbers, not the texts.
 
-    A text is known by its place, from 0. About 8 bytes for each different word of each text, and the vocabulary.
+    A text is identified by its place, from 0. The index takes about 8 bytes for each different word of each text, plus
+    the vocabulary.
 
     Args:
         texts: read once, one after the other.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
+        import numpy as np
+
         self._numbers: dict[str, int] = {}
+        # For each text: the numbers of its different words, how often it has each of them, and how many there are.
         terms, repeats, distinct = array("I"), array("I"), array("I")
         for text in texts:
             words = Counter(_words(text))
             terms.extend([self._numbers.setdefault(word, len(self._numbers)) for word in words])
             repeats.extend(words.values())
             distinct.append(len(words))
-        self._length = len(distinct)
-        self._weigh(terms, repeats, distinct)
-
-    def _weigh(self, terms: array[int], repeats: array[int], distinct: array[int]) -> None:
-        """Turn what was read, text by text, into postings, term by term.
-
-        Args:
-            terms: numbers of the different words of the first text, then of the second, and so on.
-            repeats: how often each of them stands in its text.
-            distinct: how many of them belong to each text.
-        """
-        import numpy as np
-
+        count = self._length = len(distinct)
         term, repeat = np.array(terms, np.int32), np.array(repeats, np.float32)
-        place = np.repeat(np.arange(self._length, dtype=np.int32), np.array(distinct, np.int32))
-        length = np.bincount(place, repeat, minlength=self._length).astype(np.float32)
-        burden = _K1 * (1 - _B + _B * length / max(1.0, float(length.sum()) / max(1, self._length)))
+        place = np.repeat(np.arange(count, dtype=np.int32), np.array(distinct, np.int32))
+        length = np.bincount(place, repeat, minlength=count).astype(np.float32)
+        saturation = _K1 * (1 - _B + _B * length / max(1.0, float(length.sum()) / max(1, count)))
         containing = np.bincount(term, minlength=len(self._numbers))
-        idf = np.log1p((self._length - containing + 0.5) / (containing + 0.5)).astype(np.float32)
-        weight = idf[term] * repeat * (_K1 + 1) / (repeat + burden[place])
+        self._idf = np.log1p((count - containing + 0.5) / (containing + 0.5)).astype(np.float32)
+        weight = self._idf[term] * repeat * (_K1 + 1) / (repeat + saturation[place])
 
         # The postings of term t: _places and _weights from _starts[t] up to _starts[t + 1], by place.
         by_term = np.argsort(term, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(containing)])
-        self._places, self._weights, self._idf = place[by_term], weight[by_term], idf
-
-    def __len__(self) -> int:
-        return self._length
+        self._places, self._weights = place[by_term], weight[by_term]
 
     def scores(self, text: str) -> NDArray[np.float32]:
         """Return the score of every text, by place; 0 where no word is shared.
 
-        A word that the query repeats counts as often. So the score of several queries in one text is the sum of
-        their scores.
+        A word counts as often as the query has it. So the score of two joined queries is the sum of their scores.
         """
         import numpy as np
 
@@ -83,23 +70,23 @@ class Bm25:
             number = self._numbers.get(word)
             if number is not None:
                 postings = slice(self._starts[number], self._starts[number + 1])
-                scores[self._places[postings]] += times * self._weights[postings]  # a place stands there once
+                scores[self._places[postings]] += times * self._weights[postings]  # each place occurs once
         return scores
 
-    def top(self, text: str, k: int, without: Container[int] = ()) -> list[int]:
-        """Return the places of the `k` nearest texts, the nearest first, leaving some places out."""
-        return list(islice((place for place in ranked(self.scores(text)) if place not in without), k))
+    def nearest(self, text: str) -> Iterator[int]:
+        """Yield the places of all texts, the most similar first. Only as many as are needed are sorted."""
+        return _ranked(self.scores(text))
 
     def vector(self, text: str) -> dict[str, float]:
-        """Return a text's tf-idf weight of each word that the index knows, as a vector of length 1."""
+        """Return the tf-idf vector of a text, normalised to length 1, over the words that the index knows."""
         counts = Counter(word for word in _words(text) if word in self._numbers)
         weights = {word: times * float(self._idf[self._numbers[word]]) for word, times in counts.items()}
         length = math.sqrt(sum(weight * weight for weight in weights.values()))
         return {word: weight / length for word, weight in weights.items()}
 
 
-def ranked(scores: NDArray[np.float32]) -> Iterator[int]:
-    """Yield places from the highest score on, equals by place; sorted only as far as they are asked for."""
+def _ranked(scores: NDArray[np.float32]) -> Iterator[int]:
+    """Yield places by descending score, equal scores by place."""
     done, wanted = 0, _FIRST
     while done < len(scores):
         yield from _highest(scores, wanted)[done:]

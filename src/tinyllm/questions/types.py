@@ -1,4 +1,4 @@
-"""What a question is, apart from where it comes from."""
+"""What a question is, wherever it comes from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ class Question:
     """A multiple-choice question, with or without its answer.
 
     Attributes:
-        answer: 0-based index into `choices`; None: not known.
-        context: text that the question is about, if any; the only part that is ever cut to fit.
+        answer: 0-based index into `choices`; None: unknown.
+        context: text that the question is about, if any. Only the context is ever cut to fit.
         rationales: rationales that came with the data, by teacher.
+        opinions: scores of the choices that came with the data, by teacher: weights, or log-probabilities if one is
+            below 0. `repr` leaves them out, because fingerprints of earlier versions were made from it.
     """
 
     id: str
@@ -24,23 +26,22 @@ class Question:
     answer: int | None
     context: str | None = None
     rationales: Mapping[str, str] = field(default_factory=dict)
+    opinions: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def known_answer(self) -> int:
-        """The index of the right choice, for work that cannot do without it.
+        """The index of the right choice.
 
         Raises:
-            DataError: it is not known.
+            DataError: it is unknown.
         """
         if self.answer is None:
-            raise DataError(
-                f"The question '{self.id}' has no answer, and its answer is needed here; give it, or leave it out"
-            )
+            raise DataError(f"The question '{self.id}' has no answer, but one is needed here; add it, or leave it out")
         return self.answer
 
     @property
     def answer_text(self) -> str:
-        """The text of the right choice; raises like `known_answer`."""
+        """The text of the right choice. Raises like `known_answer`."""
         return self.choices[self.known_answer]
 
 
@@ -55,10 +56,13 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The questions of a run; many of them are on disk (`_spool._Spool`), so go through them rather than copy them.
+    """The questions of a run. Large splits are on disk (`_spool`), so iterate over them instead of copying them.
 
     Attributes:
-        warnings: counts oddities that are no reason to leave a row out, `no answer` among them.
+        warnings: counts of oddities that do not make a row invalid, `no answer` among them.
+        more: for training only; without a known answer they are learnt from opinions.
+        overlaps: counts of questions of `data.more` that are left out because they are a validation or test question,
+            by how near they are.
     """
 
     train: Sequence[Question]
@@ -66,3 +70,5 @@ class Splits:
     test: Sequence[Question] = ()
     dropped: tuple[Dropped, ...] = ()
     warnings: Mapping[str, int] = field(default_factory=dict)
+    more: Sequence[Question] = ()
+    overlaps: Mapping[str, int] = field(default_factory=dict)

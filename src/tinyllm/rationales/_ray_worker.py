@@ -1,4 +1,4 @@
-"""A worker on a node of a Ray cluster: one teacher in a process of its own. Knows neither Ray nor the store."""
+"""A worker on a node of a Ray cluster: one teacher in its own process. It imports neither Ray nor the store."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tinyllm import config
 from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.questions import Question
 from tinyllm.teachers import Teacher, make_teacher
-from tinyllm.teachers.base import Adapting, FailureReason, ParameterRefused, Reply, Request, RequestFailed
+from tinyllm.teachers.base import Adapting, FailureReason, Meter, ParameterRefused, Reply, Request, RequestFailed
 from tinyllm.teachers.manners import Manners
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a worker says: that its teacher is ready, or what became of a request.
+    """What a worker returns: that its teacher is ready, or the result of a request. Exceptions travel as text.
 
     Attributes:
-        concurrency: requests that it can use at once, now.
-        failed: words and reason of a request without a reply.
-        refused: what the endpoint does not take: names, words, the most tokens, and how it was asked.
-        lost: words of an attempt whose cost nobody knows; whether there is another is for the account to say.
-        charged: whether an attempt of a request without a reply may have cost something.
-        gave_up: why its teacher can answer nothing at all.
+        concurrency: number of requests that the worker can use at once now.
+        charged: whether a request without a reply may have cost something.
+        failed: message and reason of a request that failed.
+        refused: what the endpoint refused: names, message, the most tokens, and the form of the request.
+        lost: message about an attempt of unknown cost. The caller decides whether to try again.
+        gave_up: why the teacher can answer nothing at all.
     """
 
     concurrency: int = 1
@@ -43,11 +43,11 @@ class Said:
 
 
 class _LostError(Exception):
-    """Another attempt was to begin, and it is not this process that keeps the account."""
+    """A second attempt was about to begin. This process keeps no account, so it must ask the caller first."""
 
 
-class _OneAttempt:
-    """Lets attempts begin until one is lost, of which nobody knows what it has cost."""
+class _OneAttempt(Meter):
+    """Allows attempts until the cost of one is unknown."""
 
     def __init__(self) -> None:
         self.is_under_way = False
@@ -66,14 +66,14 @@ class _OneAttempt:
 
 
 class Worker:
-    """One teacher on a node of the cluster. An actor: all calls run in one event loop.
+    """One teacher on a node of the cluster. It is a Ray actor: all calls run in one event loop.
 
-    It reads keys from the environment of its own node. Errors that are meant for people travel as words, because
-    not every exception survives the way.
+    It reads keys from the environment of its own node. Errors travel as text, because not every exception can be
+    pickled.
 
     Args:
         spec: the teacher's section, as JSON.
-        identity: that the teacher must have here, too.
+        identity: the identity that the teacher must have on this node, too.
     """
 
     def __init__(self, spec: Mapping[str, Any], identity: Mapping[str, str]) -> None:
@@ -92,11 +92,11 @@ class Worker:
         return Said(teacher.concurrency)
 
     async def ask(self, request: Request, question: Question | None, manners: Manners) -> Said:
-        """Ask the teacher; start it before if Ray has restarted this process.
+        """Ask the teacher. Start it first if Ray has restarted this process.
 
         Args:
-            question: given to a teacher that answers from the question itself.
-            manners: how the endpoint is asked.
+            question: needed by a teacher that answers from the question itself.
+            manners: the form of the request.
         """
         meter = _OneAttempt()
         try:
@@ -129,9 +129,9 @@ class Worker:
         return await asyncio.shield(self._teacher)
 
     async def _live(self, started: asyncio.Future[Teacher]) -> None:
-        # A task of its own: a teacher is left by the task that entered it.
+        # A separate task, because the task that enters a teacher must also leave it.
         try:
-            teacher = await asyncio.to_thread(self._made)  # it may take a checksum of gigabytes
+            teacher = await asyncio.to_thread(self._made)  # this may compute the checksum of a large file
             async with teacher:
                 started.set_result(teacher)
                 await self._leave.wait()
@@ -145,8 +145,8 @@ class Worker:
         teacher.check()
         if dict(teacher.identity) != self._identity:
             raise TeacherError(
-                f"Teacher '{teacher.name}' is another one here: {dict(teacher.identity)}, and {self._identity} where "
-                "the run was started. Give all nodes the same model."
+                f"Teacher '{teacher.name}' is another one here: {dict(teacher.identity)}. The machine that started the "
+                f"run has {self._identity}. Give all nodes the same model."
             )
         return teacher
 
@@ -154,11 +154,8 @@ class Worker:
         return f"{error} (On {socket.gethostname()}, a node of the Ray cluster.)"
 
 
-# --- what a worker is given ---------------------------------------------------------------------------------------
-
-
 def shared_out(spec: config.TeacherConfig, workers: int) -> tuple[int, config.TeacherConfig]:
-    """Return how many workers there are, and what each may do: of an endpoint, which all share, its part."""
+    """Return the number of workers, and the section of each. Workers of an endpoint share its limits."""
     if not isinstance(spec, config.OpenAITeacher | config.LiteLLMTeacher):
         return workers, spec
     workers = min(workers, spec.concurrency or workers)
@@ -170,7 +167,7 @@ def shared_out(spec: config.TeacherConfig, workers: int) -> tuple[int, config.Te
 
 
 def gpus_of(spec: config.TeacherConfig) -> int:
-    """Return how many GPUs one worker of a teacher computes on, where there are any."""
+    """Return how many GPUs one worker of a teacher uses, if the cluster has GPUs."""
     match spec:
         case config.VllmTeacher():
             parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

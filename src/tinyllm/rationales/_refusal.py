@@ -1,18 +1,18 @@
-"""Whether a reply is a refusal: in English, and from its first words on.
+"""Detects refusals. They are recognised in English, by their first words.
 
-Explanations say "I cannot" as well: riddles speak in the first person, and some choices are numbered I and II. So
-what cannot be done must be a helper's work (to answer this question, to provide an explanation), unless an apology
-or "As an AI" has said who is speaking.
+Explanations contain "I cannot" as well: riddles are written in the first person, and some choices are numbered I and
+II. So the pattern requires that the refused action is an assistant's task (to answer this question, to provide an
+explanation), unless the text begins with an apology or "As an AI".
 """
 
 from __future__ import annotations
 
 import re
 
-_START = 400  # characters that are looked at
+_START = 400  # characters that are searched
 
 _PLAIN = {"’": "'", "can not": "cannot", "can't": "cannot", "i am ": "i'm ", "will not": "won't", "do not": "don't"}
-"""Spellings that mean the same; the patterns below know the second one alone."""
+"""Replacements, so that the patterns need one spelling only."""
 
 _UNABLE = (
     r"i(?: cannot|'m (?:\w+ly )?unable to|'m (?:\w+ly )?not (?:able|allowed|permitted) to| won't(?: be able to)?)"
@@ -56,7 +56,7 @@ _REFUSAL = re.compile(f"{_LEAD}(?:{'|'.join(_REFUSALS)})")
 
 
 def is_refusal(text: str) -> bool:
-    """Tell whether a text begins by saying that it will not, or cannot, answer."""
+    """Return whether a text begins with a refusal to answer."""
     plain = " ".join(text[:_START].casefold().split())
     for spelling, known in _PLAIN.items():
         plain = plain.replace(spelling, known)

@@ -1,8 +1,8 @@
-"""What of a reply a person would read: the text without thoughts, channels and markup. Pure, so it can be made again.
+"""The visible text of a reply: without thoughts, channels and special tokens. All functions are pure.
 
-Models that think mark their thoughts in many ways: tags around them, of which servers sometimes swallow the first;
-channels; typed parts; fields of their own beside the text. Whatever the mark, a thought is no part of a rationale, and
-a reply that ends inside a thought holds no rationale.
+Models mark their thoughts in different ways: by tags (servers sometimes remove the opening tag), by channels, by typed
+parts, or in fields beside the text. A thought is never part of a rationale. A reply that ends inside a thought has no
+rationale.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tinyllm.teachers.base import Reply
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """A reply as a person would read it.
+    """The visible text of a reply.
 
     Attributes:
-        thought: whether there were thoughts.
-        withheld: why there is no text to read: `unfinished_thought`, `content_filter` or `refused`; None: there is,
-            though it may be empty.
+        thought: whether the reply had thoughts.
+        withheld: why there is no text: `unfinished_thought`, `content_filter` or `refused`; None: the text is the
+            model's answer, but may be empty.
     """
 
     text: str
@@ -32,24 +32,21 @@ class Visible:
 
 
 def visible(reply: Reply) -> Visible:
-    """Return what of a reply a person would read."""
+    """Return the visible text of a reply."""
     said = _message(reply.message) if reply.message is not None else _Said(reply.text)
     text, inline, open_ = _without_thoughts(said.text)
-    while (again := _without_thoughts(text))[0] != text:  # one mark may lie inside another
+    while (again := _without_thoughts(text))[0] != text:  # tags may be nested
         text, inline, open_ = again[0], True, again[2]
     thought = bool(said.thought or inline or reply.thinking_tokens)
     if reply.finish_reason == "content_filter":
         return Visible(text, thought, "content_filter")
     if said.refusal or reply.finish_reason == "refusal":
         return Visible(said.refusal or text or reply.text, thought, "refused")
-    if text or not (thought or open_ or _is_hidden_thought(reply)):
+    # Some services return nothing of a thought, but it uses up the tokens.
+    is_hidden = reply.finish_reason == "length" and not reply.text.strip()
+    if text or not (thought or open_ or is_hidden):
         return Visible(text, thought)
     return Visible("", True, "unfinished_thought")
-
-
-def _is_hidden_thought(reply: Reply) -> bool:
-    """Nothing is there and yet the tokens are used up: some services keep thoughts to themselves."""
-    return reply.finish_reason == "length" and not reply.text.strip()
 
 
 # --- messages of several parts ------------------------------------------------------------------------------------
@@ -76,7 +73,7 @@ def _message(raw: str) -> _Said:
 
 
 def _add(content: Any, said: _Said) -> None:
-    """Add a content: a text, a typed part, or a list of them."""
+    """Add a message's content: a text, a typed part, or a list of these."""
     if isinstance(content, str):
         said.text += content
     elif isinstance(content, list):
@@ -148,8 +145,8 @@ _START = re.compile(r"\s*+(?:analysis|commentary|thinking\.\.\.|here(?:'s| is) (
 
 
 def _without_thoughts(text: str) -> tuple[str, bool, bool]:
-    """Return a text without its thoughts, whether there were any, and whether it ends inside one."""
-    # Most texts have no mark, and looking for single characters is far faster than the pattern.
+    """Return a text without its thoughts, whether it had any, and whether it ends inside one."""
+    # Most texts have no tags, and a search for single characters is much faster than the pattern.
     if not (_START.match(text) or (("<" in text or "[" in text or "◁" in text) and _MARK.search(text))):
         return text.strip(), False, False
     text = _without_end(text)
@@ -173,7 +170,7 @@ def _without_thoughts(text: str) -> tuple[str, bool, bool]:
 
 
 def _without_end(text: str) -> str:
-    """Cut off the marks that end a turn."""
+    """Remove the special tokens that end a turn."""
     text = text.strip()
     while found := _SPECIAL_END.search(text, max(0, len(text) - _LONGEST_SPECIAL)):
         text = text[: found.start()].rstrip()
@@ -181,16 +178,16 @@ def _without_end(text: str) -> str:
 
 
 def _without_pairs(text: str) -> tuple[str, bool]:
-    """Cut out what stands between an opening and its closing mark; without an opening one, all that came before.
+    """Remove everything from an opening tag to its closing tag. Without an opening tag, remove all text before.
 
-    Servers swallow the opening mark where it belongs to the prompt.
+    Servers remove the opening tag if it belongs to the prompt.
     """
     marks = sorted(
         [(found, True) for found in _OPEN.finditer(text)] + [(found, False) for found in _CLOSE.finditer(text)],
         key=lambda mark: mark[0].start(),
     )
     kept: list[str] = []
-    opened: list[int] = []  # of each thought that is open: the place in `kept` at which it begins
+    opened: list[int] = []  # for each open thought, where it begins in `kept`
     at = 0
     for found, opens in marks:
         kept.append(text[at : found.start()])
@@ -204,7 +201,7 @@ def _without_pairs(text: str) -> tuple[str, bool]:
 
 
 def _final_channel(text: str) -> tuple[str, bool, bool]:
-    """Return what stands in the final channel (harmony); without one the reply ends inside a thought."""
+    """Return the text of the final channel (harmony format). Without one, the reply ends inside a thought."""
     if swallowed := _CHANNEL_SWALLOWED.match(text):
         text = "<|channel|>" + text[swallowed.end() :]
     marks = list(_CHANNEL.finditer(text))

@@ -1,8 +1,8 @@
-"""From a reply to a rationale: repairs and checks, all pure.
+"""Makes a rationale of a reply, by repairs and checks. All functions are pure.
 
-A reply is a fact and stays as it came; what is made of it here is an opinion and can be made again, with other
-checks, without asking a teacher. Each check has a name that turns up in `rejected.jsonl` and in the report.
-The patterns were made on the 33,000 published rationales of FLAN-T5 and LLaMA-2, and looked at case by case.
+The stored reply never changes, so other checks can be applied later without asking a teacher. `rejected.jsonl` and the
+report show the name of the check that failed. The patterns were developed on the 33,000 published rationales of FLAN-T5
+and LLaMA-2, and their matches were reviewed one by one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tinyllm.rationales.types import Rationale, Rejection
 from tinyllm.system.files import well_formed
 from tinyllm.teachers.base import Reply
 
-# What opens something else at the start of a line: a new question, its choices, a forum's comment, a heading of a
-# textbook. Headings that belong to an explanation are left alone.
+# What begins something else at the start of a line: a new question, its choices, a comment in a forum, a heading in a
+# textbook. Headings that belong to an explanation do not match.
 _NEW_QUESTION = re.compile(
     r"\n[^\S\n]*(?:Questions?|Q|Choices|Options|Answer\ Choices|Context|Passage|Comment|Exercise|Problem)"
     r"\s*\.?\s*\d*\s*:"
@@ -56,7 +56,7 @@ _BARE_ANSWER = re.compile(
 _ARTICLE = re.compile(r"(?:the|an|a)\s+")
 _GARBLED = re.compile(r"\ufffd|Ã[\x80-\xbf©¨¢¤¶¼]|â€|Â[\xa0-\xbf]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FOREIGN = re.compile(r"[^\x00-\x7f]{2,}")
-_TAIL = 60  # characters before an end that tell what kind of end it is
+_TAIL = 60  # characters at the end of a text that show how it ends
 _MIN_WORDS = 3
 _SOME_WORDS = re.compile(r"\w+" + r"\W+\w+" * (_MIN_WORDS - 1))
 _REPEATED_SHARE = 0.5
@@ -67,8 +67,8 @@ def to_rationale(
 ) -> Rationale | Rejection:
     """Take the visible text of a reply, repair it if asked, and run the checks in a fixed order.
 
-    The first check that fails rejects it. A reply without a text to read is rejected whatever the checks. What comes
-    out, fed in again, comes out unchanged and without repairs.
+    The first check that fails rejects the text. A reply without visible text is always rejected. Applied to its own
+    result, the function changes nothing.
     """
     seen = visible(reply)
     if seen.withheld is not None:
@@ -81,19 +81,19 @@ def to_rationale(
     return Rationale(question.id, teacher, text, repaired)
 
 
-# --- repairs: what comes before the damage is kept, if it is worth keeping --------------------------------------
+# --- repairs: keep what comes before the damage -----------------------------------------------------------------
 
 
 def _repaired(text: str, reply: Reply) -> tuple[str, tuple[str, ...]]:
-    """Mend until there is nothing left to mend (one cut can lay open another), and name what was done."""
+    """Repair until nothing changes, since one cut can expose another. Return the text and the names of the repairs."""
     done: dict[str, None] = {}
-    changed = True
-    while changed:
-        changed = False
-        for name, mend in _REPAIRS.items():
-            mended = mend(text, reply)
-            if mended != text:
-                text, changed = mended, True
+    before = None
+    while text != before:
+        before = text
+        for name, repair in _REPAIRS.items():
+            repaired = repair(text, reply)
+            if repaired != text:
+                text = repaired
                 done[name] = None
     return text, tuple(done)
 
@@ -107,8 +107,8 @@ def _cut_half_sentence(text: str, reply: Reply) -> str:
     if not _stops_short(text, reply):
         return text
     opening = _OPENING.match(text)
-    start = opening.end() if opening else 0  # the usual opening alone is not worth keeping
-    ends = [m.end() for m in _SENTENCE_END.finditer(text, start) if not _is_no_end(text, m.start())]
+    start = opening.end() if opening else 0  # the common opening alone is not worth keeping
+    ends = [m.end() for m in _SENTENCE_END.finditer(text, start) if not _is_abbreviation(text, m.start())]
     while ends and _stops_short(text[: ends[-1]], reply):
         ends.pop()
     return text[: ends[-1]] if ends else text
@@ -117,17 +117,17 @@ def _cut_half_sentence(text: str, reply: Reply) -> str:
 _REPAIRS: Mapping[str, Callable[[str, Reply], str]] = {"runs_on": _cut_new_question, "cut_off": _cut_half_sentence}
 
 
-# --- checks: True means the text fails --------------------------------------------------------------------------
+# --- checks: True means that the text fails ---------------------------------------------------------------------
 
 
 def _is_refused(text: str, _reply: Reply, _question: Question) -> bool:
-    """The teacher would not answer."""
+    """The teacher refuses to answer."""
     opening = _OPENING.match(text)
     return is_refusal(text[opening.end() if opening else 0 :])
 
 
 def _is_empty(text: str, _reply: Reply, _question: Question) -> bool:
-    """Nothing is said beyond the usual opening and the letter of the answer."""
+    """The text has only the common opening and the letter of the answer."""
     lowered = text.lower()
     said = _OPENING.sub(" ", text) if "think" in lowered else text
     said = _BARE_ANSWER.sub(" ", said) if "answer" in lowered else said
@@ -138,57 +138,47 @@ def _is_garbled(text: str, _reply: Reply, _question: Question) -> bool:
     return _GARBLED.search(text) is not None or any(_was_utf8(run[0]) for run in _FOREIGN.finditer(text))
 
 
-def _runs_on(text: str, _reply: Reply, _question: Question) -> bool:
-    return _NEW_QUESTION.search("\n" + text) is not None
-
-
-def _is_cut_off(text: str, reply: Reply, _question: Question) -> bool:
-    return _stops_short(text, reply)
-
-
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"\w+")
 
 
 def _repeats(text: str, _reply: Reply, _question: Question) -> bool:
-    """At least half of the sentences, or more than half of the sequences of four words, stood there before."""
+    """At least half of the sentences, or more than half of the sequences of four words, are repetitions."""
     lowered = text.lower()
     parts = _BETWEEN_SENTENCES.split(lowered)
-    # Only where sentences stand there twice is it worth a look at how long they are.
     if len(parts) >= 3 and len(set(parts)) < len(parts):
         sentences = [s for s in parts if len(s.split()) >= _MIN_WORDS]
         if len(sentences) >= 3 and 1 - len(set(sentences)) / len(sentences) >= _REPEATED_SHARE:
             return True
     words = _WORD.findall(lowered)
     if len(set(words)) - 3 >= (len(words) - 3) * _REPEATED_SHARE:
-        return False  # each word that is new, but for the first three, ends a sequence that is new
+        return False  # fast: every new word after the third ends a new sequence
     grams = list(zip(*(words[i:] for i in range(4)), strict=False))
     return len(grams) >= 12 and 1 - len(set(grams)) / len(grams) > _REPEATED_SHARE
 
 
 def _names_another_answer(text: str, _reply: Reply, question: Question) -> bool:
-    """The last choice that is stated as the answer ("the answer is …", "(b) is the right choice") is a wrong one."""
-    lowered = text.lower()  # most texts state nothing, and looking for these words is far faster than the patterns
+    """The last choice that the text states as the answer ("the answer is …", "(b) is the right choice") is wrong."""
+    lowered = text.lower()  # most texts have none of these words, and this is much faster than the patterns
     if "answer" not in lowered and not any(word in lowered for word in ("correct", "right", "best")):
         return False
     stated = stated_choice(text, question)
     return stated is not None and stated != question.answer
 
 
-Check = Callable[[str, Reply, Question], bool]
-_CHECKS: Mapping[CheckName, Check] = {
+_CHECKS: Mapping[CheckName, Callable[[str, Reply, Question], bool]] = {
     "refused": _is_refused,
     "empty": _is_empty,
     "encoding": _is_garbled,
-    "runs_on": _runs_on,
-    "cut_off": _is_cut_off,
+    "runs_on": lambda text, _reply, _question: _NEW_QUESTION.search("\n" + text) is not None,
+    "cut_off": lambda text, reply, _question: _stops_short(text, reply),
     "repeats": _repeats,
     "wrong_answer": _names_another_answer,
 }
 
 
 def stated_choice(text: str, question: Question) -> int | None:
-    """Return the choice that a text states last as the answer; None where it states none."""
+    """Return the choice that a text states as the answer, the last one if there are several; None if there is none."""
     return max(_stated_answers(text, question), default=(0, None))[1]
 
 
@@ -196,29 +186,29 @@ def stated_choice(text: str, question: Question) -> int | None:
 
 
 def _stops_short(text: str, reply: Reply) -> bool:
-    """Cut by the token limit; where the teacher doesn't tell (rationales given with data), by not ending a sentence."""
+    """Whether a text was cut by the token limit. If the finish reason is unknown, the last sentence decides."""
     if reply.finish_reason == "stop":
         return False
     tail = text[-_TAIL:]
     return _COMPLETE_END.search(tail) is None or _LIST_MARK_END.search(tail) is not None
 
 
-def _is_no_end(text: str, stop: int) -> bool:
-    """The full stop at a place belongs to an abbreviation, or to the number of an item in a list."""
+def _is_abbreviation(text: str, stop: int) -> bool:
+    """Whether the full stop belongs to an abbreviation, or to the number of a list item."""
     return _NO_SENTENCE_END.search(text[max(0, stop - _TAIL) : stop]) is not None
 
 
 def _was_utf8(run: str) -> bool:
-    """UTF-8 that was read as Windows-1252: characters beyond ASCII whose bytes make UTF-8 again."""
+    """Whether the characters are UTF-8 that was decoded as Windows-1252."""
     try:
         run.encode("cp1252").decode("utf-8")
     except UnicodeError:
         return False
-    return run not in ("Å²", "Å³")  # square and cubic ångström are meant
+    return run not in ("Å²", "Å³")  # these mean square and cubic ångström
 
 
 def _stated_answers(text: str, question: Question) -> Iterator[tuple[int, int]]:
-    """Yield (place in the text, index of the choice) of every choice that the text states as the answer."""
+    """Yield (position, choice) for every choice that the text states as the answer."""
     for match in _ANSWER_IS.finditer(text):
         choice = _choice_at(text[match.end() :], question)
         if choice is not None:
@@ -230,20 +220,20 @@ def _stated_answers(text: str, question: Question) -> Iterator[tuple[int, int]]:
 
 
 def _choice_at(rest: str, question: Question) -> int | None:
-    """The index of the choice that a text begins with, by letter or by words; None if there is none."""
+    """Return the choice that a text begins with, by letter or by its words; None if there is none."""
     written = rest[:400]
     said = written.casefold()
     letter = re.match(r"([a-z])(?:[\"'”’*]*\)|(?=[\"'”’*]*\s*(?:[.:,;\n]|$)))", said)
     as_text = [i for i, c in enumerate(question.choices) if letter and c.strip() == written[:1]]
     if letter and len(as_text) == 1 and not letter[0].endswith(")"):
-        return as_text[0]  # "B", where that is a choice: a blood group, a grade
+        return as_text[0]  # "B" is the text of a choice: a blood group, a grade
     if letter and ord(letter[1]) - ord("a") < len(question.choices):
         following = re.search(rf"\n[^\S\n]*\(?{chr(ord(letter[1]) + 1)}\)", said)
-        return None if following else ord(letter[1]) - ord("a")  # "a) … b) …" goes through them all
+        return None if following else ord(letter[1]) - ord("a")  # "a) … b) …" lists all choices
     named = [i for i, choice in enumerate(question.choices) if _begins_with(said, choice.casefold())]
     longest = max((len(question.choices[i]) for i in named), default=0)
     alike = [i for i in named if len(question.choices[i]) == longest]
-    if len(alike) > 1:  # polish, Polish: case tells them apart, or nothing does
+    if len(alike) > 1:  # only the case differs: polish, Polish
         alike = [i for i in alike if _begins_with(written, question.choices[i])]
     return alike[0] if len(alike) == 1 else None
 

@@ -1,9 +1,12 @@
-"""What generation leaves in a run folder: `rationales.parquet`, `rejected.jsonl`, `yields.json`."""
+"""The files that generation writes into a run folder: `rationales.parquet`, `rejected.jsonl`, `yields.json`."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from collections.abc import Collection as Container
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +21,29 @@ _YIELDS = "yields.json"
 _ROWS_AT_ONCE = 4096
 
 
-def write_rationales(folder: Path, collection: Collection) -> None:
-    """Write the three files, as the collection streams by; each appears whole or not at all, the rationales last.
+def write_rationales(folder: Path, collection: Collection, pooled: Container[str] = ()) -> None:
+    """Write the three files while reading the collection. Each appears complete or not at all, the rationales last.
+
+    Args:
+        pooled: ids of the questions whose answer is that of the teachers' pooled opinion.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; files that were there before are as they were.
+        OSError: the disk is full, or the folder cannot be written; earlier files are unchanged.
     """
     with replacing(folder / RATIONALES) as parquet:
         with replacing(folder / REJECTED) as rejected:
-            _stream(collection, parquet, rejected)
-        write_json(folder / _YIELDS, {name: asdict(y) for name, y in collection.yields.items()})
+            _stream(collection, pooled, parquet, rejected)
+        write_json(folder / _YIELDS, {name: asdict(found) for name, found in collection.yields.items()})
 
 
-def _stream(collection: Collection, parquet: Path, rejected: Path) -> None:
+def _stream(collection: Collection, pooled: Container[str], parquet: Path, rejected: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     text = pa.string()
-    schema = pa.schema([("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text))])
+    schema = pa.schema(
+        [("question_id", text), ("teacher", text), ("text", text), ("repaired", pa.list_(text)), ("pooled", pa.bool_())]
+    )
     group: list[Rationale] = []
 
     def write(table: pq.ParquetWriter) -> None:
@@ -48,7 +56,7 @@ def _stream(collection: Collection, parquet: Path, rejected: Path) -> None:
             if isinstance(outcome, Rejection):
                 lines.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
                 continue
-            group.append(outcome)
+            group.append(replace(outcome, pooled=outcome.question_id in pooled))
             if len(group) == _ROWS_AT_ONCE:
                 write(table)
         write(table)
@@ -58,40 +66,40 @@ def read_rationales(folder: Path) -> tuple[Rationale, ...]:
     """Read the rationales of a run folder.
 
     Raises:
-        RunFolderError: they are not there, or the file is damaged; names it.
+        RunFolderError: the file is missing or damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = folder / RATIONALES
-    _must_exist(file)
-    try:
-        rows = pq.read_table(file, columns=[f.name for f in fields(Rationale)]).to_pylist()
-        return tuple(Rationale(r["question_id"], r["teacher"], r["text"], tuple(r["repaired"])) for r in rows)
-    except (pa.ArrowException, KeyError, TypeError) as error:
-        raise _damaged(file, error) from None
+    with _explained(folder / RATIONALES, pa.ArrowException) as file:
+        rows = pq.read_table(file).to_pylist()
+        return tuple(
+            Rationale(r["question_id"], r["teacher"], r["text"], tuple(r["repaired"]), bool(r.get("pooled")))
+            for r in rows
+        )
 
 
 def read_yields(folder: Path) -> dict[str, TeacherYield]:
-    """Read what each teacher gave, by name. Keys that this version does not know are left out.
+    """Read what each teacher gave, by name. Unknown keys are ignored.
 
     Raises:
-        RunFolderError: the file is not there, or damaged; names it.
+        RunFolderError: the file is missing or damaged.
     """
-    file = folder / _YIELDS
-    _must_exist(file)
     known = {f.name for f in fields(TeacherYield)}
-    try:
+    with _explained(folder / _YIELDS) as file:
         records: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8"))
         return {name: TeacherYield(**{k: v for k, v in r.items() if k in known}) for name, r in records.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise _damaged(file, error) from None
 
 
-def _must_exist(file: Path) -> None:
+@contextmanager
+def _explained(file: Path, *errors: type[Exception]) -> Iterator[Path]:
+    """Turn errors of reading the file inside the block into messages for the user."""
     if not file.is_file():
         raise RunFolderError(f"No {file.name} in {file.parent}: run `tinyllm generate` for this run first.")
-
-
-def _damaged(file: Path, error: Exception) -> RunFolderError:
-    return RunFolderError(f"{file} is damaged ({error}). Run `tinyllm generate` again: stored replies cost nothing.")
+    damage: tuple[type[Exception], ...] = (ValueError, KeyError, AttributeError, TypeError, *errors)
+    try:
+        yield file
+    except damage as error:
+        raise RunFolderError(
+            f"{file} is damaged ({error}). Run `tinyllm generate` again: stored replies cost nothing."
+        ) from None

@@ -1,7 +1,7 @@
-"""The scheduler: every question to every teacher until a reply passes; each reply stored before it counts.
+"""The scheduler: asks every teacher every question until a reply passes, and stores each reply before it counts.
 
-Questions stream through, replies stream into the store: what is held is bounded by what is in flight, whatever the
-number of questions. What comes of it all is read from the store afterwards (`collect`).
+Questions and replies are streamed, so memory depends on the requests in flight and not on the number of questions.
+Afterwards `collect` reads the replies from the store.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from typing import Any, Literal, Protocol
 
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
 from tinyllm.rationales.requests import Ask, Requests, answered
-from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.replies import Failure, Store, Writer
+from tinyllm.rationales.types import Rejection, Verdict
+from tinyllm.replies import Entry, Failure, Store, Writer
 from tinyllm.spending.budget import Budget
-from tinyllm.spending.charges import Bill, Charge, Lost
+from tinyllm.spending.charges import Charge
 from tinyllm.system.files import well_formed
 from tinyllm.system.gate import Gate
-from tinyllm.teachers.base import AtHand, ParameterRefused, Reply, RequestFailed, Resumable
+from tinyllm.teachers.base import AtHand, Meter, ParameterRefused, Reply, RequestFailed, Resumable
 
 StopReason = Literal["interrupted", "budget"]
 
-_CHUNK = 256  # questions whose prompts are made, and looked up in the store, at a time
-_ELSEWHERE = 4 * _CHUNK  # questions of which another process may be asked before this one waits for it
+_CHUNK = 256  # questions whose requests are made and looked up at once
+_ELSEWHERE = 4 * _CHUNK  # if other processes are asking more questions than this, wait for them
 _LOOK_AGAIN_S = 0.2
-_MOST_REFUSALS = 20  # of one request, for parts of it; there are not as many that can be left out
+_MOST_REFUSALS = 20  # of one request; it has fewer parts that can be left out
 
 
 @dataclass(slots=True)
 class Standing:
-    """How far one teacher is. Of `total` questions `done` are done with.
+    """The progress of one teacher: `done` of `total` questions.
 
     Attributes:
-        stored: of those done, the ones that the store could answer at once.
-        replies: got in this run, failing ones among them.
+        stored: questions that were answered from the store.
+        replies: replies in this run, including those that failed a check.
     """
 
     teacher: str
@@ -56,43 +56,40 @@ class Standing:
 
 
 class Progress(Protocol):
-    """Hears of everything that happens, at once and in the event loop's thread."""
+    """Receives all events, immediately and in the thread of the event loop."""
 
     def advance(self, standing: Standing) -> None:
-        """A teacher's standing has changed."""
-        ...
+        """A teacher has made progress."""
 
     def gave_up(self, teacher: str, error: TinyLLMError) -> None:
-        """A teacher can answer nothing more; the others go on."""
-        ...
+        """A teacher can answer nothing more. The others go on."""
 
     def learnt(self, words: str) -> None:
-        """It was found out how an endpoint wants to be asked; this is remembered, so it is said once."""
-        ...
+        """An endpoint refused a part of a request. The store remembers this, so it is reported once."""
 
 
 @dataclass(slots=True)
 class Stop:
-    """A wish to begin nothing new; what is in flight is finished."""
+    """A request to stop: nothing new is sent, and requests in flight are finished."""
 
     reason: StopReason | None = None
     _heard: list[Callable[[], None]] = field(default_factory=list)
 
     def wish(self, reason: StopReason) -> None:
-        """Begin nothing new from now on; the first reason counts."""
+        """Send nothing new from now on. Only the first reason is kept."""
         if self.reason is None:
             self.reason = reason
             for hear in self._heard:
                 hear()
 
     def when_wished(self, hear: Callable[[], None]) -> None:
-        """Call back at the wish."""
+        """Register a function that is called when stopping is requested."""
         self._heard.append(hear)
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How asking ended: at the wish of someone or the end of the budget, or None; and which teachers gave up."""
+    """How asking ended: why it was stopped early (None: it was not), and the errors of teachers that gave up."""
 
     stopped: StopReason | None
     errors: tuple[TinyLLMError, ...]
@@ -116,49 +113,50 @@ async def generate(
     stop: Stop,
     first: int | None = None,
 ) -> Ended:
-    """Ask every teacher about every question that the store cannot answer.
+    """Ask every teacher every question that the store cannot answer.
 
-    Remote teachers are asked side by side, local ones one after the other; a teacher whose replies are all stored
-    is not even started. Cancelled, it keeps every reply that has come.
+    Remote teachers are asked at the same time, local teachers one after another. A teacher whose replies are all stored
+    is not started. If this is cancelled, every reply that has arrived is stored.
 
     Args:
-        first: ask about the first so many questions only.
+        first: ask only this many questions.
 
     Raises:
         RunFolderError: the store cannot be used.
-        OSError: the disk is full; what was stored before is kept.
+        OSError: the disk is full; earlier replies are kept.
     """
     async with Writer.opened(store, budget.cap) as writer:
         shared = _Shared(store, writer, budget, stop, progress)
         flows = [_Flow(requests, shared, first) for requests in teachers if not isinstance(requests.teacher, AtHand)]
+
+        async def ask_local_teachers() -> None:
+            for flow in flows:
+                if flow.teacher.local:
+                    await flow.run()
+
         try:
             async with asyncio.TaskGroup() as group:
                 for flow in flows:
                     if not flow.teacher.local:
                         group.create_task(flow.run())
-                group.create_task(_one_after_the_other([f for f in flows if f.teacher.local]))
+                group.create_task(ask_local_teachers())
         except BaseExceptionGroup as several:
             raise _first(several) from None
     return Ended(stop.reason, tuple(flow.error for flow in flows if flow.error is not None))
 
 
-async def _one_after_the_other(flows: Sequence[_Flow]) -> None:
-    for flow in flows:
-        await flow.run()
-
-
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first of several errors: a full disk fails every request in flight, and one message is enough."""
+    """Return the first of several errors. A full disk fails every request in flight, and one message is enough."""
     first = several.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 class _StoppedError(Exception):
-    """This request is not asked, because nothing new is to begin."""
+    """The request is not sent, because stopping was requested."""
 
 
 class _Flow:
-    """One teacher's way through the questions."""
+    """Asks one teacher all questions."""
 
     def __init__(self, requests: Requests, shared: _Shared, first: int | None) -> None:
         self.teacher = requests.teacher
@@ -167,26 +165,26 @@ class _Flow:
         self._shared = shared
         total = len(requests.questions)
         self._standing = Standing(requests.teacher.name, total if first is None else min(first, total))
-        # Questions that wait for a request's reply: the same prompt twice is asked once.
+        # Questions by the root of their request: if several have the same prompt, it is asked once.
         self._waiting: dict[str, list[Ask]] = {}
         self._claims = shared.store.claims
         self._gate = Gate(lambda: max(1, self.teacher.concurrency))
-        # Those whose replies are being committed need no place at the teacher, but they too must be bounded.
+        # Replies that are being committed do not occupy the teacher, but their number must be limited, too.
         self._places = Gate(lambda: 2 * self.teacher.concurrency + _CHUNK)
         self._started = False
         self._is_resumable = isinstance(requests.teacher, Resumable) and requests.teacher.resumable
         self._asking: dict[asyncio.Task[Any], _Meter] = {}
 
     async def run(self) -> None:
-        """Ask for everything that the store does not hold."""
-        self._shared.stop.when_wished(self._let_go)
+        """Ask everything that is not in the store."""
+        self._shared.stop.when_wished(self._cancel_waiting)
         try:
             async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
                 async for ask in self._missing():
                     if not await self._start(stack):
                         return
                     await self._places.__aenter__()
-                    group.create_task(self._pursue(ask))
+                    group.create_task(self._ask_until_accepted(ask))
         finally:
             for root in self._waiting:
                 self._claims.release(root)
@@ -194,15 +192,15 @@ class _Flow:
     def _stopped(self) -> bool:
         return self.error is not None or self._shared.stop.reason is not None
 
-    def _let_go(self) -> None:
-        """At the wish to stop: begin nothing new, and do not wait for what can be collected later."""
+    def _cancel_waiting(self) -> None:
+        """When stopping is requested: cancel requests that were not sent yet, or that can be collected later."""
         self._shared.budget.wake()
         for task, meter in self._asking.items():
             if self._is_resumable or not meter.is_under_way:
                 task.cancel()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> bool:
-        """Start the teacher when it is needed for the first time; False if it cannot be, or need not be any more."""
+        """Start the teacher when it is first needed. Return False if it cannot start, or asking was stopped."""
         if not self._started:
             self._started = True
             try:
@@ -219,61 +217,60 @@ class _Flow:
     # --- what must be asked -----------------------------------------------------------------------------------------
 
     async def _missing(self) -> AsyncIterator[Ask]:
-        """Yield, claimed, what the store cannot answer; wait for what another process is asking."""
+        """Yield and claim the requests that the store cannot answer. Wait for those that another process is asking."""
         elsewhere: list[Ask] = []
-        for start in range(0, self._standing.total, _CHUNK):
-            made = await asyncio.to_thread(self._requests.between, start, min(start + _CHUNK, self._standing.total))
-            missing, taken = await self._sift([ask for ask in made if self._is_first(ask)])
+        total = self._standing.total
+        for start in range(0, total, _CHUNK):
+            stop = min(start + _CHUNK, total)
+            made = await asyncio.to_thread(self._requests.between, start, stop)
+            missing, taken = await self._split([ask for ask in made if self._join(ask)])
             elsewhere += taken
             for ask in missing:
                 yield ask
-            while len(elsewhere) > _ELSEWHERE and not self._stopped():
-                missing, elsewhere = await self._look_again(elsewhere)
+            most_elsewhere = _ELSEWHERE if stop < total else 0
+            while len(elsewhere) > most_elsewhere and not self._stopped():
+                await asyncio.sleep(_LOOK_AGAIN_S)
+                missing, elsewhere = await self._split(elsewhere)
                 for ask in missing:
                     yield ask
             if self._stopped():
                 return
-        while elsewhere and not self._stopped():
-            missing, elsewhere = await self._look_again(elsewhere)
-            for ask in missing:
-                yield ask
 
-    def _is_first(self, ask: Ask) -> bool:
-        """Join those who wait for a reply; True for the first, who has to look for it."""
+    def _join(self, ask: Ask) -> bool:
+        """Add a question to those that wait for its request. Return whether it is the first of them."""
         waiting = self._waiting.setdefault(ask.root, [])
         waiting.append(ask)
         return len(waiting) == 1
 
-    async def _look_again(self, elsewhere: Sequence[Ask]) -> tuple[list[Ask], list[Ask]]:
-        await asyncio.sleep(_LOOK_AGAIN_S)
-        return await self._sift(elsewhere)
-
-    async def _sift(self, asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask]]:
-        """Deliver what is stored; return what is claimed to be asked, and what another process is asking."""
+    async def _split(self, asks: Sequence[Ask]) -> tuple[list[Ask], list[Ask]]:
+        """Deliver what is stored. Return the requests that were claimed, and those that another process is asking."""
         settled, missing = await asyncio.to_thread(self._answered, asks)
         claimed: list[Ask] = []
         elsewhere: list[Ask] = []
         for ask in missing:
             (claimed if self._claims.take(ask.root) else elsewhere).append(ask)
-        # It may have been stored between the look into the store and the claim.
+        # A reply may have been stored after the first look and before the claim.
         settled_since, missing = await asyncio.to_thread(self._answered, claimed)
         for ask, outcome in (*settled, *settled_since):
             self._claims.release(ask.root)
             self._deliver(ask.root, outcome, stored=True)
         return missing, elsewhere
 
-    def _answered(self, asks: Sequence[Ask]) -> tuple[list[tuple[Ask, Rationale | Rejection]], list[Ask]]:
+    def _answered(self, asks: Sequence[Ask]) -> tuple[list[tuple[Ask, Verdict]], list[Ask]]:
         return answered(self._requests, self._shared.store, asks)
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
-    async def _pursue(self, ask: Ask) -> None:
-        """Ask until a reply passes the checks, or as often as is allowed."""
+    async def _ask_until_accepted(self, ask: Ask) -> None:
+        """Ask until a reply passes the checks, or no further sample is allowed."""
         self._standing.in_flight += 1
         try:
-            self._deliver(ask.root, await self._settled(ask))
+            self._deliver(ask.root, await self._verdict(ask))
         except RequestFailed as error:
-            self._fail(ask, error)
+            words = well_formed(str(error))
+            self._shared.writer.note(Failure(ask.key, self.teacher.name, ask.question.id, error.reason, words))
+            self._standing.failed += self._done(ask.root)
+            self._shared.progress.advance(self._standing)
         except (TeacherError, MissingDependencyError) as error:
             self._give_up(error)
         except _StoppedError:
@@ -283,7 +280,7 @@ class _Flow:
             self._claims.release(ask.root)
             await self._places.__aexit__(None, None, None)
 
-    async def _settled(self, ask: Ask) -> Rationale | Rejection:
+    async def _verdict(self, ask: Ask) -> Verdict:
         refusals = 0
         while True:
             try:
@@ -292,27 +289,28 @@ class _Flow:
                 refusals += 1
                 if refusals > _MOST_REFUSALS:
                     raise TeacherError(
-                        f"Teacher '{self.teacher.name}': whatever is sent is refused: {refused}"
+                        f"Teacher '{self.teacher.name}': the endpoint refuses every form of the request: {refused}\n"
+                        "  To do: ask another model or endpoint."
                     ) from None
                 await self._learn(refused)
             else:
                 outcome = self._requests.verdict(ask.question, reply)
                 if self._requests.saw(outcome):
                     await self._remember()
-                again = None if isinstance(outcome, Rationale) else self._requests.again(ask, outcome)
+                again = self._requests.again(ask, outcome) if isinstance(outcome, Rejection) else None
                 if again is None:
                     return outcome
                 if self._stopped():
                     raise _StoppedError
                 self._standing.resampled += 1
                 ask = again
-            settled, missing = self._answered([ask])  # another run may have asked that often, or in that way
+            settled, missing = self._answered([ask])  # another run may have stored this sample
             if settled:
                 return settled[0][1]
             ask = missing[0]
 
     async def _learn(self, refused: ParameterRefused) -> None:
-        """Ask in another way from now on. Who was refused for what others have learnt meanwhile only asks again."""
+        """Change the form of the requests, unless another request has led to a change already."""
         known = self._requests.manners
         if refused.form == known.form and refused.manners in (None, known):
             self._shared.progress.learnt(self._requests.learn(refused))
@@ -324,11 +322,11 @@ class _Flow:
             await asyncio.to_thread(store.remember, self.teacher.identity, requests.manners)
 
     async def _reply(self, ask: Ask) -> tuple[Ask, Reply]:
-        """Ask for a reply, store it and pay for it; return it with the request in the form in which it was sent."""
+        """Get a reply, store it and pay for it. Return it with the request as it was sent."""
         async with self._gate:
             if self._stopped():
                 raise _StoppedError
-            ask = self._requests.variants(ask)[-1]  # others may have learnt since it was made
+            ask = self._requests.variants(ask)[-1]  # the form may have changed since the request was made
             meter = _Meter(self._shared, self._stopped, ask, self.teacher.name, resumes=self._is_resumable)
             reply = await self._asked(ask, meter)
         if reply is None:
@@ -357,35 +355,30 @@ class _Flow:
             meter.free()
         return reply
 
-    # --- what comes of it -------------------------------------------------------------------------------------------
+    # --- results ----------------------------------------------------------------------------------------------------
 
-    def _deliver(self, root: str, outcome: Rationale | Rejection, *, stored: bool = False) -> None:
-        standing = self._standing
-        count = len(self._waiting.pop(root))
-        standing.done += count
-        standing.stored += count if stored else 0
-        if isinstance(outcome, Rationale):
-            standing.kept += count
+    def _deliver(self, root: str, outcome: Verdict, *, stored: bool = False) -> None:
+        count = self._done(root)
+        self._standing.stored += count if stored else 0
+        if isinstance(outcome, Rejection):
+            self._standing.rejected += count
         else:
-            standing.rejected += count
-        self._shared.progress.advance(standing)
-
-    def _fail(self, ask: Ask, error: RequestFailed) -> None:
-        self._shared.writer.note(
-            Failure(ask.key, self.teacher.name, ask.question.id, error.reason, well_formed(str(error)))
-        )
-        count = len(self._waiting.pop(ask.root))
-        self._standing.done += count
-        self._standing.failed += count
+            self._standing.kept += count
         self._shared.progress.advance(self._standing)
 
+    def _done(self, root: str) -> int:
+        """Count the questions that waited for a request as done. Return their number."""
+        count = len(self._waiting.pop(root))
+        self._standing.done += count
+        return count
 
-class _Meter:
-    """Accounts for the attempts of one request; see `teachers.base.Meter`.
+
+class _Meter(Meter):
+    """Charges the attempts of one request; see `teachers.base.Meter`.
 
     Args:
-        stopped: tells whether nothing new may begin.
-        resumes: an attempt may have been made by an earlier process.
+        stopped: returns whether nothing new may be sent.
+        resumes: whether an earlier process may have made an attempt.
     """
 
     def __init__(self, shared: _Shared, stopped: Callable[[], bool], ask: Ask, teacher: str, *, resumes: bool) -> None:
@@ -400,7 +393,7 @@ class _Meter:
 
     @cached_property
     def _most(self) -> Charge:
-        """The most that an attempt can cost; worked out where it is needed, since prompts may be long."""
+        """The most that an attempt can cost. It is computed on demand, because prompts may be long."""
         return self._shared.budget.most(self._teacher, self._ask.key, self._ask.request)
 
     async def begin(self) -> None:
@@ -408,7 +401,7 @@ class _Meter:
         if self._stopped():
             raise _StoppedError
         if self._is_kept:
-            self._charge = await self._shared.budget.set_aside(self._most, self._shared.writer)
+            self._charge = await self._shared.budget.reserve(self._most, self._shared.writer.set_aside)
             if self._charge is None:
                 self._shared.stop.wish("budget")
                 raise _StoppedError
@@ -425,31 +418,31 @@ class _Meter:
         elif self._resumes:
             self._shared.writer.free_resumed(self._shared.budget.run, self._ask.key)
 
-    def lost(self, _words: str = "") -> None:
+    def lost(self, words: str = "") -> None:  # noqa: ARG002 - for meters that report it
         if self.is_under_way:
-            self._shared.writer.lose(Lost(self._most, self._charge))
+            self._shared.writer.lose(self._most, self._charge)
             self._ended(self._most.usd, self._most.tokens)
 
     def leave(self) -> None:
-        """The attempt goes on by itself, and its cost is known to whoever collects it; see `Bill.resumed`."""
+        """End the account here: the attempt goes on at the provider, and the run that collects it pays."""
         if self.is_under_way:
             self._ended(self._most.usd, self._most.tokens)
 
     async def paid(self, reply: Reply) -> Reply:
-        """Store a reply with what it has cost; return it once both are durable."""
-        resumed = self._resumes and not self.is_under_way
-        bill = self._bill(reply, resumed=resumed)
-        entry = self._ask.entry(self._teacher, reply)
-        kept = await self._shared.writer.keep(entry, bill)
-        self._ended(bill.usd, bill.prompt_tokens + bill.completion_tokens)
-        return kept
+        """Store a reply and its cost. Return it once both are on the disk.
 
-    def _bill(self, reply: Reply, *, resumed: bool) -> Bill:
-        """What a reply did cost. What the server does not tell is taken to be the most that it can be."""
+        If the server reports no usage, the maximum is charged.
+        """
         prompt = self._most.prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
-        said = self._most.completion_tokens if reply.completion_tokens is None else reply.completion_tokens
-        key = self._ask.key if resumed else None
-        return self._shared.budget.bill(self._teacher, prompt, said, reply.cached_tokens or 0, self._charge, key)
+        completion = self._most.completion_tokens if reply.completion_tokens is None else reply.completion_tokens
+        resumed = self._ask.key if self._resumes and not self.is_under_way else None
+        bill = self._shared.budget.bill(
+            self._teacher, prompt, completion, reply.cached_tokens or 0, self._charge, resumed
+        )
+        ask = self._ask
+        kept = await self._shared.writer.keep(Entry(self._teacher, ask.question.id, ask.key, ask.asked, reply), bill)
+        self._ended(bill.usd, prompt + completion)
+        return kept
 
     def _ended(self, usd: float, tokens: int) -> None:
         budget = self._shared.budget

@@ -1,39 +1,40 @@
-"""What one teacher is asked: a question becomes a request with a key, and a reply becomes a verdict."""
+"""What one teacher is asked: makes requests of questions, and verdicts of replies."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 from tinyllm.config import RationalesSection
 from tinyllm.errors import TeacherError
 from tinyllm.prompts import ExampleGenerator, Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.checks import to_rationale
-from tinyllm.rationales.types import UNFINISHED, Rationale, Rejection
-from tinyllm.replies import Entry, Store
+from tinyllm.rationales.types import UNFINISHED, Rejection, Verdict
+from tinyllm.replies import Store
 from tinyllm.teachers import Prompted, Teacher
-from tinyllm.teachers.base import Adapting, ParameterRefused, Reply, Request, Sampling, canonical, key_of
-from tinyllm.teachers.manners import LENGTHS, SAMPLING, Manners, SentForm, formed, without
+from tinyllm.teachers.base import Adapting, AtHand, ParameterRefused, Reply, Request, Sampling, canonical, key_of
+from tinyllm.teachers.manners import LENGTHS, SAMPLING, WITHOUT_THOUGHTS, Manners, SentForm
 
 _ROOM = 4096
-"""Tokens for the thoughts of a teacher that was seen to think, where nothing is set."""
+"""Tokens for the thoughts of a teacher that has been seen to think, if nothing is configured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One question put to one teacher, for the first time or again.
+    """A request about one question, for its first sample or a later one.
 
     Attributes:
-        place: of the question in the run's questions.
-        wanted: the request as it would be sent to an endpoint that takes everything.
-        request: as it is sent to this one.
-        room: how often the room for thoughts was enlarged.
-        form: in which the request is sent.
-        root: names the question to every process, whatever that has learnt of the endpoint.
-        key: key of this sample, sent in this way, in the store.
-        asked: what is sent as JSON, of which the key is the checksum.
+        place: index of the question in the run.
+        wanted: the request for an endpoint that accepts all parameters.
+        request: the request as it is sent to this endpoint.
+        room: how often the tokens for thoughts were increased.
+        form: the form in which the request is sent.
+        root: identifies the question in every process, whatever the process knows about the endpoint.
+        key: the key of this sample in the store.
+        asked: the request as JSON; `key` is its checksum.
     """
 
     place: int
@@ -46,17 +47,36 @@ class Ask:
     key: str
     asked: str
 
-    def entry(self, teacher: str, reply: Reply) -> Entry:
-        """Return what is stored of this request and its reply."""
-        return Entry(teacher, self.question.id, self.key, self.asked, reply)
+
+class _Repeated(Sequence[Question]):
+    """Questions, each several times in a row; nothing is copied."""
+
+    def __init__(self, questions: Sequence[Question], times: int) -> None:
+        self._questions, self._times = questions, times
+
+    def __len__(self) -> int:
+        return len(self._questions) * self._times
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Question]: ...
+    def __getitem__(self, index: int | slice) -> Question | Sequence[Question]:
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            first = start // self._times
+            near = self._questions[first : -(-stop // self._times)]
+            return [near[place // self._times - first] for place in range(start, stop)]
+        return self._questions[range(len(self))[index] // self._times]
 
 
 class Requests:
-    """One teacher's requests for the questions of a run; made when they are needed, and not kept.
+    """One teacher's requests for the questions of a run. They are made when needed and not kept.
 
     Attributes:
-        manners: how the teacher is asked; see `learn`.
-        samples: how often a question is put to the teacher until a reply passes; once where every reply is the same.
+        manners: which forms of request the endpoint accepts; see `learn`.
+        several: rationales that are wanted for a question. `questions` has it so many times in a row.
+        samples: how often a question is asked until a reply passes; 1 if the teacher is deterministic.
     """
 
     def __init__(
@@ -71,7 +91,9 @@ class Requests:
         manners: Manners = Manners(),
     ) -> None:
         self.teacher = teacher
-        self.questions = questions
+        self.several = 1 if isinstance(teacher, AtHand) else section.several
+        self.questions = questions if self.several == 1 else _Repeated(questions, self.several)
+        self._asked = questions
         temperature = section.sampling("temperature")
         self.samples = section.samples if temperature > 0 or "temperature" in omit else 1
         self._examples = examples
@@ -85,48 +107,48 @@ class Requests:
         self._sampling = Sampling(
             section.max_tokens, temperature, section.sampling("top_p"), int(section.sampling("seed")), stop
         )
-        self.manners = manners
-        self._tell()
+        self._use(manners)
 
     def with_teacher(self, teacher: Teacher) -> Requests:
-        """Return the same requests for a teacher that stands for this one and is known by the same identity."""
+        """Return the same requests for another teacher with the same identity."""
         other = copy.copy(self)
         other.teacher = teacher
-        other._tell()
+        other._use(self.manners)
         return other
 
-    # --- how the teacher is asked ---------------------------------------------------------------------------------
+    # --- what the endpoint accepts ----------------------------------------------------------------------------------
 
     def learn(self, refused: ParameterRefused) -> str:
-        """Take in that the endpoint does not take a part of a request; return it in words for the person.
+        """Change the requests after the endpoint refused a part of one. Return a message for the user.
 
         Raises:
-            TeacherError: the person has set it, so it is theirs to decide; or nothing can be left out.
+            TeacherError: the user has set that part, or it cannot be left out.
         """
         written = {*self._written}
         if refused.most_tokens is not None and refused.most_tokens < self._section.max_tokens:
             written.add("max_tokens")
-        changed = without(self.manners, refused.names, written, refused.most_tokens)
+        changed = self.manners.without(refused.names, written, refused.most_tokens)
         if changed is None or changed == self.manners:
             raise TeacherError(self._not_taken(refused, written))
-        before, self.manners = self.manners, changed
-        self._tell()
+        before = self.manners
+        self._use(changed)
         return f"'{self.teacher.name}': the endpoint {_difference(before, changed)}. It says: {refused}"
 
-    def saw(self, outcome: Rationale | Rejection) -> bool:
-        """Take in what a reply was worth; return whether that taught anything that has to be remembered."""
+    def saw(self, outcome: Verdict) -> bool:
+        """Learn from a verdict. Return whether `manners` has changed and must be stored."""
         thinks = self._thinking_tokens is None and isinstance(outcome, Rejection) and outcome.reason == UNFINISHED
         if self.manners.worked and (self.manners.thinks or not thinks):
             return False
-        self.manners = replace(self.manners, worked=True, thinks=self.manners.thinks or thinks)
-        self._tell()
+        self._use(replace(self.manners, worked=True, thinks=self.manners.thinks or thinks))
         return True
 
-    def _tell(self) -> None:
+    def _use(self, manners: Manners) -> None:
+        self.manners = manners
         if isinstance(self.teacher, Adapting):
-            self.teacher.manners = self.manners
+            self.teacher.manners = manners
 
     def _not_taken(self, refused: ParameterRefused, written: Collection[str]) -> str:
+        """Return the message about a part of the request that is refused and cannot be left out."""
         name = next((n for n in refused.names if n in written or n in LENGTHS), refused.names[0])
         remedy = f"take `rationales.{name}` out of the configuration"
         if name in SAMPLING:
@@ -134,36 +156,47 @@ class Requests:
         if refused.most_tokens is not None:
             remedy = f"set `rationales.max_tokens` to {refused.most_tokens} or less"
         elif name not in written:
-            remedy = "ask a model or an endpoint that takes it"
+            remedy = "ask a model or an endpoint that accepts it"
         return (
             f"Teacher '{self.teacher.name}': the endpoint does not take `{name}`: {refused}\n  To do: {remedy}. "
-            "Replies that came before are kept."
+            "Earlier replies are kept."
         )
 
     # --- from questions to requests -------------------------------------------------------------------------------
 
     def between(self, start: int, stop: int) -> list[Ask]:
-        """Return the first requests of the questions at some places."""
+        """Return the first request of each question from place `start` to before `stop`."""
         questions = self.questions[start:stop]
         return [
-            self._ask(start + offset, question, Request(question.id, prompt, self._sampling), 0, "")
-            for offset, (question, prompt) in enumerate(zip(questions, self._prompts(start, questions), strict=True))
+            self._ask(place, question, Request(question.id, prompt, self._sampling, self._first(place)), 0, "")
+            for place, (question, prompt) in enumerate(
+                zip(questions, self._prompts(start, questions), strict=True), start
+            )
         ]
 
-    def again(self, ask: Ask, outcome: Rejection) -> Ask | None:
-        """Return the request for the next sample of the same question; None if no other is allowed.
+    def _first(self, place: int) -> int:
+        """Return the number of the first sample at a place; each rationale of a question has its own."""
+        return place % self.several * self._section.samples
 
-        After a thought that was cut off it has more room, and counts as a sample also where every reply is the same.
+    def tries(self, ask: Ask) -> int:
+        """Return how often a rationale was asked for, this request included."""
+        return ask.wanted.sample - self._first(ask.place) + 1
+
+    def again(self, ask: Ask, outcome: Rejection) -> Ask | None:
+        """Return the request for the question's next sample; None if no further sample is allowed.
+
+        If a thought was cut off, the next request allows more tokens. It counts as a sample, also for a deterministic
+        teacher.
         """
         unfinished = outcome.reason == UNFINISHED
         samples = self._section.samples if unfinished and self._thinking_tokens != 0 else self.samples
         sample = ask.wanted.sample + 1
-        if sample >= samples:
+        if self.tries(ask) >= samples:
             return None
         return self._ask(ask.place, ask.question, replace(ask.wanted, sample=sample), ask.room + unfinished, ask.root)
 
     def variants(self, ask: Ask) -> list[Ask]:
-        """Return the ways in which a sample may have been asked for; the last is how it is asked for now."""
+        """Return all requests that an earlier run may have sent for this sample. The last one is sent now."""
         roomier = ask.room == 0 and self.manners.thinks and self._thinking_tokens is None
         rooms, forms = (0, 1) if roomier else (ask.room,), (*self.manners.earlier, self.manners.form)
         if len(rooms) == len(forms) == 1 and ask.form == self.manners.form:
@@ -172,26 +205,26 @@ class Requests:
             self._ask(ask.place, ask.question, ask.wanted, room, ask.root, form) for room in rooms for form in forms
         ]
 
-    def verdict(self, question: Question, reply: Reply) -> Rationale | Rejection:
+    def verdict(self, question: Question, reply: Reply) -> Verdict:
         """Return what the checks make of a reply."""
         section = self._section
         return to_rationale(question, self.teacher.name, reply, checks=section.checks, repair=section.repair)
 
     @property
     def thinking_tokens(self) -> int:
-        """Tokens for thoughts that a first request has by now."""
+        """Tokens for thoughts in a first request."""
         return self._room(1 if self.manners.thinks and self._thinking_tokens is None else 0)
 
     def longest_replies(self) -> list[int]:
-        """Return the most tokens of each sample's reply, if a question takes all of them.
+        """Return the token limit of each sample, if a question takes all samples.
 
-        Of a teacher that was never asked it is not known whether it thinks, so that is counted in.
+        A teacher that was never asked may turn out to think, so the limits include thoughts.
         """
         may_think = self.manners.thinks or not self.manners.worked
-        if self._thinking_tokens is not None or may_think:
-            samples = self._section.samples if self._thinking_tokens != 0 else self.samples
-            return [self._sampling.max_tokens + self._room(k) for k in range(samples)]
-        return [self._sampling.max_tokens] * self.samples
+        if self._thinking_tokens is None and not may_think:
+            return [self._sampling.max_tokens] * self.samples
+        samples = self._section.samples if self._thinking_tokens != 0 else self.samples
+        return [self._sampling.max_tokens + self._room(k) for k in range(samples)]
 
     def _room(self, enlarged: int) -> int:
         if self._thinking_tokens is None:
@@ -206,7 +239,7 @@ class Requests:
         if tokens := self._room(room):
             longest = self._sampling.max_tokens + tokens
             request = replace(wanted, sampling=replace(wanted.sampling, max_tokens=longest))
-        sent = formed(request, form, self._written, self._omit, self._sampling.max_tokens)
+        sent = form.applied_to(request, self._written, self._omit, self._sampling.max_tokens)
         asked = canonical(self._identity, sent)
         key = key_of(asked)
         if not root:
@@ -216,44 +249,42 @@ class Requests:
     def _prompts(self, start: int, questions: Sequence[Question]) -> list[Prompt]:
         if self._form is None:
             return [Prompt()] * len(questions)
-        picks = self._examples.picks(self.questions, start, start + len(questions))
+        forcing, worked = self._section.teacher_forcing, self._examples.worked
+        first, end = start // self.several, -(-(start + len(questions)) // self.several)
+        once = self._examples.picks(self._asked, first, end)
+        picks = [once[place // self.several - first] for place in range(start, start + len(questions))]
         return [
-            teacher_prompt(
-                question,
-                examples,
-                form=self._form,
-                teacher_forcing=self._section.teacher_forcing,
-                worked=self._examples.worked,
-            )
+            teacher_prompt(question, examples, form=self._form, teacher_forcing=forcing, worked=worked)
             for question, examples in zip(questions, picks, strict=True)
         ]
 
 
 def _difference(before: Manners, after: Manners) -> str:
-    """What an endpoint was found to want, in words."""
+    """Return what the endpoint was found to want, as text."""
     gone = ", ".join(f"`{name}`" for name in after.form.dropped if name not in before.form.dropped)
     if gone:
-        return f"does not take {gone}, which is no longer sent; its own default holds"
+        return f"does not take {gone}. It is no longer sent, and the endpoint's default applies"
     if after.form.most_tokens != before.form.most_tokens:
         return f"takes at most {after.form.most_tokens:,} tokens as the length of a reply"
     if after.length_field != before.length_field:
         return f"takes the length of a reply as `{after.length_field}`"
     if after.form.system != before.form.system:
-        return "takes no system message; its text now begins the user's"
+        return "takes no system message. Its text now begins the user's message"
+    if after.thoughts_off != before.thoughts_off:
+        fields = ", ".join(f"`{name}`" for name in WITHOUT_THOUGHTS[after.thoughts_off])
+        return f"is asked with {fields}, so that the model answers without a thought"
     return "answers in streams only" if after.stream != before.stream else "takes no `stream_options`"
 
 
-def answered(
-    requests: Requests, store: Store, asks: Sequence[Ask]
-) -> tuple[list[tuple[Ask, Rationale | Rejection]], list[Ask]]:
-    """Hold the samples that are stored against the checks; return what is settled by them, and what must be asked."""
-    settled: list[tuple[Ask, Rationale | Rejection]] = []
+def answered(requests: Requests, store: Store, asks: Sequence[Ask]) -> tuple[list[tuple[Ask, Verdict]], list[Ask]]:
+    """Check the stored samples. Return the requests with a final verdict, and the requests that must be sent."""
+    settled: list[tuple[Ask, Verdict]] = []
     missing: list[Ask] = []
-    for ask, walked in walk(requests, store, asks):
-        if isinstance(walked, Ask):
-            missing.append(walked)
+    for ask, last in walk(requests, store, asks):
+        if isinstance(last, Ask):
+            missing.append(last)
         else:
-            settled.append((ask, walked))
+            settled.append((ask, last))
     return settled, missing
 
 
@@ -261,15 +292,15 @@ def walk(
     requests: Requests,
     store: Store,
     asks: Sequence[Ask],
-    heard: Callable[[Ask, Reply, Rationale | Rejection], None] | None = None,
-) -> Iterator[tuple[Ask, Rationale | Rejection | Ask]]:
-    """Go through the stored samples of some questions; yield of each the last request and its outcome.
+    heard: Callable[[Ask, Reply, Verdict], None] | None = None,
+) -> Iterator[tuple[Ask, Verdict | Ask]]:
+    """Go through the stored samples of some questions. Yield the last request of each question, and its verdict.
 
-    The outcome is the request itself where it has no reply yet. A stored reply counts whatever is known by now of the
-    teacher: one that was got with less room for thoughts, or in an earlier form, is not asked for again.
+    If the last request has no reply yet, the request itself takes the place of the verdict. A stored reply is used even
+    if it was requested with fewer tokens for thoughts, or in an earlier form.
 
     Args:
-        heard: told every reply on the way, and what the checks make of it.
+        heard: called with every reply on the way, and its verdict.
     """
     open_ = list(asks)
     while open_:

@@ -1,39 +1,39 @@
-"""What a rationale is, apart from how it is made."""
+"""Rationales, rejections, and what each teacher gave. How they are made is described elsewhere."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-UNASKED = "unasked"
-"""Reason of a rejection: the run was stopped, by its budget, before this was asked."""
-
-_UNANSWERED = ("failed", "too_long", "content_filter", "bad_request", UNASKED)
-"""Reasons of a rejection that are no checks: there is no reply, or a filter took it away."""
-
 UNFINISHED = "unfinished_thought"
 """Reason of a rejection: the reply ended inside a thought, before any text."""
+
+_UNANSWERED = ("failed", "too_long", "content_filter", "bad_request", "unasked")
+"""Reasons that are not checks: there is no reply, or a filter removed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rationale:
-    """A checked text: why the answer to a question is right, in one teacher's words.
+    """A checked text in which a teacher explains why the answer to a question is right.
 
     Attributes:
-        repaired: names of the repairs made to the reply (`cut_off`, `runs_on`), empty if it is as it came.
+        repaired: names of the repairs made to the reply (`cut_off`, `runs_on`).
+        pooled: the answer that it explains is not known: it is the choice of the teachers' pooled opinion.
     """
 
     question_id: str
     teacher: str
     text: str
     repaired: tuple[str, ...] = ()
+    pooled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A question without a rationale, and the text that was not good enough or the server's words.
+    """A question without a rationale.
 
     Attributes:
-        reason: a check's name; `unfinished_thought`; or, where there is no reply, one of `_UNANSWERED`.
+        reason: a check's name; `unfinished_thought`; or one of `_UNANSWERED`.
+        text: the text that failed the check, or the error of the server.
     """
 
     question_id: str
@@ -43,14 +43,30 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherYield:
-    """What one teacher gave: `rationales + missing + sum(rejected)` is the number of questions.
+class Scored:
+    """A teacher's probabilities for the choices, in the order in which it saw them. They add up to 1.
 
     Attributes:
-        resampled: replies that failed a check and were asked for anew, by the check; they are kept in the store.
-        prompt_tokens, completion_tokens: of all replies that the questions took, whenever they were asked.
-        cached_tokens: prompt tokens that the server had in its cache; None where it does not tell.
-        thinking_tokens: completion tokens that were thoughts; None where the server does not count them apart.
+        mass: the part of all probability that fell on the choices; None: unknown.
+    """
+
+    probabilities: tuple[float, ...]
+    mass: float | None = None
+
+
+Verdict = Rationale | Scored | Rejection
+"""What was made of a reply."""
+
+
+@dataclass(slots=True)
+class TeacherYield:
+    """What one teacher gave. `rationales + missing + sum(rejected)` is the number of questions, times `several`.
+
+    Attributes:
+        resampled: replies that failed a check and were sampled again, by check; they stay in the store.
+        prompt_tokens, completion_tokens: of all replies to the questions, including earlier runs.
+        cached_tokens: prompt tokens from the server's cache; None: not reported.
+        thinking_tokens: completion tokens that were thoughts; None: not reported.
     """
 
     rationales: int = 0
@@ -65,5 +81,5 @@ class TeacherYield:
 
     @property
     def unanswered(self) -> dict[str, int]:
-        """How many questions got no reply at all, by reason."""
+        """The number of questions without any reply, by reason."""
         return {reason: n for reason, n in self.rejected.items() if reason in _UNANSWERED}

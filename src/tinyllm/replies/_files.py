@@ -1,4 +1,4 @@
-"""Replies as files: a store's contents as JSON lines or Parquet, and back into a store."""
+"""Replies as files: export a store to JSON lines or Parquet, and import such a file into a store."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,19 +28,19 @@ _Record = dict[str, Any]
 
 
 def export_replies(path: Path, out: Path, selection: Selection = EVERYTHING, tell: Tell = silent) -> int:
-    """Write replies, each with what was asked, to a file; return how many. The file appears whole or not at all.
+    """Write replies with their requests to a file, and return how many. The file appears complete or not at all.
 
     Args:
-        out: `.jsonl`: an object a line, the request an object in it. `.parquet`: a row each, the request as JSON.
+        out: `.jsonl`: one object per line, with the request as an object in it. `.parquet`: the request is JSON text.
 
     Raises:
-        DataError: the file's name has another ending.
-        TinyLLMError: the store holds nothing of the teacher.
+        DataError: the file name has another ending.
+        TinyLLMError: the store has nothing of the teacher.
         RunFolderError: the store cannot be read.
     """
     write = {".jsonl": _write_jsonl, ".parquet": _write_parquet}.get(out.suffix)
     if write is None:
-        raise DataError(f"Replies are written as .jsonl or .parquet, which {out} does not end in.")
+        raise DataError(f"Cannot export replies to {out}. Give a name that ends in .jsonl or .parquet.")
     with replacing(out) as draft, reading(path) as db:
         must_know(db, selection.teacher)
         return write(draft, (list(map(_record, some)) for some in rows(db, ", ".join(_COLUMNS), selection, tell)))
@@ -55,7 +56,7 @@ def _write_jsonl(file: Path, groups: Iterable[list[_Record]]) -> int:
     with file.open("w", encoding="utf-8") as lines:
         for group in groups:
             for record in group:
-                asked = record.pop("request")  # JSON already
+                asked = record.pop("request")  # it is JSON already
                 lines.write(f'{json.dumps(record, ensure_ascii=False)[:-1]}, "request": {asked}}}\n')
             count += len(group)
     return count
@@ -75,24 +76,24 @@ def _write_parquet(file: Path, groups: Iterable[list[_Record]]) -> int:
     return count
 
 
-# --- and back -----------------------------------------------------------------------------------------------------
+# --- import -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """How many replies of a file are new in the store, and how many requests had a reply there already."""
+class _Imported:
+    """How many replies of a file are new in the store, and how many of its requests had a reply there already."""
 
     new: int
     known: int
 
 
-def import_replies(file: Path, store: Path, tell: Tell = silent) -> Imported:
-    """Take replies from a file that `export_replies` wrote into a store, which is made if it is not there.
+def import_replies(file: Path, store: Path, tell: Tell = silent) -> _Imported:
+    """Import a file that `export_replies` wrote into a store. The store is created if missing.
 
-    A request that the store has a reply to keeps that one. Replies are kept up to the first line that is wrong.
+    If the store has a reply to a request already, that reply stays. Replies before the first wrong line are kept.
 
     Raises:
-        DataError: the file is not there, or not such a file; names the first line that is wrong.
+        DataError: the file is missing, or a line is wrong; the message names the line.
         RunFolderError: the store cannot be written.
     """
     read = {".jsonl": _read_jsonl, ".parquet": _read_parquet}.get(file.suffix)
@@ -100,44 +101,38 @@ def import_replies(file: Path, store: Path, tell: Tell = silent) -> Imported:
         raise DataError(f"Replies are read from files .jsonl or .parquet that are there; got {file}.")
     new = done = 0
     with Store(store) as into:
-        for group, gone, total in read(file):
+        for group, position, size in read(file):
             new += into.adopt([_row(record, f"{file}, line {done + n}") for n, record in enumerate(group, 1)])
             done += len(group)
-            tell(gone, total)
-    return Imported(new, done - new)
+            tell(position, size)
+    return _Imported(new, done - new)
 
 
 def _read_jsonl(file: Path) -> Iterator[tuple[list[Any], int, int]]:
-    """Yield a few records at a time, with how far in the file they end, and its size."""
-    total = file.stat().st_size
-    group: list[Any] = []
-    gone = 0
+    """Yield records in groups, with the position in the file after each group, and the file's size."""
+    size, position = file.stat().st_size, 0
     with file.open("rb") as lines:
-        for line in lines:
-            gone += len(line)
-            group.append(line)
-            if len(group) == _ROWS_AT_ONCE:
-                yield group, gone, total
-                group = []
-    yield group, gone, total
+        while group := list(islice(lines, _ROWS_AT_ONCE)):
+            position += sum(map(len, group))
+            yield group, position, size
 
 
 def _read_parquet(file: Path) -> Iterator[tuple[list[Any], int, int]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    gone = 0
+    position = 0
     try:
         with pq.ParquetFile(file) as table:
             for batch in table.iter_batches(_ROWS_AT_ONCE):
-                gone += batch.num_rows
-                yield batch.to_pylist(), gone, table.metadata.num_rows
+                position += batch.num_rows
+                yield batch.to_pylist(), position, table.metadata.num_rows
     except pa.ArrowException as error:
         raise DataError(f"{file} cannot be read: {error}") from None
 
 
 def _row(record: Any, where: str) -> Row:
-    """Return a record of a file as a row of a store; what does not belong there is left out."""
+    """Return a record of a file as a row of a store. Unknown fields are ignored."""
     try:
         record = json.loads(record) if isinstance(record, bytes) else record
         asked = _canonical(record["request"])
@@ -153,8 +148,7 @@ def _row(record: Any, where: str) -> Row:
             _seconds(record["latency_s"]),
             _seconds(datetime.fromisoformat(record["created"]).timestamp()),
         )
-        # Files of earlier versions have neither.
-        message = record.get("message")
+        message = record.get("message")  # files of earlier versions have neither this nor the thinking tokens
         more = _tokens(record.get("thinking_tokens")), None if message is None else _text(message)
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{where} is no reply as `tinyllm store export` writes it: {error}") from None
@@ -163,9 +157,9 @@ def _row(record: Any, where: str) -> Row:
 
 
 def _canonical(request: Any) -> str:
-    """A request as the text of which the key is the checksum (`teachers.base.canonical`)."""
+    """Return a request as the text whose checksum is the key (`teachers.base.canonical`)."""
     request = json.loads(request) if isinstance(request, str) else request
-    if set(request) != _ASKED:
+    if set(request) - {"options"} != _ASKED:
         raise ValueError(f"a request has {', '.join(sorted(_ASKED))}; got {', '.join(sorted(request))}")
     return json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -175,16 +169,16 @@ def _must_match(key: str, said: Any) -> None:
         raise ValueError("its request has been changed, and no longer matches its key")
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return well_formed(value)
-
-
 def _one_of(known: Sequence[str], value: Any) -> str:
     if value not in known:
         raise ValueError(f"{value!r} is none of {', '.join(known)}")
     return str(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return well_formed(value)
 
 
 def _tokens(value: Any) -> int | None:

@@ -1,21 +1,22 @@
-"""The account of a run: what each attempt may cost is written down before it is sent, and what it did cost after.
+"""The account of a run: what each attempt may cost, written before it is sent, and what it cost, written after.
 
-A charge is set aside at its worst case, in the same database as the replies and durably, so it counts whatever becomes
-of the attempt: a time-out, a cut connection, a killed process. The usage that a reply tells takes its place. The cap is
-held by the database, so it also holds between processes. All functions run inside the store's transaction.
+An attempt is charged with its maximum cost in the same database as the replies. The charge is on the disk before the
+attempt is sent, so it counts after a timeout, a lost connection or a killed process, too. The usage in the reply
+replaces it. The database enforces the cap, so the cap also holds between processes. All functions run inside the
+store's transaction.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tinyllm.config import PriceSection
-from tinyllm.spending.charges import Bill, Cap, Charge, Lost, Spent, cost
+from tinyllm.config import BudgetSection, PriceSection
+from tinyllm.spending.charges import Bill, Charge, Spent, cost
 
 SCHEMA = (
-    """CREATE TABLE spent (                  -- what each run has paid for, whatever became of the run since
+    """CREATE TABLE spent (                  -- what each run has paid, whatever happened to the run later
         run TEXT NOT NULL,
         teacher TEXT NOT NULL,
         replies INTEGER NOT NULL,
@@ -23,13 +24,13 @@ SCHEMA = (
         completion_tokens INTEGER NOT NULL,
         cached_tokens INTEGER NOT NULL,
         seconds REAL NOT NULL,
-        cost INTEGER DEFAULT 0,            -- in 1e-12 US dollars; NULL: from version 2, which kept tokens alone
-        lost INTEGER NOT NULL DEFAULT 0,   -- attempts whose cost nobody knows, with what they may have cost
+        cost INTEGER DEFAULT 0,            -- in 1e-12 US dollars; NULL: from version 2, which kept tokens only
+        lost INTEGER NOT NULL DEFAULT 0,   -- attempts of unknown cost, with their maximum cost
         lost_tokens INTEGER NOT NULL DEFAULT 0,
         lost_cost INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (run, teacher)
     ) WITHOUT ROWID""",
-    """CREATE TABLE charges (                -- attempts that were sent and of which nothing is known yet
+    """CREATE TABLE charges (                -- attempts that were sent and have no outcome yet
         id INTEGER PRIMARY KEY,
         run TEXT NOT NULL,
         teacher TEXT NOT NULL,
@@ -46,68 +47,62 @@ UPGRADE = tuple(
         "lost_cost INTEGER NOT NULL DEFAULT 0",
     )
 ) + SCHEMA[1:]  # fmt: skip
-"""From version 2 of the store."""
+"""Converts a store of version 2."""
 
 SHOWN_AS_NEW = (
     "CREATE TEMP VIEW spent AS SELECT *, NULL AS cost, 0 AS lost, 0 AS lost_tokens, 0 AS lost_cost FROM main.spent",
     SCHEMA[1].replace("CREATE TABLE", "CREATE TEMP TABLE"),
 )
-"""For a store of version 2 that can only be read."""
+"""Makes a read-only store of version 2 look like the current version."""
 
+_SUMS = (
+    "replies", "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "cost", "lost", "lost_tokens",
+    "lost_cost",
+)  # fmt: skip
 _ADD = (
-    "INSERT INTO spent (run, teacher, replies, prompt_tokens, completion_tokens, cached_tokens, seconds, cost, lost, "
-    "lost_tokens, lost_cost) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (run, teacher) DO UPDATE SET "
-    "replies = replies + excluded.replies, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
-    "completion_tokens = completion_tokens + excluded.completion_tokens, cached_tokens = cached_tokens + "
-    "excluded.cached_tokens, seconds = seconds + excluded.seconds, cost = cost + excluded.cost, lost = lost + "
-    "excluded.lost, lost_tokens = lost_tokens + excluded.lost_tokens, lost_cost = lost_cost + excluded.lost_cost"
+    f"INSERT INTO spent (run, teacher, {', '.join(_SUMS)}) VALUES (?,?{',?' * len(_SUMS)}) "  # noqa: S608 - constants
+    f"ON CONFLICT (run, teacher) DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in _SUMS)}"
 )
-_PER_DOLLAR = 10**12  # units in which sums are kept: they add up without an error, and a token costs a whole number
+_PER_DOLLAR = 10**12  # amounts are integers: sums have no rounding error
 
 
 def settle(db: sqlite3.Connection, bills: Sequence[Bill], seconds: float) -> None:
-    """Put what replies did cost in the place of what was set aside; the seconds, which all share, go to the first."""
-    sums: dict[tuple[str, str], list[int]] = {}  # one row a teacher, not one a reply
+    """Replace charges by what the replies cost. All bills share the seconds, so the first row gets them."""
+    sums: dict[tuple[str, str], list[int]] = {}  # one row per teacher, not one per reply
     for bill in bills:
         amounts = (1, bill.prompt_tokens, bill.completion_tokens, bill.cached_tokens, _units(bill.usd))
         known = sums.setdefault((bill.run, bill.teacher), [0] * len(amounts))
         for place, amount in enumerate(amounts):
             known[place] += amount
-        if bill.charge is None and bill.resumed is not None:
-            free_resumed(db, [(bill.run, bill.resumed)])
-    free(db, [bill.charge for bill in bills if bill.charge is not None])
+        if bill.charge is not None:
+            free(db, bill.charge)
+        elif bill.resumed is not None:
+            free_resumed(db, bill.run, bill.resumed)
     for (run, teacher), (*tokens, paid) in sums.items():
         db.execute(_ADD, (run, teacher, *tokens, seconds, paid, 0, 0, 0))
         seconds = 0.0
 
 
-def free(db: sqlite3.Connection, charges: Iterable[int]) -> None:
-    """Give back what was set aside for attempts that have cost nothing."""
-    db.executemany("DELETE FROM charges WHERE id = ?", [(charge,) for charge in charges])
+def free(db: sqlite3.Connection, charge: int) -> None:
+    """Delete the charge of an attempt that cost nothing."""
+    db.execute("DELETE FROM charges WHERE id = ?", (charge,))
 
 
-def free_resumed(db: sqlite3.Connection, requests: Iterable[tuple[str, str]]) -> None:
-    """Give back what an earlier process set aside for a request that has cost nothing.
-
-    Args:
-        requests: runs and keys.
-    """
-    for run, key in requests:
-        if (charge := _oldest(db, run, key)) is not None:
-            free(db, [charge])
+def free_resumed(db: sqlite3.Connection, run: str, key: str) -> None:
+    """Delete the charge that an earlier process made for a request."""
+    oldest = "SELECT min(id) FROM charges WHERE run = ? AND key = ?"
+    db.execute(f"DELETE FROM charges WHERE id = ({oldest})", (run, bytes.fromhex(key)))  # noqa: S608 - a constant
 
 
-def lose(db: sqlite3.Connection, attempts: Iterable[Lost]) -> None:
-    """Keep for ever what was set aside for attempts whose cost nobody will know."""
-    for attempt in attempts:
-        charge = attempt.charge
-        if attempt.id is not None:
-            free(db, [attempt.id])
-        db.execute(_ADD, (charge.run, charge.teacher, 0, 0, 0, 0, 0.0, 0, 1, charge.tokens, _units(charge.usd)))
+def lose(db: sqlite3.Connection, most: Charge, charge: int | None) -> None:
+    """Keep what an attempt of unknown cost may have cost, for good. `charge`: id of its charge, if it has one."""
+    if charge is not None:
+        free(db, charge)
+    db.execute(_ADD, (most.run, most.teacher, 0, 0, 0, 0, 0.0, 0, 1, most.tokens, _units(most.usd)))
 
 
-def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: Cap) -> list[int | None]:
-    """Set aside what attempts of one run can cost, in their order; return ids, None where the cap leaves no room."""
+def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: BudgetSection | None) -> list[int | None]:
+    """Charge attempts of one run, in order. Return the ids; None where the cap leaves no room."""
     if not charges:
         return []
     run = charges[0].run
@@ -120,8 +115,9 @@ def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: Cap) -> li
     ids: list[int | None] = []
     for charge in charges:
         price = _units(charge.usd)
-        too_dear = cap.usd is not None and price > 0 and paid + price > _units(cap.usd)
-        if too_dear or (cap.tokens is not None and tokens + charge.tokens > cap.tokens):
+        too_dear = cap is not None and cap.usd is not None and price > 0 and paid + price > _units(cap.usd)
+        too_long = cap is not None and cap.tokens is not None and tokens + charge.tokens > cap.tokens
+        if too_dear or too_long:
             ids.append(None)
             continue
         paid, tokens = paid + price, tokens + charge.tokens
@@ -133,36 +129,31 @@ def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: Cap) -> li
 
 
 def spent(db: sqlite3.Connection, run: str | None = None) -> dict[tuple[str, str], Spent]:
-    """Return what runs have paid for, by run and teacher; None: all runs."""
+    """Return what a run (None: every run) has paid, by run and teacher."""
     where, values = ("TRUE", ()) if run is None else ("run = ?", (run,))
     known: dict[tuple[str, str], Spent] = {}
-    rows = db.execute(
-        "SELECT run, teacher, cost, lost_cost, lost, lost_tokens, replies, prompt_tokens, completion_tokens, "  # noqa: S608 - constants
-        f"cached_tokens, seconds FROM spent WHERE {where}",
+    for name, teacher, replies, prompt, completion, cached, seconds, paid, lost, lost_tokens, lost_cost in db.execute(
+        f"SELECT run, teacher, {', '.join(_SUMS)} FROM spent WHERE {where}",  # noqa: S608 - constants
         values,
-    )
-    for name, teacher, paid, lost_cost, lost, lost_tokens, replies, prompt, completion, cached, seconds in rows:
+    ):
         usd = None if paid is None else paid / _PER_DOLLAR
         known[name, teacher] = Spent(
             replies, prompt, completion, cached, seconds, usd, lost, lost_tokens, lost_cost / _PER_DOLLAR
         )
-    under_way = db.execute(
+    for name, teacher, count, tokens, price in db.execute(
         f"SELECT run, teacher, count(*), sum(tokens), sum(cost) FROM charges WHERE {where} GROUP BY 1, 2",  # noqa: S608 - constants
         values,
-    )
-    for name, teacher, count, tokens, price in under_way:
+    ):
         had = known.get((name, teacher), Spent())
         known[name, teacher] = replace(
-            had,
-            lost=had.lost + count,
-            lost_tokens=had.lost_tokens + tokens,
+            had, lost=had.lost + count, lost_tokens=had.lost_tokens + tokens,
             lost_usd=had.lost_usd + price / _PER_DOLLAR,
-        )
+        )  # fmt: skip
     return known
 
 
 def price_tokens(db: sqlite3.Connection, run: str, prices: Mapping[str, PriceSection | None]) -> None:
-    """Give what version 2 of the store counted in tokens alone its price in dollars."""
+    """Compute dollars for what version 2 of the store counted in tokens only."""
     rows = db.execute(
         "SELECT teacher, prompt_tokens, completion_tokens, cached_tokens FROM spent WHERE run = ? AND cost IS NULL",
         (run,),
@@ -174,8 +165,3 @@ def price_tokens(db: sqlite3.Connection, run: str, prices: Mapping[str, PriceSec
 
 def _units(usd: float) -> int:
     return round(usd * _PER_DOLLAR)
-
-
-def _oldest(db: sqlite3.Connection, run: str, key: str) -> int | None:
-    row = db.execute("SELECT min(id) FROM charges WHERE run = ? AND key = ?", (run, bytes.fromhex(key))).fetchone()
-    return None if row is None else row[0]

@@ -1,6 +1,6 @@
-"""Where a run's store is. However folder and store are spelt (`.`, `..`, a symbolic link), one store has one path.
+"""The path of a run's store. One store has one path, whether the user writes `.`, `..` or a symbolic link.
 
-Everything that belongs to a store stands beside that path: SQLite's log, the claims, the journal of batches.
+Everything that belongs to a store lies beside that path: SQLite's log, the claims, the journal of batches.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ STORE = "replies.sqlite"
 
 
 def resolved(path: Path) -> Path:
-    """Return a path without `.`, `..` and symbolic links; nothing has to be there.
+    """Return a path without `.`, `..` and symbolic links. The file need not exist.
 
     Raises:
-        RunFolderError: symbolic links that lead to each other, or what is no path.
+        RunFolderError: symbolic links form a loop, or the text is not a path.
     """
     try:
         return path.resolve()
@@ -31,42 +31,38 @@ def store_of(run: Path, configured: Path | None) -> Path:
     """Return the path of the store that a run uses.
 
     Args:
-        run: the run's folder, which need not be there yet.
-        configured: `rationales.store`; None: beside the folder, and beside its target where it is a symbolic link.
+        run: the run folder; it need not exist yet.
+        configured: `rationales.store`; None: beside the run folder, or beside the link's target if it is a link.
 
     Raises:
-        RunFolderError: no file can be there; or an earlier version, which went by the spelling, has left this run's
-            replies at another place.
+        RunFolderError: no file can be at that path; or an earlier version, which did not resolve links, has stored
+            replies of this run at another path.
     """
     store = resolved(configured or resolved(run).parent / STORE)
-    there = next(place for place in (store, *store.parents) if place.exists())
-    if there.is_dir() if there == store else not there.is_dir():
-        what = "a folder" if there == store else "no folder"
-        raise RunFolderError(f"The store cannot be {store}: {there} is {what}. Give `rationales.store` another path.")
-    spelt = (configured or run.parent / STORE).absolute()
-    journal = spelt.with_name(spelt.name + ".batches")
+    nearest = next(place for place in (store, *store.parents) if place.exists())
+    if nearest.is_dir() == (nearest == store):
+        what = "a folder" if nearest == store else "no folder"
+        raise RunFolderError(f"The store cannot be {store}: {nearest} is {what}. Give `rationales.store` another path.")
+    unresolved = (configured or run.parent / STORE).absolute()
+    journal = unresolved.with_name(unresolved.name + ".batches")
     has_batches = resolved(journal) != store.with_name(store.name + ".batches") and any(journal.glob("*/*.json"))
-    if resolved(spelt) == store:
-        left_behind = has_batches  # the store is named by a link, and the journal stood beside that
+    if resolved(unresolved) == store:
+        left_behind = has_batches  # a link names the store, and the journal lies beside the link
     else:
-        is_new = not _has_paid(run, store)
-        left_behind = is_new and (_has_paid(run, spelt) or (has_batches and not store.exists() and _is_known(run)))
+        is_unused = has_batches and not store.exists() and (run / ".account").is_file()
+        left_behind = not _has_paid(run, store) and (_has_paid(run, unresolved) or is_unused)
     if left_behind:
         raise RunFolderError(
-            f"Replies of this run, or notes of batches that are at a provider, are kept under {spelt}, a name that "
-            f"depends on how the run or the store is written. They belong to {store} now. So that nothing is asked "
-            f"and paid again, move every file beside {spelt} whose name begins with '{spelt.name}' to {store.parent}; "
-            f"or, where another store is there already, set `rationales.store: {resolved(spelt)}`."
+            f"Replies of this run, or notes of batches at a provider, are stored under {unresolved}. An earlier "
+            f"version chose that path; they belong to {store} now. So that nothing is asked and paid again, move "
+            f"every file beside {unresolved} whose name begins with '{unresolved.name}' to {store.parent}. If that "
+            f"folder has a store already, set `rationales.store: {resolved(unresolved)}` instead."
         )
     return store
 
 
-def _is_known(run: Path) -> bool:
-    return (run / ".account").is_file()
-
-
 def _has_paid(run: Path, store: Path) -> bool:
-    """Whether a store has an account of this run."""
+    """Return whether a store has an account of this run."""
     with contextlib.suppress(OSError, UnicodeDecodeError, sqlite3.Error):
         account = (run / ".account").read_text(encoding="utf-8").strip()
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(store))}?mode=ro", uri=True)) as db:

@@ -1,4 +1,4 @@
-"""A store that cannot be written, on a read-only file system or without the right to: it can still be read."""
+"""A store that can be read and not written: on a read-only file system, or without the right to write."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ _WAIT_S = 60.0
 
 
 def open_store(path: Path) -> Store:
-    """Open a store for reading and writing; where it is there and cannot be written, for reading alone.
+    """Open a store for reading and writing. If it exists and cannot be written, open it for reading only.
 
     Raises:
-        RunFolderError: it can be opened in neither way; says why it cannot be written.
-        OSError: likewise.
+        RunFolderError, OSError: neither is possible; the message says why it cannot be written.
     """
     try:
         return Store(path)
@@ -35,11 +34,7 @@ def open_store(path: Path) -> Store:
 
 
 class ReadOnlyStore(Store):
-    """A store of which nothing is changed: what would put something into it raises `RunFolderError`.
-
-    Attributes:
-        why: it cannot be written.
-    """
+    """A store that cannot be written, and `why`. Methods that write raise `RunFolderError`."""
 
     def __init__(self, path: Path, why: str) -> None:
         self.path = path = resolved(path)
@@ -53,7 +48,10 @@ class ReadOnlyStore(Store):
                     self._db.execute(statement)
             elif version < SCHEMA_VERSION:
                 self._db.close()
-                raise RunFolderError(f"The store {path} is of an older version, and has to be written to be read.")
+                raise RunFolderError(
+                    f"The store {path} has an older format, which must be converted before it can be read. "
+                    "Open it once where it can be written."
+                )
 
     def close(self) -> None:
         """Close the database."""
@@ -62,7 +60,7 @@ class ReadOnlyStore(Store):
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """Connect to a store for reading only; others may go on writing. Any thread may use the connection."""
+    """Connect for reading only. Other processes may go on writing. Any thread may use the connection."""
     address = f"file:{quote(str(path))}?mode=ro"
     connect = partial(sqlite3.connect, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
     db = connect(address)
@@ -75,10 +73,10 @@ def read_only(path: Path) -> sqlite3.Connection:
             raise
         if log.exists() and log.stat().st_size:
             raise RunFolderError(
-                f"The store {path} has replies in its log {log.name}, which can only be read where files can be "
-                "written. Copy both to such a place, and read it there."
+                f"The store {path} has replies in its log {log.name}. SQLite can read the log only where it can write "
+                "files. Copy both files to such a folder and read the copy."
             ) from None
-        # In a folder that cannot be written to, SQLite cannot watch for writers; and there are none.
+        # SQLite cannot detect writers in a folder that it cannot write to. Nobody can write there, so none are missed.
         return connect(address + "&immutable=1")
     except BaseException:
         db.close()

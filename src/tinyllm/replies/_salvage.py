@@ -1,7 +1,7 @@
-"""Salvage: the replies of a damaged store, read from its bytes and not through SQLite.
+"""Salvage: reads the replies of a damaged store directly from its bytes, without SQLite.
 
-A row of `replies` carries the checksums of all that it says, so it can be believed wherever it is found: no header, no
-tree and no index need be whole. The bytes are laid out as https://www.sqlite.org/fileformat2.html has it.
+A row of `replies` contains checksums of all its columns, so a row that is found anywhere can be verified. The header,
+the tree and the indexes of the database may be damaged. The file format: https://www.sqlite.org/fileformat2.html.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from tinyllm.replies._tools import Tell, silent
 
 _MAGIC = b"SQLite format 3\0"
 _LEAF_OF_TABLE = 0x0D
-_OTHER_PAGES = (0x00, 0x02, 0x05, 0x0A)  # overflow, inner pages, leaves of indexes; each may lack nothing of ours
+_OTHER_PAGES = (0x00, 0x02, 0x05, 0x0A)  # overflow pages, inner pages, leaves of indexes: they hold no rows
 _LEAF_HEADER_BYTES = 8
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
-_NUMBER_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # by serial type
+_NUMBER_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0)  # of the serial types 0 to 9
 _REAL, _FIRST_BLOB, _KEY = 7, 12, 12 + 2 * 32
-_COLUMNS_OF_VERSION_2 = 13  # rows from before an upgrade lack the columns that it has added
+_COLUMNS_OF_VERSION_2 = 13  # rows that were written before an upgrade lack its new columns
 _COLUMNS = 15
 _ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Salvaged:
-    """What was found.
+    """The result of a salvage.
 
     Attributes:
-        replies: saved.
-        damaged: recognised as replies, but not all that was stored is there; left out.
-        pages: of the file and of the log beside it.
-        unreadable_pages: with something on them that could not be read. What was there is not known.
+        replies: replies that were saved.
+        damaged: replies that were recognised but are incomplete; they were left out.
+        pages: pages of the file and its log.
+        unreadable_pages: pages that could not be read in full; their contents are unknown.
     """
 
     replies: int
@@ -52,17 +52,16 @@ class Salvaged:
 
 
 def salvage(damaged: Path, out: Path, tell: Tell = silent) -> Salvaged:
-    """Write a new store with every reply of a damaged one that is proved to be whole.
+    """Write a new store with every reply of a damaged store whose checksums are correct.
 
-    The damaged store, and the log (`-wal`) beside it, are only read. What was noted of failed requests and of what
-    runs have spent has no checksums and is not taken over.
+    The damaged store and its log (`-wal`) are only read. Failures and accounts have no checksums and are not copied.
 
     Args:
-        out: the new store; must not be there yet.
-        tell: hears how many pages are done, of how many.
+        out: the new store; it must not exist.
+        tell: receives the number of pages done, and of all pages.
 
     Raises:
-        RunFolderError: there is nothing to read, no reply was found, or `out` is there already.
+        RunFolderError: there is no such store, no reply was found, or `out` exists.
         OSError: a file cannot be read or written at all.
     """
     damaged, out = resolved(damaged), resolved(out)
@@ -72,33 +71,28 @@ def salvage(damaged: Path, out: Path, tell: Tell = silent) -> Salvaged:
         if file.exists():
             raise RunFolderError(f"{file} is there already; salvage writes a new store: give --out another name.")
     sizes = _page_sizes(damaged)
-    # In a folder of its own, because a database is several files until it is closed.
-    with explained(out), _folder_beside(out) as folder:
-        draft = folder / out.name
-        with Store(draft) as store:
-            found = _fill(store, damaged, sizes, tell)
-        if found.replies == 0:
-            raise RunFolderError(
-                f"No whole reply was found in {damaged} ({found.pages} pages of {PAGE_BYTES} bytes): it is no store, "
-                "nothing is left of it, or a version of TinyLLM wrote it whose stores had no checksums (version 1)."
-            )
-        draft.replace(out)
+    # The draft gets its own folder, because a database is several files until it is closed.
+    with explained(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+            draft = Path(folder) / out.name
+            with Store(draft) as store:
+                found = _fill(store, damaged, sizes, tell)
+            if found.replies == 0:
+                raise RunFolderError(
+                    f"No whole reply was found in {damaged} ({found.pages} pages of {PAGE_BYTES} bytes). Either it is "
+                    "no store, or nothing is left of it, or its format is version 1, which had no checksums."
+                )
+            draft.replace(out)
     return found
-
-
-@contextlib.contextmanager
-def _folder_beside(file: Path) -> Iterator[Path]:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as folder:
-        yield Path(folder)
 
 
 def _fill(store: Store, damaged: Path, sizes: Sequence[int], tell: Tell) -> Salvaged:
     scans = []
-    suspects: set[bytes] = set()
+    incomplete: set[bytes] = set()
     for size in sizes:
         with _Pages.opened(damaged, size) as pages:
-            scan = _Scan(pages, suspects)
+            scan = _Scan(pages, incomplete)
             rows: list[Row] = []
             for done, page in enumerate(pages, 1):
                 rows += scan.rows(page)
@@ -109,12 +103,12 @@ def _fill(store: Store, damaged: Path, sizes: Sequence[int], tell: Tell) -> Salv
             store.adopt(rows)
             scans.append(scan)
     best = max(scans, key=lambda scan: scan.proved)
-    saved = store.get_many([key.hex() for key in suspects])  # a damaged copy of a reply whose other copy is whole
-    return Salvaged(len(store), len(suspects) - len(saved), len(best.pages), best.unreadable)
+    saved = store.get_many([key.hex() for key in incomplete])  # of these, another copy was whole
+    return Salvaged(len(store), len(incomplete) - len(saved), len(best.pages), best.unreadable)
 
 
 def _page_sizes(damaged: Path) -> list[int]:
-    """The size that stores have, and what the header says, which may be damaged, if that is another one."""
+    """Return the page sizes to try: that of all stores, and the header's, which may be damaged, if it differs."""
     with damaged.open("rb") as file:
         head = file.read(100)
     said = int.from_bytes(head[16:18], "big")
@@ -127,16 +121,17 @@ def _page_sizes(damaged: Path) -> list[int]:
 
 
 class _Pages:
-    """The pages of a database file, then those in its write-ahead log; None for one that the disk does not give.
+    """The pages of a database file, followed by those in its write-ahead log. None: the disk does not return a page.
 
     Attributes:
-        views: each tells where in the log a page's content is to be looked for, before the file itself.
+        views: possible states of the log. Each maps page numbers to the positions of newer pages in the log.
     """
 
     def __init__(self, file: int, log: int | None, size: int) -> None:
         self.size = size
         self._file, self._log = file, log
         self._count = -(-os.fstat(file).st_size // size)
+        self._frame_bytes = _FRAME_HEADER_BYTES + size
         self._frames = 0 if log is None else max(0, os.fstat(log).st_size - _LOG_HEADER_BYTES) // self._frame_bytes
         self.views = self._make_views()
 
@@ -148,19 +143,15 @@ class _Pages:
             files = [stack.enter_context(p.open("rb", buffering=0)) for p in (path, log) if p.is_file()]
             yield cls(files[0].fileno(), files[1].fileno() if len(files) == 2 else None, size)
 
-    @property
-    def _frame_bytes(self) -> int:
-        return _FRAME_HEADER_BYTES + self.size
-
     def _make_views(self) -> list[Mapping[int, int]]:
-        """The log as of its last commit; everything in it, in case its marks are damaged; and without it."""
+        """Return three views: the frames of the current log, all frames (the salt may be damaged), and no frame."""
         newest: dict[int, int] = {}
         current: dict[int, int] = {}
         salt = b""
         for frame in range(self._frames):
             at = _LOG_HEADER_BYTES + frame * self._frame_bytes
             head = self._read(self._log, at, _FRAME_HEADER_BYTES) or bytes(_FRAME_HEADER_BYTES)
-            salt = salt or head[8:16]  # frames of a log that was used before have another one, and come last
+            salt = salt or head[8:16]  # older frames, left from an earlier use of the log, have another salt
             number = int.from_bytes(head[:4], "big")
             newest[number] = at + _FRAME_HEADER_BYTES
             if head[8:16] == salt:
@@ -182,15 +173,15 @@ class _Pages:
             yield self._read(self._log, at, self.size)
 
     def page(self, number: int, view: Mapping[int, int]) -> bytes | None:
-        """Return a page by its number, or None if there is none."""
+        """Return a page by its number; None if there is none."""
         if number in view:
             return self._read(self._log, view[number], self.size)
         return self._read(self._file, (number - 1) * self.size, self.size) if 1 <= number <= self._count else None
 
     @staticmethod
     def _read(file: int | None, at: int, count: int) -> bytes | None:
-        """Bytes at a place; what lies behind the end of the file is zeros. None: the disk does not give them."""
-        assert file is not None  # noqa: S101 - there is no frame without a log
+        """Return bytes at a position, with zeros after the end of the file. None: the disk does not return them."""
+        assert file is not None  # noqa: S101 - without a log there are no frames
         try:
             return os.pread(file, count, at).ljust(count, b"\0")
         except OSError:
@@ -201,7 +192,7 @@ class _Pages:
 
 
 class _NonsenseError(Exception):
-    """These bytes are not what should be there."""
+    """These bytes are not a row."""
 
 
 @dataclass
@@ -209,24 +200,25 @@ class _Scan:
     """Finds rows of `replies` on pages.
 
     Attributes:
-        suspects: keys of rows that are not whole; added to.
-        proved: how many rows were whole.
-        unreadable: how many pages held something that could not be read.
+        incomplete: keys of incomplete rows; the scan adds to them.
+        proved: number of complete rows.
+        unreadable: number of pages that could not be read in full.
     """
 
     pages: _Pages
-    suspects: set[bytes]
+    incomplete: set[bytes]
     proved: int = 0
     unreadable: int = 0
 
     def rows(self, page: bytes | None) -> list[Row]:
-        """Return the whole replies on one page."""
+        """Return the complete replies on one page."""
         found: list[Row] = []
         readable = page is not None and (page[0] in (_LEAF_OF_TABLE, *_OTHER_PAGES) or page.startswith(_MAGIC))
         if page is not None and page[0] == _LEAF_OF_TABLE:
-            for at in _places_of_cells(page):
+            count = int.from_bytes(page[3:5], "big")  # of cells; their positions follow the header, two bytes each
+            for end in range(_LEAF_HEADER_BYTES + 2, min(_LEAF_HEADER_BYTES + 2 * count, len(page)) + 1, 2):
                 try:
-                    row = self._row(page, at)
+                    row = self._row(page, int.from_bytes(page[end - 2 : end], "big"))
                 except (_NonsenseError, IndexError):
                     readable = False
                 else:
@@ -236,7 +228,7 @@ class _Scan:
         return found
 
     def _row(self, page: bytes, at: int) -> Row | None:
-        """Return the reply in one cell; None if it is damaged, or a row of another table."""
+        """Return the reply in one cell; None if it is incomplete, or a row of another table."""
         size, at = _varint(page, at)
         _, at = _varint(page, at)  # the row's id
         held = _bytes_on_leaf(size, self.pages.size)
@@ -244,18 +236,18 @@ class _Scan:
         types = _types(local, size)
         if len(local) < held:
             raise _NonsenseError
-        if not _are_of_a_reply(types):
+        if not _is_reply(types):
             return None
         next_page = int.from_bytes(page[at + held : at + held + 4], "big")
         for view in self.pages.views:
-            row = _proved(types, self._whole(local, size, next_page, view))
+            row = _verified(types, self._with_overflow(local, size, next_page, view))
             if row is not None:
                 return row
-        self.suspects.add(_values(types[:2], local[local[0] :])[1])
+        self.incomplete.add(_values(types[:2], local[local[0] :])[1])
         return None
 
-    def _whole(self, local: bytes, size: int, number: int, view: Mapping[int, int]) -> bytes:
-        """Return a record with what of it lies on overflow pages, as far as these can be found."""
+    def _with_overflow(self, local: bytes, size: int, number: int, view: Mapping[int, int]) -> bytes:
+        """Return a record with its overflow pages, as far as they can be found."""
         parts, missing = [local], size - len(local)
         while missing > 0:
             page = self.pages.page(number, view)
@@ -265,12 +257,6 @@ class _Scan:
             missing -= len(parts[-1])
             number = int.from_bytes(page[:4], "big")
         return b"".join(parts)
-
-
-def _places_of_cells(page: bytes) -> list[int]:
-    count = int.from_bytes(page[3:5], "big")
-    ends = range(_LEAF_HEADER_BYTES + 2, min(_LEAF_HEADER_BYTES + 2 * count, len(page)) + 1, 2)
-    return [int.from_bytes(page[end - 2 : end], "big") for end in ends]
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -285,7 +271,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _bytes_on_leaf(size: int, page_bytes: int) -> int:
-    """How many bytes of a record of a size are on the leaf itself."""
+    """Return how many bytes of a record are on the leaf itself."""
     most = page_bytes - 35
     if size <= most:
         return size
@@ -295,7 +281,7 @@ def _bytes_on_leaf(size: int, page_bytes: int) -> int:
 
 
 def _types(record: bytes, size: int) -> list[int]:
-    """The serial types in a record's header, if they make up a record of that size."""
+    """Return the serial types in a record's header, and check that they add up to the record's size."""
     end, at = _varint(record, 0)
     types: list[int] = []
     while at < end:
@@ -310,7 +296,7 @@ def _length(type_: int) -> int:
     return _NUMBER_BYTES[type_] if type_ < 10 else (type_ - _FIRST_BLOB) // 2
 
 
-def _are_of_a_reply(types: list[int]) -> bool:
+def _is_reply(types: list[int]) -> bool:
     are_texts = all(t > _FIRST_BLOB and t % 2 == 1 for t in types[2:7])
     are_numbers = all(t < 10 for t in types[7 : _COLUMNS - 1])
     has_message = len(types) < _COLUMNS or types[-1] == 0 or (types[-1] > _FIRST_BLOB and types[-1] % 2 == 1)
@@ -324,29 +310,26 @@ def _values(types: Sequence[int], body: bytes) -> list[Any]:
     for type_ in types:
         raw = body[at : at + _length(type_)]
         at += len(raw)
-        values.append(_value(type_, raw))
+        if type_ >= _FIRST_BLOB:
+            values.append(raw if type_ % 2 == 0 else raw.decode("utf-8"))
+        elif type_ in (8, 9):
+            values.append(type_ - 8)
+        elif type_ == _REAL:
+            values.append(struct.unpack(">d", raw)[0])
+        else:
+            values.append(int.from_bytes(raw, "big", signed=True) if raw else None)
     return values
 
 
-def _value(type_: int, raw: bytes) -> Any:
-    if type_ >= _FIRST_BLOB:
-        return raw if type_ % 2 == 0 else raw.decode("utf-8")
-    if type_ in (8, 9):
-        return type_ - 8
-    if type_ == _REAL:
-        return struct.unpack(">d", raw)[0]
-    return int.from_bytes(raw, "big", signed=True) if raw else None
-
-
-def _proved(types: Sequence[int], record: bytes) -> Row | None:
-    """The row of a record whose two checksums are right; None otherwise."""
+def _verified(types: Sequence[int], record: bytes) -> Row | None:
+    """Return a record as a row if both of its checksums are correct, else None."""
     try:
         values = _values(types, record[record[0] :]) + [None] * (_COLUMNS - len(types))
         _, key, teacher, question_id, asked, *rest, crc, thinking_tokens, message = values
         *said, latency_s, created = rest
-        said += [float(latency_s), float(created)]  # a whole number is stored as one
+        said += [float(latency_s), float(created)]  # SQLite stores a whole number as an integer
     except (ValueError, TypeError, struct.error):
-        return None  # no UTF-8, no number, or too short
+        return None  # not UTF-8, not a number, or too short
     more = thinking_tokens, message
     if hashlib.sha256(asked.encode()).digest() != key or crc_of(key, teacher, question_id, *said, *more) != crc:
         return None

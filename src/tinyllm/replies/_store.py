@@ -1,7 +1,7 @@
-"""The store of replies: what a teacher said is kept raw, once, and is durable before it counts.
+"""The store of replies: each reply is stored once, unchanged, and counts only after it is on the disk.
 
-A reply is keyed by exactly what could change it: who was asked, what was shown, how it was sampled, and which of
-several samples it is. So the same question put the same way is answered from here, in any run.
+The key of a reply covers everything that could change it: the model, the prompt, the sampling parameters, and the
+number of the sample. So a question that was asked before in the same way is answered from the store, in any run.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from tinyllm.config import PriceSection
+from tinyllm.config import BudgetSection, PriceSection
 from tinyllm.errors import RunFolderError
 from tinyllm.replies import _ledger
 from tinyllm.replies._claims import Claims
 from tinyllm.replies._errors import code_of, explained
 from tinyllm.replies._place import resolved
-from tinyllm.spending.charges import Bill, Cap, Charge, Lost, Spent
+from tinyllm.spending.charges import Bill, Charge, Spent
 from tinyllm.system.files import well_formed
 from tinyllm.teachers.base import Reply
 from tinyllm.teachers.manners import Manners
@@ -33,21 +32,21 @@ from tinyllm.teachers.manners import Manners
 SCHEMA_VERSION = 3
 _APPLICATION_ID = 0x544C4C4D  # "TLLM", in the header of the file
 PAGE_BYTES = 4096
-_COLUMNS_OF_VERSION_2 = 9  # of those that the checksum is about
-_SMALLEST_BYTES = 512  # of a database that is not empty
-_BUSY_S = 60.0  # another process's commit is waited for so long
-_AT_ONCE = 500  # keys in one query; SQLite allows 999 in its older versions
-# Rows of replies are appended, and found by a small index of keys: with the key as the place, each commit would touch
-# pages all over a file of gigabytes.
-_MANNERS = """CREATE TABLE manners (           -- how a model at an endpoint is asked, found out once
+_COLUMNS_OF_VERSION_2 = 9  # so many columns does the checksum cover
+_SMALLEST_BYTES = 512  # a database that is not empty has at least so many
+_BUSY_S = 60.0  # the longest wait for another process's commit
+_AT_ONCE = 500  # keys in one query; older versions of SQLite allow 999
+# Replies are appended, and a small index finds them by key. If the key were the primary key, each commit would write
+# to pages all over a file of gigabytes.
+_MANNERS = """CREATE TABLE manners (           -- which forms of request an endpoint accepts
         identity TEXT PRIMARY KEY,         -- JSON
         manners TEXT NOT NULL              -- JSON
     ) WITHOUT ROWID"""
 _SCHEMA = (
     """CREATE TABLE replies (
         id INTEGER PRIMARY KEY,
-        key BLOB NOT NULL UNIQUE,          -- reply_key(identity, request), 32 bytes
-        teacher TEXT NOT NULL,             -- its name in the configuration that asked
+        key BLOB NOT NULL UNIQUE,          -- key_of(request), 32 bytes
+        teacher TEXT NOT NULL,             -- its name in the configuration
         question_id TEXT NOT NULL,
         request TEXT NOT NULL,             -- JSON: identity, prompt, sampling, sample; the key is its SHA-256
         text TEXT NOT NULL,
@@ -57,11 +56,11 @@ _SCHEMA = (
         cached_tokens INTEGER,
         latency_s REAL NOT NULL,
         created REAL NOT NULL,             -- seconds since 1970, UTC
-        crc INTEGER NOT NULL,              -- crc_of(all but the request), so that a salvaged row can be trusted
+        crc INTEGER NOT NULL,              -- crc_of(all but the request): proves a salvaged row
         thinking_tokens INTEGER,
         message TEXT                       -- JSON, where the reply holds more than a text
     )""",
-    """CREATE TABLE failures (               -- requests that got no reply the last time they were asked
+    """CREATE TABLE failures (               -- requests whose last attempt got no reply
         key BLOB PRIMARY KEY,
         teacher TEXT NOT NULL,
         question_id TEXT NOT NULL,
@@ -79,7 +78,7 @@ SHOWN_AS_NEW = (
     _MANNERS.replace("CREATE TABLE", "CREATE TEMP TABLE"),
     *_ledger.SHOWN_AS_NEW,
 )
-"""Lets a store of version 2 that cannot be written be read as one of this version."""
+"""Makes a read-only store of version 2 look like the current version."""
 
 _UPGRADE = (  # from version 2
     "ALTER TABLE replies ADD COLUMN thinking_tokens INTEGER",
@@ -97,16 +96,12 @@ _INSERT = (
 Row = tuple[
     bytes, str, str, str, str, str, int | None, int | None, int | None, float, float, int, int | None, str | None
 ]
-"""A stored reply as it is in the database: the columns of `replies` but its id, in their order."""
+"""A row of the table `replies`, without the id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A reply on its way into the store.
-
-    Attributes:
-        asked: the request as JSON (`base.canonical`); the key is its checksum.
-    """
+    """A reply to be stored. `asked` is the request as JSON (`base.canonical`), and the key is its checksum."""
 
     teacher: str
     question_id: str
@@ -128,43 +123,39 @@ class Failure:
 
 @dataclass(slots=True)
 class Work:
-    """What goes into one commit.
+    """What one commit writes.
 
     Attributes:
-        entries: replies.
-        failures: requests that got none.
-        bills, freed, freed_resumed, lost, charges: of one run; see `_ledger`.
+        bills, changes, charges: of one run; see `_ledger`. Charges come last, so that they see what was freed.
         cap: on `charges`.
-        seconds: of asking, since this run's last commit.
+        seconds: time spent asking since this run's last commit.
     """
 
-    entries: Sequence[Entry] = ()
-    failures: Sequence[Failure] = ()
-    bills: Sequence[Bill] = ()
-    freed: Sequence[int] = ()
-    freed_resumed: Sequence[tuple[str, str]] = ()
-    lost: Sequence[Lost] = ()
-    charges: Sequence[Charge] = ()
-    cap: Cap = Cap()
+    entries: list[Entry] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    bills: list[Bill] = field(default_factory=list)
+    changes: list[Callable[[sqlite3.Connection], None]] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
+    cap: BudgetSection | None = None
     seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a commit has left: each entry's stored reply, and each charge's id, None where the cap leaves no room."""
+    """The result of a commit: the stored reply of each entry; the id of each charge, None where there was no room."""
 
     replies: list[Reply]
     charges: list[int | None]
 
 
 class Store:
-    """A SQLite database of replies. May be used by several threads, and by several processes at once.
+    """A SQLite database of replies. Several threads and several processes may use it at once.
 
     Args:
-        path: the database; made, with its folder, if it is not there.
+        path: the database; it and its folder are created if missing.
 
     Attributes:
-        path: resolved, so that what stands beside it is the same however the store is spelt.
+        path: without symbolic links, so that all processes agree on the files beside it.
         claims: which requests are being asked now, by this process or another.
 
     Raises:
@@ -174,10 +165,10 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path = resolved(path)
-        self._lock = threading.Lock()  # one connection, one statement at a time
+        self._lock = threading.Lock()  # the connection runs one statement at a time
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite would make it readable for all and writable for its owner alone, whatever the umask allows.
+            # SQLite would ignore the umask.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
@@ -193,15 +184,20 @@ class Store:
         if version == 0:
             self._db.execute(f"PRAGMA page_size={PAGE_BYTES}")
         self._use_wal()
-        self._db.execute("PRAGMA synchronous=FULL")  # in WAL mode: a commit is on the disk before it returns
+        self._db.execute("PRAGMA synchronous=FULL")  # in WAL mode, a commit is on the disk when it returns
         if version < SCHEMA_VERSION:
             with self._transaction():
                 self._make_tables()
-        else:
-            self._try_to_write()
+            return
+        # A read-only store must fail here, before a teacher is asked. It would let BEGIN IMMEDIATE pass.
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        finally:
+            self._db.execute("ROLLBACK")
 
     def _make_tables(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]  # another process may have done it
         if version == SCHEMA_VERSION:
             return
         if version == 1:
@@ -221,16 +217,8 @@ class Store:
         self._db.execute(f"PRAGMA application_id={_APPLICATION_ID}")
         self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
-    def _try_to_write(self) -> None:
-        """Raise if the store is read-only: that has to be known before a teacher is asked."""
-        self._db.execute("BEGIN IMMEDIATE")  # which alone lets a read-only store pass
-        try:
-            self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        finally:
-            self._db.execute("ROLLBACK")
-
     def _use_wal(self) -> None:
-        # SQLite does not wait here while another process does the same.
+        # SQLite does not wait by itself if another process does the same at this moment.
         deadline = time.monotonic() + _BUSY_S
         while True:
             try:
@@ -252,7 +240,7 @@ class Store:
         return {key.hex(): Reply(*columns) for key, *columns in rows}
 
     def failures(self, keys: Collection[str]) -> dict[str, Failure]:
-        """Return what became of those requests that got no reply when they were asked last."""
+        """Return why those requests failed whose last attempt got no reply."""
         rows = self._select("SELECT key, teacher, question_id, reason, words FROM failures WHERE key IN", keys)
         return {key.hex(): Failure(key.hex(), *columns) for key, *columns in rows}
 
@@ -266,21 +254,17 @@ class Store:
         return found
 
     def put(self, entry: Entry) -> Reply:
-        """Store one reply; return what is stored once it is on the disk. The first writer of a key wins."""
+        """Store one reply; see `commit`."""
         return self.put_many([entry])[0]
 
     def put_many(self, entries: Sequence[Entry]) -> list[Reply]:
-        """Store replies in one commit, on nobody's account."""
-        return self.commit(Work(entries)).replies
-
-    def put_failures(self, failures: Sequence[Failure]) -> None:
-        """Remember requests that got no reply."""
-        self.commit(Work(failures=failures))
+        """Store replies in one commit, without charging a run."""
+        return self.commit(Work(list(entries))).replies
 
     def commit(self, work: Work) -> Done:
-        """Store replies and failures and write up the account in one commit; it is on the disk when this returns.
+        """Write replies, failures and charges in one commit. They are on the disk when this returns.
 
-        The first writer of a reply wins: where a key has one already, that one stays, and is returned.
+        If a key has a reply already, that reply stays and is returned.
         """
         now = time.time()
         rows = [_row(entry, now) for entry in work.entries]
@@ -299,22 +283,21 @@ class Store:
                     kept.append(Reply(*self._db.execute(query, row[:1]).fetchone()))
             self._db.executemany("DELETE FROM failures WHERE key = ?", [row[:1] for row in rows])
             _ledger.settle(self._db, work.bills, work.seconds)
-            _ledger.free(self._db, work.freed)
-            _ledger.free_resumed(self._db, work.freed_resumed)
-            _ledger.lose(self._db, work.lost)
+            for change in work.changes:
+                change(self._db)
             charges = _ledger.set_aside(self._db, work.charges, work.cap)
         return Done(kept, charges)
 
     def adopt(self, rows: Sequence[Row]) -> int:
-        """Store rows of another store as they are, in one commit; return how many were new. The first writer wins."""
+        """Store rows of another store in one commit. Keys that have a reply keep it. Return how many were new."""
         with self._lock, explained(self.path), self._transaction():
             return sum(self._db.execute(_INSERT, row).rowcount for row in rows)
 
     def spent(self, run: str, prices: Mapping[str, PriceSection | None] | None = None) -> dict[str, Spent]:
-        """Return what a run has paid for, by teacher.
+        """Return what a run has paid, by teacher.
 
         Args:
-            prices: give what an earlier version counted in tokens alone its price in dollars.
+            prices: used to compute dollars for what an earlier version counted in tokens only.
         """
         with self._lock, explained(self.path):
             if prices is not None:
@@ -323,29 +306,34 @@ class Store:
             return {teacher: found for (_, teacher), found in _ledger.spent(self._db, run).items()}
 
     def manners(self, identity: Mapping[str, str]) -> Manners:
-        """Return how a model is asked, as far as it was found out."""
+        """Return what is known about the requests that a model accepts."""
         with self._lock, explained(self.path):
             query = "SELECT manners FROM manners WHERE identity = ?"
             row = self._db.execute(query, (_identity(identity),)).fetchone()
         return Manners() if row is None else Manners.load(row[0])
 
     def remember(self, identity: Mapping[str, str], manners: Manners) -> None:
-        """Keep how a model is asked."""
+        """Store what is known about the requests that a model accepts."""
         with self._lock, explained(self.path), self._transaction():
             self._db.execute("INSERT OR REPLACE INTO manners VALUES (?, ?)", (_identity(identity), manners.dump()))
 
-    def last(self, teacher: str, count: int) -> list[Reply]:
-        """Return the newest replies of a teacher, by its name: what it is like to ask it."""
-        query = f"SELECT {_COLUMNS} FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?) WHERE teacher = ? LIMIT ?"  # noqa: S608 - a constant
+    def last(self, teacher: str, count: int, *, rated: bool = False) -> list[Reply]:
+        """Return the newest replies of a teacher.
+
+        Args:
+            rated: only replies to requests with options, which take another time than the rest.
+        """
+        newest = f"SELECT {_COLUMNS} FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?) WHERE teacher = ?"  # noqa: S608 - a constant
+        query = f"""{newest} AND (instr(request, '"options":[') > 0) = ? LIMIT ?"""
         with self._lock, explained(self.path):
-            return [Reply(*columns) for columns in self._db.execute(query, (100 * count, teacher, count))]
+            return [Reply(*columns) for columns in self._db.execute(query, (100 * count, teacher, rated, count))]
 
     def __len__(self) -> int:
         with self._lock, explained(self.path):
             return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
 
     def close(self) -> None:
-        """Close the database; everything that was put is in it."""
+        """Close the database."""
         with self._lock, explained(self.path):
             self._db.close()
         self.claims.close()
@@ -353,9 +341,7 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextlib.contextmanager
@@ -365,20 +351,20 @@ class Store:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:  # a full disk rolls back by itself
+            if self._db.in_transaction:  # if the disk is full, SQLite has rolled back already
                 self._db.execute("ROLLBACK")
             raise
 
 
 def version_of(db: sqlite3.Connection, path: Path) -> int:
-    """Return the version of a store's schema; 0 for a file with nothing in it.
+    """Return the version of a store's schema; 0 for an empty file.
 
     Raises:
-        RunFolderError: it is another program's database, or a newer TinyLLM's.
+        RunFolderError: the database belongs to another program or to a newer TinyLLM.
     """
-    if 0 < path.stat().st_size < _SMALLEST_BYTES:  # SQLite would take it for an empty database, and write over it
+    if 0 < path.stat().st_size < _SMALLEST_BYTES:  # SQLite would treat it as empty and overwrite it
         raise RunFolderError(f"{path} is no database; give `rationales.store` another path.")
-    # In one statement, so of one moment: another process may be making the same store.
+    # One statement, so one moment: another process may be creating the same store.
     application, version, tables = db.execute(
         "SELECT (SELECT application_id FROM pragma_application_id), "
         "(SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)"
@@ -394,11 +380,11 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
 
 
 def crc_of(key: bytes, *columns: str | float | None) -> int:
-    """Return the checksum of a row, as it is stored in its last column.
+    """Return the checksum of a row.
 
     Args:
-        columns: all others in their order, but the request, of which the key is the checksum. The last two, which
-            version 2 did not have, count where there is something in them.
+        columns: all columns in order, except the request, which the key covers. The last two columns, which version 2
+            did not have, count only if they are not NULL.
     """
     while len(columns) > _COLUMNS_OF_VERSION_2 and columns[-1] is None:
         columns = columns[:-1]
@@ -412,14 +398,7 @@ def _identity(identity: Mapping[str, str]) -> str:
 def _row(entry: Entry, now: float) -> Row:
     reply, key = entry.reply, bytes.fromhex(entry.key)
     who = (entry.teacher, well_formed(entry.question_id))
-    said = (
-        well_formed(reply.text),
-        reply.finish_reason,
-        reply.prompt_tokens,
-        reply.completion_tokens,
-        reply.cached_tokens,
-        float(reply.latency_s),
-        now,
-    )
+    usage = (reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens, float(reply.latency_s))
+    said = (well_formed(reply.text), reply.finish_reason, *usage, now)
     more = (reply.thinking_tokens, None if reply.message is None else well_formed(reply.message))
     return (key, *who, entry.asked, *said, crc_of(key, *who, *said, *more), *more)

@@ -1,4 +1,4 @@
-"""What a person does with a store by hand: look into it, take replies out and in, and throw replies away."""
+"""Tools for a person who has a store: look at its contents, select replies, delete replies."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from tinyllm.replies._store import SCHEMA_VERSION, Store, version_of
 from tinyllm.spending.charges import Spent
 
 Tell = Callable[[int, int], None]
-"""Hears how much is done, of how much."""
+"""Receives progress: how much is done, and how much there is."""
 
-_AT_ONCE = 1000  # rows in one query: reading for long would keep the writers' log from being emptied
-_SHORT_S = 0.5  # another process's look into the store is waited for so long
-# A request is canonical JSON, so it begins with whom it was put to; parsing all of it would take ten times as long.
+_AT_ONCE = 1000  # rows in one query; while a long query runs, SQLite cannot empty the writers' log
+_SHORT_S = 0.5  # the longest wait for another process that has the store open
+# A request is canonical JSON, so it begins with the identity. Parsing all of the JSON would take ten times as long.
 _IDENTITY = """substr(request, length('{"identity":') + 1, instr(request, '},"prompt":') - length('{"identity":'))"""
 
 
 def silent(_done: int, _total: int) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 def find_store(path: Path) -> Path:
-    """Return the store that a path means: a file, the one in a folder of runs, or the one that a run uses.
+    """Return the store that a path means: the file itself, the store in that folder, or the store of that run folder.
 
     Raises:
         RunFolderError: there is none.
@@ -47,48 +47,45 @@ def find_store(path: Path) -> Path:
         place = path / STORE
     if not place.is_file():
         raise RunFolderError(
-            f"There is no store {place}. A store is made when teachers are asked (`tinyllm generate`): {STORE} beside "
-            "the run's folder, if `rationales.store` gives no other path."
+            f"There is no store {place}. `tinyllm generate` makes one: {STORE} beside the run folder, unless "
+            "`rationales.store` gives another path."
         )
     return place
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which replies are meant: those for which everything that is given holds.
-
-    Attributes:
-        since, before: of the moment at which the reply was stored.
-    """
+    """Selects replies by teacher and by the time at which they were stored. None: no condition."""
 
     teacher: str | None = None
     since: datetime | None = None
     before: datetime | None = None
 
     def sql(self) -> tuple[str, dict[str, Any]]:
-        """Return a condition, and the values in it."""
-        values: dict[str, Any] = {
-            "teacher": self.teacher,
-            "since": None if self.since is None else self.since.timestamp(),
-            "before": None if self.before is None else self.before.timestamp(),
-        }
-        conditions = {"teacher": "teacher = :teacher", "since": "created >= :since", "before": "created < :before"}
-        given = {name: value for name, value in values.items() if value is not None}
-        return " AND ".join([conditions[name] for name in given] or ["TRUE"]), given
+        """Return a condition for WHERE, and its values."""
+        given: dict[str, tuple[str, Any]] = {}
+        if self.teacher is not None:
+            given["teacher"] = "teacher = :teacher", self.teacher
+        if self.since is not None:
+            given["since"] = "created >= :since", self.since.timestamp()
+        if self.before is not None:
+            given["before"] = "created < :before", self.before.timestamp()
+        condition = " AND ".join(condition for condition, _ in given.values())
+        return condition or "TRUE", {name: value for name, (_, value) in given.items()}
 
 
 EVERYTHING = Selection()
 
-# --- looking ------------------------------------------------------------------------------------------------------
+# --- contents -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one teacher gave, with one model.
+    """What one teacher answered, with one model.
 
     Attributes:
-        identity: of the model; see `Teacher.identity`.
-        prompt_tokens, completion_tokens, cached_tokens: None where the teacher never told.
+        identity: the model; see `Teacher.identity`.
+        prompt_tokens, completion_tokens, cached_tokens: None if the teacher never reported them.
         first, last: when replies were stored; ISO 8601, UTC.
     """
 
@@ -101,23 +98,10 @@ class Asked:
     first: str
     last: str
 
-    def plus(self, other: Asked) -> Asked:
-        """Add up two parts of the store."""
-        return Asked(
-            self.teacher,
-            self.identity,
-            self.replies + other.replies,
-            _sum(self.prompt_tokens, other.prompt_tokens),
-            _sum(self.completion_tokens, other.completion_tokens),
-            _sum(self.cached_tokens, other.cached_tokens),
-            min(self.first, other.first),
-            max(self.last, other.last),
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """How many requests to a teacher got no reply when they were put last."""
+class _Failed:
+    """How many requests to a teacher got no reply at the last attempt."""
 
     teacher: str
     reason: str
@@ -125,8 +109,8 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
-    """What a run has got from a teacher, and paid for, whatever became of the replies."""
+class _Paid:
+    """What a run got from a teacher and paid, including replies that were deleted later."""
 
     run: str
     teacher: str
@@ -135,17 +119,17 @@ class Paid:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in a store. `bytes`: of its file and of the log beside it."""
+    """What is in a store. `bytes` is the size of the file and its log."""
 
     store: str
     bytes: int
     teachers: tuple[Asked, ...]
-    failures: tuple[Failed, ...]
-    spent: tuple[Paid, ...]
+    failures: tuple[_Failed, ...]
+    spent: tuple[_Paid, ...]
 
 
 def contents(path: Path, tell: Tell = silent) -> Contents:
-    """Look through a store, which others may be writing to.
+    """Return what is in a store. Other processes may write to it meanwhile.
 
     Raises:
         RunFolderError: it cannot be read.
@@ -155,44 +139,46 @@ def contents(path: Path, tell: Tell = silent) -> Contents:
         "min(created), max(created) FROM replies WHERE id > :after AND id <= :upto GROUP BY 1, 2"
     )
     store = resolved(path)
-    teachers: dict[tuple[str, str], Asked] = {}
+    teachers: dict[tuple[str, str], list[Any]] = {}
     with reading(path) as db:
-        for after, upto in _stretches(db, tell):
-            for row in db.execute(query, {"after": after, "upto": upto}):
-                teacher, identity, replies, prompt, completion, cached, first, last = row
-                model = json.loads(identity)
-                part = Asked(teacher, model, replies, prompt, completion, cached, moment(first), moment(last))
-                before = teachers.get((teacher, identity))
-                teachers[teacher, identity] = before.plus(part) if before else part
+        for after, upto in _id_ranges(db, tell):
+            for teacher, identity, *figures in db.execute(query, {"after": after, "upto": upto}):
+                known = teachers.get((teacher, identity))
+                teachers[teacher, identity] = figures if known is None else _added(known, figures)
         failures = db.execute("SELECT teacher, reason, count(*) FROM failures GROUP BY 1, 2 ORDER BY 1, 2").fetchall()
         spent = _ledger.spent(db)
     return Contents(
         store=str(path),
         bytes=sum(file.stat().st_size for file in (store, store.with_name(store.name + "-wal")) if file.exists()),
-        teachers=tuple(teachers[name] for name in sorted(teachers)),
-        failures=tuple(Failed(*row) for row in failures),
-        spent=tuple(Paid(run, teacher, found) for (run, teacher), found in spent.items()),
+        teachers=tuple(
+            Asked(teacher, json.loads(identity), replies, prompt, completion, cached, moment(first), moment(last))
+            for (teacher, identity), (replies, prompt, completion, cached, first, last) in sorted(teachers.items())
+        ),
+        failures=tuple(_Failed(*row) for row in failures),
+        spent=tuple(_Paid(run, teacher, found) for (run, teacher), found in spent.items()),
     )
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one + (other or 0)
+def _added(one: list[Any], other: list[Any]) -> list[Any]:
+    """Add up the figures of two parts of the store: sums (None: unknown), the first and the last time."""
+    sums = [b if a is None else a + (b or 0) for a, b in zip(one[:-2], other[:-2], strict=True)]
+    return [*sums, min(one[-2], other[-2]), max(one[-1], other[-1])]
 
 
 def moment(created: float) -> str:
-    """Return a moment as text: ISO 8601, UTC, to the microsecond."""
+    """Return a time as text: ISO 8601, UTC, with microseconds."""
     return datetime.fromtimestamp(created, UTC).isoformat(timespec="microseconds")
 
 
 def rows(db: sqlite3.Connection, columns: str, selection: Selection, tell: Tell) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the replies selected, in the order in which they were stored, a thousand or fewer at a time."""
+    """Yield the selected replies in the order in which they were stored, at most a thousand at a time."""
     condition, values = selection.sql()
     query = f"SELECT {columns} FROM replies WHERE id > :after AND id <= :upto AND {condition} ORDER BY id"  # noqa: S608 - constants
-    for after, upto in _stretches(db, tell):
+    for after, upto in _id_ranges(db, tell):
         yield db.execute(query, values | {"after": after, "upto": upto}).fetchall()
 
 
-def _stretches(db: sqlite3.Connection, tell: Tell) -> Iterator[tuple[int, int]]:
+def _id_ranges(db: sqlite3.Connection, tell: Tell) -> Iterator[tuple[int, int]]:
     first, last = db.execute("SELECT (SELECT min(id) FROM replies), (SELECT max(id) FROM replies)").fetchone()
     if first is None:
         return
@@ -202,29 +188,27 @@ def _stretches(db: sqlite3.Connection, tell: Tell) -> Iterator[tuple[int, int]]:
 
 
 def must_know(db: sqlite3.Connection, teacher: str | None) -> None:
-    """Refuse a teacher of whom a store holds nothing.
+    """Check that a store has replies or failures of a teacher.
 
     Raises:
-        TinyLLMError: it holds nothing of this one; names those that it knows.
+        TinyLLMError: it has none; the message lists the teachers that it has.
     """
     query = "SELECT 1 FROM replies WHERE teacher = :t UNION ALL SELECT 1 FROM failures WHERE teacher = :t LIMIT 1"
-    if teacher is None or db.execute(query, {"t": teacher}).fetchone():
-        return
-    known = [
-        name for (name,) in db.execute("SELECT teacher FROM replies UNION SELECT teacher FROM failures ORDER BY 1")
-    ]
-    raise TinyLLMError(
-        f"The store holds nothing of a teacher '{teacher}'.{did_you_mean(teacher, known)} "
-        f"It holds replies of: {', '.join(known) or 'nobody'}."
-    )
+    if teacher is not None and not db.execute(query, {"t": teacher}).fetchone():
+        names = db.execute("SELECT teacher FROM replies UNION SELECT teacher FROM failures ORDER BY 1")
+        known = [name for (name,) in names]
+        raise TinyLLMError(
+            f"The store holds nothing of a teacher '{teacher}'.{did_you_mean(teacher, known)} "
+            f"It holds replies of: {', '.join(known) or 'nobody'}."
+        )
 
 
-# --- throwing away ------------------------------------------------------------------------------------------------
+# --- deleting -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """How much a selection is, and what it has cost."""
+    """How much a selection covers, and how many tokens it took."""
 
     replies: int = 0
     failures: int = 0
@@ -232,26 +216,21 @@ class Selected:
     completion_tokens: int = 0
 
 
-def would_prune(path: Path, selection: Selection, *, failures: bool = False) -> Selected:
-    """Return what `prune` would delete; the arguments and the errors are the same."""
-    with _alone(path) as db:
-        return _count(db, selection, failures)
-
-
-def prune(path: Path, selection: Selection, *, failures: bool = False) -> Selected:
-    """Delete replies for good, and give their room in the file back to the disk.
-
-    What runs have spent stays in the accounts.
+def prune(path: Path, selection: Selection, *, failures: bool = False, dry_run: bool = False) -> Selected:
+    """Delete replies for good, and shrink the file. What runs have spent stays recorded.
 
     Args:
-        failures: delete the notes of requests that got no reply, and no replies.
+        failures: delete the records of failed requests instead of replies.
+        dry_run: delete nothing, and return what would be deleted.
 
     Raises:
-        TinyLLMError: nothing is said about what to delete, or the teacher is unknown.
-        RunFolderError: a process has the store open, so that it may rely on what is in it; or it is damaged.
+        TinyLLMError: nothing is selected, or the teacher is unknown.
+        RunFolderError: another process has the store open and may rely on its contents; or the store is damaged.
     """
-    with _alone(path) as db:
+    with _exclusive(path) as db:
         selected = _count(db, selection, failures)
+        if dry_run:
+            return selected
         condition, values = selection.sql()
         db.execute(f"DELETE FROM {'failures' if failures else 'replies'} WHERE {condition}", values)  # noqa: S608 - constants
         db.execute("COMMIT")
@@ -276,10 +255,10 @@ def _count(db: sqlite3.Connection, selection: Selection, failures: bool) -> Sele
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a store for reading only; others may go on writing. One of an older version is brought up to date first.
+    """Open a store for reading only. Other processes may write to it. An older format is converted first.
 
     Raises:
-        RunFolderError: it is damaged, no store, or cannot be read.
+        RunFolderError: it is damaged, not a store, or cannot be read.
     """
     path = resolved(path)
     with explained(path):
@@ -295,12 +274,12 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a store, in a transaction, when nobody else has it open; whoever wants to has to wait.
+def _exclusive(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a store in a transaction while no other process has it open. Others who open it must wait.
 
-    Every process that asks has it open all the while, so nobody holds a claim either.
+    A process that asks teachers has the store open all the time, so nobody holds a claim either.
     """
-    Store(path).close()  # it is one, of this version, and can be written
+    Store(path).close()  # checks that it is a store and can be written, and converts an older format
     with explained(path), contextlib.closing(sqlite3.connect(path, timeout=_SHORT_S, isolation_level=None)) as db:
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
         try:
@@ -309,6 +288,6 @@ def _alone(path: Path) -> Iterator[sqlite3.Connection]:
             if code_of(error) != sqlite3.SQLITE_BUSY:
                 raise
             raise RunFolderError(
-                f"Another process has the store {path} open. Wait until it is done, then run this again."
+                f"Another process has the store {path} open. Wait until it has finished, then run this again."
             ) from None
         yield db

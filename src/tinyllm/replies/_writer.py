@@ -1,4 +1,4 @@
-"""The store's writer: what gathers while one commit runs goes into the next, so durability costs little."""
+"""The writer of a store. While one commit runs, new work gathers for the next, so that durable commits cost little."""
 
 from __future__ import annotations
 
@@ -7,49 +7,41 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
+from tinyllm.config import BudgetSection
+from tinyllm.replies import _ledger
 from tinyllm.replies._store import Done, Entry, Failure, Store, Work
-from tinyllm.spending.charges import Bill, Cap, Charge, Lost
+from tinyllm.spending.charges import Bill, Charge
 from tinyllm.teachers.base import Reply
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """What is to go into the next commit."""
+class _Next(Work):
+    """The work of the next commit, with a future for each entry and for each charge."""
 
-    entries: list[tuple[Entry, asyncio.Future[Reply]]] = field(default_factory=list)
-    charges: list[tuple[Charge, asyncio.Future[int | None]]] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
-    bills: list[Bill] = field(default_factory=list)
-    freed: list[int] = field(default_factory=list)
-    freed_resumed: list[tuple[str, str]] = field(default_factory=list)
-    lost: list[Lost] = field(default_factory=list)
-
-    def is_empty(self) -> bool:
-        return not any(getattr(self, name) for name in self.__slots__)
-
-    def futures(self) -> list[asyncio.Future[Reply] | asyncio.Future[int | None]]:
-        return [done for _, done in self.entries] + [done for _, done in self.charges]
+    stored: list[asyncio.Future[Reply]] = field(default_factory=list)
+    charged: list[asyncio.Future[int | None]] = field(default_factory=list)
 
 
-@dataclass
 class Writer:
-    """Commits in groups, in a thread, and lets each waiter go only when what it waits for is on the disk.
+    """Commits in groups, in a thread. A caller continues when its part is on the disk.
 
     Args:
-        cap: on what is set aside.
+        cap: on what a run may be charged; None: no cap.
     """
 
-    store: Store
-    cap: Cap = Cap()
-    _waiting: _Waiting = field(default_factory=_Waiting)
-    _flushing: asyncio.Task[None] | None = None
-    _billed_until: float = field(default_factory=time.monotonic)
+    def __init__(self, store: Store, cap: BudgetSection | None = None) -> None:
+        self._store = store
+        self._cap = cap
+        self._next: _Next | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._billed_until = time.monotonic()
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def opened(cls, store: Store, cap: Cap = Cap()) -> AsyncIterator[Writer]:
-        """Make a writer; at the end everything it was given is committed, also when its users were cancelled."""
+    async def opened(cls, store: Store, cap: BudgetSection | None = None) -> AsyncIterator[Writer]:
+        """Make a writer. At the end all work is committed, even if the callers were cancelled."""
         writer = cls(store, cap)
         try:
             yield writer
@@ -58,87 +50,78 @@ class Writer:
                 await asyncio.shield(writer._flushing)
 
     async def keep(self, entry: Entry, bill: Bill | None = None) -> Reply:
-        """Return the stored reply once it is durable. Whoever stops waiting has it stored all the same."""
+        """Return the stored reply once it is on the disk. A caller that is cancelled does not stop the commit."""
         done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.entries.append((entry, done))
+        work = self._work()
+        work.entries.append(entry)
+        work.stored.append(done)
         if bill is not None:
-            self._waiting.bills.append(bill)
-        self._wake()
+            work.bills.append(bill)
         return await done
 
     async def set_aside(self, charge: Charge) -> int | None:
-        """Set aside what an attempt can cost; return its id once it is durable, None if the cap leaves no room."""
+        """Charge what an attempt can cost. Return the id once it is on the disk; None if the cap leaves no room."""
         done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiting.charges.append((charge, done))
-        self._wake()
+        work = self._work()
+        work.charges.append(charge)
+        work.charged.append(done)
         try:
             return await done
-        except asyncio.CancelledError:  # perhaps at the very moment at which it was set aside
+        except asyncio.CancelledError:  # the charge may have been made at this very moment
             if not done.cancelled() and done.exception() is None and (charge_id := done.result()) is not None:
                 self.free(charge_id)
             raise
 
     def free(self, charge: int) -> None:
-        """Give back, in one of the next commits, what was set aside for an attempt that has cost nothing."""
-        self._waiting.freed.append(charge)
-        self._wake()
+        """Delete, in one of the next commits, the charge of an attempt that cost nothing."""
+        self._work().changes.append(lambda db: _ledger.free(db, charge))
 
     def free_resumed(self, run: str, key: str) -> None:
-        """The same for an attempt that an earlier process has made."""
-        self._waiting.freed_resumed.append((run, key))
-        self._wake()
+        """Like `free`, for an attempt that an earlier process made."""
+        self._work().changes.append(lambda db: _ledger.free_resumed(db, run, key))
 
-    def lose(self, attempt: Lost) -> None:
-        """Keep for ever what was set aside for an attempt whose cost nobody will know."""
-        self._waiting.lost.append(attempt)
-        self._wake()
+    def lose(self, most: Charge, charge: int | None) -> None:
+        """Keep the charge of an attempt whose cost stays unknown."""
+        self._work().changes.append(lambda db: _ledger.lose(db, most, charge))
 
     def note(self, failure: Failure) -> None:
-        """Remember, in one of the next commits, a request that got no reply."""
-        self._waiting.failures.append(failure)
-        self._wake()
+        """Record, in one of the next commits, a request that got no reply."""
+        self._work().failures.append(failure)
 
-    def _wake(self) -> None:
+    def _work(self) -> _Next:
+        """Return the work of the next commit, and start committing if no commit runs."""
+        if self._next is None:
+            self._next = _Next(cap=self._cap)
         if self._flushing is None or self._flushing.done():
             self._flushing = asyncio.create_task(self._flush())
+        return self._next
 
     async def _flush(self) -> None:
-        while not self._waiting.is_empty():
-            group, self._waiting = self._waiting, _Waiting()
+        while self._next is not None:
+            work, self._next = self._next, None
             try:
-                done = await asyncio.to_thread(self._commit, group)
+                done = await asyncio.to_thread(self._commit, work)
             except Exception as error:
-                waiting = group.futures()
-                for future in waiting:  # raised again in everyone who waits
+                waiting: list[asyncio.Future[Any]] = [*work.stored, *work.charged]
+                for future in waiting:  # every waiting caller raises the error
                     if not future.done():
                         future.set_exception(error)
                 if not waiting:
                     raise
                 continue
-            for (_, kept), reply in zip(group.entries, done.replies, strict=True):
-                if not kept.done():
-                    kept.set_result(reply)
-            for (_, held), charge in zip(group.charges, done.charges, strict=True):
-                if not held.done():
-                    held.set_result(charge)
-                elif charge is not None:  # who asked for it has gone, and sends nothing
-                    self._waiting.freed.append(charge)
+            for stored, reply in zip(work.stored, done.replies, strict=True):
+                if not stored.done():
+                    stored.set_result(reply)
+            for charged, charge in zip(work.charged, done.charges, strict=True):
+                if not charged.done():
+                    charged.set_result(charge)
+                elif charge is not None:  # the caller was cancelled and sends nothing
+                    self.free(charge)
 
-    def _commit(self, group: _Waiting) -> Done:
+    def _commit(self, work: _Next) -> Done:
         now = time.monotonic()
-        done = self.store.commit(
-            Work(
-                entries=[entry for entry, _ in group.entries],
-                failures=group.failures,
-                bills=group.bills,
-                freed=group.freed,
-                freed_resumed=group.freed_resumed,
-                lost=group.lost,
-                charges=[charge for charge, _ in group.charges],
-                cap=self.cap,
-                seconds=now - self._billed_until if group.bills else 0.0,
-            )
-        )
-        if group.bills:
+        work.seconds = now - self._billed_until if work.bills else 0.0
+        done = self._store.commit(work)
+        if work.bills:
             self._billed_until = now
         return done

@@ -1,7 +1,7 @@
-"""Pages: a run, or an experiment, as one HTML file that opens from disk.
+"""Report: a run, or an experiment, as one HTML file that opens from disk.
 
-Add a panel: its figures in `_content`, its place in `templates/`. Templates escape all text (`_page.environment`),
-plots escape their labels (`_plots`).
+Add a panel: its content in `_content`, and its place in `templates/`. Templates escape all text (`_page.environment`).
+Plots escape their labels (`_plots`).
 """
 
 from tinyllm.report._browser import scorers

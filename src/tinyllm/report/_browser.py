@@ -1,4 +1,4 @@
-"""The questions of a run as data for the page's script: small, plain JSON that cannot end its element."""
+"""The questions of a run as JSON for the page's script."""
 
 from __future__ import annotations
 
@@ -9,52 +9,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tinyllm.rationales.types import Rationale, Rejection
-from tinyllm.report._files import Prediction
+from tinyllm.scoring.predictions import Prediction
 
 SCORERS: Mapping[str, str] = {
     "likelihood": "Likelihood",
     "likelihood_normalised": "Likelihood per token",
     "generation": "Generated answer",
 }
-"""The scorers of metrics.json and their names on the page."""
+"""The scorers of metrics.json, and their names on the page."""
 
 MAX_QUESTIONS = 20_000
-"""More would make a page that browsers open slowly."""
+"""Browsers are slow to open a page with more questions."""
 
 _NOT_SCORED = -1
-_SPLITS = ("test", "valid", "train")
+_SPLITS = ("test", "train")
 
 
 def scorers(*, by_token: bool) -> dict[str, str]:
-    """Return `SCORERS`, the chief one first: per token for a student that is not shown the choices, as it is asked."""
+    """Return `SCORERS`, first the one that ranks choices. `by_token`: the student is not shown the choices."""
     return dict(sorted(SCORERS.items(), key=lambda item: by_token and item[0] != "likelihood_normalised"))
-
-
-def choice_of(prediction: Prediction, scorer: str) -> int | None:
-    """Return the choice that a scorer takes as the student's answer: None unreadable, -1 not scored."""
-    if scorer == "generation":
-        return _NOT_SCORED if prediction.generation is None else prediction.generation.pred
-    if prediction.likelihood is None:
-        return _NOT_SCORED
-    return prediction.likelihood.pred if scorer == "likelihood" else prediction.likelihood.pred_normalised
-
-
-def mark(prediction: Prediction, scorer: str) -> float:
-    """Return the mark that a scorer gives: 1 right, 0 wrong, 1/k where k choices tie and the right one is of them."""
-    scores = prediction.likelihood
-    tied = (
-        ()
-        if scores is None
-        else {"likelihood": scores.tied, "likelihood_normalised": scores.tied_normalised}.get(scorer)
-    )
-    if tied:
-        return 1 / len(tied) if prediction.answer in tied else 0.0
-    return float(choice_of(prediction, scorer) == prediction.answer)
-
-
-def is_scored(prediction: Prediction, scorer: str) -> bool:
-    """Whether the scorer has seen this prediction."""
-    return choice_of(prediction, scorer) != _NOT_SCORED
 
 
 def question_rows(
@@ -63,39 +36,40 @@ def question_rows(
     rejected: Iterable[Rejection],
     scored_by: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Return one row a question, test questions first; its answers are in the order of the scorers.
+    """Return a row for each question, test questions first. Its answers are in the order of the scorers.
 
-    Without any predictions yet, the rows are the questions that have rationales, with nothing but their ids.
+    Without predictions, the rows are the questions with rationales, and hold their ids only.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for prediction in predictions:
-        row = rows.setdefault((prediction.split, prediction.id), _row(prediction))
+        row = rows.setdefault((prediction.split, prediction.question.id), _row(prediction))
         row[prediction.stage] = _answered(prediction, scored_by)
     kept, failed = defaultdict(list), defaultdict(list)
     for rationale in rationales:
         note = {"teacher": rationale.teacher, "text": rationale.text}
         kept[rationale.question_id].append(
-            note | ({"repaired": list(rationale.repaired)} if rationale.repaired else {})
+            note
+            | ({"repaired": list(rationale.repaired)} if rationale.repaired else {})
+            | ({"pooled": True} if rationale.pooled else {})
         )
     for reply in rejected:
         failed[reply.question_id].append({"teacher": reply.teacher, "reason": reply.reason, "text": reply.text})
     if not predictions:
         rows = {("train", name): {"id": name, "split": "train"} for name in [*kept, *failed]}
     for (split, name), row in rows.items():
-        if split == "train":  # teachers are asked about no others, and ids may return in another split
+        if split == "train":  # teachers explain training questions only, and another split can hold the same id
             row |= {"kept": kept[name]} if kept[name] else {}
             row |= {"rejected": failed[name]} if failed[name] else {}
-    return sorted(rows.values(), key=_split_order)
+    return sorted(rows.values(), key=lambda row: _SPLITS.index(row["split"]))
 
 
 def island(rows: Sequence[Mapping[str, Any]], teachers: Sequence[str], scored_by: Mapping[str, str]) -> str:
-    """Return the JSON that the page's script reads."""
-    data = {"scorers": list(scored_by.items()), "teachers": list(teachers), "questions": rows}
-    return safe_json(data)
+    """Return the JSON for the page's script."""
+    return safe_json({"scorers": list(scored_by.items()), "teachers": list(teachers), "questions": rows})
 
 
 def safe_json(data: Any) -> str:
-    """Return JSON that holds no character with which HTML could end or open anything."""
+    """Return JSON without any character that could open or close an HTML element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -103,18 +77,15 @@ def safe_json(data: Any) -> str:
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "id": prediction.id,
-        "split": prediction.split,
-        "question": prediction.question,
-        "choices": list(prediction.choices),
-        "answer": prediction.answer,
-    }
-    return row | ({"context": prediction.context} if prediction.context else {})
+    q = prediction.question
+    row: dict[str, Any] = {"id": q.id, "split": prediction.split, "question": q.question}
+    row |= {"choices": list(q.choices), "answer": q.answer}
+    return row | ({"context": q.context} if q.context else {})
 
 
 def _answered(prediction: Prediction, scored_by: Sequence[str]) -> dict[str, Any]:
-    answered: dict[str, Any] = {"pred": [choice_of(prediction, scorer) for scorer in scored_by]}
+    choices = [prediction.choice(s) if prediction.is_scored(s) else _NOT_SCORED for s in scored_by]
+    answered: dict[str, Any] = {"pred": choices}
     if prediction.likelihood is not None:
         answered["total"] = [_rounded(value, 2) for value in prediction.likelihood.total]
         answered["mean"] = [_rounded(value, 3) for value in prediction.likelihood.mean]
@@ -127,7 +98,3 @@ def _answered(prediction: Prediction, scored_by: Sequence[str]) -> dict[str, Any
 
 def _rounded(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
-
-
-def _split_order(row: Mapping[str, Any]) -> int:
-    return _SPLITS.index(row["split"]) if row["split"] in _SPLITS else len(_SPLITS)

@@ -1,4 +1,4 @@
-"""From the files of a run to what its page shows: all counting and wording."""
+"""The content of a run's page, in words and numbers, from the files of the run."""
 
 from __future__ import annotations
 
@@ -7,43 +7,57 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinyllm.comparison import paired
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import RunFolderError
 from tinyllm.report import _browser as browser
-from tinyllm.report._files import LogLine, Prediction, RunFiles
-from tinyllm.report._plots import Curve, Dot, Mark, smooth, window
+from tinyllm.report._files import LogLine, RunFiles
+from tinyllm.report._opinions import opinions_of, reliability_line
+from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
+from tinyllm.report._search import search_of
 from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
-from tinyllm.report._view import Card, DroppedRow, Fact, Loss, Page, Share, Stage, TeacherRow
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
+from tinyllm.scoring.predictions import Prediction
 
 _DROPPED_SHOWN = 50
 
 CHECKS: Mapping[str, str] = {
-    "empty": "Hardly any words.",
-    "cut_off": "Stops in the middle of a sentence.",
-    "runs_on": "Goes on into a question of its own.",
-    "repeats": "Says the same again and again.",
-    "wrong_answer": "Names another choice as the answer.",
-    "encoding": "Holds broken characters.",
+    "empty": "The text has too few words.",
+    "cut_off": "The text stops in the middle of a sentence.",
+    "runs_on": "The text continues with a new question.",
+    "repeats": "The text repeats itself.",
+    "wrong_answer": "The text gives another choice as the answer.",
+    "encoding": "The text has broken characters.",
     "refused": "The teacher refuses to explain.",
     "failed": "The request got no reply.",
-    "too_long": "The prompt is longer than the teacher takes.",
-    "bad_request": "The service does not take this prompt.",
-    "unfinished_thought": "Ends inside a thought, before any text.",
-    "content_filter": "A filter of the provider does not take the prompt, or took the reply away.",
-    "unasked": "Not asked: the budget was used up.",
+    "too_long": "The prompt is too long for the teacher.",
+    "bad_request": "The service refused this prompt.",
+    "unfinished_thought": "The reply ended during the reasoning, before any text.",
+    "content_filter": "A filter of the provider blocked the prompt or the reply.",
+    "unasked": "The question was not asked, because the budget was used up.",
 }
-"""What the names of checks and repairs mean; a name that is not here stands for itself."""
+"""What the names of checks and repairs mean. A name that is missing here is shown without a meaning."""
 
 
-def build_page(files: RunFiles) -> Page:
-    """Make the page's content.
+_Facts = Iterable[tuple[str, str]]
+"""Names and values."""
+
+
+class Share(NamedTuple):
+    """A count, and its share of the questions asked."""
+
+    name: str
+    number: str
+    share: str
+
+
+def build_page(files: RunFiles) -> dict[str, Any]:
+    """Return the values for `page.html.j2`.
 
     Raises:
-        RunFolderError: metrics.json holds something that is not what its name says.
+        RunFolderError: metrics.json holds a value of a wrong type.
     """
     metrics = files.metrics or {}
     predictions = files.predictions or ()
@@ -51,39 +65,40 @@ def build_page(files: RunFiles) -> Page:
     curves = _curves(files.log or (), teachers)
     scorers = browser.scorers(by_token=_section(files.config, "student").get("layout") == "cloze")
     rows = browser.question_rows(predictions, files.rationales or (), files.rejected or (), tuple(scorers))
-    dropped = [_dropped(row) for row in _list(_mapping(metrics, "data"), "dropped")]
-    teacher_rows = tuple(_teacher(files, name) for name in teachers)
-    return Page(
-        name=str(metrics.get("name") or files.config.get("name") or files.folder.resolve().name),
-        facts=tuple(_head(files, teachers)),
-        missing_stages=tuple(_missing_stages(files)),
-        cards=tuple(_cards(metrics, predictions, scorers)),
-        dots=tuple(_dots(metrics, scorers)),
-        marks=tuple(_marks(metrics)),
-        curves=curves,
-        losses=tuple(_loss(curve) for curve in curves),
-        smoothing=max((window(len(curve.points)) for curve in curves), default=1),
-        not_finite=sum(not math.isfinite(loss) for line in files.log or () for loss in line.losses.values()),
-        training=tuple(_training(files)),
-        teachers=teacher_rows,
-        meanings=tuple(_meanings(teacher_rows)),
-        data=tuple(_data(_mapping(metrics, "data"))),
-        dropped=tuple(dropped[:_DROPPED_SHOWN]),
-        dropped_more=max(0, len(dropped) - _DROPPED_SHOWN),
-        warnings=tuple(
-            Fact(str(text), count(_number(_mapping(metrics, "data", "warnings"), text)))
-            for text in _mapping(metrics, "data", "warnings")
-        ),
-        only_rationales=not predictions,
-        questions=len(rows[: browser.MAX_QUESTIONS]),
-        questions_left_out=max(0, len(rows) - browser.MAX_QUESTIONS),
-        island=browser.island(rows[: browser.MAX_QUESTIONS], teachers, scorers),
-        config_text=files.config_text,
-        environment=tuple(_flat(files.environment or {})),
-    )
+    data = _mapping(metrics, "data")
+    dropped, warnings = _list(data, "dropped"), _mapping(data, "warnings")
+    teacher_rows = [_teacher(files, name) for name in teachers]
+    return {
+        "name": str(metrics.get("name") or files.config.get("name") or files.folder.resolve().name),
+        "facts": list(_head(files, teachers)),
+        "missing_stages": list(_missing_stages(files)),
+        "cards": list(_cards(metrics, predictions, scorers)),
+        "dots": list(_dots(metrics, scorers)),
+        "marks": list(_marks(metrics)),
+        "curves": curves,
+        "losses": [_loss(curve) for curve in curves],
+        "smoothing": max((window(len(curve.points)) for curve in curves), default=1),
+        "not_finite": sum(not math.isfinite(loss) for line in files.log or () for loss in line.losses.values()),
+        "training": list(_training(files)),
+        "search": search_of(files.search),
+        "calibration": list(_calibration(metrics)),
+        "teachers": teacher_rows,
+        "meanings": list(_meanings(teacher_rows)),
+        "opinions": opinions_of(files.opinions),
+        "data": list(_data(data)),
+        "dropped": [_dropped(row) for row in dropped[:_DROPPED_SHOWN]],
+        "dropped_more": max(0, len(dropped) - _DROPPED_SHOWN),
+        "warnings": [(str(text), count(_number(warnings, text))) for text in warnings],
+        "only_rationales": not predictions,
+        "questions": len(rows[: browser.MAX_QUESTIONS]),
+        "questions_left_out": max(0, len(rows) - browser.MAX_QUESTIONS),
+        "island": browser.island(rows[: browser.MAX_QUESTIONS], teachers, scorers),
+        "config_text": files.config_text,
+        "environment": list(_flat(files.environment or {})),
+    }
 
 
-# --- reading stored mappings: what is absent is absent, what is of another kind is an error ---------------------
+# --- reading stored mappings: a missing value is empty, a value of a wrong type is an error ------------------------
 
 
 def _mapping(tree: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
@@ -124,16 +139,16 @@ def _accuracy(metrics: Mapping[str, Any], stage: str, scorer: str) -> Shown | No
 # --- head ---------------------------------------------------------------------------------------------------------
 
 
-def _head(files: RunFiles, teachers: Sequence[str]) -> Iterable[Fact]:
+def _head(files: RunFiles, teachers: Sequence[str]) -> _Facts:
     metrics, config = files.metrics or {}, files.config
     student = _section(config, "student")
     model = metrics.get("student") or student.get("model") or NONE
     adapter = student.get("adapter")
-    yield Fact("Method", str(metrics.get("method") or _section(config, "train").get("method") or NONE))
-    yield Fact("Student", f"{model}, {'all weights' if adapter == 'full' else adapter}" if adapter else str(model))
-    yield Fact("Teachers", ", ".join(teachers) or "none")
-    yield Fact("Preset", str(metrics.get("preset") or config.get("preset") or NONE))
-    yield Fact("Date", moment(str((files.environment or {}).get("date") or NONE)))
+    yield "Method", str(metrics.get("method") or _section(config, "train").get("method") or NONE)
+    yield "Student", f"{model}, {'all weights' if adapter == 'full' else adapter}" if adapter else str(model)
+    yield "Teachers", ", ".join(teachers) or "none"
+    yield "Preset", str(metrics.get("preset") or config.get("preset") or NONE)
+    yield "Date", moment(str((files.environment or {}).get("date") or NONE))
 
 
 def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -141,12 +156,12 @@ def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return section if isinstance(section, Mapping) else {}
 
 
-def _missing_stages(files: RunFiles) -> Iterable[Stage]:
+def _missing_stages(files: RunFiles) -> Iterable[dict[str, str]]:
     folder = shlex.quote(str(files.folder))
     target = folder if files.config_text is not None else f"CONFIG --run-dir {folder}"
 
-    def stage(name: str, without: str) -> Stage:
-        return Stage(name, without, f"tinyllm {name} {target}")
+    def stage(name: str, without: str) -> dict[str, str]:
+        return {"name": name, "without": without, "command": f"tinyllm {name} {target}"}
 
     no_teachers = files.config_text is not None and not files.config.get("teachers")
     if files.rationales is None and not no_teachers:
@@ -162,35 +177,28 @@ def _missing_stages(files: RunFiles) -> Iterable[Stage]:
 # --- result -------------------------------------------------------------------------------------------------------
 
 
-def _cards(metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorers: Mapping[str, str]) -> Iterable[Card]:
+def _cards(
+    metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorers: Mapping[str, str]
+) -> Iterable[dict[str, Any]]:
+    majority, chance = _number(metrics, "majority"), _number(metrics, "chance")
     for scorer, label in scorers.items():
         before, after = _accuracy(metrics, "before", scorer), _accuracy(metrics, "accuracy", scorer)
         shown = after or before
         if shown is None:
             continue
         outcomes = _outcomes(predictions, scorer)
-        yield Card(
-            label=label,
-            before=percent(before.value) if before else None,
-            after=percent(after.value) if after else None,
-            change=points(after.value - before.value) if before and after else "",
-            stage="after training" if after else "before training",
-            note=f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}" + _ties(metrics, after, scorer),
-            verdict=verdict(
-                before,
-                after,
-                _number(metrics, "majority"),
-                outcomes,
-                _number(metrics, "chance"),
-                _over(metrics, scorer),
-            ),
-            outcomes=outcomes,
-        )
-
-
-def _ties(metrics: Mapping[str, Any], after: Shown | None, scorer: str) -> str:
-    ties = _number(_mapping(metrics, "before" if after is None else "accuracy", scorer), "ties")
-    return f", {plural(int(ties), 'tie')}" if ties else ""
+        ties = _number(_mapping(metrics, "accuracy" if after else "before", scorer), "ties")
+        yield {
+            "label": label,
+            "before": percent(before.value) if before else None,
+            "after": percent(after.value) if after else None,
+            "change": points(after.value - before.value) if before and after else "",
+            "stage": "after training" if after else "before training",
+            "note": f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}"
+            + (f", {plural(int(ties), 'tie')}" if ties else ""),
+            "verdict": verdict(before, after, majority, outcomes, chance, _over(metrics, scorer)),
+            "outcomes": outcomes,
+        }
 
 
 def _over(metrics: Mapping[str, Any], scorer: str) -> Over | None:
@@ -200,13 +208,13 @@ def _over(metrics: Mapping[str, Any], scorer: str) -> Over | None:
 
 
 def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None:
-    """Compare the test questions that a scorer has seen before and after training; None if there are none."""
-    scored = [p for p in predictions if p.split == "test" and browser.is_scored(p, scorer)]
-    right = {(p.stage, p.id): browser.mark(p, scorer) for p in scored}
-    both = [name for stage, name in right if stage == "before" and ("after", name) in right]
+    """Compare the test questions that a scorer marked before and after training; None without any."""
+    scored = [p for p in predictions if p.split == "test" and p.is_scored(scorer)]
+    marks = {(p.stage, p.question.id): p.mark(scorer) for p in scored}
+    both = [name for stage, name in marks if stage == "before" and ("after", name) in marks]
     if not both:
         return None
-    before, after = ([right[stage, name] for name in both] for stage in ("before", "after"))
+    before, after = [marks["before", name] for name in both], [marks["after", name] for name in both]
     compared = paired(before, after)
     same = sum(b == a > 0 for b, a in zip(before, after, strict=True))
     wrong = compared.n - same - compared.fixed - compared.broken
@@ -232,26 +240,29 @@ def _marks(metrics: Mapping[str, Any]) -> Iterable[Mark]:
 # --- training -----------------------------------------------------------------------------------------------------
 
 
-def _curves(log: Sequence[LogLine], teachers: Sequence[str]) -> tuple[Curve, ...]:
-    """Return one curve a logged task: the answer's, the teachers' in their order, then any other."""
+def _curves(log: Sequence[LogLine], teachers: Sequence[str]) -> list[Line]:
+    """Return a curve for each logged task: the answer, the teachers in their order, then others."""
     logged = dict.fromkeys(chain.from_iterable(line.losses for line in log))
     lines = sorted(log, key=lambda line: line.step)
-    return tuple(
-        Curve(
-            task, tuple((n.step, n.losses[task]) for n in lines if math.isfinite(n.losses.get(task, math.nan))), colour
+    return [
+        Line(
+            task,
+            tuple(Point(n.step, n.losses[task]) for n in lines if math.isfinite(n.losses.get(task, math.nan))),
+            colour,
         )
         for colour, task in enumerate(dict.fromkeys([ANSWER_TASK, *teachers, *logged]))
         if task in logged
-    )
+    ]
 
 
-def _loss(curve: Curve) -> Loss:
+def _loss(curve: Line) -> dict[str, Any]:
     mean = smooth(curve.points, window(len(curve.points)))
-    first, last = (mean[0][1], mean[-1][1]) if mean else (None, None)
-    return Loss(curve.label, curve.colour, count(len(mean)), decimal(first), decimal(last))
+    first, last = (mean[0].y, mean[-1].y) if mean else (None, None)
+    ends = {"first": decimal(first), "last": decimal(last)}
+    return {"label": curve.label, "colour": curve.colour, "steps": count(len(mean)), **ends}
 
 
-def _training(files: RunFiles) -> Iterable[Fact]:
+def _training(files: RunFiles) -> _Facts:
     train = _mapping(files.metrics or {}, "train")
     figures = {
         "Optimizer steps": (count, "steps"),
@@ -263,13 +274,41 @@ def _training(files: RunFiles) -> Iterable[Fact]:
     }
     for name, (word, key) in figures.items():
         if train.get(key) is not None:
-            yield Fact(name, word(_number(train, key)))
+            yield name, word(_number(train, key))
+    if soft := _mapping(train, "soft"):
+        weights = ", ".join(f"{name} {decimal(_number(soft['weights'], name))}" for name in _mapping(soft, "weights"))
+        right = _number(soft, "valid_accuracy")
+        yield "Weights of the pooled opinions", f"{weights} ({soft.get('weights_from')})"
+        if right is not None:
+            tried = count(_number(soft, "valid"))
+            yield "The pooled opinion is right on", f"{percent(right)} of {tried} validation questions"
+        if soft.get("without_answer"):
+            number, of = (count(_number(soft, key)) for key in ("learnt_without_answer", "without_answer"))
+            yield "Questions learnt from opinions alone", f"{number} of {of} without an answer"
+        if soft.get("shuffled"):
+            yield "Control", "each question has the pooled opinion on another question"
+    found = _mapping(files.metrics or {}, "calibration")
+    if found:
+        error, plain = (percent(_number(found, key)) for key in ("ece", "ece_uncalibrated"))
+        yield "Temperature of its probabilities", decimal(_number(found, "temperature"))
+        yield "Calibration error (ECE) on the test questions", f"{error} ({plain} without the temperature)"
     rates = [line.learning_rate for line in files.log or () if line.learning_rate is not None]
     norms = [line.grad_norm for line in files.log or () if line.grad_norm is not None]
     if rates:
-        yield Fact("Highest learning rate", decimal(max(rates)))
+        yield "Highest learning rate", decimal(max(rates))
     if norms:
-        yield Fact("Largest gradient norm", decimal(max(norms)))
+        yield "Largest gradient norm", decimal(max(norms))
+
+
+def _calibration(metrics: Mapping[str, Any]) -> Iterable[Line]:
+    """Return how often the student is right by its probability, with its temperature and without."""
+    found = _mapping(metrics, "calibration")
+    for colour, (key, label) in enumerate(
+        (("reliability", "At its temperature"), ("reliability_uncalibrated", "Without"))
+    ):
+        bins = [b for b in _list(found, key) if isinstance(b, Mapping) and {"confidence", "accuracy"} <= b.keys()]
+        if bins:
+            yield reliability_line(label, colour, bins)
 
 
 # --- teachers -----------------------------------------------------------------------------------------------------
@@ -287,7 +326,8 @@ def _configured(files: RunFiles) -> list[Mapping[str, Any]]:
     return [t for t in teachers if isinstance(t, Mapping) and "name" in t] if isinstance(teachers, list) else []
 
 
-def _teacher(files: RunFiles, name: str) -> TeacherRow:
+def _teacher(files: RunFiles, name: str) -> dict[str, Any]:
+    """Return a row of the table of teachers. `bar` holds (class, share) of kept and of rejected texts."""
     entry = _mapping(files.metrics or {}, "teachers", name) or _mapping(files.yields or {}, name)
     config: Mapping[str, Any] = next((t for t in _configured(files) if str(t["name"]) == name), {})
     alpha = _section(files.config, "train").get("alpha")
@@ -295,7 +335,7 @@ def _teacher(files: RunFiles, name: str) -> TeacherRow:
     if entry:
         rejected, repaired = _counts(entry, "rejected"), _counts(entry, "repaired")
         kept, missing = int(_number(entry, "rationales") or 0), int(_number(entry, "missing") or 0)
-    else:  # being generated: count what the files hold, which does not tell what is missing
+    else:  # generation is running: count in the files, which do not hold the number of missing texts
         mine = [r for r in files.rationales or () if r.teacher == name]
         rejected = Counter(r.reason for r in files.rejected or () if r.teacher == name)
         repaired = Counter(chain.from_iterable(r.repaired for r in mine))
@@ -305,19 +345,22 @@ def _teacher(files: RunFiles, name: str) -> TeacherRow:
     def share(what: str, number: int, of: int = asked) -> Share:
         return Share(what, count(number), percent(number / of) if of else NONE)
 
-    return TeacherRow(
-        name=name,
-        what=", ".join(str(config[key]) for key in ("kind", "model") if config.get(key)),
-        alpha=NONE if alpha is None else str(alpha),
-        asked=count(asked) if entry else NONE,
-        kept=share("kept", kept),
-        missing=share("missing", missing) if entry else Share("missing", NONE, NONE),
-        repaired=tuple(share(what, n, kept) for what, n in sorted(repaired.items(), key=_most_first)),
-        rejected=tuple(share(why, n) for why, n in sorted(rejected.items(), key=_most_first)),
-        resampled=tuple(share(why, n) for why, n in sorted(_counts(entry, "resampled").items(), key=_most_first)),
-        tokens=tuple(_tokens(entry)),
-        bar=(("kept", kept / asked), ("rejected", sum(rejected.values()) / asked)) if asked else (),
-    )
+    def shares(counts: Mapping[str, int], of: int = asked) -> list[Share]:
+        return [share(what, n, of) for what, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+    return {
+        "name": name,
+        "what": ", ".join(str(config[key]) for key in ("kind", "model") if config.get(key)),
+        "alpha": NONE if alpha is None else str(alpha),
+        "asked": count(asked) if entry else NONE,
+        "kept": share("kept", kept),
+        "missing": share("missing", missing) if entry else Share("missing", NONE, NONE),
+        "repaired": shares(repaired, kept),
+        "rejected": shares(rejected),
+        "resampled": shares(_counts(entry, "resampled")),
+        "tokens": list(_tokens(entry)),
+        "bar": [("kept", kept / asked), ("rejected", sum(rejected.values()) / asked)] if asked else [],
+    }
 
 
 def _counts(entry: Mapping[str, Any], key: str) -> dict[str, int]:
@@ -325,7 +368,7 @@ def _counts(entry: Mapping[str, Any], key: str) -> dict[str, int]:
 
 
 def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
-    """Prompt tokens, those of them that a cache held, tokens of the replies, those of them that are thoughts."""
+    """Yield the tokens of prompts, those of them from a cache, the tokens of replies, and those of them in thoughts."""
     prompt, cached = int(_number(entry, "prompt_tokens") or 0), _number(entry, "cached_tokens")
     if prompt:
         yield Share("prompt", count(prompt), NONE)
@@ -337,35 +380,36 @@ def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
             yield Share("thoughts", count(thoughts), percent(thoughts / replies))
 
 
-def _most_first(item: tuple[str, int]) -> tuple[int, str]:
-    return -item[1], item[0]
-
-
-def _meanings(teachers: Iterable[TeacherRow]) -> Iterable[Fact]:
-    names = {share.name for row in teachers for share in (*row.repaired, *row.rejected, *row.resampled)}
-    return (Fact(name, meaning) for name, meaning in CHECKS.items() if name in names)
+def _meanings(teachers: Iterable[Mapping[str, Any]]) -> _Facts:
+    shown = {share.name for row in teachers for key in ("repaired", "rejected", "resampled") for share in row[key]}
+    return ((name, meaning) for name, meaning in CHECKS.items() if name in shown)
 
 
 # --- data and environment -----------------------------------------------------------------------------------------
 
 
-def _data(data: Mapping[str, Any]) -> Iterable[Fact]:
+def _data(data: Mapping[str, Any]) -> _Facts:
     for split in ("train", "valid", "test"):
         if data.get(split) is not None:
-            yield Fact(f"{split.capitalize()} questions", count(_number(data, split)))
+            yield f"{split.capitalize()} questions", count(_number(data, split))
+    if data.get("more"):
+        yield "More training questions (data.more)", count(_number(data, "more"))
+    for how in _mapping(data, "overlaps"):
+        number = count(_number(data["overlaps"], how))
+        yield f"Left out of data.more: {how} as a validation or test question", number
     if "dropped" in data:
-        yield Fact("Dropped rows", count(len(_list(data, "dropped"))))
+        yield "Dropped rows", count(len(_list(data, "dropped")))
 
 
-def _dropped(row: Any) -> DroppedRow:
+def _dropped(row: Any) -> tuple[str, ...]:
     row = row if isinstance(row, Mapping) else {"reason": row}
-    return DroppedRow(*(str(row.get(key, NONE)) for key in ("split", "where", "reason")))
+    return tuple(str(row.get(key, NONE)) for key in ("split", "where", "reason"))
 
 
-def _flat(tree: Any, at: str = "") -> Iterable[Fact]:
-    """Yield every leaf of a mapping with the keys that lead to it."""
+def _flat(tree: Any, at: str = "") -> _Facts:
+    """Yield each value in a mapping with its dotted key."""
     if isinstance(tree, Mapping) and tree:
         for key, value in tree.items():
             yield from _flat(value, f"{at}.{key}" if at else str(key))
     elif at:
-        yield Fact(at, ", ".join(map(str, tree)) if isinstance(tree, list) else str(tree))
+        yield at, ", ".join(map(str, tree)) if isinstance(tree, list) else str(tree)

@@ -1,7 +1,7 @@
-"""Plots as SVG text: pure functions, colours left to the page's style sheet, every label escaped.
+"""Plots as SVG text. The page's style sheet sets the colours. Labels are escaped.
 
-A plot is drawn for a width in CSS pixels, at which its text has its natural size. The page holds one for wide
-and one for narrow windows and shows the one that fits.
+A plot is drawn for a width in CSS pixels. The page holds one for wide and one for narrow windows, so that text has the
+same size in both.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from markupsafe import escape
 
 WIDE, NARROW = 860, 335
-_MANY_COLOURS = 6  # as many as page.css has; then they start over with another dash
+_COLOURS = 6  # the number in page.css; more lines use the colours again with another dash
 _MAX_POINTS = 400
-_MARKED = 30  # points of a line that are marked each
-_TOLD = 12  # points of a line that are read out
+_MARKED = 30  # a line with more points has no dots
+_TOLD = 12  # points of a line in the text for screen readers
 
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A row of the dot plot: a share with its interval. `hollow` is before training, `short` is for narrow plots."""
+    """A row of the dot plot: a share with its interval. `short` replaces `text` in narrow plots."""
 
     label: str
     text: str
@@ -35,24 +36,14 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A share to compare with, drawn as a line through all rows."""
+    """A share to compare with, drawn as a vertical line."""
 
     label: str
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A named line of (step, value) points, in order of steps; values are finite. A task keeps its colour."""
-
-    label: str
-    points: tuple[tuple[float, float], ...]
-    colour: int
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A point of a line, with the interval of its value where there is one."""
+class Point(NamedTuple):
+    """A point of a line, with the interval of its value if there is one."""
 
     x: float
     y: float
@@ -62,7 +53,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A named line; points in order of x."""
+    """A named line. Its points are in order of x, and finite. `colour` numbers the colours of the style sheet."""
 
     label: str
     points: tuple[Point, ...]
@@ -70,10 +61,10 @@ class Line:
 
 
 def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int, scale: tuple[float, float] = (0.0, 1.0)) -> str:
-    """Draw shares with their intervals on one axis, together with the rates to compare with.
+    """Draw shares with their intervals on one axis, with the shares to compare with.
 
     Args:
-        scale: ends of the axis; what lies beyond is drawn at the end.
+        scale: the ends of the axis. Values beyond an end are drawn at the end.
     """
     wide = width >= 600
     left, right = (250, 200) if wide else (8, 8)
@@ -88,9 +79,7 @@ def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int, scale: tupl
     percents = ticks(100 * scale[0], 100 * scale[1], 6 if wide else 4)
     for tick in percents:
         at = x(tick / 100)
-        anchor = (
-            "start" if tick == percents[0] and not wide else "end" if tick == percents[-1] and not wide else "middle"
-        )
+        anchor = "middle" if wide else {percents[-1]: "end", percents[0]: "start"}.get(tick, "middle")
         parts.append(_line(at, top, at, bottom, "grid"))
         parts.append(_text(at, bottom + 20, f"{_tick(tick)}\u00a0%", "tick", anchor))
     for index, mark in enumerate(marks):
@@ -115,7 +104,7 @@ def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int, scale: tupl
 
 
 class _Frame:
-    """The axes of a plot of lines: where a point goes, and the grid with its labels."""
+    """The axes of a plot of lines."""
 
     _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 26, 44
 
@@ -128,10 +117,10 @@ class _Frame:
         self._x = self._across(min(xs)), max(self._across(max(xs)), self._across(min(xs)) + (0.1 if log_x else 1))
         self._y = self._y_ticks[0], max(self._y_ticks[-1], self._y_ticks[0] + 1e-9)
 
-    def place(self, point: tuple[float, float]) -> tuple[float, float]:
-        """Return where a point is drawn."""
-        across = (self._across(point[0]) - self._x[0]) / (self._x[1] - self._x[0])
-        up = (point[1] - self._y[0]) / (self._y[1] - self._y[0])
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """Return the pixel of a point."""
+        across = (self._across(x) - self._x[0]) / (self._x[1] - self._x[0])
+        up = (y - self._y[0]) / (self._y[1] - self._y[0])
         inner = self.width - self._LEFT - self._RIGHT, self.height - self._TOP - self._BOTTOM
         return self._LEFT + across * inner[0], self.height - self._BOTTOM - up * inner[1]
 
@@ -139,34 +128,44 @@ class _Frame:
         return math.log10(x) if self._log else x
 
     def grid(self, x_label: str, y_label: str) -> list[str]:
-        """Return the grid, the labels of its lines, and the names of the axes."""
+        """Return the grid with its labels, and the names of the axes."""
         parts: list[str] = []
         end, floor = self.width - self._RIGHT, self.height - self._BOTTOM
         for tick in self._y_ticks:
-            y = self.place((10 ** self._x[0] if self._log else self._x[0], tick))[1]
+            y = self.place(self._x_ticks[0], tick)[1]
             parts.append(_line(self._LEFT, y, end, y, "grid"))
             parts.append(_text(self._LEFT - 8, y + 4, _tick(tick), "tick", "end"))
         for tick in self._x_ticks:
-            x = self.place((tick, self._y[0]))[0]
+            x = self.place(tick, self._y[0])[0]
             parts.append(_text(x, floor + 20, _tick(tick), "tick", "end" if x > end - 14 else "middle"))
         parts.append(_text(0, 12, y_label, "tick"))
         parts.append(_text((self._LEFT + end) / 2, self.height - 6, x_label, "tick", "middle"))
         return parts
 
+    def path(self, points: Iterable[Point], kind: str) -> str:
+        """Draw a line through points."""
+        pixels = (self.place(p.x, p.y) for p in points)
+        return f'<path class="{kind}" d="M{"L".join(f"{_n(x)} {_n(y)}" for x, y in pixels)}"/>'
 
-def learning_curve(curves: Sequence[Curve], width: int) -> str:
-    """Draw one line a task, each step lightly and the moving mean strongly, over the optimizer steps."""
+    def dot(self, point: Point, colour: int) -> str:
+        """Draw a dot at a point."""
+        x, y = self.place(point.x, point.y)
+        return f'<circle class="point {task_class(colour)}" cx="{_n(x)}" cy="{_n(y)}" r="4"/>'
+
+
+def learning_curve(curves: Sequence[Line], width: int) -> str:
+    """Draw the losses of each task: a light line for the steps, a strong line for the moving mean."""
     drawn = [curve for curve in curves if curve.points]
     if not drawn:
         return ""
-    frame = _Frame(width, [s for c in drawn for s, _ in c.points], [v for c in drawn for _, v in c.points])
+    frame = _Frame(width, [p.x for c in drawn for p in c.points], [p.y for c in drawn for p in c.points])
     parts = frame.grid("optimizer step", "loss")
-    parts += [_path(map(frame.place, thin(c.points, _MAX_POINTS)), f"curve raw {task_class(c.colour)}") for c in drawn]
+    parts += [frame.path(thin(c.points, _MAX_POINTS), f"curve raw {task_class(c.colour)}") for c in drawn]
     for curve in drawn:
         mean = thin(smooth(curve.points, window(len(curve.points))), _MAX_POINTS)
-        parts.append(_path(map(frame.place, mean), f"curve {task_class(curve.colour)}"))
+        parts.append(frame.path(mean, f"curve {task_class(curve.colour)}"))
         if len(mean) == 1:
-            parts.append(_dot(frame.place(mean[0]), curve.colour))
+            parts.append(frame.dot(mean[0], curve.colour))
     names = ", ".join(curve.label for curve in drawn)
     return _svg(width, frame.height, f"Training loss by optimizer step, one line a task: {names}", parts)
 
@@ -174,11 +173,11 @@ def learning_curve(curves: Sequence[Curve], width: int) -> str:
 def line_plot(
     lines: Sequence[Line], x_label: str, y_label: str, width: int, *, log_x: bool = False, diagonal: bool = False
 ) -> str:
-    """Draw lines with the intervals of their points; nothing where there is no point.
+    """Draw lines with the intervals of their points. Empty without points.
 
     Args:
-        log_x: the x axis is logarithmic, with a label at each point.
-        diagonal: draw where x and y are the same.
+        log_x: use a logarithmic x axis with a label at each point.
+        diagonal: draw the line on which x and y are equal.
     """
     drawn = [line for line in lines if line.points]
     if not drawn:
@@ -189,31 +188,27 @@ def line_plot(
     frame = _Frame(width, xs, ys + (xs if diagonal else []), log_x=log_x)
     parts = frame.grid(x_label, y_label)
     if diagonal:
-        parts.append(_path(map(frame.place, ((min(xs), min(xs)), (max(xs), max(xs)))), "mark line"))
+        parts.append(frame.path((Point(min(xs), min(xs)), Point(max(xs), max(xs))), "mark line"))
     for line in drawn:
         kind = task_class(line.colour)
         for p in line.points:
             if p.low is not None and p.high is not None:
-                (x, top), (_, bottom) = frame.place((p.x, p.high)), frame.place((p.x, p.low))
+                (x, top), (_, bottom) = frame.place(p.x, p.high), frame.place(p.x, p.low)
                 parts.append(_line(x, top, x, bottom, f"whisker {kind}"))
-        parts.append(_path([frame.place((p.x, p.y)) for p in line.points], f"curve {kind}"))
-        parts += [_dot(frame.place((p.x, p.y)), line.colour) for p in line.points if len(line.points) <= _MARKED]
+        parts.append(frame.path(line.points, f"curve {kind}"))
+        parts += [frame.dot(p, line.colour) for p in line.points if len(line.points) <= _MARKED]
     told = "; ".join(f"{n.label}: " + ", ".join(f"{p.y:.3g} at {p.x:g}" for p in n.points[:_TOLD]) for n in drawn)
     return _svg(width, frame.height, f"{y_label} by {x_label}. {told}", parts)
 
 
-def _dot(at: tuple[float, float], colour: int) -> str:
-    return f'<circle class="point {task_class(colour)}" cx="{_n(at[0])}" cy="{_n(at[1])}" r="4"/>'
-
-
 def swatch(colour: int) -> str:
-    """Draw the sample of a line that stands in a legend."""
+    """Draw a sample of a line for a legend."""
     line = _line(1, 6, 27, 6, f"curve {task_class(colour)}")
     return f'<svg class="swatch" width="28" height="12" viewBox="0 0 28 12" aria-hidden="true">{line}</svg>'
 
 
 def share_bar(parts: Sequence[tuple[str, float]]) -> str:
-    """Draw shares, each with the name of its class, as one bar; what they lack to 1 stays empty."""
+    """Draw (class, share) pairs as one bar. The rest up to 1 stays empty."""
     drawn, at = [], 0.0
     for kind, share in parts:
         if share > 0:
@@ -226,40 +221,39 @@ def share_bar(parts: Sequence[tuple[str, float]]) -> str:
 
 
 def task_class(colour: int) -> str:
-    """Return the classes that give a task its colour and dash."""
-    return f"c{colour % _MANY_COLOURS} d{colour // _MANY_COLOURS % 3}"
+    """Return the CSS classes for the colour and the dash of a line."""
+    return f"c{colour % _COLOURS} d{colour // _COLOURS % 3}"
 
 
 def window(number: int) -> int:
-    """Return over how many neighbouring steps a line of so many points is averaged: odd, 1 for a short one."""
+    """Return the number of steps in the moving mean of a line with so many points: odd, and 1 for a short line."""
     return 1 if number < 10 else 2 * (number // 40) + 3
 
 
-def smooth(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
-    """Replace each value by the mean over the `width` points around it, fewer at the ends."""
-    sums = [0.0, *accumulate(value for _, value in points)]
-    half = width // 2
+def smooth(points: Sequence[Point], width: int) -> list[Point]:
+    """Replace each value by the mean of the `width` points around it, with fewer at the ends."""
+    sums = [0.0, *accumulate(point.y for point in points)]
     smoothed = []
-    for index, (step, _) in enumerate(points):
-        first, last = max(0, index - half), min(len(points), index + half + 1)
-        smoothed.append((step, (sums[last] - sums[first]) / (last - first)))
+    for index, point in enumerate(points):
+        first, last = max(0, index - width // 2), min(len(points), index + width // 2 + 1)
+        smoothed.append(Point(point.x, (sums[last] - sums[first]) / (last - first)))
     return smoothed
 
 
-def thin(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
-    """Keep at most about `most` points: the lowest and highest of each stretch, so that no spike is lost."""
+def thin(points: Sequence[Point], most: int) -> list[Point]:
+    """Keep about `most` points at most: the lowest and the highest of each stretch, so that spikes stay visible."""
     if len(points) <= most:
         return list(points)
     size = math.ceil(2 * len(points) / most)
     kept = []
     for start in range(0, len(points), size):
         stretch = points[start : start + size]
-        kept += sorted({min(stretch, key=lambda p: p[1]), max(stretch, key=lambda p: p[1])})
+        kept += sorted({min(stretch, key=lambda p: p.y), max(stretch, key=lambda p: p.y)})
     return kept
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """Return at most about `most` round numbers that span low to high (steps of 1, 2 or 5)."""
+    """Return about `most` round numbers at most between low and high, in steps of 1, 2 or 5 times a power of ten."""
     if high <= low:
         return [low]
     rough = (high - low) / most
@@ -269,7 +263,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def _covering(inner: Sequence[float], low: float, high: float) -> list[float]:
-    """Add a tick at either end where values lie beyond the last one."""
+    """Add a tick at an end where values lie beyond the last tick."""
     step = inner[1] - inner[0] if len(inner) > 1 else max(high - low, 1.0)
     below = [round(inner[0] - step, 12)] if low < inner[0] else []
     above = [round(inner[-1] + step, 12)] if high > inner[-1] else []
@@ -290,10 +284,6 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 def _text(x: float, y: float, text: str, kind: str, anchor: str = "start") -> str:
     return f'<text class="{kind}" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _path(points: Iterable[tuple[float, float]], kind: str) -> str:
-    return f'<path class="{kind}" d="M{"L".join(f"{_n(x)} {_n(y)}" for x, y in points)}"/>'
 
 
 def _svg(width: int, height: float, summary: str, parts: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the accuracies mean, in plain words, and no more than they show."""
+"""The verdict: what the accuracies of a run show, in words."""
 
 from __future__ import annotations
 
@@ -12,22 +12,14 @@ _SIGNIFICANT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Shown(Accuracy):
-    """An accuracy as the page shows it.
-
-    Attributes:
-        unparsed: written answers that could not be read as a choice; None where nothing was written.
-    """
+    """An accuracy on the page. `unparsed` counts written answers that match no choice; None if none were written."""
 
     unparsed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """The same test questions before and after training.
-
-    Attributes:
-        p: of the exact paired test: how often chance alone splits the changes as unevenly as this.
-    """
+    """The same test questions before and after training. `p` is from the exact paired test."""
 
     fixed: int
     broken: int
@@ -38,10 +30,10 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """The student after training against always giving the most frequent answer, on the same test questions.
+    """The trained student against always giving the most frequent answer, on the same test questions.
 
     Attributes:
-        better, worse: questions that only the student, or only that answer, gets right.
+        better, worse: questions that only the student gets right, and that only that answer gets right.
         p: of the exact paired test.
     """
 
@@ -58,35 +50,23 @@ def verdict(
     chance: float | None = None,
     over: Over | None = None,
 ) -> str:
-    """Say what training did to one accuracy, whether it may be noise, and whether it beats knowing nothing.
+    """Say how training changed an accuracy, whether the change can be noise, and whether it beats a trivial answer.
 
-    Knowing nothing is the better of guessing, whose expected accuracy is known exactly, and always giving the most
-    frequent answer, with which the student is compared in pairs.
+    The trivial answer is guessing, whose expected accuracy is exact, or the most frequent answer, which is compared
+    with the student in pairs. The better of the two counts.
     """
     if after is None:
         if before is None:
             return "The student has not been scored yet."
         return f"Before training the student gets {_full(before)} right; it has not been scored after training yet."
     if before is None:
-        start = (
+        moved = (
             f"The student gets {_full(after)} right. It was not scored before training, "
             "so this page cannot say what training did."
         )
-        return _join(start, _against_nothing(after, majority, chance, over), _unreadable(None, after))
-    return _join(
-        _moved(before, after),
-        _noise(before, after, outcomes),
-        _against_nothing(after, majority, chance, over),
-        _unreadable(before, after),
-    )
-
-
-def overlap(one: Shown, other: Shown) -> bool:
-    """Whether two intervals share a point."""
-    return one.ci95[0] <= other.ci95[1] and other.ci95[0] <= one.ci95[1]
-
-
-def _join(*sentences: str) -> str:
+    else:
+        moved = f"{_moved(before, after)} {_noise(before, after, outcomes)}"
+    sentences = (moved, _against_trivial(after, majority, chance, over), _unreadable(before, after))
     return " ".join(s for s in sentences if s)
 
 
@@ -108,38 +88,38 @@ def _moved(before: Shown, after: Shown) -> str:
 
 def _noise(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
     ranges = f"{interval(*before.ci95)} and {interval(*after.ci95)}"
-    overlaps = overlap(before, after)
+    overlaps = before.ci95[0] <= after.ci95[1] and after.ci95[0] <= before.ci95[1]
     same = percent(before.value) == percent(after.value)
     if outcomes is None:
         if same:
             return f"The 95\u00a0% intervals are {ranges}."
         if overlaps:
             return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise."
-        return f"The 95\u00a0% intervals ({ranges}) do not overlap, so noise alone hardly explains it."
+        return f"The 95\u00a0% intervals ({ranges}) do not overlap, so noise is an unlikely explanation."
     changes = f"it fixed {outcomes.fixed:,} and broke {outcomes.broken:,} (exact paired test, {p_value(outcomes.p)})"
     real = outcomes.p < _SIGNIFICANT
     if same:
         return f"Question by question, {changes}."
     if not overlaps:
-        found = "" if real else ", yet chance alone could split the changes like that"
+        found = "" if real else ", but the paired test does not exclude noise"
         return f"The 95\u00a0% intervals ({ranges}) do not overlap; question by question, {changes}{found}."
     if real:
         return (
-            f"The 95\u00a0% intervals ({ranges}) overlap, so by them alone this may be noise; "
-            f"but question by question {changes}, which chance alone seldom does."
+            f"The 95\u00a0% intervals ({ranges}) overlap, so by these alone this may be noise; "
+            f"but question by question {changes}, which noise rarely does."
         )
     return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise: question by question, {changes}."
 
 
-def _against_nothing(after: Shown, majority: float | None, chance: float | None, over: Over | None) -> str:
+def _against_trivial(after: Shown, majority: float | None, chance: float | None, over: Over | None) -> str:
     if majority is None:
         return ""
     if chance is not None and chance > majority:
         rate = f"guessing ({percent(chance)})"
         if after.ci95[0] > chance:
-            return f"It beats {rate}: the whole interval lies above."
+            return f"It beats {rate}: the whole interval is above it."
         if after.value > chance:
-            return f"It is above {rate}, but that lies within the interval, so it is not shown to beat it."
+            return f"It is above {rate}, but the interval includes that value, so a real difference is not shown."
         return f"It does not beat {rate}."
     rate = f"always giving the most frequent answer ({percent(majority)})"
     if after.value <= majority:
@@ -161,5 +141,7 @@ def _unreadable(before: Shown | None, after: Shown) -> str:
         return ""
     sentence = f"Of {plural(after.n, 'generated answer')}, {now:,} could not be read as a choice"
     if before is not None and then is not None and then > now and after.value > before.value:
-        return f"{sentence}, against {then:,} before training: part of the gain may be form, not knowledge."
+        return (
+            f"{sentence}, against {then:,} before training: part of the gain may come from the format of the answers."
+        )
     return f"{sentence}." if now else ""

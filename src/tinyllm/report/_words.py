@@ -1,4 +1,4 @@
-"""Numbers as people read them. A no-break space keeps a number and its unit on one line."""
+"""Numbers as text. A no-break space keeps a number and its unit on one line."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def points(change: float) -> str:
     return f"{sign}{abs(tenths) / 10:.1f}\u00a0points"
 
 
+def signed(change: float) -> str:
+    """Write a difference of two shares in percentage points, with its sign and without a unit: `−3.0`."""
+    return f"{100 * change:+.1f}".replace("-", _MINUS)
+
+
 def count(number: float | None) -> str:
     """Write a whole number with separators."""
     return NONE if number is None else f"{number:,.0f}"
@@ -37,17 +42,17 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 
 
 def decimal(number: float | None, digits: int = 3) -> str:
-    """Write a number with so many significant digits, very small ones as in a configuration: `5e-5`."""
+    """Write a number with so many significant digits. Very small ones look like `5e-5`."""
     return NONE if number is None else re.sub(r"e([+-])0", r"e\1", f"{number:.{digits}g}")
 
 
 def p_value(p: float) -> str:
-    """Write the result of a test: `p = 0.012`."""
+    """Write a p-value: `p = 0.012`."""
     return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.3f}" if p < 0.1 else f"p\u00a0=\u00a0{p:.2f}"
 
 
 def duration(seconds: float | None) -> str:
-    """Write a time in the two largest units that matter."""
+    """Write a time in its two largest units."""
     if seconds is None:
         return NONE
     if seconds < 60:
@@ -59,7 +64,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(number: float | None) -> str:
-    """Write a number of bytes in the unit that suits it."""
+    """Write a number of bytes in a suitable unit."""
     if number is None:
         return NONE
     for unit in ("bytes", "KiB", "MiB"):
@@ -70,7 +75,7 @@ def size(number: float | None) -> str:
 
 
 def moment(text: str) -> str:
-    """Write a moment given in ISO 8601 to the minute; any other text as it is."""
+    """Write a time in ISO 8601 to the minute. Any other text is returned unchanged."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

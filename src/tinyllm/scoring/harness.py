@@ -1,12 +1,7 @@
-"""Scoring a student by lm-evaluation-harness: its tasks in our format, and a model that asks as we ask.
+"""Scoring a student by lm-evaluation-harness: tasks from our questions, and our student as a model of the harness.
 
-    import lm_eval
-    from tinyllm.scoring.harness import HarnessStudent, harness_task
-
-    lm_eval.simple_evaluate(HarnessStudent(student), tasks=[harness_task("arc", questions, student.card)])
-
-The tasks are plain multiple-choice tasks whose text is the student's prompt with its answering prefix, so that the
-harness's own `hf` model can be given them, too. This module needs the extra `lm-eval`; `require` says so.
+The text of a task is the student's prompt with the prefix that asks for the answer. So the harness's own `hf` model can
+score these tasks, too. This module needs the extra `lm-eval`; `_require` checks it.
 """
 
 from __future__ import annotations
@@ -22,9 +17,10 @@ import torch
 import yaml
 
 from tinyllm.config import ANSWER_TASK
-from tinyllm.errors import MissingDependencyError, TinyLLMError
+from tinyllm.errors import MissingDependencyError, StudentError, TinyLLMError
 from tinyllm.questions.types import Question
-from tinyllm.scoring.score import BranchScore, branch_scores, score_options
+from tinyllm.scoring._passes import branch_scores
+from tinyllm.scoring.score import score_options
 from tinyllm.student import to_device
 from tinyllm.student.encode import Branch, Row, question_text
 from tinyllm.student.model import Student, StudentCard
@@ -41,24 +37,33 @@ else:
 
 _LOG = logging.getLogger(__name__)
 _PREFIX = "tinyllm_"
-"""Before the name of each of our tasks, so that no task of the harness bears the same."""
+"""Begins the name of each of our tasks, so that it differs from all names of the harness."""
 
 
-def require() -> None:
+def _require() -> None:
     """Raise unless lm-evaluation-harness is installed.
 
     Raises:
-        MissingDependencyError: it is not.
+        MissingDependencyError: it is not installed.
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise MissingDependencyError("lm-evaluation-harness is missing: pip install 'tinyllm-distill[lm-eval]'")
 
 
-def _harness_task(name: str, questions: Sequence[Question], card: StudentCard) -> dict[str, Any]:
-    """Return a task of the harness over some questions, in the layout and under the prefix of a student.
+def _task(name: str, **source: Any) -> dict[str, Any]:
+    """Return a multiple-choice task with the metrics `acc` (total log-likelihood) and `acc_norm` (per character)."""
+    return {
+        "task": _PREFIX + name,
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        "metadata": {"version": 1},
+        **source,
+    }
 
-    Its metrics are `acc` (by total log-likelihood) and `acc_norm` (by length in characters, the harness's own).
-    """
+
+def _harness_task(name: str, questions: Sequence[Question], card: StudentCard) -> dict[str, Any]:
+    """Return a task over these questions, in the layout and with the prefix of a student."""
 
     def dataset(**_: Any) -> dict[str, Any]:
         from datasets import Dataset
@@ -72,62 +77,63 @@ def _harness_task(name: str, questions: Sequence[Question], card: StudentCard) -
         ]  # fmt: skip
         return {"test": Dataset.from_list(rows)}
 
-    return {
-        "task": _PREFIX + name,
-        "custom_dataset": dataset,
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": lambda doc: prompt_text(_question(doc), card),
-        "doc_to_choice": lambda doc: doc["choices"],
-        "doc_to_target": lambda doc: doc["answer"],
-        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-        "metadata": {"version": 1},
-    }
+    return _task(
+        name,
+        custom_dataset=dataset,
+        doc_to_text=lambda doc: _prompt_text(_question(doc), card),
+        doc_to_choice=lambda doc: doc["choices"],
+        doc_to_target=lambda doc: doc["answer"],
+    )
 
 
 def write_task(folder: Path, name: str, questions: Sequence[Question], card: StudentCard) -> Path:
-    """Write a task and its questions, written out for a student, for the harness's own command, and return its file.
+    """Write a task with its questions for the harness's own command, and return the task's file.
 
-    With it, `lm_eval --model hf --model_args pretrained=… --tasks tinyllm_NAME --include_path FOLDER` scores any model.
+    `lm_eval --model hf --model_args pretrained=… --tasks tinyllm_NAME --include_path FOLDER` then scores any model.
     """
     rows = folder / f"{name}.jsonl"
     write_jsonl(
         rows,
         (
-            {"text": prompt_text(q, card), "choices": list(q.choices), "answer": q.known_answer, "id": q.id}
+            {"text": _prompt_text(q, card), "choices": list(q.choices), "answer": q.known_answer, "id": q.id}
             for q in questions
         ),
     )
-    task = {
-        "task": _PREFIX + name,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(rows.resolve())}},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "{{text}}",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "{{answer}}",
-        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
-        "metadata": {"version": 1},
-    }
+    task = _task(
+        name,
+        dataset_path="json",
+        dataset_kwargs={"data_files": {"test": str(rows.resolve())}},
+        doc_to_text="{{text}}",
+        doc_to_choice="{{choices}}",
+        doc_to_target="{{answer}}",
+    )
     file = folder / f"{_PREFIX}{name}.yaml"
     write_text(file, yaml.safe_dump(task, sort_keys=False, allow_unicode=True))
     return file
 
 
-def prompt_text(question: Question, card: StudentCard) -> str:
-    """Return what a causal student reads before it answers: question, and the answering prefix on a line of its own."""
+def _prompt_text(question: Question, card: StudentCard) -> str:
+    """Return the prompt of a causal student: the question, then the prefix that asks for the answer on its own line.
+
+    Raises:
+        StudentError: it writes a rationale first, and the harness compares the choices at once.
+    """
+    if card.reasons_as:
+        raise StudentError(
+            "This student writes a rationale before it answers (train.rationales: before), and lm-evaluation-harness "
+            "compares the choices at once. Score it with `tinyllm evaluate`."
+        )
     context, body = question_text(question, card.layout)
     return context + body.rstrip("\n") + "\n" + card.prefixes[ANSWER_TASK].rstrip()
 
 
 def score(student: Student, tasks: Mapping[str, Sequence[Question]], batch_tokens: int = 4096) -> dict[str, Any]:
-    """Have the harness score a student on some questions by task, and return its results by task.
+    """Have the harness score a student on the questions of each task, and return the results by task.
 
     Raises:
         MissingDependencyError: the harness is not installed.
     """
-    require()
+    _require()
     import lm_eval
 
     asked = [_harness_task(name, questions, student.card) for name, questions in tasks.items()]
@@ -139,10 +145,10 @@ def score(student: Student, tasks: Mapping[str, Sequence[Question]], batch_token
 
 
 class _HarnessStudent(LM):
-    """A student as a model of the harness. All continuations of a text share one pass over it, and batches are packed.
+    """A student as a model of the harness. The continuations of a text share one pass over it. Batches are packed.
 
-    A document of one of our tasks is asked exactly as TinyLLM asks (context cut to fit, text in the same tokens); a
-    document of any other task is taken as the text that the harness makes of it.
+    A document of one of our tasks is asked exactly as TinyLLM asks it. A document of another task is asked as the
+    harness writes it.
     """
 
     def __init__(self, student: Student, batch_tokens: int = 4096) -> None:
@@ -153,9 +159,9 @@ class _HarnessStudent(LM):
         self._batch_tokens = batch_tokens
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Return each continuation's log-likelihood, and whether greedy decoding would write it.
+        """Return the log-likelihood of each continuation, and whether greedy decoding would write it.
 
-        The second is not looked at for our own tasks, whose metrics do not use it, and is then False.
+        The second value is always False for our own tasks, because their metrics do not use it.
         """
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         ours: dict[tuple[str | None, int | None], list[int]] = {}
@@ -175,30 +181,31 @@ class _HarnessStudent(LM):
         return found
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:  # noqa: ARG002
-        """Refuse: a student that answers questions is no model of running text."""
-        raise TinyLLMError("Perplexity of running text is not what a student is for; choose tasks with choices.")
+        """Refuse: a student answers questions, and does not model running text."""
+        raise TinyLLMError("A student has no perplexity of running text. Choose tasks with choices.")
 
     def generate_until(self, requests: list[Instance]) -> list[str]:  # noqa: ARG002
         """Refuse: see `loglikelihood_rolling`."""
-        raise TinyLLMError("Tasks that generate are not scored through the harness; `tinyllm evaluate` does that.")
+        raise TinyLLMError("A student is not scored on tasks that generate text here. Use `tinyllm evaluate`.")
 
     @torch.no_grad()
     def _of_texts(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """Score (text, continuation) pairs; those with the same text share one pass over it."""
+        """Score (text, continuation) pairs. Pairs with the same text share one pass over it."""
         of_text: dict[str, list[int]] = {}
         for place, (text, _) in enumerate(pairs):
             of_text.setdefault(text, []).append(place)
         prompts = {text: self._encoder.text(text) for text in of_text}
         longest = self._student.card.max_input_tokens
-        if cut := sum(len(tokens) > longest for tokens in prompts.values()):
-            _LOG.warning("%d of %d texts are longer than %d tokens: their beginning is cut", cut, len(prompts), longest)
+        if long := sum(len(tokens) > longest for tokens in prompts.values()):
+            _LOG.warning(
+                "%d of %d texts are longer than %d tokens: their beginning is cut", long, len(prompts), longest
+            )
         rows = [
             self._rows(self._encoder.cut_text(prompts[text]), [(str(p), pairs[p][1]) for p in places])
             for text, places in of_text.items()
         ]
-        totals: dict[str, BranchScore] = {}
-        for of in branch_scores(self._learner, rows, self._batch_tokens):
-            totals |= of
+        scores = branch_scores(self._learner, rows, self._batch_tokens)
+        totals = {name: score for of in scores for name, score in of.items()}
         greedy = self._greedy([row for of in rows for row in of])
         return [(totals[str(place)].total, greedy[str(place)]) for place in range(len(pairs))]
 
@@ -209,7 +216,7 @@ class _HarnessStudent(LM):
         return [row] if shares else row.apart()
 
     def _greedy(self, rows: Sequence[Row]) -> dict[str, bool]:
-        """Return, by branch, whether each of its tokens is the likeliest one."""
+        """Return for each branch whether every token of it is the likeliest one."""
         found: dict[str, bool] = {}
         weights = [tuple(1.0 for _ in row.branches) for row in rows]
         for micro in cut([replace(r) for r in rows], weights, self._learner.shape(self._batch_tokens)):

@@ -1,4 +1,4 @@
-"""Views of a question that show what an accuracy rests on: asked with its choices moved, or without the question."""
+"""Views: other ways to ask a question, which show where an accuracy comes from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 def viewed(question: Question, view: View) -> Question:
     """Return the question as a view asks it.
 
-    `rotated`: every choice one place further up, the first one last. `choices-only`: without question and context.
+    `rotated` moves each choice one place up, and the first one to the end. `choices-only` removes question and context.
     """
     if view == "rotated":
         choices = (*question.choices[1:], question.choices[0])
@@ -24,5 +24,5 @@ def viewed(question: Question, view: View) -> Question:
 
 
 def unrotated(values: Sequence[_T], view: View) -> tuple[_T, ...]:
-    """Bring what belongs to a view's choices back to the order of the question's own."""
+    """Return the values of a view's choices in the order of the original choices."""
     return (values[-1], *values[:-1]) if view == "rotated" else tuple(values)

@@ -1,4 +1,4 @@
-"""What an attempt may cost, what a reply did cost, and what a run has spent."""
+"""Prices: what an attempt may cost, what a reply cost, and what a run has spent."""
 
 from __future__ import annotations
 
@@ -10,20 +10,8 @@ _MILLION = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Cap:
-    """The most that a run may spend; None: any sum."""
-
-    usd: float | None = None
-    tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Charge:
-    """The most that one attempt can cost.
-
-    Attributes:
-        key: of the request.
-    """
+    """The most that one attempt can cost. `key` is the key of its request."""
 
     run: str
     teacher: str
@@ -34,17 +22,17 @@ class Charge:
 
     @property
     def tokens(self) -> int:
-        """Of prompt and reply."""
+        """Tokens of prompt and reply."""
         return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a reply did cost.
+    """What a reply cost.
 
     Attributes:
-        charge: id of what was set aside for it; None: nothing was.
-        resumed: for the key of a request that was sent by an earlier process; what that set aside is looked for.
+        charge: id of the charge that the bill replaces; None: there is none.
+        resumed: key of a request that an earlier process sent; that process's charge is looked up by it.
     """
 
     run: str
@@ -58,25 +46,14 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """An attempt whose cost nobody will know.
-
-    Attributes:
-        charge: what it may have cost.
-        id: of what was set aside; None: nothing was.
-    """
-
-    charge: Charge
-    id: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Spent:
-    """What a run has got from one teacher, and paid for. `seconds`: of asking, by the clock.
+    """What a run got from one teacher, and what it paid.
 
     Attributes:
-        usd: None: not known, because an earlier version wrote it; see `price_tokens`.
-        lost: attempts whose cost nobody knows, those under way among them, with the most that they may have cost.
+        cached_tokens: those of the prompt tokens that were cached.
+        seconds: time spent asking.
+        usd: None: unknown, because an earlier version counted tokens only; see `price_tokens`.
+        lost: attempts of unknown cost, including those in flight; `lost_tokens` and `lost_usd` are their maximum.
     """
 
     replies: int = 0
@@ -91,12 +68,12 @@ class Spent:
 
     @property
     def tokens(self) -> int:
-        """All that counts towards a cap."""
+        """All tokens that count towards the cap."""
         return self.prompt_tokens + self.completion_tokens + self.lost_tokens
 
 
 def cost(price: PriceSection | None, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
-    """Return the price of so many tokens in US dollars; `cached_tokens` are among `prompt_tokens`."""
+    """Return the price in US dollars. `cached_tokens` are part of `prompt_tokens`."""
     if price is None:
         return 0.0
     cached_price = price.prompt if price.cached is None else price.cached

@@ -1,4 +1,4 @@
-"""Stages of one run and its folder: init, check, generate, train, evaluate, report; and ask.
+"""Stages of one run and its folder: init, check, generate, train, evaluate, report; and export.
 
 Add a stage: a file that reads and writes the run folder (`folder`), a step in `run`, a command in `cli`.
 

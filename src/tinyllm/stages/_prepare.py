@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
 from tinyllm.questions.types import Question, Splits
+from tinyllm.stages._soft import soft_lines, taught
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import LIKELIHOODS, Prepared, mixture_settings, student_card
+from tinyllm.stages.student import Prepared, mixture_settings, student_card
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from tinyllm.student.mixture import Target
     from tinyllm.student.model import Student
 
+_LEAST = 1e-12  # of a probability, so that its logarithm is one
+
 
 def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
     """Load the student, and plan what it learns from the rationales of the run; trains nothing."""
@@ -30,25 +35,29 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     from tinyllm.student.train import plan_steps, tokenise
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
-    settings = mixture_settings(config)
+    learnt = taught(config, run, splits)
+    if rationales:  # of questions that are left out here nothing is learnt, not even under another question
+        learnt_from = {q.id for q in learnt.questions}
+        rationales = tuple(r for r in rationales if r.question_id in learnt_from)
+    settings = mixture_settings(config, learnt.shares)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
         learner = student.learner(config.train.max_input_tokens + config.train.max_target_tokens)
     if needs_likelihoods(config.train.method):
-        known = _rationale_likelihoods(config, run, news, student, learner, splits.train, rationales)
+        known = _rationale_likelihoods(config, run, news, student, learner, learnt.questions, rationales)
         settings = replace(settings, likelihoods=known)
-    targets = mix(config.train.method, splits.train, rationales, settings)
+    targets = mix(config.train.method, learnt.questions, rationales, settings)
     encoder = student.encoder(max_target_tokens=config.train.max_target_tokens, share_prompt=learner.share_prompt)
     with news.task("Planning"):
         plan = plan_steps(
-            tokenise(encoder, splits.train, targets),
+            tokenise(encoder, learnt.questions, targets),
             config.train,
             learner.shape(config.train.micro_batch_tokens),
             teachers=tuple(settings.alpha),
             processes=processes,
         )
-    notes = (*learner.notes(), *cut_targets(encoder, targets))
-    return Prepared(plan, student, learner, dict(Counter(t.task for t in targets)), notes)
+    notes = (*soft_lines(learnt.figures), *learner.notes(), *cut_targets(encoder, targets))
+    return Prepared(plan, student, learner, dict(Counter(t.learnt for t in targets)), learnt.figures, notes)
 
 
 def cut_targets(encoder: Encoder, targets: Sequence[Target]) -> list[str]:
@@ -73,11 +82,12 @@ def _rationale_likelihoods(
 
     Measured once for a set of questions and rationales, and kept in the run folder (`likelihoods.json`).
     """
-    from tinyllm.scoring.matching import CONVENTION
+    from tinyllm.scoring.predictions import CONVENTION
     from tinyllm.scoring.score import arithmetic, score_targets
     from tinyllm.student.mixture import tinyllm
 
-    targets = [t for t in tinyllm(questions, rationales, mixture_settings(config)) if t.task != ANSWER_TASK]
+    written = replace(mixture_settings(config), rationales="target")
+    targets = [t for t in tinyllm(questions, rationales, written) if t.task != ANSWER_TASK]
     section = config.evaluate
     read = (
         config.student.model, config.student.revision, student_card(config), config.train.max_target_tokens,
@@ -86,7 +96,7 @@ def _rationale_likelihoods(
     asked = [(q.id, q.question, q.choices, q.context) for q in questions]
     taught = [(t.question_id, t.prefix, t.text) for t in targets]
     key = hashlib.sha256(repr((read, asked, taught)).encode("utf-8", "surrogatepass")).hexdigest()
-    file = run.path / LIKELIHOODS
+    file = run.likelihoods
     kept = read_json(file) if file.is_file() else {}
     if kept.get("fingerprint") == key:
         return {(question, teacher): value for question, teacher, value in kept["likelihoods"]}
@@ -108,11 +118,11 @@ def whole_student(config: Config, trained: Prepared) -> Student:
 
     Every process has to call this.
     """
-    from tinyllm.student import is_sharded, put_weights, trained_weights
+    from tinyllm.student import gathered_weights, put_weights
 
-    if not is_sharded(trained.learner):
+    weights = gathered_weights(trained.learner)
+    if weights is None:
         return trained.student
-    weights = trained_weights(trained.learner)
     student = _loaded(config)
     put_weights(student.learner(learns=False), weights)
     return student
@@ -128,15 +138,29 @@ def _loaded(config: Config) -> Student:
     return student
 
 
+def needs_validation(config: Config) -> bool:
+    """Whether a student is picked by validation questions, so that there must be some."""
+    return config.train.validate_steps is not None or config.train.method == "auto"
+
+
 def validation_fingerprint(config: Config, splits: Splits) -> str:
     """Return a hash of the validation questions that training looks at; empty where it looks at none."""
     if config.train.validate_steps is None:
         return ""
-    looked_at = [(q.id, q.question, q.choices, q.context, q.answer) for q in _looked_at(config, splits)]
-    return hashlib.sha256(repr(looked_at).encode("utf-8", "surrogatepass")).hexdigest()
+    asked = [(q.id, q.question, q.choices, q.context, q.answer) for q in looked_at(config, splits)]
+    return hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _looked_at(config: Config, splits: Splits) -> list[Question]:
+def training_fingerprint(splits: Splits) -> str:
+    """Return a hash of the questions that are learnt from."""
+    digest = hashlib.sha256()
+    for q in chain(splits.train, splits.more):
+        digest.update(repr((q.id, q.question, q.choices, q.context, q.answer)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def looked_at(config: Config, splits: Splits) -> list[Question]:
+    """Return the validation questions that a student is picked by."""
     count = min(len(splits.valid), config.train.validate_questions)
     # Spread evenly: a file may be sorted by topic.
     return [splits.valid[place * len(splits.valid) // count] for place in range(count)]
@@ -144,17 +168,53 @@ def _looked_at(config: Config, splits: Splits) -> list[Question]:
 
 def validation(config: Config, student: Student, learner: Learner, splits: Splits) -> Callable[[], float] | None:
     """Return what measures the accuracy on validation questions by likelihood; None where there are none."""
-    from tinyllm.scoring.score import arithmetic, credit, score_options
+    from tinyllm.scoring.predictions import credit
 
-    asked = _looked_at(config, splits)
+    asked = looked_at(config, splits)
     if not asked:
         return None
-    section = config.evaluate
 
     def accuracy() -> float:
-        with arithmetic(learner, section.precision):
-            scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
-        ranked = (s.ranking(config.student.layout) for s in scores)
+        ranked = _rankings(config, student, learner, asked)
         return sum(credit(r, q.known_answer) for r, q in zip(ranked, asked, strict=True)) / len(asked)
 
     return accuracy
+
+
+def fitted_temperature(config: Config, student: Student, learner: Learner, splits: Splits) -> float:
+    """Return the temperature of the trained student's probabilities, by the validation questions; 1 without any.
+
+    Every process has to call this.
+    """
+    from tinyllm.scoring.calibration import fit_temperature
+
+    asked = [q for q in looked_at(config, splits) if q.answer is not None]
+    if not asked:
+        return 1.0
+    return fit_temperature(_rankings(config, student, learner, asked), [q.known_answer for q in asked])
+
+
+def validation_scores(config: Config, student: Student, learner: Learner, splits: Splits) -> tuple[float, float]:
+    """Return the accuracy on validation questions, and the mean log-loss at the temperature that fits them best.
+
+    Every process has to call this.
+    """
+    from tinyllm.scoring.calibration import fit_temperature, probabilities
+    from tinyllm.scoring.predictions import credit
+
+    asked = looked_at(config, splits)
+    answers, ranked = [q.known_answer for q in asked], _rankings(config, student, learner, asked)
+    temperature = fit_temperature(ranked, answers)
+    pairs = list(zip(ranked, answers, strict=True))
+    loss = -sum(math.log(max(probabilities(of, temperature)[answer], _LEAST)) for of, answer in pairs)
+    return sum(credit(of, answer) for of, answer in pairs) / len(pairs), loss / len(pairs)
+
+
+def _rankings(config: Config, student: Student, learner: Learner, asked: Sequence[Question]) -> list[tuple[float, ...]]:
+    """Return what each question's choices are ranked by."""
+    from tinyllm.scoring.score import arithmetic, score_options
+
+    section = config.evaluate
+    with arithmetic(learner, section.precision):
+        scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
+    return [s.ranking(config.student.layout) for s in scores]

@@ -1,50 +1,40 @@
-"""The teachers of a run with its store and its budget, ready to be asked."""
+"""Asking for rationales: the teachers of a run with its store and its budget."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinyllm.config import (
-    BudgetSection,
-    Config,
-    PromptedTeacher,
-    StudentSection,
-    TeacherConfig,
-    teachers_in_use,
-)
-from tinyllm.errors import RunFolderError, TeacherError
+from tinyllm.config import Config, TeacherConfig, teachers_in_use
 from tinyllm.questions.types import Question
 from tinyllm.rationales.forecast import Forecast
-from tinyllm.rationales.generate import Ended, Stop
-from tinyllm.spending.budget import Budget
-from tinyllm.stages._progress import GenerationNews, run_asking
+from tinyllm.stages._asking import CHUNK, Asking, MakeRequests, ways_of_asking
 from tinyllm.stages.folder import RunFolder
-from tinyllm.system.news import News, duration
+from tinyllm.system.news import duration
 from tinyllm.teachers import Teacher
 
 if TYPE_CHECKING:
-    from tinyllm.rationales.collect import Collection
-    from tinyllm.rationales.forecast import CountTokens
     from tinyllm.rationales.requests import Requests
-    from tinyllm.replies import ReadOnlyStore, Store
-
-_CHUNK = 256
-_BATCH_HOURS = 24.0  # what the provider promises for a batch; most are faster
+    from tinyllm.replies import Store
 
 
 @contextlib.contextmanager
 def opened_asking(
-    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
+    config: Config,
+    run: RunFolder,
+    questions: Sequence[Question],
+    *,
+    examples: Sequence[Question] | None = None,
+    may_write: bool = True,
+    will_ask: bool = True,
 ) -> Iterator[Asking]:
     """Make the teachers that the method learns from, and open the store, until the block ends.
 
     Args:
-        questions: of the training split, which are also where in-context examples come from.
+        questions: that are to be explained.
+        examples: training questions among which in-context examples are chosen; None: `questions`.
         may_write: make the store if it is not there yet; otherwise nothing is written at all.
         will_ask: False for a forecast alone, for which no key is needed.
 
@@ -58,253 +48,35 @@ def opened_asking(
     path = store_of(run.path, config.rationales.store) if any(spec.kind != "given" for spec in specs) else None
     wanted = path is not None and (may_write or path.is_file())
     with open_store(path) if path is not None and wanted else contextlib.nullcontext() as store:
-        yield Asking(config, specs, questions, store, run, will_ask)
+        on_ray = config.rationales.engine == "ray"
+        make = _for_rationales(config, questions, questions if examples is None else examples)
+        yield Asking(config, specs, questions, store, run, make, on_ray=on_ray, will_ask=will_ask)
 
 
-class Asking:
-    """The teachers of a run with its store and its budget.
+def _for_rationales(config: Config, questions: Sequence[Question], pool: Sequence[Question]) -> MakeRequests:
+    from tinyllm.prompts import ExampleGenerator
+    from tinyllm.rationales.requests import Requests
 
-    Args:
-        store: None where nobody is to be asked.
-        run: whose account the store keeps.
-        will_ask: whether keys have to be there.
-    """
+    examples = ExampleGenerator(pool, config.rationales.examples)
+    as_before = cache(lambda: ExampleGenerator(pool, config.rationales.examples, by_place=True))
 
-    def __init__(
-        self,
-        config: Config,
-        specs: Sequence[TeacherConfig],
-        questions: Sequence[Question],
-        store: Store | None,
-        run: RunFolder,
-        will_ask: bool = True,
-    ) -> None:
-        from tinyllm.prompts import ExampleGenerator
-        from tinyllm.rationales.requests import Requests
-        from tinyllm.teachers import make_teachers
-        from tinyllm.teachers.manners import Manners
+    def make(teacher: Teacher, spec: TeacherConfig, store: Store | None) -> Requests:
+        known = ways_of_asking(teacher, spec, store)
+        drawn = Requests(teacher, questions, examples, config.rationales, **known)
+        if not examples.draws or _has_replies(store, drawn):
+            return drawn
+        # Replies to the examples that were drawn before decision 12 are not paid again.
+        before = Requests(teacher, questions, as_before(), config.rationales, **known)
+        return before if _has_replies(store, before) else drawn
 
-        self._config = config
-        self._section = config.rationales
-        self._specs = {spec.name: spec for spec in specs}
-        # Also of teachers that are not in use now: what they have cost counts.
-        self._prices = {t.name: t.price if isinstance(t, PromptedTeacher) else None for t in config.teachers}
-        self._store = store
-        self._run = run
-        examples = ExampleGenerator(questions, config.rationales.examples)
-        as_before = cache(lambda: ExampleGenerator(questions, config.rationales.examples, by_place=True))
-
-        def requests(teacher: Teacher) -> Requests:
-            spec = self._specs[teacher.name]
-            known = Manners() if store is None else store.manners(teacher.identity)
-
-            def with_examples(drawn_by: ExampleGenerator) -> Requests:
-                return Requests(
-                    teacher, questions, drawn_by, config.rationales,
-                    omit=getattr(spec, "omit", ()),
-                    thinking_tokens=getattr(spec, "thinking_tokens", None),
-                    manners=known,
-                )  # fmt: skip
-
-            drawn = with_examples(examples)
-            if not examples.draws or _has_replies(store, drawn):
-                return drawn
-            # Replies to the examples that were drawn before decision 12 are not paid again.
-            before = with_examples(as_before())
-            return before if _has_replies(store, before) else drawn
-
-        # A key that is missing is no obstacle where every reply is in the store.
-        journal = None if store is None else store.path.with_name(store.path.name + ".batches")
-        teachers = make_teachers(
-            specs, questions, journal, lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t))
-        )
-        self._requests = [requests(teacher) for teacher in teachers]
-
-    @property
-    def is_priced(self) -> bool:
-        """Whether asking costs money."""
-        return any(self._prices[name] is not None for name in self._specs)
-
-    def forecasts(self, news: News) -> tuple[Forecast, ...]:
-        """Return what asking each teacher will take; those whose rationales are at hand take nothing."""
-        from tinyllm.rationales.forecast import forecast
-        from tinyllm.teachers.base import AtHand
-
-        asked = [r for r in self._requests if not isinstance(r.teacher, AtHand)]
-        made: list[Forecast] = []
-        with news.task("Forecast", len(asked)) as task:
-            for requests in asked:
-                spec = self._specs[requests.teacher.name]
-                made.append(
-                    forecast(
-                        requests,
-                        self._store,
-                        price=self._prices[spec.name],
-                        count=_tokenizer_of(spec, requests.teacher),
-                        requests_per_minute=getattr(spec, "requests_per_minute", None),
-                        tokens_per_minute=getattr(spec, "tokens_per_minute", None),
-                        hours=_BATCH_HOURS if spec.kind == "openai-batch" else None,
-                    )
-                )
-                task.update(len(made))
-        return tuple(made)
-
-    def ask(self, news: News, label: str, *, first: int | None = None) -> None:
-        """Ask for everything that the store does not hold.
-
-        Args:
-            first: about the first so many questions only.
-
-        Raises:
-            TeacherError: teachers can answer nothing more; the others have finished by then.
-            RunFolderError: something is to be asked, and the store cannot be written.
-            KeyboardInterrupt: it was interrupted; every reply that came is stored.
-        """
-        from tinyllm.replies import ReadOnlyStore
-        from tinyllm.teachers.base import AtHand, Resumable
-
-        asked = [r.teacher for r in self._requests if not isinstance(r.teacher, AtHand)]
-        if self._store is None or not asked:
-            return
-        if isinstance(self._store, ReadOnlyStore):
-            self._must_be_complete(self._store)
-            news.say(f"  note: the store {self._store.path} is only read, since every reply is in it")
-            return
-        budget = self._budget(self._store)
-        total = sum(min(first or len(r.questions), len(r.questions)) for r in self._requests if r.teacher in asked)
-        in_turn = frozenset(t.name for t in asked if t.local)
-        with news.task(label, total) as task:
-            notes = [t.note for t in asked if isinstance(t, Resumable)]
-            progress = GenerationNews(news, budget, self._prices, in_turn, notes)
-            task.look = progress.look
-            try:
-                ended = self._engine(progress, news, budget, first)
-            finally:
-                spent = self._store.spent(budget.run)
-                if not spent:
-                    self._run.forget_account()
-        if ended.stopped == "budget":
-            news.say(
-                f"  The budget has no room for another request ({budget.left()}); what was not asked is listed as "
-                "'unasked'. To go on, raise rationales.budget and run the same command again."
-            )
-        if lost := sum(s.lost for s in spent.values()):
-            news.say(
-                f"  {lost:,} attempts ended without the service saying what they cost (time-outs, cut connections, "
-                "killed processes). They are charged with the most that they can have cost."
-            )
-        if ended.errors:
-            raise TeacherError("\n".join(str(error) for error in ended.errors))
-
-    def collection(self) -> Collection:
-        """Return what the teachers gave, as a stream."""
-        from tinyllm.rationales.collect import Collection
-
-        return Collection(self._requests, self._store)
-
-    def _budget(self, store: Store) -> Budget:
-        """Return the budget with what this run has spent, whichever teachers it had then."""
-        counts = {}
-        if self._section.budget != BudgetSection():
-            for spec in self._specs.values():
-                if isinstance(spec, PromptedTeacher) and spec.tokenizer is not None:
-                    counts[spec.name] = _counter(spec.tokenizer)
-        account = self._run.account()
-        spent = store.spent(account, self._prices)
-        return Budget(self._section.budget, self._prices, spent, run=account, counts=counts)
-
-    def _engine(self, progress: GenerationNews, news: News, budget: Budget, first: int | None) -> Ended:
-        from tinyllm.rationales.generate import generate
-
-        store, section = self._store, self._section
-        assert store is not None  # noqa: S101
-
-        async def here(stop: Stop) -> Ended:
-            return await generate(self._requests, store, progress, budget=budget, stop=stop, first=first)
-
-        async def on_a_cluster(stop: Stop) -> Ended:
-            from tinyllm.rationales.ray_engine import generate_on_ray
-
-            return await generate_on_ray(
-                self._requests, self._specs, store, progress,
-                budget=budget, stop=stop, first=first,
-                address=section.ray_address, workers=section.ray_workers,
-            )  # fmt: skip
-
-        return run_asking(on_a_cluster if section.engine == "ray" else here, news)
-
-    def _must_be_complete(self, store: ReadOnlyStore) -> None:
-        from tinyllm.teachers.base import AtHand
-
-        open_ = [r.teacher.name for r in self._requests if not isinstance(r.teacher, AtHand) and self._is_needed(r)]
-        if open_:
-            raise RunFolderError(
-                f"{store.why}\n  It can be read, but not all replies of {', '.join(open_)} are in it, and "
-                "what is asked has to be stored. Make the store writable, or copy it and give the copy's path as "
-                "`rationales.store`."
-            )
-
-    def _works_here(self, teacher: Teacher) -> bool:
-        """Whether what a teacher needs must be on this machine, not on the workers of a cluster."""
-        if self._section.engine == "local":
-            return True
-        from tinyllm.rationales.ray_engine import travels
-
-        return not travels(self._specs[teacher.name])
-
-    def _is_needed(self, requests: Requests) -> bool:
-        """Whether anything of a teacher is not in the store."""
-        from tinyllm.rationales.requests import answered
-        from tinyllm.replies import ReadOnlyStore
-
-        if self._store is None:
-            return True
-        for start in range(0, len(requests.questions), _CHUNK):
-            asks = requests.between(start, min(start + _CHUNK, len(requests.questions)))
-            missing = [ask.key for ask in answered(requests, self._store, asks)[1]]
-            if isinstance(self._store, ReadOnlyStore):  # what failed before is not tried again
-                missing = [key for key in missing if key not in self._store.failures(missing)]
-            if missing:
-                return True
-        return False
+    return make
 
 
 def _has_replies(store: Store | None, requests: Requests) -> bool:
     """Whether a store has replies to the first of some requests."""
     if store is None:
         return False
-    return bool(store.get_many([way.key for ask in requests.between(0, _CHUNK) for way in requests.variants(ask)]))
-
-
-def _tokenizer_of(spec: TeacherConfig, teacher: Teacher) -> CountTokens | None:
-    """A teacher's tokenizer, if it is named or at hand."""
-    from tinyllm.teachers.base import Counting
-
-    named = spec.tokenizer if isinstance(spec, PromptedTeacher) else None
-    if named is None and isinstance(teacher, Counting):
-        return lambda texts: asyncio.run(_counted(teacher, texts))
-    model = named or getattr(spec, "model", None)
-    if model is None or (named is None and not Path(model).is_dir()):
-        return None
-    from tinyllm.student.model import load_tokenizer
-
-    tokenizer, _ = load_tokenizer(StudentSection(model=model))
-    return lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
-
-
-def _counter(model: str) -> Callable[[str], int]:
-    from tinyllm.student.model import load_tokenizer
-
-    tokenizer, _ = load_tokenizer(StudentSection(model=model))
-    return lambda text: len(tokenizer(text)["input_ids"])
-
-
-async def _counted(teacher: Teacher, texts: Sequence[str]) -> list[int]:
-    from tinyllm.teachers.base import Counting
-
-    async with teacher:
-        assert isinstance(teacher, Counting)  # noqa: S101
-        return await teacher.tokens(texts)
+    return bool(store.get_many([way.key for ask in requests.between(0, CHUNK) for way in requests.variants(ask)]))
 
 
 def _dollars(usd: float | None) -> str:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
+from tinyllm.config import ANSWER_TASK, Config, candidates_of, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
-from tinyllm.questions import leave_out, with_answers
+from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
-from tinyllm.stages._prepare import cut_targets
+from tinyllm.stages._auto import Search, search_of
+from tinyllm.stages._prepare import cut_targets, needs_validation
+from tinyllm.stages._soft import supposed
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.opinions import opinion_forecasts
 from tinyllm.stages.student import mixture_settings, student_card
 from tinyllm.system.news import News, Task
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from tinyllm.student.encode import Encoder
 
 _SHOWN = 20
+_SPLITS = ("train", "valid", "test", "more")
 _Unfit = Literal["too long", "indistinct"]
 _CHUNK = 1000  # questions measured between two looks at the progress
 
@@ -34,6 +38,8 @@ class Checked:
     Attributes:
         forecasts: what asking each teacher will take.
         given: rationales that the data have, by teacher.
+        steps: optimizer steps of the training; with `method: auto` those of the whole search, at most.
+        search: what `method: auto` will try.
     """
 
     questions: dict[str, int]
@@ -42,19 +48,24 @@ class Checked:
     forecasts: tuple[Forecast, ...]
     given: dict[str, int]
     steps: int
+    search: Search | None = None
 
 
-def _load_questions(config: Config, news: News) -> Splits:
+def _load_questions(config: Config, news: News, *, test: bool) -> Splits:
     """Read the questions of a run and say what was left out."""
     from tinyllm.questions import load_splits
 
     with news.task("Reading questions") as task:
-        splits = load_splits(config.data)
-        task.note = f"{len(splits.train)} train, {len(splits.valid)} valid, {len(splits.test)} test"
+        splits = load_splits(config.data, test=test)
+        task.note = f"{len(splits.train)} train, {len(splits.valid)} valid"
+        task.note += f", {len(splits.test)} test" if test else ""
+        task.note += f", {len(splits.more)} more to train on" if len(splits.more) else ""
     for text, count in splits.warnings.items():
         news.say(f"  note: {count} × {text}")
-    if splits.dropped:
-        news.say(f"  note: {len(splits.dropped)} rows left out, as data.on_invalid: drop asks; the report names them")
+    for how, number in splits.overlaps.items():
+        news.say(f"  note: {number} questions of data.more left out: {how} as a validation or test question")
+    if rows := len(splits.dropped) - sum(splits.overlaps.values()):
+        news.say(f"  note: {rows} rows left out, as data.on_invalid: drop asks; the report names them")
     return splits
 
 
@@ -70,7 +81,8 @@ def _fit_questions(
     Raises:
         DataError: there are some, and `on_invalid` is `error`; or no training question is left.
     """
-    needed = {"train": tuple(prefixes.values()), "valid": (prefixes[ANSWER_TASK],), "test": (prefixes[ANSWER_TASK],)}
+    learnt, asked = tuple(prefixes.values()), (prefixes[ANSWER_TASK],)
+    needed = {"train": learnt, "more": learnt, "valid": asked, "test": asked}
     places: dict[str, list[int]] = {name: [] for name in needed}
     dropped: list[Dropped] = []
     found: dict[_Unfit, list[Dropped]] = {"too long": [], "indistinct": []}
@@ -96,7 +108,7 @@ def _fit_questions(
             if len(splits.train)
             else "There are no training questions; data.train, or the file that data.cut cuts, holds none for training."
         )
-    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=warnings)
+    return Splits(**kept, dropped=(*splits.dropped, *dropped), warnings=warnings, overlaps=splits.overlaps)
 
 
 def _unfit_text(kind: _Unfit, those: Sequence[Dropped]) -> str:
@@ -131,7 +143,7 @@ def _unfit(
         for place, question in enumerate(chunk, start):
             if (t := long.get(question.id)) is not None:
                 yield place, question, "too long", f"{t.tokens} tokens of question and choices, {t.allowed} allowed"
-            elif reason := encoder.indistinct(question.choices, learnt=split == "train"):
+            elif reason := encoder.indistinct(question.choices, learnt=split in ("train", "more")):
                 yield place, question, "indistinct", reason
             elif question.id in of_context:
                 cut[split] += 1
@@ -154,50 +166,74 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
         raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
     splits, encoder = checked_questions(config, news)
     forecasts = _forecasts(config, run, splits, news, pilot)
-    given = _given_rationales(config, splits.train)
+    questions = supposed(config, splits)
+    given = _given_rationales(config, questions if config.rationales.pooled else splits.train)
     # How many targets there are does not depend on which rationale is likelier, and the student is not at hand.
     likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in given), 0.0)
-    settings = replace(mixture_settings(config), likelihoods=likelihoods)
-    targets = mix(config.train.method, splits.train, given, settings)
+    search = search_of(config, len(questions)) if config.train.method == "auto" else None
+    learnt = max(candidates_of(config), key=lambda c: len(teachers_in_use(c)))  # the one with the most targets
+    settings = replace(mixture_settings(learnt), likelihoods=likelihoods)
+    targets = mix(learnt.train.method, questions, given, settings)
     for note in cut_targets(encoder, targets):
         news.say(f"  note: {note}")
-    rows = tokenise(encoder, splits.train, targets)
+    rows = tokenise(encoder, questions, targets)
     shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
-    plan = plan_steps(rows, config.train, shape, teachers=tuple(settings.alpha))
+    plan = plan_steps(rows, learnt.train, shape, teachers=tuple(settings.alpha))
     return Checked(
-        questions={name: len(getattr(splits, name)) for name in ("train", "valid", "test")},
+        questions={
+            name: len(questions) for name in _SPLITS if len(questions := getattr(splits, name)) or name != "more"
+        },
         dropped=len(splits.dropped),
         warnings=dict(splits.warnings),
         forecasts=forecasts,
         given=dict(Counter(r.teacher for r in given)),
-        steps=len(plan),
+        steps=len(plan) if search is None else search.most_steps,
+        search=search,
     )
 
 
+def search_steps(config: Config, questions: int) -> int:
+    """Return the optimizer steps that `method: auto` takes over so many training questions, at most."""
+    return search_of(config, questions).most_steps
+
+
 def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot: int) -> tuple[Forecast, ...]:
-    with opened_asking(config, run, splits.train, may_write=pilot > 0) as asking:
+    known = answered(splits.train) if config.train.soft is not None else splits.train
+    asked = known if pilot or not config.rationales.pooled else supposed(config, splits)
+    with opened_asking(config, run, asked, examples=known, may_write=pilot > 0) as asking:
         if pilot:
             asking.ask(news, "Pilot", first=pilot)
-        return asking.forecasts(news)
+        forecasts = asking.forecasts(news)
+    opinions = opinion_forecasts(config, run, splits, news, pilot)
+    return (*forecasts, *(replace(f, teacher=f"{f.teacher} (opinions)") for f in opinions))
 
 
-def checked_questions(config: Config, news: News, answers: Collection[str] = ("train",)) -> tuple[Splits, Encoder]:
+def checked_questions(
+    config: Config, news: News, answers: Collection[str] = ("train",), *, test: bool = True
+) -> tuple[Splits, Encoder]:
     """Read the questions and hold them against the student's tokenizer, before anything is spent.
 
     Args:
         answers: the splits whose answers are needed; `valid` is one of them where training looks at its accuracy.
+        test: False: without the test questions, whose file is not opened.
     """
     from tinyllm.student.model import load_tokenizer
     from tinyllm.student.train import check_precision
 
-    splits = _load_questions(config, news)
-    looked_at = () if config.train.validate_steps is None else ("valid",)
-    splits = with_answers(splits, {*answers, *looked_at}, drop=config.data.on_invalid == "drop")
+    splits = _load_questions(config, news, test=test)
+    looked_at = ("valid",) if needs_validation(config) else ()
+    needed = {*answers, *looked_at}
+    if config.train.soft is not None:  # opinions stand in for answers
+        needed -= {"train"}
+    splits = with_answers(splits, needed, drop=config.data.on_invalid == "drop")
+    for line in _soft_notes(config, splits):
+        news.say(f"  note: {line}")
     with news.task("Reading the student's tokenizer and configuration"):
         tokenizer, model_config = load_tokenizer(config.student)
     check_precision(model_config.model_type, config.train)
-    if config.train.validate_steps is not None and not len(splits.valid):
-        raise DataError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
+    if needs_validation(config) and not len(splits.valid):
+        what = "method: auto" if config.train.method == "auto" else "validate_steps"
+        raise DataError(f"train.{what} needs validation questions: give data.valid, or data.cut.")
     card = student_card(config)
     encoder = card.encoder(
         tokenizer,
@@ -208,6 +244,22 @@ def checked_questions(config: Config, news: News, answers: Collection[str] = ("t
     splits = _fit_questions(splits, encoder, prefixes, config.data.on_invalid, news)
     _check_lengths(config, model_config, encoder, splits, prefixes, news)
     return splits, encoder
+
+
+def _soft_notes(config: Config, splits: Splits) -> Iterator[str]:
+    """Say what is learnt from opinions, and what is not."""
+    blank = sum(q.answer is None for q in chain(splits.train, splits.more)) if splits.warnings.get("no answer") else 0
+    if config.train.soft is None:
+        if blank:
+            yield f"{blank} questions of data.more have no answer and are not learnt, since train.soft is not set"
+        return
+    if blank:
+        yield f"{blank} questions without an answer are learnt from the teachers' pooled opinions, where trusted"
+    if config.train.answer == "text":
+        yield (
+            "with train.answer: text the choice of the pooled opinion is the text where there is no answer, and where "
+            "there is one opinions change nothing; `choices` and `both` learn the probabilities"
+        )
 
 
 def _check_lengths(
@@ -228,7 +280,7 @@ def _check_lengths(
     fits = limit is None or config.train.max_input_tokens + beside * (target - 1) <= limit
     if fits and (positions.target is None or target <= positions.target):
         return  # nearly always, without measuring anything
-    asked = (splits.train, splits.valid, splits.test)
+    asked = (splits.train, splits.more, splits.valid, splits.test)
     if not teachers_in_use(config):
         answers = (encoder.answer_length(c) for q in chain(*asked) for c in q.choices)
         target = min(target, max(answers, default=1))
@@ -237,6 +289,8 @@ def _check_lengths(
     prompt = 0
     if limit is not None:
         prompt = encoder.longest_prompt(chain(*asked), max(prefixes.values(), key=len), limit - after)
+        if config.train.rationales != "target":  # how long they are is not known yet
+            prompt = config.train.max_input_tokens
     if trained is None:
         positions.check(prompt + after if prompt else 0, target)
     elif prompt + after > trained:

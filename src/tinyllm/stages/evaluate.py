@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, teachers_in_use
@@ -14,7 +16,7 @@ from tinyllm.system.files import read_json, write_json, write_jsonl
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:
-    from tinyllm.scoring.predict import Prediction
+    from tinyllm.scoring.predictions import Prediction
     from tinyllm.student.model import Student
 
 
@@ -25,7 +27,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     """
     from tinyllm.comparison.metrics import metrics
     from tinyllm.rationales.files import read_yields
-    from tinyllm.scoring.predict import predict
+    from tinyllm.scoring.score import predict
     from tinyllm.student.model import load_student, read_student
 
     if not run.is_trained:
@@ -39,10 +41,13 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     for stage in ("before", "after") if config.evaluate.before else ("after",):
         with news.task(f"Evaluating {'the untrained student' if stage == 'before' else 'the student'}") as task:
             task.note = "loading"
+            # One that has not learnt to write rationales answers at once.
+            untrained = replace(student_card(config), reasons_as="")
             student: Student = (
-                load_student(config.student, student_card(config)) if stage == "before" else read_student(run.student)
+                load_student(config.student, untrained) if stage == "before" else read_student(run.student)
             )
-            taught = splits.train[: config.evaluate.train_questions] if stage == "after" else ()
+            known = islice((q for q in splits.train if q.answer is not None), config.evaluate.train_questions)
+            taught = tuple(known) if stage == "after" else ()
             predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
             task.note = ""
     figures = metrics(

@@ -3,7 +3,9 @@
 runs/<name>/
   config.yaml  environment.json                   what was asked, and on what machine
   rationales.parquet  rejected.jsonl  yields.json  generate
+  opinions.parquet  opinions.json  folds/          generate, where `opinions` names teachers
   student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
+  auto.json  auto/                                train, with `train.method: auto`
   predictions.jsonl  metrics.json                 evaluate
   report.html                                     report
 """
@@ -26,24 +28,13 @@ from tinyllm.system.machine import environment
 _SHOWN_DIFFERENCES = 12
 _LOOK_S = 0.2  # between two looks at a lock
 _MAKES_RATIONALES = ("data", "teachers", "rationales")
+_MAKES_OPINIONS = ("data", "teachers", "opinions")
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder for what a run or an experiment leaves.
-
-    Raises:
-        RunFolderError: no folder can be there at all: a file is, or it is below `/proc`.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
-        what = f"a symbolic link to {at.readlink()}, which is not there" if not at.exists() else "a file"
-        raise RunFolderError(
-            f"{at} is {what}, so no folder can be made at {path}; choose another place with --run-dir."
-        ) from None
-    except FileNotFoundError:
-        raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
+def _makes_rationales(config: Config) -> tuple[str, ...]:
+    """Return the settings that rationales depend on."""
+    pooled = ("opinions", "train.soft") if config.rationales.pooled else ()
+    return (*_MAKES_RATIONALES, *pooled)
 
 
 class RunFolder:
@@ -56,6 +47,25 @@ class RunFolder:
         self.predictions = path / "predictions.jsonl"
         self.metrics = path / "metrics.json"
         self.train_result = path / "train_result.json"
+        self.likelihoods = path / "likelihoods.json"
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RunFolderError: no folder can be there at all: a file is, or it is below `/proc`.
+        """
+        path = self.path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
+            what = f"a symbolic link to {at.readlink()}, which is not there" if not at.exists() else "a file"
+            raise RunFolderError(
+                f"{at} is {what}, so no folder can be made at {path}; choose another place with --run-dir."
+            ) from None
+        except FileNotFoundError:
+            raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
 
     @property
     def is_trained(self) -> bool:
@@ -86,7 +96,7 @@ class RunFolder:
         return file.read_text(encoding="utf-8").strip()
 
     def forget_account(self) -> None:
-        """Forget the account's name, when nothing was spent."""
+        """Remove the name of the account if nothing was spent."""
         (self.path / ".account").unlink(missing_ok=True)
 
     def share_account(self, other: RunFolder) -> None:
@@ -110,8 +120,8 @@ class RunFolder:
             RunFolderError: another process is at work in it, or it belongs to another configuration.
         """
         was_empty = not self.path.is_dir() or not any(self.path.iterdir())
-        make_folder(self.path)
-        with self._lock(wait_s):
+        self.make()
+        with self.locked(wait_s):
             try:
                 if self.config_file.is_file():
                     self._check_same(config, renews_rationales)
@@ -133,8 +143,11 @@ class RunFolder:
 
     def _forget_other_rationales(self, config: Config) -> None:
         """Remove rationales that were made with other settings: if making the new ones fails, none must be left."""
-        if any(d.startswith(_MAKES_RATIONALES) for d in describe_differences(self.config(), config)):
+        if any(d.startswith(_makes_rationales(config)) for d in describe_differences(self.config(), config)):
             for name in ("rationales.parquet", "yields.json", "rejected.jsonl"):
+                (self.path / name).unlink(missing_ok=True)
+        if any(d.startswith(_MAKES_OPINIONS) for d in describe_differences(self.config(), config)):
+            for name in ("opinions.parquet", "opinions.json"):
                 (self.path / name).unlink(missing_ok=True)
 
     def _tidy(self) -> None:
@@ -143,7 +156,12 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _lock(self, wait_s: float) -> Iterator[None]:
+    def locked(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Lock the folder for this process.
+
+        Raises:
+            RunFolderError: another process still holds the lock after `wait_s` seconds.
+        """
         with (self.path / ".lock").open("w") as file:
             until = time.monotonic() + wait_s
             while True:
@@ -162,18 +180,22 @@ class RunFolder:
     def _check_same(self, config: Config, renews_rationales: bool) -> None:
         is_under_way = any(self.path.glob("checkpoints/checkpoint-*/trainer_state.json"))
         if self.student.exists() or is_under_way:
-            bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train")
-        elif (self.path / "rationales.parquet").exists() and not renews_rationales:
-            bound = _MAKES_RATIONALES
-        else:
+            bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train", "auto")
+            if config.train.soft is not None or self.config().train.soft is not None:
+                bound = (*bound, "opinions")  # they are part of what was learnt
+        elif renews_rationales:
             return
+        else:
+            bound = _makes_rationales(config) if (self.path / "rationales.parquet").exists() else ()
+            if config.train.soft is not None and (self.path / "opinions.parquet").exists():
+                bound = (*bound, *_MAKES_OPINIONS)
         different = [d for d in describe_differences(self.config(), config) if d.startswith(bound)]
         if not different:
             return
         shown = "\n".join(f"  - {d}" for d in different[:_SHOWN_DIFFERENCES])
         more = len(different) - _SHOWN_DIFFERENCES
         shown += f"\n  … and {more} more" if more > 0 else ""
-        learnt = all(d.startswith(("student", "train")) for d in different)
+        learnt = all(d.startswith(("student", "train", "auto")) for d in different)
         part = f", or its `{'student' if self.student.exists() else 'checkpoints'}` to train anew" if learnt else ""
         raise RunFolderError(
             f"{self.path} holds a run of another configuration, and mixing the two would make its figures "

@@ -1,14 +1,17 @@
-"""Generate: teachers write rationales for the training questions."""
+"""Generate: teachers write rationales for the training questions, and say what they themselves would answer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tinyllm.config import Config
+from tinyllm.questions import answered
 from tinyllm.questions.types import Splits
+from tinyllm.stages._soft import explained
 from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.opinions import ask_opinions
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
 def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, TeacherYield]:
     """Have the teachers that the method learns from write rationales for the training questions.
 
-    What the store holds is not asked again. Writes `rationales.parquet`, `rejected.jsonl`.
+    Opinions are asked first, because with `rationales.pooled` some rationales explain the pooled opinion. What the
+    store holds is not asked again. Writes `rationales.parquet`, `rejected.jsonl`, and, where `opinions` names
+    teachers, `opinions.parquet` and `opinions.json`.
 
     Raises:
         TeacherError: a teacher can answer nothing more; the others have finished by then.
@@ -27,14 +32,18 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     from tinyllm.rationales.files import write_rationales
 
     splits = splits or checked_questions(config, news)[0]
-    with opened_asking(config, run, splits.train) as asking:
+    if config.opinions.teachers:
+        ask_opinions(config, run, splits, news)
+    questions, guessed = explained(config, run, splits)
+    examples = answered(splits.train) if config.rationales.pooled else questions
+    with opened_asking(config, run, questions, examples=examples) as asking:
         if asking.is_priced:
             for line in forecast_lines(asking.forecasts(news)):
                 news.say(line)
         asking.ask(news, "Rationales")
         collection = asking.collection()
         with news.task("Checking the replies"):
-            write_rationales(run.path, collection)
+            write_rationales(run.path, collection, guessed)
     for name, found in collection.yields.items():
         news.say(_yield_text(name, found))
     return collection.yields

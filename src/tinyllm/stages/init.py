@@ -45,11 +45,14 @@ student:
   layout: cloze                 # rank the choices without showing them; `labelled` shows them (T5, larger students)
 
 train:
-  method: tinyllm               # or fine-tuning, or step-by-step with one teacher
+  method: {method}
   alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
   max_input_tokens: 512
   epochs: 2
 """
+
+_METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
+_METHOD_WITHOUT_VALIDATION = "tinyllm               # auto needs validation questions, and there are none"
 
 _STARTER = """\
   dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
@@ -63,23 +66,22 @@ _QUESTION_ENDINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class _Written:
     """What `init` wrote, and what it has to say about it, line by line."""
 
     config: Path
     lines: tuple[str, ...]
 
 
-def is_questions(path: Path) -> bool:
-    """Tell whether an argument is a file (or folder) of questions rather than a configuration to write."""
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return False
-    return path.exists() or path.suffix.lower() in _QUESTION_ENDINGS
+def config_for(path: Path) -> Path | None:
+    """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere.
 
-
-def config_for(data: Path) -> Path:
-    """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere."""
-    return Path(f"{_stem(data)}.yaml")
+    Returns:
+        None if the path is no file or folder of questions, but a configuration to write.
+    """
+    is_config = path.suffix.lower() in (".yaml", ".yml")
+    is_questions = not is_config and (path.exists() or path.suffix.lower() in _QUESTION_ENDINGS)
+    return Path(f"{_stem(path)}.yaml") if is_questions else None
 
 
 def _stem(path: Path) -> str:
@@ -89,7 +91,7 @@ def _stem(path: Path) -> str:
     return name
 
 
-def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) -> Written:
+def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) -> _Written:
     """Write a configuration for a file of questions, or for the starter dataset.
 
     Args:
@@ -103,19 +105,20 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
     section, lines = (_STARTER, []) if data is None else _read(data, path, wishes)
+    method = _METHOD_WITHOUT_VALIDATION if "valid: 0, " in section else _METHOD
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
-    path.write_text(_TEMPLATE.format(path=path, name=text, data=section), encoding="utf-8")
-    return Written(path, tuple(lines))
+    path.write_text(_TEMPLATE.format(path=path, name=text, data=section, method=method), encoding="utf-8")
+    return _Written(path, tuple(lines))
 
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:
     """Return the `data` section for a file, and what was found; converts the file where that is needed."""
-    from tinyllm.questions.intake import Tally, Wishes, find_reading, in_place
+    from tinyllm.questions.intake import Tally, Wishes, find_reading
 
     found = find_reading(data, wishes or Wishes())
     tally = Tally()
-    settings = in_place(found, tally)
+    settings = found.settings(tally)
     if settings is not None:
         where: dict[str, Any] = {"train": str(data)}
         said = f"Read {_count(tally.questions)} from {data}"
@@ -134,7 +137,7 @@ def _count(number: int) -> str:
 
 def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
     """Write the questions in TinyLLM's own form: to a file, or, if there are splits, to a folder with one file each."""
-    from tinyllm.questions.intake import questions_of, record
+    from tinyllm.questions.intake import record
 
     splits = [table.split for table in found.shape.tables]
     several = len(splits) > 1
@@ -150,7 +153,7 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
     try:
         with ExitStack() as stack:
             files = {s: stack.enter_context(p.open("w", encoding="utf-8")) for s, p in parts.items()}
-            for split, question, cells in questions_of(found, tally):
+            for split, question, cells in found.questions(tally):
                 files[split if several else "train"].write(record(question, cells))
         for split, part in parts.items():
             part.replace(paths[split])
@@ -163,12 +166,10 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
 
 
 def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally) -> str:
-    from tinyllm.questions.intake import FEW
-
     lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     nothing_to_train_on = tally.unanswered == tally.questions
-    if "train" in where and (nothing_to_train_on or len(tally.different) < FEW):
-        why = "no answers are known: nothing to train on" if nothing_to_train_on else "too few questions to cut"
+    if "train" in where and (nothing_to_train_on or not tally.can_be_cut):
+        why = "no answers are known" if nothing_to_train_on else "too few questions to cut"
         lines.append(f"  cut: {{valid: 0, test: 0}}      # {why}")
     elif "train" in where:
         lines.append("  cut: {valid: 0.1, test: 0.2}  # or give files: valid: …, test: …")
@@ -187,8 +188,6 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
 
 def _report(found: Found, tally: Tally) -> Iterator[str]:
     """Say how the file was understood, and show the first question as a person can check it."""
-    from tinyllm.questions.intake import has_role
-
     reading = found.reading
     for how in found.shape.how:
         yield f"  file:     {how}"
@@ -207,7 +206,7 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
     if 0 < tally.unanswered < tally.questions:
         yield f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out"
     elif tally.unanswered:
-        yield "  note:     no answers are known, so nothing can be trained or scored on these questions"
+        yield "  note:     no answers are known: nothing is scored; train.soft learns from opinions"
     if tally.left_out:
         yield f"  left out: {tally.left_out} row{'' if tally.left_out == 1 else 's'}; " + "; ".join(
             tally.reasons.values()
@@ -216,7 +215,7 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
         yield f"  not read: {other}"
     if reading.unused:
         yield "  not used: the columns " + ", ".join(f"'{c}'" for c in reading.unused)
-    if told := [c for c in reading.unused if has_role(c, "explanation")]:
+    if told := reading.explanations:
         yield f"  note:     '{told[0]}' may explain the answers; docs/questions.md says how a student learns from that"
     if (first := tally.first) is not None:
         yield "The first question:"

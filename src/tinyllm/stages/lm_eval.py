@@ -24,7 +24,6 @@ def score_by_harness(folder: Path, datasets: Sequence[str], limit: int | None = 
     from tinyllm.scoring import harness
     from tinyllm.student.model import read_student, student_folder
 
-    harness.require()
     asked = _test_questions(datasets, limit)
     return harness.score(read_student(student_folder(folder)), asked)
 

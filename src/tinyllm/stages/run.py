@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.config import Config
+from tinyllm.questions import with_answers
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.evaluate import evaluate_run
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.generate import generate_run
+from tinyllm.stages.opinions import unanswered_opinions
 from tinyllm.stages.report import report_run
 from tinyllm.stages.train import train_run
 from tinyllm.system.files import read_json
@@ -18,10 +20,11 @@ from tinyllm.system.news import News
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class _Outcome:
     """What a whole run gave.
 
     Attributes:
+        metrics: `metrics.json`; only what training gave where no test question has an answer.
         unanswered: questions for which a teacher gave no reply at all, by teacher and reason.
     """
 
@@ -30,17 +33,25 @@ class Outcome:
     unanswered: dict[str, dict[str, int]]
 
 
-def run_all(config: Config, run: RunFolder, news: News) -> Outcome:
+def run_all(config: Config, run: RunFolder, news: News) -> _Outcome:
     """Run every stage that is not done yet."""
     from tinyllm.comparison.metrics import evaluation_fingerprint
 
-    splits, _ = checked_questions(config, news, ("train", "test"))
+    has_opinions = config.train.soft is not None
+    splits, _ = checked_questions(config, news, ("train",) if has_opinions else ("train", "test"))
+    can_score = not has_opinions or any(q.answer is not None for q in splits.test)
+    if can_score:
+        splits = with_answers(splits, ("test",), drop=config.data.on_invalid == "drop")
     yields = generate_run(config, run, news, splits)
-    train_run(config, run, news, splits)
-    if run.metrics.is_file() and read_json(run.metrics).get("fingerprint") == evaluation_fingerprint(config, splits):
+    trained = train_run(config, run, news, splits)
+    if not can_score:
+        news.say("  note: no test question has an answer, so the student is not scored")
+        figures = {"train": trained}
+    elif run.metrics.is_file() and read_json(run.metrics).get("fingerprint") == evaluation_fingerprint(config, splits):
         news.say(f"✓ The student is already evaluated ({run.metrics})")
         figures = read_json(run.metrics)
     else:
         figures = evaluate_run(config, run, news, splits)
     unanswered = {name: found.unanswered for name, found in yields.items() if found.unanswered}
-    return Outcome(figures, report_run(run, news), unanswered)
+    unanswered |= unanswered_opinions(run)
+    return _Outcome(figures, report_run(run, news), unanswered)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, prefixes_in_use, teacher_weights, teachers_in_use
 
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
     from tinyllm.student.mixture import MixtureSettings
     from tinyllm.student.model import Student, StudentCard
     from tinyllm.student.plan import StepPlan
-
-LIKELIHOODS = "likelihoods.json"
 
 
 def student_card(config: Config) -> StudentCard:
@@ -24,18 +23,27 @@ def student_card(config: Config) -> StudentCard:
         prefixes=prefixes_in_use(config),
         layout=config.student.layout,
         max_input_tokens=config.train.max_input_tokens,
+        reasons_as=teachers_in_use(config)[0].name if config.train.rationales == "before" else "",
+        max_rationale_tokens=config.evaluate.max_rationale_tokens,
     )
 
 
-def mixture_settings(config: Config) -> MixtureSettings:
-    """Return what the mixture of a run needs to know besides the texts."""
+def mixture_settings(config: Config, shares: Mapping[str, tuple[float, ...]] | None = None) -> MixtureSettings:
+    """Return what the mixture of a run needs to know besides the texts.
+
+    Args:
+        shares: what the choices of a question are to get, by question id, where that is not all for the answer.
+    """
     from tinyllm.student.mixture import MixtureSettings
 
     weights = teacher_weights(config)
     return MixtureSettings(
         prefixes=prefixes_in_use(config),
         alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
+        answer=config.train.answer,
+        rationales=config.train.rationales,
         seed=config.train.seed,
+        shares=shares or {},
     )
 
 
@@ -44,7 +52,8 @@ class Prepared:
     """A student and what it is about to learn.
 
     Attributes:
-        targets: how many of each task.
+        targets: how many of each task; answers that are learnt by comparing the choices are counted apart.
+        soft: how the teachers' opinions were pooled and how many questions learn from them; empty where none do.
         notes: what a person should know of the way it is computed.
     """
 
@@ -52,4 +61,5 @@ class Prepared:
     student: Student
     learner: Learner
     targets: dict[str, int]
+    soft: dict[str, Any]
     notes: tuple[str, ...]

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tinyllm.config import ANSWER_TASK, Config
+from tinyllm.errors import RunFolderError
 from tinyllm.questions.types import Splits
-from tinyllm.stages._prepare import prepare_training, validation, validation_fingerprint, whole_student
+from tinyllm.stages._auto import chosen, chosen_in
+from tinyllm.stages._prepare import (
+    fitted_temperature,
+    prepare_training,
+    training_fingerprint,
+    validation,
+    validation_fingerprint,
+    whole_student,
+)
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared, mixture_settings
@@ -22,22 +31,35 @@ def plan_run(config: Config, run: RunFolder, news: News, *, processes: int = 1) 
     Args:
         processes: that would share each step.
     """
-    return prepare_training(config, run, news, checked_questions(config, news)[0], processes=processes)
+    splits, _ = checked_questions(config, news)
+    if config.train.method == "auto":
+        name = chosen_in(run).get("name")
+        if name is None:
+            raise RunFolderError(
+                "train.method: auto has not chosen yet what is learnt; `tinyllm train` searches, and `tinyllm check` "
+                "says what it will try."
+            )
+        news.say(f"  chosen: {name}")
+        config = chosen(config, run, news, splits)
+    return prepare_training(config, run, news, splits, processes=processes)
 
 
 def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, Any]:
     """Train the student on answers and rationales, resuming from a checkpoint if there is one.
 
     A student that is trained on exactly these targets is left as it is; if questions or rationales have changed
-    since, it is trained again. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
+    since, it is trained again. With `method: auto` its settings are searched for first (`auto`). The test questions are
+    not read. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
     of them writes. Writes `student/`, `train_log.jsonl`, `plan.json`, `train_result.json`.
     """
-    from tinyllm.student import FOLDER, checkpoint_of_another, discard_checkpoints
+    from tinyllm.student import checkpoint_of_another, discard_checkpoints
     from tinyllm.student.model import save_student
     from tinyllm.student.processes import Processes
     from tinyllm.student.train import fingerprint, train
 
-    splits = splits or checked_questions(config, news)[0]
+    splits = splits or checked_questions(config, news, test=False)[0]
+    searches = config.train.method == "auto"
+    config = chosen(config, run, news, splits) if searches else config
     processes = Processes.joined()
     prepared = prepare_training(config, run, news, splits, processes=processes.count)
     plan, student, learner = prepared.plan, prepared.student, prepared.learner
@@ -56,7 +78,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
                 "  note: the validation questions have changed since, by which the student is picked: it trains anew"
             )
             discard_checkpoints(run.path)
-        elif other := checkpoint_of_another(run.path / FOLDER, fingerprint(plan)):
+        elif other := checkpoint_of_another(run.path, fingerprint(plan)):
             news.say(f"  note: questions or rationales have changed since step {other}, so training begins anew")
         elif run.is_trained:
             news.say("  note: questions or rationales have changed since the student was trained: it is trained again")
@@ -71,7 +93,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             learner,
             plan,
             config.train,
-            tasks=(ANSWER_TASK, *mixture_settings(config).alpha),
+            tasks=tuple(dict.fromkeys((ANSWER_TASK, *mixture_settings(config).alpha, *prepared.targets))),
             folder=run.path,
             progress=lambda done, total, note: task.update(done, total, note),
             validate=validation(config, student, learner, splits),
@@ -81,9 +103,20 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
     if result.best_step is not None:
         news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
-    figures = {**asdict(result), "targets": prepared.targets}
+    temperature = 1.0
+    if len(splits.valid):
+        with news.task("Calibrating its probabilities on validation questions") as task:
+            temperature = fitted_temperature(config, student, learner, splits)
+            task.note = f"temperature {temperature:g}"
+    figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
+    if prepared.soft:
+        figures["soft"] = prepared.soft
+    if searches:
+        figures["chosen"] = dict(chosen_in(run))
+    figures["questions"] = training_fingerprint(splits)
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
+        student.card = replace(student.card, temperature=temperature)
         if processes.is_first:
             run.forget_training()  # a student of other targets stays until this one is done
             save_student(student, run.student, _model_card(config, Counter(prepared.targets)))

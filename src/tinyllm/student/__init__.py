@@ -1,7 +1,8 @@
 """Student: what it learns (mixture), in which steps and shapes (plan, batch), and how (learner, train).
 
-Add a method or a router: a pure function in `mixture` and a line in its table. The form of a prompt and its prefix:
-`encode`. The token budget of a micro-batch: `plan`. A format to save in: a file beside `model`.
+Add a method or a router: a pure function in `mixture`, a line in its table, and its name in `config/schema.py: Method`.
+How a router ranks rationales: `_routing`. The form of a prompt and its prefix: `encode`. The token budget of a
+micro-batch: `plan`. A format to save in: a file beside `model`.
 """
 
 from __future__ import annotations
@@ -12,32 +13,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinyllm.student._batch import to_device
     from tinyllm.student._checkpoints import (
-        FOLDER,
         checkpoint_of_another,
         discard_checkpoints,
-        is_sharded,
+        gathered_weights,
         put_weights,
-        trained_weights,
     )
 
 _HOMES = {
-    "FOLDER": "_checkpoints",
     "checkpoint_of_another": "_checkpoints",
     "discard_checkpoints": "_checkpoints",
-    "is_sharded": "_checkpoints",
+    "gathered_weights": "_checkpoints",
     "put_weights": "_checkpoints",
     "to_device": "_batch",
-    "trained_weights": "_checkpoints",
 }
 
 __all__ = [
-    "FOLDER",
     "checkpoint_of_another",
     "discard_checkpoints",
-    "is_sharded",
+    "gathered_weights",
     "put_weights",
     "to_device",
-    "trained_weights",
 ]
 
 

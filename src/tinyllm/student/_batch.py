@@ -22,9 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinyllm.config import CHOICES_TASK
 from tinyllm.student._attention import PROMPT, Block, Packing
+from tinyllm.student._choices import Choices
+from tinyllm.student._rows import Choice
+from tinyllm.student._steps import MicroBatch
 from tinyllm.student.encode import Row
-from tinyllm.student.plan import MicroBatch
 
 Batch = Mapping[str, Any]
 """Tensors, and `Packing`s, of one forward pass; the keys are listed at the functions that make one."""
@@ -184,10 +187,12 @@ def _blocks(row: Row, column: _Column, start: int) -> list[Block]:
     ]
 
 
-def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Tensor]:
+def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Any]:
     """Return, for each target token: its label, its weight in the loss, its task's and its branch's number.
 
-    Branches are numbered through the micro-batch, row by row.
+    Branches are numbered through the micro-batch, row by row. Tokens of choices that are compared have a weight of
+    their own only where they are learnt as a text, too; `choices`, which is there if there are any, says what else
+    becomes of them.
     """
     branches = [
         pair for row, weights in zip(micro.rows, micro.weights, strict=True)
@@ -196,12 +201,47 @@ def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Tensor]:
     number = {task: i for i, task in enumerate(tasks)}
     lengths = [len(b.target) for b, _ in branches]
     repeat = torch.tensor(lengths)
+    choices = _choices(micro, number.get(CHOICES_TASK, 0))
     return {
         "labels": torch.tensor(list(chain.from_iterable(b.target for b, _ in branches))),
-        "weights": torch.tensor([w for _, w in branches], dtype=torch.float32).repeat_interleave(repeat),
+        "weights": torch.tensor(
+            [w * b.text if isinstance(b, Choice) else w for b, w in branches], dtype=torch.float32
+        ).repeat_interleave(repeat),
         "task_ids": torch.tensor([number.get(b.task, 0) for b, _ in branches]).repeat_interleave(repeat),
         "branch_ids": torch.arange(len(branches)).repeat_interleave(repeat),
+        **({} if choices is None else {"choices": choices}),
     }
+
+
+def _choices(micro: MicroBatch, task: int) -> Choices | None:
+    """Return which target tokens are of which choice of which question; None where none are compared."""
+    compared: dict[tuple[str, str, tuple[int, ...]], list[tuple[Choice, float, int]]] = {}
+    end = 0
+    for row, weights in zip(micro.rows, micro.weights, strict=True):
+        for branch, weight in zip(row.branches, weights, strict=True):
+            if isinstance(branch, Choice):
+                compared.setdefault((row.question_id, branch.task, row.prompt), []).append((branch, weight, end))
+            end += len(branch.target)
+    if not compared:
+        return None
+    width = max(map(len, compared.values()))
+    places = [len(compared) * width] * end
+    for question, of in enumerate(compared.values()):
+        for number, (branch, _, start) in enumerate(of):
+            places[start : start + len(branch.target)] = [question * width + number] * len(branch.target)
+    return Choices(
+        places=torch.tensor(places),
+        shares=_table([[b.share for b, _, _ in of] for of in compared.values()]),
+        scales=_table([[b.scale for b, _, _ in of] for of in compared.values()]),
+        weights=torch.tensor([of[0][1] for of in compared.values()], dtype=torch.float32),
+        spans=tuple((of[0][2], of[-1][2] + len(of[-1][0].target)) for of in compared.values()),
+        task=task,
+    )
+
+
+def _table(rows: Sequence[Sequence[float]]) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows], dtype=torch.float32)
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

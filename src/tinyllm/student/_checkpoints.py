@@ -36,10 +36,10 @@ def keep_only_checkpoints_of(folder: Path, key: str) -> None:
 
 
 def checkpoint_of_another(folder: Path, key: str) -> int:
-    """Return the steps of the newest checkpoint if it is of a training on other targets; else 0."""
-    note = folder / "fingerprint"
+    """Return the steps of the newest checkpoint of a run if it is of a training on other targets; else 0."""
+    note = folder / FOLDER / "fingerprint"
     is_of_this = note.is_file() and note.read_text(encoding="utf-8") == key
-    return 0 if is_of_this else steps_done(newest_checkpoint(folder))
+    return 0 if is_of_this else steps_done(newest_checkpoint(folder / FOLDER))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -79,6 +79,11 @@ def trained_weights(module: nn.Module, state: Mapping[str, Tensor] | None = None
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     found = {name: whole(p) if state is None else state[name] for name, p in trained.items()}
     return {name: p.detach().contiguous().cpu() for name, p in found.items()}
+
+
+def gathered_weights(module: nn.Module) -> dict[str, Tensor] | None:
+    """Return what is trained, put together, where several processes hold it as shards (FSDP); else None."""
+    return trained_weights(module) if is_sharded(module) else None
 
 
 def write_weights(weights: Mapping[str, Tensor], file: Path) -> None:

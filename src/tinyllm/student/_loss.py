@@ -5,6 +5,9 @@
 Each token's weight already holds its task's α and the normalisers of the whole optimizer step (`plan`). Because the
 weights are known beforehand, a chunk's gradient can be worked out while its logits are there: three matrix products a
 chunk and no second look. For a vocabulary of 256,000 and a thousand target tokens that is 64 MiB instead of 1 GB.
+
+The weights of choices that are compared (`_choices`) are known when their question has been computed, so a chunk ends
+between questions. Where one question's choices are more than a chunk, a first look without a gradient finds them.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from tinyllm.student._choices import Choices
 
 _CHUNK_BYTES = 1 << 26  # of float32 logits
 
@@ -84,16 +89,29 @@ def head_in_fp32(layer: nn.Module) -> Iterator[None]:
             layer.forward = replaced
 
 
+def step_loss(cross_entropy: Tensor, weights: Tensor, choices: Choices | None) -> Tensor:
+    """Return Σ weight · cross-entropy and the loss of choices, given each token's cross-entropy (N,)."""
+    total = (cross_entropy * weights).sum()
+    return total if choices is None else total + choices.loss(cross_entropy)
+
+
 def weighted_cross_entropy(
-    head: Head, hidden: Tensor, labels: Tensor, weights: Tensor, *, chunk_bytes: int = _CHUNK_BYTES
+    head: Head,
+    hidden: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    choices: Choices | None = None,
+    *,
+    chunk_bytes: int = _CHUNK_BYTES,
 ) -> tuple[Tensor, Tensor]:
-    """Return Σ weight · cross-entropy, a scalar with a gradient; and every token's cross-entropy (N,), without one.
+    """Return `step_loss`, a scalar with a gradient; and every token's cross-entropy (N,), without one.
 
     Without a gradient (`torch.no_grad`) nothing is computed for one, and logits are made in float32.
 
     Args:
         hidden: (N, d), whose logits predict the labels.
         labels, weights: (N,).
+        choices: those of the tokens that are compared.
         chunk_bytes: about so much is taken by the logits that are there at once, in float32.
     """
     size = _chunk_tokens(head, chunk_bytes)
@@ -103,19 +121,30 @@ def weighted_cross_entropy(
     elif _has_fused_kernel(head, hidden):
         each = _fused(head, hidden, labels)
     elif head.is_linear:
+        if choices is not None and choices.longest > size:
+            with torch.no_grad():
+                loss, each = weighted_cross_entropy(head, hidden, labels, weights, choices, chunk_bytes=chunk_bytes)
+            known = weights + choices.token_weights(each)
+            total, each = weighted_cross_entropy(head, hidden, labels, known, chunk_bytes=chunk_bytes)
+            return total + (loss - total).detach(), each
         layer: Any = head.layer
         chunked: Any = _ChunkedCrossEntropy  # its `apply` is not typed
-        total, each = chunked.apply(hidden, layer.weight, layer.bias, labels, weights, head.cap, size)
+        total, each = chunked.apply(hidden, layer.weight, layer.bias, labels, weights, choices, head.cap, size)
         return total, each
     else:
         each = _in_chunks(head, hidden, labels, size)
-    return (each * weights).sum(), each.detach()
+    return step_loss(each, weights, choices), each.detach()
 
 
-def sums_by_task(cross_entropy: Tensor, weights: Tensor, task_ids: Tensor, tasks: int) -> Tensor:
-    """Return, by task, the sums of weight · cross-entropy and of weight, (2, tasks)."""
+def sums_by_task(
+    cross_entropy: Tensor, weights: Tensor, task_ids: Tensor, tasks: int, choices: Choices | None = None
+) -> Tensor:
+    """Return, by task, the sums of weight · loss and of weight, (2, tasks)."""
     both = torch.stack([cross_entropy * weights, weights])
-    return torch.zeros(2, tasks, device=both.device).index_add_(1, task_ids, both)
+    sums = torch.zeros(2, tasks, device=both.device).index_add_(1, task_ids, both)
+    if choices is not None:
+        sums[:, choices.task] += torch.stack([choices.loss(cross_entropy), choices.weights.sum()])
+    return sums
 
 
 def _chunk_tokens(head: Head, chunk_bytes: int) -> int:
@@ -144,10 +173,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         labels: Tensor,
         weights: Tensor,
+        choices: Choices | None,
         cap: float | None,
         size: int,
     ) -> tuple[Tensor, Tensor]:
-        """Return the weighted sum and every token's cross-entropy."""
+        """Return the loss and every token's cross-entropy."""
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -156,13 +186,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None,
             torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None,
         )
-        each = torch.empty(len(labels), device=hidden.device)
+        each = torch.zeros(len(labels), device=hidden.device)
+        parts = [slice(at, at + size) for at in range(0, len(labels), size)]
+        steepest = weights.abs().max()
+        if choices is not None:
+            parts, steepest = choices.whole_parts(size), torch.maximum(steepest, choices.steepest)
         with torch.autocast(device, enabled=False):
             matrix = weight.to(dtype)
             # Gradients this small would vanish in half precision; the loss's own scaling comes too late for them.
-            scale = 1.0 if dtype != torch.float16 else float(1 / weights.abs().max().clamp_min(1e-30))
-            for at in range(0, len(labels), size):
-                part = slice(at, at + size)
+            scale = 1.0 if dtype != torch.float16 else float(1 / steepest.clamp_min(1e-30))
+            for part in parts:
                 some = hidden[part].to(dtype)
                 logits = _logits(some, matrix, bias)
                 slope = _cap(logits, cap)
@@ -175,7 +208,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if not any(g is not None for g in grads):
                     continue
                 # d(weight · cross-entropy) / d logits = weight · (softmax - one-hot)
-                weight_of = weights[part] * scale
+                weight_of = weights[part]
+                if choices is not None:  # of other questions than this part's what is not there yet is not used
+                    weight_of = weight_of + choices.token_weights(each)[part]
+                weight_of = weight_of * scale
                 above = likely.mul_((weight_of / total)[:, None]).scatter_add_(1, column, -weight_of[:, None])
                 if slope is not None:
                     above.mul_(slope)
@@ -183,14 +219,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(*grads)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         ctx.mark_non_differentiable(each)
-        return (each * weights).sum(), each
+        return step_loss(each, weights, choices), each
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Scale what was made on the way forward."""
         grads = ctx.saved_tensors
         scaled = [None if g is None else (g * grad).to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)]
-        return *scaled, None, None, None, None
+        return *scaled, *[None] * 5
 
 
 def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:

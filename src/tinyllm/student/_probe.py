@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from tinyllm.student._positions import Bound
+from tinyllm.student._steps import MicroBatch
 from tinyllm.student.encode import Branch, Row
-from tinyllm.student.plan import MicroBatch
 
 _LOGITS = 2e-4  # relative; sums in another order differ by 4e-6 (SmolLM2-135M), another mask by 1e-2 and more
 _GRADIENTS = 5e-3  # relative; sums in another order differ by 4e-4

@@ -29,8 +29,9 @@ from tinyllm.errors import NonFiniteLossError
 from tinyllm.student._batch import Batch, to_device
 from tinyllm.student._checkpoints import WEIGHTS_FILE, load_weights, trained_weights, write_weights
 from tinyllm.student._loss import sums_by_task
+from tinyllm.student._steps import Size
 from tinyllm.student.learner import Learner
-from tinyllm.student.plan import Size, StepPlan
+from tinyllm.student.plan import StepPlan
 from tinyllm.system.machine import forget_peak_resident, peak_resident_bytes
 
 _LITTLE_SPACE_BYTES = 1 << 20
@@ -131,11 +132,12 @@ class PlanTrainer(Trainer):
         return sums[0].sum()
 
     def _micro_step(self, model: torch.nn.Module, batch: Batch) -> tuple[float, Tensor]:
-        """Return a micro-batch's loss; and, by task, its sums of weight · cross-entropy and of weight."""
+        """Return a micro-batch's loss; and, by task, its sums of weight · loss and of weight."""
         with self.compute_loss_context_manager():
             loss, each = model(batch)
         self.accelerator.backward(loss * self.args.world_size)
-        return float(loss.detach()), sums_by_task(each, batch["weights"], batch["task_ids"], len(self.tasks))
+        weights, tasks = batch["weights"], batch["task_ids"]
+        return float(loss.detach()), sums_by_task(each, weights, tasks, len(self.tasks), batch.get("choices"))
 
     def _non_finite(self, place: int | None, loss: float) -> NonFiniteLossError:
         step = self.plan[self.state.global_step]

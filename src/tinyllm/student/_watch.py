@@ -162,6 +162,18 @@ class Validation(TrainerCallback):
             control.should_training_stop = True
 
 
+class StopAt(TrainerCallback):
+    """Saves a checkpoint and stops after a step, or where another callback stops, so that it can go on from there."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Stop here if this is the step."""
+        if state.global_step >= self.step or control.should_training_stop:
+            control.should_log = control.should_save = control.should_training_stop = True
+
+
 class _StopWhenAsked(TrainerCallback):
     """Saves a checkpoint and stops after the step in which Ctrl-C was pressed."""
 

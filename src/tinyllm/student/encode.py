@@ -1,4 +1,4 @@
-"""From text to tokens: the prompts a student sees, with the context cut to fit and nothing else.
+"""From text to tokens: the prompts of a student. Only the context is cut to the longest input.
 
 An encoder-decoder gets one row a task, with the prefix first (the paper):
 
@@ -14,14 +14,17 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from tinyllm.config import Layout
+from tinyllm.config import Layout, compares_by_token
 from tinyllm.questions.types import Question
 from tinyllm.student._plain import PlainText
+from tinyllm.student._rows import Branch as Branch
+from tinyllm.student._rows import Choice, shortened
+from tinyllm.student._rows import Row as Row
 from tinyllm.student.mixture import Target
 
 if TYPE_CHECKING:
@@ -31,45 +34,6 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _MARGIN = 8  # tokens; some tokenizers put a space in front
 _SHORT = 80  # characters; WordPiece takes a word of a hundred for one unknown token
 _SHOWN = 40  # characters of a choice in a message
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """One task of a row, in tokens: `prefix` is given, `target` is learnt.
-
-    Attributes:
-        weight: α of the task.
-        mean: as of a `Target`.
-    """
-
-    task: str
-    prefix: tuple[int, ...]
-    target: tuple[int, ...]
-    weight: float = 1.0
-    mean: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A prompt and the branches that continue it; an encoder-decoder's row has exactly one, with an empty prefix."""
-
-    question_id: str
-    prompt: tuple[int, ...]
-    branches: tuple[Branch, ...]
-
-    @property
-    def target_length(self) -> int:
-        """Tokens of all branches that a decoder is fed."""
-        return sum(len(b.prefix) + len(b.target) for b in self.branches)
-
-    @property
-    def length(self) -> int:
-        """Tokens of prompt and branches."""
-        return len(self.prompt) + self.target_length
-
-    def apart(self) -> list[Row]:
-        """Return one row a branch, for models that cannot take the mask of a shared prompt."""
-        return [Row(self.question_id, self.prompt, (branch,)) for branch in self.branches]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +62,7 @@ def label(index: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class _Fit:
     """Questions that are too long for the longest input, and ids of those whose context is cut to fit."""
 
     too_long: list[_TooLong]
@@ -106,10 +70,10 @@ class Fit:
 
 
 def _most_tokens(text: str) -> int:
-    """Return a number of tokens that a text cannot exceed, without a tokenizer: each covers a byte or more.
+    """Return an upper limit of the tokens of a text, without a tokenizer: each token covers at least one byte.
 
-    Of the text as the tokenizer normalises it, that is: NFKC makes eighteen characters of the one ﷺ. It leaves ASCII as
-    it is; beyond that the bytes of the text and of its full decomposition together are more than any mixture of both.
+    The tokenizer may normalise the text first, which can make it longer: NFKC turns ﷺ into eighteen characters. ASCII
+    stays as it is. For other texts the limit is the bytes of the text plus those of its full decomposition.
     """
     if text.isascii():
         return len(text)
@@ -118,9 +82,17 @@ def _most_tokens(text: str) -> int:
 
 
 def _shown(text: str) -> str:
-    """Return a text for a message: quoted, its middle left out where it is long, marks without ink spelled out."""
+    """Return a text for a message: quoted, shortened in the middle, and with invisible characters as codes."""
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}"
     return "'" + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in short) + "'"
+
+
+def _with_texts(targets: Sequence[Target]) -> list[tuple[Target, Target | None]]:
+    """Return targets; with one whose choices are compared the text that is learnt of the same task, if there is one."""
+    texts = {(t.task, t.prefix, t.mean): t for t in targets if not t.shares}
+    found = [(t, texts.get((t.task, t.prefix, t.mean)) if t.shares else None) for t in targets]
+    beside = [text for _, text in found if text is not None]
+    return [(t, text) for t, text in found if t not in beside]
 
 
 class Encoder:
@@ -158,43 +130,97 @@ class Encoder:
         self._ends = (after or (self.end,)) if is_encoder_decoder else ()
 
     def rows(self, question: Question, targets: Sequence[Target]) -> list[Row]:
-        """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student."""
+        """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student.
+
+        Targets of different readings have different prompts. Readings of the same tokens are one. A text that is one of
+        the choices that are compared is computed once, as that choice.
+        """
+        of_reading: dict[tuple[str, bool], list[Target]] = {}
+        for target in targets:
+            of_reading.setdefault((target.reading, target.fades), []).append(target)
+        several = dict.fromkeys(tuple(self._rows(question, *key, of)) for key, of in of_reading.items())
+        return [row for rows in several for row in rows]
+
+    def _rows(self, question: Question, reading: str, fades: bool, targets: Sequence[Target]) -> list[Row]:
+        pairs = _with_texts(targets)
         if self.is_encoder_decoder:
-            return [Row(question.id, self.prompt(question, t.prefix), (self._branch(t, ()),)) for t in targets]
-        branches = [self._branch(t, self._prefix(t.prefix)) for t in targets]
-        longest = max(zip(branches, targets, strict=True), key=lambda of: len(of[0].prefix), default=None)
-        prompt = self.prompt(question, longest[1].prefix if longest else "")
-        row = Row(question.id, prompt, tuple(branches))
+            rows: list[Row] = []
+            for target, text in pairs:
+                prompt, place = self._with_reading(question, target.prefix, reading)
+                whole = tuple(self._branches(question, target, (), text))
+                rows += Row(question.id, prompt, whole, place if fades else (0, 0)).apart()
+            return rows
+        prefixes = {t.prefix: self._prefix(t.prefix) for t in targets}
+        longest = max(prefixes, key=lambda p: len(prefixes[p]), default="")
+        prompt, place = self._with_reading(question, longest, reading)
+        if len(prefixes) == 1 and any(t.shares for t in targets):
+            prompt, prefixes = prompt + prefixes[longest], {longest: ()}  # once, and not once a choice
+        branches = [b for t, text in pairs for b in self._branches(question, t, prefixes[t.prefix], text)]
+        row = Row(question.id, prompt, tuple(branches), place if fades else (0, 0))
         return [row] if self.share_prompt else row.apart()
 
-    def _branch(self, target: Target, prefix: tuple[int, ...]) -> Branch:
-        return Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)
+    def _branches(
+        self, question: Question, target: Target, prefix: tuple[int, ...], text: Target | None
+    ) -> list[Branch]:
+        """Return the branches of a target: its text, or every choice; and of a text that is learnt beside them."""
+        if not target.shares:
+            return [Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)]
+        by_token = compares_by_token(self.layout)
+        tokens = [self._option(choice) for choice in question.choices]
+        choices = [
+            Choice(target.task, prefix, of, target.weight, target.mean, share, 1 / len(of) if by_token else 1.0)
+            for of, share in zip(tokens, target.shares, strict=True)
+        ]
+        if text is None:
+            return [*choices]
+        (apart,) = self._branches(question, text, prefix, None)
+        if apart.target not in tokens:  # it is cut, as no choice is
+            return [apart, *choices]
+        place = tokens.index(apart.target)
+        choices[place] = replace(choices[place], text=text.weight)
+        return [*choices]
 
-    def options(self, question: Question, prefix: str) -> list[Row]:
+    def options(self, question: Question, prefix: str, reading: str = "") -> list[Row]:
         """Return rows whose targets are the choices, each with the end-of-text token and never cut.
 
         All choices have one prefix, so it stands in the prompt that they share. A branch's task is the number of its
         choice, or the numbers of all choices that have these tokens.
+
+        Args:
+            reading: a rationale that stands in the prompt.
         """
         same: dict[tuple[int, ...], list[str]] = {}
         for number, choice in enumerate(question.choices):
-            same.setdefault((*self._answer(choice), self.end), []).append(str(number))
+            same.setdefault(self._option(choice), []).append(str(number))
         branches = tuple(Branch(" ".join(numbers), (), tokens) for tokens, numbers in same.items())
-        row = Row(question.id, self.generation_prompt(question, prefix), branches)
+        row = Row(question.id, self.generation_prompt(question, prefix, reading), branches)
         return [row] if self.share_prompt and not self.is_encoder_decoder else row.apart()
 
-    def generation_prompt(self, question: Question, prefix: str) -> tuple[int, ...]:
+    def generation_prompt(self, question: Question, prefix: str, reading: str = "") -> tuple[int, ...]:
         """Return what the student continues (causal) or encodes (encoder-decoder) to do one task."""
-        prompt = self.prompt(question, prefix)
+        prompt, _ = self._with_reading(question, prefix, reading)
         return prompt if self.is_encoder_decoder else prompt + self._prefix(prefix)
 
     def prompt(self, question: Question, prefix: str) -> tuple[int, ...]:
         """Return the prompt's tokens, at most `max_input_tokens` with the prefix; only the context is ever cut."""
         return self._prompt(question, prefix)[0]
 
+    def _with_reading(self, question: Question, prefix: str, reading: str) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """Return the prompt with a rationale after the question, cut to the room that is left; and its place there."""
+        prompt = self.prompt(question, prefix)
+        if not reading:
+            return prompt, (0, 0)
+        room, at = self.max_input_tokens - self._after(prefix) - len(prompt), len(prompt) - len(self._ends)
+        line = shortened(self._plain(reading + "\n", after="\n"), room)
+        return (*prompt[:at], *line, *prompt[at:]), (at, at + len(line))
+
     def target(self, text: str) -> tuple[int, ...]:
         """Return a target's tokens with the end-of-text token, cut to `max_target_tokens`."""
         return (*self._answer(text)[: self.max_target_tokens - 1], self.end)
+
+    def _option(self, choice: str) -> tuple[int, ...]:
+        """Return the tokens by which a choice is compared with others: all of them, with the end-of-text token."""
+        return (*self._answer(choice), self.end)
 
     def text(self, text: str) -> tuple[int, ...]:
         """Return any text as a prompt, as it is, however long; see `cut_text`."""
@@ -225,11 +251,11 @@ class Encoder:
         """Return how many tokens an answer takes with its end-of-text token."""
         return len(self._answer(text)) + 1
 
-    def fit(self, questions: Iterable[Question], prefixes: Iterable[str]) -> Fit:
+    def fit(self, questions: Iterable[Question], prefixes: Iterable[str]) -> _Fit:
         """Return which questions do not fit even without their context, and whose context is cut to fit."""
         prefix = max(prefixes, key=lambda p: len(self._plain(p)))
         spare = self.max_input_tokens - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
-        fit = Fit([], [])
+        fit = _Fit([], [])
         for question in questions:
             if _most_tokens("".join(question_text(question, self.layout))) <= spare:
                 continue  # nearly always, and many times faster than a tokenizer

@@ -1,13 +1,13 @@
-"""Writing on from prompts, several at once where that changes nothing.
+"""Text generation from prompts, in batches where that does not change the text.
 
 Prompts of different lengths are padded on the left. Some models count the padding: those that read tokens one by one
-into a state (RWKV), and those whose positions go by the longest row of a batch (long RoPE). A probe finds out in whose
-company a student writes what it writes alone.
+into a state (RWKV), and those whose positions go by the longest row of a batch (long RoPE). A probe finds
+out which prompts can be in one batch without changing what the student writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,13 +17,32 @@ from torch import Tensor
 from tinyllm.student._loss import head_in_fp32
 from tinyllm.student._positions import exceeded_bound, forget_lengths, positions_of
 from tinyllm.student._probe import plain_tokens, probe_prompts, same_logits
-from tinyllm.student.learner import UNFIT, decoder_start, unwrapped
+from tinyllm.student._ways import UNFIT, decoder_start, unwrapped
 from tinyllm.student.model import Company, Student
 
 _PROBED_TOKENS = 3
 
 
-def within_positions(student: Student, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[int]:
+def written_on(
+    student: Student, end: int, prompts: Sequence[Sequence[int]], limits: Sequence[int], batch_tokens: int
+) -> Iterator[dict[int, list[int]]]:
+    """Yield the likeliest tokens that follow the prompts, by the place of the prompt, group by group.
+
+    Args:
+        limits: of tokens that are written on from each prompt.
+        batch_tokens: that a group may have, padding included.
+
+    Raises:
+        StudentError: a prompt is longer than the model's positions.
+    """
+    limits = _within_positions(student, prompts, limits)
+    for group in _groups_of(student, end, prompts, limits, batch_tokens):
+        output = _continued(student, end, [prompts[i] for i in group], max(limits[i] for i in group))
+        # Each text ends at the limit of its own prompt, not at the longest limit of the group.
+        yield {i: tokens[: limits[i]] for i, tokens in zip(group, output, strict=True)}
+
+
+def _within_positions(student: Student, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[int]:
     """Return how many tokens may be written on from each prompt: a text ends where the model's positions end.
 
     Raises:
@@ -39,7 +58,7 @@ def within_positions(student: Student, prompts: Sequence[Sequence[int]], limits:
     return [min(limit, positions.prompt - len(p) + 1) for p, limit in zip(prompts, limits, strict=True)]
 
 
-def groups_of(
+def _groups_of(
     student: Student, end: int, prompts: Sequence[Sequence[int]], limits: Sequence[int], batch_tokens: int
 ) -> list[list[int]]:
     """Return the numbers of prompts that are written on from together, long ones first.
@@ -67,7 +86,7 @@ def groups_of(
     return groups
 
 
-def continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+def _continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
     """Return the likeliest tokens that follow each prompt, one by one, whatever the model's own settings say."""
     output = _generated(student, end, prompts, max_new_tokens).sequences
     start = 1 if student.is_encoder_decoder else max(map(len, prompts))
@@ -76,7 +95,7 @@ def continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max_
 
 
 def _company(student: Student, end: int, longest: int) -> Company:
-    """Return beside which prompts this student writes as alone, for rows of so many tokens; a probe tells, once."""
+    """Return which prompts can be in one batch, for rows of so many tokens. A probe measures it once."""
     model = unwrapped(student.model)
     bound = exceeded_bound(model.config, longest, positions_of(model).shortest)
     if bound not in student.company:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from tinyllm.student._batch import (
     padded_encoder_decoder_batch,
     to_device,
 )
-from tinyllm.student._loss import Head, head_in_fp32, weighted_cross_entropy
+from tinyllm.student._loss import Head, head_in_fp32, step_loss, weighted_cross_entropy
 from tinyllm.student._positions import bounds, exceeded_bound, forget_lengths, positions_of
 from tinyllm.student._probe import (
     Gradients,
@@ -36,36 +36,15 @@ from tinyllm.student._probe import (
     short_rows,
     without_noise,
 )
-from tinyllm.student.encode import Row
-from tinyllm.student.plan import MicroBatch, Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way to compute a student's loss; all give the same.
-
-    Attributes:
-        packed: all rows of a micro-batch end to end, without padding; else side by side, padded to the longest.
-        share_prompt: all tasks of a question in one row, where the student is causal; else a row each.
-        whole_forward: the model's own forward, with logits at every token; else its body, and its head at targets.
-        alone: each row by itself, by the model's own forward: what the others are held against.
-    """
-
-    packed: bool = True
-    share_prompt: bool = True
-    whole_forward: bool = False
-    alone: bool = False
-
-
-_ALONE = Way(packed=False, share_prompt=False, whole_forward=True, alone=True)
-"""The way that is right for every model, because it is the definition; and the slowest."""
+from tinyllm.student._rows import Row
+from tinyllm.student._steps import MicroBatch
+from tinyllm.student._ways import ALONE, UNFIT, Way, decoder_start, unwrapped
+from tinyllm.student.plan import Shape
 
 _LONGEST = 2048  # tokens of the longest row, where nobody says
 _MASKED_KINDS = {"sliding_attention", "chunked_attention"}
 _CHEAP = 1e10  # parameters times tokens: up to so many long rows' gradients are compared, too
 _USUAL = "a causal model (Llama, Qwen, Gemma, SmolLM, …) or an encoder-decoder (T5, BART, …)"
-UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
-"""What models raise whose attention, head or masks have another interface."""
 
 
 class Learner(nn.Module):
@@ -145,11 +124,12 @@ class Learner(nn.Module):
             )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return Σ weight · cross-entropy, a scalar; and each target token's cross-entropy (N,), without gradient."""
+        """Return the batch's part of the loss, a scalar; and each target token's cross-entropy (N,), without one."""
+        labels, weights, choices = batch["labels"], batch["weights"], batch.get("choices")
         if self.way.whole_forward:
-            each = functional.cross_entropy(self.target_logits(batch).float(), batch["labels"], reduction="none")
-            return (each * batch["weights"]).sum(), each.detach()
-        return weighted_cross_entropy(self._head(), self._target_states(batch), batch["labels"], batch["weights"])
+            each = functional.cross_entropy(self.target_logits(batch).float(), labels, reduction="none")
+            return step_loss(each, weights, choices), each.detach()
+        return weighted_cross_entropy(self._head(), self._target_states(batch), labels, weights, choices)
 
     def target_logits(self, batch: Batch) -> Tensor:
         """Return the logits that predict the target tokens, (N, V); in float32 where no gradient is wanted."""
@@ -178,12 +158,12 @@ class Learner(nn.Module):
         was_training = self.training
         short, long = self._probe(longest or _LONGEST)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            self.take(_ALONE)
+            self.take(ALONE)
             parameters = compared_parameters(self) if learns else []
             plain = self._plain(short, long, parameters)
             for way in () if plain.is_spoilt else self._ways():
                 self.take(way)
-                if way == _ALONE or self._agrees(plain):
+                if way == ALONE or self._agrees(plain):
                     break
         self.train(was_training)
 
@@ -228,7 +208,7 @@ class Learner(nn.Module):
         for share_prompt in (True, False):
             for whole_forward in (False, True):
                 yield Way(packed=False, share_prompt=share_prompt, whole_forward=whole_forward)
-        yield _ALONE
+        yield ALONE
 
     def _probe(self, longest: int) -> tuple[list[Row], list[Row]]:
         """Return the short and the long rows of a probe, and note up to which lengths they tell anything."""
@@ -248,7 +228,7 @@ class Learner(nn.Module):
             StudentError: it does.
         """
         self.eval()
-        self.take(_ALONE)
+        self.take(ALONE)
         row = _telling(apart(self._probe(0)[0]))
         with contextlib.suppress(*UNFIT):
             self._refuse_if_it_sees_ahead(row, self._result([row]).logits)
@@ -478,16 +458,6 @@ class Learner(nn.Module):
         return decoded
 
 
-def decoder_start(model: Any) -> int:
-    """Return the token that an encoder-decoder's targets start from; where none is named, as transformers does."""
-    configs = (model.config, model.generation_config)
-    for name in ("decoder_start_token_id", "bos_token_id"):
-        for config in configs:
-            if (start := getattr(config, name, None)) is not None:
-                return int(start)
-    return int(model.config.pad_token_id)
-
-
 def _attention(config: Any) -> Any:
     """Return the kind of attention of a model; by part where it has parts, which need not know the same kinds."""
     parts = {name: _attention(getattr(config, name, None)) for name in getattr(config, "sub_configs", ())}
@@ -499,12 +469,6 @@ def _attention(config: Any) -> Any:
 def _at(states: Tensor, flat: Tensor) -> Tensor:
     """Pick from (B, T, d) the places `flat` of (B·T), giving (N, d)."""
     return states.reshape(-1, states.shape[-1]).index_select(0, flat)
-
-
-def unwrapped(model: Any) -> Any:
-    """Return the model inside LoRA adapters; they are part of its layers, so they still act."""
-    inner: Callable[[], Any] | None = getattr(model, "get_base_model", None)
-    return model if inner is None else inner()
 
 
 def _logits(output: Any) -> Tensor:

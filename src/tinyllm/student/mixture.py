@@ -5,11 +5,13 @@ To add a method, write one function of the type `Mixture` and give it a name in 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tinyllm.config import ANSWER_TASK, Method
+from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, Method
+from tinyllm.config.schema import RationaleUse
 from tinyllm.questions.types import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student import _routing as routing
@@ -24,6 +26,11 @@ class Target:
         prefix: the text that tells the student which task it is.
         weight: α of the task in L = L_A + Σ_m α_m L_m; 1 for the answer. Always above 0.
         mean: the targets that share a name here are averaged together; by default those of the same task.
+        shares: the probability that is to go to each of the question's choices. The student then learns to choose,
+            not to write: the cross-entropy between these shares and the softmax of the choices' log-likelihoods. A
+            question has at most one such target a task and reading; its text is empty.
+        reading: a rationale that the student reads before it does the task; in the prompt, after the question.
+        fades: the reading is dropped from its end, step by step, until nothing of it is left.
     """
 
     question_id: str
@@ -32,6 +39,18 @@ class Target:
     text: str
     weight: float
     mean: str = ""
+    shares: tuple[float, ...] = ()
+    reading: str = ""
+    fades: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shares and (min(self.shares) < 0 or not math.isclose(sum(self.shares), 1, abs_tol=_SUM_IS_OFF)):
+            raise ValueError(f"The shares of question '{self.question_id}' are no probabilities: {self.shares}.")
+
+    @property
+    def learnt(self) -> str:
+        """What logs and counts call it: its task, or that an answer is learnt by comparing the choices."""
+        return CHOICES_TASK if self.shares else self.task
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +60,25 @@ class MixtureSettings:
     Attributes:
         prefixes: the prefix of each task.
         alpha: α_m of each teacher that the method learns from (`config.teachers_in_use`).
+        answer: how the right answer is learnt: as a text, by comparing the choices, or both.
+        rationales: what the student does with a rationale (`train.rationales`).
         seed: of what a method draws by lot.
+        shares: by question id, the probabilities that its choices are to get where that is not all for the answer.
         likelihoods: how likely the untrained student finds each rationale, by (question id, teacher); for the one
             method that goes by it (`needs_likelihoods`).
     """
 
     prefixes: Mapping[str, str]
     alpha: Mapping[str, float]
+    answer: AnswerKind = "text"
+    rationales: RationaleUse = "target"
     seed: int = 0
+    shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     likelihoods: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 _ROUTED = "routed"
+_SUM_IS_OFF = 1e-6
 
 Mixture = Callable[[Sequence[Question], Sequence[Rationale], MixtureSettings], tuple[Target, ...]]
 
@@ -180,12 +206,56 @@ def _routed(
 def _answers_and(
     questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
 ) -> tuple[Target, ...]:
-    texts = {(r.question_id, r.teacher): r.text for r in rationales}
-    targets = []
+    """Return what is learnt of each question and its rationales, in the way that the settings say."""
+    written: dict[str, list[Rationale]] = {}
+    for rationale in rationales:
+        if settings.alpha.get(rationale.teacher, 0.0) > 0:
+            written.setdefault(rationale.question_id, []).append(rationale)
+    order = {teacher: place for place, teacher in enumerate(settings.alpha)}
+    learn = {"target": _written, "before": _written_first, "input": _read}[settings.rationales]
+    targets: list[Target] = []
     for question in questions:
-        targets.append(Target(question.id, ANSWER_TASK, settings.prefixes[ANSWER_TASK], question.answer_text, 1.0))
-        for teacher, weight in settings.alpha.items():
-            text = texts.get((question.id, teacher))
-            if text is not None and weight > 0:
-                targets.append(Target(question.id, teacher, settings.prefixes[teacher], text, weight))
+        known = sorted(written.get(question.id, ()), key=lambda r: order[r.teacher])
+        targets += learn(question, known, settings)
     return tuple(targets)
+
+
+def _written(question: Question, known: Sequence[Rationale], settings: MixtureSettings) -> list[Target]:
+    """Return the answer, and each rationale as another text to write (the paper)."""
+    return [*_answers(question, settings), *_texts(known, settings)]
+
+
+def _written_first(question: Question, known: Sequence[Rationale], settings: MixtureSettings) -> list[Target]:
+    """Return each rationale as a text to write, and the answer as what follows it: p(R | Q) · p(A | Q, R).
+
+    The loss is that of one text, the rationale and then the answer (Ho et al., "Large Language Models Are Reasoning
+    Teachers", arXiv 2212.10071), but each part has its own mean and α. L_A is the mean over all rationales that are
+    read. A question without one teaches its answer alone.
+    """
+    read = dict.fromkeys(r.text for r in known)
+    answers = [replace(a, reading=text) for text in read or [""] for a in _answers(question, settings)]
+    return [*answers, *_texts(known, settings)]
+
+
+def _read(question: Question, known: Sequence[Rationale], settings: MixtureSettings) -> list[Target]:
+    """Return the answer alone; the rationales stand in the input, and are dropped step by step.
+
+    After SKIntern (Liao et al., arXiv 2409.13183), which drops what a compressor finds least important. Here the end
+    is dropped first, where a rationale names the answer.
+    """
+    reading = "\n".join(dict.fromkeys(r.text for r in known))
+    return [replace(a, reading=reading, fades=bool(reading)) for a in _answers(question, settings)]
+
+
+def _texts(known: Sequence[Rationale], settings: MixtureSettings) -> list[Target]:
+    return [
+        Target(r.question_id, r.teacher, settings.prefixes[r.teacher], r.text, settings.alpha[r.teacher]) for r in known
+    ]
+
+
+def _answers(question: Question, settings: MixtureSettings) -> list[Target]:
+    """Return what is learnt of the right answer, each with weight 1."""
+    text = Target(question.id, ANSWER_TASK, settings.prefixes[ANSWER_TASK], question.answer_text, 1.0)
+    right = tuple(float(i == question.known_answer) for i in range(len(question.choices)))
+    choices = replace(text, text="", shares=settings.shares.get(question.id, right))
+    return {"text": [text], "choices": [choices], "both": [text, choices]}[settings.answer]

@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +25,10 @@ from tinyllm.student._untrained import NAME as UNTRAINED
 from tinyllm.student._untrained import untrained
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
-from tinyllm.system.packaged import cache_folder, is_packaged, known_models, model_file
+from tinyllm.system.packaged import cache_folder, known_models, model_file, sha256
 
 _TOLERANCE = 1e-3  # of the greatest logit: merging adapters rounds
-_CARD_FILE = "tinyllm.json"
+CARD_FILE = "tinyllm.json"
 """In the student's folder: the prefixes and the layout it was trained with."""
 
 
@@ -40,11 +40,18 @@ class StudentCard:
         prefixes: the prefix of each task, `answer` and one a teacher.
         layout: how question and choices are written out.
         max_input_tokens: longest input; the context is cut to fit.
+        temperature: by which the scores of choices are divided before they are made probabilities.
+        reasons_as: the teacher in whose manner it writes a rationale before it answers, which it then reads; empty: it
+            answers at once.
+        max_rationale_tokens: longest such rationale.
     """
 
     prefixes: Mapping[str, str]
     layout: Layout = "labelled"
     max_input_tokens: int = 1024
+    temperature: float = 1.0
+    reasons_as: str = ""
+    max_rationale_tokens: int = 96
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -152,14 +159,40 @@ def read_student(folder: Path) -> Student:
         StudentError: the folder holds no student, or is damaged.
     """
     try:
-        raw = json.loads((folder / _CARD_FILE).read_text(encoding="utf-8"))
-        known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens") if k in raw}
+        raw = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        known = {f.name: raw[f.name] for f in fields(StudentCard) if f.name in raw}
         card = StudentCard(**known)
     except (OSError, ValueError, TypeError) as error:
         raise StudentError(
-            f"{folder} holds no student that TinyLLM saved ({_CARD_FILE}: {error}); `tinyllm train` makes one."
+            f"{folder} holds no student that TinyLLM saved ({CARD_FILE}: {error}); `tinyllm train` makes one."
         ) from None
+    check_files(folder, raw.get("sha256", {}))
     return _read(str(folder), None, card)
+
+
+def check_files(folder: Path, known: Mapping[str, str]) -> None:
+    """Refuse files of a model that are not those that were saved.
+
+    Args:
+        known: SHA-256 by name of file; empty for a student that an earlier version saved.
+
+    Raises:
+        StudentError: a file is damaged, replaced or missing.
+    """
+    for name, expected in known.items():
+        found = sha256(folder / name) if (folder / name).is_file() else None
+        if found != expected:
+            what = "is missing" if found is None else f"is damaged or was replaced: its SHA-256 is {found[:16]}…"
+            raise StudentError(
+                f"{folder / name} {what}, and {CARD_FILE} says {expected[:16]}…. Restore the file, or make the folder "
+                "again."
+            )
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a model that its answers depend on, by name."""
+    files = (f for f in folder.rglob("*") if f.is_file() and f.name != CARD_FILE and f.suffix != ".md")
+    return {f.relative_to(folder).as_posix(): sha256(f) for f in sorted(files)}
 
 
 def add_lora(student: Student, section: LoraSection, seed: int) -> None:
@@ -219,7 +252,8 @@ def save_student(student: Student, folder: Path, model_card: str) -> None:
         made = Path(scratch) / folder.name
         model.save_pretrained(made, safe_serialization=True)
         student.tokenizer.save_pretrained(made)
-        (made / _CARD_FILE).write_text(json.dumps(asdict(student.card), indent=2, ensure_ascii=False), encoding="utf-8")
+        card = asdict(student.card) | {"sha256": checksums(made)}
+        (made / CARD_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=False), encoding="utf-8")
         (made / "README.md").write_text(model_card, encoding="utf-8")
         found = _logits_on_a_probe(_read(str(made), None, student.card))
         if not (found - expected).abs().max() <= _TOLERANCE * expected.abs().max():
@@ -227,7 +261,7 @@ def save_student(student: Student, folder: Path, model_card: str) -> None:
                 "What was saved does not answer as the student that was trained, and is not kept; the checkpoints are. "
                 "This is a fault of TinyLLM or of the libraries beneath it: please report it, with environment.json."
             )
-        usual = (made / _CARD_FILE).stat().st_mode  # as the umask says; safetensors makes files for their owner alone
+        usual = (made / CARD_FILE).stat().st_mode  # as the umask says; safetensors makes files for their owner alone
         for file in made.iterdir():
             if file.is_file():
                 file.chmod(usual & 0o777)
@@ -258,13 +292,13 @@ def _location(section: StudentSection) -> str:
     if section.model == UNTRAINED:
         with _quietly():
             return str(untrained(cache_folder() / "students"))
-    if is_packaged(section.model):
-        return str(dequantised(model_file(section.model)))
+    if section.model in known_models():
+        return str(_dequantised(model_file(section.model)))
     path = Path(section.model)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise StudentError(f"student.model: no file {path}.{did_you_mean(section.model, _known())}")
-        return str(dequantised(path))
+        return str(_dequantised(path))
     return section.model
 
 
@@ -329,7 +363,7 @@ def _loading(location: str) -> Iterator[None]:
         ) from None
 
 
-def dequantised(path: Path) -> Path:
+def _dequantised(path: Path) -> Path:
     """Return a folder with the safetensors that are made of a GGUF file, once.
 
     Raises:
@@ -349,19 +383,13 @@ def dequantised(path: Path) -> Path:
 
 
 def _dequantise(path: Path, folder: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from tinyllm.student._gguf import read_gguf
 
     with _quietly():
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            tokenizer, model = read_gguf(path)
         except Exception as error:  # the reader of a damaged file raises whatever it stumbles over
             raise StudentError(f"student.model: cannot read {path} as a GGUF model: {_first_line(error)}") from error
-    # transformers refuses to save a model that was quantised, even when its weights no longer are.
-    del loaded.config.quantization_config
-    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
-    model.tie_weights()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _quietly():
         made = Path(scratch) / "model"

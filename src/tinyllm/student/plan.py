@@ -9,6 +9,9 @@ the cut cannot change the result, every target token carries its weight in the l
 
 with N_task the target tokens, and n_task the rows, of that task in the whole step; of all rationales together where a
 method takes one a question.
+
+Where choices are compared, a question is one unit of the loss, with the weight α_task / (questions of the step) under
+both normalisations. The gradient of one choice depends on all of them, so no cut goes between them.
 """
 
 from __future__ import annotations
@@ -17,37 +20,14 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from tinyllm.config import ANSWER_TASK
-from tinyllm.student.encode import Branch, Row
+from tinyllm.student._rows import Branch, Choice, Row
+from tinyllm.student._steps import MicroBatch, Schedule, Size, Step, Totals
 
 Normalisation = Literal["tokens", "examples"]
-AlphaSchedule = Literal["constant", "linear"]
-
-_SCORES_A_TOKEN = 4096  # attention scores that take about the memory of one token's activations
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What one forward pass computes.
-
-    Attributes:
-        real: tokens.
-        computed: the same with padding.
-        scores: pairs of tokens that attention looks at.
-    """
-
-    real: int
-    computed: int
-    scores: int
-
-    @property
-    def cost(self) -> int:
-        """The memory that it takes, in tokens; rounded up, so that parts never seem to take less than the whole."""
-        return self.computed - (-self.scores // _SCORES_A_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,87 +59,6 @@ class Shape:
     def _scores(self, prompt: int, target: int) -> int:
         own = target * target if self.encoder_decoder else target * target // 2
         return prompt * prompt + own + target * prompt
-
-
-@dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """Rows computed in one forward pass; `weights[r][b]` is the weight of each target token of branch b of row r."""
-
-    rows: tuple[Row, ...]
-    weights: tuple[tuple[float, ...], ...]
-
-    def silenced(self) -> MicroBatch:
-        """Return the same rows with weight 0: work without effect, to keep processes in step."""
-        return MicroBatch(self.rows, tuple(tuple(0.0 for _ in w) for w in self.weights))
-
-    @property
-    def target_tokens(self) -> int:
-        """Tokens that are learnt."""
-        return sum(len(b.target) for row in self.rows for b in row.branches)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One optimizer step; its micro-batches come in order of what they cost, the dearest first."""
-
-    index: int
-    epoch: int
-    question_ids: tuple[str, ...]
-    micro_batches: tuple[MicroBatch, ...]
-
-    def share(self, rank: int, processes: int) -> tuple[MicroBatch, ...]:
-        """Return the micro-batches of one of several processes; every process gets the same number of them.
-
-        They are dealt to and fro, so that nobody gets the dearest of every round.
-        """
-        rounds = -(-len(self.micro_batches) // processes)
-        places = [processes * r + (processes - 1 - rank if r % 2 else rank) for r in range(rounds)]
-        spare = [self.micro_batches[-1].silenced()] if rounds else []
-        return tuple((*self.micro_batches, *spare * processes)[place] for place in places)
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What a whole plan computes."""
-
-    questions: int
-    micro_batches: int
-    real: int
-    computed: int
-    target_tokens: int
-    dearest: int
-
-    @property
-    def padding_fraction(self) -> float:
-        """Share of the computed tokens that is padding."""
-        return 1 - self.real / self.computed if self.computed else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How the weights of rationales go over the training; an answer's weight is always 1.
-
-    Attributes:
-        kinds: by teacher: `constant`, or `linear`, which falls to 0. A teacher that is not named is constant.
-        answers_only: share of the steps, at the end, in which nothing but answers is learnt.
-    """
-
-    kinds: Mapping[str, AlphaSchedule] = field(default_factory=dict)
-    answers_only: float = 0.0
-
-    def factor(self, task: str, step: int, steps: int) -> float:
-        """Return what a task's α is multiplied by in a step, counted from 0."""
-        end = steps - round(self.answers_only * steps)
-        if task == ANSWER_TASK:
-            return 1.0
-        if step >= end:
-            return 0.0
-        return 1.0 - step / end if self.kinds.get(task) == "linear" else 1.0
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether it changes nothing."""
-        return not self.answers_only and "linear" not in self.kinds.values()
 
 
 class StepPlan:
@@ -211,7 +110,7 @@ class StepPlan:
         chosen = self._shuffled(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         rows = [row for i in chosen for row in self._scheduled(self.questions[i], index)]
         ids = tuple(dict.fromkeys(row.question_id for row in rows))
-        weights = _token_weights(rows, self.normalisation)
+        rows, weights = _weighted(rows, self.normalisation)
         return Step(index, epoch, ids, cut(rows, weights, self.shape, self.processes))
 
     def __iter__(self) -> Iterator[Step]:
@@ -267,7 +166,9 @@ class StepPlan:
         }
 
     def _scheduled(self, rows: Sequence[Row], step: int) -> Sequence[Row]:
-        """Return a question's rows with their weights at a step, without what then has none."""
+        """Return a question's rows as they are at a step: with their weights then, without what has none."""
+        if any(row.fading[1] for row in rows):
+            rows = [row.faded(self.schedule.read(step, len(self))) for row in rows]
         if self.schedule.is_constant:
             return rows
         scheduled = []
@@ -286,18 +187,39 @@ class StepPlan:
         return self._order[1]
 
 
-def _token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tuple[float, ...]]:
-    """Return, for each branch of each row, the weight of one of its target tokens in the loss of the step."""
+def _weighted(rows: Sequence[Row], normalisation: Normalisation) -> tuple[list[Row], list[tuple[float, ...]]]:
+    """Return, for each branch of each row, the weight of one of its target tokens in the loss of the step.
+
+    The choices of a question have one weight, which is the question's. The weight of one that is learnt as a text, too,
+    is in the row: see `Choice.text`.
+    """
     counts: Counter[str] = Counter()
+    compared: dict[str, set[tuple[str, tuple[int, ...]]]] = {}  # by question and what is read before
     for row in rows:
         for branch in row.branches:
-            counts[branch.mean or branch.task] += len(branch.target) if normalisation == "tokens" else 1
+            if isinstance(branch, Choice):
+                compared.setdefault(branch.mean or branch.task, set()).add((row.question_id, row.prompt))
+            if not isinstance(branch, Choice) or branch.text:
+                counts[branch.mean or branch.task] += len(branch.target) if normalisation == "tokens" else 1
 
     def weight(branch: Branch) -> float:
-        count = counts[branch.mean or branch.task]
-        return branch.weight / (count if normalisation == "tokens" else count * len(branch.target))
+        if isinstance(branch, Choice):
+            return branch.weight / len(compared[branch.mean or branch.task])
+        return as_text(branch, branch.weight)
 
-    return [tuple(map(weight, row.branches)) for row in rows]
+    def as_text(branch: Branch, alpha: float) -> float:
+        count = counts[branch.mean or branch.task]
+        return alpha / (count if normalisation == "tokens" else count * len(branch.target))
+
+    def told(branch: Branch) -> Branch:
+        if not isinstance(branch, Choice) or not branch.text:
+            return branch
+        return replace(branch, text=as_text(branch, branch.text) / weight(branch))
+
+    weights = [tuple(map(weight, row.branches)) for row in rows]
+    if not compared:
+        return list(rows), weights
+    return [replace(row, branches=tuple(map(told, row.branches))) for row in rows], weights
 
 
 # --- cutting ------------------------------------------------------------------------------------------------------
@@ -306,9 +228,9 @@ def _token_weights(rows: Sequence[Row], normalisation: Normalisation) -> list[tu
 def cut(
     rows: Sequence[Row], weights: Sequence[tuple[float, ...]], shape: Shape, processes: int = 1
 ) -> tuple[MicroBatch, ...]:
-    """Cut rows into micro-batches within a memory budget, the dearest first.
+    """Cut rows into micro-batches within a memory budget, the most expensive first.
 
-    So memory that does not suffice shows at once, not after an hour.
+    If the memory is not sufficient, the first micro-batch fails, and not one an hour later.
     """
     groups = _balanced(rows, shape, processes) if shape.packed else _by_length(rows, shape, processes)
     groups.sort(key=lambda g: shape.size([rows[i] for i in g]).cost, reverse=True)
@@ -316,7 +238,7 @@ def cut(
 
 
 def _balanced(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
-    """Deal rows into as few groups as the budget allows, all of about the same cost: without padding, any rows fit."""
+    """Put rows into as few groups of about equal cost as the budget allows. Without padding, all rows go together."""
     units = _units(rows, shape)
     costs = [shape.size([rows[i] for i in unit]).cost for unit in units]
     order = sorted(range(len(units)), key=lambda u: (-costs[u], u))
@@ -330,19 +252,31 @@ def _balanced(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[in
 
 
 def _units(rows: Sequence[Row], shape: Shape) -> list[list[int]]:
-    """Group the rows that go through the encoder together, unless they are too much together; else each alone."""
+    """Group the rows with the same prompt, unless they exceed the budget. Choices of one question stay together."""
+    bound = _bound(rows)
     if not shape.encoder_decoder:
-        return [[i] for i in range(len(rows))]
-    same: dict[tuple[int, ...], list[int]] = {}
+        return bound
+    same: dict[tuple[int, ...], list[list[int]]] = {}
+    for unit in bound:
+        same.setdefault(rows[unit[0]].prompt, []).append(unit)
+    units: list[list[int]] = []
+    for parts in same.values():
+        whole = [i for part in parts for i in part]
+        units += [whole] if shape.size([rows[i] for i in whole]).cost <= shape.tokens else parts
+    return units
+
+
+def _bound(rows: Sequence[Row]) -> list[list[int]]:
+    """Group the rows that hold the choices of one question, because these are computed together."""
+    bound: dict[object, list[int]] = {}
     for i, row in enumerate(rows):
-        same.setdefault(row.prompt, []).append(i)
-    fits = (shape.size([rows[i] for i in unit]).cost <= shape.tokens for unit in same.values())
-    pairs = zip(same.values(), fits, strict=True)
-    return [part for unit, fit in pairs for part in ([unit] if fit else [[i] for i in unit])]
+        compared = next((b for b in row.branches if isinstance(b, Choice)), None)
+        bound.setdefault(i if compared is None else (row.question_id, compared.task, row.prompt), []).append(i)
+    return list(bound.values())
 
 
 def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list[int]]:
-    """Give each unit, the dearest first, to the group that has cost least so far."""
+    """Give each unit to the group with the lowest cost so far. The most expensive units come first."""
     groups: list[list[int]] = [[] for _ in range(number)]
     heap = [(0, g) for g in range(number)]
     for unit in order:
@@ -353,15 +287,18 @@ def _dealt(order: Sequence[int], costs: Sequence[int], number: int) -> list[list
 
 
 def _by_length(rows: Sequence[Row], shape: Shape, processes: int) -> list[list[int]]:
-    """Sort rows by both lengths and cut where the budget is used up: rows of about one length pad each other little."""
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].target_length, len(rows[i].prompt), -i), reverse=True)
-    groups: list[list[int]] = []
-    for i in order:
-        if groups and shape.size([*(rows[j] for j in groups[-1]), rows[i]]).cost <= shape.tokens:
-            groups[-1].append(i)
+    """Sort rows by both lengths, and cut where the budget is used up. Rows of similar length need little padding."""
+
+    def lengths(unit: list[int]) -> tuple[int, int, int]:
+        return max(rows[i].target_length for i in unit), max(len(rows[i].prompt) for i in unit), -unit[0]
+
+    groups: list[list[list[int]]] = []
+    for unit in sorted(_bound(rows), key=lengths, reverse=True):
+        if groups and shape.size([rows[i] for u in (*groups[-1], unit) for i in u]).cost <= shape.tokens:
+            groups[-1].append(unit)
         else:
-            groups.append([i])
+            groups.append([unit])
     while len(groups) % processes and (dear := max(groups, key=len)) and len(dear) > 1:
         groups.remove(dear)
         groups += [dear[: len(dear) // 2], dear[len(dear) // 2 :]]
-    return groups
+    return [[i for unit in group for i in unit] for group in groups]

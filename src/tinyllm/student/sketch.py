@@ -9,7 +9,8 @@ import torch
 
 from tinyllm.errors import StudentError
 from tinyllm.student._positions import Positions, positions_of
-from tinyllm.student.learner import UNFIT, Learner
+from tinyllm.student._ways import UNFIT
+from tinyllm.student.learner import Learner
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
 _LAYERS_OF_PARTS = ("encoder_layers", "decoder_layers")

@@ -20,6 +20,7 @@ from tinyllm.errors import MissingDependencyError, StudentError
 from tinyllm.questions.types import Question
 from tinyllm.student._checkpoints import (
     FOLDER,
+    WEIGHTS_FILE,
     Best,
     keep_only_checkpoints_of,
     load_weights,
@@ -27,11 +28,13 @@ from tinyllm.student._checkpoints import (
     steps_done,
     whole,
 )
+from tinyllm.student._steps import Schedule
 from tinyllm.student._trainer import PlanTrainer, peak_memory_bytes, reset_peak_memory
 from tinyllm.student._watch import (
     LOG_FILE,
     Progress,
     Saving,
+    StopAt,
     TrainLog,
     Validate,
     Validation,
@@ -43,14 +46,14 @@ from tinyllm.student.encode import Encoder, Row
 from tinyllm.student.learner import Learner
 from tinyllm.student.mixture import Target
 from tinyllm.student.model import Student
-from tinyllm.student.plan import Schedule, Shape, StepPlan
+from tinyllm.student.plan import Shape, StepPlan
 from tinyllm.system.machine import keep_freed_memory
 
 _LOGGERS = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio", "comet_ml": "comet_ml", "swanlab": "swanlab"}
 
 
 @dataclass(frozen=True, slots=True)
-class TrainResult:
+class _TrainResult:
     """Figures of a whole training, also if it was interrupted and resumed.
 
     Attributes:
@@ -120,7 +123,8 @@ def train(
     folder: Path,
     progress: Progress | None = None,
     validate: Validate | None = None,
-) -> TrainResult:
+    until: int | None = None,
+) -> _TrainResult:
     """Train a student in place, resuming from the newest whole checkpoint in `folder/checkpoints`.
 
     With several processes (`torchrun`, `accelerate launch`) every one of them calls this with the same arguments.
@@ -129,6 +133,8 @@ def train(
         tasks: `answer` and the teachers, for the losses in the log.
         folder: gets `checkpoints/` while training, and `train_log.jsonl`. All processes must see it.
         validate: returns the accuracy on validation questions; needed where the section asks for it.
+        until: stop after this optimizer step, with a checkpoint to go on from later; None: after the last. The rate
+            goes by the whole plan all the same. Of a training that stops here the last weights count, not the best.
 
     Raises:
         StudentError: fp16 with T5; precision or a compiler that this machine lacks; no weight has moved.
@@ -143,7 +149,7 @@ def train(
     keep_freed_memory()
     reset_peak_memory()
     checkpoints, key = folder / FOLDER, fingerprint(plan)
-    arguments = training_arguments(student.model, plan, section, checkpoints)
+    arguments = _training_arguments(student.model, plan, section, checkpoints)
     with arguments.main_process_first(local=False):  # the folder is shared by all processes
         if arguments.process_index == 0:
             keep_only_checkpoints_of(checkpoints, key)
@@ -156,19 +162,26 @@ def train(
         progress(steps_done(resume), len(plan), "going on from a checkpoint")
     if section.compile and progress is not None:
         progress(steps_done(resume), len(plan), "compiling the layers first: half a minute or so")
-    before = _sums(learner)
-    with interruptible(trainer), learner.compiled() if section.compile else contextlib.nullcontext():
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    before, steps, stop = _sums(learner), steps_done(resume), len(plan) if until is None else min(until, len(plan))
+    ran_out = section.patience is not None and best.worse_since(steps) >= section.patience
+    if resume is not None and (steps >= stop or ran_out):
+        load_weights(learner, resume / WEIGHTS_FILE)
+    else:
+        if stop < len(plan):
+            trainer.add_callback(StopAt(stop))
+        with interruptible(trainer), learner.compiled() if section.compile else contextlib.nullcontext():
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        steps = trainer.state.global_step
     if _sums(learner) == before:
         raise StudentError(
             "No weight has moved in training. Raise train.learning_rate; with LoRA, look at student.lora.targets."
         )
-    steps, best_step = trainer.state.global_step, None
-    if section.keep == "best":
+    best_step = None
+    if section.keep == "best" and stop == len(plan):
         best_step = best.best_step()
         load_weights(learner, best.weights)
     done = plan.totals(steps)
-    return TrainResult(
+    return _TrainResult(
         steps=steps,
         best_step=best_step,
         seconds=log.seconds,
@@ -221,6 +234,8 @@ def fingerprint(plan: StepPlan) -> str:
     digest = hashlib.sha256(repr(settings).encode())
     for rows in plan.questions:
         digest.update(repr(rows).encode())
+        if fading := [row.fading for row in rows if row.fading[1]]:
+            digest.update(repr(fading).encode())
     return digest.hexdigest()
 
 
@@ -255,7 +270,7 @@ def _check_compiler(section: TrainSection) -> None:
         )
 
 
-def training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:
+def _training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:
     """Return what `transformers.Trainer` is told; also makes a model checkpoint its gradients, if the section asks."""
     is_lora = hasattr(model, "peft_config")
     if section.gradient_checkpointing:

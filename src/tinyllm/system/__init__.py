@@ -1,4 +1,4 @@
-"""System: whole files, processes, memory, packaged models, progress messages.
+"""System: atomic file writes, processes, memory, packaged models, progress messages.
 
 Add a packaged model: a line in the table of `packaged`.
 """

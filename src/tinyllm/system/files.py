@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, put on the disk, then renamed."""
+"""Atomic file writes: a file is written beside its place, flushed to disk, and then renamed."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tinyllm.errors import RunFolderError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a draft to write to; at the end of the block it takes the place of `path`, unless the block raised.
+    """Yield a temporary file. It replaces `path` at the end of the block, unless the block raises.
 
-    The file may be read and written by whom the umask allows to, as any other new file.
+    The new file gets the permissions that the umask allows.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; what was there before is as it was.
+        OSError: the disk is full, or the folder cannot be written. The old file is then unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    # Not `mkstemp`, whose file is its owner's alone: here the system takes off what the umask says.
+    # `mkstemp` would make a file that only its owner can read. With `os.open` the umask applies.
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     mode = stat.S_IMODE(os.fstat(handle).st_mode)
     os.close(handle)
     try:
         yield draft
-        # Opened anew: a library may have put another file in its place, with other rights (safetensors does).
+        # Open it again: a library may have replaced it by a file with other permissions (safetensors does).
         with draft.open("rb") as written:
             os.fsync(written.fileno())
             os.fchmod(written.fileno(), mode)
@@ -47,12 +47,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON; a number that is not finite is a `ValueError`."""
+    """Write a value as indented JSON. Infinity and NaN raise `ValueError`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
@@ -72,15 +72,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line; an absent file has none."""
+    """Read one JSON object per line. A missing file gives an empty list."""
     if not path.is_file():
         return []
-    # Not `splitlines`: a text in JSON may hold line separators of other kinds.
+    # `splitlines` would also split at U+2028, which JSON allows inside a text.
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def well_formed(text: str) -> str:
-    """Return a text that UTF-8 can hold: halves of a character, which JSON can smuggle in, become U+FFFD."""
+    """Return the text with lone surrogates replaced by U+FFFD: JSON can hold them, UTF-8 cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,15 +1,14 @@
-"""A gate that lets through as many as a limit allows, where the limit may change at any moment."""
+"""A semaphore whose limit may change at any time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 
 
 class Gate:
-    """Like a semaphore, first come, first served; whether there is room is asked anew each time.
+    """Like `asyncio.Semaphore`, in order of arrival. The limit is read again each time someone enters or leaves.
 
     Args:
         limit: returns how many may be inside now, at least 1.
@@ -30,12 +29,10 @@ class Gate:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave()  # it was let in and cancelled at the same moment
+                self._leave()  # it was let in and cancelled in the same moment
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._leave()
 
     def _leave(self) -> None:

@@ -1,8 +1,9 @@
-"""Teachers: sources of rationales behind one protocol (`base.Teacher`), one module a kind.
+"""Teachers: sources of rationales behind one protocol (`base.Teacher`), one module per kind.
 
-Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/schema.py`.
+Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/schema.py` (also in `TeacherConfig`
+and, for opinions, in `ways_of`).
 
-The table of kinds is closed. A kind's module is imported when a teacher of that kind is made, not before.
+The module of a kind is imported only when a teacher of that kind is made.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ def make_teachers(
     questions: Sequence[Question],
     journal: Path | None = None,
     is_needed: Callable[[Teacher], bool] = lambda _: True,
+    others: Callable[[config.TeacherConfig], Teacher | None] = lambda _: None,
 ) -> list[Teacher]:
-    """Make all teachers and look for what is missing, without starting any.
+    """Make all teachers and check that nothing is missing, without starting any.
 
     Args:
-        journal: folder in which a teacher may keep what it has under way elsewhere.
-        is_needed: tells of a teacher for which something is missing whether it will be asked at all.
+        journal: folder in which a teacher may record batches at a provider.
+        is_needed: called if something is missing; returns whether the teacher will be asked at all.
+        others: makes the teachers that belong to other rooms.
 
     Raises:
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
@@ -36,7 +39,7 @@ def make_teachers(
     teachers, problems = [], []
     for spec in specs:
         try:
-            teacher = make_teacher(spec, questions, journal)
+            teacher = others(spec) or make_teacher(spec, questions, journal)
             teachers.append(teacher)
             try:
                 teacher.check()
@@ -51,13 +54,13 @@ def make_teachers(
 
 
 def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question], journal: Path | None = None) -> Teacher:
-    """Make the teacher that a configuration describes; entering it (`async with`) starts it.
+    """Make the teacher that a configuration describes. `async with` starts it.
 
     Args:
-        questions: those it will be asked about; `given` and `scripted` answer from them.
+        questions: those that it will be asked; `given` and `scripted` answer from them.
 
     Raises:
-        TeacherError: it can be told already that this teacher cannot work (no such model file).
+        TeacherError: the teacher cannot work, for example because the model file is missing.
         MissingDependencyError: its model comes in a package that is not installed.
     """
     match spec:
@@ -66,7 +69,7 @@ def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question], jour
 
             return OpenAITeacher(spec)
         case config.OpenAIBatchTeacher():
-            from tinyllm.teachers._batch import OpenAIBatchTeacher
+            from tinyllm.teachers._batch.teacher import OpenAIBatchTeacher
 
             if journal is None:
                 raise TypeError("a teacher that asks in batches needs a folder for its journal")
@@ -95,3 +98,5 @@ def make_teacher(spec: config.TeacherConfig, questions: Sequence[Question], jour
             from tinyllm.teachers._scripted import ScriptedTeacher
 
             return ScriptedTeacher(spec.name, questions, spec.template)
+        case config.StudentTeacher():
+            raise TypeError("`scoring.teacher` makes the students that are asked as teachers")

@@ -1,4 +1,4 @@
-"""The numbers at the head of a GGUF file. The package `gguf` reads the whole vocabulary with them, for seconds."""
+"""Reads the shape of a model from the header of a GGUF file, in milliseconds. `gguf` would read the vocabulary, too."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import IO, Any
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 _LONGEST = 1 << 20
-_CACHED_BYTES = 2  # of a number in the cache of keys and values: float16
+_CACHED_BYTES = 2  # float16
 
 
 def cache_bytes_per_token(file: Path) -> int | None:
-    """Return how much memory the keys and values of one token take; None if the file does not tell.
+    """Return the bytes of one token in the cache of keys and values; None if the file does not contain the shape.
 
-    An upper bound where layers differ.
+    If layers differ, this is an upper bound.
     """
     shape = _shape(file)
     try:
@@ -30,12 +30,12 @@ def cache_bytes_per_token(file: Path) -> int | None:
 
 
 def _most(value: Any) -> Any:
-    """Some models tell it for each layer."""
+    """Some models have one value for each layer."""
     return max(value) if isinstance(value, list) else value
 
 
 def _shape(file: Path) -> Mapping[str, Any]:
-    """What is said about the architecture, without its name before the keys."""
+    """Return the fields of the header, without the architecture's name before the keys."""
     found: dict[str, Any] = {}
     try:
         with file.open("rb") as head:
@@ -43,10 +43,10 @@ def _shape(file: Path) -> Mapping[str, Any]:
             for _ in range(_number(head, "<Q")):
                 key = _string(head)
                 if key.startswith("tokenizer."):
-                    break  # what is of interest stands before the vocabulary
+                    break  # the shape comes before the vocabulary
                 found[key.partition(".")[2]] = _value(head, _number(head, "<I"))
     except (struct.error, ValueError, KeyError, OSError, RecursionError):
-        return {}  # llama.cpp will say what is wrong with it
+        return {}  # llama.cpp will report what is wrong
     return found
 
 
@@ -69,5 +69,5 @@ def _number(head: IO[bytes], layout: str) -> Any:
 
 def _bounded(length: int) -> int:
     if length > _LONGEST:
-        raise ValueError(f"{length} is no length for what stands here")
+        raise ValueError(f"{length} is not a plausible length")
     return length

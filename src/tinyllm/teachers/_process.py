@@ -1,4 +1,4 @@
-"""A server that runs beside this process and no longer than it: started, watched, stopped with all that it starts."""
+"""A server process that never outlives this process. It is stopped with all its child processes."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ _SHORTEST_SECRET = 8  # shorter values are settings (`TOKENIZERS_PARALLELISM=fal
 
 
 class ServerProcess:
-    """A running command. It ends with `stop`, or when this process dies, even if that is killed.
+    """A running command. It ends with `stop`, or when this process ends, even if this process is killed.
 
     Args:
-        label: part of its log's name.
-        stop_s: seconds it has to end politely, before it is killed.
+        label: part of the log's name.
+        stop_s: seconds to end after SIGTERM, before it is killed.
 
     Attributes:
-        log: file with all that it says.
+        log: the file with its output.
 
     Raises:
-        OSError: no process or no file can be made.
+        OSError: the process or the file cannot be created.
     """
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], *, label: str, stop_s: float = 10.0
     ) -> None:
         self._stop_s = stop_s
-        handle, name = tempfile.mkstemp(prefix=f"tinyllm-{label}-", suffix=".log")  # only its owner can read it
+        handle, name = tempfile.mkstemp(prefix=f"tinyllm-{label}-", suffix=".log")  # only the owner can read it
         self.log = Path(name)
         supervisor = [sys.executable, "-I", "-S", str(Path(__file__).with_name("_supervise.py")), str(stop_s)]
         with os.fdopen(handle, "wb") as log:
-            # A session of its own: Ctrl-C in the terminal is for this process, which then stops the server in order.
+            # A new session, so that Ctrl-C reaches this process only, which then stops the server.
             self._process = subprocess.Popen(  # noqa: S603
                 [*supervisor, *command], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
                 env=dict(environment), start_new_session=True,
@@ -52,37 +52,37 @@ class ServerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """The exit code; None while it runs."""
         return self._process.poll()
 
     async def ended(self, within_s: float) -> int | None:
-        """Wait so long for its end; return the exit code, None if it still runs."""
+        """Wait for its end. Return the exit code; None if it still runs after `within_s`."""
         deadline = time.monotonic() + within_s
-        while (code := self.exit_code) is None and time.monotonic() < deadline:  # noqa: ASYNC110 - nobody tells
+        while (code := self.exit_code) is None and time.monotonic() < deadline:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.02)
         return code
 
     async def stop(self) -> None:
-        """End it, and wait until all that it started is gone. The end is on its way even if the wait is cancelled."""
+        """Stop it, and wait until all its child processes are gone. It also stops if the wait is cancelled."""
         assert self._process.stdin is not None  # noqa: S101
         self._process.stdin.close()
-        self._process.terminate()  # a process that was forked from this one may hold the pipe open, too
+        self._process.terminate()  # needed because a fork of this process may hold the pipe open
         await self.ended(self._stop_s + 2 * KILLED_S)
 
     def tail(self, lines: int = 15) -> str:
-        """Return the end of its log, indented, without what a terminal would obey and this environment's secrets."""
+        """Return the end of its log, indented, without control sequences and without secrets of the environment."""
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
             text = printable(log.read().decode("utf-8", "replace"))
         for name, value in os.environ.items():
             if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
                 text = text.replace(value, "***")
-            for secret in secrets_of(value) if "://" in value else ():  # of a proxy, or a database
+            for secret in secrets_of(value) if "://" in value else ():  # in the address of a proxy or a database
                 text = text.replace(secret, "***")
         said = [line.rstrip() for line in text.splitlines() if line.strip()]
-        return "\n".join(f"    {line}" for line in said[-lines:]) or "    (it said nothing)"
+        return "\n".join(f"    {line}" for line in said[-lines:]) or "    (the log is empty)"
 
     def forget(self) -> None:
-        """Remove its log."""
+        """Delete its log."""
         with contextlib.suppress(OSError):
             self.log.unlink()

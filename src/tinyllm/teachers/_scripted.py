@@ -1,4 +1,4 @@
-"""A teacher that follows a script: a template, or in tests a function that may fail and take its time."""
+"""A teacher that follows a script: a template, or in tests a function that may fail or take its time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 from tinyllm.config import Form
@@ -14,16 +13,16 @@ from tinyllm.questions import ById, Question
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
 
 Script = Callable[[Question, Request], str | Reply | Awaitable[str | Reply | None] | None]
-"""Returns the text or the whole reply; may be asynchronous, may raise `RequestFailed` or `TeacherError`."""
+"""Returns a text or a whole reply. It may be asynchronous, and may raise `RequestFailed` or `TeacherError`."""
 
 
 class ScriptedTeacher:
     """Fills in a template (`{question}`, `{answer}`), or calls a function.
 
     Args:
-        questions: those it may be asked about.
+        questions: those that it may be asked.
         script: template or function.
-        version: stands for the function in the store's key, as a model's revision would.
+        version: represents the function in the store's key, like a model's revision.
     """
 
     form: Form = "completion"
@@ -49,7 +48,7 @@ class ScriptedTeacher:
         self._version = version
 
     def check(self) -> None:
-        """Find nothing missing: there is nothing to miss."""
+        """Check nothing: nothing can be missing."""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -70,21 +69,17 @@ class ScriptedTeacher:
             result = self._script(question, request)
             said = await result if inspect.isawaitable(result) else result
         if isinstance(said, str):
-            return Reply(
-                said, "stop", prompt_tokens=len(request.prompt.text.split()), completion_tokens=len(said.split())
-            )
+            return Reply(said, "stop", len(request.prompt.text.split()), len(said.split()))
         return said
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         return None
 
 
 def _fill(template: str, question: Question) -> str:
-    """Put question and answer into the template in one pass, so that braces in their texts stay what they are."""
+    """Fill in the template in one pass, so that braces in the texts stay unchanged."""
     values = {"question": question.question, "answer": question.answer_text}
     return re.sub(r"\{(question|answer)\}", lambda match: values[match[1]], template)

@@ -1,4 +1,4 @@
-"""What must not be repeated: keys, and the user and the password in an address."""
+"""Secrets that messages must not contain: keys, and the user and password in an address."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import base64
 from collections.abc import Iterable
 from urllib.parse import quote, unquote, urlsplit
 
-_SHORTEST = 3  # a shorter one would take letters out of every text
+from tinyllm.errors import printable
+
+_SHORTEST = 3  # hiding a shorter secret would remove letters from every text
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Return the text with `***` in place of each secret."""
+    for secret in secrets:
+        text = text.replace(secret, "***") if secret else text
+    return text
+
+
+def on_one_line(text: str, secrets: Iterable[str]) -> str:
+    """Return foreign text on one line, without secrets and control sequences."""
+    return " ".join(printable(hide(text, secrets)).split())
 
 
 def secrets_of(url: str | None) -> tuple[str, ...]:
-    """Return what an address holds of user and password, in the forms in which a message may repeat it, longest first.
-
-    Args:
-        url: of a proxy, say; None and what is no address hold nothing.
-    """
+    """Return the user and password in a URL, in all forms that a message may contain, longest first."""
     try:
         user_info = urlsplit(url or "").netloc.rpartition("@")[0]
     except ValueError:
@@ -26,6 +36,6 @@ def secrets_of(url: str | None) -> tuple[str, ...]:
 
 
 def spelled(values: Iterable[str]) -> tuple[str, ...]:
-    """Return secrets in the forms in which a text may repeat them, also encoded in a URL; the longest first."""
+    """Return secrets in all forms that a message may contain, including URL-encoded ones, longest first."""
     forms = {form for value in values for form in (value, quote(value, safe=""), quote(value))}
     return tuple(sorted((form for form in forms if len(form) >= _SHORTEST), key=lambda form: (-len(form), form)))

@@ -1,9 +1,9 @@
-"""Run a command for as long as standard input stays open; then end it, with all that it started.
+"""Run a command while standard input is open. Then stop it and all its child processes.
 
     python _supervise.py SECONDS COMMAND [ARGUMENT …]
 
-Whoever starts this holds the other end of the pipe: when it dies, however suddenly, the kernel closes the pipe and the
-command goes with it. Processes that ignore SIGTERM for SECONDS are killed. A script of the standard library alone.
+The parent process holds the other end of the pipe. When the parent ends in any way, the kernel closes the pipe.
+Processes that ignore SIGTERM for SECONDS are killed. This script uses only the standard library.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import time
 from collections.abc import Sequence
 
 KILLED_S = 5.0
-"""Seconds in which what was killed must be gone."""
+"""The longest wait for killed processes to disappear."""
 
 _LOOK_S = 0.1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command `arguments[1:]`; return its exit code, with 128 + n for signal n as shells have it."""
+    """Run the command `arguments[1:]`. Return its exit code; after signal n, 128 + n, as in a shell."""
     asked_to_stop = False
 
     def stop(*_: object) -> None:
@@ -42,14 +42,14 @@ def main(arguments: Sequence[str]) -> int:
         return 127
     while command.poll() is None and not asked_to_stop:
         if select.select([sys.stdin], [], [], _LOOK_S)[0]:
-            break  # nothing is ever written there: it was closed
+            break  # nothing is ever written to the pipe, so it was closed
     _end(command, float(arguments[0]))
     code = command.returncode
     return 128 - code if code < 0 else code
 
 
 def _end(command: subprocess.Popen[bytes], patience_s: float) -> None:
-    """End the command's process group: politely, then not."""
+    """Stop the command's process group, first by SIGTERM, then by SIGKILL."""
     for kind, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, KILLED_S)):
         deadline = time.monotonic() + wait_s
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -63,17 +63,17 @@ def _end(command: subprocess.Popen[bytes], patience_s: float) -> None:
 
 def _is_there(group: int) -> bool:
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-group, os.WNOHANG)[0]:  # the dead among the adopted would count as there
+        while os.waitpid(-group, os.WNOHANG)[0]:  # otherwise dead adopted processes would count
             pass
     try:
         os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):  # macOS says the latter of the dead
+    except (ProcessLookupError, PermissionError):  # macOS raises PermissionError for dead processes
         return False
     return True
 
 
 def _adopt_orphans() -> None:
-    """On Linux, become the parent of whatever the command leaves behind; process 1 may be none that reaps."""
+    """On Linux, become the parent of orphaned processes, because process 1 of a container may not reap them."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

@@ -1,142 +1,65 @@
-"""Models run in this process by transformers, in batches: causal ones and encoder-decoders (FLAN-T5)."""
+"""Models that transformers runs in this process, in batches: causal models and encoder-decoders (FLAN-T5)."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import TeacherError
-from tinyllm.system import packaged
-from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
+from tinyllm.system.packaged import folder_checksum
+from tinyllm.teachers.batching import Answer, BatchingTeacher
 
 if TYPE_CHECKING:
-    from tinyllm.teachers._local_model import LocalModel
-
-_GATHER_S = 0.01  # the first request waits so long for others to fill its batch
+    import torch
 
 
-class TransformersTeacher:
-    """Loads a model when entered. `ask` joins a queue; one worker takes batches from it and runs them in a thread."""
-
-    stored = True
-    local = True
+class TransformersTeacher(BatchingTeacher):
+    """Loads a model from the hub or a folder when entered."""
 
     def __init__(self, spec: config.TransformersTeacher) -> None:
+        super().__init__(spec.name, spec.batch_size)
         self._spec = spec
-        self._model: LocalModel | None = None
-        self._queue: deque[tuple[Request, asyncio.Future[Reply]]] = deque()
-        self._arrived = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
-        self.name = spec.name
-        self.concurrency = 2 * spec.batch_size  # while one batch runs, the next one gathers
         self.form: Form = spec.form
         self.stop = spec.stop
         self._weights = folder_checksum(Path(spec.model).expanduser())
 
     def check(self) -> None:
-        """Raise `TeacherError` if the device asked for is not there; the model is looked for when it is loaded."""
-        import torch
-
-        wanted = (self._spec.device or "cpu").partition(":")[0]
-        best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        there = ["cpu"] if best is None else ["cpu", best.type]
-        if wanted not in there:
-            raise TeacherError(
-                f"Teacher '{self.name}': there is no device '{self._spec.device}' here; there is {', '.join(there)}."
-            )
+        """Raise `TeacherError` if the device does not exist. The model is checked when it is loaded."""
+        device_of(self._spec)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Model, revision and type of weights; for a folder the checksum of its files instead of where it lies."""
+        """Model, revision and dtype. For a folder, the checksum of its files replaces the path."""
         spec = self._spec
         if self._weights is not None:
             return {"kind": "transformers", "sha256": self._weights, "dtype": spec.dtype}
         return {"kind": "transformers", "model": spec.model, "revision": spec.revision or "main", "dtype": spec.dtype}
 
-    async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
-        """Return the model's reply; a prompt longer than the model's positions is `RequestFailed`."""
-        if self._worker is None or self._worker.done():
-            raise TeacherError(f"Teacher '{self.name}' is not running: ask inside `async with`.")
-        await meter.begin()
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._queue.append((request, reply))
-        self._arrived.set()
-        return await reply
+    def _load(self) -> Answer:
+        from tinyllm.teachers._local_model import LocalModel
 
-    async def __aenter__(self) -> Self:
-        self._model = await asyncio.to_thread(_load, self._spec)
-        self._worker = asyncio.create_task(self._work())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
-        while self._queue:
-            self._queue.popleft()[1].cancel()
-        self._model = None
-
-    async def _work(self) -> None:
-        while True:
-            await self._arrived.wait()
-            if len(self._queue) < self._spec.batch_size:
-                await asyncio.sleep(_GATHER_S)
-            batch = self._take()
-            if not batch:
-                self._arrived.clear()
-                continue
-            await self._answer(batch)
-
-    def _take(self) -> list[tuple[Request, asyncio.Future[Reply]]]:
-        """Take the oldest requests that nobody has given up on, as long as they share their sampling."""
-        batch: list[tuple[Request, asyncio.Future[Reply]]] = []
-        while self._queue and len(batch) < self._spec.batch_size:
-            if batch and self._queue[0][0].sampling != batch[0][0].sampling:
-                break
-            item = self._queue.popleft()
-            if not item[1].done():
-                batch.append(item)
-        return batch
-
-    async def _answer(self, batch: list[tuple[Request, asyncio.Future[Reply]]]) -> None:
-        assert self._model is not None  # noqa: S101 - set before the worker starts
-        answers: list[Reply | RequestFailed | Exception]
-        try:
-            answers = list(await asyncio.to_thread(self._model.generate, [request for request, _ in batch]))
-        except Exception as error:  # noqa: BLE001 - handed to everyone who waits for this batch
-            answers = [error] * len(batch)
-        for (_, waiting), answer in zip(batch, answers, strict=True):
-            if waiting.done():
-                continue
-            if isinstance(answer, Exception):
-                waiting.set_exception(answer)
-            else:
-                waiting.set_result(answer)
+        return LocalModel(self._spec).answer
 
 
-def _load(spec: config.TransformersTeacher) -> LocalModel:
-    from tinyllm.teachers._local_model import LocalModel
+def device_of(spec: config.TransformersTeacher) -> torch.device:
+    """Return the configured device, or else the best one of this machine.
 
-    return LocalModel(spec)
+    Raises:
+        TeacherError: there is no such device.
+    """
+    import torch
 
-
-def folder_checksum(folder: Path) -> str | None:
-    """Return a checksum over the files of a model's folder; None if the model is not a folder."""
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for file in sorted(
-        p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".model", ".jinja", ".txt")
-    ):
-        digest.update(f"{file.name} {packaged.file_checksum(file)}\n".encode())
-    return digest.hexdigest()
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if spec.device is None:
+        return torch.device(next(kind for kind, there in has.items() if there))
+    try:
+        device = torch.device(spec.device)
+    except RuntimeError:
+        raise TeacherError(f"Teacher '{spec.name}': no device '{spec.device}'. Use cpu, cuda, cuda:1 or mps.") from None
+    if not has.get(device.type, True) or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        there = ", ".join(kind for kind, is_there in has.items() if is_there)
+        raise TeacherError(f"Teacher '{spec.name}': torch finds no device '{spec.device}' here. Available: {there}.")
+    return device

@@ -1,8 +1,8 @@
-"""The one seam for teachers: what is asked, what comes back, and what every kind must offer.
+"""The interface of all teachers: what is asked, what comes back, and what every kind of teacher must offer.
 
-A teacher of any kind is an asynchronous context manager with one method, `ask`. Entering it starts what has to be
-started (a server, a model, a connection pool); leaving it stops that again. `ask` may be called concurrently, at
-most `concurrency` times at once. How often, how fast and at which price is the scheduler's affair (`rationales`).
+A teacher is an asynchronous context manager with one method, `ask`. Entering it starts a server, loads a model or opens
+connections; leaving it stops them again. `ask` may run concurrently, at most `concurrency` times. The scheduler
+(`rationales`) decides how often and how fast a teacher is asked, and what it may cost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from tinyllm.config import Form
@@ -25,10 +24,10 @@ FailureReason = Literal["failed", "too_long", "content_filter", "bad_request"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a reply is drawn, as it is sent. None: not sent, so the endpoint's own default holds.
+    """The sampling parameters that are sent. None: not sent, so the endpoint's default applies.
 
     Attributes:
-        max_tokens: longest reply in the teacher's tokens, thoughts included.
+        max_tokens: the longest reply in the teacher's tokens, including thoughts.
     """
 
     max_tokens: int
@@ -40,24 +39,32 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question put to one teacher."""
+    """One question for one teacher.
+
+    Attributes:
+        options: texts that may follow the prompt. If given, their log-probabilities are requested instead of a reply.
+            Endpoints return those of the most likely first tokens, so each option needs a different first token.
+    """
 
     question_id: str
     prompt: Prompt
     sampling: Sampling
     sample: int = 0
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A teacher's raw output, thoughts and markup included. Token counts are None where the teacher does not tell.
+    """A teacher's unchanged output, including thoughts and markup. Token counts are None if not reported.
 
     Attributes:
-        completion_tokens: all that are billed as output, thoughts included.
-        latency_s: seconds from sending the request that was answered to the whole reply.
-        cached_tokens: those of the prompt's tokens that the server had in its prefix cache.
-        thinking_tokens: those of the completion's tokens that are thoughts, where the server counts them apart.
-        message: the reply's message as JSON, where it holds more than a text (typed parts, thoughts, a refusal).
+        completion_tokens: all tokens that are billed as output, including thoughts.
+        latency_s: seconds from sending the request to the complete reply, for the successful attempt.
+        cached_tokens: the prompt tokens that were in the server's prefix cache.
+        thinking_tokens: the completion tokens that were thoughts.
+        message: the reply's message as JSON, if it has more than a text (typed parts, thoughts, a refusal). If
+            log-probabilities were requested: `top_logprobs`, the most likely first tokens with theirs, or
+            `option_logprobs`, for each option the sum over its tokens and their number.
     """
 
     text: str
@@ -71,14 +78,14 @@ class Reply:
 
 
 class RequestFailed(Exception):
-    """This one request got no reply, after all attempts; other requests may. Never leaves the generation loop.
+    """One request got no reply after all attempts. Other requests may succeed. The scheduler handles it.
 
     A teacher that can answer nothing at all (wrong key, no such model) raises `errors.TeacherError` instead.
 
     Args:
-        words: what happened, in the server's own words where it gave any.
-        reason: `failed`: asking again later may help. `too_long`, `content_filter`, `bad_request`: this prompt is
-            not taken, and asking again will not help.
+        words: what happened, in the server's own words if it gave any.
+        reason: `failed`: a later attempt may succeed. `too_long`, `content_filter`, `bad_request`: the prompt is not
+            accepted, and a later attempt will fail, too.
     """
 
     def __init__(self, words: str, reason: FailureReason = "failed") -> None:
@@ -87,16 +94,16 @@ class RequestFailed(Exception):
 
 
 class ParameterRefused(Exception):
-    """The endpoint does not take a part of the request. Nothing was answered or billed. Handled by the scheduler.
+    """The endpoint does not accept a part of the request. Nothing was billed. The scheduler handles it.
 
     Args:
-        names: what it refuses, in the order of preference where one of several has to go; see `manners.without`.
+        names: the refused parts, in the order in which to leave them out; see `Manners.without`.
         words: the endpoint's own.
-        most_tokens: the most that it takes as a length, where it refused the length and said so.
+        most_tokens: the endpoint's limit, if it refused the length and named a limit.
 
     Attributes:
-        form: of the request. Others may have learnt better since.
-        manners: with which it was sent; None: not known.
+        form: the form of the refused request. Later requests may have another form already.
+        manners: with which the request was sent; None: unknown.
     """
 
     def __init__(self, names: Sequence[str], words: str, most_tokens: int | None = None) -> None:
@@ -107,194 +114,141 @@ class ParameterRefused(Exception):
         self.manners: Manners | None = None
 
 
-class Meter(Protocol):
-    """Accounts for the attempts of one request. A teacher that retries calls it for each attempt.
+class Meter:
+    """Accounts for the attempts of one request. This base class allows every attempt and records nothing.
 
-    `begin` sets aside the most that an attempt can cost. What becomes of it: the usage of the reply that `ask` returns
-    replaces it; `free` gives it back; otherwise it stays charged for ever.
+    A teacher calls `begin` before each attempt, which reserves the most that the attempt can cost. If `ask` returns a
+    reply, its usage replaces the reservation. `free` releases the reservation. Otherwise it is charged for good.
     """
 
     async def begin(self) -> None:
-        """Call right before an attempt is sent. Raises what `ask` must let through if nothing more may be sent."""
-        ...
+        """Call this directly before an attempt. It raises if nothing more may be sent; `ask` must not catch that."""
 
     def free(self) -> None:
-        """The attempt begun last has cost nothing: it never arrived, or the service refused it."""
-        ...
+        """Call this if the last attempt cost nothing: it did not arrive, or the service refused it."""
 
     def lost(self, words: str = "") -> None:
-        """It cannot be known what the attempt begun last has cost.
-
-        Args:
-            words: what became of it.
-        """
-        ...
+        """Call this if the cost of the last attempt is unknown. `words` say what happened."""
 
 
-class _Unmetered:
-    """A meter that lets everything through, for callers that account for nothing."""
-
-    async def begin(self) -> None:
-        """Let the attempt begin."""
-
-    def free(self) -> None:
-        """Do nothing."""
-
-    def lost(self, words: str = "") -> None:
-        """Do nothing."""
-
-
-UNMETERED = _Unmetered()
+UNMETERED = Meter()
 
 
 class Teacher(Protocol):
-    """A named source of rationales.
-
-    Attributes:
-        name: as in the configuration.
-        identity: what, besides the request, could change a reply (model, revision, file checksum). Part of the
-            store's key, so it holds nothing that changes from run to run, such as a port or a key.
-        concurrency: how many `ask` calls it can use at once, now; it may change with what the endpoint bears.
-        stored: whether replies cost something and so belong into the store. False for rationales at hand.
-        local: whether it computes on this machine; local teachers are asked one after the other.
-    """
+    """A named source of rationales."""
 
     @property
     def name(self) -> str:
-        """As in the configuration."""
-        ...
+        """The name in the configuration."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What, besides the request, could change a reply."""
-        ...
+        """Everything besides the request that can change a reply: model, revision, checksum of a file.
+
+        It is part of the store's key, so it must not contain what differs between runs, such as a port or an API key.
+        """
 
     @property
     def concurrency(self) -> int:
-        """How many `ask` calls it can use at once, now."""
-        ...
+        """How many calls of `ask` it can use at once. The number may change."""
 
     @property
     def stored(self) -> bool:
-        """Whether replies belong into the store."""
-        ...
+        """Whether replies are stored. False for rationales that come with the questions."""
 
     @property
     def local(self) -> bool:
-        """Whether it computes on this machine."""
-        ...
+        """Whether it computes on this machine. Local teachers are asked one after another."""
 
     def check(self) -> None:
-        """Look, without starting anything, for what is missing.
+        """Check that nothing is missing, without starting anything.
 
         Raises:
             TinyLLMError: a key, a package, a device or data are missing.
         """
-        ...
 
     async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
-        """Return the reply, or None where the teacher has nothing for this question (kind `given`).
+        """Return the reply; None if the teacher has nothing for this question (kind `given`).
 
         Raises:
             RequestFailed: this request got no reply.
-            ParameterRefused: the endpoint wants the request in another form.
+            ParameterRefused: the endpoint does not accept a part of the request.
             TeacherError: the teacher can answer nothing at all.
         """
-        ...
 
     async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 @runtime_checkable
 class Prompted(Protocol):
-    """What a teacher that reads its prompt says about it. A teacher without these is asked by question alone.
-
-    Attributes:
-        form: chat messages, or one plain text to complete.
-        stop: stop sequences of a plain text; a chat ends by itself.
-    """
+    """A teacher that reads a prompt. Teachers without these attributes receive only the question."""
 
     @property
     def form(self) -> Form:
-        """Which form of prompt it reads."""
-        ...
+        """Chat messages, or one plain text to complete."""
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Where a completion ends."""
-        ...
+        """Stop sequences of a completion. A chat reply ends by itself."""
 
 
 @runtime_checkable
 class AtHand(Protocol):
-    """A teacher whose rationales come with the questions: it is not asked, it costs nothing, nothing is stored."""
+    """A teacher whose rationales come with the questions. It is not asked, costs nothing, and is not stored."""
 
     def reply(self, question: Question) -> Reply | None:
-        """Return what the question carries, or None where it carries nothing."""
-        ...
+        """Return the question's rationale; None if it has none."""
 
 
 @runtime_checkable
 class Adapting(Protocol):
-    """A teacher that can ask in several ways.
-
-    Attributes:
-        manners: how it asks. Set by whoever learns, from `ParameterRefused`, what the endpoint wants.
-    """
+    """A teacher that can send requests in several forms. The scheduler sets `manners`."""
 
     manners: Manners
 
 
 @runtime_checkable
 class Counting(Protocol):
-    """A teacher that can tell how long a text is in its tokens."""
+    """A teacher that can count its tokens."""
 
     async def tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the lengths of texts in the teacher's tokens; it has been entered."""
-        ...
+        """Return the lengths of texts in the teacher's tokens. The teacher must be entered."""
 
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A teacher that goes on working when nobody waits for it (a batch at a provider), to be collected later."""
+    """A teacher whose work goes on at a provider (a batch), to be collected later."""
 
     @property
     def resumable(self) -> bool:
-        """Whether to stop waiting at once when a run is interrupted."""
-        ...
+        """Whether an interrupted run may stop waiting at once."""
 
     def note(self) -> str:
-        """Return how far it is, in words for the progress bar."""
-        ...
+        """Return the progress as text for the progress bar."""
 
 
-# --- what a request is known by -----------------------------------------------------------------------------------
-
-
-def reply_key(identity: Mapping[str, str], request: Request) -> str:
-    """Return the SHA-256, in hexadecimal, of everything that could change the reply, and of nothing else."""
-    return key_of(canonical(identity, request))
+# --- the key of a request -----------------------------------------------------------------------------------------
 
 
 def key_of(asked: str) -> str:
-    """Return the key of a request in its canonical form."""
+    """Return the key of a request: the SHA-256, in hexadecimal, of its canonical form."""
     return hashlib.sha256(asked.encode("ascii")).hexdigest()
 
 
 def canonical(identity: Mapping[str, str], request: Request) -> str:
-    """Return, as JSON, what `reply_key` is the checksum of: who is asked, what is shown, how it is sampled."""
+    """Return, as JSON, everything that can change the reply, and nothing else."""
     sampling = request.sampling
     how: dict[str, Any] = {"max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
     if sampling.temperature is not None:
         how["temperature"] = float(sampling.temperature)
-    if sampling.temperature != 0:  # a greedy reply is drawn from nothing
+    if sampling.temperature != 0:  # greedy decoding ignores the others
         how |= {} if sampling.top_p is None else {"top_p": float(sampling.top_p)}
         how |= {} if sampling.seed is None else {"seed": sampling.seed}
     prompt = request.prompt
     shown: Any = [[m.role, m.content] for m in prompt.messages] if prompt.messages else prompt.text
     asked = {"identity": dict(identity), "prompt": shown, "sampling": how, "sample": request.sample}
+    if request.options:
+        asked["options"] = list(request.options)
     return json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

@@ -1,4 +1,4 @@
-"""How a column names the right choice: by letter, number or text. What it may mean is tried on every row."""
+"""How a column names the right choice: by letter, number or text. Each way is tried on every row."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tinyllm.questions.intake._names import place_of_mark, plain
 
 Way = Literal["label", "text", "from 0", "from 1"]
 WAYS: tuple[Way, ...] = ("label", "text", "from 0", "from 1")
-NOTHING, UNFIT, SEVERAL = -1, -2, -3  # no answer there; none of the choices; more than one of them
+NOTHING, UNFIT, SEVERAL = -1, -2, -3  # no answer; none of the choices; several choices
 SAID: Mapping[Way, str] = {
     "label": "the letter or label of the right choice",
     "text": "the text of the right choice",
     "from 0": "its number, counted from 0",
     "from 1": "its number, counted from 1",
 }
-_TOLERATED = 0.05  # rows that fit no choice are left out and told; more of them are another meaning
+_TOLERATED = 0.05  # so many rows may match no choice (they are left out and reported)
 
 _LEAD = re.compile(
     r"^\s*(?:(?:the\s+)?(?:correct|right|best)?\s*"
@@ -38,12 +38,12 @@ _SEVERAL = re.compile(r"\s*(?:[,;/|&+、，]|\band\b|\bund\b|\bet\b|\by\b|\s)\s*
 
 
 def single(value: Any) -> Any:
-    """Return the one member of a list of one; everything else as it is."""
+    """Return the item of a list of one; any other value unchanged."""
     return single(value[0]) if isinstance(value, list) and len(value) == 1 else value
 
 
 def is_nothing(value: Any) -> bool:
-    """Tell whether a cell says that the answer is not known: empty, or -1, the mark of withheld answers."""
+    """Tell whether the answer is unknown: the cell is empty, or -1, which marks withheld answers."""
     value = single(value)
     return value is None or value == [] or (isinstance(value, str) and not value.strip()) or number_of(value) == -1
 
@@ -52,7 +52,7 @@ def by_label(value: Any, options: Options, columns: Sequence[str] = ()) -> int:
     """Return the choice that a value names by its label: `B`, `(b)`, `B.`, `Answer: B`, `B. its text`, `option_b`.
 
     Args:
-        columns: of the choices, whose names are labels, too.
+        columns: the columns of the choices. Their names are labels, too.
     """
     value = single(value)
     if not is_scalar(value) or isinstance(value, bool):
@@ -80,7 +80,7 @@ def _joined(name: str) -> str:
 def _place(mark: str, folded: Sequence[str]) -> int | None:
     if folded.count(fold(mark)) == 1:
         return folded.index(fold(mark))
-    # Letters of another alphabet or case stand for places, where the labels are letters, too.
+    # A letter of another alphabet or case stands for its place, if the labels are letters, too.
     found, ours = place_of_mark(mark), [place_of_mark(label) for label in folded]
     if found is not None and found in ours:
         return ours.index(found)
@@ -97,7 +97,7 @@ def _several(text: str, folded: Sequence[str]) -> int:
 
 
 def by_text(value: Any, options: Options) -> int:
-    """Return the choice whose text a value is: as it stands, or else but for white space and upper case."""
+    """Return the choice whose text equals a value, exactly or without regard to white space and case."""
     value = single(value)
     if isinstance(value, list):
         return SEVERAL if len(value) > 1 and all(by_text(v, options) >= 0 for v in value) else UNFIT
@@ -113,7 +113,7 @@ def by_text(value: Any, options: Options) -> int:
         if texts.count(known) == 1:
             return texts.index(known)
         if known in texts:
-            return UNFIT  # the choice stands there twice
+            return UNFIT  # two choices have this text
     number = _as_number(text)
     equal = [k for k, t in enumerate(options.texts) if number is not None and _as_number(t) == number]
     return equal[0] if len(equal) == 1 else UNFIT
@@ -127,7 +127,7 @@ def _as_number(text: str) -> float | None:
 
 
 def by_number(value: Any, options: Options, first: int) -> int:
-    """Return the choice with a number, the first one's being `first`."""
+    """Return the choice with a number. The first choice has the number `first`."""
     value = single(value)
     number = number_of(value)
     if number is None and isinstance(value, str) and _LEAD.match(value):
@@ -144,26 +144,25 @@ def by_number(value: Any, options: Options, first: int) -> int:
 
 @dataclass
 class Trial:
-    """What the cells of a column may mean as answers, kept for every row: the choice by each way, or why none.
+    """For every row, the choice that a cell means in each way of reading it, or why it means none.
 
     Attributes:
-        names: of a column of class numbers.
+        columns: the columns of the choices.
+        names: the names of the classes, if the column holds class numbers.
+        zero: place of the first 0.
+        last: place of the first number that equals the number of choices in its row.
     """
 
     column: str
     columns: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     found: dict[Way, array[int]] = field(default_factory=lambda: {way: array("h") for way in WAYS})
-    zero: str | None = None  # place of the first 0, and of the first number that is the count of the choices
+    zero: str | None = None
     last: str | None = None
 
     def see(self, place: str, cells: Mapping[str, Any], options: Options) -> None:
-        """Take in a row."""
+        """Look at a row."""
         value = single(cells.get(self.column))
-        if is_nothing(value):
-            for way in WAYS:
-                self.found[way].append(NOTHING)
-            return
         number = number_of(value)
         if number == 0 and self.zero is None:
             self.zero = place
@@ -173,24 +172,24 @@ class Trial:
             self.found[way].append(resolve(value, options, way, self.columns, self.names))
 
     def fits(self, way: Way) -> bool:
-        """Tell whether nearly every row's answer is a choice, read that way."""
+        """Tell whether this way gives a choice in nearly every row."""
         found = self.results(way)
         there = found[found != NOTHING]
         fit, unfit = int((there >= 0).sum()), int((there == UNFIT).sum())
         return fit > 0 and unfit <= (_TOLERATED * len(there) if len(there) >= 20 else 0)
 
     def results(self, way: Way) -> NDArray[np.int16]:
-        """Return the choice of each row by a way, or NOTHING, UNFIT, SEVERAL."""
+        """Return the choice of each row in one way, or NOTHING, UNFIT, SEVERAL."""
         return np.frombuffer(self.found[way], np.int16) if len(self.found[way]) else np.zeros(0, np.int16)
 
     @property
     def is_empty(self) -> bool:
-        """No row has an answer."""
+        """Whether no row has an answer."""
         return bool((self.results("label") == NOTHING).all())
 
 
 def resolve(value: Any, options: Options, way: Way, columns: Sequence[str] = (), names: Sequence[str] = ()) -> int:
-    """Return the choice that a value means, read one way; else NOTHING, UNFIT or SEVERAL."""
+    """Return the choice that a value means in one way; otherwise NOTHING, UNFIT or SEVERAL."""
     if is_nothing(value):
         return NOTHING
     if names and way in ("label", "text"):

@@ -1,4 +1,4 @@
-"""Cells as people write them: texts, numbers, lists that stand as text, objects inside objects."""
+"""Read cells as people write them: texts, numbers, lists as text, nested objects."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DEEPEST = 6
 
 
 def flat(cells: Mapping[str, Any], opens: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Return the cells with objects inside objects taken apart, by dotted names; lists stay lists.
+    """Return the cells with nested objects flattened to dotted names. Lists stay lists.
 
     Args:
-        opens: columns in which lists and objects stand as text.
+        opens: columns in which lists and objects are written as text.
     """
     result: dict[str, Any] = {}
     for name, value in cells.items():
@@ -41,7 +41,7 @@ def _flat(value: Any, name: str, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def plainly(value: Any) -> Any:
-    """Return lists for tuples and arrays, None for what is not there (NaN, blank text)."""
+    """Return a list for a tuple or an array, and None for a missing value (NaN, blank text)."""
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, str):
@@ -52,15 +52,15 @@ def plainly(value: Any) -> Any:
 
 
 def opened(value: Any) -> Any:
-    """Return the list or object that stands as text in a cell, as JSON, Python or numpy write it; else the value."""
+    """Return the list or object that a text holds, written as by JSON, Python or numpy; otherwise the value itself."""
     if not isinstance(value, str) or value.strip()[:1] + value.strip()[-1:] not in ("[]", "{}"):
         return value
     text = value.strip()
     plain = re.sub(r"array\((\[.*?\])(?:,\s*dtype=[\w'<>]+)?\)", r"\1", text, flags=re.DOTALL)
-    # numpy leaves the commas out: ['a' 'b'
+    # numpy writes no commas: ['a' 'b']
     spaced = re.sub(r"""(?<=['"])\s+(?=['"])""", ", ", plain)
     without_commas = "," not in re.sub(r"'[^']*'|\"[^\"]*\"", "", plain)
-    # Python would join texts that stand side by side, so numpy's way goes first.
+    # Python would join adjacent texts, so numpy's syntax must be tried first.
     for read, written in ((json.loads, text), (ast.literal_eval, spaced if without_commas else plain)):
         try:
             found = read(written)
@@ -72,7 +72,7 @@ def opened(value: Any) -> Any:
 
 
 def text_of(value: Any) -> str:
-    """Return a cell as text: whole numbers without a point, dates as 2026-01-31; empty where there is nothing."""
+    """Return a cell as text: whole numbers without a point, dates as 2026-01-31, nothing as an empty text."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -87,7 +87,7 @@ def text_of(value: Any) -> str:
 
 
 def number_of(value: Any) -> int | None:
-    """Return a whole number, also where it stands as `2.0` or as text; None: it is none."""
+    """Return a whole number, also if it is written as `2.0` or as text; otherwise None."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -104,5 +104,5 @@ def is_scalar(value: Any) -> bool:
 
 
 def fold(text: str) -> str:
-    """Return a text for comparing: white space as one blank, upper and lower case alike."""
+    """Return a text for comparisons, with single blanks and in lower case."""
     return " ".join(text.split()).casefold()

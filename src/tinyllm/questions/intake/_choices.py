@@ -1,4 +1,4 @@
-"""Where the choices of a question may stand in a row: a list, objects, columns, one text, the right one apart."""
+"""Where the choices of a question are in a row: a list, objects, columns, one text, or the right choice separately."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Options(NamedTuple):
     """The choices of one row.
 
     Attributes:
-        texts: none is empty.
-        labels: by which an answer may name them; letters, where the data have none.
-        places: of each in its row, from 0, empty ones counted: what a number in the answer's column means.
-        right: the choice that the choices themselves mark as right; None: they mark none.
-        marked_wrongly: they mark none or several, though they have marks.
+        texts: none of them is empty.
+        labels: by which an answer may name them; letters if the data have no labels.
+        places: their 0-based places in the row. Empty choices count, because numbers in the answer's column count them.
+        right: the choice that is marked as right; None: none is.
+        marked_wrongly: why the marks are unusable, if none or several choices are marked.
     """
 
     texts: tuple[str, ...]
@@ -40,11 +40,11 @@ class Choices(Protocol):
     """One way to find the choices in a row.
 
     Attributes:
-        columns: that it uses.
-        said: it in words.
-        has_labels: the labels are the data's own, numbers among them.
-        is_named: the columns are called like choices.
-        answers_itself: the row's answer is where the right choice stands, so no column of answers is needed.
+        columns: the columns that it uses.
+        said: its description for the user.
+        has_labels: whether the data have labels for the choices. Labels may be numbers.
+        is_named: whether the names of the columns sound like choices.
+        answers_itself: whether the choices mark the right one, so that no column of answers is needed.
     """
 
     @property
@@ -63,8 +63,15 @@ class Choices(Protocol):
         ...
 
 
-def _options(texts: Sequence[str], labels: Sequence[str] | None = None) -> Options | str:
-    """Return choices without empty ones; labels stay with their texts."""
+def _options(
+    texts: Sequence[str], labels: Sequence[str] | None = None, flags: Sequence[Any] | None = None
+) -> Options | str:
+    """Return the choices without the empty ones, or why there are none.
+
+    Args:
+        labels: one per text; None: letters.
+        flags: one per remaining choice, marks of the right one; None: there are no marks.
+    """
     labels = list(labels) if labels is not None else list(LETTERS[: len(texts)])
     if len(texts) > len(LETTERS) or len(labels) != len(texts):
         return f"{len(texts)} choices and {len(labels)} labels"
@@ -72,11 +79,18 @@ def _options(texts: Sequence[str], labels: Sequence[str] | None = None) -> Optio
     if len(kept) < 2:
         return f"{len(kept)} choice{'' if len(kept) == 1 else 's'}; a question needs at least two"
     texts, marks, places = zip(*kept, strict=True)
-    return Options(texts, marks, places)
+    options = Options(texts, marks, places)
+    if flags is None:
+        return options
+    found = [flag_of(f) for f in flags]
+    right = [k for k, flag in enumerate(found) if flag]
+    if len(found) == len(texts) and None not in found and len(right) == 1:
+        return options._replace(right=right[0])
+    return options._replace(marked_wrongly=f"{len(right)} of its choices are marked as right")
 
 
 def flag_of(value: Any) -> bool | None:
-    """Return what a mark says of a choice: true, 1, x, correct, or a weight of 100; None: it is no mark."""
+    """Return whether a mark means right: true, 1, x, correct, a weight of 100; None: it is not a mark."""
     text = text_of(value).casefold()
     if text in FLAGS:
         return FLAGS[text]
@@ -84,22 +98,18 @@ def flag_of(value: Any) -> bool | None:
     return None if number is None or 0 < number < 100 else number >= 100
 
 
-def _with_flags(options: Options, flags: Sequence[Any]) -> Options:
-    found = [flag_of(f) for f in flags]
-    right = [k for k, flag in enumerate(found) if flag]
-    if len(found) == len(options.texts) and None not in found and len(right) == 1:
-        return options._replace(right=right[0])
-    return options._replace(marked_wrongly=f"{len(right)} of its choices are marked as right")
-
-
 @dataclass(frozen=True)
 class ListChoices:
-    """A column with a list of texts; labels and marks of the right one may stand in lists beside it."""
+    """A column with a list of texts. Labels and marks of the right one may be in parallel lists.
+
+    Attributes:
+        strip: the texts begin with their marks, as in "A) x".
+    """
 
     column: str
     labels: str | None = None
     flags: str | None = None
-    strip: bool = False  # texts begin with their marks: "A) x"
+    strip: bool = False
     is_named: bool = True
 
     @property
@@ -116,7 +126,7 @@ class ListChoices:
 
     @property
     def said(self) -> str:
-        marks = " (the marks before the texts, as `A)`, are taken off)" if self.strip else ""
+        marks = " (without the marks before the texts, as `A)`)" if self.strip else ""
         return f"the lists in '{self.column}'" + (f" with the labels in '{self.labels}'" if self.labels else "") + marks
 
     def of(self, cells: Mapping[str, Any]) -> Options | str:
@@ -126,24 +136,20 @@ class ListChoices:
         texts = [text_of(v) for v in value]
         labels: list[str] | None = None
         if self.strip:
-            marked = [MARKED.match(t) for t in texts]
-            if not all(marked):
+            marked = [m for t in texts if (m := MARKED.match(t))]
+            if len(marked) < len(texts):
                 return f"a choice in '{self.column}' has no mark like `A)`"
-            labels = [m[1] for m in marked if m]
-            texts = [m[2].strip() for m in marked if m]
+            labels, texts = [m[1] for m in marked], [m[2].strip() for m in marked]
         if self.labels is not None:
             found = cells.get(self.labels)
             labels = [text_of(v) for v in found] if isinstance(found, list) else []
-        options = _options(texts, labels)
-        if isinstance(options, str) or self.flags is None:
-            return options
-        flags = cells.get(self.flags)
-        return _with_flags(options, flags if isinstance(flags, list) else [])
+        flags = None if self.flags is None else cells.get(self.flags)
+        return _options(texts, labels, flags if isinstance(flags, list) or self.flags is None else [])
 
 
 @dataclass(frozen=True)
 class ObjectChoices:
-    """A column with a list of objects, one a choice: text, and perhaps label and a mark of the right one."""
+    """A column with a list of objects, one per choice: its text, and perhaps a label and a mark of the right one."""
 
     column: str
     text: str
@@ -174,10 +180,8 @@ class ObjectChoices:
         if not isinstance(value, list) or not all(isinstance(v, Mapping) for v in value):
             return f"no list of objects in '{self.column}'"
         labels = [text_of(v.get(self.label)) for v in value] if self.label else None
-        options = _options([text_of(v.get(self.text)) for v in value], labels)
-        if isinstance(options, str) or self.flag is None:
-            return options
-        return _with_flags(options, [v.get(self.flag) for v in value])
+        flags = [v.get(self.flag) for v in value] if self.flag is not None else None
+        return _options([text_of(v.get(self.text)) for v in value], labels, flags)
 
 
 @dataclass(frozen=True)
@@ -202,15 +206,14 @@ class ColumnChoices:
         values = [cells.get(c) for c in self.columns]
         if not all(v is None or is_scalar(v) for v in values):
             return "a choice is a list or an object"
-        options = _options([text_of(v) for v in values], self.labels)
-        if isinstance(options, str) or not self.flags:
-            return options
-        return _with_flags(options, [cells.get(f) for f, v in zip(self.flags, values, strict=True) if text_of(v)])
+        texts = [text_of(v) for v in values]
+        flags = [cells.get(f) for f, t in zip(self.flags, texts, strict=True) if t] if self.flags else None
+        return _options(texts, self.labels, flags)
 
 
 @dataclass(frozen=True)
 class TextChoices:
-    """One text that holds all choices, cut at a separator, or at its marks: `A) x  B) y`."""
+    """One text with all choices, split at a separator, or at marks (None): `A) x  B) y`."""
 
     column: str
     separator: str | None
@@ -228,7 +231,7 @@ class TextChoices:
     @property
     def said(self) -> str:
         shown = {"\n": "line breaks", None: "their marks, as `A)`"}.get(self.separator, f"`{self.separator}`")
-        return f"the texts in '{self.column}', cut at {shown}"
+        return f"the texts in '{self.column}', split at {shown}"
 
     def of(self, cells: Mapping[str, Any]) -> Options | str:
         value = cells.get(self.column)
@@ -237,21 +240,24 @@ class TextChoices:
         if self.separator is not None:
             return _options([part.strip() for part in value.split(self.separator)])
         parts = cut_at_marks(value)
-        return (
-            _options([t for _, t in parts], [m for m, _ in parts]) if parts else f"no marks A, B, … in '{self.column}'"
-        )
+        if not parts:
+            return f"no marks A, B, … in '{self.column}'"
+        return _options([text for _, text in parts], [mark for mark, _ in parts])
 
 
 @dataclass(frozen=True)
 class ApartChoices:
-    """The right choice in a column of its own, the wrong ones in others (or in a list).
+    """The right choice in its own column, the wrong ones in others (or in a list).
 
-    The order is free, so it is drawn by a hash of the texts: a right choice that always comes first teaches its place.
+    A hash of the texts gives the order. If the right choice always came first, a student would learn its place.
+
+    Attributes:
+        separator: separates several wrong choices in one text; empty: there is only one.
     """
 
     right: str
     wrong: tuple[str, ...]
-    separator: str = ""  # of several in one text
+    separator: str = ""
     is_named: bool = True
     has_labels: bool = False
     answers_itself: bool = True
@@ -262,13 +268,8 @@ class ApartChoices:
 
     @property
     def said(self) -> str:
-        cut = (
-            f", cut at `{self.separator}`"
-            if self.separator.strip()
-            else ", cut at line breaks"
-            if self.separator
-            else ""
-        )
+        shown = f"`{self.separator}`" if self.separator.strip() else "line breaks"
+        cut = f", split at {shown}" if self.separator else ""
         return f"the right one in '{self.right}', the wrong ones in " + ", ".join(f"'{c}'" for c in self.wrong) + cut
 
     def of(self, cells: Mapping[str, Any]) -> Options | str:
@@ -287,8 +288,7 @@ class ApartChoices:
         if fold(right) in map(fold, wrong):
             return f"the right choice {right!r} is one of the wrong ones, too"
         texts = sorted([right, *wrong], key=lambda t: hashlib.sha256("\x1f".join([right, *wrong, t]).encode()).digest())
-        options = _options(texts)
-        return options if isinstance(options, str) else options._replace(right=options.texts.index(right))
+        return _options(texts, flags=[text == right for text in texts])
 
 
 @dataclass(frozen=True)
@@ -311,12 +311,9 @@ class FixedChoices:
 
 
 def cut_at_marks(text: str) -> list[tuple[str, str]]:
-    """Return marks and texts where one text has the marks A), B), … or 1), 2), …; empty where one is missing."""
+    """Split a text at its marks A), B), … or 1), 2), …, and return marks and texts; empty if a mark is missing."""
     marks = list(re.finditer(r"(?:^|(?<=[\s,;|]))[(\[（]?\s?([A-Ta-t]|\d{1,2})\s?[)\].:、．）]\s*", text))
-    wanted: list[tuple[str, list[str]]] = [
-        ("letters", list(LETTERS)), ("numbers", [str(k) for k in range(1, 21)]),
-    ]  # fmt: skip
-    for _, names in wanted:
+    for names in (list(LETTERS), [str(k) for k in range(1, 21)]):
         places: list[re.Match[str]] = []
         for mark in marks:
             if len(places) < len(names) and mark[1].upper() == names[len(places)]:

@@ -1,4 +1,4 @@
-"""Which columns may be the question, the context and the answer, by their names and by what stands in them."""
+"""Which columns may be the question, the context and the answer, by their names and their cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tinyllm.questions.intake._choices import LETTERS, Choices, ColumnChoices
 from tinyllm.questions.intake._names import has_role, is_wrong, rank
 from tinyllm.questions.intake._types import Wishes
 
-_LONG = 60  # characters on average: as long as a passage, not a remark
+_LONG = 60  # average characters: a passage rather than a remark
 _MOST_CLASSES = 100
 _SAYS_YES = tuple(
     set(words.split())
@@ -26,19 +26,19 @@ _SAYS_YES = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """The columns that go with the choices.
+    """The columns that belong to the choices.
 
     Attributes:
-        answers: called like answers; `maybe` may be answers; `others` are called like nothing known.
-        doubts: why there is no question, or what has to be settled, with the option that settles it.
+        answers: columns whose names sound like answers. `maybe`: names that can mean answers. `others`: unknown names.
+        doubts: why there is no question, or what is unclear, with the option that settles it.
     """
 
     question: str | None
     context: str | None
-    answers: tuple[str, ...]
-    maybe: tuple[str, ...]
-    others: tuple[str, ...]
-    doubts: tuple[str, ...]
+    answers: tuple[str, ...] = ()
+    maybe: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 def pick(
@@ -53,7 +53,7 @@ def pick(
 
     Args:
         taken: columns that hold the choices (or the label).
-        classify: a text that belongs to a class will do as the question.
+        classify: the question may be a text that belongs to a class.
     """
     free = [c for c in columns if c not in taken and not any(t.startswith(f"{c}.") for t in taken)]
     texts = [c for c in free if _is_text(sample, c) and not _inside(c, ("answer", "choices", "explanation", "about"))]
@@ -61,9 +61,7 @@ def pick(
     free = [c for c in free if c != question]
     context, doubt_of_context = _context(sample, free, question, wishes)
     free = [c for c in free if c != context]
-    scalar = [c for c in free if _any(sample, c)]
-    if not wishes.has_answers:
-        scalar = []
+    scalar = [c for c in free if _any(sample, c)] if wishes.has_answers else []
     answers = [c for c in scalar if (has_role(c, "answer") or _is_part_of_answer(c)) and not is_wrong(c)]
     maybe = [c for c in scalar if c not in answers and has_role(c, "maybe answer")]
     known = {"explanation", "about", "id", "context", "question"}
@@ -76,23 +74,14 @@ def pick(
 
 
 def _inside(column: str, roles: Sequence[str]) -> bool:
-    """Tell whether a column is a part of an object that has one of the roles: `answer.text` is no text to ask about."""
+    """Tell whether a column is part of an object with one of the roles. So `answer.text` is not a question's text."""
     head = column.rpartition(".")[0]
     return bool(head) and any(has_role(head, role) for role in roles)
 
 
 def _is_part_of_answer(column: str) -> bool:
-    last = column.rpartition(".")[2]
-    return _inside(column, ("answer",)) and last.casefold() in (
-        "text",
-        "index",
-        "idx",
-        "id",
-        "key",
-        "label",
-        "letter",
-        "value",
-    )
+    parts = {"text", "index", "idx", "id", "key", "label", "letter", "value"}
+    return _inside(column, ("answer",)) and column.rpartition(".")[2].casefold() in parts
 
 
 def _is_text(sample: Sequence[Mapping[str, Any]], column: str) -> bool:
@@ -127,7 +116,7 @@ def _question(
         return rest[0], ""
     listed = ", ".join(f"'{c}'" for c in plain or texts)
     why = f"any of {listed} may be it" if listed else "no column holds texts"
-    return None, f"no column is known to be the question: {why}. Name it with --question COL"
+    return None, f"it is unclear which column is the question: {why}. Name it with --question COL"
 
 
 def _share_of_questions(sample: Sequence[Mapping[str, Any]], column: str) -> float:
@@ -153,9 +142,8 @@ def _context(
     if long:
         listed = ", ".join(f"'{c}'" for c in long)
         return None, (
-            f"{listed} hold{'s' if len(long) == 1 else ''} long texts: say with --context COL that the "
-            "questions are about "
-            "them, or with --no-context that they are not"
+            f"{listed} hold{'s' if len(long) == 1 else ''} long texts. If the questions are about them, use "
+            "--context COL, otherwise --no-context"
         )
     return None, ""
 
@@ -178,13 +166,13 @@ def _length(sample: Sequence[Mapping[str, Any]], column: str) -> float:
 
 @dataclass(frozen=True)
 class PositionedChoices(ColumnChoices):
-    """Columns that are choices by where they stand; `position` are those of question and answer."""
+    """Choices in columns that are found by position. `position`: the columns of question and answer."""
 
     position: tuple[str, str] = ("", "")
 
 
 def by_position(sample: Sequence[Mapping[str, Any]], columns: Sequence[str], named: bool) -> list[Choices]:
-    """Return the ways to lay question, choices and answer over columns that all have to have a part in it."""
+    """Return the ways to assign question, choices and answer to the columns by position. Every column must be used."""
     known = ("explanation", "about", "id", "context")
     left = [c for c in columns if not (named and any(has_role(c, role) for role in known))]
     left = [c for c in left if any(row.get(c) is not None for row in sample)]
@@ -215,7 +203,7 @@ def _counts(sample: Sequence[Mapping[str, Any]], column: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """The names of classes; `numbered`: the column has their numbers, counted from 0."""
+    """The names of classes. `numbered`: the names by number, if the column holds numbers counted from 0."""
 
     names: tuple[str, ...]
     way: Way | None
@@ -226,7 +214,7 @@ class Classes:
 def class_columns(
     sample: Sequence[Mapping[str, Any]], columns: Sequence[str], known: Mapping[str, Sequence[str]], named: bool
 ) -> list[str]:
-    """Return the columns that may hold the class of a text, the likelier ones first."""
+    """Return the columns that may hold the class of a text, the most likely first."""
     if not named:
         return list(columns[::-1]) if len(columns) == 2 else []
     there = [c for c in columns if any(is_scalar(row.get(c)) for row in sample)]
@@ -237,17 +225,17 @@ def class_columns(
 
 
 def _is_closed(folded: set[str]) -> bool:
-    """Tell whether values are yes and no, true and false, or their like."""
+    """Tell whether values are yes and no, true and false, or similar."""
     return len(folded) > 1 and any(folded <= words for words in _SAYS_YES)
 
 
 def class_names(
     column: str, counts: Mapping[Any, int], known: Sequence[str], wishes: Wishes, named: bool
 ) -> Classes | str:
-    """Return the classes that a column's values are, or why they are none.
+    """Return the classes in a column, or why its values are not classes.
 
     Args:
-        counts: how often each value stands there.
+        counts: how often the column has each value.
     """
     if wishes.classes:
         return _given(column, counts, wishes)
@@ -266,12 +254,11 @@ def class_names(
     if all(number_of(v) is not None for v in values):
         shown = ", ".join(sorted(map(text_of, values))[:10])
         return (
-            f"'{column}' holds the numbers {shown}, and nothing says what they stand for. If they are "
-            "classes, name them in "
+            f"'{column}' holds the numbers {shown}, and their meaning is unknown. If they are classes, name them in "
             "the order of their numbers with --classes NAME,NAME"
         )
     if named and fold(column) in folded:
-        return f"'{column}' is a class itself, so the first row is no header"
+        return f"'{column}' is a class itself, so the first row is not a header"
     distinct, repeated = len(texts), sum(n > 1 for n in texts.values())
     is_closed = _is_closed(folded)
     enough = total >= 1.5 * distinct and repeated >= 0.5 * distinct and all(len(t) <= _LONG for t in texts)
@@ -279,9 +266,8 @@ def class_names(
         enough = enough and total >= 4 * distinct  # a short answer repeats by chance
     if not 1 < distinct <= _MOST_CLASSES or not (enough or is_closed):
         return (
-            f"'{column}' holds {distinct} different texts in {total} rows: too many for classes that repeat. "
-            "If they are "
-            "classes, name them with --classes NAME,NAME"
+            f"'{column}' holds {distinct} different texts in {total} rows: too many for classes. If they are classes, "
+            "name them with --classes NAME,NAME"
         )
     first: dict[str, str] = {}
     for value in values:
@@ -307,6 +293,6 @@ def _given(column: str, counts: Mapping[Any, int], wishes: Wishes) -> Classes | 
         )
     other = ", ".join(sorted(text_of(v) for v in counts if fold(text_of(v)) not in {fold(n) for n in names})[:10])
     return (
-        f"'{column}' holds other values than the classes given ({other}); where they are numbers, say with "
-        "--answers-from 0 or --answers-from 1 what the first class has"
+        f"'{column}' holds values that are not in --classes ({other}). If they are numbers, give the number of the "
+        "first class with --answers-from 0 or --answers-from 1"
     )

@@ -1,20 +1,20 @@
-"""Tables of text: CSV, TSV and their like; where the header is, and what separates the cells."""
+"""Tables of text (CSV, TSV, …): find the separator and the header."""
 
 from __future__ import annotations
 
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinyllm.questions.intake._files import Bytes, Text, as_text
 from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 
-_LOOKED_AT = 1 << 15  # characters that a separator is detected from
-_TITLE_ROWS = 12  # above a header, at most
+_SNIFFED = 1 << 15  # characters from which a separator is detected
+_TITLE_ROWS = 12  # at most so many rows are above a header
 _SEPARATORS = (",", ";", "\t", "|")
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "`|`", ":": "colons", " ": "blanks"}
 
@@ -23,40 +23,33 @@ Records = Callable[[], Iterator[Record | Bad]]
 
 
 def delimited(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
-    """Yield the ways to read a text as a table, the likeliest first."""
+    """Yield the ways to read a text as a table, the most likely first."""
     text = as_text(file, wishes.encoding)
-    told = _told_separator(text)
+    with text.open() as stream:
+        line = stream.readline().strip().strip('"')
+    # Excel's first line `sep=;` gives the separator.
+    told = line[4:] or "\t" if line[:4].lower() == "sep=" and len(line) <= 5 else None
     separators = _separators(file, text, wishes, told)
     for separator in separators:
-        ways = (_Records(text, separator, quoting, skip_told=told is not None) for quoting in (True, False))
-        # Quotes are part of the texts only where they cannot be quotes.
-        records = next((r for r in ways if _is_table(r, even=separator != separators[0])), None)
-        if records is None:
+        # Quotes are part of the texts only if the text is not a table with quoted cells.
+        for quoting in (True, False):
+            records = partial(_records, text, separator, quoting=quoting, skip_first=told is not None)
+            if _is_table(records, even=separator != separators[0]):
+                break
+        else:
             continue
-        quoting = records.quoting
         how = [h for h in (text.how,) if h]
         if separator != ",":
             how.append(f"cells separated by {_NAMES.get(separator, repr(separator))}")
         if not quoting:
             how.append("quotes are part of the texts")
-        in_place = (
-            file.path
-            if text.encoding in ("utf-8", "utf-8-sig") and separator == "," and told is None and quoting
-            and not file.packed and file.path.suffix.lower() == ".csv"
-            else None
-        )  # fmt: skip
-        yield from with_headers(records, str(file.path), "line", tuple(how), in_place)
-
-
-def _told_separator(text: Text) -> str | None:
-    """Return the separator that Excel's first line `sep=;` tells."""
-    with text.open() as stream:
-        line = stream.readline().strip().strip('"')
-    return line[4:] or "\t" if line[:4].lower() == "sep=" and len(line) <= 5 else None
+        plain = text.encoding in ("utf-8", "utf-8-sig") and separator == "," and told is None and quoting
+        plain = plain and not file.packed and file.path.suffix.lower() == ".csv"
+        yield from with_headers(records, str(file.path), "line", tuple(how), file.path if plain else None)
 
 
 def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> list[str]:
-    """Return the separators to try, the likeliest first."""
+    """Return the separators to try, the most likely first."""
     if wishes.separator is not None:
         return [{"\\t": "\t", "tab": "\t"}.get(wishes.separator, wishes.separator)]
     if told is not None:
@@ -64,8 +57,8 @@ def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> li
     import clevercsv
 
     with text.open() as stream:
-        sample = stream.read(_LOOKED_AT)
-    if len(sample) == _LOOKED_AT and "\n" in sample:
+        sample = stream.read(_SNIFFED)
+    if len(sample) == _SNIFFED and "\n" in sample:
         sample = sample[: sample.rindex("\n") + 1]
     try:
         dialect = clevercsv.Sniffer().sniff(sample)
@@ -77,40 +70,27 @@ def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> li
     return list(dict.fromkeys([*likely, *_SEPARATORS]))
 
 
-@dataclass(frozen=True)
-class _Records:
-    """The records of a text, cut at a separator; called for each pass."""
-
-    text: Text
-    separator: str
-    quoting: bool
-    skip_told: bool
-
-    def __call__(self) -> Iterator[Record | Bad]:
-        with self.text.open() as stream:
-            lines: Iterable[str] = stream
-            if self.skip_told:
-                stream.readline()
-            options: dict[str, Any] = {"delimiter": self.separator, "strict": True}
-            if not self.quoting:
-                options = {"delimiter": self.separator, "quoting": csv.QUOTE_NONE}
-            # QUOTE_NONE keeps the quotes; a text's own line breaks then end its record.
-            reader = csv.reader((line.replace("\0", "") for line in lines), **options)
-            while True:
-                place = reader.line_num + (2 if self.skip_told else 1)
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    yield Bad(place, f"not to be cut into cells ({error}); a quote may not be closed")
-                    return
-                if any(cell.strip() for cell in cells):
-                    yield place, cells
+def _records(text: Text, separator: str, *, quoting: bool, skip_first: bool) -> Iterator[Record | Bad]:
+    with text.open() as stream:
+        if skip_first:
+            stream.readline()
+        options: dict[str, Any] = {"strict": True} if quoting else {"quoting": csv.QUOTE_NONE}
+        reader = csv.reader((line.replace("\0", "") for line in stream), delimiter=separator, **options)
+        while True:
+            place = reader.line_num + (2 if skip_first else 1)
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Bad(place, f"cannot be split into cells ({error}); a quote may not be closed")
+                return
+            if any(cell.strip() for cell in cells):
+                yield place, cells
 
 
 def _is_table(records: Records, *, even: bool) -> bool:
-    """Tell whether most of the first records have several cells; with `even`, all of them equally many."""
+    """Tell whether most of the first records have several cells; with `even`, all of them the same number."""
     first = list(itertools.islice(records(), 200))
     counts = [0 if isinstance(r, Bad) else len(r[1]) for r in first]
     several = sum(count > 1 for count in counts)
@@ -123,10 +103,10 @@ def _is_table(records: Records, *, even: bool) -> bool:
 def with_headers(
     records: Records, where: str, unit: str, how: tuple[str, ...], in_place: Path | None, sheet: str | None = None
 ) -> Iterator[Shape]:
-    """Yield the records as tables: under the first record as header, under a later one, and without a header.
+    """Yield the records as tables: with the first record as header, with a later one, and without a header.
 
     Args:
-        in_place: where a run can read them itself, if the first record is the header.
+        in_place: the file, if a run can read it itself when the first record is the header.
     """
     first = [r for r in itertools.islice(records(), _TITLE_ROWS) if not isinstance(r, Bad)]
     widest = 0
@@ -134,21 +114,17 @@ def with_headers(
         filled = sum(_filled(c) for c in cells)
         if filled < 2 or filled < 2 * widest:
             widest = max(widest, filled)
-            continue  # a header has far more cells than the title rows above it
+            continue  # a header has many more cells than the title rows above it
         widest = filled
         names = _names([c if _filled(c) else None for c in cells])
         plain = number == 0 and names == [str(c).strip() for c in cells]
-        said = how if number == 0 else (*how, f"the header is the {_nth(number + 1)} row")
-        table = Table(where, _Cells(records, names, number + 1), unit, file=in_place if plain else None)
+        nth = {1: "second", 2: "third"}.get(number, f"{number + 1}th")
+        said = how if number == 0 else (*how, f"the header is the {nth} row")
+        table = Table(where, partial(_rows, records, names, number + 1), unit, file=in_place if plain else None)
         yield Shape((table,), said, sheet=sheet)
-    width = max((len(cells) for _, cells in first), default=0)
-    names = [f"column {k + 1}" for k in range(width)]
-    said = (*how, "the file has no header")
-    yield Shape((Table(where, _Cells(records, names, 0), unit),), said, named=False, sheet=sheet)
-
-
-def _nth(number: int) -> str:
-    return {2: "second", 3: "third"}.get(number, f"{number}th")
+    names = [f"column {k + 1}" for k in range(max((len(cells) for _, cells in first), default=0))]
+    table = Table(where, partial(_rows, records, names, 0), unit)
+    yield Shape((table,), (*how, "the file has no header"), named=False, sheet=sheet)
 
 
 def _filled(cell: Any) -> bool:
@@ -156,42 +132,31 @@ def _filled(cell: Any) -> bool:
 
 
 def _names(header: Sequence[Any]) -> list[str]:
-    """Return a name for each column: its own, with a number where it is not the first of that name."""
+    """Return a name for each column. Columns with the same name get numbers, because they may be choices."""
     names: list[str] = []
     counts: dict[str, int] = {}
     for k, cell in enumerate(header):
         name = str(cell).strip() if cell is not None else f"unnamed {k}"
         counts[name] = counts.get(name, 0) + 1
         names.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
-    repeated = {name for name, count in counts.items() if count > 1}
-    # The first of several is numbered, too: they may be choices.
-    return [f"{n} (1)" if n in repeated else n for n in names]
+    return [f"{n} (1)" if counts.get(n, 1) > 1 else n for n in names]
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """The rows under a header; called for each pass."""
-
-    records: Records
-    names: Sequence[str]
-    skip: int
-
-    def __call__(self) -> Iterator[Line | Bad]:
-        for record in itertools.islice(self.records(), self.skip, None):
-            if isinstance(record, Bad):
-                yield record
-                continue
-            place, cells = record
-            while len(cells) > len(self.names) and not _filled(cells[-1]):
-                cells = cells[:-1]
-            if len(cells) > len(self.names):
-                yield Bad(
-                    place, f"{len(cells)} cells for {len(self.names)} columns; put texts with separators in quotes"
-                )
-                continue
-            padded = [*cells, *[None] * (len(self.names) - len(cells))]
-            found = {n: c if _filled(c) else None for n, c in zip(self.names, padded, strict=True)}
-            yield Line(place, {n: c for n, c in found.items() if c is not None or not n.startswith("unnamed ")})
+def _rows(records: Records, names: Sequence[str], skip: int) -> Iterator[Line | Bad]:
+    """Yield the rows after `skip` records as cells by name."""
+    for record in itertools.islice(records(), skip, None):
+        if isinstance(record, Bad):
+            yield record
+            continue
+        place, cells = record
+        while len(cells) > len(names) and not _filled(cells[-1]):
+            cells = cells[:-1]
+        if len(cells) > len(names):
+            yield Bad(place, f"{len(cells)} cells for {len(names)} columns; put texts with separators in quotes")
+            continue
+        padded = [*cells, *[None] * (len(names) - len(cells))]
+        found = {n: c if _filled(c) else None for n, c in zip(names, padded, strict=True)}
+        yield Line(place, {n: c for n, c in found.items() if c is not None or not n.startswith("unnamed ")})
 
 
 def text_lines(text: Text) -> Iterator[str]:

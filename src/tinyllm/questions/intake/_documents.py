@@ -1,10 +1,10 @@
-"""JSON: one object a line, or one document that holds the rows somewhere inside."""
+"""JSON: one object per line, or one document that holds the rows somewhere inside."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tinyllm.errors import DataError
@@ -20,7 +20,7 @@ _DEEPEST = 6
 
 
 def is_json(file: Bytes, wishes: Wishes) -> bool:
-    """Tell whether a text begins as JSON does."""
+    """Tell whether a text begins like JSON."""
     with as_text(file, wishes.encoding).open() as stream:
         head = stream.read(4096).lstrip("\ufeff").lstrip()
     if head[:1] not in ("{", "["):
@@ -37,15 +37,16 @@ def documents(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
     text = as_text(file, wishes.encoding)
     how = (text.how,) if text.how else ()
     if _is_lines(text):
-        in_place = file.path if _is_plain(file, text) else None
-        yield Shape((Table(str(file.path), _Lines(text), "line", file=in_place),), how)
+        plain = file.path.suffix.lower() == ".jsonl" and not file.packed and text.encoding in ("utf-8", "utf-8-sig")
+        table = Table(str(file.path), partial(_lines, text), "line", file=file.path if plain else None)
+        yield Shape((table,), how)
         return
     with text.open() as stream:
         whole = stream.read()
     try:
         tree = json.loads(whole)
     except RecursionError:
-        raise DataError(f"{file.path}: JSON that is nested too deeply to be read") from None
+        raise DataError(f"{file.path}: the JSON is nested too deeply to be read") from None
     except json.JSONDecodeError as error:
         raise DataError(
             f"{file.path}, line {error.lineno}: not JSON ({error.msg}, column {error.colno}); cut off? Write it again"
@@ -53,13 +54,8 @@ def documents(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
     yield from _in_document(tree, str(file.path), how)
 
 
-def _is_plain(file: Bytes, text: Text) -> bool:
-    named = file.path.suffix.lower() == ".jsonl"
-    return named and not file.packed and text.encoding in ("utf-8", "utf-8-sig")
-
-
 def _is_lines(text: Text) -> bool:
-    """One object a line: the first two lines that are not blank are whole objects, or the only one is."""
+    """Tell whether there is one object per line. Looks at the first two lines that are not blank."""
     with text.open() as stream:
         lines = (line for line in stream if line.strip())
         first = [line for line, _ in zip(lines, range(2), strict=False)]
@@ -70,24 +66,18 @@ def _is_lines(text: Text) -> bool:
     return all(isinstance(f, dict) for f in found) and (len(found) > 1 or not _records(found[0], ""))
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """The objects of JSON Lines; called for each pass."""
-
-    text: Text
-
-    def __call__(self) -> Iterator[Line | Bad]:
-        with self.text.open() as stream:
-            for place, line in enumerate(stream, 1):
-                stripped = line.strip().lstrip("\ufeff")
-                if not stripped:
-                    continue
-                try:
-                    found = json.loads(stripped)
-                except (ValueError, RecursionError) as error:
-                    yield Bad(place, f"not JSON ({error})")
-                    continue
-                yield Line(place, found) if isinstance(found, dict) else Bad(place, "not an object")
+def _lines(text: Text) -> Iterator[Line | Bad]:
+    with text.open() as stream:
+        for place, line in enumerate(stream, 1):
+            stripped = line.strip().lstrip("\ufeff")
+            if not stripped:
+                continue
+            try:
+                found = json.loads(stripped)
+            except (ValueError, RecursionError) as error:
+                yield Bad(place, f"not JSON ({error})")
+                continue
+            yield Line(place, found) if isinstance(found, dict) else Bad(place, "not an object")
 
 
 # --- one document ------------------------------------------------------------------------------------------------
@@ -95,32 +85,33 @@ class _Lines:
 
 def _in_document(tree: Any, where: str, how: tuple[str, ...]) -> Iterator[Shape]:
     if isinstance(tree, dict) and (splits := _splits(tree)):
-        yield Shape(
-            tuple(Table(f"{where}, {name}", _Rows(rows), "question", split) for name, (split, rows) in splits.items()),
-            how,
-        )
+        tables = [
+            Table(f"{where}, {name}", partial(_numbered, rows), "question", split)
+            for name, (split, rows) in splits.items()
+        ]
+        yield Shape(tuple(tables), how)
         return
     found = _records(tree, "")
     if not found and isinstance(tree, dict) and any(isinstance(v, list | dict) for v in tree.values()):
         found = {"": [tree]}  # one row, which may hold several questions
     if not found:
         raise DataError(
-            f"{where}: JSON in which no list of objects was found: give a list of questions, as "
-            '[{"question": …, "choices": […], "answer": …}, …], or one such object a line'
+            f"{where}: there is no list of objects in the JSON: give a list of questions, as "
+            '[{"question": …, "choices": […], "answer": …}, …], or one such object per line'
         )
     apart = tuple(_answers_apart(tree, found)) if isinstance(tree, dict) else ()
-    # The longest first; what is not proven in one may be in another.
+    # Try the longest list first, and then the others.
     together = _together(found)
     for paths, rows in sorted(together.items(), key=lambda item: -len(item[1])):
         said = [*how, f"the questions are in {', '.join(f'`{p}`' for p in paths)}"] if paths != ("",) else list(how)
         others = [p for other in together if other != paths for p in other]
         if others:
             said.append(f"not read: {', '.join(f'`{p}`' for p in others)}")
-        yield Shape((Table(where, _Rows(rows), "question"),), tuple(said), apart=apart)
+        yield Shape((Table(where, partial(_numbered, rows), "question"),), tuple(said), apart=apart)
 
 
 def _together(found: Mapping[str, list[Mapping[str, Any]]]) -> dict[tuple[str, ...], list[Mapping[str, Any]]]:
-    """Return lists whose objects have most of their keys in common as one."""
+    """Join lists whose objects have most keys in common."""
     joined: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for path, rows in found.items():
         keys = {k for row in rows[:50] for k in row}
@@ -135,7 +126,7 @@ def _together(found: Mapping[str, list[Mapping[str, Any]]]) -> dict[tuple[str, .
 
 
 def _answers_apart(tree: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the keys of a document beside its questions that are called like answers."""
+    """Yield the keys of a document, outside its questions, whose names sound like answers."""
     for key, value in tree.items():
         named = has_role(key, "answer") or plain(key) in ("answers", "solutions", "key", "keys")
         if named and isinstance(value, list | dict) and not any(p.split(".")[0] == key for p in found):
@@ -151,7 +142,7 @@ def _splits(tree: Mapping[str, Any]) -> dict[str, tuple[str, list[Mapping[str, A
 
 
 def _records(tree: Any, path: str, depth: int = 0) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the lists of objects in a document, by where they are, and what can be seen as one."""
+    """Return the lists of objects in a document by their path, and other structures that can be read as one."""
     if depth > _DEEPEST:
         return {}
     if isinstance(tree, list):
@@ -172,7 +163,7 @@ def _records(tree: Any, path: str, depth: int = 0) -> dict[str, list[Mapping[str
 
 
 def _under_header(rows: Sequence[Sequence[Any]]) -> list[Mapping[str, Any]]:
-    """Return lists under a list of names as objects."""
+    """Return lists that follow a list of names as objects."""
     header = rows[0]
     if not all(isinstance(name, str) for name in header) or len(set(header)) < len(header) or len(header) < 2:
         return []
@@ -182,7 +173,7 @@ def _under_header(rows: Sequence[Sequence[Any]]) -> list[Mapping[str, Any]]:
 
 
 def _as_columns(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return columns of one length as rows: {"question": [...], …}, or as pandas has it {"question": {"0": ...}, …}."""
+    """Return columns of equal length as rows: {"question": [...], …}, or pandas' {"question": {"0": ...}, …}."""
     columns, data = tree.get("columns"), tree.get("data")
     if isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
         return _under_header([columns, *data]) if data else []
@@ -200,7 +191,7 @@ def _as_columns(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _by_id(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return objects that all have the same keys as rows, each with its own key as id."""
+    """Return objects with common keys as rows. The key of each object becomes its id."""
     values = list(tree.values())
     if len(values) < 2 or not all(isinstance(v, dict) and len(v) > 1 for v in values):
         return []
@@ -210,12 +201,6 @@ def _by_id(tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{**({} if "id" in v else {"id": k}), **v} for k, v in tree.items()]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows that are in memory; called for each pass."""
-
-    rows: Sequence[Mapping[str, Any]]
-
-    def __call__(self) -> Iterator[Line | Bad]:
-        for place, cells in enumerate(self.rows, 1):
-            yield Line(place, cells)
+def _numbered(rows: Sequence[Mapping[str, Any]]) -> Iterator[Line | Bad]:
+    for place, cells in enumerate(rows, 1):
+        yield Line(place, cells)

@@ -1,4 +1,4 @@
-"""Bytes of a file: what they are (by their first bytes, not by the file's name), unpacked, and as text."""
+"""Detect the kind of a file by its first bytes, unpack it, and decode text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import IO, Literal, cast
 from tinyllm.errors import DataError
 
 Kind = Literal["text", "parquet", "arrow", "workbook"]
-_LOOKED_AT = 1 << 20  # bytes that an encoding is detected from
+_SNIFFED = 1 << 20  # bytes from which an encoding is detected
 _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF; copy the questions into a table or a text file"),
     (b"SQLite format 3", "an SQLite database; export the table as CSV"),
@@ -35,11 +35,11 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """A file, unpacked if it was packed; `open` begins anew each time.
+    """An unpacked file. Each `open` starts at its beginning.
 
     Attributes:
-        name: without the endings of compression.
-        packed: how it was packed; empty: it was not.
+        name: the name without the ending of a compression.
+        packed: the compression; empty: none.
     """
 
     path: Path
@@ -50,16 +50,16 @@ class Bytes:
 
 
 def look_into(path: Path) -> list[Bytes]:
-    """Return what a file holds: one file, or several where it is a zip.
+    """Return the file, or the files inside a zip.
 
     Raises:
-        DataError: it cannot be read, or it is a kind of file that holds no questions that can be read.
+        DataError: it cannot be read, or files of this kind are not supported.
     """
     try:
         with path.open("rb") as file:
             head = file.read(512)
         if not head.strip():
-            raise DataError(f"{path}: empty file; write one question a row")
+            raise DataError(f"{path}: empty file; write one question per row")
         if head[:4] == b"PK\x03\x04" and not _is_workbook(path):
             return _unzipped(path)
     except OSError as error:
@@ -78,7 +78,7 @@ def _zstd(path: Path) -> IO[bytes]:
 
 
 _PACKINGS: tuple[tuple[bytes, tuple[str, ...], str, Callable[[Path], IO[bytes]]], ...] = (
-    (b"\x1f\x8b", (".gz", ".gzip"), "gzip", lambda p: cast("IO[bytes]", gzip.open(p))),  # noqa: SIM115 - whoever opens it closes it
+    (b"\x1f\x8b", (".gz", ".gzip"), "gzip", lambda p: cast("IO[bytes]", gzip.open(p))),  # noqa: SIM115 - the caller closes it
     (b"BZh", (".bz2",), "bzip2", lambda p: cast("IO[bytes]", bz2.open(p))),  # noqa: SIM115
     (b"\xfd7zXZ\x00", (".xz", ".lzma"), "xz", lambda p: cast("IO[bytes]", lzma.open(p))),  # noqa: SIM115
     (b"\x28\xb5\x2f\xfd", (".zst", ".zstd"), "zstd", _zstd),
@@ -102,19 +102,14 @@ def _bytes(path: Path, name: str, opened: Callable[[], IO[bytes]], packed: str) 
         kind = "arrow"
     elif head[:4] == b"\xd0\xcf\x11\xe0" or head[:4] == b"PK\x03\x04":
         kind = "workbook"
-    elif head[257:262] == b"ustar":
-        raise DataError(f"{where}: is a tar archive; unpack it, and give the file or the folder with the questions")
-    elif head.startswith((b"7z\xbc\xaf", b"Rar!")):
-        raise DataError(f"{where}: is an archive; unpack it, and give the file or the folder with the questions")
+    elif head[257:262] == b"ustar" or head.startswith((b"7z\xbc\xaf", b"Rar!")):
+        what = "a tar archive" if head[257:262] == b"ustar" else "an archive"
+        raise DataError(f"{where}: is {what}; unpack it, and give the file or the folder with the questions")
     elif (start := head.removeprefix(codecs.BOM_UTF8).lstrip()[:200].lower()).startswith(b"<"):
-        _refuse_markup(where, start)
+        quiz = any(mark in start for mark in (b"<quiz", b"<questestinterop", b"<assessment", b"<?xml"))
+        what = "a quiz in XML (Moodle, QTI)" if quiz else "a web page or XML"
+        raise DataError(f"{where}: is {what}, which is not read; export the quiz as GIFT or Aiken, or the table as CSV")
     return Bytes(path, name, kind, opened, packed)
-
-
-def _refuse_markup(where: str, start: bytes) -> None:
-    quiz = b"<quiz" in start or b"<questestinterop" in start or b"<assessment" in start
-    what = "a quiz in XML (Moodle, QTI)" if quiz or b"<?xml" in start else "a web page or XML"
-    raise DataError(f"{where}: is {what}, which is not read; export the quiz as GIFT or Aiken, or the table as CSV")
 
 
 def _is_workbook(path: Path) -> bool:
@@ -132,10 +127,10 @@ def _unzipped(path: Path) -> list[Bytes]:
     with zipfile.ZipFile(path) as archive:
         inside = [i for i in archive.infolist() if not i.is_dir() and not re.search(r"(^|/)(__MACOSX/|\.)", i.filename)]
     if any(i.flag_bits & 1 for i in inside):
-        raise DataError(f"{path}: is locked with a password; unpack it, and give the file inside")
+        raise DataError(f"{path}: is protected by a password; unpack it, and give the file inside")
     inside = [i for i in inside if not re.search(r"(readme|licen[cs]e)[^/]*$", i.filename, re.IGNORECASE)] or inside
     if not inside:
-        raise DataError(f"{path}: is a zip with no files in it")
+        raise DataError(f"{path}: is an empty zip")
     return [_bytes(path, i.filename, functools.partial(_member, path, i.filename), "zip") for i in inside]
 
 
@@ -148,7 +143,7 @@ def _member(path: Path, name: str) -> IO[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file as text; `open` begins anew each time, and leaves line ends as they are."""
+    """A file as text. Each `open` starts at the beginning. Line ends are not changed."""
 
     encoding: str
     open: Callable[[], io.TextIOBase]
@@ -156,17 +151,17 @@ class Text:
 
 
 def as_text(file: Bytes, wanted: str | None) -> Text:
-    """Return a file as text, in the encoding that the person named or that its bytes show.
+    """Return a file as text, in the encoding that the user gave or that was detected.
 
     Raises:
-        DataError: the encoding is unknown, or does not fit, or cannot be told.
+        DataError: the encoding is unknown, does not fit, or cannot be detected.
     """
     if wanted is not None:
         try:
             codecs.lookup(wanted)
         except LookupError:
             raise DataError(
-                f"--encoding: unknown encoding '{wanted}'; as utf-8, windows-1252, windows-1250, shift_jis"
+                f"--encoding: unknown encoding '{wanted}'; examples: utf-8, windows-1252, windows-1250, shift_jis"
             ) from None
         encoding, how = wanted, f"encoding {wanted}, as --encoding says"
         _check_decodes(file, encoding)
@@ -184,13 +179,13 @@ def _check_decodes(file: Bytes, encoding: str) -> None:
         with io.TextIOWrapper(file.open(), encoding=encoding, newline="") as text:
             while text.read(1 << 20):
                 pass
-    except (UnicodeDecodeError, UnicodeError) as error:
+    except UnicodeError as error:
         raise DataError(f"{file.path}: is not {encoding} ({error}); give another --encoding") from None
 
 
 def _detect(file: Bytes) -> tuple[str, str]:
     with file.open() as raw:
-        head = raw.read(_LOOKED_AT)
+        head = raw.read(_SNIFFED)
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
         (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
@@ -221,12 +216,12 @@ def _first_not_utf8(file: Bytes) -> int | None:
 
 
 def _refuse_nearly_utf8(file: Bytes, head: bytes, bad: int) -> None:
-    """A file that is UTF-8 but for a few bytes is damaged; in any other encoding all its letters would be wrong."""
+    """Refuse a file with few bytes that are not UTF-8. It is damaged: another encoding would change all letters."""
     text = head.decode("utf-8", "replace")
     letters, damaged = sum(not c.isascii() for c in text), text.count("\ufffd")
     if bad >= len(head) or letters - damaged > 4 * damaged:
         raise DataError(
-            f"{file.path}: is UTF-8 but for some bytes, first byte {bad}; mend them, or name the encoding "
+            f"{file.path}: is UTF-8 except for some bytes, the first is byte {bad}; correct them, or give the encoding "
             "with --encoding"
         )
 
@@ -243,17 +238,15 @@ def _detect_other(file: Bytes, head: bytes) -> tuple[str, str]:
         usual = {t for t in texts if all(c in _USUAL for c in t if not c.isascii())}
         if len(texts) != 1 and len(usual) != 1:
             raise DataError(
-                f"{file.path}: is not UTF-8, and its encoding cannot be told from its letters. Save it as UTF-8, "
-                "or name it "
-                "with --encoding, as --encoding windows-1252 (it may be: "
-                f"{', '.join(found[:5]) or 'none that is known'})"
+                f"{file.path}: is not UTF-8, and its encoding cannot be detected. Save it as UTF-8, or name it, "
+                f"as in --encoding windows-1252 (it may be: {', '.join(found[:5]) or 'none that is known'})"
             )
         guess = next(g for g in clean if _decoded(head, g) in (usual or texts))
     _check_decodes(file, guess)
     text = _decoded(head, guess) or ""
     words = [w for w in re.findall(r"[^\s,;|\t\"]+", text) if not w.isascii()]
     shown = f" (as in “{words[0][:30]}”)" if words else ""
-    return guess, f"encoding {guess.lower()}, detected{shown}; --encoding names another"
+    return guess, f"encoding {guess.lower()}, detected{shown}; use --encoding if this is wrong"
 
 
 _USUAL = frozenset("äöüÄÖÜßéèêëàâáãåæçñíìîïóòôõøúùûœÉÈÀÁÇÑÓÖØÅÆÍÚ€’‘“”„–—…«»°¿¡§£")
@@ -268,12 +261,11 @@ def _decoded(data: bytes, encoding: str) -> str | None:
 
 
 def _odd_letters(text: str) -> int:
-    """Return how many characters do not belong in a text: controls, signs amid a word, letters no West European has."""
+    """Count unlikely characters: control characters, and signs or capitals inside a word."""
     odd = len(re.findall(r"[\x80-\x9f\x00-\x08¤]", text))
     odd += len(re.findall(r"(?<=[^\W\d_])[^\w\s\x00-\x7f’‘`´·\u0300-\u036f、-〿＀-￯·‧－–—…](?=[^\W\d_])", text))
     others = [c for c in text if not c.isascii() and c.isalpha()]
     latin = [c for c in others if unicodedata.name(c, "").startswith("LATIN")]
     if len(latin) == len(others):
-        mixed = len(re.findall(r"(?<=[a-z])[À-ÖØ-ÞŠŽŒ](?=[a-z])", text))  # a capital amid small letters
-        odd += mixed
+        odd += len(re.findall(r"(?<=[a-z])[À-ÖØ-ÞŠŽŒ](?=[a-z])", text))  # a capital between small letters
     return odd

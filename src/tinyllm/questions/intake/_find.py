@@ -1,4 +1,4 @@
-"""From a path to its one proven reading, to the questions it gives, and to what `data` says of it."""
+"""From a path to its proven reading, to the questions, and to the settings of `data`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,41 @@ from typing import Any
 
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
-from tinyllm.questions._files import Row, read_file
+from tinyllm.questions._files import Row, read_file, to_record
 from tinyllm.questions._rows import RowForm, to_question
-from tinyllm.questions._write import to_record
 from tinyllm.questions.intake._choices import LETTERS, FixedChoices
 from tinyllm.questions.intake._reading import Reading
 from tinyllm.questions.intake._shapes import shapes_of
-from tinyllm.questions.intake._types import Bad, Shape, Table, Wishes
+from tinyllm.questions.intake._types import Bad, Shape, Wishes
 from tinyllm.questions.intake._understand import Refusal, understand
 from tinyllm.questions.types import Question
 
-_NOTHING = "it holds no table, no JSON, and no quiz with lettered choices (Aiken, GIFT) that is known"
-FEW = 3  # different questions; fewer cannot be cut into three splits
-_SHOWN = 3  # reasons for rows left out
+_NOTHING = "it is not a table, not JSON, and not a quiz with lettered choices (Aiken, GIFT)"
+_FEW = 3  # different questions that are needed for three splits
+_SHOWN = 3  # reasons that are shown for rows left out
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts: questions by split, right answers by place or class, and rows left out, with their reasons."""
+
+    splits: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
+    unanswered: int = 0
+    left_out: int = 0
+    different: set[int] = field(default_factory=set)  # hashes of the first different questions, up to `_FEW`
+    reasons: dict[str, str] = field(default_factory=dict)
+    first: Question | None = None
+
+    @property
+    def questions(self) -> int:
+        """The number of questions in all splits."""
+        return sum(self.splits.values())
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether there are enough different questions for three splits."""
+        return len(self.different) >= _FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +61,65 @@ class Found:
     shape: Shape
     others: tuple[str, ...] = ()
 
+    def rows(self) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
+        """Yield the split, place, question (or why it is not a question) and cells of every row, in file order."""
+        numbers: Counter[str] = Counter()  # a split may have several files
+        for table in self.shape.tables:
+            split = table.split or "train"
+            for item in table.rows():
+                numbers[split] += 1
+                place = f"{table.unit} {item.place}"
+                if isinstance(item, Bad):
+                    yield split, place, item.reason, {}
+                else:
+                    yield split, place, self.reading.of(item.cells, f"{split}-{numbers[split]}"), item.cells
 
-@dataclass(slots=True)
-class Tally:
-    """What went by: questions by split, right answers by place or class, rows left out with their reasons."""
+    def questions(self, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
+        """Yield the split, question and cells of every row that is a question. Count all rows in `tally`."""
+        for split, place, question, cells in self.rows():
+            if isinstance(question, str):
+                tally.left_out += 1
+                if len(tally.reasons) < _SHOWN or question in tally.reasons:
+                    tally.reasons.setdefault(question, f"{place}: {question}")
+                continue
+            tally.splits[split] += 1
+            tally.first = tally.first or question
+            if not tally.can_be_cut:
+                tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
+            if question.answer is None:
+                tally.unanswered += 1
+            else:
+                by_class = isinstance(self.reading.choices, FixedChoices)
+                tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
+            yield split, question, cells
 
-    splits: Counter[str] = field(default_factory=Counter)
-    answers: Counter[str] = field(default_factory=Counter)
-    unanswered: int = 0
-    left_out: int = 0
-    different: set[int] = field(default_factory=set)  # hashes of the first few questions that differ
-    reasons: dict[str, str] = field(default_factory=dict)
-    first: Question | None = None
+    def settings(self, tally: Tally) -> dict[str, Any] | None:
+        """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
 
-    @property
-    def questions(self) -> int:
-        """How many there are in all splits."""
-        return sum(self.splits.values())
+        Every question that a run would read is compared with the proven one.
+
+        Args:
+            tally: counts the rows up to the first difference.
+        """
+        file, settings = self.shape.tables[0].file, self.reading.settings()
+        if len(self.shape.tables) != 1 or file is None or settings is None:
+            return None
+        data = DataSection.model_validate({"train": file, **settings})
+        form = RowForm(data.fields, data.choices, data.question)
+        theirs = (
+            _compared(question)
+            for item in read_file(file).items
+            if isinstance(item, Row) and isinstance(question := to_question(item, form, "train"), Question)
+        )
+        ours = (_compared(question) for _, question, _ in self.questions(tally))
+        return settings if all(a == b for a, b in zip_longest(ours, theirs)) else None
 
 
 def find_reading(path: Path, wishes: Wishes) -> Found:
     """Return the reading that the rows of a file (or folder) prove.
 
     Raises:
-        DataError: none is proven, or several are; with the reasons and the option that settles each.
+        DataError: no reading or several readings are proven. The message has the reasons and the option for each.
     """
     proven: list[tuple[Reading, Shape]] = []
     refused: list[tuple[Shape, Refusal]] = []
@@ -74,17 +131,17 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
                 break
             refused.append((shape, outcome))
             if outcome.depth > 1:
-                break  # the columns are known; another way to cut the file would be an accident
+                break  # the columns are known, so another way to split the file would only fit by chance
     if len(proven) > 1:
         names = ", ".join(f"'{shape.sheet}'" for _, shape in proven)
-        raise DataError(f"{path}: several sheets hold questions: {names}. Say which with --sheet NAME")
+        raise DataError(f"{path}: several sheets hold questions: {names}. Choose one with --sheet NAME")
     if not proven:
         deepest = max((r.depth for _, r in refused), default=0)
         reasons = list(dict.fromkeys(reason for _, r in refused if r.depth == deepest for reason in r.reasons))
-        # Other ways to cut the same file say the same again, of columns that are none.
+        # Other ways to split the same file would repeat these reasons for wrong columns.
         listed = reasons[:1] if deepest < 2 else reasons
         raise DataError(
-            f"{path}: no reading of it is proven by its rows.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING])
+            f"{path}: its rows do not prove how to read it.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING])
         )
     others = tuple(
         f"the sheet '{s.sheet}': {r.reasons[0]}" for s, r in refused if s.sheet and s.sheet != proven[0][1].sheet
@@ -92,66 +149,12 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
     return Found(*proven[0], tuple(dict.fromkeys(others)))
 
 
-def questions_of(found: Found, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
-    """Yield split, question and cells of every row that is a question, and note the others."""
-    numbers: Counter[str] = Counter()  # a split may have several files
-    for table in found.shape.tables:
-        split = table.split or "train"
-        for item in table.rows():
-            numbers[split] += 1
-            name = f"{split}-{numbers[split]}"
-            question = item.reason if isinstance(item, Bad) else found.reading.of(item.cells, name)
-            if isinstance(question, str):
-                tally.left_out += 1
-                if len(tally.reasons) < _SHOWN or question in tally.reasons:
-                    tally.reasons.setdefault(question, f"{table.unit} {item.place}: {question}")
-                continue
-            tally.splits[split] += 1
-            tally.first = tally.first or question
-            if len(tally.different) < FEW:
-                tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
-            if question.answer is None:
-                tally.unanswered += 1
-            else:
-                by_class = isinstance(found.reading.choices, FixedChoices)
-                tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
-            yield split, question, {} if isinstance(item, Bad) else item.cells
-
-
-def in_place(found: Found, tally: Tally) -> dict[str, Any] | None:
-    """Return what `data` has to say for a run to read the same questions from the file itself; None: it cannot.
-
-    Args:
-        tally: notes what went by, up to the first question that a run would read differently.
-    """
-    if len(found.shape.tables) != 1 or (table := found.shape.tables[0]).file is None:
-        return None
-    settings = found.reading.settings()
-    if settings is None or not _reads_alike(found, table, settings, tally):
-        return None
-    return settings
-
-
-def _reads_alike(found: Found, table: Table, settings: Mapping[str, Any], tally: Tally) -> bool:
-    """Hold the questions that a run would read against the proven ones, one by one."""
-    assert table.file is not None  # noqa: S101
-    data = DataSection.model_validate({"train": table.file, **settings})
-    form = RowForm(data.fields, data.choices, data.question)
-    theirs = (
-        question
-        for item in read_file(table.file).items
-        if isinstance(question := to_question(item, form, "train") if isinstance(item, Row) else item, Question)
-    )
-    ours = (question for _, question, _ in questions_of(found, tally))
-    return all(a is not None and b is not None and _core(a) == _core(b) for a, b in zip_longest(ours, theirs))
-
-
-def _core(q: Question) -> tuple[Any, ...]:
+def _compared(q: Question) -> tuple[Any, ...]:
     return q.id, q.question, q.choices, q.answer, q.context
 
 
 def record(question: Question, cells: Mapping[str, Any]) -> str:
-    """Return a line of a questions file; rationales that the row has by teacher go along."""
+    """Return a line of a questions file, with the rationales by teacher that the row has."""
     row = to_record(question)
     given = cells.get("rationales")
     if isinstance(given, dict) and (texts := {k: v for k, v in given.items() if isinstance(v, str) and v.strip()}):

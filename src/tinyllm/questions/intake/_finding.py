@@ -1,4 +1,4 @@
-"""Looking for the choices: every way in which they may stand in the rows of a file."""
+"""Find all ways in which the rows of a file may hold the choices."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Looking:
     found: list[Choices] = field(default_factory=list)
 
     def most(self, column: str, fits: Any) -> bool:
-        """Tell whether nearly all cells of a column that are there fit, and there are some."""
+        """Tell whether a column is filled in most rows, and nearly all its values fit."""
         values = [row[column] for row in self.sample if row.get(column) is not None]
         return len(values) > 0.5 * len(self.sample) and sum(map(fits, values)) >= 0.9 * len(values)
 
@@ -47,10 +47,10 @@ class _Looking:
 def find_choices(
     sample: Sequence[Mapping[str, Any]], columns: Sequence[str], wanted: Sequence[str] = ()
 ) -> list[Choices]:
-    """Return the ways in which the choices may stand in the rows, the likelier ones first.
+    """Return the ways in which the rows may hold the choices, the most likely first.
 
     Args:
-        wanted: the columns that the person named; then no others.
+        wanted: the columns that the user named; if given, no others are used.
     """
     if len(wanted) > 1:
         marks = next((g for g in groups(columns) if set(g.columns) == set(wanted)), None)
@@ -64,7 +64,7 @@ def find_choices(
     if not wanted:
         _apart(looking)
         for group in groups(columns):
-            if not is_wrong(group.columns[0]) and _holds_texts(looking, group):
+            if not is_wrong(group.columns[0]) and all(looking.most(c, is_scalar) for c in group.columns[:2]):
                 looking.found.append(_of_group(group, _flags_beside(looking, group)))
     return sorted(looking.found, key=lambda c: not c.is_named)
 
@@ -74,17 +74,13 @@ def _of_group(group: Group, flags: tuple[str, ...] = ()) -> ColumnChoices:
     named = group.bare or has_role(group.stem.replace("•", " ").rpartition(". ")[2], "choice")
     if not named and "." in group.columns[0]:
         named = has_role(group.columns[0].rpartition(".")[0], "choices")
-    # The number in `option1` is no label: in `sol1` 0 may mean it.
+    # The number in `option1` is not a label: the answer 0 may mean `sol1`.
     labels = group.marks if group.bare or letters else tuple(LETTERS[: len(group.columns)])
     return ColumnChoices(group.columns, labels, group.bare or letters, named, flags)
 
 
-def _holds_texts(looking: _Looking, group: Group) -> bool:
-    return all(looking.most(c, is_scalar) for c in group.columns[:2])
-
-
 def _flags_beside(looking: _Looking, group: Group) -> tuple[str, ...]:
-    """Return the columns that mark the right choice, one for each choice: `is_correct_1`, `is_correct_2`, …"""
+    """Return the columns that mark the right choice, one per choice: `is_correct_1`, `is_correct_2`, …"""
     for other in groups(looking.columns):
         if other.marks[: len(group.marks)] == group.marks and other.columns != group.columns:
             values = [text_of(row.get(c)).casefold() for row in looking.sample for c in other.columns]
@@ -111,7 +107,7 @@ def _lists(looking: _Looking, column: str) -> None:
             plain(other) in ("key", "keys", "labels")
         ):
             labels = other
-    if looking.most(column, lambda v: _are_marks([text_of(x) for x in v])):
+    if looking.most(column, lambda v: _in_order([text_of(x) for x in v])):
         beside = [c for c in looking.columns if c != column and _as_long(looking, column, c)]
         if beside:
             return  # the labels of another list
@@ -124,19 +120,16 @@ def _as_long(looking: _Looking, column: str, other: str) -> bool:
     return all(isinstance(a, list) and isinstance(b, list) and len(a) == len(b) for a, b in pairs)
 
 
-def _are_marks(texts: Sequence[str]) -> bool:
-    places = [place_of_mark(t) for t in texts]
-    numbered = [[str(k + first) for k in range(len(texts))] for first in (0, 1)]
-    return [p[1] if p else -1 for p in places] == list(range(len(texts))) or list(texts) in numbered
+def _in_order(marks: Sequence[str], firsts: Sequence[int] = (0, 1)) -> bool:
+    """Tell whether marks are A, B, C, …, or numbers that begin with one of `firsts`."""
+    places = [place_of_mark(mark) for mark in marks]
+    numbered = [[str(k + first) for k in range(len(marks))] for first in firsts]
+    return [p[1] if p else -1 for p in places] == list(range(len(marks))) or list(marks) in numbered
 
 
 def _marks_follow(texts: Sequence[str]) -> bool:
-    found = [MARKED.match(t) for t in texts]
-    places = [place_of_mark(m[1]) if m else None for m in found]
-    numbers = [m[1] if m else "" for m in found]
-    return [p[1] if p else -1 for p in places] == list(range(len(texts))) or numbers == [
-        str(k) for k in range(1, len(texts) + 1)
-    ]
+    """Tell whether each text begins with its mark, as in `A) x`."""
+    return _in_order([m[1] if (m := MARKED.match(text)) else "" for text in texts], firsts=(1,))
 
 
 def _objects(looking: _Looking, column: str) -> None:
@@ -148,49 +141,42 @@ def _objects(looking: _Looking, column: str) -> None:
     keys = list(dict.fromkeys(key for item in items for key in item))
     scalar = [k for k in keys if all(item.get(k) is None or is_scalar(item[k]) for item in items)]
     flags = [k for k in scalar if all(flag_of(i.get(k)) is not None for i in items)]
-    flags = [k for k in flags if is_flag_name(k) or _marks_one(looking, column, k)]
+    flags = [k for k in flags if _is_flag_name(k) or _marks_one(looking, column, k)]
     rest = [k for k in scalar if k not in flags]
     labels = [
         k for k in rest if all(0 < len(text_of(i.get(k))) <= 3 for i in items) and _starts_alike(looking, column, k)
     ]
     texts = [k for k in rest if k not in labels and all(text_of(i.get(k)) for i in items)]
     texts = [k for k in texts if not has_role(k, "explanation") and not has_role(k, "id")] or texts
-    if not texts and labels:  # short choices, as numbers are
+    if not texts and labels:  # short choices, for example numbers
         texts, labels = labels[-1:], labels[:-1]
-    best = next(
-        (k for k in texts if has_role(k, "text") or has_role(k, "choice") or plain(k) in ("choice text", "value")), None
-    )
-    if texts:
-        chosen = best or texts[0]
-        named = has_role(column, "choices")
-        looking.found.append(
-            ObjectChoices(column, chosen, labels[0] if labels else None, flags[0] if flags else None, named)
-        )
+    if not texts:
+        return
+    named = [k for k in texts if has_role(k, "text") or has_role(k, "choice") or plain(k) in ("choice text", "value")]
+    label, flag = (next(iter(keys), None) for keys in (labels, flags))
+    looking.found.append(ObjectChoices(column, (named or texts)[0], label, flag, has_role(column, "choices")))
 
 
 def _marks_one(looking: _Looking, column: str, key: str) -> bool:
-    """Tell whether true and false in the objects of a row mark one of them, in every row."""
+    """Tell whether true and false mark exactly one of the objects in every row."""
     rows = [row[column] for row in looking.sample if isinstance(row.get(column), list)]
     return all(all(isinstance(i.get(key), bool) for i in r) and sum(i[key] for i in r) == 1 for r in rows)
 
 
-def is_flag_name(name: str) -> bool:
-    """Tell whether a name may be that of a mark of the right choice."""
+def _is_flag_name(name: str) -> bool:
+    """Tell whether a name sounds like a mark of the right choice."""
     return is_correct(name) or has_role(name, "answer") or plain(name) in ("score", "fraction", "is answer", "weight")
 
 
 def _starts_alike(looking: _Looking, column: str, key: str) -> bool:
-    """The first object's label is a first mark, and labels of a row differ."""
+    """Tell whether in every row the first label is a first mark (A, 0, 1, …), and all labels differ."""
     for row in looking.sample:
         marks = [text_of(item.get(key)) for item in row.get(column) or []]
-        if marks and (len(set(marks)) < len(marks) or not _is_first(marks[0])):
+        place = place_of_mark(marks[0]) if marks else None
+        first = marks[:1] in (["0"], ["1"]) or (place is not None and place[1] == 0)
+        if marks and (len(set(marks)) < len(marks) or not first):
             return False
     return True
-
-
-def _is_first(mark: str) -> bool:
-    place = place_of_mark(mark)
-    return mark in ("0", "1") or (place is not None and place[1] == 0)
 
 
 def _texts(looking: _Looking, column: str) -> None:
@@ -229,13 +215,13 @@ def _apart(looking: _Looking) -> None:
 
 
 def _are_counts(looking: _Looking, right: str, wrong: Sequence[str]) -> bool:
-    """Numbers in two columns tell how often people were right and wrong."""
+    """Tell whether two columns hold numbers: how often people were right and wrong."""
     cells = [row.get(c) for row in looking.sample for c in (right, *wrong)]
     return len(wrong) == 1 and all(v is None or number_of(v) is not None for v in cells)
 
 
 def _separator_in(looking: _Looking, wrong: Sequence[str]) -> str | None:
-    """Return what separates several wrong choices in one text; empty: it is one; None: it may be several."""
+    """Return the separator of several wrong choices in one text; empty: there is one choice; None: it is unclear."""
     if len(wrong) > 1 or not looking.most(wrong[0], lambda v: isinstance(v, str)):
         return ""
     for separator in ("||", "|", "\n", ";"):
@@ -246,7 +232,7 @@ def _separator_in(looking: _Looking, wrong: Sequence[str]) -> str | None:
 
 
 def _distance(right: str, wrong: str) -> int:
-    """Return how many words two names differ in, marks and the words for right and wrong aside."""
+    """Return in how many words two names differ, without marks and words for right and wrong."""
     ours = {w for w in words_of(right) if not is_correct(w)}
     theirs = {w for w in words_of(wrong) if not is_wrong(w) and not w.isdecimal() and number_of(w) is None}
     return len({w.removesuffix("s") for w in ours} ^ {w.removesuffix("s") for w in theirs})

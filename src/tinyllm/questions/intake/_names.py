@@ -1,4 +1,4 @@
-"""What columns are called. A name is a hint of what a column is; the proof is in its cells."""
+"""What the names of columns say. A name is only a hint: the cells are the proof."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _WORDS: Mapping[str, str] = {
         dogru|svar|ratt svar|korrekt svar|riktig svar|rigtigt svar|vastaus|oikea vastaus|raspuns|raspuns corect|
         απαντηση|σωστη απαντηση|ответ|правильный ответ|верный ответ|відповідь|правильна відповідь|отговор|
         答案|正确答案|正確答案|标准答案|参考答案|正解|答え|解答|答|정답|답|답안|الإجابة|الاجابة|תשובה|उत्तर|dap an|jawaban|kunci jawaban""",
-    # These may as well be something else: they count only where their cells fit.
+    # These names have other meanings, too. They count only if the cells fit.
     "maybe answer": "solution|target|key|class|output|response|result|option|choice|value|category|index|idx|number",
     "class": """
         label|class|category|sentiment|topic|intent|target|emotion|tag|genre|type|label text|label name|stance|polarity|
@@ -100,7 +100,7 @@ _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 
 
 def has_role(column: str, role: str) -> bool:
-    """Tell whether a column is called like a `role`: the whole name, its last part after a dot, or its first words."""
+    """Tell whether a name fits a `role`: the whole name, its last part after a dot, or its first words."""
     if role == "id" and column.strip() in ("#", "№"):
         return True
     last = column.rpartition(".")[2] or column
@@ -113,7 +113,7 @@ def has_role(column: str, role: str) -> bool:
 
 
 def rank(column: str, role: str) -> int:
-    """Return the place of a column's name among the names for a role: the usual ones come first."""
+    """Return the place of a column's name in the list of names for a role. The usual names come first."""
     order = _ORDER[role]
     names = [plain(column), plain(column.rpartition(".")[2] or column)]
     return min((order.index(n) for n in names if n in order), default=len(order))
@@ -125,32 +125,32 @@ def words_of(column: str) -> frozenset[str]:
 
 
 def is_wrong(column: str) -> bool:
-    """Tell whether a column is called like a wrong choice."""
-    return not words_of(column).isdisjoint(_ROLES["wrong"]) or any(
-        w in plain(column) for w in _ROLES["wrong"] if not w.isascii()
-    )
+    """Tell whether a column's name sounds like a wrong choice."""
+    return _has_word(column, "wrong")
 
 
 def is_correct(column: str) -> bool:
-    """Tell whether a name says that what stands there is right."""
-    return not is_wrong(column) and (
-        not words_of(column).isdisjoint(_ROLES["correct"])
-        or any(w in plain(column) for w in _ROLES["correct"] if not w.isascii())
-    )
+    """Tell whether a name says that the content is right."""
+    return not is_wrong(column) and _has_word(column, "correct")
+
+
+def _has_word(column: str, role: str) -> bool:
+    inside = (w for w in _ROLES[role] if not w.isascii())  # some languages put no blanks between words
+    return not words_of(column).isdisjoint(_ROLES[role]) or any(w in plain(column) for w in inside)
 
 
 def place_of_mark(mark: str) -> tuple[int, int] | None:
-    """Return the row of marks (letters, Greek letters, …) that a mark stands in, and its place there from 0."""
+    """Return the series of a mark (Latin letters, Greek letters, …) and its 0-based place in it."""
     return _PLACES.get(mark.strip().casefold())
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Columns whose names differ in a mark alone: `option_a`, `option_b`.
+    """Columns whose names differ only in a mark: `option_a`, `option_b`.
 
     Attributes:
-        marks: the marks as they stand in the names.
-        bare: the mark is the whole name, so it is the choice's label.
+        marks: the marks as they are in the names.
+        bare: the mark is the whole name, so it is the label of the choice.
     """
 
     columns: tuple[str, ...]
@@ -160,14 +160,15 @@ class Group:
 
 
 def groups(columns: Sequence[str]) -> list[Group]:
-    """Return the groups of two or more columns with marks that follow each other, from the first on."""
+    """Return the groups of two or more columns with consecutive marks, starting with the first mark."""
     found: dict[tuple[str, object], list[tuple[int, str, str]]] = {}
     for column in columns:
         for stem, mark, kind, place in _marked(column):
             found.setdefault((stem, kind), []).append((place, mark, column))
     result = []
     for (stem, kind), members in found.items():
-        members = _first_of_each(members)
+        first_of_each = {member[0]: member for member in reversed(members)}
+        members = [first_of_each[place] for place in sorted(first_of_each)]
         places = [place for place, _, _ in members]
         if len(members) < 2 or places != list(range(places[0], places[0] + len(members))):
             continue
@@ -175,7 +176,7 @@ def groups(columns: Sequence[str]) -> list[Group]:
             continue
         names, marks = tuple(c for _, _, c in members), tuple(m for _, m, _ in members)
         result.append(Group(names, marks, stem, bare="•" in stem.split(". ")))
-    # The same columns may be cut in several ways; the longest group of them counts.
+    # A column may be in several groups. Keep the longest.
     result.sort(key=lambda g: (-len(g.columns), len(g.stem)))
     kept: list[Group] = []
     for group in result:
@@ -184,15 +185,8 @@ def groups(columns: Sequence[str]) -> list[Group]:
     return kept
 
 
-def _first_of_each(members: Iterable[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
-    by_place: dict[int, tuple[int, str, str]] = {}
-    for member in members:
-        by_place.setdefault(member[0], member)
-    return [by_place[place] for place in sorted(by_place)]
-
-
 def _marked(column: str) -> Iterable[tuple[str, str, object, int]]:
-    """Yield each way to cut a name into a stem and a mark, with the kind of the mark and its place."""
+    """Yield each way to split a name into a stem and a mark, with the kind of the mark and its place."""
     if len(column) > 100:
         return  # a text, not a name
     head, dot, last = column.rpartition(".")
@@ -200,25 +194,25 @@ def _marked(column: str) -> Iterable[tuple[str, str, object, int]]:
     inside = head.split(".") if dot else []
     for k, part in enumerate(inside):  # `options.A.text`
         stem = ". ".join("•" if j == k else plain(p) for j, p in enumerate([*inside, last]))
-        if part.isdecimal() and len(part) <= 2:
-            yield stem, part, "number", int(part)
-        elif (at := place_of_mark(part)) is not None:
-            yield stem, part, at[0], at[1]
+        if found := _kind_of(part):
+            yield stem, part, *found
     spaced = re.sub(r"(?<=[^\W\d_])(?=\d)|(?<=[a-z])(?=[A-Z])", " ", last)
     tokens = re.findall(r"\d+|[^\W\d_]+|[①-⑧]", spaced)
-    ways = [(k, token) for k, token in enumerate(tokens)]
-    for k, token in ways:
+    for k, token in enumerate(tokens):
         stem = before + " ".join("•" if j == k else plain(t) for j, t in enumerate(tokens))
-        if token.isdecimal() and len(token) <= 2:
-            yield stem, token, "number", int(token)
-        elif (where := place_of_mark(token)) is not None:
-            yield stem, token, where[0], where[1]
+        if found := _kind_of(token):
+            yield stem, token, *found
         elif token.casefold() in _ROMAN and len(tokens) > 1:
             yield stem, token, "roman", _ROMAN.index(token.casefold())
-    # `opa`, `opb`: a mark that is glued to its word. A group of them has to begin with a.
+    # `opa`, `opb`: the mark follows its word directly. Such a group must begin with a.
     glued = re.fullmatch(r"([a-z]{2,}?)([a-j])", last)
     if glued and len(tokens) == 1:
         yield f"{before}{glued[1]}•", glued[2], "glued", ord(glued[2]) - ord("a")
     cjk = re.fullmatch(r"(\D*[^\x00-\x7f])([A-Za-z])", last)
     if cjk and len(tokens) == 1 and (where := place_of_mark(cjk[2])) is not None:
         yield f"{before}{plain(cjk[1])}•", cjk[2], where[0], where[1]
+
+
+def _kind_of(mark: str) -> tuple[object, int] | None:
+    """Return the kind of a mark and its place; None: it is not a mark."""
+    return ("number", int(mark)) if mark.isdecimal() and len(mark) <= 2 else place_of_mark(mark)

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tinyllm.questions.intake._delimited import text_lines
@@ -42,21 +43,9 @@ def quizzes(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
     for name, read in (("GIFT", gift), ("lettered choices", lettered)):
         rows = read(lines)
         questions = sum(isinstance(row, Line) for row in rows)
-        if questions and questions >= 0.5 * len(rows):
+        if rows and (questions >= 0.5 * len(rows) or name == "GIFT"):
             how = (*((text.how,) if text.how else ()), f"a quiz in text ({name})")
-            yield Shape((Table(str(file.path), _Rows(rows), "line"),), how)
-        elif rows and name == "GIFT":
-            yield Shape((Table(str(file.path), _Rows(rows), "line"),), ("a quiz in text (GIFT)",))
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows that are in memory; called for each pass."""
-
-    rows: Sequence[Line | Bad]
-
-    def __call__(self) -> Iterator[Line | Bad]:
-        return iter(self.rows)
+            yield Shape((Table(str(file.path), partial(iter, rows), "line"),), how)
 
 
 # --- lettered choices ----------------------------------------------------------------------------------------------
@@ -64,14 +53,14 @@ class _Rows:
 
 @dataclass
 class _Block:
-    """One question as it is read, line by line."""
+    """One question while it is read line by line."""
 
     place: int
     stem: list[str] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
     choices: list[str] = field(default_factory=list)
     answer: str | None = None
-    before: str | None = None  # the letter of the answer, on a line of its own above (LogiQA)
+    before: str | None = None  # the letter of the answer, on a separate line above (LogiQA)
     gap: bool = False  # a blank line since the last choice
     done: bool = False
 
@@ -87,7 +76,7 @@ class _Block:
 
 
 def lettered(lines: Sequence[str]) -> list[Line | Bad]:
-    """Return the questions of a text whose choices stand on lines of their own after A., B., …; empty: it is none."""
+    """Return the questions of a text with one choice per line after A., B., …; empty: there are none."""
     numbered = not any((m := _CHOICE.match(line)) and m[2] in "Bb" for line in lines)
     blocks: list[_Block] = []
     key: dict[int, str] = {}
@@ -140,7 +129,7 @@ def lettered(lines: Sequence[str]) -> list[Line | Bad]:
         return []
     if key:
         if sorted(key) != list(range(1, len(asked) + 1)):
-            return []  # answers apart that do not fit the questions
+            return []  # the list of answers does not match the questions
         for number, b in enumerate(asked, 1):
             b.answer = key[number]
     return [b.row() for b in blocks]
@@ -160,7 +149,7 @@ def _begins(line: str) -> bool:
 
 
 def _without_numbers(blocks: list[_Block]) -> list[_Block]:
-    """Take the numbers, or the word for it, off questions that have them throughout."""
+    """Remove the numbers of questions, or the word `Question:`, if all questions have them."""
     asked = [b for b in blocks if b.stem and b.choices]
     if asked and all(_WORD.match(b.stem[0]) for b in asked):
         for b in asked:
@@ -180,7 +169,7 @@ _SHOWN = {hidden: c for c, hidden in _HIDDEN.items()}
 
 
 def gift(lines: Iterable[str]) -> list[Line | Bad]:
-    """Return the questions of a GIFT text: multiple choice and true or false; others are told. Empty: it is none."""
+    """Return the multiple-choice and true-or-false questions of a GIFT text, and `Bad` for others. Empty: not GIFT."""
     rows: list[Line | Bad] = []
     item: list[str] = []
     start = 1
@@ -189,7 +178,7 @@ def gift(lines: Iterable[str]) -> list[Line | Bad]:
         hidden = _ESCAPED.sub(lambda m: _HIDDEN[m[1]], text)
         if text.lstrip().startswith("//") or re.match(r"\s*\$(CATEGORY|[A-Z]+):", text):
             continue
-        # A blank line ends a question, unless it stands inside the braces.
+        # A blank line ends a question, unless it is inside the braces.
         if not text.strip() and "\n".join(item).count("{") <= "\n".join(item).count("}"):
             if item:
                 rows += _gift_item("\n".join(item), start)
@@ -200,11 +189,8 @@ def gift(lines: Iterable[str]) -> list[Line | Bad]:
         item.append(hidden)
     if item:
         rows.append(Bad(start, "a brace { that is not closed"))
-    return rows if _has_answers(rows) else []
-
-
-def _has_answers(rows: Sequence[Line | Bad]) -> bool:
-    return sum(isinstance(r, Line) or r.reason.startswith("GIFT") for r in rows) >= 0.5 * len(rows)
+    known = sum(isinstance(row, Line) or row.reason.startswith("GIFT") for row in rows)
+    return rows if known >= 0.5 * len(rows) else []
 
 
 def _gift_item(text: str, place: int) -> list[Line | Bad]:
@@ -232,9 +218,7 @@ def _gift_item(text: str, place: int) -> list[Line | Bad]:
         return [Line(place, {"question": question, "choices": _marked(["True", "False"], 0 if word[0] == "T" else 1)})]
     parts = re.findall(r"([=~])((?:[^=~])*)", inside)
     if not inside or inside.startswith("#") or not parts or "->" in inside:
-        kind = (
-            "an essay" if not inside else "a question with numbers" if inside.startswith("#") else "a matching question"
-        )
+        kind = "a question with numbers" if inside.startswith("#") else "a matching question" if inside else "an essay"
         return [Bad(place, f"GIFT: {kind}, not a choice")]
     texts, right = [], []
     for mark, part in parts:

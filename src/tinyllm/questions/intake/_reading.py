@@ -1,4 +1,4 @@
-"""A proven reading: from a row to its question. Pure; `understand` finds it."""
+"""A proven reading: from a row to its question. `understand` finds it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from tinyllm.questions.intake._answers import NOTHING, SEVERAL, Way, resolve
 from tinyllm.questions.intake._cells import flat, is_scalar, text_of
 from tinyllm.questions.intake._choices import Choices, ColumnChoices, FixedChoices, ListChoices, ObjectChoices
+from tinyllm.questions.intake._names import has_role
 from tinyllm.questions.types import Question
 
 _HALF = re.compile(r"[\ud800-\udfff]")
@@ -17,17 +18,17 @@ _HALF = re.compile(r"[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Which column is what, how the answer is given, and the proof of it.
+    """What each column is, how the answer is given, and the proof.
 
     Attributes:
-        answer: column of the answer; None: the choices tell it themselves, or there is none.
+        answer: column of the answer; None: the choices mark it, or there is none.
         way: how it is given.
-        names: of the classes that the answer's column has numbers of.
-        proof: sentences for the person.
-        unused: columns that no question is made of.
-        opens: columns whose cells are lists or objects that stand as text.
-        columns: all that the rows have.
-        withheld: the answer's column has -1 where the answer is not known.
+        names: names of the classes, if the answer's column holds class numbers.
+        proof: sentences for the user.
+        unused: columns that no question uses.
+        opens: columns whose cells are lists or objects written as text.
+        columns: all columns.
+        withheld: whether the answer's column has -1 for unknown answers.
     """
 
     question: str
@@ -44,11 +45,11 @@ class Reading:
     withheld: bool = False
 
     def of(self, cells: Mapping[str, Any], name: str) -> Question | str:
-        """Return the question of a row, or why it is none.
+        """Return the question of a row, or why it is not a question.
 
         Args:
-            cells: as they are in the file.
-            name: of the question, where the row has none of its own.
+            cells: as in the file.
+            name: the id of the question, if the row has none.
         """
         cells = flat(cells, self.opens)
         value = cells.get(self.question)
@@ -70,7 +71,7 @@ class Reading:
                 return f"the answer {shown} in '{self.answer}' {several}"
             answer = None if found == NOTHING else found
         if answer is not None and options.texts.count(options.texts[answer]) > 1:
-            return f"the right choice {options.texts[answer][:40]!r} stands there twice"
+            return f"the right choice {options.texts[answer][:40]!r} is there twice"
         context = self._context(cells)
         if any(_HALF.search(t) for t in (question, context or "", *options.texts) if not t.isascii()):
             return "a text holds half a character (a surrogate without its pair)"
@@ -82,8 +83,13 @@ class Reading:
         paragraphs = value if isinstance(value, list) else [value]
         return "\n".join(t for t in (text_of(p) for p in paragraphs if is_scalar(p)) if t) or None
 
+    @property
+    def explanations(self) -> tuple[str, ...]:
+        """The unused columns that may explain the answers."""
+        return tuple(c for c in self.unused if has_role(c, "explanation"))
+
     def settings(self) -> dict[str, Any] | None:
-        """Return what `data` would say of it, apart from where the file is; None: that has no words for it."""
+        """Return the settings of `data` for this reading, without the path; None: no settings can express it."""
         choices, fields = self.choices, dict[str, Any]()
         data: dict[str, Any] = {}
         if isinstance(choices, ColumnChoices) and not choices.flags:

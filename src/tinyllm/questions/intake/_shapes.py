@@ -1,4 +1,4 @@
-"""From a path to the ways to read it as tables, the likeliest first."""
+"""From a path to the ways to read it as tables, the most likely first."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NO_QUESTIONS = (".md", ".yaml", ".yml", ".py", ".log", ".lock")
 
 
 def shapes_of(path: Path, wishes: Wishes) -> Iterator[Iterable[Shape]]:
-    """Yield groups of ways to read a path; of a group one is right at most. Sheets of a workbook are a group each.
+    """Yield groups of ways to read a path. At most one way of a group is right. Each sheet of a workbook is a group.
 
     Raises:
-        DataError: it is not there, cannot be read, or is of no kind that holds questions.
+        DataError: it does not exist, cannot be read, or files of this kind are not supported.
     """
     if path.is_dir():
         yield from _of_folder(path, wishes)
@@ -58,15 +58,14 @@ def _split_of(name: str) -> str | None:
 
 
 def _of_several(path: Path, files: list[Bytes], wishes: Wishes) -> Iterator[Iterable[Shape]]:
-    """Read several files as splits of one dataset: each has to be called after its split."""
+    """Read several files as splits of one dataset. Each must be named after its split."""
     splits = [_split_of(f.name) for f in files]
     shards = all(_SHARD.search(f.name) for f in files)
     if None in splits or (len(set(splits)) < len(splits) and not shards) or "train" not in splits:
         listed = ", ".join(f.name for f in files[:10]) + (", …" if len(files) > 10 else "")
         raise DataError(
-            f"{path}: holds several files, and which of them is to be read is not known: {listed}. Give one "
-            "of them, or a "
-            "folder (or zip) with one file a split, called train, valid and test"
+            f"{path}: holds several files: {listed}. Give one of them, or a folder (or zip) with one file per split, "
+            "named train, valid and test"
         )
     ways = [list(next(iter(_of_file(f, wishes)), [])) for f in files]
     together = []
@@ -82,7 +81,7 @@ def _of_folder(folder: Path, wishes: Wishes) -> Iterator[Iterable[Shape]]:
         yield [saved]
         return
     inside = list(folder.iterdir())
-    # A copy of a repository has its data in a folder inside.
+    # In a copy of a repository, the data are in a subfolder.
     inside = inside if any(p.is_file() and _may_hold_questions(p) for p in inside) else list(folder.rglob("*"))
     names = sorted(p for p in inside if p.is_file() and _may_hold_questions(p))
     if not names:

@@ -1,41 +1,45 @@
-"""What the readers hand to the understanding: tables of rows, and the ways in which a file can be cut into them."""
+"""Tables of rows, and the ways to cut a file into tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 
 class Line(NamedTuple):
-    """One row: where it is in its file (1-based), and its cells by column."""
+    """One row: its 1-based place in the file, and its cells by column."""
 
     place: int
     cells: Mapping[str, Any]
 
 
 class Bad(NamedTuple):
-    """What is in the place of a row and cannot be read, and why."""
+    """A row that cannot be read, and why."""
 
     place: int
     reason: str
 
 
+Rows = Callable[[], Iterable[Line | Bad]]
+"""Starts a new pass over the rows of a table."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows that are read alike; `rows` may be called any number of times.
+    """Rows that are read in the same way.
 
     Attributes:
         where: file (and sheet, split), for messages.
         unit: what a `place` counts: line, row, question.
-        split: train, valid or test, where the file says which; None: it doesn't.
-        classes: names of the classes of columns that hold class numbers (a feature of Arrow and Parquet files).
-        file: where a run can read the rows itself, if they need no conversion.
+        split: train, valid or test, if the file says which; else None.
+        classes: names of the classes of columns that hold class numbers (from Arrow and Parquet files).
+        file: where a run can read the rows without conversion.
     """
 
     where: str
-    rows: Callable[[], Iterator[Line | Bad]]
+    rows: Rows
     unit: str = "row"
     split: str | None = None
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -44,13 +48,13 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One way to see a file as tables.
+    """One way to read a file as tables.
 
     Attributes:
         how: what was found out about the file, in words: its encoding, its separator.
-        named: the columns have names; else they are called `column 1`, `column 2`, …
+        named: whether the columns have names. Otherwise they are called `column 1`, `column 2`, …
         sheet: name of the sheet, in a workbook.
-        apart: what else the file holds, that may be the answers.
+        apart: other parts of the file that may hold the answers.
     """
 
     tables: tuple[Table, ...]
@@ -59,17 +63,22 @@ class Shape:
     sheet: str | None = None
     apart: tuple[str, ...] = ()
 
+    def changed(self, rows: Callable[[Table], Rows], said: str, **more: Any) -> Shape:
+        """Return the shape with other rows, which a run cannot read from the file itself."""
+        tables = tuple(replace(table, rows=rows(table), file=None, **more) for table in self.tables)
+        return replace(self, tables=tables, how=(*self.how, said))
+
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the person has settled; None or empty: it is to be found out.
+    """What the user has specified; None or empty: `init` finds it out.
 
     Attributes:
-        answers_from: 0 or 1, the number of the first choice where answers are numbers.
+        answers_from: 0 or 1, the number of the first choice if answers are numbers.
         answers_as: letter, number or text.
-        has_answers: False: the file's answers are not to be read.
+        has_answers: False: do not read the file's answers.
         has_context: False: no column is a context.
-        choices: the columns of the choices, or the one that holds them.
+        choices: the columns of the choices, or the one column that holds them.
         classes: the names of the classes, the same for every question.
     """
 

@@ -1,14 +1,14 @@
-"""The questions of an experiment as data for the page's script, an island a dataset and student, parsed when opened."""
+"""The questions of an experiment as JSON for the page's script: one element for each dataset and student."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tinyllm.comparison.answers import Scorer
-from tinyllm.comparison.outline import DatasetOutline
+from tinyllm.comparison.outline import DatasetOutline, MethodOutline
 from tinyllm.comparison.results import Place, Results
 from tinyllm.config import DataSection
 from tinyllm.errors import TinyLLMError
@@ -20,9 +20,10 @@ from tinyllm.system.files import read_jsonl
 
 
 def islands(results: Results, folder: Path, scorer: Scorer) -> tuple[list[tuple[str, str]], int]:
-    """Return (label, JSON) of each dataset and student, and how many questions found no room on the page.
+    """Return (label, JSON) for each dataset and student, and the number of questions that are left out.
 
-    Test questions go first, and each island gets its share. Texts are left out where the data are not at hand.
+    Each dataset and student gets an equal share of `MAX_QUESTIONS`, test questions first. Texts are left out where the
+    data cannot be read.
     """
     outline = results.outline
     texts = {dataset: (_splits(facts), _notes(folder, facts)) for dataset, facts in outline.datasets.items()}
@@ -38,20 +39,20 @@ def islands(results: Results, folder: Path, scorer: Scorer) -> tuple[list[tuple[
         room = share + min(spare, max(0, len(all_) - share))
         spare -= room - share
         left_out += max(0, len(all_) - room)
-        label = f"{dataset}, {student}" if len(outline.students) > 1 else dataset
-        made.append((label, safe_json(_island(results, student, dataset, all_[:room]))))
+        methods = _methods(results, student, dataset)
+        data = {
+            "methods": [m.label for m in methods],
+            "baseline": next((i for i, m in enumerate(methods) if m.id == outline.baseline), 0),
+            "chief": next((i for i, m in enumerate(methods) if m.like == "tinyllm"), len(methods) - 1),
+            "teachers": list(outline.datasets[dataset].teachers),
+            "questions": all_[:room],
+        }
+        made.append((outline.where(student, dataset), safe_json(data)))
     return made, left_out
 
 
-def _island(results: Results, student: str, dataset: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    methods = [m for m in results.outline.methods if results.of(Place(student, dataset, m.id))]
-    return {
-        "methods": [m.label for m in methods],
-        "baseline": next((i for i, m in enumerate(methods) if m.id == results.outline.baseline), 0),
-        "chief": next((i for i, m in enumerate(methods) if m.like == "tinyllm"), len(methods) - 1),
-        "teachers": list(results.outline.datasets[dataset].teachers),
-        "questions": rows,
-    }
+def _methods(results: Results, student: str, dataset: str) -> list[MethodOutline]:
+    return [m for m in results.outline.methods if results.of(Place(student, dataset, m.id))]
 
 
 def _rows(
@@ -62,13 +63,13 @@ def _rows(
     splits: Splits | None,
     notes: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the test questions with every method's answers, then the training questions with their rationales."""
+    """Yield the test questions with the answers of each method, then the training questions with their rationales."""
     known = {q.id: q for q in splits.test} if splits is not None else {}
     chosen, keys = _chosen(results, student, dataset, scorer)
     for name, answers in chosen.items():
         question = known.get(name)
         if question is not None and question.answer != keys[name]:
-            question = None  # the data have changed since: this is another question of the same name
+            question = None  # the data have changed: this is another question with the same id
         yield {"id": name, "split": "test", **_texts(question), "k": keys[name], "a": answers}
     for question in splits.train if splits is not None else ():
         if question.id in notes:
@@ -78,10 +79,10 @@ def _rows(
 def _chosen(
     results: Results, student: str, dataset: str, scorer: Scorer
 ) -> tuple[dict[str, list[list[int]]], dict[str, int]]:
-    """Return, for each test question, the choice of each method (in their order) with each seed; and the right one."""
+    """Return the choices for each test question by method and seed, and the right choice."""
     found: dict[str, list[list[int]]] = {}
     keys: dict[str, int] = {}
-    methods = [m for m in results.outline.methods if results.of(Place(student, dataset, m.id))]
+    methods = _methods(results, student, dataset)
     for index, method in enumerate(methods):
         for record in results.of(Place(student, dataset, method.id)):
             scored = record.answers.scored(scorer)
@@ -94,7 +95,7 @@ def _chosen(
 
 
 def _texts(question: Question | None, *, own: bool = True) -> dict[str, Any]:
-    """Return what a question says; `own` rationales came with the data and were not asked for."""
+    """Return the texts of a question. `own` adds the rationales that came with the data."""
     if question is None:
         return {}
     texts: dict[str, Any] = {"q": question.question, "c": list(question.choices), "k": question.answer}

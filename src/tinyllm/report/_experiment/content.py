@@ -1,4 +1,4 @@
-"""From an experiment's results to what its page shows: all counting and wording that is not in a table."""
+"""The content of an experiment's page that is not in a table: lines of plots, and rows of numbers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from tinyllm.comparison import Estimate
 from tinyllm.comparison.answers import Scorer
 from tinyllm.comparison.outline import MethodOutline
 from tinyllm.comparison.records import Record
@@ -16,41 +17,27 @@ from tinyllm.comparison.selection import FAILED
 from tinyllm.config import ANSWER_TASK
 from tinyllm.report._experiment.tables import settings_text
 from tinyllm.report._plots import Line, Point, smooth, thin, window
-from tinyllm.report._words import NONE, count, duration, p_value, percent, plural, points, size
+from tinyllm.report._words import NONE, count, duration, p_value, percent, plural, points, signed, size
+from tinyllm.scoring.views import View
 
 _CURVE_POINTS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a method takes on a dataset, a mean over its seeds."""
+class Comparison(NamedTuple):
+    """A method against the baseline, in the order of the columns."""
 
     where: str
     method: str
-    train: str
-    ask: str
-    tokens: str
-    padding: str
-    memory: str
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A method against the baseline in numbers."""
-
-    where: str
-    method: str
+    seeds: str
     gain: str
     interval: str
     relative: str
     p: str
     holm: str
-    seeds: str
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """An accuracy held against another way of asking or counting."""
+class Checked(NamedTuple):
+    """An accuracy beside the same accuracy with other questions or another view, in the order of the columns."""
 
     where: str
     method: str
@@ -62,12 +49,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One candidate of a method's settings.
-
-    Attributes:
-        again: of the chosen one, its accuracy on the validation questions with the other seeds, by which it was not
-            chosen; empty where there is none.
-    """
+    """One candidate of a method's settings. `again` is the winner's validation accuracy with the other seeds."""
 
     where: str
     method: str
@@ -77,44 +59,27 @@ class Tried:
     again: str
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a teacher gave for a dataset."""
-
-    dataset: str
-    teacher: str
-    kept: str
-    missing: str
-    repaired: str
-    rejected: str
-    tokens: str
-
-
-def where(results: Results, place: Place) -> str:
-    """Return the dataset, with the student where there are several."""
-    return f"{place.dataset}, {place.student}" if len(results.outline.students) > 1 else place.dataset
+def _named(results: Results, place: Place) -> tuple[str, str]:
+    """Return dataset and method of a place as text."""
+    return results.outline.where(place.student, place.dataset), results.outline.method(place.method).label
 
 
 # --- lines --------------------------------------------------------------------------------------------------------
 
 
 def alpha_lines(results: Results, student: str, dataset: str, scorer: Scorer) -> list[Line]:
-    """Return accuracy in per cent by α, one line a method (the paper's Figure 2)."""
+    """Return accuracy in per cent by α, one line for each method (the paper's Figure 2)."""
     lines = []
     for colour, method in enumerate(m for m in _on(results, dataset) if m.sweep.alphas):
         curve = results.alpha_curve(Place(student, dataset, method.id), scorer)
-        found = tuple(Point(a, 100 * e.value, 100 * e.ci95[0], 100 * e.ci95[1]) for a, e in sorted(curve, key=_first))
+        found = sorted(Point(a, 100 * e.value, 100 * e.ci95[0], 100 * e.ci95[1]) for a, e in curve)
         if found:
-            lines.append(Line(method.label, found, colour))
+            lines.append(Line(method.label, tuple(found), colour))
     return lines
 
 
-def _first(pair: tuple[float, Any]) -> float:
-    return pair[0]
-
-
 def loss_lines(results: Results, student: str, dataset: str) -> list[Line]:
-    """Return the loss of each task of TinyLLM, and of the baseline's answers, the mean over seeds by step."""
+    """Return the losses of TinyLLM and of the baseline by task: the mean over seeds at each step."""
     lines: list[Line] = []
     for method in _on(results, dataset):
         if method.like != "tinyllm" and method.id != results.outline.baseline:
@@ -122,26 +87,25 @@ def loss_lines(results: Results, student: str, dataset: str) -> list[Line]:
         runs = results.of(Place(student, dataset, method.id))
         for task, curve in _mean_losses(runs).items():
             label = f"{method.label}: {'answer' if task == ANSWER_TASK else task}"
-            mean = thin(smooth(curve, window(len(curve))), _CURVE_POINTS)
-            lines.append(Line(label, tuple(Point(x, y) for x, y in mean), len(lines)))
+            lines.append(Line(label, tuple(thin(smooth(curve, window(len(curve))), _CURVE_POINTS)), len(lines)))
     return lines
 
 
-def _mean_losses(runs: Sequence[Record]) -> Mapping[str, list[tuple[float, float]]]:
-    sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+def _mean_losses(runs: Sequence[Record]) -> Mapping[str, list[Point]]:
+    losses: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         for line in run.log:
             for task, loss in (line.get("losses") or {}).items():
                 if loss is not None and math.isfinite(loss):
-                    sums[task][int(line["step"])].append(float(loss))
-    return {t: [(float(step), sum(v) / len(v)) for step, v in sorted(by.items())] for t, by in sums.items()}
+                    losses[task][int(line["step"])].append(float(loss))
+    return {t: [Point(step, sum(v) / len(v)) for step, v in sorted(by.items())] for t, by in losses.items()}
 
 
-def calibration_lines(results: Results, student: str, dataset: str) -> list[Line]:
+def calibration_lines(results: Results, student: str, dataset: str, *, calibrated: bool = True) -> list[Line]:
     """Return accuracy by confidence in per cent, of the untrained student, the baseline and TinyLLM."""
     lines: list[Line] = []
     for method in _on(results, dataset):
-        found = results.calibration(Place(student, dataset, method.id))
+        found = results.calibration(Place(student, dataset, method.id), calibrated=calibrated)
         is_shown = method.like in ("inference", "tinyllm") or method.id == results.outline.baseline
         if is_shown and found is not None:
             curve = tuple(Point(100 * b.confidence, 100 * b.accuracy) for b in found.bins)
@@ -156,25 +120,16 @@ def _on(results: Results, dataset: str) -> Iterator[MethodOutline]:
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
-def costs(results: Results) -> list[Cost]:
-    """Return what each method takes."""
-    rows = []
-    for place in results.places():
-        runs, timed, seconds = results.of(place), results.timed(place), results.seconds(place)
-        if not runs:
-            continue
-        trained = [r.figures["train"] for r in runs if r.figures.get("train")]
-        rows.append(
-            Cost(
-                where=where(results, place),
-                method=results.outline.method(place.method).label,
-                train=duration(seconds[0]) if trained and seconds else NONE,
-                ask=duration(seconds[1]) if seconds else NONE,
-                tokens=count(_mean(trained, "tokens")),
-                padding=percent(_mean(trained, "padding_fraction")),
-                memory=size(_mean([r.figures.get("train") or {} for r in timed], "peak_memory_bytes")),
-            )
-        )
+def costs(results: Results) -> list[tuple[str, ...]]:
+    """Return dataset, method, times of training and evaluation, tokens, padding and memory: means over seeds."""
+    rows: list[tuple[str, ...]] = []
+    for place in (p for p in results.places() if results.of(p)):
+        seconds = results.seconds(place)
+        trained = [r.figures["train"] for r in results.of(place) if r.figures.get("train")]
+        timed = [r.figures.get("train") or {} for r in results.timed(place)]
+        times = duration(seconds[0]) if trained and seconds else NONE, duration(seconds[1]) if seconds else NONE
+        padding, memory = _mean(trained, "padding_fraction"), _mean(timed, "peak_memory_bytes")
+        rows.append((*_named(results, place), *times, count(_mean(trained, "tokens")), percent(padding), size(memory)))
     return rows
 
 
@@ -184,15 +139,14 @@ def _mean(figures: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def comparisons(results: Results, scorer: Scorer) -> list[Comparison]:
-    """Return every method's difference from the baseline, those of averages included."""
+    """Return the difference of each method from the baseline, on each dataset and on the average."""
     return [
         Comparison(
-            where=where(results, place),
-            method=results.outline.method(place.method).label,
+            *_named(results, place),
             gain=points(gain.value),
-            interval=" to ".join(f"{100 * end:+.1f}".replace("-", "−") for end in gain.ci95),
+            interval=" to ".join(map(signed, gain.ci95)),
             relative=NONE if gain.relative is None else f"{gain.relative:+.1f} %".replace("-", "−"),
-            p=NONE if figure.holm is None or gain.p is None else p_value(gain.p),  # what is not tested has none
+            p=NONE if figure.holm is None or gain.p is None else p_value(gain.p),  # only tested differences have one
             holm=NONE if figure.holm is None else p_value(figure.holm),
             seeds=count(gain.seeds) if results.is_trained(place.method) else NONE,
         )
@@ -202,40 +156,37 @@ def comparisons(results: Results, scorer: Scorer) -> list[Comparison]:
 
 
 def rotations(results: Results) -> list[Checked]:
-    """Return accuracies with the choices moved by one: what changes rests on where an answer stands.
+    """Return accuracies with the choices moved by one place. A change shows an effect of the position.
 
-    A student that is not shown the choices (`layout: cloze`) cannot see that they moved.
+    A student that is not shown the choices (`layout: cloze`) cannot see the move.
     """
     return list(_viewed(results, "rotated"))
 
 
 def without_questions(results: Results) -> list[Checked]:
-    """Return accuracies with the question withheld: what is left of them is in the choices alone."""
+    """Return accuracies without the question, which show what the choices alone tell."""
     return list(_viewed(results, "choices-only"))
 
 
-def _viewed(results: Results, view: Any) -> Iterator[Checked]:
+def _viewed(results: Results, view: View) -> Iterator[Checked]:
     for place in results.places():
         found = results.views(place, view)
-        if found is None:
-            continue
-        low, high = found.viewed.ci95
-        yield Checked(
-            where(results, place),
-            results.outline.method(place.method).label,
-            percent(found.asked),
-            f"{percent(found.viewed.value)} ({100 * low:.1f} to {100 * high:.1f})",
-            points(found.viewed.value - found.asked),
-            f"{percent(found.same)} of the answers stay the same",
-        )
+        if found is not None:
+            note = f"{percent(found.same)} of the answers stay the same"
+            yield _checked(results, place, found.asked, found.viewed, note)
+
+
+def _checked(results: Results, place: Place, asked: float, other: Estimate, note: str) -> Checked:
+    low, high = other.ci95
+    told = f"{percent(other.value)} ({100 * low:.1f} to {100 * high:.1f})"
+    return Checked(*_named(results, place), percent(asked), told, points(other.value - asked), note)
 
 
 def tried(results: Results) -> list[Tried]:
-    """Return every candidate of settings with the accuracy on validation questions by which it was chosen, or not."""
+    """Return all candidates of settings with their accuracy on the validation questions."""
     return [
         Tried(
-            where(results, place),
-            results.outline.method(place.method).label,
+            *_named(results, place),
             settings_text(settings),
             "failed" if valid == FAILED else percent(valid),
             results.settings[place] == settings,
@@ -247,7 +198,7 @@ def tried(results: Results) -> list[Tried]:
 
 
 def met_in_training(results: Results) -> list[tuple[str, ...]]:
-    """Return, by dataset, the test questions, and how many are met in training and in validation, and how."""
+    """Return for each dataset its number of test questions, and how many overlap with training and validation."""
     return [
         (name, *map(count, (d.questions["test"], *map(len, (d.exact, d.ngram, d.valid_exact, d.valid_ngram)))))
         for name, d in results.outline.datasets.items()
@@ -255,39 +206,25 @@ def met_in_training(results: Results) -> list[tuple[str, ...]]:
 
 
 def overlaps(results: Results, scorer: Scorer) -> list[Checked]:
-    """Return accuracies without the test questions that are met in training or validation."""
+    """Return accuracies on the test questions without overlap."""
     rows = []
     for place in results.places():
         clean, runs = results.clean(place, scorer), results.runs(place, scorer)
         if clean is not None and runs is not None:
-            whole = float(runs.right.mean())
-            rows.append(
-                Checked(
-                    where(results, place),
-                    results.outline.method(place.method).label,
-                    percent(whole),
-                    f"{percent(clean.value)} ({100 * clean.ci95[0]:.1f} to {100 * clean.ci95[1]:.1f})",
-                    points(clean.value - whole),
-                    plural(clean.questions, "clean question"),
-                )
-            )
+            note = plural(clean.questions, "clean question")
+            rows.append(_checked(results, place, float(runs.right.mean()), clean, note))
     return rows
 
 
-def given(results: Results) -> list[Given]:
-    """Return what each teacher gave for each dataset."""
+def given(results: Results) -> list[tuple[str, ...]]:
+    """Return dataset, teacher, kept, missing, repaired and rejected texts, and tokens."""
     return [_given(dataset, t, y) for dataset, d in results.outline.datasets.items() for t, y in d.teachers.items()]
 
 
-def _given(dataset: str, teacher: str, found: Mapping[str, Any]) -> Given:
+def _given(dataset: str, teacher: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     rejected = found.get("rejected") or {}
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(rejected.items(), key=lambda i: -i[1]))
+    repaired = sum((found.get("repaired") or {}).values())
     tokens = (found.get("prompt_tokens") or 0) + (found.get("completion_tokens") or 0)
-    return Given(
-        dataset,
-        teacher,
-        count(found.get("rationales")),
-        count(found.get("missing")),
-        count(sum((found.get("repaired") or {}).values())),
-        ", ".join(f"{n:,} {reason}" for reason, n in sorted(rejected.items(), key=lambda i: -i[1])) or "0",
-        count(tokens) if tokens else NONE,
-    )
+    kept, missing = count(found.get("rationales")), count(found.get("missing"))
+    return dataset, teacher, kept, missing, count(repaired), reasons or "0", count(tokens) if tokens else NONE

@@ -1,4 +1,4 @@
-"""Figures for papers and slides, as SVG and PNG, by matplotlib: accuracies with intervals, α, losses, calibration."""
+"""Figures for papers and slides as SVG and PNG, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
+# The palette of Okabe and Ito, which is safe for colour-blind readers.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#555555")
 _DOTS_PER_INCH = 200
-_FEW = 30  # points that are marked each
+_FEW = 30  # lines with more points have no dots
 
 
 def can_draw() -> bool:
@@ -30,7 +30,7 @@ def can_draw() -> bool:
 
 
 def write_figures(results: Results, scorer: Scorer, folder: Path) -> list[Path]:
-    """Write every figure that there is something for, as SVG and as PNG, and return the files.
+    """Write all figures that have data, as SVG and as PNG, and return the files.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -46,25 +46,27 @@ def write_figures(results: Results, scorer: Scorer, folder: Path) -> list[Path]:
 def _save(figure: Figure, file: Path) -> Path:
     import matplotlib as mpl
 
-    # Without a date and with names that are not drawn by lot, the same figures are the same file.
+    # Without a date and with fixed ids, the same figures give the same file.
     with replacing(file) as draft, mpl.rc_context({"svg.hashsalt": "tinyllm"}):
-        metadata: Mapping[str, Any] = {"Date": None} if file.suffix == ".svg" else {}
-        figure.savefig(draft, format=file.suffix[1:], dpi=_DOTS_PER_INCH, bbox_inches="tight", metadata=dict(metadata))
+        metadata: dict[str, Any] = {"Date": None} if file.suffix == ".svg" else {}
+        figure.savefig(draft, format=file.suffix[1:], dpi=_DOTS_PER_INCH, bbox_inches="tight", metadata=metadata)
     return file
 
 
 def _figures(results: Results, scorer: Scorer) -> Iterable[tuple[str, Figure]]:
     yield "accuracy", _accuracy(results, scorer)
+    datasets = results.outline.datasets
     for student in results.outline.students:
-        panels = {d: alpha_lines(results, student, d, scorer) for d in results.outline.datasets}
+        panels = {d: alpha_lines(results, student, d, scorer) for d in datasets}
         if any(panels.values()):
             yield f"figure2-{student}", _lines(panels, "α", "accuracy (%)", log_x=True)
-        panels = {d: loss_lines(results, student, d) for d in results.outline.datasets}
+        panels = {d: loss_lines(results, student, d) for d in datasets}
         if any(panels.values()):
             yield f"losses-{student}", _lines(panels, "optimizer step", "loss")
-        panels = {d: calibration_lines(results, student, d) for d in results.outline.datasets}
-        if any(panels.values()):
-            yield f"calibration-{student}", _lines(panels, "confidence (%)", "accuracy (%)", diagonal=True)
+        for name, calibrated in (("calibration", True), ("uncalibrated", False)):
+            panels = {d: calibration_lines(results, student, d, calibrated=calibrated) for d in datasets}
+            if any(panels.values()):
+                yield f"{name}-{student}", _lines(panels, "confidence (%)", "accuracy (%)", diagonal=True)
 
 
 def _panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
@@ -80,7 +82,7 @@ def _panels(count: int, height: float) -> tuple[Figure, Sequence[Axes]]:
 
 
 def _accuracy(results: Results, scorer: Scorer) -> Figure:
-    """Draw every method's accuracy with its interval, a panel a dataset."""
+    """Draw the accuracy of each method with its interval, one panel for each dataset."""
     outline, figures = results.outline, results.figures(scorer)
     rows = [(s, m) for s in outline.students for m in outline.methods]
     figure, axes = _panels(len(outline.datasets), 0.32 * len(rows) + 1.2)
@@ -122,19 +124,13 @@ def _lines(
     axes[0].set_ylabel(y)
     named = {t: h for a in axes for h, t in zip(*a.get_legend_handles_labels(), strict=True)}
     if named:
-        figure.legend(
-            named.values(),
-            named.keys(),
-            loc="outside lower center",
-            ncols=2 * len(panels),
-            frameon=False,
-            fontsize="small",
-        )
+        look = {"ncols": 2 * len(panels), "frameon": False, "fontsize": "small"}
+        figure.legend(named.values(), named.keys(), loc="outside lower center", **look)
     return figure
 
 
 def _plain(text: str) -> str:
-    """Keep a text from being read as a formula."""
+    """Escape a text, so that matplotlib does not read it as a formula."""
     return text.replace("$", r"\$")
 
 

@@ -1,9 +1,8 @@
-"""Writing an experiment's report: the page, and beside it each table and figure as a file of its own."""
+"""Writing an experiment's report: the page, and each table and figure as a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from markupsafe import Markup
 
 from tinyllm.comparison.answers import Scorer
 from tinyllm.comparison.records import EXPERIMENT_FILE
-from tinyllm.comparison.results import Figure, Place, Results, read_results
+from tinyllm.comparison.results import Figure, Results, read_results
 from tinyllm.errors import RunFolderError
 from tinyllm.report import _plots as plots
 from tinyllm.report._browser import SCORERS
@@ -20,31 +19,20 @@ from tinyllm.report._experiment import content, figures
 from tinyllm.report._experiment.browser import islands
 from tinyllm.report._experiment.statements import statements
 from tinyllm.report._experiment.tables import as_csv, as_latex, as_markdown, cell_text, mark, runs_text, tables
-from tinyllm.report._page import REPORT_NAME, asset, both_widths, environment, policy
-from tinyllm.report._view import Fact
+from tinyllm.report._page import both_widths, rendered, write_page
 from tinyllm.report._words import count, interval, percent
 from tinyllm.system.files import write_text
 
-TABLES, FIGURES = "tables", "figures"
-_MARGIN = 0.03  # of accuracy, beyond what is drawn
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """A drawing of one dataset, wide and narrow, with the legend of its lines."""
-
-    title: str
-    plots: tuple[Markup, ...]
-    legend: tuple[tuple[str, int], ...] = ()
+_MARGIN = 0.03  # of accuracy, at both ends of the axis
 
 
 def write_experiment(folder: Path) -> Path:
-    """Write `report.html`, `tables/` and `figures/` into an experiment's folder, from its records alone.
+    """Write `report.html`, `tables/` and `figures/` into an experiment's folder, from its records.
 
-    Figures need matplotlib; without it they are left out, and the page, which draws its own, says so.
+    `figures/` needs matplotlib. Without it, the page says so. The plots of the page do not need it.
 
     Raises:
-        RunFolderError: the folder holds no experiment, or a damaged record.
+        RunFolderError: the folder holds no experiment, or a damaged record, or cannot be written.
     """
     results = read_results(folder)
     if not results.scorers:
@@ -53,39 +41,25 @@ def write_experiment(folder: Path) -> Path:
         for table in tables(results, scorer):
             name = table.name if scorer == results.scorers[0] else f"{table.name}-{scorer}"
             for kind, write in (("csv", as_csv), ("md", as_markdown), ("tex", as_latex)):
-                write_text(folder / TABLES / f"{name}.{kind}", write(table))
+                write_text(folder / "tables" / f"{name}.{kind}", write(table))
     if figures.can_draw():
-        figures.write_figures(results, results.scorers[0], folder / FIGURES)
-    path = folder / REPORT_NAME
-    write_text(path, render(results, folder).encode("utf-8", errors="replace").decode("utf-8"))
-    return path
+        figures.write_figures(results, results.scorers[0], folder / "figures")
+    return write_page(folder, render(results, folder))
 
 
 def render(results: Results, folder: Path) -> str:
-    """Return the page as HTML that needs nothing from outside itself, and is forbidden to ask for it."""
-    style, script = asset("page.css"), asset("common.js") + asset("experiment.js")
-    scorer = results.scorers[0]
-    return (
-        environment()
-        .get_template("experiment.html.j2")
-        .render(
-            name=results.outline.name,
-            facts_=list(_facts(results)),
-            style=Markup(style),  # noqa: S704  ours, shipped
-            script=Markup(script),  # noqa: S704  ours, shipped
-            policy=policy(style, script),
-            **_parts(results, scorer, folder),
-            text=cell_text,
-            mark=mark,
-            runs=runs_text,
-            swatch=lambda colour: Markup(plots.swatch(colour)),  # noqa: S704  plots escapes its labels
-        )
-    )
+    """Return the page of an experiment as HTML."""
+    values = _parts(results, results.scorers[0], folder)
+    return rendered("experiment.html.j2", "experiment.js", **values, text=cell_text, mark=mark, runs=runs_text)
 
 
 def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
+    questions, left_out = islands(results, folder, scorer)
+    settings = folder / EXPERIMENT_FILE
     others = [(SCORERS[s], t) for s in results.scorers[1:] for t in tables(results, s)[:1]]
     return {
+        "name": results.outline.name,
+        "facts_": list(_facts(results)),
         "scorer": SCORERS[scorer],
         "statements": statements(results, scorer),
         "tables": tables(results, scorer),
@@ -95,6 +69,7 @@ def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
         "alphas": list(_lines(results, "alpha", scorer)),
         "losses": list(_lines(results, "loss", scorer)),
         "calibrations": list(_lines(results, "calibration", scorer)),
+        "uncalibrated": list(_lines(results, "uncalibrated", scorer)),
         "costs": content.costs(results),
         "machines": results.machines(),
         "given": content.given(results),
@@ -103,52 +78,41 @@ def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
         "overlaps": content.overlaps(results, scorer),
         "met": content.met_in_training(results),
         "tried": content.tried(results),
-        **_questions(results, scorer, folder),
+        "islands": [(label, Markup(data)) for label, data in questions],  # noqa: S704  browser.safe_json escaped it
+        "left_out": left_out,
+        "has_texts": all('"q":' in data for _, data in questions),
         "has_figures": figures.can_draw(),
-        "settings": _settings(folder),
+        "settings": settings.read_text("utf-8") if settings.is_file() else "",
         "environment": _environment(results),
     }
 
 
-def _questions(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
-    found, left_out = islands(results, folder, scorer)
-    return {
-        "islands": [(label, Markup(data)) for label, data in found],  # noqa: S704  browser.safe_json escaped it
-        "left_out": left_out,
-        "has_texts": all('"q":' in data for _, data in found),
-    }
-
-
-def _facts(results: Results) -> Iterator[Fact]:
+def _facts(results: Results) -> Iterator[tuple[str, str]]:
     outline = results.outline
     done = sum(len(results.all_of(p)) for p in results.places())
-    yield Fact("Students", ", ".join(outline.students))
     sizes = [f"{dataset} ({count(f.questions['test'])} test questions)" for dataset, f in outline.datasets.items()]
-    yield Fact("Datasets", ", ".join(sizes))
-    yield Fact("Seeds", str(len(outline.seeds)))
-    failed = f", {len(results.failures):,} failed" if results.failures else ""
-    yield Fact("Runs", f"{done:,} done{failed}")
+    yield "Students", ", ".join(outline.students)
+    yield "Datasets", ", ".join(sizes)
+    yield "Seeds", str(len(outline.seeds))
+    yield "Runs", f"{done:,} done" + (f", {len(results.failures):,} failed" if results.failures else "")
 
 
-def _settings(folder: Path) -> str:
-    file = folder / EXPERIMENT_FILE
-    return file.read_text("utf-8") if file.is_file() else ""
+def _environment(results: Results) -> list[tuple[str, str]]:
+    """Return the environment of the first run, with all machines if there are several."""
+    first = next((record for place in results.places() for record in results.of(place)), None)
+    if first is None:
+        return []
+    found = first.figures.get("environment") or {}
+    packages = ", ".join(f"{k} {v}" for k, v in (found.get("packages") or {}).items())
+    facts = [(str(k), str(v)) for k, v in found.items() if k != "packages"] + [("packages", packages)]
+    machines = results.machines().most_common()
+    if len(machines) > 1:
+        facts.append(("machines", "; ".join(f"{name}: {runs} runs" for name, runs in machines)))
+    return facts
 
 
-def _environment(results: Results) -> list[Fact]:
-    for place in results.places():
-        for record in results.of(place):
-            found = record.figures.get("environment") or {}
-            packages = ", ".join(f"{k} {v}" for k, v in (found.get("packages") or {}).items())
-            plain = [Fact(str(k), str(v)) for k, v in found.items() if k != "packages"]
-            machines = results.machines().most_common()
-            others = [Fact("machines", "; ".join(f"{name}: {count} runs" for name, count in machines))]
-            return [*plain, Fact("packages", packages), *(others if len(machines) > 1 else [])]
-    return []
-
-
-def _forests(results: Results, scorer: Scorer) -> Iterator[Panel]:
-    """Yield, for each dataset and student, every method's accuracy with its interval."""
+def _forests(results: Results, scorer: Scorer) -> Iterator[dict[str, Any]]:
+    """Yield for each dataset and student the accuracies of all methods with their intervals."""
     found = results.figures(scorer)
     for student in results.outline.students:
         for dataset, facts in results.outline.datasets.items():
@@ -161,7 +125,7 @@ def _forests(results: Results, scorer: Scorer) -> Iterator[Panel]:
             ends = [v for d in dots for v in (d.low, d.high)] + [m.value for m in marks]
             scale = max(0.0, min(ends) - _MARGIN), min(1.0, max(ends) + _MARGIN)
             draw = partial(plots.dot_plot, dots, marks, scale=scale)
-            yield Panel(content.where(results, Place(student, dataset, "")), both_widths(draw))
+            yield {"title": results.outline.where(student, dataset), "plots": both_widths(draw), "legend": ()}
 
 
 def _forest_dot(results: Results, method: str, figure: Figure) -> plots.Dot:
@@ -176,7 +140,8 @@ def _forest_dot(results: Results, method: str, figure: Figure) -> plots.Dot:
     )
 
 
-def _lines(results: Results, kind: str, scorer: Scorer) -> Iterator[Panel]:
+def _lines(results: Results, kind: str, scorer: Scorer) -> Iterator[dict[str, Any]]:
+    """Yield a plot of lines with its legend, for each dataset and student that has some."""
     for student in results.outline.students:
         for dataset in results.outline.datasets:
             if kind == "alpha":
@@ -184,8 +149,10 @@ def _lines(results: Results, kind: str, scorer: Scorer) -> Iterator[Panel]:
             elif kind == "loss":
                 lines, axes = content.loss_lines(results, student, dataset), ("optimizer step", "loss")
             else:
-                lines, axes = content.calibration_lines(results, student, dataset), ("confidence, %", "accuracy, %")
+                lines = content.calibration_lines(results, student, dataset, calibrated=kind == "calibration")
+                axes = ("confidence, %", "accuracy, %")
             if lines:
-                draw = partial(plots.line_plot, lines, *axes, log_x=kind == "alpha", diagonal=kind == "calibration")
-                legend = tuple((line.label, line.colour) for line in lines)
-                yield Panel(content.where(results, Place(student, dataset, "")), both_widths(draw), legend)
+                diagonal = kind in ("calibration", "uncalibrated")
+                draw = partial(plots.line_plot, lines, *axes, log_x=kind == "alpha", diagonal=diagonal)
+                legend = [(line.label, line.colour) for line in lines]
+                yield {"title": results.outline.where(student, dataset), "plots": both_widths(draw), "legend": legend}

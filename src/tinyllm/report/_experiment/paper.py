@@ -1,4 +1,4 @@
-"""The paper's own figures, to stand beside: Table 1 of arXiv 2402.04616, accuracy in per cent by exact match."""
+"""Figures of the paper, to compare with: Table 1 of arXiv 2402.04616, accuracy in per cent by exact match."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TEACHERS: Mapping[str, tuple[float, ...]] = {
 
 
 def of_student(model: str, columns: Sequence[str]) -> Quoted:
-    """Return what the paper reports of a student; nothing of a student that it does not have."""
+    """Return the paper's accuracies of a student; empty for a student that is not in the paper."""
     return {
         f"{method}, the paper, exact match": _known(values, columns)
         for method, values in _TABLE_1.get(model, {}).items()
@@ -43,12 +43,12 @@ def of_student(model: str, columns: Sequence[str]) -> Quoted:
 
 
 def of_teachers(teachers: Sequence[str], columns: Sequence[str]) -> Quoted:
-    """Return what the paper reports of the teachers themselves."""
+    """Return the paper's accuracies of the teachers."""
     return {f"Teacher {t}, the paper, exact match": _known(_TEACHERS[t], columns) for t in teachers if t in _TEACHERS}
 
 
 def _known(values: Sequence[float], columns: Sequence[str]) -> dict[str, float]:
-    """Return the values of some columns; the paper's average is of all six datasets, and stands for no fewer."""
+    """Return the values of some columns. The paper's average is used only if all six datasets are there."""
     known = dict(zip(_DATASETS, values, strict=True))
     if not set(_DATASETS[:-1]) <= set(columns):
         known.pop("Average")

@@ -1,4 +1,4 @@
-"""What an experiment shows, in plain words: what helped, what hurt, what is noise, what could not have been seen."""
+"""What an experiment shows, in words: what helped, what hurt, what can be noise, and what is too small to detect."""
 
 from __future__ import annotations
 
@@ -10,35 +10,44 @@ from tinyllm.comparison.answers import Scorer
 from tinyllm.comparison.outline import MethodOutline
 from tinyllm.comparison.results import Figure, Place, Results
 from tinyllm.report._experiment.tables import SIGNIFICANT, sign
-from tinyllm.report._words import p_value, percent, plural, points
+from tinyllm.report._words import p_value, percent, plural, points, signed
 
-_NAMED = 4  # so many methods without a difference are all named
+_NAMED = 4  # longer lists of methods are shortened
+
+_ADVICE = (
+    " Where choices differ in length and are not shown (`layout: cloze`), `scorer: likelihood_normalised` is the fair "
+    "one."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One thing that can be said; `kind` is `helped`, `hurt`, `noise` or `note`."""
+    """One statement. `kind` is `helped`, `hurt`, `noise` or `note`."""
 
     kind: str
     text: str
 
 
 def statements(results: Results, scorer: Scorer) -> list[Statement]:
-    """Return what can be said of an experiment, the chief things first."""
+    """Return the statements about an experiment, by student and dataset."""
     figures = results.figures(scorer)
     said: list[Statement] = []
     for student in results.outline.students:
         for dataset in results.outline.datasets:
             said += _of_dataset(results, figures, student, dataset)
-            said += _controls(results, student, dataset)
-            said += _against_nothing(results, figures, student, dataset)
-            said += _below_chance(results, figures, student, dataset, scorer)
-    return [*said, *_ties(results, scorer), *_cautions(results)]
+            said += map(_note, _controls(results, student, dataset))
+            said += map(_note, _against_majority(results, figures, student, dataset))
+            said += map(_note, _below_chance(results, figures, student, dataset, scorer))
+    return [*said, *map(_note, [*_ties(results, scorer), *_cautions(results), *_unequal_search(results)])]
+
+
+def _note(text: str) -> Statement:
+    return Statement("note", text)
 
 
 def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str, dataset: str) -> Iterator[Statement]:
     outline = results.outline
-    baseline, where = outline.method(outline.baseline).label, _where(results, student, dataset)
+    baseline, where = outline.method(outline.baseline).label, outline.where(student, dataset)
     noise: list[tuple[MethodOutline, Difference]] = []
     untested: list[str] = []
     apart: list[str] = []
@@ -49,39 +58,35 @@ def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str,
         if figure.gain is None:
             apart.append(method.label)
             continue
-        told = f"{method.label} {_change(figure.gain)}"
+        change = _change(figure.gain)
         if figure.holm is None:
-            untested.append(told)
+            untested.append(f"{method.label} {change}")
         elif sign(figure) == 0:
             noise.append((method, figure.gain))
         else:
             verb = "helped" if sign(figure) > 0 else "hurt"
-            told = f"{where}: {method.label} {verb}: {_change(figure.gain)} against {baseline}, {_p(figure)}."
-            yield Statement(verb, told)
+            corrected = f"{p_value(figure.holm)} after Holm's correction"
+            yield Statement(verb, f"{where}: {method.label} {verb}: {change} against {baseline}, {corrected}.")
     if noise:
         yield _nothing_shown(where, baseline, noise, results.planned())
     if untested:
-        yield Statement(
-            "note",
-            f"{where}: against {baseline}: {'; '.join(untested)}. They have one seed in common with it: these are "
-            "differences of two trainings, with intervals over questions alone, and not of methods. More `seeds` "
-            "make it a test.",
+        yield _note(
+            f"{where}: against {baseline}: {'; '.join(untested)}. Only one seed is common to both, so these are "
+            "differences between two trainings, with intervals over questions only. They do not compare methods. More "
+            "`seeds` are needed for a test."
         )
     if apart:
-        yield Statement(
-            "note",
-            f"{where}: {', '.join(apart)} cannot be compared with {baseline}: no seed is finished for both.",
-        )
+        yield _note(f"{where}: {', '.join(apart)} cannot be compared with {baseline}: no seed is finished for both.")
 
 
 def _nothing_shown(
     where: str, baseline: str, noise: list[tuple[MethodOutline, Difference]], comparisons: int
 ) -> Statement:
-    """Say what is not shown to differ, and what difference would have been; of many methods name those of interest."""
+    """Name the methods without a significant difference, and say which difference the experiment can detect."""
     excludes = [m for m, gain in noise if not gain.ci95[0] <= 0 <= gain.ci95[1]]
     corrected = (
-        f" {plural(len(excludes), 'interval')} without 0 among them: not enough once all {comparisons} comparisons are "
-        "corrected for."
+        f" Intervals without 0 among these: {len(excludes)}. They are not significant after the correction for all "
+        f"{comparisons} comparisons."
         if excludes
         else ""
     )
@@ -90,178 +95,144 @@ def _nothing_shown(
     told = "; ".join(f"{m.label} {_change(gain)}" for m, gain in named)
     others = [gain.value for m, gain in noise if (m, gain) not in named]
     if others:
-        told += f"{'; ' if told else ''}{plural(len(others), 'other')} ({_ends(others)}, intervals in the tables)"
+        ends = f"{signed(min(others))} to {points(max(others))}"
+        told += f"{'; ' if told else ''}{plural(len(others), 'other')} ({ends}, intervals in the tables)"
     found = findable([gain.spread for _, gain in noise], comparisons)
     return Statement(
         "noise",
-        f"{where}: no difference from {baseline} is shown for {told}.{corrected} "
-        f"If questions and seeds vary as they do here, a true difference of {100 * found:.1f} points is found with a "
-        "probability of 0.8, a smaller one less often.",
+        f"{where}: no difference from {baseline} is shown for {told}.{corrected} If questions and seeds vary as they "
+        f"do here, a true difference of {100 * found:.1f} points is found with a probability of 0.8. Smaller ones are "
+        "found less often.",
     )
 
 
-def _controls(results: Results, student: str, dataset: str) -> Iterator[Statement]:
-    """Say whether the rationales' content matters: each control against what it is identical to but for the mixture."""
-    where = _where(results, student, dataset)
+def _controls(results: Results, student: str, dataset: str) -> Iterator[str]:
+    """Say whether the content of rationales matters, by comparing each control with its twin."""
+    where = results.outline.where(student, dataset)
     for control, twin in results.controls():
         tested = results.against_twin(control, twin, student, dataset)
         if tested is None or tested.holm is None:
             continue
         told = f"({_change(tested.gain)}, {p_value(tested.holm)} after Holm's correction)"
-        if tested.holm < SIGNIFICANT:
-            how = "worse than" if tested.gain.value < 0 else "better than"
-            content = "the rationales' content matters" if tested.gain.value < 0 else "the control is better"
-            yield Statement("note", f"{where}: {content}: {control.label} is {how} {twin.label} {told}.")
-        else:
-            yield Statement(
-                "note",
-                f"{where}: {control.label} is not shown to differ from {twin.label} {told}, so nothing here shows that "
-                "the student learns from what rationales say.",
+        if tested.holm >= SIGNIFICANT:
+            yield (
+                f"{where}: no difference between {control.label} and {twin.label} is shown {told}. So nothing here "
+                "shows that the student learns from the content of rationales."
             )
+        elif tested.gain.value < 0:
+            yield f"{where}: the rationales' content matters: {control.label} is worse than {twin.label} {told}."
+        else:
+            yield f"{where}: the control is better: {control.label} is better than {twin.label} {told}."
 
 
-def _against_nothing(
-    results: Results, figures: Mapping[Place, Figure], student: str, dataset: str
-) -> Iterator[Statement]:
-    """Say what is not shown to be above always giving the most frequent answer, in pairs on the same questions."""
-    facts, where = results.outline.datasets[dataset], _where(results, student, dataset)
-    whom = f"always giving the most frequent answer ({percent(facts.majority)})"
+def _against_majority(results: Results, figures: Mapping[Place, Figure], student: str, dataset: str) -> Iterator[str]:
+    """Name the methods that are not significantly better than always giving the most frequent answer."""
+    outline = results.outline
+    where = outline.where(student, dataset)
+    whom = f"always giving the most frequent answer ({percent(outline.datasets[dataset].majority)})"
+    own = [(p, m.label) for m in outline.methods if (p := Place(student, dataset, m.id)) in figures]
     not_shown: list[str] = []
     untested: list[str] = []
-    places = [Place(student, dataset, m.id) for m in results.outline.methods]
-    own = [p for p in places if p in figures]
-    for place in own:
-        tested, label = results.against_majority.get(place), results.outline.method(place.method).label
+    for place, label in own:
+        tested = results.against_majority.get(place)
         if tested is None or tested.holm is None:
             untested.append(label)
         elif tested.gain.value <= 0 or tested.holm >= SIGNIFICANT:
             not_shown.append(f"{label} {_change(tested.gain)}")
     if not_shown:
         is_all = len(not_shown) == len(own) > _NAMED
+        family = f"all {plural(len(list(results.places())), 'comparison')} with that answer"
         told = f"no method is shown to beat {whom}" if is_all else f"not shown to beat {whom}: {'; '.join(not_shown)}"
-        yield Statement("note", f"{where}: {told} (paired by question, Holm-corrected over {_compared(results)}).")
+        yield f"{where}: {told} (paired by question, Holm-corrected over {family})."
     if untested:
-        named = ", ".join(untested) if len(untested) <= _NAMED else plural(len(untested), "method")
-        yield Statement("note", f"{where}: not tested against {whom}, for want of a second seed: {named}.")
-
-
-def _compared(results: Results) -> str:
-    return f"all {plural(len(list(results.places())), 'comparison')} with that answer"
+        yield f"{where}: not tested against {whom}, because there is only one seed: {_few(untested)}."
 
 
 def _below_chance(
     results: Results, figures: Mapping[Place, Figure], student: str, dataset: str, scorer: Scorer
-) -> Iterator[Statement]:
-    """Say what is below guessing, whose expected accuracy is known exactly."""
+) -> Iterator[str]:
+    """Name the methods below guessing, whose expected accuracy is exact."""
     chance = results.outline.datasets[dataset].chance
     own = [(m, f) for m in results.outline.methods if (f := figures.get(Place(student, dataset, m.id))) is not None]
-    where = _where(results, student, dataset)
+    where = results.outline.where(student, dataset)
     below = [_unparsed(m.label, f) for m, f in own if f.accuracy.ci95[1] < chance]
     beside = [m.label for m, f in own if f.accuracy.ci95[0] <= chance <= f.accuracy.ci95[1]]
     if below:
-        yield Statement("note", f"{where}: below chance ({percent(chance)}): {', '.join(below)}.{_advice(scorer)}")
+        advice = _ADVICE if scorer == "likelihood" else ""
+        yield f"{where}: below chance ({percent(chance)}): {', '.join(below)}.{advice}"
     if beside:
-        named = ", ".join(beside) if len(beside) <= _NAMED else plural(len(beside), "method")
-        yield Statement("note", f"{where}: guessing ({percent(chance)}) lies within the interval of {named}.")
-
-
-def _ties(results: Results, scorer: Scorer) -> Iterator[Statement]:
-    """Say how many answers are ties, which count by their share, and where there are most."""
-    of_place = {place: results.ties(place, scorer) for place in results.places()}
-    ties, answers = (sum(counts) for counts in zip(*of_place.values(), strict=True))
-    if not ties:
-        return
-    place = max(of_place, key=lambda p: of_place[p][0] / max(1, of_place[p][1]))
-    most, of = of_place[place]
-    yield Statement(
-        "note",
-        f"{ties:,} of {plural(answers, 'answer')} are ties; where the right choice is one of k that tie, the answer "
-        f"counts 1/k. Most: {_where(results, place.student, place.dataset)}, "
-        f"{results.outline.method(place.method).label}, {percent(most / of)}.",
-    )
+        yield f"{where}: guessing ({percent(chance)}) lies within the interval of {_few(beside)}."
 
 
 def _unparsed(label: str, figure: Figure) -> str:
-    return label if figure.unparsed is None else f"{label} ({percent(figure.unparsed)} of what it wrote is no choice)"
+    if figure.unparsed is None:
+        return label
+    return f"{label} ({percent(figure.unparsed)} of its written answers match no choice)"
 
 
-def _advice(scorer: Scorer) -> str:
-    if scorer != "likelihood":
-        return ""
-    return (
-        " Where choices differ in length and are not shown (`layout: cloze`), `scorer: likelihood_normalised` is the "
-        "fair one."
-    )
+def _ties(results: Results, scorer: Scorer) -> Iterator[str]:
+    """Say how many answers are ties, and which method has most of them."""
+    of_place = {place: results.ties(place, scorer) for place in results.places()}
+    ties, answers = (sum(counts) for counts in zip(*of_place.values(), strict=True))
+    if ties:
+        place = max(of_place, key=lambda p: of_place[p][0] / max(1, of_place[p][1]))
+        most, of = of_place[place]
+        yield (
+            f"{ties:,} of {plural(answers, 'answer')} are ties. If the right choice is one of k that tie, the answer "
+            f"counts 1/k. Most: {results.outline.where(place.student, place.dataset)}, "
+            f"{results.outline.method(place.method).label}, {percent(most / of)}."
+        )
 
 
-def _cautions(results: Results) -> Iterator[Statement]:
+def _cautions(results: Results) -> Iterator[str]:
     trained = [p for p in results.places() if results.is_trained(p.method)]
     waiting = [p for p in results.places() if not results.of(p)]
     undecided = [p for p in waiting if results.all_of(p)]
     single = [p for p in trained if len(results.of(p)) == 1]
     if results.failures:
         first = results.failures[0]
-        yield Statement(
-            "note",
-            f"{plural(len(results.failures), 'run')} failed, as {first.method} on {first.dataset} with seed "
-            f"{first.seed}: {first.error.splitlines()[0]}{_lost(results)}",
+        lost = any(results.of(Place(f.student, f.dataset, f.method)) for f in results.failures)
+        yield (
+            f"{plural(len(results.failures), 'run')} failed, such as {first.method} on {first.dataset} with seed "
+            f"{first.seed}: {first.error.splitlines()[0]}"
+            + (" A failed candidate of settings counts as worse than the others." if lost else "")
         )
     if missing := len(waiting) - len(undecided):
-        yield Statement("note", f"{plural(missing, 'cell')} of the tables without a finished run.")
+        yield f"{plural(missing, 'cell')} of the tables without a finished run."
     if undecided:
-        yield Statement(
-            "note", f"{plural(len(undecided), 'cell')} whose settings are not chosen yet: candidates are to come."
-        )
+        yield f"{plural(len(undecided), 'cell')} without chosen settings, because candidates are not finished."
     if single:
-        yield Statement(
-            "note",
-            f"{plural(len(single), 'cell')} rest on one seed: how much another would change is not known. The interval "
-            "is over questions alone, for that one training, and nothing is tested.",
+        yield (
+            f"{plural(len(single), 'cell')} with one seed only, so the variance over seeds is not known. The interval "
+            "is over questions, for that one training, and nothing is tested."
         )
     if any(m.sweep.chooses for m in results.outline.methods):
-        yield Statement(
-            "note",
-            "The validation accuracy by which settings were chosen is the highest of several, so it is optimistic. The "
-            "table of candidates gives the winner's accuracy with the other seeds, which did not choose, where there "
-            "are any. Test questions choose nothing.",
+        yield (
+            "Settings were chosen by the highest of several validation accuracies, so this accuracy is optimistic. The "
+            "table of candidates also gives the winner's accuracy with the other seeds, which did not choose it. Test "
+            "questions choose nothing."
         )
-    yield from _unequal_search(results)
 
 
-def _lost(results: Results) -> str:
-    beaten = any(results.of(Place(f.student, f.dataset, f.method)) for f in results.failures)
-    return " What failed has lost against other candidates." if beaten else ""
-
-
-def _unequal_search(results: Results) -> Iterator[Statement]:
-    """Say whose settings were searched less than the baseline's, or more."""
+def _unequal_search(results: Results) -> Iterator[str]:
+    """Name the methods with fewer or more candidates of settings than the baseline."""
     baseline = results.outline.method(results.outline.baseline)
-    others = [m for m in results.outline.methods if results.is_trained(m.id)]
     had = baseline.sweep.candidates()
-    less = [f"{m.label} ({m.sweep.candidates()})" for m in others if m.sweep.candidates() < had]
-    more = [f"{m.label} ({m.sweep.candidates()})" for m in others if m.sweep.candidates() > had]
-    for which, verb in ((less, "fewer"), (more, "more")):
+    counts = [(m.label, m.sweep.candidates()) for m in results.outline.methods if results.is_trained(m.id)]
+    fewer, more = [f"{m} ({n})" for m, n in counts if n < had], [f"{m} ({n})" for m, n in counts if n > had]
+    for which, verb in ((fewer, "fewer"), (more, "more")):
         if which:
-            whose = ", ".join(which) if len(which) <= _NAMED else f"{len(which)} methods"
-            yield Statement(
-                "note",
-                f"{whose} had {verb} candidates of settings to choose from than {baseline.label} ({had}), "
-                "so part of a difference may be that.",
+            yield (
+                f"{_few(which)} had {verb} candidates of settings than {baseline.label} ({had}). This can be part of a "
+                "difference."
             )
 
 
-def _where(results: Results, student: str, dataset: str) -> str:
-    return f"{dataset}, {student}" if len(results.outline.students) > 1 else dataset
-
-
 def _change(gain: Difference) -> str:
-    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in gain.ci95)
+    low, high = map(signed, gain.ci95)
     return f"{points(gain.value)} ({low} to {high})"
 
 
-def _ends(gains: Sequence[float]) -> str:
-    return f"{100 * min(gains):+.1f}".replace("-", "−") + " to " + points(max(gains))
-
-
-def _p(figure: Figure) -> str:
-    return f"{p_value(figure.holm)} after Holm's correction" if figure.holm is not None else ""
+def _few(labels: Sequence[str]) -> str:
+    """Name a few methods, or count many."""
+    return ", ".join(labels) if len(labels) <= _NAMED else plural(len(labels), "method")

@@ -1,4 +1,4 @@
-"""The tables of an experiment as data, and as CSV, Markdown and LaTeX; the paper's Tables 1 and 2 in its own form."""
+"""The tables of an experiment, as data, CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -18,35 +18,40 @@ from tinyllm.report._words import plural
 SIGNIFICANT = 0.05
 _MARKS = {1: "▲", -1: "▼", 0: ""}
 _ALONE = "†"
+_FAMILY = "methods with the baseline on each dataset and on the average, controls with their twin"
 _LATEX_MARKS = {1: r"$^{\blacktriangle}$", -1: r"$^{\blacktriangledown}$", 0: ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One figure, shares between 0 and 1.
+    """One figure. Accuracies are shares between 0 and 1.
 
     Attributes:
-        low, high: 95 % interval; None for a figure that is quoted or known exactly.
-        sign: 1 above the baseline, -1 below, after Holm's correction; 0 where neither is shown.
-        runs: finished and wanted ones, where some are lacking.
-        knows_seeds: False where the interval is of the questions alone.
+        low, high: 95 % interval; None for a quoted or an exact figure.
+        figure: the figure of a method of this experiment.
+        wanted: the number of planned runs of such a figure.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
-    sign: int = 0
-    gain: Difference | None = None
-    holm: float | None = None
-    seeds: int | None = None
-    questions: int | None = None
-    runs: tuple[int, int] | None = None
-    knows_seeds: bool = True
+    figure: Figure | None = None
+    wanted: int = 0
+
+    @property
+    def sign(self) -> int:
+        """1 for a figure significantly above the baseline, -1 for one below, else 0."""
+        return 0 if self.figure is None else sign(self.figure)
+
+    @property
+    def is_of_one_seed(self) -> bool:
+        """Whether the interval is over questions only."""
+        return self.figure is not None and not self.figure.accuracy.knows_seeds
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A method, or what it is held against. `head` begins a group of rows and has no cells."""
+    """A method, or something to compare with. A row of the kind `head` begins a group and has no cells."""
 
     label: str
     kind: str
@@ -56,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of accuracies: a row a method, a column a dataset."""
+    """A table of accuracies, with a row for each method and a column for each dataset."""
 
     name: str
     title: str
@@ -66,7 +71,7 @@ class Table:
 
 
 def tables(results: Results, scorer: Scorer) -> list[Table]:
-    """Return the tables that there is something for: methods (Table 1), ablations (Table 2), controls."""
+    """Return the tables that have rows: methods (Table 1), ablations (Table 2), controls."""
     figures = results.figures(scorer)
     made = [
         _table(results, figures, "table1", "Table 1: methods", ("reference", "method", "router"), with_paper=True),
@@ -91,42 +96,37 @@ def _table(
         return None
     datasets = tuple(outline.datasets)
     columns = (*datasets, AVERAGE) if len(datasets) > 1 else datasets
-    rows: list[Row] = [*_known(results, columns)] if with_paper else []
+    rows: list[Row] = []
     if with_paper:
         teachers = list(dict.fromkeys(t for d in outline.datasets.values() for t in d.teachers))
+        rows += _known(results, columns)
         rows += _quoted({**paper.of_teachers(teachers, columns), **outline.quoted}, columns)
     for student, model in outline.students.items():
         rows.append(Row(student if student == model else f"{student} ({model})", "head"))
         rows += [_method_row(results, figures, student, m, columns) for m in methods]
-        rows += list(_relative(results, figures, student, columns)) if with_paper else []
-        rows += _quoted(paper.of_student(model, columns), columns) if with_paper else []
-    baseline = outline.method(outline.baseline).label
-    note = f"Accuracy in per cent with 95 % intervals over {_over(outline.seeds)}. {_marks(results, figures, baseline)}"
-    if any(c is not None and not c.knows_seeds and c.runs for row in rows for c in row.cells):
+        if with_paper:
+            rows += _relative(results, figures, student, columns)
+            rows += _quoted(paper.of_student(model, columns), columns)
+    one_seed = "questions (one seed: how much seeds differ is not known, so nothing is tested)"
+    over = "questions and seeds" if len(outline.seeds) > 1 else one_seed
+    note = f"Accuracy in per cent with 95 % intervals over {over}. {_marks(results, figures)}"
+    if any(c is not None and c.is_of_one_seed and runs_text(c) for row in rows for c in row.cells):
         note += f" {_ALONE} One seed: an interval over questions alone, for this one training; not tested."
     if any(row.kind == "quoted" for row in rows):
         note += " Quoted figures are of other students, questions or scores, and are for orientation."
     return Table(name, title, columns, tuple(rows), note)
 
 
-def _over(seeds: Sequence[int]) -> str:
-    if len(seeds) > 1:
-        return "questions and seeds"
-    return "questions (one seed: how much seeds differ is not known, so nothing is tested)"
-
-
-def _marks(results: Results, figures: Mapping[Place, Figure], baseline: str) -> str:
-    """Say what is tested, and what a mark means."""
+def _marks(results: Results, figures: Mapping[Place, Figure]) -> str:
+    """Say what is tested, and what the marks mean."""
+    baseline = results.outline.method(results.outline.baseline).label
     if all(f.holm is None for f in figures.values()):
         return "Nothing is tested here: no ▲ and no ▼."
     return (
         f"▲ above and ▼ below {baseline}: p < {SIGNIFICANT} in the test paired by question and seed, Holm-corrected "
-        f"over all {plural(results.planned(), 'comparison')} of the experiment ({FAMILY}). Unmarked: no difference "
+        f"over all {plural(results.planned(), 'comparison')} of the experiment ({_FAMILY}). Unmarked: no difference "
         "shown."
     )
-
-
-FAMILY = "methods with the baseline on each dataset and on the average, controls with their twin"
 
 
 def _known(results: Results, columns: Sequence[str]) -> Iterator[Row]:
@@ -148,42 +148,28 @@ def _method_row(
     results: Results, figures: Mapping[Place, Figure], student: str, method: MethodOutline, columns: Sequence[str]
 ) -> Row:
     places = [Place(student, column, method.id) for column in columns]
-    cells = [_cell(figures.get(p), method) for p in places]
+    wanted, found = len(method.sweep.seeds), [figures.get(p) for p in places]
+    cells = [Cell(f.accuracy.value, *f.accuracy.ci95, f, wanted) if f is not None else None for f in found]
     picked = {p.dataset: results.settings.get(p) for p in places if results.settings.get(p)}
     note = "; ".join(f"{dataset}: {settings_text(settings)}" for dataset, settings in picked.items() if settings)
     return Row(method.label, method.kind, tuple(cells), note)
 
 
-def _cell(figure: Figure | None, method: MethodOutline) -> Cell | None:
-    if figure is None:
-        return None
-    wanted = len(method.sweep.seeds)
-    return Cell(
-        figure.accuracy.value,
-        *figure.accuracy.ci95,
-        sign=sign(figure),
-        gain=figure.gain,
-        holm=figure.holm,
-        seeds=figure.accuracy.seeds,
-        questions=figure.accuracy.questions,
-        runs=(figure.accuracy.seeds, wanted) if figure.accuracy.seeds < wanted else None,
-        knows_seeds=figure.accuracy.knows_seeds,
-    )
-
-
 def sign(figure: Figure) -> int:
-    """Return 1 where a figure is above the baseline beyond noise, -1 where it is below, else 0."""
+    """Return 1 for a figure significantly above the baseline, -1 for one below, else 0."""
     if figure.gain is None or figure.holm is None or figure.holm >= SIGNIFICANT:
         return 0
     return 1 if figure.gain.value > 0 else -1
 
 
 def _relative(results: Results, figures: Mapping[Place, Figure], student: str, columns: Sequence[str]) -> Iterator[Row]:
-    """Yield TinyLLM's gain over the baseline in per cent of it, as the paper prints it."""
+    """Yield TinyLLM's gain in per cent of the baseline's accuracy, as in the paper."""
     tinyllm = results.outline.first_like("tinyllm")
-    found = [figures.get(Place(student, column, tinyllm.id)) if tinyllm is not None else None for column in columns]
+    if tinyllm is None:
+        return
+    found = [figures.get(Place(student, column, tinyllm.id)) for column in columns]
     cells = tuple(_relative_cell(f.gain) if f is not None else None for f in found)
-    if tinyllm is not None and any(cells):
+    if any(cells):
         baseline = results.outline.method(results.outline.baseline).label
         yield Row(f"{tinyllm.label} over {baseline}, relative", "relative", cells)
 
@@ -196,7 +182,7 @@ def _relative_cell(gain: Difference | None) -> Cell | None:
 
 
 def settings_text(settings: Mapping[str, object]) -> str:
-    """Return settings as people read them: `learning rate 0.0003, epochs 2`."""
+    """Return settings as text: `learning rate 0.0003, epochs 2`."""
     return ", ".join(
         f"{k.rpartition('.')[2].replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k.rpartition('.')[2]} {v}"
         for k, v in settings.items()
@@ -207,7 +193,7 @@ def settings_text(settings: Mapping[str, object]) -> str:
 
 
 def cell_text(cell: Cell | None, kind: str) -> str:
-    """Return a figure as people read it, without its mark: `62.0 (57.2 to 66.7)`."""
+    """Return a figure as text, without its mark: `62.0 (57.2 to 66.7)`."""
     if cell is None:
         return "–"
     sign, unit = ("+", " %") if kind == "relative" else ("", "")
@@ -217,19 +203,19 @@ def cell_text(cell: Cell | None, kind: str) -> str:
 
 
 def mark(cell: Cell | None) -> str:
-    """Return ▲ or ▼ where a figure is above or below the baseline beyond noise."""
+    """Return ▲ or ▼ for a figure significantly above or below the baseline."""
     return _MARKS[cell.sign] if cell is not None else ""
 
 
 def runs_text(cell: Cell | None) -> str:
-    """Return how many runs there are, where some are lacking: `1 of 3 seeds`, with † where that is all there is."""
-    if cell is None or not cell.runs:
+    """Return the number of finished runs where some are missing: `2 of 3 seeds`, and with † for a single one."""
+    if cell is None or cell.figure is None or cell.figure.accuracy.seeds >= cell.wanted:
         return ""
-    return f"{cell.runs[0]} of {cell.runs[1]} seeds{'' if cell.knows_seeds else _ALONE}"
+    return f"{cell.figure.accuracy.seeds} of {cell.wanted} seeds{_ALONE if cell.is_of_one_seed else ''}"
 
 
 def as_markdown(table: Table) -> str:
-    """Return a table for a README."""
+    """Return a table as Markdown."""
     lines = [
         f"| {' | '.join(['', *map(markdown, table.columns)])} |",
         f"|---|{'---:|' * len(table.columns)}",
@@ -238,26 +224,24 @@ def as_markdown(table: Table) -> str:
         if row.kind == "head":
             lines.append(f"| **{markdown(row.label)}** |{' |' * len(table.columns)}")
             continue
-        cells = [" ".join(filter(None, (cell_text(c, row.kind), mark(c), _seeds(c)))) for c in row.cells]
+        seeds = [f"[{told}]" if (told := runs_text(c)) else "" for c in row.cells]
+        texts = [(cell_text(c, row.kind), mark(c), of) for c, of in zip(row.cells, seeds, strict=True)]
+        cells = [" ".join(filter(None, parts)) for parts in texts]
         lines.append(f"| {markdown(row.label)} | {' | '.join(cells)} |")
     picked = "; ".join(f"{markdown(row.label)} ({markdown(row.note)})" for row in table.rows if row.note)
     chosen = ["", f"Chosen on validation questions: {picked}."] if picked else []
     return "\n".join([*lines, "", markdown(table.note), *chosen, ""])
 
 
-def _seeds(cell: Cell | None) -> str:
-    return f"[{runs_text(cell)}]" if runs_text(cell) else ""
-
-
 def markdown(text: str) -> str:
     """Escape a text for a line or a cell of Markdown."""
     escaped = text.replace("|", "\\|").replace("\n", " ")
-    return re.sub("<(?=[^ ])", "&lt;", escaped)  # before a space it can begin nothing
+    return re.sub("<(?=[^ ])", "&lt;", escaped)  # before a space it cannot open an element
 
 
 def as_latex(table: Table) -> str:
-    """Return a table for a paper."""
-    title = table.title.removeprefix("Table 1: ").removeprefix("Table 2: ")  # LaTeX counts by itself
+    """Return a table as LaTeX."""
+    title = table.title.removeprefix("Table 1: ").removeprefix("Table 2: ")  # LaTeX numbers tables itself
     lines = [
         r"% \usepackage{amsmath, amssymb, booktabs}",
         r"\begin{table}",
@@ -307,7 +291,7 @@ _COLUMNS = (
 
 
 def as_csv(table: Table) -> str:
-    """Return a table with a line a figure, shares between 0 and 1, nothing rounded away."""
+    """Return a table with a line for each figure. Accuracies are shares between 0 and 1."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -322,12 +306,14 @@ def as_csv(table: Table) -> str:
 
 
 def _numbers(cell: Cell) -> list[str]:
-    gain, wanted = cell.gain, cell.runs[1] if cell.runs else cell.seeds
-    values: list[float | None] = [cell.value, cell.low, cell.high, cell.seeds, wanted, cell.questions]
-    if gain is None:
+    values: list[float | None] = [cell.value, cell.low, cell.high]
+    figure = cell.figure
+    values += [figure.accuracy.seeds, cell.wanted, figure.accuracy.questions] if figure is not None else [None] * 3
+    gain = figure.gain if figure is not None else None
+    if figure is None or gain is None:
         values += [None] * 8
     else:
-        # What is not tested has no p-value: one that is not corrected would be taken for one.
-        p = gain.p if cell.holm is not None else None
-        values += [gain.value, *gain.ci95, gain.relative, *(gain.relative_ci95 or (None, None)), p, cell.holm]
+        # A difference that is not tested gets no p-value, because an uncorrected one would be misread.
+        p = gain.p if figure.holm is not None else None
+        values += [gain.value, *gain.ci95, gain.relative, *(gain.relative_ci95 or (None, None)), p, figure.holm]
     return ["" if v is None else f"{v:.6g}" for v in values]

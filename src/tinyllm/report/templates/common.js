@@ -1,5 +1,5 @@
 "use strict";
-// What both pages need. Texts go in as text nodes only; nothing here ever parses HTML.
+// Functions of both pages. Texts become text nodes. Nothing here parses HTML.
 const page = {
   make(tag, kind, ...children) {
     const element = document.createElement(tag);
@@ -18,7 +18,7 @@ const page = {
     return index < 26 ? String.fromCharCode(65 + index) : String(index + 1);
   },
 
-  // Not all that fill forms in send both of a list's events. Text is looked at when its writer pauses.
+  // Some tools that fill in forms send only one of the two events of a list. Text is read after a pause in typing.
   onChange(form, update) {
     let timer = 0;
     const changed = (event) => {
@@ -29,7 +29,7 @@ const page = {
     form.addEventListener("submit", (event) => event.preventDefault());
   },
 
-  // So that the keyboard goes on with the first new item.
+  // The keyboard focus moves to the first new item.
   focusOn(item) {
     item.tabIndex = -1;
     item.focus({ preventScroll: true });

@@ -1,4 +1,4 @@
-// Leafs through the questions of an experiment. Texts go in as text nodes only; nothing here ever parses HTML.
+// The list of questions of an experiment. Texts become text nodes. Nothing here parses HTML.
 (() => {
   const { make, option, letter } = page;
   const islands = [...document.querySelectorAll("script.island")];
@@ -18,7 +18,7 @@
   let found = [];
   let shown = 0;
 
-  // A dataset is parsed when it is first looked at: twenty thousand questions are many megabytes.
+  // A dataset is parsed when it is first shown, because 20,000 questions take many megabytes.
   function open(index) {
     if (!parsed.has(index)) parsed.set(index, JSON.parse(islands[index].textContent));
     data = parsed.get(index);
@@ -29,7 +29,7 @@
 
   // --- what a question is -------------------------------------------------------------------------------------
 
-  // Most of the seeds; null where the method did not answer, or the right answer is not known here.
+  // What most seeds did; null if the method has no answer, or the right answer is not known here.
   function isRight(row, index) {
     const answers = row.a && row.a[index];
     if (!answers || !answers.length || row.k === undefined) return null;

@@ -1,4 +1,4 @@
-// Leafs through the questions. Texts go in as text nodes only; nothing here ever parses HTML.
+// The list of questions. Texts become text nodes. Nothing here parses HTML.
 (() => {
   const { make, option, letter } = page;
   const island = document.getElementById("island");
@@ -22,7 +22,7 @@
 
   function rightAt(row, stage, scorer) {
     const choice = row[stage] ? row[stage].pred[scorer] : -1;
-    return choice === -1 ? null : choice === row.answer; // null in the data: unreadable, so wrong
+    return choice === -1 ? null : choice === row.answer; // null in the data: the text matches no choice, so it is wrong
   }
 
   function outcome(row, scorer) {
@@ -78,7 +78,7 @@
     return make("ol", "choices", ...items);
   }
 
-  // The length is the choice's share of the probability of all choices, the number its log-likelihood.
+  // The length is the probability of the choice, the number its log-likelihood.
   function drawBar(row, stage, values, index) {
     const scores = row[stage] && row[stage][values];
     if (!scores) return null;
@@ -115,6 +115,7 @@
       const voice = make("div", `voice ${taskClass.get(name) || "c5"}`, make("h4", "", name));
       for (const note of kept) {
         voice.append(make("p", "", note.text));
+        if (note.pooled) voice.append(make("p", "note", "explains the pooled opinion; the answer is not known"));
         if (note.repaired) voice.append(make("p", "note", `repaired: ${note.repaired.join(", ")}`));
       }
       for (const note of rejected) {

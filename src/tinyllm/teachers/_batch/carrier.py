@@ -1,4 +1,4 @@
-"""One batch on its way: sent, noted in the journal, found again, waited for, fetched."""
+"""Sends a batch, records it in the journal, finds it again, waits for it, and fetches its results."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tinyllm.teachers.base import Request
 from tinyllm.teachers.manners import Manners
 
 _FILE_BYTES = 100_000_000  # OpenAI takes files of up to 200 MB
-_FRESH_S = 2 * 86400.0  # results of a batch that ended longer ago may be gone; those of a later one are not there yet
-_LAST_S = 1e11  # in the year 5138
-_KEPT_S = 45 * 86400.0  # a batch that is older may be gone; OpenAI keeps results for 30 days
+_FRESH_S = 2 * 86400.0  # if results are missing: before this they are not there yet, later they are deleted
+_LAST_S = 1e11  # the year 5138
+_KEPT_S = 45 * 86400.0  # an older batch may be deleted; OpenAI keeps results for 30 days
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class Over:
     """How a batch ended.
 
     Attributes:
-        rows: its results, also failed ones; None if the provider refused the batch as a whole and did nothing.
-        words: why it refused.
-        cancelled: whether somebody ended it, at the provider.
-        took_s: seconds from its start to its end; 0 if the provider does not tell.
+        rows: its results, including failures; None if the provider refused the whole batch and did nothing.
+        words: why it was refused.
+        cancelled: whether it was cancelled at the provider.
+        took_s: seconds from start to end; 0 if the provider does not report them.
     """
 
     rows: list[dict[str, Any]] | None
@@ -42,7 +42,7 @@ class Over:
 
 
 class Carrier:
-    """Takes batches to one provider and brings back what came of them."""
+    """Sends batches to one provider and fetches their results."""
 
     def __init__(self, spec: config.OpenAIBatchTeacher, client: BatchClient, journal: Journal, pace: BatchPace) -> None:
         self._spec = spec
@@ -53,17 +53,17 @@ class Carrier:
     async def send(
         self, asked: Sequence[tuple[str, Request]], manners: Manners, is_wanted: Callable[[str], bool]
     ) -> JournalEntry | None:
-        """Start a batch of the first of some requests, as many as fit into a file. The journal is locked.
+        """Start a batch with the first requests, as many as fit into a file. The journal must be locked.
 
-        Killed at any moment, this leaves an entry from which `identified` finds out whether there is a batch, or
-        none, and then there is no batch.
+        If the process is killed, either an entry remains, and `identified` finds out whether there is a batch; or no
+        entry remains, and there is no batch.
 
         Args:
             asked: keys and requests.
-            is_wanted: tells of a key whether anyone still waits for its reply.
+            is_wanted: returns whether anyone still waits for the reply to a key.
 
         Returns:
-            None: nobody waits any more, and no batch was started.
+            None if nobody waits any more; then no batch was started.
         """
         keys, lines = await asyncio.to_thread(
             request_rows, asked, self._spec.model, self._spec.form, manners, _FILE_BYTES
@@ -72,14 +72,14 @@ class Carrier:
         if not any(map(is_wanted, keys)):
             return None
         file = await self._client.upload(f"tinyllm-{token}.jsonl", lines)
-        if not any(map(is_wanted, keys)):  # the run was interrupted meanwhile
+        if not any(map(is_wanted, keys)):  # the run was interrupted in the meantime
             return None
         entry = JournalEntry(token, tuple(keys), file, self._client.clock or time.time())
         await asyncio.to_thread(self._journal.write, entry)
         try:
             batch_id = await self._client.create(token, file, endpoint_of(self._spec.form))
         except UnansweredError:
-            raise  # it may have been started all the same
+            raise  # the batch may have been started
         except TeacherError:
             await asyncio.to_thread(self._journal.forget, token, keys)
             raise
@@ -88,10 +88,10 @@ class Carrier:
         return entry
 
     async def identified(self, entry: JournalEntry) -> JournalEntry | None:
-        """Find out a batch's id, if whoever sent it was killed before it was told; None if there is no such batch."""
+        """Find the id of a batch whose sender was killed before it got the id; None if there is no such batch."""
         if entry.batch is not None:
             return entry
-        async with self._journal.locked():  # so its sender is not at work any more
+        async with self._journal.locked():  # so the sender has ended
             now = await asyncio.to_thread(self._journal.get, entry.token)
             if now is None or now.batch is not None:
                 return now
@@ -107,13 +107,13 @@ class Carrier:
             return now
 
     async def until_over(self, entry: JournalEntry, tell: Callable[[int], None]) -> Over:
-        """Wait until a batch is over, and fetch what it has brought.
+        """Wait until a batch has ended, and fetch its results.
 
         Args:
-            tell: told at every look how many of its requests are done.
+            tell: receives the number of finished requests at every poll.
 
         Raises:
-            TeacherError: the provider does not know the batch, or has been silent for long.
+            TeacherError: the provider does not know the batch, or has not answered for too long.
         """
         began = heard = time.monotonic()
         while True:
@@ -122,10 +122,12 @@ class Carrier:
                 state = await self._state(entry)
                 if state is None:
                     return Over([], "", cancelled=False, took_s=0.0)
-                tell(min(_done(state), len(entry.keys)))
-                if _is_over(state):
+                tell(min(_count(state, "completed") + _count(state, "failed"), len(entry.keys)))
+                if _status(state) in ("completed", "expired", "cancelled", "failed"):
                     rows, words = await self._rows(entry, state, late), self._client.clean(_words(state))
-                    return Over(rows, words, _status(state) == "cancelled", _took_s(state))
+                    began_at, ended_at = _seconds(state.get("created_at")), _ended(state)
+                    took_s = 0.0 if began_at is None or ended_at is None else max(0.0, ended_at - began_at)
+                    return Over(rows, words, _status(state) == "cancelled", took_s)
                 heard = time.monotonic()
                 if heard - began > self._pace.over_s:
                     raise TeacherError(
@@ -133,17 +135,17 @@ class Carrier:
                         f"'{self._client.clean(_status(state))}' after {(heard - began) / 3600:.0f} h.\n"
                         f"  To do: run again later, or cancel the batch there. {KEPT}"
                     )
-            except UnansweredError:  # an outage must not end a run that waits for a day, nor results that come late
+            except UnansweredError:  # a short outage, or results that come late, must not end the run
                 if late:
                     raise
             await asyncio.sleep(self._pace.poll_s * random.uniform(0.8, 1.2))
 
     async def _state(self, entry: JournalEntry) -> dict[str, Any] | None:
-        """Return how a batch stands; None if it is so old that the provider may have forgotten it."""
+        """Return the state of a batch; None if it is so old that the provider may have deleted it."""
         try:
             return await self._client.batch(str(entry.batch))
         except UnknownError as error:
-            # Both moments are told by the provider's clock: the one of this machine may have been set since.
+            # Both times are from the provider's clock, because the clock of this machine may have been changed.
             if self._client.clock is not None and self._client.clock - entry.created > _KEPT_S:
                 return None
             raise self._lost(entry, error, str(entry.batch)) from None
@@ -151,16 +153,16 @@ class Carrier:
     def _lost(self, entry: JournalEntry, error: TeacherError, which: str) -> TeacherError:
         first = str(error).splitlines()[0]
         return TeacherError(
-            f"{first}\n  It was asked for the batch {which}, with {len(entry.keys)} requests, which may be gone, or "
-            "not for this key to see. Use the key that it was sent with. Or delete "
-            f"{self._journal.path(entry.token)}, and the requests are sent, and paid, anew."
+            f"{first}\n  The batch {which} with {len(entry.keys)} requests was not found. It may be deleted, or belong "
+            "to another API key. Use the key with which it was sent. Or delete "
+            f"{self._journal.path(entry.token)}; then the requests are sent and paid again."
         )
 
     async def _rows(self, entry: JournalEntry, state: Mapping[str, Any], waited: bool) -> list[dict[str, Any]] | None:
-        """Fetch the results of a batch that is over; None if nothing was done.
+        """Fetch the results of a batch that has ended; None if nothing was done.
 
-        A file that the provider does not know is not there yet, or not any more. Which of both is told by the
-        provider's own moments; where it tells none, by whether it was `waited` for long enough.
+        If the provider does not know a file, the file is not there yet, or it was deleted. The end of the batch by the
+        provider's clock decides between the two; if it is unknown, `waited` (whether we waited long enough) decides.
         """
         files = [state[name] for name in ("output_file_id", "error_file_id") if isinstance(state.get(name), str)]
         files = [file for file in files if file]
@@ -173,25 +175,15 @@ class Carrier:
             try:
                 rows += await self._client.rows(file)
             except UnknownError as error:
-                age_s = _age_s(state, self._client.clock)
+                ended, now = _ended(state), self._client.clock
+                age_s = None if ended is None or now is None else now - ended
                 if not waited if age_s is None else age_s < _FRESH_S:
                     raise UnansweredError(str(error)) from None
         return rows
 
 
-# --- how a batch stands -------------------------------------------------------------------------------------------
-
-
 def _status(state: Mapping[str, Any]) -> str:
     return str(state.get("status")).casefold()
-
-
-def _is_over(state: Mapping[str, Any]) -> bool:
-    return _status(state) in ("completed", "expired", "cancelled", "failed")
-
-
-def _done(state: Mapping[str, Any]) -> int:
-    return _count(state, "completed") + _count(state, "failed")
 
 
 def _count(state: Mapping[str, Any], name: str) -> int:
@@ -201,23 +193,12 @@ def _count(state: Mapping[str, Any], name: str) -> int:
 
 
 def _words(state: Mapping[str, Any]) -> str:
-    """The provider's own words about what is wrong with a batch; the first three if there are many."""
+    """Return the provider's messages about a batch, at most three."""
     errors = state.get("errors")
     rows = errors.get("data") if isinstance(errors, dict) else errors
     told = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     words = [": ".join(str(row[k]) for k in ("code", "message") if row.get(k)) for row in told]
     return "; ".join(dict.fromkeys(words[:3])) or "(it gave no reason)"
-
-
-def _took_s(state: Mapping[str, Any]) -> float:
-    began, end = _seconds(state.get("created_at")), _ended(state)
-    return 0.0 if began is None or end is None else max(0.0, end - began)
-
-
-def _age_s(state: Mapping[str, Any], now: float | None) -> float | None:
-    """How long a batch has been over, by the provider's clock; None where it does not tell."""
-    end = _ended(state)
-    return None if end is None or now is None else now - end
 
 
 def _ended(state: Mapping[str, Any]) -> float | None:
@@ -226,6 +207,6 @@ def _ended(state: Mapping[str, Any]) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
-    """A moment as a provider tells it; None for what is none."""
+    """Return a time that a provider reports; None if it is not a time."""
     is_one = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < _LAST_S
     return float(value) if is_one else None

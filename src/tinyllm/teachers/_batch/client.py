@@ -1,9 +1,9 @@
-"""Files and Batches of one endpoint over HTTP: every call is repeated until it is answered, and a batch is made once.
+"""Files and Batches of one endpoint over HTTP. Every call is retried until it is answered; a batch is created once.
 
-429                                   wait as long as it says; not an attempt
-5xx, dropped, timed out, not JSON     back off with jitter, call again; after `attempts` of them, UnansweredError
+429                                   wait as long as it says; does not count as an attempt
+5xx, dropped, timed out, not JSON     back off with jitter and call again; after `attempts`, UnansweredError
 404                                   UnknownError
-401, 403, 400, no credit              TeacherError: calling again would change nothing
+401, 403, 400, no credit              TeacherError: another call would fail, too
 """
 
 from __future__ import annotations
@@ -20,67 +20,50 @@ from urllib.parse import parse_qsl, quote
 
 import aiohttp
 
-from tinyllm.errors import TeacherError, printable
+from tinyllm.errors import TeacherError
 from tinyllm.teachers._http.envelope import Envelope, public_url
-from tinyllm.teachers._http.refusals import hide, no_credit, seconds_of, words_of
-from tinyllm.teachers._http.transport import proxy_for
-from tinyllm.teachers._secrets import secrets_of
+from tinyllm.teachers._http.refusals import no_credit, seconds_of, words_of
+from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Patience, Transport, proxy_for
+from tinyllm.teachers._secrets import hide, on_one_line, secrets_of
 
 _T = TypeVar("_T")
-_PAGE = 100  # batches in one page of a list; the most there may be
+_PAGE = 100  # batches in one page of the list; the maximum
 _PAGES = 1000
 _WORDS = 500
-_LONGEST_WAIT_S = 31 * 86400.0  # longer ones are no answers but mistakes
+_LONGEST_WAIT_S = 31 * 86400.0  # a longer pause must be a mistake
 
 
 @dataclass(frozen=True, slots=True)
-class BatchPace:
-    """How often a provider of batches is called, and how long it is waited for.
+class BatchPace(Patience):
+    """Timeouts and retries for a provider of batches. `timeout_s` is for one call, which may carry a whole file.
 
     Attributes:
-        attempts: times that one call is made; answers of 429 are not counted.
-        poll_s: seconds between two looks at a batch.
-        gather_s: a batch that is not full is sent when nobody has asked for so long.
-        settle_s: a batch that was created shows up in the provider's list after so long at the latest.
-        silence_s: a provider that answers no look at a batch for so long, or only says 429, is given up.
-        full_s: after so long in which no batch was taken, because too much is enqueued, the provider is given up.
-        over_s: a batch that is not over after so long is waited for no more; a later run may look again.
-        timeout_s: seconds for one call, which may carry a whole file.
-        connect_s: seconds for the connection alone.
-        backoff_s: pause after the first failed attempt; it doubles with each, up to `backoff_max_s`.
+        poll_s: seconds between two polls of a batch.
+        gather_s: a batch that is not full is sent after so long without a new request.
+        settle_s: a new batch appears in the provider's list after so long at the latest.
+        silence_s: give up after so long without an answer, or with only 429.
+        full_s: give up after so long in which the provider accepted no batch, because too much is enqueued.
+        over_s: stop waiting for a batch after so long; a later run may collect it.
     """
 
-    attempts: int = 5
+    timeout_s: float = 600.0
+    stall_s: float = 600.0
+    backoff_s: float = 1.0
+    backoff_max_s: float = 60.0
     poll_s: float = 30.0
     gather_s: float = 1.0
     settle_s: float = 30.0
     silence_s: float = 3600.0
     full_s: float = 26 * 3600.0
     over_s: float = 96 * 3600.0
-    timeout_s: float = 600.0
-    connect_s: float = 10.0
-    backoff_s: float = 1.0
-    backoff_max_s: float = 60.0
 
 
 class UnansweredError(TeacherError):
-    """All attempts of one call failed in ways that pass."""
+    """All attempts of one call failed, but a later call may succeed."""
 
 
 class UnknownError(TeacherError):
-    """The provider knows nothing under this address (404)."""
-
-
-class _LostError(Exception):
-    """This attempt failed in a way that another may not; the provider may have done what it was asked."""
-
-
-class _LimitedError(Exception):
-    """The provider said 429, and did nothing. `after_s`: the wait it asked for, if it did."""
-
-    def __init__(self, words: str, after_s: float | None) -> None:
-        super().__init__(words)
-        self.after_s = after_s
+    """The provider answers 404."""
 
 
 class BatchClient:
@@ -88,68 +71,57 @@ class BatchClient:
 
     Args:
         owner: the teacher's name, for messages.
-        envelope: the provider's address, with what is around every call.
+        envelope: the provider's address and headers.
 
     Attributes:
-        clock: what the provider's clock said at its last answer; seconds since 1970, None if it never told.
+        clock: the provider's time at its last answer, in seconds since 1970; None: unknown.
     """
 
     def __init__(self, owner: str, envelope: Envelope, *, pace: BatchPace) -> None:
         self._owner = owner
-        self._envelope = envelope
         [self._base] = envelope.urls
         self._proxy = proxy_for(self._base)
         self._query = dict(parse_qsl(envelope.query, keep_blank_values=True))
         self._pace = pace
-        self._session: aiohttp.ClientSession | None = None
         self.secrets = (*envelope.secrets, *secrets_of(self._proxy))
+        self._http = Transport(envelope.headers, self.secrets, pace)
         self.url = hide(public_url(self._base), self.secrets)
         self.clock: float | None = None
 
-    def __repr__(self) -> str:
-        return f"BatchClient({self.url!r})"
-
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._pace.timeout_s, sock_connect=self._pace.connect_s),
-            headers=self._envelope.headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._http.__aexit__()
 
-    # --- what can be asked of a provider ------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------
 
     async def upload(self, name: str, lines: bytes) -> str:
-        """Put a file of requests (JSONL) there; return its id."""
+        """Upload a file of requests (JSONL). Return its id."""
         said = await self._call("POST", "/files", _identified, file=(name, lines))
         return str(said["id"])
 
     async def create(self, token: str, file: str, endpoint: str) -> str:
-        """Start a batch; return its id. If the answer is lost, the batch is looked for before another is started."""
+        """Start a batch. Return its id. If the answer is lost, search for the batch before starting another one."""
         body = {
             "input_file_id": file,
             "endpoint": endpoint,
             "completion_window": "24h",
             "metadata": _metadata(token),
         }
-        said = await self._call(
-            "POST", "/batches", _identified, json=body, when_lost=lambda: self._brought_about(token, file)
-        )
+
+        async def existing() -> dict[str, Any] | None:
+            try:
+                return await self.find(token, file)
+            except TeacherError as error:  # it is unknown whether there is a batch
+                raise UnansweredError(str(error)) from None
+
+        said = await self._call("POST", "/batches", _identified, json=body, when_lost=existing)
         return str(said["id"])
 
-    async def _brought_about(self, token: str, file: str) -> dict[str, Any] | None:
-        try:
-            return await self.find(token, file)
-        except TeacherError as error:  # so it is not known whether there is a batch
-            raise UnansweredError(str(error)) from None
-
     async def find(self, token: str, file: str) -> dict[str, Any] | None:
-        """Look for a batch whose id is not known; None once it would have shown up in the provider's list."""
+        """Search for a batch whose id is unknown. Return None if it is not in the provider's list in time."""
         until = time.monotonic() + self._pace.settle_s
         while True:
             found = await self._in_list(token, file)
@@ -164,30 +136,30 @@ class BatchClient:
         while True:
             page = await self._call("GET", "/batches", _page, params={"limit": str(_PAGE), **after})
             for batch in page["data"]:
-                # Not every provider keeps metadata; the file was uploaded for this batch alone.
+                # Not every provider keeps metadata. The file belongs to this batch only.
                 if batch.get("metadata") == _metadata(token) or batch.get("input_file_id") == file:
                     return dict(batch)
             last = page["data"][-1]["id"] if page["data"] else ""
             if not page.get("has_more") or not last or last in seen:
                 return None
             seen.add(last)
-            if len(seen) >= _PAGES:  # not to be taken for "there is none", and the requests be paid again
+            if len(seen) >= _PAGES:  # without this error, the requests would be paid again
                 raise UnansweredError(f"Teacher '{self._owner}': {self.url} lists batches without end")
             after = {"after": last}
 
     async def batch(self, batch_id: str) -> dict[str, Any]:
-        """Return how a batch stands.
+        """Return the state of a batch.
 
         Raises:
-            UnknownError: there is no such batch, for this key.
+            UnknownError: there is no such batch for this API key.
         """
         return await self._call("GET", f"/batches/{quote(batch_id, safe='')}", _identified)
 
     async def rows(self, file: str) -> list[dict[str, Any]]:
-        """Return the rows of a file of results; a file that came in part only is asked for again.
+        """Return the rows of a file of results. An incomplete file is requested again.
 
         Raises:
-            UnknownError: there is no such file any more.
+            UnknownError: there is no such file.
         """
         return await self._call("GET", f"/files/{quote(file, safe='')}/content", _rows)
 
@@ -205,23 +177,27 @@ class BatchClient:
         """Call until there is an answer.
 
         Args:
-            read: from the answer's body; raises what `json.loads` and a wrong structure raise.
-            when_lost: asked, after an attempt whose answer was lost, for what the attempt may have brought about.
+            read: reads the answer's body. It raises the errors of `json.loads` and of a wrong structure.
+            when_lost: after an attempt without an answer, returns the result if the attempt was executed.
         """
         attempts, began = 0, time.monotonic()
         while True:
             try:
                 return await self._once(method, path, read, **what)
-            except _LimitedError as limit:
-                await self._wait_out(limit, time.monotonic() - began)
-            except _LostError as lost:
+            except AttemptFailed as failure:
+                if failure.kind == "429":
+                    await self._wait_out(failure, time.monotonic() - began)
+                    continue
                 attempts += 1
                 if when_lost is not None and (found := await when_lost()) is not None:
                     return found
                 if attempts >= self._pace.attempts:
-                    raise self._unanswered(str(lost), attempts) from None
-                longest = min(self._pace.backoff_max_s, self._pace.backoff_s * 2 ** (attempts - 1))
-                await asyncio.sleep(random.uniform(0.5, 1.0) * longest)
+                    raise UnansweredError(
+                        f"Teacher '{self._owner}': {self.url} does not answer as it should: {failure} ({attempts} "
+                        f"attempts)\n  To do: run again later, or correct `base_url`. {KEPT}"
+                    ) from None
+            longest = min(self._pace.backoff_max_s, self._pace.backoff_s * 2 ** (attempts - 1))
+            await asyncio.sleep(random.uniform(0.5, 1.0) * longest)
 
     async def _once(
         self,
@@ -230,62 +206,52 @@ class BatchClient:
         read: Callable[[bytes], _T],
         *,
         file: tuple[str, bytes] | None = None,
-        json: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
+        **what: Any,
     ) -> _T:
-        assert self._session is not None, "call inside `async with`"  # noqa: S101
-        data = None if file is None else _form(*file)
+        if file is not None:
+            what["data"] = _form(*file)  # a form can be sent once only
         try:
-            async with self._session.request(
-                method, self._base + path, json=json, data=data, params={**self._query, **(params or {})},
-                proxy=self._proxy, allow_redirects=False,
-            ) as response:  # fmt: skip
-                status, headers, raw = response.status, response.headers, await response.read()
-                self.clock = _moment(headers.get("Date")) or self.clock
-        except TimeoutError as error:
-            connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-            limit = self._pace.connect_s if connecting else self._pace.timeout_s
-            raise _LostError(f"no {'connection' if connecting else 'answer'} in {limit:g} s") from None
-        except aiohttp.InvalidURL:
-            raise TeacherError(f"Teacher '{self._owner}': {self.url} is no URL; mend `base_url`.") from None
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last: a redirection to no host
-            raise _LostError(self.clean(str(error) or type(error).__name__)) from None
-        if status >= 300:
-            raise self._refusal(status, raw, headers.get("Retry-After"))
+            answer = await self._http.send(
+                method, self._base + path, params={**self._query, **(params or {})}, proxy=self._proxy, **what
+            )
+        except BadUrl:
+            raise TeacherError(f"Teacher '{self._owner}': {self.url} is no URL; correct `base_url`.") from None
+        self.clock = _moment(answer.date) or self.clock
+        if answer.status >= 300:
+            raise self._refusal(answer)
         try:
-            return await asyncio.to_thread(read, raw)  # it may be large
+            return await asyncio.to_thread(read, answer.body)  # it may be large
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise _LostError(f"it answers {method} {path} with {self._said(raw)!r}") from None
+            words = f"it answers {method} {path} with {words_of(answer.body, self.secrets)!r}"
+            raise AttemptFailed("malformed", words) from None
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
     def clean(self, text: str) -> str:
-        """Return foreign text on one line, without the key, a proxy's password and what a terminal would obey."""
-        return " ".join(printable(hide(text, self.secrets)).split())[:_WORDS]
+        """Return a provider's text on one line, without secrets and control sequences."""
+        return on_one_line(text, self.secrets)[:_WORDS]
 
-    def _said(self, raw: bytes) -> str:
-        return words_of(raw, self.secrets)
-
-    def _refusal(self, status: int, raw: bytes, retry_after: str | None) -> Exception:
-        words = self._said(raw) or "(it gave no reason)"
+    def _refusal(self, answer: Answer) -> Exception:
+        status, words = answer.status, words_of(answer.body, self.secrets) or "(it gave no reason)"
         empty = status == 402 or no_credit(words)
         if status == 429 and not empty:
-            return _LimitedError(words, seconds_of(retry_after))
+            return AttemptFailed("429", words, after_s=seconds_of(answer.retry_after))
         if status >= 500 or status in (408, 409, 425):
-            return _LostError(f"HTTP {status}: {words}")
+            return AttemptFailed(f"http {status}", f"HTTP {status}: {words}")
         remedy = {
             401: "check the key in the environment variable that `api_key_env` names",
             403: "this key may not use batches here",
-            404: "check `base_url`, and whether this provider has the Files and Batches of the OpenAI protocol "
+            404: "check `base_url`, and whether this provider supports Files and Batches of the OpenAI protocol "
             "(if not, use `kind: openai`)",
-        }.get(status, "mend what it names")
+        }.get(status, "correct what it names")
         if empty:
             remedy = "the account has no credit left"
         kind = UnknownError if status == 404 else TeacherError
         return kind(f"Teacher '{self._owner}': {self.url} answers {status}: {words}\n  To do: {remedy}. {KEPT}")
 
-    async def _wait_out(self, limit: _LimitedError, waited_s: float) -> None:
-        # At least as long as without an answer: some say 0, or name a moment that is past, and mean it each time.
+    async def _wait_out(self, limit: AttemptFailed, waited_s: float) -> None:
+        # At least our own backoff, because some providers always answer 0 or a time in the past.
         guess = min(60.0, max(self._pace.backoff_s, 0.1 * waited_s)) * random.uniform(0.75, 1.0)
         told = limit.after_s or 0.0
         after_s = max(guess, told if told <= _LONGEST_WAIT_S else 0.0)
@@ -296,15 +262,9 @@ class BatchClient:
             )
         await asyncio.sleep(after_s)
 
-    def _unanswered(self, reason: str, attempts: int) -> UnansweredError:
-        return UnansweredError(
-            f"Teacher '{self._owner}': {self.url} does not answer as it should: {reason} ({attempts} attempts)\n"
-            f"  To do: run again later, or mend `base_url`. {KEPT}"
-        )
 
-
-KEPT = "Replies that came before are kept; batches at the provider go on there and are collected by the next run."
-"""What a person who reads of a failure wants to know most."""
+KEPT = "Earlier replies are kept. Batches at the provider go on, and the next run collects them."
+"""The end of every error message."""
 
 
 def _metadata(token: str) -> dict[str, str]:
@@ -326,7 +286,7 @@ def _identified(raw: bytes) -> dict[str, Any]:
 
 
 def _page(raw: bytes) -> dict[str, Any]:
-    """Read a page of a list; entries that are no batches are left out."""
+    """Read a page of the list. Entries that are not batches are ignored."""
     said = json.loads(raw)
     if not isinstance(said["data"], list):
         raise TypeError("no list of batches")
@@ -335,7 +295,7 @@ def _page(raw: bytes) -> dict[str, Any]:
 
 
 def _rows(raw: bytes) -> list[dict[str, Any]]:
-    """Read the rows of a file; of many a few may be nonsense, which must not cost the others."""
+    """Read the rows of a file. A few invalid rows are ignored, so that the others are not lost."""
     lines = [line for line in raw.splitlines() if line.strip()]
     rows = [row for row in map(_row, lines) if row is not None]
     if 2 * len(rows) < len(lines) or (lines and _row(lines[-1]) is None):
@@ -352,7 +312,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _moment(date: str | None) -> float | None:
-    """Read a `Date` header."""
+    """Read a header `Date`."""
     if date is None:
         return None
     try:

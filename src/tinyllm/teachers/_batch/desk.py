@@ -1,12 +1,12 @@
-"""Which request is in which batch: what is sent, what is waited for, and who gets what came back.
+"""Decides which request is in which batch: what is sent, what is waited for, and who gets which reply.
 
-Requests gather until a batch is full or nobody asks any more; then they are uploaded, noted in the journal, and the
-batch is started. Every `ask` waits for the batch that holds its request, whichever process has sent that. So nothing
-is sent, or paid, twice, and a process may be killed at any moment.
+Requests are collected until a batch is full or no new request arrives. Then they are uploaded and recorded in the
+journal, and the batch is started. Every `ask` waits for the batch that contains its request, even if another process
+has sent it. So nothing is sent or paid twice, and a process may be killed at any time.
 
-    validating, in_progress, …       look again later
-    completed, expired, cancelled    hand out what it has; send the rest in another batch, `max_attempts` in all
-    failed, too much is enqueued     send it again later, in halves if nothing else of ours is there
+    validating, in_progress, …       poll again later
+    completed, expired, cancelled    return the replies; send the rest in another batch, `max_attempts` in all
+    failed, too much is enqueued     send it again later, in halves if no other batch of ours is there
     failed                           TeacherError
 """
 
@@ -16,9 +16,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
+from itertools import islice
 from typing import Any, Self
 
 from tinyllm import config
@@ -28,21 +28,17 @@ from tinyllm.teachers._batch.client import KEPT, BatchClient, BatchPace
 from tinyllm.teachers._batch.journal import Journal, JournalEntry
 from tinyllm.teachers._batch.rows import Missed, read_rows
 from tinyllm.teachers._http.endpoint import request_body
-from tinyllm.teachers.base import Reply, Request, RequestFailed, reply_key
+from tinyllm.teachers.base import Reply, Request, RequestFailed, canonical, key_of
 from tinyllm.teachers.manners import Manners
 
-_PAUSE_S = 600.0  # the longest pause after a provider said that too much is enqueued
+_PAUSE_S = 600.0  # the longest pause if too much is enqueued
 _FULL = ("token_limit_exceeded", "enqueued", "in_progress batches")
-_NEVER = Missed("the batch is over and says nothing of this request", "again")
+_NO_RESULT = Missed("the batch has ended without a result for this request", "again")
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A request that somebody waits for.
-
-    Attributes:
-        batches: that were over and had no reply for it, though they might have.
-    """
+    """A request for which someone waits. `batches` have ended without a reply for it, and may be repeated."""
 
     request: Request
     reply: asyncio.Future[Reply]
@@ -55,9 +51,9 @@ class _Batch:
     """A batch that was sent, by this process or another.
 
     Attributes:
-        manners: with which it was sent; None: by another process.
-        following: waits until it is over; only batches that somebody asks for are followed.
-        replies: that have come and that nobody has asked for yet.
+        manners: the form of its requests; None: another process sent it.
+        following: task that waits for its end; None if no one has asked for its requests.
+        replies: replies that no one has asked for yet.
         given: keys whose replies `ask` has returned.
     """
 
@@ -77,11 +73,12 @@ class _Batch:
 
 
 class BatchDesk:
-    """Takes requests and hands out replies. `async with` reads the journal; leaving it drops what was not sent yet.
+    """Takes requests and returns replies. `async with` reads the journal; leaving it drops requests that were not sent.
 
     Args:
-        identity: the teacher's.
-        client: entered already.
+        identity: the teacher's identity.
+        client: it must be entered already.
+        manners: returns which forms of request the endpoint accepts now.
     """
 
     def __init__(
@@ -91,6 +88,7 @@ class BatchDesk:
         client: BatchClient,
         journal: Journal,
         pace: BatchPace,
+        manners: Callable[[], Manners],
     ) -> None:
         self._spec = spec
         self._identity = identity
@@ -101,10 +99,10 @@ class BatchDesk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._error: Exception | None = None
         self._asked: dict[str, _Asked] = {}
-        self._gathered: dict[str, None] = {}  # keys that are in no batch, in the order they came
+        self._gathered: dict[str, None] = {}  # keys that are in no batch yet, in order of arrival
         self._batches: dict[str, _Batch] = {}  # by token
         self._holder: dict[str, _Batch] = {}  # by key
-        self.manners = Manners()
+        self._manners = manners
         self._being_sent: set[str] = set()
         self._wake = asyncio.Event()
         self._most = spec.requests_per_batch
@@ -115,13 +113,11 @@ class BatchDesk:
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._journal.prepare)
-        self._learn(await asyncio.to_thread(self._journal.read))
+        self._add_batches(*map(_Batch, await asyncio.to_thread(self._journal.read)))
         self._start(self._send_all())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -130,20 +126,20 @@ class BatchDesk:
                 await self._forget(batch, batch.given)
 
     async def ask(self, request: Request) -> Reply:
-        """Return the reply to a request, from a batch that was sent before if one holds it.
+        """Return the reply to a request, from an earlier batch if one contains it.
 
         Raises:
             RequestFailed: no batch had a reply for it.
-            TeacherError: the provider takes no batches.
+            TeacherError: the provider accepts no batches.
             OSError: the journal cannot be written.
         """
         if self._error is not None:
             raise self._error
-        key = reply_key(self._identity, request)
+        key = key_of(canonical(self._identity, request))
         asked = self._asked.get(key)
         if asked is None:
             asked = self._asked[key] = _Asked(request, asyncio.get_running_loop().create_future())
-            self._place(key, asked)
+            self._assign(key, asked)
         asked.askers += 1
         try:
             reply = await asyncio.shield(asked.reply)
@@ -157,12 +153,12 @@ class BatchDesk:
         return reply
 
     def holds(self, request: Request) -> bool:
-        """Tell whether a request is at the provider, or on its way there."""
-        key = reply_key(self._identity, request)
+        """Return whether a request is at the provider, or is being sent."""
+        key = key_of(canonical(self._identity, request))
         return key in self._holder or key in self._being_sent
 
     def note(self) -> str:
-        """How far the provider is, in words."""
+        """Return the provider's progress as text."""
         there = [batch for batch in self._batches.values() if batch.awaited and batch.entry.batch is not None]
         if not there:
             return ""
@@ -170,10 +166,8 @@ class BatchDesk:
         full = ", no room for more" if self._pause_until > time.monotonic() else ""
         return f"{len(there)} batch{'es' * (len(there) != 1)} at the provider, {done:,} of {total:,} done{full}"
 
-    # --- where a request is -------------------------------------------------------------------------------------
-
-    def _place(self, key: str, asked: _Asked) -> None:
-        """Give a request its reply, or let it wait for the batch that holds it, or for the next one to be sent."""
+    def _assign(self, key: str, asked: _Asked) -> None:
+        """Give a request its reply, or let it wait for the batch that contains it, or for the next batch."""
         batch = self._holder.get(key)
         if batch is None:
             self._gathered[key] = None
@@ -184,63 +178,65 @@ class BatchDesk:
         elif not batch.awaited:
             batch.following = self._start(self._follow(batch))
 
-    def _learn(self, entries: Sequence[JournalEntry]) -> None:
-        """Take in batches of the journal; what they hold is not sent again."""
-        for entry in entries:
-            self._take_in(_Batch(entry))
-
-    def _take_in(self, batch: _Batch) -> None:
-        self._batches[batch.entry.token] = batch
-        for key in batch.entry.keys:
-            self._holder[key] = batch
-            if key in self._asked:
-                self._gathered.pop(key, None)
-                self._place(key, self._asked[key])
+    def _add_batches(self, *batches: _Batch) -> None:
+        """Add batches. Their requests are not sent again."""
+        for batch in batches:
+            self._batches[batch.entry.token] = batch
+            for key in batch.entry.keys:
+                self._holder[key] = batch
+                if key in self._asked:
+                    self._gathered.pop(key, None)
+                    self._assign(key, self._asked[key])
 
     def _release(self, batch: _Batch, key: str) -> None:
-        """Let go of a request that a batch has no reply for; if it is waited for, another batch must have it."""
+        """Remove a request from a batch that has no reply for it. If someone waits, put it into another batch."""
         if self._holder.get(key) is batch:
             del self._holder[key]
         asked = self._asked.get(key)
         if asked is not None and not asked.reply.done():
-            self._place(key, asked)
+            self._assign(key, asked)
 
     async def _forget(self, batch: _Batch, keys: Collection[str]) -> None:
-        """Strike keys from the journal: they are stored, or a batch has no reply for them."""
+        """Remove keys from the journal: their replies are stored, or the batch has none for them."""
         if keys:
             async with self._journal.locked():
                 await asyncio.to_thread(self._journal.forget, batch.entry.token, keys)
 
-    # --- work that goes on while others wait --------------------------------------------------------------------
-
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._guarded(work))
+        task = asyncio.create_task(self._with_errors(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _with_errors(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - raised again in everyone who waits
+        except Exception as error:  # noqa: BLE001 - raised again in every waiting `ask`
             self._error = self._error or error
             self._gathered.clear()
             for asked in self._asked.values():
                 if not asked.reply.done():
                     asked.reply.set_exception(self._error)
 
-    # --- sending ------------------------------------------------------------------------------------------------
-
     async def _send_all(self) -> None:
         while True:
-            await self._ready()
-            async with self._journal.locked():
-                batch = await self._send()
-            if batch is not None:
-                self._take_in(batch)
+            await self._wait_until_due()
+            async with self._journal.locked():  # no other process sends meanwhile
+                self._add_batches(*map(_Batch, await asyncio.to_thread(self._journal.read, self._batches)))
+                keys = list(islice(self._gathered, self._most))
+                manners, entry = self._manners(), None
+                self._being_sent = set(keys)
+                try:
+                    if keys:
+                        asked = [(key, self._asked[key].request) for key in keys]
+                        entry = await self._carrier.send(asked, manners, self._asked.__contains__)
+                finally:
+                    self._being_sent = set()
+            if entry is not None:
+                self._add_batches(_Batch(entry, manners))
 
-    async def _ready(self) -> None:
-        """Wait until there is a batch to be sent: a full one, or nobody has asked for a while."""
+    async def _wait_until_due(self) -> None:
+        """Wait until a batch should be sent: it is full, or no new request has arrived for a while."""
         while True:
             self._wake.clear()
             now, wait_s = time.monotonic(), None
@@ -255,22 +251,6 @@ class BatchDesk:
                 async with asyncio.timeout(wait_s):
                     await self._wake.wait()
 
-    async def _send(self) -> _Batch | None:
-        """Send one batch. The journal is locked: nobody else sends anything meanwhile."""
-        self._learn(await asyncio.to_thread(self._journal.read, self._batches))
-        asked = [(key, self._asked[key].request) for key, _ in zip(self._gathered, range(self._most), strict=False)]
-        if not asked:
-            return None
-        manners = self.manners
-        self._being_sent = {key for key, _ in asked}
-        try:
-            entry = await self._carrier.send(asked, manners, self._asked.__contains__)
-        finally:
-            self._being_sent = set()
-        return None if entry is None else _Batch(entry, manners)
-
-    # --- waiting for a batch ------------------------------------------------------------------------------------
-
     async def _follow(self, batch: _Batch) -> None:
         entry = await self._carrier.identified(batch.entry)
         if entry is None:
@@ -284,16 +264,14 @@ class BatchDesk:
         else:
             await self._collect(batch, over, over.rows)
 
-    # --- what came of it ----------------------------------------------------------------------------------------
-
     async def _refused(self, batch: _Batch, over: Over) -> None:
-        """Deal with a batch of which nothing was done."""
+        """Handle a batch that the provider refused as a whole."""
         words = over.words
         await self._forget(batch, batch.entry.keys)
         if not any(sign in words.casefold() for sign in _FULL):
             raise TeacherError(
                 f"Teacher '{self._spec.name}': {self._client.url} refuses batch {batch.entry.batch}: {words}\n"
-                f"  To do: mend what it names. Nothing of this batch was done. {KEPT}"
+                f"  To do: correct what it names. Nothing of this batch was executed. {KEPT}"
             )
         now = time.monotonic()
         self._full_since = self._full_since or now
@@ -303,7 +281,7 @@ class BatchDesk:
                 f"{(now - self._full_since) / 3600:.0f} h: {words}\n  To do: run again later. {KEPT}"
             )
         if not any(other.awaited for other in self._batches.values() if other is not batch):
-            self._most = max(1, len(batch.entry.keys) // 2)  # nothing of ours is in the way: it is too large by itself
+            self._most = max(1, len(batch.entry.keys) // 2)  # no other batch is there, so this one is too large
         self._refusals += 1
         pause_s = min(_PAUSE_S, self._pace.poll_s * 2.0 ** min(self._refusals, 10))
         self._pause_until = now + pause_s * random.uniform(0.8, 1.2)
@@ -313,44 +291,36 @@ class BatchDesk:
     async def _collect(self, batch: _Batch, over: Over, rows: Sequence[Mapping[str, Any]]) -> None:
         def body_of(key: str) -> Mapping[str, Any]:
             asked = self._asked.get(key)
-            manners = batch.manners or self.manners
+            manners = batch.manners or self._manners()
             return {} if asked is None else request_body(asked.request, self._spec.model, self._spec.form, manners)
 
         results = await asyncio.to_thread(read_rows, rows, self._spec.form, over.took_s, body_of, self._client.secrets)
-        outcomes = {key: results.get(key, _NEVER) for key in batch.entry.keys}
+        outcomes = {key: results.get(key, _NO_RESULT) for key in batch.entry.keys}
         missed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, Missed)}
         await self._forget(batch, missed)
         if missed and all(m.kind == "refused" for m in missed.values()) and len(missed) == len(outcomes):
             words = next(iter(missed.values())).words
             raise TeacherError(
                 f"Teacher '{self._spec.name}': {self._client.url} refuses all requests of batch {batch.entry.batch}: "
-                f"{words}\n  To do: mend what it names. {KEPT}"
+                f"{words}\n  To do: correct what it names. {KEPT}"
             )
         self._full_since, self._pause_until, self._refusals = None, 0.0, 0
         self._wake.set()
         batch.entry = replace(batch.entry, keys=tuple(key for key in outcomes if key not in missed))
-        # From here on without a pause, so that whoever asks meanwhile is either served or finds the batch over.
+        # No `await` from here on, so that a concurrent `ask` sees either all results or none.
         for key, outcome in outcomes.items():
-            if isinstance(outcome, Reply):
-                self._give(batch, key, outcome)
-            else:
-                self._miss(batch, key, outcome, again=outcome.kind == "again" and not over.cancelled)
-
-    def _give(self, batch: _Batch, key: str, reply: Reply) -> None:
-        asked = self._asked.get(key)
-        if asked is None:
-            if key not in batch.given:
-                batch.replies[key] = reply
-        elif not asked.reply.done():
-            asked.reply.set_result(reply)
-
-    def _miss(self, batch: _Batch, key: str, missed: Missed, *, again: bool) -> None:
-        asked = self._asked.get(key)
-        if asked is not None and not asked.reply.done():
-            asked.batches += again
-            if missed.parameter is not None:
-                missed.parameter.manners = batch.manners
-                asked.reply.set_exception(missed.parameter)
-            elif not again or asked.batches >= self._spec.max_attempts:
-                asked.reply.set_exception(RequestFailed(missed.words, missed.reason))
-        self._release(batch, key)
+            asked = self._asked.get(key)
+            if isinstance(outcome, Missed):
+                if asked is not None and not asked.reply.done():
+                    again = outcome.kind == "again" and not over.cancelled
+                    asked.batches += again
+                    if outcome.parameter is not None:
+                        outcome.parameter.manners = batch.manners
+                        asked.reply.set_exception(outcome.parameter)
+                    elif not again or asked.batches >= self._spec.max_attempts:
+                        asked.reply.set_exception(RequestFailed(outcome.words, outcome.reason))
+                self._release(batch, key)
+            elif asked is not None and not asked.reply.done():
+                asked.reply.set_result(outcome)
+            elif asked is None and key not in batch.given:
+                batch.replies[key] = outcome

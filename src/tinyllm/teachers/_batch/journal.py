@@ -1,7 +1,7 @@
-"""What is at the provider of a batch endpoint, on the disk: another process can go on where this one was killed.
+"""The journal: which batches are at a provider. If this process is killed, another one can continue.
 
-One file a batch, in a folder of its own for each service and model. A file is written before the batch is created
-and gets the batch's id after it; it holds keys of requests, no prompts, and nothing of the account.
+Each service and model has a folder with one file per batch. The file is written before the batch is created, and gets
+the batch's id afterwards. It contains keys of requests, but no prompts and no credentials.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class JournalEntry:
     """One batch.
 
     Attributes:
-        token: ours; the provider keeps it with the batch, so that the batch can be found without its id.
-        keys: `reply_key`s of the requests in it whose replies may still be fetched from there.
+        token: our own id, which is sent along, so that the batch can be found without the provider's id.
+        keys: keys of the requests whose replies were not fetched yet.
         file: the provider's id of the uploaded requests.
-        created: seconds since 1970, UTC, by the provider's clock where it tells the time.
-        batch: the provider's id of the batch; None until it has been told.
+        created: seconds since 1970, UTC, by the provider's clock if known.
+        batch: the provider's id of the batch; None until it is known.
     """
 
     token: str
@@ -44,12 +44,12 @@ class JournalEntry:
 class Journal:
     """The batches of one service and model.
 
-    Every change is made under `locked`, which one process holds at a time, and a key stands in one entry at most.
-    So an entry that has no batch id although the lock is free was left by a process that died.
+    Changes are made only under `locked`, which one process holds at a time. A key is in at most one entry. So if the
+    lock is free and an entry has no batch id, the process that wrote it has died.
 
     Args:
-        folder: of all journals that belong to one store.
-        identity: the teacher's.
+        folder: of all journals of one store.
+        identity: the teacher's identity.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
@@ -58,40 +58,40 @@ class Journal:
         self.folder = folder / hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def prepare(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            TeacherError: it cannot be made, or not be written.
+            TeacherError: it cannot be created or written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / ".lock").touch()
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise TeacherError(
-                f"The folder {self.folder}, which tells what was sent to a batch endpoint, cannot be written: "
-                f"{error.strerror}: {error.filename}"
+                f"The folder {self.folder}, which records batches at a provider, cannot be written: "
+                f"{error.strerror}: {error.filename}. Make it writable, or give `rationales.store` another path."
             ) from None
 
     def path(self, token: str) -> Path:
-        """Where an entry stands."""
+        """Return the path of an entry."""
         return self.folder / f"{token}.json"
 
     @contextlib.asynccontextmanager
     async def locked(self) -> AsyncIterator[None]:
-        """Keep every other process from changing the journal. A process that is killed gives the lock back."""
+        """Lock the journal against other processes. If the process is killed, the lock is released."""
         with (self.folder / ".lock").open("w") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                except BlockingIOError:  # waited for like this, it can be cancelled
+                except BlockingIOError:  # polled, so that it can be cancelled
                     await asyncio.sleep(_LOCK_S)
             yield
 
     def read(self, known: Collection[str] = ()) -> list[JournalEntry]:
-        """Return the entries but those whose tokens are known, oldest first.
+        """Return the entries whose tokens are not known yet, oldest first.
 
-        None is forgotten for its age: this machine's clock may be wrong, and what the provider still has is paid.
+        Old entries are never ignored, because this machine's clock may be wrong, and their replies are paid.
 
         Raises:
             TeacherError: an entry is damaged.
@@ -100,7 +100,7 @@ class Journal:
         return sorted((e for e in entries if e is not None), key=lambda e: e.created)
 
     def get(self, token: str) -> JournalEntry | None:
-        """Return one entry as it stands now; None if there is none."""
+        """Read one entry; None if there is none."""
         path = self.path(token)
         try:
             row = json.loads(path.read_text(encoding="utf-8"))
@@ -109,28 +109,25 @@ class Journal:
             return None
         except (ValueError, KeyError, TypeError) as error:
             raise TeacherError(
-                f"{path}, which tells what was sent to a batch endpoint, is damaged ({type(error).__name__}: {error}). "
-                "Move it away; the requests of that batch are then sent, and paid, anew."
+                f"{path}, which records a batch at a provider, is damaged ({type(error).__name__}: {error}). "
+                "Move it away; then the requests of that batch are sent and paid again."
             ) from None
 
     def write(self, entry: JournalEntry) -> None:
-        """Put an entry on the disk; once this returns it outlives a loss of power."""
+        """Write an entry. When this returns, it survives a power failure."""
         row = {
-            "batch": entry.batch,
-            "file": entry.file,
-            "created": entry.created,
-            "teacher": self._identity,
+            "batch": entry.batch, "file": entry.file, "created": entry.created, "teacher": self._identity,
             "keys": list(entry.keys),
-        }
+        }  # fmt: skip
         atomic.write_json(self.path(entry.token), row)
         folder = os.open(self.folder, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the file's name is in the folder, not in the file
+            os.fsync(folder)  # the folder contains the file's name
         finally:
             os.close(folder)
 
     def forget(self, token: str, keys: Collection[str]) -> None:
-        """Take keys out of an entry, and the entry out of the journal once it has none left."""
+        """Remove keys from an entry. An entry without keys is deleted."""
         entry = self.get(token)
         if entry is None:
             return

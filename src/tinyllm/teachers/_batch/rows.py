@@ -1,4 +1,4 @@
-"""The rows of a batch: requests as they are uploaded, results as they come back. Pure functions."""
+"""The rows of a batch: uploaded requests and returned results. All functions are pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Missed:
     """A request of a batch that got no reply.
 
     Attributes:
-        kind: what may help. `again`: another batch. `parameter`: another form of the request, as `parameter` says.
-            `prompt`: nothing, this prompt is not taken. `refused`: nothing here either; if all rows say so, it is
-            not about the prompts.
-        reason: as in `RequestFailed`.
+        kind: what may help. `again`: another batch. `parameter`: another form of the request, see `parameter`.
+            `prompt`: nothing, the prompt is not accepted. `refused`: nothing; if all rows say so, the reason is not in
+            the prompts.
+        reason: see `RequestFailed`.
     """
 
     words: str
@@ -33,20 +33,17 @@ class Missed:
 
 
 def endpoint_of(form: Form) -> str:
-    """Return what the protocol calls the endpoint; it is the same whatever the provider's own address."""
+    """Return the protocol's name of the endpoint. It does not depend on the provider's address."""
     return "/v1/chat/completions" if form == "chat" else "/v1/completions"
 
 
 def request_rows(
     asked: Iterable[tuple[str, Request]], model: str, form: Form, manners: Manners, most_bytes: int
 ) -> tuple[list[str], bytes]:
-    """Write requests as JSONL, as many as fit into a file.
-
-    Args:
-        asked: keys and requests.
+    """Write requests (with their keys) as JSONL, as many as fit into a file.
 
     Returns:
-        The keys of those that are in the file, of which there is at least one; and the file.
+        The keys in the file, at least one; and the file.
     """
     keys: list[str] = []
     lines: list[bytes] = []
@@ -70,11 +67,11 @@ def read_rows(
     body_of: Callable[[str], Mapping[str, Any]] = lambda _: {},
     secrets: Iterable[str] = (),
 ) -> dict[str, Reply | Missed]:
-    """Return what came of each request, by its key. A reply wins over a failure in another row.
+    """Return the result of each request, by key. If a key has several rows, a reply is preferred over a failure.
 
     Args:
-        body_of: from a key to the request that was sent, as far as it is known here.
-        secrets: what the provider's words are told without.
+        body_of: returns the request with a key; empty if it is unknown.
+        secrets: removed from the provider's messages.
     """
     results: dict[str, Reply | Missed] = {}
     for row in rows:
@@ -88,7 +85,7 @@ def _read(
     row: Mapping[str, Any], form: Form, latency_s: float, body: Mapping[str, Any], secrets: Iterable[str]
 ) -> Reply | Missed:
     response = row.get("response")
-    if not isinstance(response, dict):  # it was never asked: the batch expired or was cancelled before
+    if not isinstance(response, dict):  # it was not executed: the batch expired or was cancelled
         return Missed(words_of(_raw(row.get("error")), secrets), "again")
     status, raw = response.get("status_code"), _raw(response.get("body"))
     if status == 200:

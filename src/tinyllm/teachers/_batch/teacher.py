@@ -1,4 +1,4 @@
-"""The teacher itself: it stands between `ask`, one request at a time, and batches of thousands."""
+"""The teacher: it turns single calls of `ask` into batches of thousands of requests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tinyllm import config
 from tinyllm.config import Form
@@ -22,17 +21,17 @@ _BATCHES_AT_ONCE = 4
 
 
 class OpenAIBatchTeacher:
-    """Asks a model in batches. The key is read from the environment when the teacher is entered.
+    """Asks a model in batches. The API key is read from the environment when the teacher is entered.
 
-    Whoever stops waiting stops nothing at the provider: what was sent is noted in the journal, and is collected by
-    the next process that asks the same. So at the first Ctrl-C there is nothing to wait for.
+    If a caller stops waiting, the batch goes on at the provider. The journal records it, and the next process that asks
+    the same collects it. So Ctrl-C ends a run at once.
 
-    Left without an exception, it forgets the batches whose replies it has given: all that `ask` returned must be
-    stored by then. Left with one it forgets nothing, and replies that were lost are fetched again, at no cost.
+    If the teacher is left without an exception, it deletes the replies that `ask` returned from the journal, so they
+    must be stored by then. After an exception it deletes nothing, and lost replies are fetched again for free.
 
     Args:
-        journal: folder in which batches at the provider are noted; it belongs to the store of replies. Several
-            processes may use it at once: one at a time decides what is sent, and sees what the others have sent.
+        journal: folder for the records of batches; it belongs to the store of replies. Several processes may use it:
+            only one at a time decides what to send, and it sees what the others have sent.
     """
 
     stored = True
@@ -43,7 +42,7 @@ class OpenAIBatchTeacher:
         self._spec = spec
         self._journal = journal
         self._pace = pace or BatchPace(attempts=spec.max_attempts, poll_s=spec.poll_s)
-        self._manners = Manners()
+        self.manners = Manners()
         self._desk: BatchDesk | None = None
         self._exit = contextlib.AsyncExitStack()
         self.name = spec.name
@@ -51,37 +50,23 @@ class OpenAIBatchTeacher:
         self.form: Form = spec.form
         self.stop = spec.stop
 
-    def __repr__(self) -> str:
-        return f"OpenAIBatchTeacher({self.name!r}, model={self._spec.model!r})"
-
     def check(self) -> None:
-        """Raise `TeacherError` if the key, or another variable that is named, is not in the environment."""
+        """Raise `TeacherError` if an environment variable is missing, such as the API key."""
         envelope_of(self._spec)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """That of `kind: openai` with this endpoint and model: the two share their replies in the store."""
+        """The identity of `kind: openai` with the same endpoint and model, so both kinds share stored replies."""
         return identity_of(self._spec)
 
-    @property
-    def manners(self) -> Manners:
-        """How the endpoint is asked."""
-        return self._manners
-
-    @manners.setter
-    def manners(self, manners: Manners) -> None:
-        self._manners = manners
-        if self._desk is not None:
-            self._desk.manners = manners
-
     def note(self) -> str:
-        """How far the provider is, in words for a progress bar; empty if nothing is there."""
+        """Return the provider's progress as text; empty if it has no batch."""
         return self._desk.note() if self._desk is not None else ""
 
     async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
-        """Return the model's reply, once the batch that the request is in is over; see `BatchDesk.ask`.
+        """Return the model's reply after its batch has ended; see `BatchDesk.ask`.
 
-        One charge covers all batches that a request is part of: what a batch has no reply for, it does not bill.
+        One charge is enough if a request is in several batches, because a batch without a reply bills nothing.
         """
         desk = self._desk
         assert desk is not None, "ask inside `async with`"  # noqa: S101
@@ -103,14 +88,11 @@ class OpenAIBatchTeacher:
             await stack.enter_async_context(client)
             journal = Journal(self._journal, self.identity)
             self._desk = await stack.enter_async_context(
-                BatchDesk(self._spec, self.identity, client, journal, self._pace)
+                BatchDesk(self._spec, self.identity, client, journal, self._pace, lambda: self.manners)
             )
-            self._desk.manners = self._manners
             self._exit = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: Any) -> None:
         self._desk = None
-        await self._exit.__aexit__(kind, error, trace)
+        await self._exit.__aexit__(*error)

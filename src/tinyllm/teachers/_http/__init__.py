@@ -1,1 +1,1 @@
-"""Asking over HTTP: one client for every endpoint that speaks the OpenAI protocol."""
+"""HTTP: one client for all endpoints that speak the OpenAI protocol."""

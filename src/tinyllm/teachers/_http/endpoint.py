@@ -1,12 +1,12 @@
-"""One OpenAI-compatible endpoint: bodies, replies, and what to do when it does not answer. Knows no questions.
+"""One OpenAI-compatible endpoint: sends requests, reads replies, and handles errors. It knows no questions.
 
-429                                   wait as long as it says (all requests together), ask again; not an attempt
+429                                   all requests wait as long as it says; does not count as an attempt
 5xx, dropped, timed out, not JSON     ask another replica, or back off with jitter; after `attempts`, RequestFailed
-a dead replica                        let it rest; its requests move to the others at once, which is no attempt
-400 about a parameter                 ParameterRefused: whoever asks forms the request anew
-400 and the like about one prompt     RequestFailed, with its reason; also an error that nobody knows, after successes
-401, 403, 404, no credit, no server   TeacherError: no other request would fare better
-an error with status 200              as the status that it names
+a dead replica                        it rests; its requests move to others at once, which is no attempt
+400 about a parameter                 ParameterRefused: the caller changes the form of the request
+400 and others about one prompt       RequestFailed; also for an unknown error, if there were replies before
+401, 403, 404, no credit, no server   TeacherError: every other request would fail, too
+an error with status 200              like the status that it names
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.system.gate import Gate
 from tinyllm.teachers._http.envelope import Envelope, public_url
-from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Limits, Pace
+from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Pace
 from tinyllm.teachers._http.refusals import (
     about_one_prompt,
-    hide,
     meant,
     no_credit,
     refused_parameter,
@@ -36,80 +34,55 @@ from tinyllm.teachers._http.refusals import (
     words_of,
 )
 from tinyllm.teachers._http.replicas import Replica, Replicas
-from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, read_completion
-from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Transport, proxy_for
-from tinyllm.teachers._secrets import secrets_of
-from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request, RequestFailed
-from tinyllm.teachers.manners import Manners
+from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, ThoughtFirst, read_completion
+from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Patience, Transport, proxy_for
+from tinyllm.teachers._secrets import hide, secrets_of
+from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
+from tinyllm.teachers.manners import WITHOUT_THOUGHTS, Manners
 
 NO_SERVER = 0
 REMEDIES: Mapping[int, str] = {
-    NO_SERVER: "start the server, or mend `base_url`",
+    NO_SERVER: "start the server, or correct `base_url`",
     401: "check the key in the environment variable that `api_key_env` names, and `auth_header`",
     402: "the account has no credit left",
-    403: "this key may not use this model; some services want a header (`headers`)",
+    403: "this key may not use this model; some services require a header (`headers`)",
     404: "check `base_url` (it ends in /v1 for most servers), `query` and `model: {model}`",
-    405: "check `base_url`; it is an address that takes no requests",
-    407: "the proxy wants a user and a password: http://user:password@host:port in HTTPS_PROXY",
+    405: "check `base_url`; this address accepts no requests",
+    407: "the proxy requires a user and a password: http://user:password@host:port in HTTPS_PROXY",
     429: "the account has no credit left",
 }
-"""What to do about a status, and about a server that does not answer at all."""
+"""What the user can do about a status, or about a server that does not answer."""
 
-_ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # another prompt would fare no better
+TOP_LOGPROBS = 20
+"""The number of first tokens whose log-probabilities are requested: the most that OpenAI and vLLM return."""
+
+_ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # every other prompt would fail, too
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-_LOOK_S = 5.0  # the longest sleep between two looks at a pause
-_DOUBTED = 2  # prompts that may be refused for unknown reasons before anything was answered
-_REFUSED_IN_A_ROW = 16  # and after that, before the endpoint is taken to refuse everything
-_DONE_ELSEWHERE = (408, 502, 504, 520, 522, 524)  # a gateway's: what is behind it may have answered, and may bill it
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long an endpoint is waited for.
-
-    Attributes:
-        attempts: times that one request is sent; answers of 429 are not counted, nor are moves from a dead replica.
-        timeout_s: seconds for one attempt as a whole.
-        connect_s: seconds for a connection.
-        first_byte_s: seconds until a reply begins; None: as `timeout_s`.
-        stall_s: seconds in which a reply that has begun may stand still.
-        backoff_s: pause after the first failed attempt; it doubles with each, up to `backoff_max_s`.
-        rate_limit_s: after so long in which the endpoint only said 429, it is given up.
-    """
-
-    attempts: int = 5
-    timeout_s: float = 120.0
-    connect_s: float = 10.0
-    first_byte_s: float | None = None
-    stall_s: float = 30.0
-    backoff_s: float = 0.5
-    backoff_max_s: float = 30.0
-    rate_limit_s: float = 3600.0
-
-    @classmethod
-    def of(cls, spec: config.EndpointTeacher) -> Self:
-        """Take the times from a teacher's section."""
-        return cls(spec.max_attempts, spec.timeout_s, spec.connect_s, spec.first_byte_s, spec.stall_s)
+_JSON = {"Content-Type": "application/json"}
+_LONGEST_SLEEP_S = 5.0  # the longest sleep during a pause, which may change
+_UNKNOWN_BEFORE_REPLY = 2  # unknown errors before the first reply that are taken to concern one prompt
+_UNKNOWN_IN_A_ROW = 16  # the same, in a row, after the first reply
+_MAY_BE_BILLED = (408, 502, 504, 520, 522, 524)  # from a gateway: the service behind it may bill the request
 
 
 @dataclass(slots=True)
 class _Job:
-    """A request on its way through its attempts."""
+    """A request and the state of its attempts. Times are those of time.monotonic()."""
 
     request: Request
     meter: Meter
-    began: float  # this and the other times: time.monotonic()
-    characters: int  # of the prompt
-    replica: Replica  # of the attempt under way, as are the next two
+    began: float
+    characters: int  # in the prompt
+    replica: Replica  # of the current attempt
     sent: float = 0.0
-    reserved: float = 0.0  # tokens
+    reserved: float = 0.0  # tokens of the current attempt
     attempts: int = 0
     limited_since: float | None = None
-    manners: Manners = Manners()  # with which the body was made
+    manners: Manners = Manners()  # from which the body was made
     body: Mapping[str, Any] = field(default_factory=dict)
     encoded: bytes = b""
-    moved: set[Replica] = field(default_factory=set)  # dead replicas that it left without losing an attempt
-    avoid: set[Replica] = field(default_factory=set)  # replicas that failed it since it last backed off
+    moved: set[Replica] = field(default_factory=set)  # dead replicas that it left; leaving does not count as an attempt
+    avoid: set[Replica] = field(default_factory=set)  # replicas that failed since the last pause
 
 
 class Endpoint:
@@ -117,15 +90,15 @@ class Endpoint:
 
     Args:
         owner: the teacher's name, for messages.
-        envelope: where requests go and what is around them; several URLs are replicas that serve the same model.
-        concurrency: attempts under way at once; None: as many as the endpoint bears.
-        limits: what it may be asked for in a minute.
-        carrier: takes attempts to the service; None: HTTP in the OpenAI protocol.
-        remedies: what the person is told to do about a status.
+        envelope: addresses and headers; several URLs are replicas of the same model.
+        concurrency: attempts in flight; None: as many as the endpoint can handle.
+        pace: rate limits.
+        carrier: sends the attempts; None: HTTP in the OpenAI protocol.
+        manners: returns which forms of request the endpoint accepts now.
+        remedies: what the user can do about a status.
 
     Attributes:
-        manners: how the endpoint is asked.
-        faults: how often which failure was met: `429`, `http 500`, `timeout`, `connection`, `malformed`, ….
+        faults: how often each kind of failure occurred: `429`, `http 500`, `timeout`, `connection`, `malformed`, ….
     """
 
     def __init__(
@@ -136,9 +109,9 @@ class Endpoint:
         *,
         form: Form,
         concurrency: int | None = None,
-        limits: Limits | None = None,
+        pace: Pace | None = None,
         patience: Patience,
-        manners: Manners = Manners(),
+        manners: Callable[[], Manners],
         carrier: Carrier | None = None,
         remedies: Mapping[int, str] = REMEDIES,
     ) -> None:
@@ -146,7 +119,7 @@ class Endpoint:
         path = ("/chat/completions" if form == "chat" else "/completions") + (envelope.query and f"?{envelope.query}")
         proxies = [proxy_for(url) for url in urls]
         self.faults: Counter[str] = Counter()
-        self.manners = manners
+        self._manners = manners
         self._owner = owner
         self._envelope = envelope
         self._secrets = (*envelope.secrets, *(secret for proxy in proxies for secret in secrets_of(proxy)))
@@ -160,24 +133,19 @@ class Endpoint:
         self._form = form
         self._limit = concurrency or AdaptiveLimit(start=START * len(urls), most=MOST * len(urls))
         self._gate = Gate(lambda: self.concurrency)
-        self._pace = Pace(limits) if limits is not None and limits != Limits() else None
-        self._queue = asyncio.Lock()  # of those who wait for the pace
+        self._pace = pace
+        self._queue = asyncio.Lock()  # of the requests that wait for the pace
         self._patience = patience
         self._last_success = 0.0
-        self._refused = 0  # prompts in a row, for reasons that nobody knows
-        self._end: str | None = None  # why nothing more is asked
+        self._refused = 0  # unknown errors in a row
+        self._rates = False  # whether it has returned log-probabilities
+        self._gave_up: str | None = None  # why nothing more is sent
         self._remedies = remedies
-        self._carrier: Carrier = carrier or Transport(
-            envelope.headers, self._secrets, connect_s=patience.connect_s, first_byte_s=patience.first_byte_s,
-            stall_s=patience.stall_s, timeout_s=patience.timeout_s,
-        )  # fmt: skip
-
-    def __repr__(self) -> str:
-        return f"Endpoint({str(self._replicas)!r}, model={self._model!r})"
+        self._carrier: Carrier = carrier or Transport(_JSON | envelope.headers, self._secrets, patience)
 
     @property
     def concurrency(self) -> int:
-        """Attempts that may be under way at once, now."""
+        """The number of attempts that may be in flight now."""
         return self._limit if isinstance(self._limit, int) else self._limit.limit
 
     async def __aenter__(self) -> Self:
@@ -191,14 +159,14 @@ class Endpoint:
         """Return the model's reply.
 
         Raises:
-            RequestFailed: this request got none.
-            ParameterRefused: the endpoint does not take a part of it.
-            TeacherError: the endpoint answers nothing.
+            RequestFailed: this request got no reply.
+            ParameterRefused: the endpoint refuses a part of it.
+            TeacherError: the endpoint cannot answer any request.
         """
         try:
             return await self._answered(request, meter)
         except TeacherError as error:
-            self._end = str(error)
+            self._gave_up = str(error)
             raise
 
     async def _answered(self, request: Request, meter: Meter) -> Reply:
@@ -217,7 +185,7 @@ class Endpoint:
     # --- one attempt --------------------------------------------------------------------------------------------
 
     async def _attempt(self, job: _Job) -> Reply:
-        await self._turn(job)
+        await self._wait_for_turn(job)
         await job.meter.begin()
         job.sent = time.monotonic()
         replica = job.replica = self._replicas.pick(job.sent, job.avoid)
@@ -228,7 +196,7 @@ class Endpoint:
             reply = self._read(job, answer)
         except BadUrl:
             job.meter.free()
-            raise TeacherError(f"Teacher '{self._owner}': {replica.shown} is no URL; mend `base_url`.") from None
+            raise TeacherError(f"Teacher '{self._owner}': {replica.shown} is no URL; correct `base_url`.") from None
         except MissingDependencyError:
             job.meter.free()
             raise
@@ -240,60 +208,69 @@ class Endpoint:
             raise
         finally:
             replica.in_flight -= 1
-        self._succeeded(job, reply)
+        now = self._last_success = time.monotonic()
+        self._refused = 0
+        replica.succeeded()
+        if isinstance(self._limit, AdaptiveLimit):
+            self._limit.completed(now, reply.latency_s)
+        if self._pace is not None:
+            self._pace.correct(now, job.reserved, job.characters, reply.prompt_tokens, reply.completion_tokens)
         return reply
 
-    async def _turn(self, job: _Job) -> None:
-        """Wait until a request may be sent: no replica is paused, and the pace allows it. Then it counts."""
+    async def _wait_for_turn(self, job: _Job) -> None:
+        """Wait until a request may be sent: a replica is not paused, and the pace allows it. Then count it."""
         while True:
-            if self._end is not None:
-                raise TeacherError(self._end)  # nobody waits for a teacher that is given up
+            if self._gave_up is not None:
+                raise TeacherError(self._gave_up)
             if (left := self._replicas.wait(time.monotonic())) > 0:
-                # Not all at the same moment: a limit that is lifted for one is often lifted for a few. And not too
-                # long: a pause may be lengthened, and another replica come back.
-                await asyncio.sleep(min(left, _LOOK_S) + random.uniform(0, min(1.0, 0.1 * left)))
-            elif self._pace is None or await self._paced(self._pace, job):
+                # Requests continue at random times, because an endpoint often admits only a few at first. The sleep
+                # is short, because the pause may change and another replica may return.
+                await asyncio.sleep(min(left, _LONGEST_SLEEP_S) + random.uniform(0, min(1.0, 0.1 * left)))
+            elif self._pace is None or await self._wait_for_pace(self._pace, job):
                 return
 
-    async def _paced(self, pace: Pace, job: _Job) -> bool:
-        """Wait for the pace, one after the other; False if something else has come up since."""
+    async def _wait_for_pace(self, pace: Pace, job: _Job) -> bool:
+        """Wait for the pace, one request after another. Return False if a pause began in the meantime."""
         async with self._queue:
             job.reserved = pace.estimate(job.characters, job.request.sampling.max_tokens)
-            while (left := pace.wait(time.monotonic(), job.reserved)) > 0 and self._end is None:  # noqa: ASYNC110
-                await asyncio.sleep(min(left, 0.2))  # what a reply did not use may come back meanwhile
+            while (left := pace.wait(time.monotonic(), job.reserved)) > 0 and self._gave_up is None:  # noqa: ASYNC110
+                await asyncio.sleep(min(left, 0.2))  # a reply may give back tokens meanwhile
             now = time.monotonic()
-            free = self._end is None and self._replicas.wait(now) <= 0
+            free = self._gave_up is None and self._replicas.wait(now) <= 0
             if free:
                 pace.take(now, job.reserved)
             return free
 
     def _body(self, job: _Job) -> bytes:
-        if not job.encoded or job.manners is not self.manners:
-            stream = self.manners.stream if self._envelope.stream is None else self._envelope.stream
-            body = request_body(job.request, self._model, self._form, self.manners, stream=stream)
-            job.manners, job.body = self.manners, {**body, **self._envelope.extra_body}
+        manners = self._manners()
+        if not job.encoded or job.manners is not manners:
+            stream = manners.stream if self._envelope.stream is None else self._envelope.stream
+            body = request_body(job.request, self._model, self._form, manners, stream=stream)
+            job.manners, job.body = manners, {**body, **self._envelope.extra_body}
             job.encoded = _encode(job.body).encode("ascii")
         return job.encoded
 
     def _read(self, job: _Job, answer: Answer) -> Reply:
         if 200 <= answer.status < 300:
             try:
-                return read_completion(answer.body, self._form, time.monotonic() - job.sent)
+                rated, latency_s = bool(job.request.options), time.monotonic() - job.sent
+                reply = read_completion(answer.body, self._form, latency_s, rated=rated)
             except NotACompletion as error:
                 words = words_of(answer.body, self._secrets)
                 raise AttemptFailed("malformed", f"{error}: {words!r}") from None
             except ErrorInReply as error:
                 answer = replace(answer, status=error.status, body=error.body)
+            except ThoughtFirst as error:
+                self._rates = True
+                refused = ParameterRefused(("thoughts",), str(error))
+                refused.manners = job.manners
+                raise refused from None
+            else:
+                self._rates |= rated and reply.message is not None
+                if rated and not self._rates:  # it ignores the parameter, so no request will work
+                    raise ParameterRefused(("logprobs",), "it answers without them")
+                return reply
         raise self._refusal(job, answer)
-
-    def _succeeded(self, job: _Job, reply: Reply) -> None:
-        now = self._last_success = time.monotonic()
-        self._refused = 0
-        job.replica.succeeded()
-        if isinstance(self._limit, AdaptiveLimit):
-            self._limit.completed(now, reply.latency_s)
-        if self._pace is not None:
-            self._pace.correct(now, job.reserved, job.characters, reply.prompt_tokens, reply.completion_tokens)
 
     # --- what a failure means -----------------------------------------------------------------------------------
 
@@ -305,7 +282,7 @@ class Endpoint:
             return AttemptFailed("429", words, overload=True, billed=False, after_s=seconds_of(answer.retry_after))
         said = f"HTTP {answer.status}: {words}"
         if status >= 500 or status in (408, 409, 425):
-            after_s, billed = seconds_of(answer.retry_after), status in _DONE_ELSEWHERE
+            after_s, billed = seconds_of(answer.retry_after), status in _MAY_BE_BILLED
             if status != 501:
                 return AttemptFailed(f"http {status}", said, overload=status == 503, billed=billed, after_s=after_s)
         job.meter.free()
@@ -313,31 +290,31 @@ class Endpoint:
         if about is None and (refused := refused_parameter(status, answer.body, job.body, self._secrets)):
             refused.manners = job.manners
             return refused
-        has_worked = self.manners.worked or self._last_success > 0
+        has_worked = self._manners().worked or self._last_success > 0
         own = None if has_worked else next((name for name in self._envelope.extra_body if name in words), None)
         if about is None and own is None and status >= 400 and status not in _ABOUT_TEACHER:
             self._refused += 1
-            if self._refused <= (_REFUSED_IN_A_ROW if has_worked else _DOUBTED):
+            if self._refused <= (_UNKNOWN_IN_A_ROW if has_worked else _UNKNOWN_BEFORE_REPLY):
                 about = "bad_request"
         if about is not None:
             return RequestFailed(said, about)
         remedy = (
-            f"mend `{own}` in `{self._envelope.extra_setting}`, or take it out"
+            f"correct `{own}` in `{self._envelope.extra_setting}`, or remove it"
             if own
-            else self._remedies.get(status, "the endpoint does not take this kind of request").format(model=self._model)
+            else self._remedies.get(status, "the endpoint does not accept such requests").format(model=self._model)
         )
         if status < 400:
-            remedy = "mend `base_url`; the service has moved, and the key is not sent to where it points"
+            remedy = "correct `base_url`; the service has moved, and the key is not sent to the new address"
         return TeacherError(
             f"Teacher '{self._owner}': {job.replica.shown} answers {answer.status}: {words}\n  To do: {remedy}. "
-            "Replies that came before are kept."
+            "Earlier replies are kept."
         )
 
     def _failed(self, job: _Job, failure: AttemptFailed) -> float:
-        """Account for a failed attempt; return the seconds to wait before the next.
+        """Account for a failed attempt. Return the seconds to wait before the next.
 
         Raises:
-            RequestFailed, TeacherError: there is no next.
+            RequestFailed, TeacherError: there is no next attempt.
         """
         now, replica = time.monotonic(), job.replica
         self.faults[failure.kind] += 1
@@ -345,12 +322,12 @@ class Endpoint:
             self._limit.overloaded(now, now - job.sent)
         if failure.kind == "429":
             self._limited(job, failure, now)
-            return 0.0  # all wait for the end of the pause
+            return 0.0  # all requests wait for the end of the pause
         if failure.refused and self._pace is not None:
-            self._pace.give_back(now, job.reserved)
+            self._pace.take(now, -job.reserved, -1.0)
         replica.failed(now, job.sent, dead=failure.dead)
         if failure.refused and self._replicas.gone(ever=True):
-            raise self._gone(str(failure)) from None
+            raise self._unreachable(str(failure)) from None
         return self._back_off(job, failure, now)
 
     def _back_off(self, job: _Job, failure: AttemptFailed, now: float) -> float:
@@ -362,22 +339,19 @@ class Endpoint:
         job.attempts += 1
         patience = self._patience
         if job.attempts >= patience.attempts:
-            raise self._given_up(job, failure) from None
+            if failure.refused and self._replicas.gone() and self._last_success < job.began:
+                raise self._unreachable(f"it stopped answering: {failure}") from None
+            raise RequestFailed(f"{failure} ({job.attempts} attempts at {job.replica.shown})") from None
         if any(r.usable(now) for r in others):
             return 0.0
         job.avoid.clear()
         longest = min(patience.backoff_max_s, patience.backoff_s * 2.0 ** (job.attempts - 1))
         return max(random.uniform(0.5, 1.0) * longest, min(failure.after_s or 0.0, patience.backoff_max_s))
 
-    def _given_up(self, job: _Job, failure: AttemptFailed) -> Exception:
-        if failure.refused and self._replicas.gone() and self._last_success < job.began:
-            return self._gone(f"it stopped answering: {failure}")
-        return RequestFailed(f"{failure} ({job.attempts} attempts at {job.replica.shown})")
-
-    def _gone(self, reason: str) -> TeacherError:
+    def _unreachable(self, reason: str) -> TeacherError:
         return TeacherError(
             f"Teacher '{self._owner}': nothing answers at {self._replicas}: {reason}\n"
-            f"  To do: {self._remedies[NO_SERVER]}. Replies that came before are kept."
+            f"  To do: {self._remedies[NO_SERVER]}. Earlier replies are kept."
         )
 
     def _limited(self, job: _Job, failure: AttemptFailed, now: float) -> None:
@@ -389,7 +363,7 @@ class Endpoint:
         ):
             raise TeacherError(
                 f"Teacher '{self._owner}': {replica.shown} is limiting its rate, and asks to wait {after_s:.0f} s "
-                f"more: {failure}\n  To do: run again later; replies that came before are kept."
+                f"more: {failure}\n  To do: run again later. Earlier replies are kept."
             ) from None
         if now - job.limited_since > most:
             raise RequestFailed(f"HTTP 429 for {now - job.limited_since:.0f} s: {failure}") from None
@@ -398,7 +372,7 @@ class Endpoint:
 def request_body(
     request: Request, model: str, form: Form, manners: Manners = Manners(), *, stream: bool = False
 ) -> dict[str, Any]:
-    """Return what an endpoint is asked."""
+    """Return the body of a request."""
     sampling = request.sampling
     body: dict[str, Any] = {"model": model, manners.length_field: sampling.max_tokens}
     if sampling.temperature is not None:
@@ -413,6 +387,9 @@ def request_body(
         body["prompt"] = request.prompt.text
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if request.options:
+        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if form == "chat" else {"logprobs": TOP_LOGPROBS}
+        body |= WITHOUT_THOUGHTS[manners.thoughts_off] if form == "chat" else {}
     if stream:
         body["stream"] = True
         if manners.stream_usage:

@@ -1,4 +1,4 @@
-"""What is around a request besides the protocol: addresses, headers, a person's own fields; with secrets filled in."""
+"""What is sent around a request: addresses, headers, and the user's own fields, with secrets filled in."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Envelope:
     """What is sent around every request.
 
     Attributes:
-        urls: of the replicas, up to and with /v1.
-        query: of every URL, encoded; without the question mark.
-        headers: the key's among them.
-        extra_body: fields laid over those of the body.
-        extra_setting: where a person has set those.
-        stream: True, False; None: as the endpoint wants it.
-        secrets: what must not appear in any text, longest first.
+        urls: of the replicas, up to and including /v1.
+        query: of every URL, encoded, without the question mark.
+        headers: including the API key.
+        extra_body: fields that replace those of the body.
+        extra_setting: the setting that contains these fields.
+        stream: None: as the endpoint requires.
+        secrets: must not appear in any message; longest first.
     """
 
     urls: tuple[str, ...]
     query: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     extra_setting: str = "extra_body"
     stream: bool | None = None
@@ -41,10 +41,10 @@ class Envelope:
 
 
 def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envelope:
-    """Return what is sent around the requests to a hosted endpoint; the environment is read here.
+    """Return what is sent around the requests to a hosted endpoint. This reads the environment.
 
     Raises:
-        TeacherError: a variable is missing in the environment, or what it holds is no key.
+        TeacherError: an environment variable is missing, or its value cannot be a key.
     """
     missing: dict[str, None] = {}
     found: dict[str, None] = {}
@@ -64,7 +64,7 @@ def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envel
     if missing:
         raise TeacherError(
             f"Teacher '{spec.name}' names {', '.join(f'${{{m}}}' for m in missing)}, which the environment does not "
-            f"hold. Set it (export {next(iter(missing))}=…), or take it out of the teacher's section."
+            f"hold. Set it (export {next(iter(missing))}=…), or remove it from the teacher's section."
         )
     key = api_key(spec)
     if key is not None:
@@ -80,10 +80,10 @@ def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envel
 
 
 def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.LiteLLMTeacher) -> str | None:
-    """Return the key that the environment holds, or None if no variable is named.
+    """Return the API key from the environment; None if the configuration names no variable.
 
     Raises:
-        TeacherError: there is none in it, or something else.
+        TeacherError: the variable is empty, or its value cannot be a key.
     """
     if spec.api_key_env is None:
         return None
@@ -93,28 +93,28 @@ def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.Lite
         if isinstance(spec, config.LiteLLMTeacher):
             without = "for the service's own variables"
         raise TeacherError(
-            f"Teacher '{spec.name}' needs a key and the environment variable {spec.api_key_env} holds none. "
+            f"Teacher '{spec.name}' needs a key, and the environment variable {spec.api_key_env} holds none. "
             f"Set it (export {spec.api_key_env}=…), or write `api_key_env: null` {without}."
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise TeacherError(
-            f"Teacher '{spec.name}': the environment variable {spec.api_key_env} holds something that is no key: "
-            "there are spaces, or characters other than printable ASCII, in it."
+            f"Teacher '{spec.name}': the value of the environment variable {spec.api_key_env} is no key: it contains "
+            "spaces, or characters other than printable ASCII. Set it to the key alone."
         )
     return key
 
 
 def public_url(url: str) -> str:
-    """Return a URL without user, password, query and fragment: what of it may be written down."""
+    """Return a URL without user, password, query and fragment, so that it may be stored and shown."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
 def identity_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> dict[str, str]:
-    """Return what, besides the request, could change a reply, with the names of variables in the place of values.
+    """Return everything besides the request that can change a reply, with the names of variables instead of values.
 
-    What a server does with a model's name is its own affair, so its address counts. Of several replicas the first names
-    the service: they serve the same model, and may come and go. Headers tell who asks, not what.
+    The address counts, because different servers may use one name for different models. Of several replicas only the
+    first counts: they serve the same model, and their number may change. Headers do not count.
     """
     url = spec.base_url if isinstance(spec.base_url, str) else spec.base_url[0]
     identity = {"kind": "openai", "base_url": public_url(url), "model": spec.model}

@@ -1,50 +1,33 @@
-"""How fast an endpoint is asked: the pace a person set, and the parallelism that is found out.
+"""How fast an endpoint is asked: the rate limits that the user set, and the concurrency that is found by trying.
 
-Nothing here waits or reads a clock: every method is told the time, in seconds of a clock that only moves forward.
+Nothing here waits or reads a clock: every method receives the time, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 from tinyllm import config
 
 START = 8
-"""Requests in flight at once that an endpoint is first tried with, where nothing is set."""
+"""The first number of requests in flight at an endpoint, if nothing is configured."""
 
 MOST = 512
-"""As many are tried at the most; beyond them one event loop is the bottleneck, not the endpoint."""
+"""The largest number that is tried. With more, the event loop is the bottleneck and not the endpoint."""
 
-_STEP = 1.25  # up or down by this factor, once doubling has ended
-_CUT = 0.7  # what an overload leaves of the limit
-_PAYS = 0.15  # a change pays if throughput goes with at least this power of the limit: 1.11 times for a doubling
-_FULL = 0.75  # a round counts if this share of the limit was in flight
-_ROUND, _LONG_ROUND = 16, 64  # replies, at least
-_REST = 6  # rounds that a limit is held before the next small step
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an endpoint may be asked for in a minute; None: any number."""
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-
-    @classmethod
-    def of(cls, spec: config.EndpointTeacher) -> Self:
-        """Take the limits from a teacher's section."""
-        return cls(spec.requests_per_minute, spec.tokens_per_minute)
-
-
-# --- the pace that is set -----------------------------------------------------------------------------------------
+_STEP = 1.25  # after doubling has ended, the limit changes by this factor
+_CUT = 0.7  # an overload reduces the limit to this part
+_PAYS = 0.15  # a change is kept if throughput grows with at least this power of the limit: 1.11 times for a doubling
+_FULL = 0.75  # a round counts if at least this part of the limit was in flight
+_ROUND, _LONG_ROUND = 16, 64  # the fewest replies in a round
+_REST = 6  # rounds between two small steps
 
 
 class Bucket:
-    """A token bucket that holds one second's worth, and no less than `least`.
+    """A token bucket that holds one second's worth, but at least `least`.
 
-    In any 60 seconds at most `per_minute` plus what it holds is taken. An amount greater than it holds is let
-    through when it is full, and then owed: so the excess is at most the greatest single amount.
+    In any 60 seconds, at most `per_minute` plus its contents is taken. An amount larger than the bucket passes when the
+    bucket is full, and leaves a debt. So the excess is at most the largest single amount.
     """
 
     def __init__(self, per_minute: float, least: float = 0.0) -> None:
@@ -54,13 +37,13 @@ class Bucket:
         self._at: float | None = None
 
     def wait(self, now: float, amount: float) -> float:
-        """Return the seconds until `amount` may be taken; 0: it may be taken now."""
+        """Return the seconds until `amount` may be taken."""
         self._fill(now)
         short = min(amount, self._most) - self._level
         return short / self._rate if short > 1e-9 * self._most else 0.0
 
     def take(self, now: float, amount: float) -> None:
-        """Take `amount`; a negative one gives back."""
+        """Take `amount`. A negative amount is given back."""
         self._fill(now)
         self._level = min(self._most, self._level - amount)
 
@@ -71,21 +54,27 @@ class Bucket:
 
 
 class Pace:
-    """Requests and tokens per minute. Tokens are reserved by estimate, and corrected when the reply tells.
+    """Limits requests and tokens per minute. Tokens are estimated first, and corrected by the reply.
 
-    The estimate of a prompt is its characters over the characters that a token had in the replies so far; of a
-    reply, the most that it may hold.
+    The estimate of a prompt uses the mean characters per token of the replies so far. The estimate of a reply is its
+    longest length.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
-        self._requests = Bucket(requests, least=1.0) if requests is not None else None
-        self._tokens = Bucket(tokens) if tokens is not None else None
-        self._characters = 3.0  # of English, with a margin; both sums grow with every reply
+    def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+        self._requests = Bucket(requests_per_minute, least=1.0) if requests_per_minute is not None else None
+        self._tokens = Bucket(tokens_per_minute) if tokens_per_minute is not None else None
+        self._characters = 3.0  # of English text, with a margin; both sums grow with every reply
         self._prompt_tokens = 1.0
 
+    @classmethod
+    def of(cls, spec: config.EndpointTeacher) -> Pace | None:
+        """Take the limits from a teacher's section; None if it has none."""
+        if spec.requests_per_minute is None and spec.tokens_per_minute is None:
+            return None
+        return cls(spec.requests_per_minute, spec.tokens_per_minute)
+
     def estimate(self, characters: int, max_tokens: int) -> float:
-        """Return the tokens to reserve for a prompt of so many characters and a reply of so many tokens."""
+        """Return the tokens to reserve for a prompt and its reply."""
         return characters * self._prompt_tokens / self._characters + max_tokens
 
     def wait(self, now: float, tokens: float) -> float:
@@ -93,22 +82,15 @@ class Pace:
         requests = self._requests.wait(now, 1.0) if self._requests is not None else 0.0
         return max(requests, self._tokens.wait(now, tokens) if self._tokens is not None else 0.0)
 
-    def take(self, now: float, tokens: float) -> None:
-        """Account for a request that is sent now."""
+    def take(self, now: float, tokens: float, requests: float = 1.0) -> None:
+        """Account for a request that is sent now. Negative numbers undo this for a request that did not arrive."""
         if self._requests is not None:
-            self._requests.take(now, 1.0)
+            self._requests.take(now, requests)
         if self._tokens is not None:
             self._tokens.take(now, tokens)
 
-    def give_back(self, now: float, tokens: float) -> None:
-        """Undo `take` for a request that never reached the endpoint."""
-        if self._requests is not None:
-            self._requests.take(now, -1.0)
-        if self._tokens is not None:
-            self._tokens.take(now, -tokens)
-
     def correct(self, now: float, reserved: float, characters: int, prompt: int | None, completion: int | None) -> None:
-        """Put the tokens that a reply tells in the place of those that were reserved for it."""
+        """Replace the reserved tokens by those that the reply reports."""
         if prompt is None or completion is None:
             return
         self._characters += characters
@@ -117,44 +99,41 @@ class Pace:
             self._tokens.take(now, prompt + completion - reserved)
 
 
-# --- the parallelism that is found out ----------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Before:
-    """What a change of the limit is compared with. `throughput`: replies a second."""
+    """The limit before a change, and its throughput in replies per second."""
 
     limit: int
     throughput: float
 
 
 class AdaptiveLimit:
-    """How many requests an endpoint bears at once, found by trying.
+    """Finds out how many requests an endpoint can handle at once.
 
-    The limit is judged in rounds: what was in flight when it changed is let go by, then as many replies as it allows
-    (or more) are timed. It is doubled as long as that pays, and what did not pay is taken back. Then it is held, and
-    a small step up or down is tried now and then, since servers change. A sign of overload cuts it, once for all that
-    was sent before the cut; what was too much is neared again in small steps. A round in which less was in flight
-    than allowed says nothing.
+    The limit is measured in rounds. A round ignores the requests that were in flight when the limit changed, and then
+    times at least as many replies as the limit. The limit is doubled while throughput grows enough; a change that does
+    not pay is undone. After that the limit is kept, and small steps up or down are tried now and then, because the load
+    of servers changes. An overload reduces the limit, once for all requests sent before the reduction, and then it
+    grows in small steps. A round with fewer requests in flight than allowed does not count.
     """
 
     def __init__(self, *, start: int = START, most: int = MOST) -> None:
         self.limit = min(start, most)
         self._most = most
-        self._ceiling = most + 1  # what did not pay or was too much; doubling stays below it
-        self._before: _Before | None = None  # while a change is tried
-        self._held: float | None = None  # throughput at the limit that is held
+        self._ceiling = most + 1  # doubling stays below this: it did not pay, or was too much
+        self._before: _Before | None = None  # set while a change is tried
+        self._held: float | None = None  # throughput at the limit that is kept
         self._rest = 0  # rounds until the next change is tried
-        self._down = False  # its direction
+        self._down = False  # direction of the next small step
         self._cut_at: float | None = None
-        self._skip = 0  # replies to requests from before the change
-        self._since: float | None = None  # when the round began, and what came in it
+        self._skip = 0  # replies to skip: their requests were sent before the change
+        self._since: float | None = None  # when the round began
         self._count = 0
-        self._busy = 0.0  # seconds of latency
+        self._busy = 0.0  # sum of latencies in seconds
         self._size = max(self.limit, _ROUND)
 
     def completed(self, now: float, latency_s: float) -> None:
-        """A reply came, so long after its request was sent."""
+        """A reply has arrived, so long after its request was sent."""
         if self._skip > 0:
             self._skip -= 1
             self._since = now
@@ -166,13 +145,13 @@ class AdaptiveLimit:
         if self._count < self._size:
             return
         took = max(now - self._since, 1e-9)
-        if self._busy / took >= _FULL * self.limit:  # Little's law: what was in flight on average
+        if self._busy / took >= _FULL * self.limit:  # Little's law: the mean number in flight
             self._judge(self._count / took, now)
         else:
             self._begin(now)
 
     def overloaded(self, now: float, latency_s: float) -> None:
-        """A request that was sent so long ago was refused for now, dropped, or not answered in time."""
+        """A request that was sent so long ago was rejected because of load, dropped, or timed out."""
         if self._cut_at is not None and now - latency_s < self._cut_at:
             return
         self._cut_at = now
@@ -180,10 +159,8 @@ class AdaptiveLimit:
         self._before, self._held, self._rest, self._down = None, None, 0, False
         self._change(max(1, int(_CUT * self.limit)), now)
 
-    # --- rounds -------------------------------------------------------------------------------------------------
-
     def _begin(self, now: float) -> None:
-        """Begin a round. Doubling shows in a few replies; a small step needs more to stand out from chance."""
+        """Begin a round. A small step needs more replies than a doubling, to be distinguished from noise."""
         small = self._before is not None and self.limit != 2 * self._before.limit
         self._size = max(self.limit, _LONG_ROUND if small else _ROUND)
         self._since, self._count, self._busy = now, 0, 0.0
@@ -207,7 +184,7 @@ class AdaptiveLimit:
         else:
             self._held = throughput
             if self.limit >= self._ceiling:
-                self._ceiling = self._most + 1  # it bears more than it did
+                self._ceiling = self._most + 1  # it handles more than before
             if not self._down and self._higher() >= self._ceiling:
                 self._hold()
         if self._rest > 0:
@@ -216,7 +193,7 @@ class AdaptiveLimit:
             self._try(now)
 
     def _try(self, now: float) -> None:
-        """Change the limit; the round that follows tells whether it paid."""
+        """Change the limit. The next round shows whether that pays."""
         assert self._held is not None  # noqa: S101
         target = max(1, int(self.limit / _STEP)) if self._down else self._higher()
         if target == self.limit:

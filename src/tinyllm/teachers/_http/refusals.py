@@ -1,4 +1,4 @@
-"""What an endpoint says that is no reply: what its words are, what they are about, how long to wait. Pure readers."""
+"""Reads the errors of an endpoint: the message, what it is about, and how long to wait. All functions are pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tinyllm.errors import printable
+from tinyllm.teachers._secrets import on_one_line
 from tinyllm.teachers.base import FailureReason, ParameterRefused
+from tinyllm.teachers.manners import LENGTHS, WITHOUT_THOUGHTS
 
 _TOO_LONG = (
     "context_length", "exceed_context", "context length", "context size", "context window", "too long",
@@ -32,19 +33,19 @@ _LONGEST_WAIT_S = 7 * 86400.0
 
 
 def about_one_prompt(status: int, words: str) -> FailureReason | None:
-    """Tell whether an error is about the prompt alone, so that other requests may fare better, and in what way."""
+    """Return the reason if an error concerns only this prompt; None if other requests would fail, too."""
     said = words.casefold()
     if status in (400, 403, 422, 451) and any(sign in said for sign in _FILTERED):
         return "content_filter"
     if status == 413 or (status in (400, 422) and any(sign in said for sign in _TOO_LONG)):
         return "too_long"
-    if status == 429 and "request too large" in said:  # more than a minute's tokens in one prompt
+    if status == 429 and "request too large" in said:  # the prompt exceeds the tokens of a minute
         return "too_long"
     return None
 
 
 def meant(status: int, words: str) -> int:
-    """Return the status that an error should have: some services answer 400 or 403 where the account is refused."""
+    """Return the status that an error should have. Some services answer 400 or 403 if the account is refused."""
     said = words.casefold()
     if status in (400, 403) and any(sign in said for sign in _NO_KEY):
         return 401
@@ -54,16 +55,16 @@ def meant(status: int, words: str) -> int:
 
 
 def no_credit(words: str) -> bool:
-    """Tell whether a 429 means that the account is empty: waiting does not mend that."""
+    """Return whether a 429 means that the account has no credit, so that waiting does not help."""
     said = words.casefold()
     return any(sign in said for sign in _NO_CREDIT)
 
 
 def words_of(raw: bytes, secrets: Iterable[str] = ()) -> str:
-    """Return the server's own words: the message of an error in JSON, else the text's beginning, on one line.
+    """Return the server's own words on one line: the message of an error in JSON, or the beginning of the text.
 
     Args:
-        secrets: what is not repeated. Taken out here, since half of one could be left where the words are cut.
+        secrets: removed before the text is cut, because a part of one could remain otherwise.
     """
     text = raw.decode("utf-8", "replace")
     error = _error_of(raw)
@@ -72,22 +73,14 @@ def words_of(raw: bytes, secrets: Iterable[str] = ()) -> str:
         text = ": ".join(dict.fromkeys(named)) or text
     elif isinstance(error, str):
         text = error
-    line = " ".join(printable(hide(text, secrets)).split())
+    line = on_one_line(text, secrets)
     return line if len(line) <= _WORDS else line[:_WORDS] + " …"
 
 
-def hide(text: str, secrets: Iterable[str]) -> str:
-    """Return the text without any of the secrets."""
-    for secret in secrets:
-        text = text.replace(secret, "***") if secret else text
-    return text
-
-
 def seconds_of(retry_after: str | None) -> float | None:
-    """Read `Retry-After`, which is a number of seconds or a date; None if it is neither.
+    """Read `Retry-After`, which is a number of seconds or a date. Return at least 0.
 
-    Returns:
-        At least 0, also for a date that is past. None for more than a week, which is nonsense.
+    Return None if it is neither, or more than a week, which must be a mistake.
     """
     if retry_after is None:
         return None
@@ -102,7 +95,7 @@ def seconds_of(retry_after: str | None) -> float | None:
 
 
 def delay_of(raw: bytes) -> str | None:
-    """Return the seconds to wait that stand in an error's details, as Google's services tell them (`RetryInfo`)."""
+    """Return the seconds to wait from the details of an error (`RetryInfo` of Google's services)."""
     error = _error_of(raw)
     details = error.get("details") if isinstance(error, dict) else None
     for row in details if isinstance(details, list) else ():
@@ -121,7 +114,7 @@ def _error_of(raw: bytes) -> Any:
     return body.get("error", body) if isinstance(body, dict) else None
 
 
-# --- a parameter that is not taken --------------------------------------------------------------------------------
+# --- refused parameters -------------------------------------------------------------------------------------------
 
 _SPELLED: Mapping[str, str] = {
     "temperature": "temperature", "top_p": "top_p", "topp": "top_p", "top-p": "top_p", "nucleus": "top_p",
@@ -131,13 +124,15 @@ _SPELLED: Mapping[str, str] = {
     "max_tokens": "max_tokens", "maxtokens": "max_tokens", "max_completion_tokens": "max_completion_tokens",
     "max_output_tokens": "max_tokens", "maxoutputtokens": "max_tokens", "max_new_tokens": "max_tokens",
     "stream": "stream", "streaming": "stream", "stream_options": "stream_options", "streamoptions": "stream_options",
-    "include_usage": "stream_options",
+    "include_usage": "stream_options", "logprobs": "logprobs", "top_logprobs": "logprobs", "n_probs": "logprobs",
+    "chat_template_kwargs": "thoughts", "enable_thinking": "thoughts", "reasoning_effort": "thoughts",
 }  # fmt: skip
 _NAMES = re.compile(
     "|".join(rf"(?<![\w-]){re.escape(name)}(?![\w-])" for name in sorted(_SPELLED, key=len, reverse=True)),
     re.IGNORECASE,
 )
-_PROSE = {"stop", "seed", "stream", "streaming", "nucleus"}  # words that sentences have, too
+_PROSE = {"stop", "seed", "stream", "streaming", "nucleus"}  # these are also common words
+_ASKS = re.compile(r"only|must|require|set|use", re.IGNORECASE)
 _QUOTES = "'\"`‘’“”«»<"
 _REFUSES = re.compile(
     r"un(?:supported|recogni[sz]ed|known|expected|available)|(?:not|n't|never|cannot|can't|no longer) (?:be )?\w*\s*"
@@ -154,19 +149,18 @@ _NO_SYSTEM = re.compile(
     r"only (?:user and assistant|'user' and 'assistant') roles",
     re.IGNORECASE | re.DOTALL,
 )
-_LENGTHS = ("max_tokens", "max_completion_tokens")
-_FEWEST_TOKENS = 16  # a smaller number in the words is no limit of a length
+_FEWEST_TOKENS = 16  # a smaller number in the message is not a limit
 
 
 def refused_parameter(
     status: int, raw: bytes, body: Mapping[str, Any], secrets: Iterable[str] = ()
 ) -> ParameterRefused | None:
-    """Tell which part of a request an endpoint does not take, where its error is about one.
+    """Return which part of a request an endpoint refuses; None if its error is about something else.
 
     Args:
-        raw: the body of its answer.
+        raw: the body of the answer.
         body: the request.
-        secrets: what its words are told without.
+        secrets: removed from the message.
     """
     if status not in (400, 404, 405, 415, 422, 501):
         return None
@@ -180,17 +174,24 @@ def refused_parameter(
         names.insert(0, "max_tokens")
     if "stream" in names and body.get("stream") is True and "stream_options" in body and "stream_options" in names:
         names.remove("stream")
-    sent = [name for name in dict.fromkeys(names) if name in body or (name == "stream" and not body.get("stream"))]
-    if _has_system(body) and _NO_SYSTEM.search(words):
+    if "thoughts" in names and not any(way and way.items() <= body.items() for way in WITHOUT_THOUGHTS):
+        names = [name for name in names if name != "thoughts"]  # a person has set it
+    sent = [
+        name
+        for name in dict.fromkeys(names)
+        if name in body or name == "thoughts" or (name == "stream" and not body.get("stream"))
+    ]
+    has_system = any(m.get("role") == "system" for m in body.get("messages", ()))
+    if has_system and _NO_SYSTEM.search(words):
         sent.append("system")
     if not sent:
         return None
-    by_length = sent[0] in _LENGTHS and "context" not in words.casefold()
+    by_length = sent[0] in LENGTHS and "context" not in words.casefold()
     return ParameterRefused(sent, words, _limit(words, body[sent[0]]) if by_length else None)
 
 
 def _structured(error: Any) -> Iterator[str]:
-    """Names from where errors have a place for them: `param`, or the path of a validator."""
+    """Yield the names in structured fields of an error: `param`, or the path of a validator."""
     if not isinstance(error, dict):
         return
     details = error.get("detail")
@@ -203,29 +204,19 @@ def _structured(error: Any) -> Iterator[str]:
 
 
 def _mentioned(words: str) -> Iterator[str]:
-    """Names in the words, in their order. Names that are words of every day count where they are marked as names."""
+    """Yield the names in a message, in order. Names that are common words count only if they are marked as names."""
     for found in _NAMES.finditer(words):
         before, after = words[: found.start()], words[found.end() :]
         quoted = before[-1:] in _QUOTES and before[-1:] != "" and after[:1] != ""
         called = re.search(r"(?:(?:parameter|argument|field|option|key|property)s?|:) *$", before, re.IGNORECASE)
         called = called or re.match(r" *(?:parameter|argument|field|option|is not|are not)\b", after)
-        if found[0].casefold() not in _PROSE or quoted or called or _asks_for_stream(found[0], words):
+        is_stream = found[0].casefold().startswith("stream") and _ASKS.search(words)
+        if found[0].casefold() not in _PROSE or quoted or called or is_stream:
             yield _SPELLED[found[0].casefold()]
 
 
-def _asks_for_stream(name: str, words: str) -> bool:
-    return (
-        name.casefold().startswith("stream")
-        and re.search(r"only|must|require|set|use", words, re.IGNORECASE) is not None
-    )
-
-
-def _has_system(body: Mapping[str, Any]) -> bool:
-    return any(m.get("role") == "system" for m in body.get("messages", ()))
-
-
 def _limit(words: str, sent: int) -> int | None:
-    """The greatest length that the words allow, where they tell one below what was sent."""
+    """Return the longest length that a message allows, if it names one below the length that was sent."""
     if not re.search(
         r"at most|maxim|less than|up to|<=|limit|exceed|too (?:large|high|big)|between", words, re.IGNORECASE
     ):

@@ -1,9 +1,11 @@
-"""What an OpenAI-compatible endpoint answers: a completion in JSON or as a stream of events. Pure readers."""
+"""Reads the answers of OpenAI-compatible endpoints: JSON, or a stream of events. All functions are pure."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tinyllm.config import Form
@@ -17,18 +19,30 @@ _FINISHED: Mapping[str, FinishReason] = {
     "refusal": "refusal",
 }  # fmt: skip
 _TEXT_ALONE = {"role", "content", "refusal", "tool_calls", "function_call", "audio", "annotations", "name"}
-_MOST_TOKENS = 1 << 24  # no model reads or writes more; what is beyond is nonsense
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_THOUGHT = re.compile(
+    r"\s*(?:<(?:$|(?:[\w.]+:)?(?:think|thought|reason)|\|(?:channel|begin_of_thought|START_THINKING|think)|unused94)|"
+    r"\[THINK|◁think)",
+    re.IGNORECASE,
+)
+_LIMITED = ("rate limit", "rate_limit", "ratelimit", "too many requests", "resource_exhausted")
+_STREAMS = (b"data:", b"event:", b":", b"id:", b"retry:")
+_MOST_TOKENS = 1 << 24  # larger numbers must be mistakes
 
 
 class NotACompletion(ValueError):
-    """An answer that is not what the protocol says."""
+    """An answer that does not follow the protocol."""
+
+
+class ThoughtFirst(ValueError):
+    """Log-probabilities were asked for, and those that came are of a thought's first token, not of an answer's."""
 
 
 class ErrorInReply(Exception):
-    """An error where a reply should be, although the status says 200.
+    """An error with status 200.
 
     Args:
-        status: the one that the error names; 502 if it names none.
+        status: the status that the error names; 502 if it names none.
         body: the error as JSON.
     """
 
@@ -37,14 +51,19 @@ class ErrorInReply(Exception):
         self.status, self.body = status, body
 
 
-def read_completion(raw: bytes, form: Form, latency_s: float) -> Reply:
+def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = False) -> Reply:
     """Return the reply in the body of an answer, which is JSON or a stream of events.
 
+    Args:
+        rated: log-probabilities were requested. They become the reply's message; None if there are none.
+
     Raises:
-        ErrorInReply: there is an error in its place.
-        NotACompletion: there is none in it.
+        ErrorInReply: the answer is an error.
+        NotACompletion: the answer has no reply.
+        ThoughtFirst: `rated`, and the reply begins with a thought.
     """
-    answer = _joined(raw) if _is_stream(raw) else _json(raw)
+    is_stream = raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(_STREAMS)
+    answer = _joined(raw) if is_stream else _json(raw)
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not isinstance(answer, dict):
@@ -62,7 +81,14 @@ def read_completion(raw: bytes, form: Form, latency_s: float) -> Reply:
         raise NotACompletion("its reply holds no text")
     if "content" not in message and not message.keys() - {"role"}:
         raise NotACompletion("its reply is not a completion")
-    return _reply(answer, choice, message, latency_s)
+    reply = _reply(answer, choice, message, latency_s)
+    if not rated:
+        return reply
+    top = _top_logprobs(choice)
+    first = max(top, key=lambda pair: pair[1], default=("", 0.0))[0]
+    if form == "chat" and top and (any(message.get(name) for name in _THOUGHT_FIELDS) or _THOUGHT.match(first)):
+        raise ThoughtFirst(f"its reply begins with a thought ({first!r})")
+    return replace(reply, message=json.dumps({"top_logprobs": top}) if top else None)
 
 
 def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mapping[str, Any], latency_s: float) -> Reply:
@@ -77,21 +103,30 @@ def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mappin
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     total = _count(usage, "total_tokens")
     if total is not None and prompt is not None and completion is not None:
-        completion = max(completion, total - prompt)  # some count thoughts in the total alone
-    return Reply(
-        text,
-        finish,
-        prompt,
-        completion,
-        latency_s,
-        _cached(usage, answer.get("timings")),
-        _count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens"),
-        None if alone else json.dumps(whole, ensure_ascii=False),
-    )
+        completion = max(completion, total - prompt)  # some count thoughts in the total only
+    thinking = _count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens")
+    held = None if alone else json.dumps(whole, ensure_ascii=False)
+    return Reply(text, finish, prompt, completion, latency_s, _cached(usage, answer.get("timings")), thinking, held)
+
+
+def _top_logprobs(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Return the most likely first tokens with their log-probabilities; empty if the endpoint returns none.
+
+    They are in `content[0].top_logprobs`, or, in older completions, in `top_logprobs[0]`, by token.
+    """
+    held = _mapping(choice.get("logprobs"))
+    content, top = held.get("content"), held.get("top_logprobs")
+    found: list[tuple[Any, Any]] = []
+    if isinstance(content, list) and content:
+        rows = _mapping(content[0]).get("top_logprobs")
+        found = [(r.get("token"), r.get("logprob")) for r in rows or () if isinstance(r, dict)]
+    elif isinstance(top, list) and top:
+        found = list(_mapping(top[0]).items())
+    return [(t, float(v)) for t, v in found if isinstance(t, str) and isinstance(v, int | float) and v <= 1e-6]
 
 
 def _cached(usage: Mapping[str, Any], timings: Any) -> int | None:
-    """Prompt tokens found in a cache, as OpenAI and vLLM, DeepSeek, or older llama.cpp tell them."""
+    """Return the cached prompt tokens, from the fields of OpenAI and vLLM, DeepSeek, or older llama.cpp."""
     details = usage.get("prompt_tokens_details")
     for holder, name in ((details, "cached_tokens"), (usage, "prompt_cache_hit_tokens"), (timings, "cache_n")):
         if isinstance(holder, dict) and (count := _count(holder, name)) is not None:
@@ -117,11 +152,11 @@ def _json(raw: bytes) -> Any:
         raise NotACompletion("its reply is not a completion") from None
 
 
-# --- errors that come with status 200 -----------------------------------------------------------------------------
+# --- errors with status 200 ---------------------------------------------------------------------------------------
 
 
 def _is_error(answer: Mapping[str, Any]) -> bool:
-    """An error that is not wrapped in `error`: it has words, and says that it is one or which."""
+    """Whether an object without a field `error` is an error: it has a message and says that it is an error."""
     says_so = answer.get("object") == "error" or answer.get("type") == "error" or _status(answer) is not None
     return says_so and any(isinstance(answer.get(k), str) for k in ("message", "detail", "msg"))
 
@@ -129,7 +164,8 @@ def _is_error(answer: Mapping[str, Any]) -> bool:
 def _raise_error(error: Any) -> None:
     if error:
         body = json.dumps({"error": error}, ensure_ascii=False).encode("utf-8", "replace")
-        raise ErrorInReply(_status(_mapping(error)) or _status_of_words(str(error)), body)
+        said = str(error).casefold()
+        raise ErrorInReply(_status(_mapping(error)) or (429 if any(sign in said for sign in _LIMITED) else 502), body)
 
 
 def _status(error: Mapping[str, Any]) -> int | None:
@@ -142,24 +178,11 @@ def _status(error: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _status_of_words(words: str) -> int:
-    said = words.casefold()
-    if any(
-        sign in said for sign in ("rate limit", "rate_limit", "ratelimit", "too many requests", "resource_exhausted")
-    ):
-        return 429
-    return 502
-
-
 # --- streams ------------------------------------------------------------------------------------------------------
 
 
-def _is_stream(raw: bytes) -> bool:
-    return raw[:64].lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"data:", b"event:", b":", b"id:", b"retry:"))
-
-
 def _joined(raw: bytes) -> dict[str, Any]:
-    """Return the completion that a stream of chunks adds up to."""
+    """Join the chunks of a stream to a completion."""
     whole: dict[str, Any] = {}
     message: dict[str, Any] = {}
     choice: dict[str, Any] = {"finish_reason": None}
@@ -195,6 +218,8 @@ def _add(choice: dict[str, Any], message: dict[str, Any], part: Mapping[str, Any
     for name in ("finish_reason", "error"):
         if part.get(name) is not None:
             choice[name] = part[name]
+    if part.get("logprobs") and not choice.get("logprobs"):  # those of the first token
+        choice["logprobs"] = part["logprobs"]
 
 
 def _parts(content: str | list[Any]) -> list[Any]:
@@ -204,7 +229,7 @@ def _parts(content: str | list[Any]) -> list[Any]:
 
 
 def _events(raw: bytes) -> Iterator[str]:
-    """Yield the data of each event, as the standard of server-sent events has it; comments are left out."""
+    """Yield the data of each event (the standard of server-sent events), without comments."""
     text = raw.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
     data: list[str] = []
     for line in [*text.split("\n"), ""]:

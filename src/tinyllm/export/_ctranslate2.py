@@ -1,0 +1,116 @@
+"""A T5 student for CTranslate2, and CTranslate2 computing it."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyllm.config import ANSWER_TASK
+from tinyllm.errors import MissingDependencyError, StudentError
+from tinyllm.questions.types import Question
+from tinyllm.scoring.predictions import OptionScores
+from tinyllm.student.encode import Encoder
+from tinyllm.student.model import Student, StudentCard
+
+_QUANTISED = {"fp32": "float32", "int8": "int8"}
+_BATCH_TOKENS = 4096
+
+
+def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
+    """Write a T5 student in CTranslate2's format.
+
+    Args:
+        quantise: fp32 or int8.
+
+    Raises:
+        MissingDependencyError: ctranslate2 is not installed.
+        StudentError: the student is no T5.
+    """
+    _require()
+    if not student.is_encoder_decoder:
+        raise StudentError("Only encoder-decoders (T5) are exported to ctranslate2. Export a causal student to gguf.")
+    from ctranslate2.converters import TransformersConverter
+
+    class Converter(TransformersConverter):
+        def load_model(self, *names: Any, **options: Any) -> Any:
+            model = super().load_model(*names, **options)
+            # transformers 5 calls every T5 tied. What CTranslate2 takes from that word is in another setting there.
+            tied = model.config.tie_word_embeddings
+            model.config.tie_word_embeddings = getattr(model.config, "scale_decoder_outputs", tied)
+            return model
+
+    with tempfile.TemporaryDirectory() as plain:
+        student.model.save_pretrained(plain)
+        student.tokenizer.save_pretrained(plain)
+        try:
+            Converter(plain).convert(str(folder), quantization=_QUANTISED[quantise])
+        except ValueError as error:
+            raise StudentError(f"CTranslate2 cannot convert this model: {error}") from None
+
+
+class CTranslate2Runtime:
+    """A folder in CTranslate2's format, computed on the CPU."""
+
+    name = "ctranslate2"
+
+    def __init__(self, folder: Path, card: StudentCard, encoder: Encoder) -> None:
+        _require()
+        import ctranslate2
+
+        self.card, self.encoder = card, encoder
+        try:
+            self._model = ctranslate2.Translator(str(folder), device="cpu")
+        except RuntimeError as error:
+            raise StudentError(f"CTranslate2 cannot load {folder}: {error}") from None
+
+    def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
+        """Return the scores; CTranslate2 batches the choices of all questions by length."""
+        rows = [
+            (n, branch.task, row.prompt, branch.target)
+            for n, question in enumerate(questions)
+            for row in self.encoder.options(question, self.card.prefixes[ANSWER_TASK])
+            for branch in row.branches
+        ]
+        # The end-of-text token is added, and scored, by CTranslate2 itself.
+        scored = self._model.score_batch(
+            [self._words(prompt) for _, _, prompt, _ in rows],
+            [self._words(target[:-1]) for *_, target in rows],
+            max_batch_size=_BATCH_TOKENS,
+            batch_type="tokens",
+        )
+        found: list[dict[int, Any]] = [{} for _ in questions]
+        for (n, task, _, target), result in zip(rows, scored, strict=True):
+            if len(result.log_probs) != len(target):
+                raise StudentError(f"CTranslate2 scored {len(result.log_probs)} tokens where there are {len(target)}.")
+            each = np.array(result.log_probs, np.float64)
+            found[n] |= {int(number): each for number in task.split()}
+        return [
+            OptionScores(
+                total=tuple(float(np.float32(of[i].sum())) for i in range(len(q.choices))),
+                mean=tuple(float(np.float32(of[i].mean())) for i in range(len(q.choices))),
+                unended=tuple(float(np.float32(of[i][:-1].sum())) for i in range(len(q.choices))),
+                characters=tuple(map(len, q.choices)),
+            )
+            for q, of in zip(questions, found, strict=True)
+        ]
+
+    def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
+        """Return the texts, as greedy decoding writes them."""
+        prompts = [self._words(self.encoder.generation_prompt(q, self.card.prefixes[teacher])) for q in questions]
+        written = self._model.translate_batch(prompts, beam_size=1, max_decoding_length=max_new_tokens)
+        to_ids = self.encoder.tokenizer.convert_tokens_to_ids
+        return [self.encoder.read(to_ids(result.hypotheses[0])) for result in written]
+
+    def _words(self, tokens: Sequence[int]) -> list[str]:
+        words: list[str] = self.encoder.tokenizer.convert_ids_to_tokens(list(tokens))
+        return words
+
+
+def _require() -> None:
+    if importlib.util.find_spec("ctranslate2") is None:
+        raise MissingDependencyError("This export needs ctranslate2: pip install 'tinyllm-distill[ctranslate2]'")

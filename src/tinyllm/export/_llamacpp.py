@@ -1,0 +1,129 @@
+"""An exported GGUF file, computed by llama.cpp in this process.
+
+llama.cpp has no call that scores a given text. So each token of a choice is asked for with a bias that makes it the
+one that is sampled. The log-probability that comes back is that of the model, without the bias. The prompt stays in the
+cache.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from tinyllm.config import ANSWER_TASK
+from tinyllm.errors import MissingDependencyError, StudentError
+from tinyllm.questions.types import Question
+from tinyllm.scoring.predictions import OptionScores
+from tinyllm.student.encode import Encoder
+from tinyllm.student.model import StudentCard
+
+_BIAS = 1e6
+_SLOTS = 4
+
+
+class LlamaCppRuntime:
+    """Serves a GGUF file on a loopback address of its own, as long as the object lives."""
+
+    name = "llama.cpp"
+
+    def __init__(self, file: Path, card: StudentCard, encoder: Encoder) -> None:
+        self.card, self.encoder = card, encoder
+        self._server = _served(file, card.max_input_tokens + 512)
+        self._address = urlsplit(self._server.listening_address).netloc
+        self._threads = ThreadPoolExecutor(_SLOTS)
+
+    def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
+        """Return the scores of each question; several questions are computed at once."""
+        return list(self._threads.map(self._scored, questions))
+
+    def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
+        """Return the texts, each as greedy decoding writes it."""
+
+        def written(question: Question) -> str:
+            prompt = list(self.encoder.generation_prompt(question, self.card.prefixes[teacher]))
+            body = {"prompt": prompt, "n_predict": max_new_tokens, "return_tokens": True}
+            return self.encoder.read(self._asked(body)["tokens"])
+
+        return list(self._threads.map(written, questions))
+
+    def tokens(self, text: str) -> tuple[int, ...]:
+        """Return the tokens that llama.cpp makes of a text."""
+        told = self._asked({"content": text, "add_special": True, "parse_special": False}, "/tokenize")
+        return tuple(told["tokens"])
+
+    def _scored(self, question: Question) -> OptionScores:
+        rows = self.encoder.options(question, self.card.prefixes[ANSWER_TASK])
+        found: dict[int, list[float]] = {}
+        for row in rows:
+            for branch in row.branches:
+                known: list[float] = []
+                for place, token in enumerate(branch.target):
+                    known.append(self._log_probability([*row.prompt, *branch.target[:place]], token))
+                found |= {int(number): known for number in branch.task.split()}
+        each = [found[n] for n in range(len(question.choices))]
+        return OptionScores(
+            total=tuple(float(np.float32(sum(of))) for of in each),
+            mean=tuple(float(np.float32(sum(of) / len(of))) for of in each),
+            unended=tuple(float(np.float32(sum(of[:-1]))) for of in each),
+            characters=tuple(map(len, question.choices)),
+        )
+
+    def _log_probability(self, prompt: list[int], token: int) -> float:
+        reply = self._asked({"prompt": prompt, "n_predict": 1, "n_probs": 1, "logit_bias": [[token, _BIAS]]})
+        told = reply["completion_probabilities"][0]
+        if told["id"] != token:
+            raise StudentError(f"llama.cpp sampled token {told['id']} where token {token} was forced.")
+        return float(told["logprob"])
+
+    def _asked(self, body: dict[str, Any], path: str = "/completion") -> dict[str, Any]:
+        connection = http.client.HTTPConnection(self._address, timeout=600)
+        try:
+            greedy = {
+                "temperature": 0.0,
+                "samplers": ["temperature"],
+                "cache_prompt": True,
+                "post_sampling_probs": False,
+            }
+            connection.request("POST", path, json.dumps(body | greedy), {"Content-Type": "application/json"})
+            reply = connection.getresponse()
+            told: dict[str, Any] = json.loads(reply.read())
+        finally:
+            connection.close()
+        if reply.status != 200:
+            raise StudentError(f"llama.cpp says: {told.get('error', told)}")
+        return told
+
+
+def _served(file: Path, context_tokens: int) -> Any:
+    try:
+        import xllamacpp
+    except ImportError:
+        raise MissingDependencyError(
+            "A GGUF export is computed by xllamacpp: pip install 'tinyllm-distill[llamacpp]'"
+        ) from None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    params = xllamacpp.CommonParams()
+    params.model.path = str(file)
+    params.n_parallel = _SLOTS
+    params.n_ctx = _SLOTS * context_tokens
+    params.cpuparams.n_threads = cores
+    params.cpuparams_batch.n_threads = cores
+    params.swa_full = True
+    params.cache_ram_mib = 0
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.ui = False
+    params.warmup = False
+    params.verbosity = -1
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise StudentError(f"llama.cpp cannot load {file}: {error}") from None

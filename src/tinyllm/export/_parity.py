@@ -1,0 +1,86 @@
+"""Parity: the same questions through two programs, and how far their answers are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tinyllm.comparison import Accuracy, Paired, paired
+from tinyllm.questions.types import Question
+from tinyllm.scoring.calibration import probabilities
+from tinyllm.scoring.predictions import credit, leaders
+from tinyllm.scoring.runtime import Runtime
+
+_TOLERANCES: Mapping[str, tuple[float, float]] = {
+    "fp32": (0.005, 0.01), "f32": (0.005, 0.01), "f16": (0.005, 0.03), "bf16": (0.1, 0.2),
+    "q8_0": (0.1, 0.2), "int8": (0.15, 0.5), "q4_0": (0.25, 0.7), "q4_k_m": (0.25, 0.7),
+}  # fmt: skip
+"""By precision: the share of choices that may differ, and how far a probability may be off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How an export's answers compare with the student's own.
+
+    Attributes:
+        questions: that went through both programs.
+        differing: of these, how many got another choice.
+        largest_difference: between the probabilities that the two give one choice.
+        allowed_share, allowed_difference: the tolerance of the precision.
+        before, after: accuracy where answers are known; None: none is.
+        change: of the accuracy, paired by question.
+        same_tokens: whether the exported tokenizer makes the same tokens of the questions; None: there is none.
+        holds: whether all of it is within the tolerance.
+    """
+
+    questions: int
+    differing: int
+    largest_difference: float
+    allowed_share: float
+    allowed_difference: float
+    before: Accuracy | None
+    after: Accuracy | None
+    change: Paired | None
+    same_tokens: bool | None
+    holds: bool
+
+
+def compare(own: Runtime, exported: Runtime, questions: Sequence[Question], precision: str) -> Parity:
+    """Put questions through both programs and compare what they answer.
+
+    Args:
+        precision: of the export; its tolerance is applied.
+    """
+    layout, temperature = own.card.layout, own.card.temperature
+    ours, theirs = ([s.ranking(layout) for s in runtime.scores(questions)] for runtime in (own, exported))
+    differing = sum(leaders(a)[0] != leaders(b)[0] for a, b in zip(ours, theirs, strict=True))
+    largest = max(
+        abs(p - q)
+        for a, b in zip(ours, theirs, strict=True)
+        for p, q in zip(probabilities(a, temperature), probabilities(b, temperature), strict=True)
+    )
+    known = [(a, b, q.answer) for a, b, q in zip(ours, theirs, questions, strict=True) if q.answer is not None]
+    marks = [credit(a, answer) for a, _, answer in known], [credit(b, answer) for _, b, answer in known]
+    share, difference = _TOLERANCES[precision]
+    same_tokens = _tokenizes_alike(exported, questions)
+    return Parity(
+        questions=len(questions),
+        differing=differing,
+        largest_difference=round(largest, 6),
+        allowed_share=share,
+        allowed_difference=difference,
+        before=Accuracy.of(sum(marks[0]), len(known)) if known else None,
+        after=Accuracy.of(sum(marks[1]), len(known)) if known else None,
+        change=paired(marks[0], marks[1]) if known else None,
+        same_tokens=same_tokens,
+        holds=differing <= share * len(questions) and largest <= difference and same_tokens is not False,
+    )
+
+
+def _tokenizes_alike(runtime: Runtime, questions: Sequence[Question]) -> bool | None:
+    """Tell whether a program with a tokenizer of its own makes the same tokens of questions; None: it has none."""
+    tokens: Callable[[str], tuple[int, ...]] | None = getattr(runtime, "tokens", None)
+    if tokens is None:
+        return None
+    texts = [text for q in questions for text in (q.question, *q.choices)]
+    return all(runtime.encoder.text(text) == tokens(text) for text in texts)

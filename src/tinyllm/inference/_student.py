@@ -1,0 +1,271 @@
+"""A student that is loaded once and asked many times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+from tinyllm.config import ANSWER_TASK
+from tinyllm.errors import DataError, RunFolderError, did_you_mean
+from tinyllm.export import open_export
+from tinyllm.questions.types import Question
+from tinyllm.scoring.calibration import probabilities
+from tinyllm.scoring.predictions import leaders
+from tinyllm.scoring.runtime import Runtime
+from tinyllm.student.model import student_folder
+from tinyllm.system.packaged import folder_checksum
+
+_RATIONALE_TOKENS = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A student's answer to one question.
+
+    Attributes:
+        choice: 0-based index of the choice it takes; of choices that tie the first.
+        text: of that choice.
+        probabilities: of each choice; they sum to 1. They are calibrated on the validation questions of the run.
+        tied: indices of all choices that are just as likely as the one taken, that one included; empty: none ties.
+        context_cut: whether the context was cut to fit the longest input.
+    """
+
+    choice: int
+    text: str
+    probabilities: tuple[float, ...]
+    tied: tuple[int, ...] = ()
+    context_cut: bool = False
+
+    @property
+    def probability(self) -> float:
+        """The probability of the choice taken."""
+        return self.probabilities[self.choice]
+
+
+class LoadedStudent:
+    """A trained student that answers questions and explains its answers.
+
+    A student that is not shown the choices (`student.layout: cloze`) goes by the mean log-likelihood a token, which
+    long choices do not lower; any other student by the total.
+
+    Attributes:
+        identity: the checksum of its files.
+    """
+
+    def __init__(self, runtime: Runtime, identity: str = "") -> None:
+        self._runtime = runtime
+        self.identity = identity
+
+    @property
+    def runtime(self) -> str:
+        """The program that computes the student: `torch`, or that of an export."""
+        return self._runtime.name
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers in whose manner it writes rationales."""
+        return self._runtime.card.teachers
+
+    @overload
+    def choose(self, question: str, choices: Sequence[str], context: str | None = None) -> Chosen: ...
+    @overload
+    def choose(
+        self, question: list[str], choices: Sequence[Sequence[str]], context: Sequence[str | None] | None = None
+    ) -> list[Chosen]: ...
+    def choose(
+        self,
+        question: str | list[str],
+        choices: Sequence[str] | Sequence[Sequence[str]],
+        context: str | Sequence[str | None] | None = None,
+    ) -> Chosen | list[Chosen]:
+        """Choose between the choices of a question; or of each question of a list, which is several times faster.
+
+        Args:
+            choices: of the question; for a list of questions one list for each.
+            context: a text that the question is about.
+
+        Raises:
+            DataError: a question has no text, too few choices, or choices that the student cannot tell apart.
+        """
+        asked = _questions(question, choices, context)
+        found = self.answers(asked)
+        _raise_problems(found)
+        chosen = [f for f in found if isinstance(f, Chosen)]
+        return chosen[0] if isinstance(question, str) else chosen
+
+    @overload
+    def explain(
+        self, question: str, choices: Sequence[str], context: str | None = None, *, teacher: str | None = None
+    ) -> dict[str, str]: ...
+    @overload
+    def explain(
+        self,
+        question: list[str],
+        choices: Sequence[Sequence[str]],
+        context: Sequence[str | None] | None = None,
+        *,
+        teacher: str | None = None,
+    ) -> list[dict[str, str]]: ...
+    def explain(
+        self,
+        question: str | list[str],
+        choices: Sequence[str] | Sequence[Sequence[str]],
+        context: str | Sequence[str | None] | None = None,
+        *,
+        teacher: str | None = None,
+    ) -> dict[str, str] | list[dict[str, str]]:
+        """Write a rationale in the manner of each teacher, by name; or of one teacher only.
+
+        Raises:
+            DataError: as `choose`; or the student has learnt from no teacher of that name.
+        """
+        asked = _questions(question, choices, context)
+        _raise_problems(self._problems(asked)[0])
+        written = self.rationales(asked, self.voices(teacher))
+        return written[0] if isinstance(question, str) else written
+
+    def voices(self, teacher: str | None = None) -> tuple[str, ...]:
+        """Return the teachers in whose manner rationales are written: all, or the one named.
+
+        Raises:
+            DataError: the student has learnt from no teacher, or from none of that name.
+        """
+        known = self.teachers
+        if not known:
+            raise DataError(
+                "This student has learnt no rationales (it was trained without teachers): it explains none."
+            )
+        if teacher is not None and teacher not in known:
+            raise DataError(
+                f"The student has learnt from no teacher '{teacher}'.{did_you_mean(teacher, known)} "
+                f"Known: {', '.join(known)}."
+            )
+        return known if teacher is None else (teacher,)
+
+    def answers(self, questions: Sequence[Question]) -> list[Chosen | str]:
+        """Return the answer to each question, or why the student cannot be asked it."""
+        problems, cut = self._problems(questions)
+        sound = [q for q, problem in zip(questions, problems, strict=True) if problem is None]
+        scores = iter(self._runtime.scores(sound) if sound else ())
+        card = self._runtime.card
+        found: list[Chosen | str] = []
+        for place, (question, problem) in enumerate(zip(questions, problems, strict=True)):
+            if problem is not None:
+                found.append(problem)
+                continue
+            ranked = next(scores).ranking(card.layout)
+            best = leaders(ranked)
+            found.append(
+                Chosen(
+                    choice=best[0],
+                    text=question.choices[best[0]],
+                    probabilities=probabilities(ranked, card.temperature),
+                    tied=best if len(best) > 1 else (),
+                    context_cut=place in cut,
+                )
+            )
+        return found
+
+    def rationales(
+        self, questions: Sequence[Question], teachers: Sequence[str], max_tokens: int = _RATIONALE_TOKENS
+    ) -> list[dict[str, str]]:
+        """Return what the student writes for each question, by the teacher in whose manner it writes.
+
+        Args:
+            questions: that it can be asked (`answers` gave an answer).
+            teachers: from `voices`.
+            max_tokens: longest rationale, in its tokens.
+        """
+        by_teacher = {t: self._runtime.texts(questions, t, max_tokens) for t in teachers} if questions else {}
+        return [{t: texts[place] for t, texts in by_teacher.items()} for place in range(len(questions))]
+
+    def usage(self, question: Question, teacher: str | None, text: str) -> dict[str, int]:
+        """Return how many tokens a question, and what was said to it, take; in the words of chat completions."""
+        encoder, card = self._runtime.encoder, self._runtime.card
+        prompt = len(encoder.generation_prompt(question, card.prefixes[teacher or ANSWER_TASK]))
+        said = encoder.answer_length(text)
+        return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
+
+    def _problems(self, questions: Sequence[Question]) -> tuple[list[str | None], set[int]]:
+        """Return, for each question, why it cannot be asked; and the places of those whose context is cut."""
+        encoder = self._runtime.encoder
+        found = [_problem(q) for q in questions]
+        numbered = [replace(q, id=str(n)) for n, q in enumerate(questions) if found[n] is None]
+        fit = encoder.fit(numbered, self._runtime.card.prefixes.values())
+        for long in fit.too_long:
+            found[int(long.question_id)] = (
+                f"The question has {long.tokens} tokens with its choices; the student takes {long.allowed}."
+            )
+        for question in numbered:
+            if found[int(question.id)] is None and (alike := encoder.indistinct(question.choices)):
+                found[int(question.id)] = f"The student cannot choose: {alike}. Write the choices in other words."
+        return found, set(map(int, fit.cut))
+
+
+def load(folder: str | Path) -> LoadedStudent:
+    """Load a trained student, to ask it questions.
+
+        student = tinyllm.load("runs/mine")
+        student.choose("What does a thermometer measure?", ["mass", "temperature", "time"]).text
+
+    Args:
+        folder: of a run, of its student, or of an export.
+
+    Raises:
+        RunFolderError: there is no such folder.
+        StudentError: it holds no student, or a file is not the one that was saved (its checksum differs).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunFolderError(f"There is no folder {folder}; give the folder of a run, or of its student.")
+    folder = student_folder(folder)
+    return LoadedStudent(open_export(folder), folder_checksum(folder) or "")
+
+
+def _questions(
+    question: str | list[str],
+    choices: Sequence[str] | Sequence[Sequence[str]],
+    context: str | Sequence[str | None] | None,
+) -> list[Question]:
+    texts = [question] if isinstance(question, str) else question
+    listed: Sequence[Any] = [choices] if isinstance(question, str) else choices
+    contexts = [context] if isinstance(context, str) else context or [None] * len(texts)
+    if any(isinstance(of, str) for of in listed):
+        raise DataError("The choices of a question are a list of texts, got one text.")
+    if not len(texts) == len(listed) == len(contexts):
+        raise DataError(
+            f"Give one list of choices (and one context, if any) for each question: got {len(texts)} questions, "
+            f"{len(listed)} lists of choices and {len(contexts)} contexts."
+        )
+    return [
+        Question(f"asked-{n}", text, tuple(of), None, about)
+        for n, (text, of, about) in enumerate(zip(texts, listed, contexts, strict=True))
+    ]
+
+
+def _problem(question: Question) -> str | None:
+    choices = [c.strip() for c in question.choices]
+    if not question.question.strip():
+        return "The question is empty."
+    if len(choices) < 2 or not all(choices) or len(set(choices)) < len(choices):
+        return f"A question needs two or more different choices that are not empty, got {_shown(choices)}."
+    return None
+
+
+def _shown(choices: Sequence[str]) -> str:
+    few = [c if len(c) <= 40 else f"{c[:39]}…" for c in choices[:8]]
+    return f"{few}" if len(choices) <= len(few) else f"{few} and {len(choices) - len(few)} more"
+
+
+def _raise_problems(found: Sequence[object]) -> None:
+    """Raise what is wrong with any of the questions, all in one message."""
+    problems = {n: f for n, f in enumerate(found) if isinstance(f, str)}
+    if not problems:
+        return
+    if len(found) == 1:
+        raise DataError(problems[0])
+    listed = "\n".join(f"  - question {n}: {p}" for n, p in list(problems.items())[:10])
+    more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+    raise DataError(f"{len(problems)} of {len(found)} questions cannot be asked (counted from 0):\n{listed}{more}")

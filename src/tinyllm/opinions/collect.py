@@ -1,0 +1,141 @@
+"""From the store to opinions: the replies to all orders of a question make one opinion; as a stream.
+
+Nothing is asked here and nothing is kept in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from tinyllm.opinions._reading import softmax
+from tinyllm.opinions.requests import OpinionRequests
+from tinyllm.opinions.types import Opinion
+from tinyllm.questions import Question
+from tinyllm.rationales.collect import why_unanswered
+from tinyllm.rationales.requests import Ask, walk
+from tinyllm.rationales.types import Rejection, Scored, Verdict
+from tinyllm.replies import Store
+from tinyllm.teachers.base import Reply
+
+_CHUNK = 128  # questions
+_LEAST = 1e-6  # a probability of 0 in one order alone must not decide
+
+
+@dataclass(slots=True)
+class _Usage:
+    """What one teacher's opinions took.
+
+    Attributes:
+        opinions: questions that it has one on; `questions - opinions` have none.
+        rejected: replies that say nothing about the choices, and requests without a reply, by reason.
+    """
+
+    way: str
+    questions: int = 0
+    opinions: int = 0
+    replies: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def reply(self, reply: Reply) -> None:
+        """Count a reply."""
+        self.replies += 1
+        self.prompt_tokens += reply.prompt_tokens or 0
+        self.completion_tokens += reply.completion_tokens or 0
+
+    def reject(self, reason: str) -> None:
+        """Count a request that gave nothing."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+
+class OpinionCollection:
+    """What the teachers think; iterate over it once, then read `usage`.
+
+    Args:
+        teachers: with the questions they were asked about, which are the same for all.
+        given: those whose opinions come with the questions: the key in the questions, by name.
+        store: may be None where nobody was asked.
+    """
+
+    def __init__(self, teachers: Sequence[OpinionRequests], given: dict[str, str], store: Store | None) -> None:
+        self._teachers = teachers
+        self._given = given
+        self._store = store
+        self.usage = {r.teacher.name: _Usage(r.way) for r in teachers} | {name: _Usage("given") for name in given}
+
+    def over(self, questions: Sequence[Question]) -> Iterator[tuple[Question, dict[str, Opinion]]]:
+        """Yield each question with what the teachers think of it, by name; who has no opinion is not in it."""
+        for start in range(0, len(questions), _CHUNK):
+            some = questions[start : start + _CHUNK]
+            columns = {r.teacher.name: self._chunk(r, start, some) for r in self._teachers}
+            columns |= {name: [_given(q, name, source) for q in some] for name, source in self._given.items()}
+            for place, question in enumerate(some):
+                found = {name: o for name, column in columns.items() if (o := column[place]) is not None}
+                for name, usage in self.usage.items():
+                    usage.questions += 1
+                    usage.opinions += name in found
+                yield question, found
+
+    def _chunk(self, requests: OpinionRequests, start: int, some: Sequence[Question]) -> list[Opinion | None]:
+        each = requests.repeats
+        scored = self._scored(requests, requests.between(each * start, each * (start + len(some))))
+        for place, found in scored.items():
+            own = requests.own_order(some[place // each - start], place, found)
+            scored[place] = Scored(own, found.mass)
+        return [
+            _together(question, requests, [s for place in range(each * p, each * (p + 1)) if (s := scored.get(place))])
+            for p, question in enumerate(some, start)
+        ]
+
+    def _scored(self, requests: OpinionRequests, asks: Sequence[Ask]) -> dict[int, Scored]:
+        """Return what the stored replies say, by place."""
+        assert self._store is not None, "a teacher that is asked has a store"  # noqa: S101
+        usage = self.usage[requests.teacher.name]
+        found: dict[int, Scored] = {}
+        missing: list[Ask] = []
+
+        def heard(_ask: Ask, reply: Reply, _outcome: Verdict) -> None:
+            usage.reply(reply)
+
+        for ask, outcome in walk(requests, self._store, asks, heard):
+            if isinstance(outcome, Scored):
+                found[ask.place] = outcome
+            elif isinstance(outcome, Rejection):
+                usage.reject(outcome.reason)
+            else:
+                missing.append(ask)
+        failures = self._store.failures({ask.key for ask in missing})
+        for ask in missing:
+            usage.reject(why_unanswered(ask, requests.teacher.name, failures.get(ask.key)).reason)
+        return found
+
+
+def _given(question: Question, name: str, source: str) -> Opinion | None:
+    """Return the opinion that came with a question."""
+    scores = question.opinions.get(source)
+    if scores is None:
+        return None
+    shares = softmax(scores) if min(scores) < 0 else tuple(s / sum(scores) for s in scores)
+    return Opinion(question.id, name, shares, "given", 1)
+
+
+def _together(question: Question, requests: OpinionRequests, scored: Sequence[Scored]) -> Opinion | None:
+    """Put what a teacher said in several orders into one opinion.
+
+    Votes are counted, with one more that is shared by all choices. Of other probabilities the mean of the logarithms is
+    taken: what a teacher adds to the logit of a place then cancels where each choice stood at each place.
+    """
+    if not scored:
+        return None
+    columns = list(zip(*(s.probabilities for s in scored), strict=True))
+    if requests.way == "votes":
+        shares = tuple((sum(c) + 1 / len(columns)) / (len(scored) + 1) for c in columns)
+    else:
+        shares = softmax([fmean(math.log(max(p, _LEAST)) for p in c) for c in columns])
+    masses = [s.mass for s in scored if s.mass is not None]
+    mass = fmean(masses) if masses else None
+    return Opinion(question.id, requests.teacher.name, shares, requests.way, len(scored), mass)

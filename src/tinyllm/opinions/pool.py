@@ -1,0 +1,117 @@
+"""Pooling: one opinion of several teachers' on a question, and how far it is trusted. Pure.
+
+The pooled opinion is proportional to the product of the teachers' opinions, each to the power of its weight. A weight
+says how much a teacher knows and corrects how sure it is of itself. See docs/decisions/0019-soft-targets.md.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tinyllm.config import SoftSection
+from tinyllm.opinions._weights import (
+    FEW,
+    Opinions,
+    Shares,
+    pool,
+    trusted_from,
+    weights_by_agreement,
+    weights_by_answers,
+)
+from tinyllm.opinions.types import Opinion
+from tinyllm.questions import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """The teachers' opinions as one opinion a question.
+
+    Attributes:
+        shares: by question id, at the temperature; without the questions that have no answer and are not trusted.
+        weights_from: where the weights come from, in words.
+        trust: the least confidence of a pooled opinion that is learnt without an answer.
+        untrusted: questions without an answer on which the pooled opinion is less sure.
+        valid: the pooled opinions on validation questions, each with the answer.
+    """
+
+    shares: Mapping[str, Shares]
+    weights: Mapping[str, float]
+    weights_from: str
+    trust: float
+    untrusted: int
+    valid: Sequence[tuple[Shares, int]]
+
+    def shuffled(self, seed: int) -> dict[str, Shares]:
+        """Give each question the opinion on another one with as many choices; none keeps its own, if not alone."""
+        alike: dict[int, list[str]] = {}
+        for name, shares in self.shares.items():
+            alike.setdefault(len(shares), []).append(name)
+        moved: dict[str, Shares] = {}
+        for count, names in alike.items():
+            random.Random(f"{seed} {count}").shuffle(names)
+            moved |= dict(zip(names, (self.shares[name] for name in [*names[1:], *names[:1]]), strict=True))
+        return moved
+
+
+def pool_opinions(
+    section: SoftSection,
+    teachers: Sequence[str],
+    learnt: tuple[Sequence[Question], Iterable[Opinion]],
+    valid: tuple[Sequence[Question], Iterable[Opinion]],
+) -> Pooled:
+    """Pool what teachers think of the questions that are learnt.
+
+    Args:
+        teachers: whose opinions there are.
+        learnt, valid: training and validation questions, each with the opinions on them.
+    """
+    # Others are left out: an out-of-fold student must not get opinions on questions of its fold, not even shuffled.
+    asked = {q.id for q in learnt[0]}
+    opinions = {name: found for name, found in _by_question(learnt[1]).items() if name in asked}
+    known = _known(valid[0], _by_question(valid[1]))
+    weights, weights_from = _weights(section, teachers, known, _known(learnt[0], opinions), tuple(opinions.values()))
+    tried = [(pooled, answer) for found, answer in known if (pooled := pool(found, weights)) is not None]
+    trust = trusted_from(tried) if section.trust == "auto" else section.trust
+    blank = {q.id for q in learnt[0] if q.answer is None}
+    shares: dict[str, Shares] = {}
+    untrusted = 0
+    for name, found in opinions.items():
+        plain, pooled = pool(found, weights), pool(found, weights, section.temperature)
+        if name in blank and plain is not None and max(plain) < trust:
+            untrusted += 1
+        elif pooled is not None:
+            shares[name] = pooled
+    return Pooled(shares, weights, weights_from, trust, untrusted, tried)
+
+
+def _by_question(opinions: Iterable[Opinion]) -> dict[str, dict[str, Shares]]:
+    """Return opinions by question id and teacher."""
+    found: dict[str, dict[str, Shares]] = {}
+    for opinion in opinions:
+        found.setdefault(opinion.question_id, {})[opinion.teacher] = opinion.probabilities
+    return found
+
+
+def _known(questions: Sequence[Question], opinions: Mapping[str, Opinions]) -> list[tuple[Opinions, int]]:
+    """Return the opinions on questions whose answer is known, each with the answer."""
+    if not opinions:
+        return []
+    return [(found, q.answer) for q in questions if q.answer is not None and (found := opinions.get(q.id))]
+
+
+def _weights(
+    section: SoftSection,
+    teachers: Sequence[str],
+    valid: Sequence[tuple[Opinions, int]],
+    train: Sequence[tuple[Opinions, int]],
+    asked: Sequence[Opinions],
+) -> tuple[dict[str, float], str]:
+    """Return the weights of the teachers, and where they come from."""
+    if section.teachers != "pooled":
+        return dict(section.teachers), "as train.soft.teachers says"
+    for split, known in (("validation", valid), ("training", train)):
+        if len(known) >= FEW:
+            return weights_by_answers(known, teachers), f"learned on {len(known)} {split} questions"
+    return weights_by_agreement(asked, teachers), "by the teachers' agreement: too few answers are known"

@@ -1,0 +1,113 @@
+"""Overlap of test with training or validation questions: what a student may have by heart, or was chosen by.
+
+`overlap` counts it between the splits of a dataset, as is usual. `HeldOut` is stricter, and keeps questions of other
+sources out of training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tinyllm.questions.types import Question
+
+_WORD = re.compile(r"\w+")
+_N = 13  # words in a row, as is usual since GPT-3's report
+_NEAR = (17, 20)  # of all different words of two questions, so many are in both: one in thirteen may be another
+_BOILERPLATE = 20  # words in a row that stand in more than one of so many held-out questions say nothing of one
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Test questions that are met in training (or among the validation questions), by id.
+
+    Attributes:
+        exact: the same context, question and choices, order and spelling of spaces aside.
+        ngram: thirteen words in a row of question and context are the same; exact ones are counted there only.
+    """
+
+    exact: frozenset[str]
+    ngram: frozenset[str]
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """All test questions that are not clean."""
+        return self.exact | self.ngram
+
+
+def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
+    """Find the test questions that are met in training, or whatever other questions are given in its place."""
+    wanted = {gram for q in test for gram in _grams(q)}
+    whole = {_key(q) for q in test}
+    seen_grams: set[tuple[str, ...]] = set()
+    seen_whole: set[tuple[str, str, tuple[str, ...]]] = set()
+    for question in train:
+        seen_grams.update(wanted.intersection(_grams(question)))
+        if (key := _key(question)) in whole:
+            seen_whole.add(key)
+    exact = frozenset(q.id for q in test if _key(q) in seen_whole)
+    ngram = frozenset(q.id for q in test if not seen_grams.isdisjoint(_grams(q)))
+    return Overlap(exact, ngram - exact)
+
+
+class HeldOut:
+    """Validation and test questions, none of which may be trained on."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self._whole = {_key(q) for q in questions}
+        grams = Counter(gram for q in questions for gram in set(_grams(q)))
+        common = max(10, len(questions) // _BOILERPLATE)
+        self._grams = {gram for gram, count in grams.items() if count <= common}
+        self._words = [_words(q) for q in questions]
+        self._counts = Counter(word for words in self._words for word in words)
+        self._with: dict[str, list[int]] = {}
+        for place, words in enumerate(self._words):
+            for word in self._rarest(words):
+                self._with.setdefault(word, []).append(place)
+
+    def meets(self, question: Question) -> str | None:
+        """Say how a question is one of those held out: "the same", "nearly the same", or None for not at all.
+
+        Nearly the same: thirteen words in a row of question or context, or 85 % of the different words of question,
+        context and choices.
+        """
+        if _key(question) in self._whole:
+            return "the same"
+        if not self._grams.isdisjoint(_grams(question)):
+            return "nearly the same"
+        words = _words(question)
+        alike = {place for word in self._rarest(words) for place in self._with.get(word, ())}
+        part, of = _NEAR
+        near = any(
+            of * len(words & other) >= part * len(words | other) for other in map(self._words.__getitem__, alike)
+        )
+        return "nearly the same" if near else None
+
+    def _rarest(self, words: frozenset[str]) -> list[str]:
+        """Return so many of the words that two questions with nearly the same words share one of them."""
+        part, of = _NEAR
+        spare = len(words) - -(-part * len(words) // of)
+        return sorted(words, key=lambda word: (self._counts[word], word))[: spare + 1]
+
+
+def _words(question: Question) -> frozenset[str]:
+    texts = (question.question, question.context or "", *question.choices)
+    return frozenset(word for text in texts for word in _WORD.findall(text.casefold()))
+
+
+def _key(question: Question) -> tuple[str, str, tuple[str, ...]]:
+    context = _folded(question.context or "")  # the same is asked about many texts, where texts are classified
+    return context, _folded(question.question), tuple(sorted(map(_folded, question.choices)))
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _grams(question: Question) -> Iterator[tuple[str, ...]]:
+    for text in (question.question, question.context or ""):
+        words = _WORD.findall(text.casefold())
+        for start in range(len(words) - _N + 1):
+            yield tuple(words[start : start + _N])

@@ -1,0 +1,92 @@
+"""From `opinions.json` to what the page shows of the teachers' opinions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tinyllm.errors import RunFolderError
+from tinyllm.report._plots import Line, Point
+from tinyllm.report._words import NONE, count, decimal, interval, percent
+
+
+@dataclass(frozen=True, slots=True)
+class OpinionRow:
+    """One teacher's opinions, and what they are worth on the questions whose answer is known."""
+
+    name: str
+    colour: int
+    way: str
+    opinions: str
+    missing: str
+    accuracy: str
+    interval: str
+    ece: str
+    tokens: str
+    cost: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementRow:
+    """How often two teachers would give the same answer."""
+
+    teachers: str
+    same: str
+    questions: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """The panel: its rows, and the lines of its reliability plot."""
+
+    rows: tuple[OpinionRow, ...] = ()
+    agreement: tuple[AgreementRow, ...] = ()
+    lines: tuple[Line, ...] = ()
+
+
+def opinions_of(figures: Mapping[str, Any] | None) -> Opinions:
+    """Return the panel's content; nothing where no opinions were asked.
+
+    Raises:
+        RunFolderError: the file holds something else than its figures.
+    """
+    if not figures:
+        return Opinions()
+    try:
+        teachers = figures["teachers"].items()
+        return Opinions(
+            tuple(_row(name, colour, found) for colour, (name, found) in enumerate(teachers)),
+            tuple(
+                AgreementRow(" and ".join(map(str, a["teachers"])), percent(a["same"]), count(a["n"]))
+                for a in figures["agreement"]
+            ),
+            tuple(
+                reliability_line(name, colour, found["reliability"]) for colour, (name, found) in enumerate(teachers)
+            ),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RunFolderError(
+            f"opinions.json is damaged ({error!r}); `tinyllm generate` writes it anew, and stored replies cost nothing."
+        ) from None
+
+
+def _row(name: str, colour: int, found: Mapping[str, Any]) -> OpinionRow:
+    accuracy = found["accuracy"]
+    return OpinionRow(
+        name=name,
+        colour=colour,
+        way=str(found["way"]),
+        opinions=count(found["opinions"]),
+        missing=count(found["questions"] - found["opinions"]),
+        accuracy=percent(accuracy["value"]) if accuracy else NONE,
+        interval=interval(*accuracy["ci95"]) if accuracy else "",
+        ece=decimal(found["ece"]),
+        tokens=count(found["prompt_tokens"] + found["completion_tokens"]),
+        cost=NONE if found["usd"] is None else f"${found['usd']:,.4f}",
+    )
+
+
+def reliability_line(name: str, colour: int, bins: Sequence[Mapping[str, Any]]) -> Line:
+    """Accuracy by confidence, in percent; a bin of few questions says little, and is drawn all the same."""
+    return Line(name, tuple(Point(100 * b["confidence"], 100 * b["accuracy"]) for b in bins), colour)

@@ -1,0 +1,235 @@
+"""Out-of-fold students: they answer the questions that a student was trained on, in its place.
+
+A student knows the answers that it was trained on, so its own opinions of those questions say nothing. The questions
+are cut into folds by a hash of their texts. For each fold a student is trained as the teacher was, without the
+questions of the fold, and gives its scores of them. The scores are kept in the run folder; the student is then removed.
+
+    folds/<teacher>-<checksum>/<fold>/        a student while it is trained: checkpoints, then the student
+                               <fold>.jsonl   its scores, whole or not there
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.config import Config, StudentTeacher
+from tinyllm.errors import TeacherError, TinyLLMError
+from tinyllm.questions import leave_out
+from tinyllm.questions.types import Question, Splits
+from tinyllm.stages._prepare import needs_validation, training_fingerprint
+from tinyllm.stages._soft import pools_by
+from tinyllm.stages.folder import RunFolder
+from tinyllm.system.files import read_json, read_jsonl, write_jsonl
+from tinyllm.system.news import News
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_OR_NONE = "or, if it learnt from none of the questions that are asked, write `folds: 0`"
+_LEARNT_FROM = ("rationales.parquet", "yields.json", "opinions.parquet")
+
+
+class Folds:
+    """The out-of-fold students of one student that is a teacher.
+
+    Args:
+        spec: the teacher; its `folds` is above 0.
+        identity: the checksum of its weights.
+        run: in whose folder the scores are kept.
+    """
+
+    def __init__(self, spec: StudentTeacher, identity: str, run: RunFolder) -> None:
+        self._spec = spec
+        self._folder = run.path / "folds" / f"{spec.name}-{identity[:8]}-{spec.folds}"
+
+    def scores(self, question: Question) -> Sequence[float] | None:
+        """Return an out-of-fold student's scores of a question; none before it has given them.
+
+        Returns:
+            None if the teacher never saw the question, so that it can be asked itself.
+        """
+        if not self._was_seen(question):
+            return None
+        return self._kept.get(_exactly(question), ())
+
+    def to_train(self, questions: Iterable[Question]) -> dict[int, list[Question]]:
+        """Return, by fold, those of some questions that an out-of-fold student has yet to score."""
+        found: dict[int, list[Question]] = {}
+        for question in questions:
+            if self.scores(question) == ():
+                found.setdefault(self._fold(question), []).append(question)
+        return found
+
+    def hours(self, folds: int) -> float:
+        """Return how long it takes to train so many students, by the time that the teacher took."""
+        found = read_json(self._origin.train_result)
+        # A search is done anew for each fold. Its time includes the training of the student that it chose.
+        seconds = (found.get("chosen") or found).get("seconds") or 0.0
+        return folds * float(seconds) * (1 - 1 / self._spec.folds) / 3600
+
+    def score(self, questions: Iterable[Question], news: News) -> None:
+        """Train the students that are lacking, one after the other, and keep their scores of some questions.
+
+        Raises:
+            TeacherError: nothing is left to train on without a fold.
+            KeyboardInterrupt: it was interrupted; a checkpoint and the scores of finished folds are kept.
+        """
+        wanted = self.to_train(questions)
+        if wanted:
+            count = sum(map(len, wanted.values()))
+            news.say(
+                f"  {self._spec.name}: it learnt from {count:,} of these questions. {len(wanted)} students are trained "
+                "without them, to answer in its place."
+            )
+        for number, (fold, asked) in enumerate(sorted(wanted.items()), 1):
+            news.say(f"  {self._spec.name}: out-of-fold student {number} of {len(wanted)}")
+            self._score(fold, asked, news)
+
+    def _score(self, fold: int, asked: Sequence[Question], news: News) -> None:
+        from tinyllm.scoring.score import arithmetic, score_options
+        from tinyllm.stages.train import train_run
+        from tinyllm.student.model import read_student
+
+        work = RunFolder(self._folder / str(fold))
+        with work.claimed(self._config):
+            for name in _LEARNT_FROM:
+                _link(self._origin.path / name, work.path / name)
+            train_run(self._config, work, news, self._without(fold))
+            section = self._config.evaluate
+            with news.task("Asking the out-of-fold student", len(asked)) as task:
+                student = read_student(work.student)
+                learner = student.learner(learns=False)
+                with arithmetic(learner, section.precision):
+                    found = score_options(
+                        student, learner, asked, batch_tokens=section.batch_tokens, progress=task.update
+                    )
+        rows = read_jsonl(self._file(fold)) + [
+            {"id": q.id, "asked": _exactly(q), "scores": s.ranking(student.card.layout)}
+            for q, s in zip(asked, found, strict=True)
+        ]
+        write_jsonl(self._file(fold), rows)
+        self._kept.update(_by_question(rows))
+        shutil.rmtree(work.path)
+
+    def _without(self, fold: int) -> Splits:
+        """Return what the teacher learnt from and was fitted by, without the questions of a fold."""
+
+        def others(questions: Sequence[Question]) -> Sequence[Question]:
+            return leave_out(questions, [i for i, q in enumerate(questions) if self._fold(q) == fold])
+
+        known = self._splits
+        kept = replace(known, train=others(known.train), more=others(known.more), valid=others(known.valid))
+        if not len(kept.train):
+            raise self._error(
+                f"all {len(self._splits.train)} questions that it learnt from are in one of its {self._spec.folds} "
+                "folds, so none are left to train on. Raise its `folds`."
+            )
+        return kept
+
+    # --- what the teacher saw -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _origin(self) -> RunFolder:
+        """The run that trained the teacher."""
+        given = self._spec.run.expanduser()
+        run = RunFolder(given if (given / "config.yaml").is_file() else given.parent)
+        if run.config_file.is_file() and run.train_result.is_file():
+            return run
+        raise self._error(
+            f"{given} holds a student, but not the run that trained it, so it is not known which questions it learnt "
+            f"from. Give the run's folder; {_OR_NONE}."
+        )
+
+    @cached_property
+    def _config(self) -> Config:
+        return self._origin.config()
+
+    @cached_property
+    def _splits(self) -> Splits:
+        from tinyllm.stages.check import checked_questions
+
+        try:
+            splits = checked_questions(self._config, News(quiet=True))[0]
+        except TinyLLMError as error:
+            raise self._error(
+                f"the questions that it learnt from cannot be read: {error}\n  To do: mend `data` in "
+                f"{self._origin.config_file}; {_OR_NONE}."
+            ) from None
+        then = read_json(self._origin.train_result).get("questions")
+        if then not in (None, training_fingerprint(splits)):  # an older run does not say
+            raise self._error(
+                "the questions that it learnt from have changed since it was trained, so it is not known which ones it "
+                f"saw. Train {self._origin.path} anew; {_OR_NONE}."
+            )
+        return splits
+
+    def _error(self, why: str) -> TeacherError:
+        return TeacherError(f"Teacher '{self._spec.name}': {why}")
+
+    @cached_property
+    def _seen(self) -> NDArray[np.uint64]:
+        """The hashes of all questions that the teacher was trained on, or fitted by, in ascending order."""
+        import numpy as np
+
+        fitted_by = self._splits.valid if needs_validation(self._config) or pools_by(self._config) else ()
+        seen = chain(self._splits.train, self._splits.more, fitted_by)
+        return np.sort(np.fromiter(map(_alike, seen), np.uint64))
+
+    def _was_seen(self, question: Question) -> bool:
+        place = self._seen.searchsorted(code := _alike(question))
+        return bool(place < len(self._seen) and self._seen[place] == code)
+
+    def _fold(self, question: Question) -> int:
+        return _alike(question) % self._spec.folds
+
+    # --- what is kept ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _kept(self) -> dict[str, tuple[float, ...]]:
+        files = (self._file(fold) for fold in range(self._spec.folds))
+        return dict(_by_question(row for file in files for row in read_jsonl(file)))
+
+    def _file(self, fold: int) -> Path:
+        return self._folder / f"{fold}.jsonl"
+
+
+def _by_question(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    return ((row["asked"], tuple(row["scores"])) for row in rows)
+
+
+def _alike(question: Question) -> int:
+    """Return a hash that questions share which differ in their ids, spaces, capitals or the order of their choices.
+
+    A question that stands in the data twice, under two ids, must not be in two folds.
+    """
+    texts = (_plain(question.context or ""), _plain(question.question), *sorted(map(_plain, question.choices)))
+    digest = hashlib.blake2b(repr(texts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _exactly(question: Question) -> str:
+    """Return a hash of all that a student is shown."""
+    shown = repr((question.context, question.question, question.choices))
+    return hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _link(source: Path, place: Path) -> None:
+    """Have a file at another place too, without copying it where that can be."""
+    if source.is_file() and not place.is_file():
+        try:
+            os.link(source, place)
+        except OSError:  # another file system
+            shutil.copyfile(source, place)

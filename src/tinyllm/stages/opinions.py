@@ -1,0 +1,194 @@
+"""Opinions: what the teachers themselves would answer; a part of generate."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from tinyllm.config import Config, TeacherConfig, Way, ways_of
+from tinyllm.errors import TeacherError, did_you_mean
+from tinyllm.questions import gather, leave_out
+from tinyllm.questions.types import Question, Splits
+from tinyllm.stages._asking import Asking, ways_of_asking
+from tinyllm.stages._soft import pools_by
+from tinyllm.stages.asking import forecast_lines
+from tinyllm.stages.folder import RunFolder
+from tinyllm.system.files import read_json, write_json
+from tinyllm.system.news import News
+from tinyllm.teachers import Teacher
+
+if TYPE_CHECKING:
+    from tinyllm.rationales.forecast import Forecast
+    from tinyllm.rationales.requests import Requests
+    from tinyllm.replies import Store
+
+_FIGURES = "opinions.json"
+
+
+def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> dict[str, Any]:
+    """Ask the teachers that `opinions` names; write `opinions.parquet` and `opinions.json`, and return the figures.
+
+    What the store holds is not asked again.
+
+    Raises:
+        TeacherError: a teacher can answer nothing more; the others have finished by then.
+        KeyboardInterrupt: it was interrupted; every reply that came is stored.
+    """
+    from tinyllm.comparison.opinions import OpinionFigures
+    from tinyllm.opinions.files import writing_opinions
+
+    asked = _questions(config, splits, news)
+    given = _given(config, asked)
+    together = _joined(asked)
+    with _opened(config, run, together) as asking:
+        if asking.is_priced:
+            for line in forecast_lines(asking.forecasts(news)):
+                news.say(line)
+        asking.ask(news, "Opinions")
+        collection = asking.opinions(given)
+        tally = OpinionFigures(collection.usage)
+        names = (name for name, questions in asked.items() for _ in range(len(questions)))
+        with news.task("Reading the opinions"), writing_opinions(run.path) as writer:
+            for split, (question, opinions) in zip(names, collection.over(together), strict=True):
+                writer.add(split, opinions)
+                tally.add(question, opinions)
+        figures = tally.figures(collection.usage, asking.costs(collection))
+    write_json(run.path / _FIGURES, figures)
+    for name, found in figures["teachers"].items():
+        news.say(_opinion_text(name, found))
+    return figures
+
+
+def unanswered_opinions(run: RunFolder) -> dict[str, dict[str, int]]:
+    """Return how many requests for opinions got no reply, by teacher and reason."""
+    from tinyllm.rationales.types import TeacherYield
+
+    if not (run.path / _FIGURES).is_file():
+        return {}
+    teachers = read_json(run.path / _FIGURES)["teachers"].items()
+    found = {f"{name} (opinions)": TeacherYield(rejected=figures["rejected"]).unanswered for name, figures in teachers}
+    return {name: reasons for name, reasons in found.items() if reasons}
+
+
+def opinion_forecasts(
+    config: Config, run: RunFolder, splits: Splits, news: News, pilot: int = 0, *, will_ask: bool = True
+) -> tuple[Forecast, ...]:
+    """Return what asking for opinions will take, after asking about `pilot` questions.
+
+    Args:
+        will_ask: False for a forecast alone, for which no key is needed.
+    """
+    if not config.opinions.teachers:
+        return ()
+    asked = _questions(config, splits, news)
+    _given(config, asked)
+    with _opened(config, run, _joined(asked), may_write=pilot > 0, will_ask=will_ask) as asking:
+        if pilot:
+            asking.ask(news, "Pilot of opinions", first=pilot)
+        return asking.forecasts(news)
+
+
+@contextlib.contextmanager
+def _opened(
+    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
+) -> Iterator[Asking]:
+    """Make the teachers that are asked for their opinions, and open the store, until the block ends.
+
+    Args:
+        questions: those that they are asked.
+        may_write, will_ask: as of `opened_asking`.
+
+    Raises:
+        TeacherError, RunFolderError: as `opened_asking`.
+    """
+    from tinyllm.opinions.requests import OpinionRequests
+    from tinyllm.replies import open_store, store_of
+
+    ways = _ways(config)
+    specs = [t for t in config.teachers if ways.get(t.name, "given") != "given"]
+    path = store_of(run.path, config.rationales.store)
+
+    def make(teacher: Teacher, spec: TeacherConfig, store: Store | None) -> Requests:
+        return OpinionRequests(
+            teacher, questions, config.opinions, ways[teacher.name], **ways_of_asking(teacher, spec, store)
+        )
+
+    with open_store(path) if specs and (may_write or path.is_file()) else contextlib.nullcontext() as store:
+        yield Asking(config, specs, questions, store, run, make, will_ask=will_ask)
+
+
+def _ways(config: Config) -> dict[str, Way]:
+    """Return how each teacher that is named in `opinions` is asked."""
+    named = config.opinions.teachers
+    return {
+        t.name: way if (way := named[t.name]) != "auto" else ways_of(t.kind)[0]
+        for t in config.teachers
+        if t.name in named
+    }
+
+
+def _questions(config: Config, splits: Splits, news: News) -> dict[str, Sequence[Question]]:
+    """Return the questions that are asked, by split: those that have no more choices than every way can tell apart."""
+    from tinyllm.opinions.requests import most_choices
+
+    limits = [most for way in _ways(config).values() if (most := most_choices(way)) is not None]
+    most = min(limits, default=None)
+    found: dict[str, Sequence[Question]] = {}
+    for name in _asked_splits(config, splits):
+        questions = getattr(splits, name)
+        many = [] if most is None else [i for i, q in enumerate(questions) if len(q.choices) > most]
+        if many:
+            news.say(f"  note: {len(many)} {name} questions have more than {most} choices; no opinion is asked on them")
+        found[name] = leave_out(questions, many)
+    return found
+
+
+def _asked_splits(config: Config, splits: Splits) -> Iterable[str]:
+    """Return the splits that are asked: those that `opinions` names, and those that `train.soft` needs."""
+    soft = config.train.soft
+    needed: list[str] = [*config.opinions.splits]
+    if soft is not None and len(splits.more):
+        needed.append("more")
+    if pools_by(config) and any(q.answer is not None for q in splits.valid):
+        needed.append("valid")
+    return dict.fromkeys(needed)
+
+
+def _joined(asked: dict[str, Sequence[Question]]) -> Sequence[Question]:
+    return next(iter(asked.values())) if len(asked) == 1 else gather(chain.from_iterable(asked.values()))
+
+
+def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, str]:
+    """Return the keys of opinions that come with the questions, by teacher.
+
+    Raises:
+        TeacherError: no question has one under such a key.
+    """
+    ways = _ways(config)
+    given = {t.name: t.source or t.name for t in config.teachers if t.kind == "given" and t.name in ways}
+    for name, source in given.items():
+        if not any(source in q.opinions for q in chain.from_iterable(asked.values())):
+            known = sorted({key for q in chain.from_iterable(asked.values()) for key in q.opinions})
+            raise TeacherError(
+                f"Teacher '{name}': no question carries an opinion under '{source}'.{did_you_mean(source, known)} Keys "
+                f"in the questions' `opinions`: {', '.join(known) or 'none'}. Mend `source` or the data, or take the "
+                "teacher out of `opinions.teachers`."
+            )
+    return given
+
+
+def _opinion_text(name: str, found: dict[str, Any]) -> str:
+    missing = found["questions"] - found["opinions"]
+    why = ", ".join(f"{n} {reason}" for reason, n in sorted(found["rejected"].items(), key=lambda i: -i[1]))
+    worth = ""
+    if found["accuracy"]:
+        low, high = found["accuracy"]["ci95"]
+        worth = f", right on {100 * found['accuracy']['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+        worth += f", ECE {found['ece']:.3f}"
+    return (
+        f"  {name}: {found['opinions']:,} opinions by {found['way']}{worth}"
+        + (f", {missing:,} questions without one" if missing else "")
+        + (f" (replies that say nothing: {why})" if why else "")
+    )

@@ -1,0 +1,85 @@
+"""The loss of choosing: the choices of a question are compared, and the right ones are to win.
+
+    s_j = log-likelihood of choice j, or its mean a token       L = Σ_questions weight · -Σ_j share_j · log softmax(s)_j
+
+A token's weight in the loss is known when all choices of its question have been computed, and not before:
+
+    dL / d cross-entropy of a token of choice j = weight · (share_j - softmax(s)_j) · (1, or 1 / tokens of choice j)
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """G questions whose choices, up to K a question, are compared; their tokens are among N target tokens.
+
+    Attributes:
+        places (N,): of each target token its choice among the G · K; G · K for a token of none.
+        shares, scales (G, K): see `encode.Choice`; 0 where a question has fewer choices.
+        weights (G,): of each question's loss.
+        spans: of each question's choices, which follow each other: its first target token, and the one after its last.
+        task: the number of the task under which this loss is logged.
+    """
+
+    places: Tensor
+    shares: Tensor
+    scales: Tensor
+    weights: Tensor
+    spans: tuple[tuple[int, int], ...]
+    task: int
+
+    def to(self, device: torch.device) -> Choices:
+        """Return the same on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("places", "shares", "scales", "weights")}
+        return replace(self, **moved)
+
+    @property
+    def longest(self) -> int:
+        """Target tokens of the question that has most."""
+        return max(end - start for start, end in self.spans)
+
+    @property
+    def steepest(self) -> Tensor:
+        """The largest weight that a token can get."""
+        return (self.weights[:, None] * self.scales).abs().max()
+
+    def loss(self, cross_entropy: Tensor) -> Tensor:
+        """Return the loss of all questions, a scalar.
+
+        Args:
+            cross_entropy: (N,), of each target token.
+        """
+        absent = self.scales == 0
+        total = torch.zeros(absent.numel() + 1, device=cross_entropy.device)
+        total = total.index_add(0, self.places, cross_entropy.float())[:-1].view_as(self.scales)
+        scores = (-total * self.scales).masked_fill(absent, -torch.inf)
+        likely = scores.log_softmax(1).masked_fill(absent, 0.0)
+        return -(self.weights * (self.shares * likely).sum(1)).sum()
+
+    def token_weights(self, cross_entropy: Tensor) -> Tensor:
+        """Return the weight of each token's cross-entropy in the loss, (N,): its derivative."""
+        with torch.enable_grad():
+            each = cross_entropy.detach().requires_grad_()
+            (slopes,) = torch.autograd.grad(self.loss(each), each)
+        return slopes
+
+    def whole_parts(self, size: int) -> list[slice]:
+        """Cut the target tokens into parts of at most `size`, of more only where one question's choices have more."""
+        ends, tokens, at = [end for _, end in self.spans], len(self.places), 0
+        parts: list[slice] = []
+        while at < tokens:
+            end = min(at + size, tokens)
+            crossed = bisect.bisect_right(ends, end)
+            if crossed < len(ends) and self.spans[crossed][0] < end:
+                start, after = self.spans[crossed]
+                end = start if start > at else after
+            parts.append(slice(at, end))
+            at = end
+        return parts

@@ -1,0 +1,141 @@
+"""`tinyllm predict`: any file, every row once and in order, on from where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import tinyllm
+from support import tiny_student
+from tinyllm.inference import _predict
+from tinyllm.student.model import save_student
+
+WORDS = ["ice", "water vapour", "a thermometer", "the moon", "iron"]
+
+
+def rows(count: int, **more: object) -> list[dict[str, object]]:
+    return [
+        {
+            "id": f"q{n}",
+            "question": f"Which is {'really ' * (n % 4)}number {n}?",
+            "choices": WORDS[: 2 + n % 4],
+            "answer": n % 2,
+            **more,
+        }
+        for n in range(count)
+    ]
+
+
+def lines(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """A saved student."""
+    place = tmp_path_factory.mktemp("saved") / "student"
+    save_student(tiny_student("llama"), place, "a card")
+    return place
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("some.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows(20)), "utf-8")
+    return tmp_path
+
+
+def test_every_row_is_answered_in_its_order_as_the_student_answers_it_alone(cli, here, student, monkeypatch):
+    monkeypatch.setattr(_predict, "_WINDOW", 7)
+    said = cli("predict", student, "some.jsonl", "--json")
+    assert said.code == 0, said.err
+    done = json.loads(said.out)
+    found = lines(here / "some.predictions.jsonl")
+    assert [r["id"] for r in found] == [f"q{n}" for n in range(20)]
+    loaded, right = tinyllm.load(student), 0
+    for row, asked in zip(found, rows(20), strict=True):
+        alone = loaded.choose(asked["question"], asked["choices"])
+        assert (row["choice"], row["text"]) == (alone.choice, alone.text)
+        assert row["probabilities"] == pytest.approx(alone.probabilities, abs=1e-5)
+        assert row["probability"] == max(row["probabilities"])
+        right += alone.choice == asked["answer"]
+    assert (done["rows"], done["answered"], done["accuracy"]["n"]) == (20, 20, 20)
+    assert done["accuracy"]["value"] == pytest.approx(right / 20)
+    assert done["accuracy"]["ci95"][0] < done["accuracy"]["value"] < done["accuracy"]["ci95"][1]
+    assert sorted(f.name for f in here.iterdir()) == ["some.jsonl", "some.predictions.jsonl"]
+
+
+def test_the_three_formats_say_the_same(cli, here, student):
+    for name in ("out.jsonl", "out.csv", "out.parquet"):
+        assert cli("predict", student, "some.jsonl", "-o", name, "--explain", "bob", "--quiet").code == 0
+    plain = lines(here / "out.jsonl")
+    assert all(set(r["rationales"]) == {"bob"} for r in plain)
+    with Path("out.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    columns = pq.read_table("out.parquet").to_pylist()
+    for one, two, three in zip(plain, table, columns, strict=True):
+        assert (one["id"], str(one["choice"]), one["text"]) == (two["id"], two["choice"], two["text"])
+        assert (one["choice"], one["probabilities"], one["rationales"]["bob"]) == (
+            three["choice"], three["probabilities"], three["rationale_bob"],
+        )  # fmt: skip
+        assert json.loads(two["probabilities"]) == one["probabilities"]
+
+
+def test_explain_without_a_name_is_every_teacher(cli, here, student):
+    assert cli("predict", student, "some.jsonl", "-q", "--explain").code == 0
+    assert set(lines(here / "some.predictions.jsonl")[0]["rationales"]) == {"ada", "bob"}
+
+
+def test_files_of_other_shapes_are_read_as_init_reads_them_with_answers_or_without(cli, here, student):
+    Path("quiz.tsv").write_text(
+        "stem\tA\tB\tanswerKey\n" + "".join(f"Which {n}?\tice\tfire\t{'AB'[n % 2]}\n" for n in range(6)), "utf-8"
+    )
+    said = cli("predict", student, "quiz.tsv")
+    assert "Accuracy: " in said.out, said.err
+    assert len(lines(here / "quiz.predictions.jsonl")) == 6
+    Path("blank.csv").write_text("question,A,B\n" + "".join(f"Which {n}?,ice,fire\n" for n in range(6)), "utf-8")
+    said = cli("predict", student, "blank.csv")
+    assert (said.code, "6 rows: 6 answered" in said.out, "Accuracy" in said.out) == (0, True, False)
+    Path("n.csv").write_text("question,A,B,correct\n" + "".join(f"Which {n}?,ice,fire,1\n" for n in range(6)), "utf-8")
+    assert "--answers-from 0 or --answers-from 1" in cli("predict", student, "n.csv").err
+    assert cli("predict", student, "n.csv", "--answers-from", 1).code == 0
+
+
+def test_rows_that_cannot_be_answered_have_a_row_that_says_why(cli, here, student):
+    bad = [{"id": "long", "question": "very " * 2000, "choices": ["a", "b"], "answer": 0},
+           {"id": "same", "question": "Which?", "choices": ["a", "a ", "b"], "answer": 2}]  # fmt: skip
+    many = rows(60)
+    many[3:3] = bad
+    Path("bad.jsonl").write_text("".join(json.dumps(r) + "\n" for r in many) + "{torn\n", "utf-8")
+    said = cli("predict", student, "bad.jsonl")
+    assert "3 that cannot be answered" in said.out, said.err
+    found = lines(here / "bad.predictions.jsonl")
+    assert [r["row"] for r in found] == list(range(1, 64))
+    assert "tokens with its choices" in found[3]["problem"]
+    assert "different choices" in found[4]["problem"]
+    assert found[62]["choice"] is None
+
+
+def test_where_it_is_not_sure_enough_it_abstains_and_counts(cli, here, student):
+    cli("predict", student, "some.jsonl", "-q")
+    middle = sorted(r["probability"] for r in lines(here / "some.predictions.jsonl"))[10]
+    said = cli("predict", student, "some.jsonl", "-o", "sure.jsonl", "--min-confidence", middle, "--json", "-q")
+    done, found = json.loads(said.out), lines(here / "sure.jsonl")
+    assert done["abstained"] == sum(r["probability"] < middle for r in found) > 0
+    assert done["accuracy"]["n"] == done["answered"] == 20 - done["abstained"]
+    assert all((r["choice"] is None) == (r["probability"] < middle) == r.get("abstained", False) for r in found)
+
+
+def test_nothing_is_written_over_and_nothing_is_mixed(cli, here, student):
+    assert cli("predict", student, "some.jsonl", "-q").code == 0
+    again = cli("predict", student, "some.jsonl")
+    assert (again.code, "is there already" in again.err) == (2, True)
+    assert "known: .jsonl, .csv, .parquet" in cli("predict", student, "some.jsonl", "-o", "a.txt").err
+    Path("b.jsonl.part").write_text('{"row": 1}\n', "utf-8")
+    Path("b.jsonl.part.json").write_text('{"student": "another"}', "utf-8")
+    mixed = cli("predict", student, "some.jsonl", "-o", "b.jsonl")
+    assert (mixed.code, "begun with other student" in mixed.err) == (2, True)

@@ -1,0 +1,116 @@
+"""A loaded student answers as its scores say, alone and in lists, and damaged files are refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import tinyllm
+from support import some_questions, tiny_student
+from tinyllm.errors import DataError, StudentError
+from tinyllm.inference import LoadedStudent
+from tinyllm.scoring.runtime import TorchRuntime
+from tinyllm.scoring.score import score_options
+from tinyllm.student.model import save_student
+
+QUESTIONS = some_questions(7)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A saved student."""
+    student = tiny_student("llama")
+    student.card = replace(student.card, temperature=2.0)
+    place = tmp_path_factory.mktemp("saved") / "student"
+    save_student(student, place, "a card")
+    return place
+
+
+@pytest.fixture(scope="module")
+def student(folder) -> LoadedStudent:
+    return tinyllm.load(folder)
+
+
+@pytest.mark.parametrize("layout", ["labelled", "cloze"])
+def test_the_choice_is_that_of_the_scores_and_its_probability_is_calibrated(layout):
+    plain = tiny_student("llama")
+    plain.card = replace(plain.card, layout=layout, temperature=2.0)
+    loaded = LoadedStudent(TorchRuntime(plain))
+    scores = score_options(plain, plain.learner(), QUESTIONS)
+    for question, of in zip(QUESTIONS, scores, strict=True):
+        ranked = of.mean if layout == "cloze" else of.total
+        chosen = loaded.choose(question.question, question.choices)
+        assert chosen.choice == ranked.index(max(ranked))
+        assert chosen.text == question.choices[chosen.choice]
+        mass = [math.exp(r / 2.0) for r in ranked]
+        assert chosen.probabilities == pytest.approx([m / sum(mass) for m in mass], abs=1e-4)
+        assert chosen.probability == max(chosen.probabilities)
+
+
+def test_a_list_is_answered_as_its_questions_one_by_one(student):
+    listed = student.choose(
+        [q.question for q in QUESTIONS], [q.choices for q in QUESTIONS], [None, "ice is cold"] + [None] * 5
+    )
+    alone = [student.choose(q.question, q.choices, "ice is cold" if n == 1 else None) for n, q in enumerate(QUESTIONS)]
+    assert [c.choice for c in listed] == [c.choice for c in alone]
+    for one, other in zip(listed, alone, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+    assert student.choose([], []) == []
+
+
+def test_it_explains_as_each_teacher_or_as_one(student):
+    question = QUESTIONS[0]
+    assert set(student.explain(question.question, question.choices)) == {"ada", "bob"}
+    several = student.explain([q.question for q in QUESTIONS[:2]], [q.choices for q in QUESTIONS[:2]], teacher="bob")
+    assert [set(of) for of in several] == [{"bob"}, {"bob"}]
+    with pytest.raises(DataError, match=r"no teacher 'bop'\. Did you mean 'bob'"):
+        student.explain(question.question, question.choices, teacher="bop")
+
+
+def test_choices_of_the_same_tokens_tie(student):
+    chosen = student.answers([replace(QUESTIONS[0], choices=("ice", "ice  ", "iron"))])[0]
+    assert isinstance(chosen, str), "the same text twice is no question"
+    assert "different choices" in chosen
+
+
+def test_what_is_wrong_with_a_list_is_told_at_once(student):
+    with pytest.raises(DataError) as told:
+        student.choose(["Which?", " ", "Which?"], [["a"], ["a", "b"], ["a", "b"]])
+    assert "2 of 3 questions" in str(told.value)
+    assert "question 0: A question needs two or more different choices" in str(told.value)
+    assert "question 1: The question is empty." in str(told.value)
+    with pytest.raises(DataError, match="tokens with its choices"):
+        student.choose("very " * 2000, ["a", "b"])
+    with pytest.raises(DataError, match="one list of choices"):
+        student.choose(["Which?"], [])
+    with pytest.raises(DataError, match="got one text"):
+        student.choose("Which?", "abc")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_damaged_or_missing_file_is_refused_by_its_checksum(tmp_path, folder, name):
+    import shutil
+
+    copy = Path(shutil.copytree(folder, tmp_path / "student"))
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(StudentError, match=f"{name} is damaged or was replaced"):
+        tinyllm.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(StudentError, match=f"{name} is missing"):
+        tinyllm.load(copy)
+
+
+def test_the_model_of_another_student_is_refused(tmp_path, folder):
+    save_student(tiny_student("llama", seed=1), tmp_path / "student", "a card")
+    (folder / "model.safetensors").rename(tmp_path / "aside")
+    try:
+        (tmp_path / "student" / "model.safetensors").rename(folder / "model.safetensors")
+        with pytest.raises(StudentError, match="is damaged or was replaced"):
+            tinyllm.load(folder)
+    finally:
+        (tmp_path / "aside").replace(folder / "model.safetensors")

@@ -1,0 +1,76 @@
+"""The page in a real browser: asked by keyboard alone, read by its names and roles, with no other request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from serving.servers import serving
+from support import tiny_student
+from tinyllm.student.model import save_student
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.skipif(
+        shutil.which("chromium") is None or shutil.which("chromedriver") is None,
+        reason="Chromium is not here: apt-get install chromium chromium-driver",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    place = tmp_path_factory.mktemp("saved") / "student"
+    save_student(tiny_student("llama"), place, "a card")
+    with serving(place) as served:
+        yield served.url
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking",
+                 "disable-component-update", f"user-data-dir={profile}", "disable-dev-shm-usage"):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def test_a_question_is_asked_by_keyboard_and_the_answer_is_read_aloud(browser, url):
+    browser.get(url)
+    keys = webdriver.ActionChains(browser)
+    keys.send_keys(Keys.TAB, "Which is cold?", Keys.TAB, "ice", Keys.ENTER, "<b>fire</b>", Keys.TAB, Keys.TAB)
+    keys.send_keys(Keys.SPACE, Keys.TAB, Keys.ENTER).perform()
+    answer = browser.find_element(By.ID, "answer")
+    WebDriverWait(browser, 20).until(lambda _: answer.is_displayed())
+    assert browser.switch_to.active_element == answer
+    rows = browser.find_elements(By.CSS_SELECTOR, "#bars tr")
+    assert [r.find_element(By.TAG_NAME, "th").text for r in rows] == ["ice", "<b>fire</b>"]
+    shares = [float(r.find_element(By.CLASS_NAME, "number").text.removesuffix(" %")) for r in rows]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert [h.text for h in browser.find_elements(By.CSS_SELECTOR, "#rationales h3")] == ["As ada", "As bob"]
+    assert answer.accessible_name.startswith("Answer: ")
+    for field in browser.find_elements(By.CSS_SELECTOR, "textarea, input:not([type=password]), button"):
+        assert field.accessible_name, field.get_attribute("id")
+    assert not browser.get_log("browser")
+    asked = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
+    assert all(u.startswith((url, "data:", "chrome")) for u in urls), urls
+
+
+def test_a_mistake_is_told_where_a_screen_reader_hears_it(browser, url):
+    browser.get(url)
+    browser.find_element(By.ID, "ask").click()
+    error = browser.find_element(By.ID, "error")
+    WebDriverWait(browser, 20).until(lambda _: error.text)
+    assert (error.aria_role, "The question is empty" in error.text) == ("alert", True)

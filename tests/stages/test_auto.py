@@ -1,0 +1,214 @@
+"""`train.method: auto`: settings are chosen on validation questions, and no step is trained twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from projects import rows
+from support import repository
+from tinyllm.config import build_config, candidates_of, teachers_in_use
+from tinyllm.stages._auto import _Look, _rank, search_of
+from tinyllm.student._trainer import PlanTrainer
+from tinyllm.student.model import read_student
+from tinyllm.system.files import read_jsonl, write_jsonl
+
+_RATES = (1e-5, 1e-2, 3e-2)
+
+
+def config(**sections):
+    tree = {"data": {"train": "q.csv"}, "train": {"method": "auto"}} | sections
+    return build_config(tree, source="test")
+
+
+@pytest.fixture
+def searching(project):
+    """A project in which three learning rates are tried, its test questions in a file of their own."""
+    for split, count in (("train", 16), ("valid", 12), ("test", 6)):
+        write_jsonl(project.folder / f"{split}.jsonl", rows(count))
+    project.tree["data"] = {split: str(project.folder / f"{split}.jsonl") for split in ("train", "valid", "test")}
+    project.tree["train"] = {"method": "auto", "epochs": 3, "batch_size": 4, "save_steps": 1}
+    tried = [{"answer": "choices", "learning_rate": rate} for rate in _RATES]
+    tried[1] = {"method": "tinyllm", "alpha": 0.5, "learning_rate": _RATES[1]}
+    project.change("auto", {"candidates": tried, "rungs": 2, "keep": 3})
+    return project
+
+
+def weights(student: Path):
+    return load_file(student / "model.safetensors")
+
+
+def same(one, other):
+    return all(torch.equal(of, other[name]) for name, of in one.items())
+
+
+# --- what it will try ---------------------------------------------------------------------------------------------
+
+
+def test_the_usual_candidates_go_by_the_teachers():
+    alone = config()
+    assert [c.train.method for c in candidates_of(alone)] == ["fine-tuning"] * len(candidates_of(alone))
+    assert teachers_in_use(alone) == ()
+    taught = config(teachers=[{"name": "ada", "kind": "given"}])
+    ways = {(c.train.method, c.train.answer, c.train.rationales) for c in candidates_of(taught)}
+    assert ways >= {
+        ("fine-tuning", "choices", "target"),
+        ("tinyllm", "both", "target"),
+        ("tinyllm", "choices", "input"),
+    }
+    assert [t.name for t in teachers_in_use(taught)] == ["ada"]
+    unheard = config(teachers=[{"name": "ada", "kind": "given"}], auto={"candidates": [{"answer": "choices"}]})
+    assert teachers_in_use(unheard) == (), "nobody is asked for what no candidate learns from"
+
+
+def test_each_rung_leaves_one_in_so_many_and_the_last_ends_a_training():
+    tried = [{"learning_rate": 1e-5 * n} for n in range(1, 10)]
+    found = search_of(config(auto={"candidates": tried, "budget": 100}), 160)
+    assert found.rungs == ((9, 1 / 9), (3, 1 / 3), (1, 1.0))
+    assert found.steps == (10,) * 9
+    assert found.most_steps == 9 * 1 + 3 * (3 - 1) + (10 - 3)
+    assert found.names[:2] == ("learning_rate 1e-05", "learning_rate 2e-05")
+
+
+def test_the_budget_leaves_out_the_last_candidates():
+    tried = [{"learning_rate": 1e-5 * n, "epochs": n} for n in range(1, 10)]
+    found = search_of(config(auto={"candidates": tried, "budget": 1.5}), 1600)
+    assert found.most_steps <= 1.5 * 900
+    assert len(found.names) + len(found.left_out) == 9
+    assert found.left_out[-1].startswith("learning_rate 9e-05")
+    more = search_of(config(auto={"candidates": tried, "budget": 2.5}), 1600)
+    assert len(more.names) > len(found.names)
+    alone = search_of(config(auto={"candidates": tried[:1], "rungs": 3}), 1600)
+    assert (alone.rungs, alone.most_steps) == (((1, 1.0),), 100)
+
+
+def test_what_is_wrong_with_a_candidate_is_said_before_anything_is_spent(cli, searching):
+    searching.change("auto.candidates", [{"learning_rat": 1}, {"answer": "maybe"}, {"method": "auto"}, {"alpha": -1}])
+    said = cli("check", searching.config)
+    assert said.code == 2
+    for words in (
+        "auto.candidates[0].learning_rat: unknown key. Did you mean 'learning_rate'?",
+        "auto.candidates[1].answer: Input should be 'text', 'choices' or 'both', got 'maybe'",
+        "auto.candidates[2].method: a candidate cannot be `auto` itself",
+        "auto.candidates[3]: train.alpha: a weight is a finite number, at least 0, got -1",
+    ):
+        assert words in said.err, said.err
+
+
+def test_without_validation_questions_nothing_can_be_chosen(cli, searching):
+    searching.change("data", {"train": str(searching.questions), "cut": {"valid": 0, "test": 0.3}})
+    said = cli("check", searching.config)
+    assert (said.code, "train.method: auto needs validation questions" in said.err) == (2, True)
+
+
+def test_check_says_what_is_tried_and_what_it_takes(cli, searching):
+    said = cli("check", searching.config)
+    assert said.code == 0, said.err
+    assert "at most 20 optimizer steps" in said.out  # 3 candidates x 4 steps, and the 8 that are left of one
+    assert "2. method tinyllm, answer text, alpha 0.5, learning_rate 0.01 (12 steps)" in said.out
+    planned = cli("train", searching.config, "--plan")
+    assert (planned.code, "has not chosen yet what is learnt" in planned.err) == (2, True)
+
+
+def test_accuracy_counts_first_and_then_the_log_loss():
+    looks = [_Look(0, 4, *figures, 1.0) for figures in ((0.3, 1.2), (0.4, 1.5), (0.4, 1.4), (0.2, 1.0))]
+    assert [looks.index(look) for look in sorted(looks, key=_rank)] == [2, 1, 0, 3]
+
+
+# --- the search ---------------------------------------------------------------------------------------------------
+
+
+def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli, searching, monkeypatch):
+    trained, train = [], PlanTrainer.training_step
+
+    def counted(self, *arguments, **more):
+        trained.append(self.state.global_step)
+        return train(self, *arguments, **more)
+
+    monkeypatch.setattr(PlanTrainer, "training_step", counted)
+    said = cli("run", searching.config, "--json")
+    assert said.code == 0, said.err
+    assert len(trained) == 20
+    found = json.loads((searching.run / "auto.json").read_text())
+    chosen = found["candidates"][found["chosen"] - 1]
+    looks = [c["looks"] for c in found["candidates"]]
+    assert [len(of) for of in looks] == [2 if n + 1 == found["chosen"] else 1 for n in range(3)]
+    first = [(of[0]["accuracy"], -of[0]["log_loss"]) for of in looks]
+    assert first.index(max(first)) + 1 == found["chosen"]
+    assert [line["step"] for line in read_jsonl(searching.run / "train_log.jsonl")] == list(range(1, 13))
+    assert found["steps"] == 20
+    assert json.loads(said.out)["train"]["chosen"]["name"] == chosen["name"]
+    assert not list((searching.run / "auto").glob("*/checkpoints")), "what may not go on keeps no weights"
+    page = (searching.run / "report.html").read_text("utf-8")
+    assert "Settings tried on validation questions" in page
+    assert "(chosen)" in page
+    again = cli("run", searching.config)
+    assert (again.code, "already trained" in again.err, "candidate" in again.err) == (0, True, False)
+
+    assert "12 optimizer steps" in cli("train", searching.config, "--plan").out
+
+    searching.change("train", chosen["settings"])
+    searching.change("auto", {})
+    alone = searching.folder / "alone"
+    assert cli("generate", searching.config, "--run-dir", alone).code == 0
+    assert cli("train", searching.config, "--run-dir", alone).code == 0
+    assert same(weights(searching.run / "student"), weights(alone / "student"))
+    assert read_student(searching.run / "student").card == read_student(alone / "student").card
+
+
+def test_test_questions_are_not_opened(cli, searching):
+    searching.change("auto.candidates", [{"learning_rate": rate} for rate in _RATES[1:]])
+    searching.change("train.epochs", 1)
+    (searching.folder / "test.jsonl").unlink()
+    said = cli("train", searching.config)
+    assert said.code == 0, said.err
+    assert json.loads((searching.run / "auto.json").read_text())["chosen"]
+    said = cli("evaluate", searching.config)
+    assert (said.code, "no such file" in said.err) == (2, True), "evaluation does open them"
+
+
+def test_other_validation_questions_begin_the_search_anew(cli, searching):
+    searching.change("auto.candidates", [{"learning_rate": rate} for rate in _RATES[1:]])
+    searching.change("train.epochs", 1)
+    assert cli("train", searching.config).code == 0
+    valid = searching.folder / "valid.jsonl"
+    write_jsonl(valid, [r | {"answer": (r["answer"] + 1) % len(r["choices"])} for r in rows(12)])
+    said = cli("train", searching.config)
+    assert said.code == 0, said.err
+    assert "so the search begins anew" in said.err
+
+
+def test_a_search_that_is_killed_goes_on_and_ends_with_the_same_student(cli, searching):
+    whole, killed = searching.folder / "whole", searching.folder / "killed"
+    for folder in (whole, killed):
+        assert cli("generate", searching.config, "--run-dir", folder).code == 0
+    assert cli("train", searching.config, "--run-dir", whole).code == 0
+    command = [sys.executable, "-m", "tinyllm", "train", str(searching.config), "--run-dir", str(killed), "--quiet"]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(repository() / "src")})
+    log = killed / "auto" / "2" / "train_log.jsonl"
+    while not (log.is_file() and len(log.read_text().splitlines()) >= 2):
+        assert process.poll() is None, "it ended too early"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = json.loads((killed / "auto.json").read_text())
+    assert (before["chosen"], len(before["candidates"][0]["looks"])) == (None, 1)
+    said = cli("train", searching.config, "--run-dir", killed)
+    assert said.code == 0, said.err
+    assert "candidate 1 of" not in said.err, "it was done"
+    ours, theirs = (json.loads((folder / "auto.json").read_text()) for folder in (killed, whole))
+    for found in (ours, theirs):
+        for look in [look for c in found["candidates"] for look in c["looks"]]:
+            del look["seconds"]
+    assert ours["candidates"] == theirs["candidates"]
+    assert ours["chosen"] == theirs["chosen"]
+    assert same(weights(killed / "student"), weights(whole / "student"))

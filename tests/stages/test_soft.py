@@ -1,0 +1,276 @@
+"""Learning from pooled opinions: beside answers, and where there are none."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import pytest
+from aiohttp import web
+
+from projects import Project, in_thread, rows
+from teachers.fake_endpoint import FakeEndpoint, good
+from tinyllm.cli import main
+from tinyllm.config import load_config
+from tinyllm.inference import load
+from tinyllm.rationales.files import read_rationales
+from tinyllm.stages._soft import _mixed, explained, taught
+from tinyllm.stages.check import checked_questions
+from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.train import plan_run
+from tinyllm.system.news import News
+
+UNLABELLED = """question,A,B,C
+Which metal is liquid at room temperature?,Iron,Mercury,Gold
+Which is a mammal?,The trout,The bat,The wasp
+What do we call the study of numbers?,Arithmetic,Botany,Geology
+"""
+KNOWS = ("Mercury", "The bat", "Arithmetic", "iron")
+
+
+def opinion(number: int, *, right: float = 0.8) -> dict[str, list[float]]:
+    """An opinion that is right on all but every fifth question."""
+    best = number % 4 if number % 5 else (number + 1) % 4
+    return {"expert": [right if k == best else (1 - right) / 3 for k in range(4)], "dull": [1.0, 1.0, 1.0, 1.0]}
+
+
+def with_opinions(count: int, first: int = 0) -> list[dict]:
+    lines = rows(first + count)[first:]
+    return [row | {"opinions": opinion(int(row["id"][1:]))} for row in lines]
+
+
+@pytest.fixture
+def project(tmp_path, tiny_t5) -> Project:
+    """40 questions (4 of them for validation), and 20 more without answers; opinions come with all of them."""
+    made = Project(tmp_path, tiny_t5)
+    made.write_questions(with_opinions(40))
+    extra = [row | {"answer": None, "question": f"And which of them is {row['id']}?"} for row in with_opinions(20, 40)]
+    (tmp_path / "extra.jsonl").write_text("".join(json.dumps(row) + "\n" for row in extra))
+    made.tree["data"] |= {"more": [str(tmp_path / "extra.jsonl")]}
+    made.tree["teachers"] = [{"name": "expert", "kind": "given"}, {"name": "dull", "kind": "given"}]
+    made.tree["opinions"] = {"teachers": ["expert", "dull"]}
+    made.tree["train"] |= {"method": "fine-tuning", "answer": "choices", "soft": {"weight": 0.25, "trust": 0}}
+    made.tree["evaluate"]["before"] = False
+    made.save()
+    return made
+
+
+def run(project: Project, command: str = "run", *more: str) -> int:
+    quiet = () if command == "check" else ("--quiet",)
+    with pytest.raises(SystemExit) as ended:
+        main([command, str(project.config), "--run-dir", str(project.run), *quiet, *more])
+    return ended.value.code
+
+
+def prepared(project: Project):
+    """What would be learnt: the questions and the shares of their choices."""
+    config, folder = load_config(project.config), RunFolder(project.run)
+    splits, _ = checked_questions(config, News(quiet=True))
+    return taught(config, folder, splits), splits
+
+
+def test_opinions_are_learnt_beside_answers_and_alone(project):
+    assert run(project) == 0
+    figures = json.loads((project.run / "train_result.json").read_text())
+    soft = figures["soft"]
+    assert figures["targets"] == {"answer (choices)": 24 + 20}
+    assert (soft["with_answer"], soft["without_answer"], soft["learnt_without_answer"]) == (24, 20, 20)
+    assert soft["weights_from"] == "learned on 24 training questions"  # four validation questions are too few
+    assert soft["weights"]["expert"] > 0.5
+    found, splits = prepared(project)
+    by_id = {q.id: q for q in found.questions}
+    assert by_id.keys() == {q.id for q in (*splits.train, *splits.more)}
+    assert found.guessed == {q.id for q in splits.more}
+    for question in found.questions:
+        number = int(re.search(r"q(\d+)$", question.id)[1])
+        best = number % 4 if number % 5 else (number + 1) % 4
+        shares = found.shares[question.id]
+        assert sum(shares) == pytest.approx(1)
+        if question.id in found.guessed:
+            assert question.answer == best == shares.index(max(shares))
+        else:
+            assert question.answer == number % 4
+            assert shares[question.answer] >= 0.75
+    page = (project.run / "report.html").read_text()
+    assert "learned on 24 training questions" in page
+    assert "20 of 20 without an answer" in page
+    assert "explains the pooled opinion" in page  # of the script
+
+
+def test_the_plan_learns_the_shares_that_were_pooled(project):
+    assert run(project, "generate") == 0
+    found, _ = prepared(project)
+    plan = plan_run(load_config(project.config), RunFolder(project.run), News(quiet=True)).plan
+    learnt = {rows_[0].question_id: tuple(b.share for row in rows_ for b in row.branches) for rows_ in plan.questions}
+    assert learnt.keys() == found.shares.keys()
+    for name, shares in found.shares.items():
+        assert learnt[name] == pytest.approx(shares)
+
+
+def test_trust_is_decided_on_validation_questions_and_leaves_out_what_is_unsure(project):
+    assert run(project, "generate") == 0
+    project.change("train.soft", {"teachers": {"expert": 1.0}, "trust": 0.9})
+    found, _ = prepared(project)
+    assert (found.figures["untrusted"], len(found.questions), found.guessed) == (20, 24, frozenset())
+    project.change("train.soft", {"teachers": {"expert": 1.0}, "trust": 0.7})
+    assert len(prepared(project)[0].guessed) == 20
+    project.change("train.soft", {"teachers": {"expert": 1.0}, "temperature": 100, "trust": 0.7})
+    found, _ = prepared(project)  # trust looks at the opinion, and the target at its temperature
+    assert len(found.guessed) == 20
+    assert max(max(found.shares[name]) for name in found.guessed) < 0.27
+
+
+def test_the_control_learns_from_opinions_on_other_questions(project):
+    assert run(project, "generate") == 0
+    own, _ = prepared(project)
+    project.change("train.soft.shuffle", True)
+    found, _ = prepared(project)
+    assert found.figures["shuffled"]
+    assert [q.id for q in found.questions] == [q.id for q in own.questions]
+    assert {q.answer for q in found.questions if q.id in found.guessed} == {0, 1, 2, 3}
+    assert sum(found.shares[q.id] != own.shares[q.id] for q in own.questions) > 20
+    known = {q.id: q.answer for q in found.questions if q.id not in found.guessed}
+    assert known == {q.id: q.answer for q in own.questions if q.id not in own.guessed}
+    assert run(project, "run") == 0
+
+
+def test_a_text_is_the_pooled_opinion_s_choice(project, capsys):
+    project.change("train.answer", "text")
+    assert run(project, "generate") == 0
+    assert run(project, "train") == 0
+    assert json.loads((project.run / "train_result.json").read_text())["targets"] == {"answer": 44}
+    with pytest.raises(SystemExit):
+        main(["check", str(project.config), "--run-dir", str(project.run)])
+    said = capsys.readouterr()
+    assert "the choice of the pooled opinion is the text" in said.err + said.out
+    assert "20 questions without an answer are learnt from the teachers' pooled opinions" in said.err + said.out
+
+
+def test_a_trained_run_is_bound_to_the_opinions_that_it_learnt_from(project, capsys):
+    assert run(project) == 0
+    project.change("opinions", {"teachers": ["expert"], "seed": 1})
+    assert run(project) == 2
+    assert "opinions.seed" in capsys.readouterr().err
+    project.change("opinions", {"teachers": ["expert", "dull"]})
+    before = (project.run / "student").stat().st_mtime_ns
+    assert run(project) == 0
+    assert (project.run / "student").stat().st_mtime_ns == before  # nothing to do
+    lines = [row | {"opinions": opinion(int(row["id"][1:]) + 1)} for row in with_opinions(40)]
+    project.write_questions(lines)
+    assert run(project) == 0  # other opinions: other targets, so it is trained again
+    assert (project.run / "student").stat().st_mtime_ns != before
+
+
+def test_opinions_that_were_not_asked_are_asked_for(project, capsys):
+    project.change("train.soft", None)
+    assert run(project, "generate") == 0
+    project.change("train.soft", {})
+    assert run(project, "train") == 2
+    assert "no opinions on the questions of data.more" in capsys.readouterr().err
+    project.change("train.soft", None)
+    assert run(project, "train") == 0  # without opinions, questions without answers are not learnt
+    assert json.loads((project.run / "train_result.json").read_text())["targets"] == {"answer (choices)": 24}
+
+
+def test_rationales_of_pooled_answers_are_marked(project):
+    project.tree["teachers"].append({"name": "ada", "kind": "scripted"})
+    project.change("train.method", "tinyllm")
+    project.change("train.alpha", {"expert": 0, "dull": 0, "ada": 1.0})
+    assert run(project, "generate") == 0
+    assert len(read_rationales(project.run)) == 24
+    project.change("rationales", {"pooled": True})
+    assert run(project, "check") == 0
+    assert run(project, "generate") == 0
+    found = read_rationales(project.run)
+    assert (len(found), sum(r.pooled for r in found)) == (44, 20)
+    assert {r.pooled for r in found if r.question_id.startswith("extra/")} == {True}
+    config = load_config(project.config)
+    asked, guessed = explained(config, RunFolder(project.run), checked_questions(config, News(quiet=True))[0])
+    answers = {q.id: q for q in asked}
+    for rationale in found:
+        assert answers[rationale.question_id].answer_text in rationale.text
+    assert guessed == {r.question_id for r in found if r.pooled}
+    assert run(project) == 0
+    figures = json.loads((project.run / "train_result.json").read_text())
+    assert figures["targets"] == {"answer (choices)": 44, "ada": 44}
+
+
+def knowing(body):
+    """Answer by letter: the choice that a person would take."""
+    listed = re.findall(r"^([A-D])\. (.*)$", body["messages"][-1]["content"], re.MULTILINE)
+    logits = [2.0 if text in KNOWS else 0.0 for _, text in listed]
+    norm = math.log(sum(map(math.exp, logits)))
+    top = [{"token": a, "logprob": logit - norm} for (a, _), logit in zip(listed, logits, strict=True)]
+    reply = json.loads(good(body).text)
+    reply["choices"][0] |= {"logprobs": {"content": [{"token": "A", "top_logprobs": top}]}}
+    return web.json_response(reply)
+
+
+@pytest.mark.parametrize(("answer", "method"), [("choices", "fine-tuning"), ("text", "tinyllm")])
+def test_questions_of_which_none_has_an_answer_make_a_student(tmp_path, tiny_t5, capsys, answer, method):
+    project = Project(tmp_path, tiny_t5)
+    questions = tmp_path / "unlabelled.csv"
+    questions.write_text(UNLABELLED)
+    project.tree["data"] = {"train": str(questions), "fields": {"choices": ["A", "B", "C"], "answer": None}}
+    project.tree["opinions"] = {"teachers": ["one", "two"], "orders": 3}
+    project.tree["train"] |= {"method": method, "answer": answer, "soft": {}, "epochs": 8, "batch_size": 3}
+    with in_thread(FakeEndpoint(knowing)) as url:
+        of_both = {"kind": "openai", "model": "m", "api_key_env": None, "base_url": url}
+        project.tree["teachers"] = [{"name": name, **of_both, "model": name} for name in ("one", "two")]
+        project.save()
+        assert run(project, "check") == 0
+        assert run(project) == 0
+    assert "not scored" in capsys.readouterr().out
+    assert (project.run / "student" / "config.json").is_file()
+    assert (project.run / "report.html").is_file()
+    figures = json.loads((project.run / "train_result.json").read_text())
+    assert figures["soft"]["learnt_without_answer"] == 3
+    assert figures["soft"]["weights"] == {"one": 0.5, "two": 0.5}
+    found, _ = prepared(project)
+    assert [q.answer_text for q in found.questions] == list(KNOWS[:3])
+    assert run(project, "evaluate") == 2
+    said = capsys.readouterr()
+    assert "no test questions" in said.err
+    assert "Traceback" not in said.err
+    chosen = load(project.run).choose("Which is a mammal?", ["The trout", "The bat", "The wasp"])
+    assert sum(chosen.probabilities) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"opinions": {}}, "train.soft: nobody is asked for an opinion"),
+        ({"opinions": {"teachers": ["expert"], "splits": ["valid"]}}, "opinions.splits: `train.soft` learns from"),
+        ({"train.soft": {"teachers": {"exprt": 1}}}, "not in `opinions.teachers`. Did you mean 'expert'?"),
+        ({"train.soft": {"teachers": {"expert": 0}}}, "no teacher has a weight above 0"),
+        ({"train.soft": {"teachers": {"expert": -1}}}, "a weight is a number from 0 up, got -1"),
+        ({"train.soft": {"weight": 2}}, "train.soft.weight"),
+        ({"train.soft": None, "rationales": {"pooled": True}}, "there is no pooled opinion without `train.soft`"),
+        ({"data.more": [{"name": "x"}]}, "data.more[0]: give a file, or one of"),
+        ({"data.more": [{"trian": "x"}]}, "data.more[0].trian: unknown key. Did you mean 'train'?"),
+        ({"data.more": "extra.jsonl"}, "data.more: a list is needed"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_asked(project, capsys, changes, words):
+    for path, value in changes.items():
+        project.change(path, value)
+    assert run(project, "check") == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+
+
+def test_no_question_left_is_a_mistake_that_says_what_to_do(project, capsys):
+    project.write_questions([row | {"answer": None} for row in with_opinions(40)])
+    project.change("train.soft", {"trust": 1.0, "teachers": {"expert": 1.0}})
+    assert run(project) == 2
+    said = capsys.readouterr().err
+    assert "No question is left to train on" in said
+    assert "train.soft.trust (1)" in said
+
+
+def test_a_target_is_a_part_of_the_answer_and_a_part_of_the_opinion():
+    assert _mixed(1, (0.5, 0.3, 0.2), 0.25) == pytest.approx((0.125, 0.825, 0.05))
+    assert _mixed(1, (0.5, 0.3, 0.2), 1.0) == (0.5, 0.3, 0.2)
+    assert _mixed(1, (0.5, 0.3, 0.2), 0.0) == (0.0, 1.0, 0.0)
