@@ -37,7 +37,7 @@ test-faults: install
 	TINYLLM_FAULTS=full TINYLLM_FAULTS_FIGURES=benchmarks/results $(BIN)/python -m pytest tests/faults --timeout 1800
 	$(BIN)/python -m benchmarks.table
 
-# Every architecture of transformers that a configuration builds offline, held against its plain forward: 25 minutes or
+# Every architecture of transformers that a configuration builds offline, held against its plain forward: 8 minutes or
 # less on two cores. Writes docs/architectures.md.
 test-architectures: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.architectures

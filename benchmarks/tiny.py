@@ -38,6 +38,9 @@ _SIZES: tuple[tuple[str, Any], ...] = (
     (r"^(head_dim|d_kv|attention_head_size|qk_nope_head_dim|qk_rope_head_dim|v_head_dim|kv_channels)$", 8),
     (r"^(index_head_dim|global_head_dim|swa_head_dim|dim_head)$", 8),
     (r"^qk_head_dim$", 16),
+    (r"^linear_(key_|value_)?head_dim$", 8),
+    (r"^linear_num_(key_)?heads$", 2),
+    (r"^linear_num_value_heads$", 4),
     (r"^(index_n_heads)$", 2),
     (r"rank$", 8),
     (r"^(n_routed_experts|num_experts|num_local_experts|moe_num_experts)$", 4),
@@ -81,8 +84,8 @@ def _shrunk(config: PreTrainedConfig, reads_text: bool = True) -> dict[str, Any]
         _cut_layers(made, values, depth, of_layers)
     specials = [(name, token, values[name]) for name, token in _SPECIAL if name in made]
     made |= {name: token for name, token, _ in specials}
-    if "decoder_start_token_id" in made or made.get("is_encoder_decoder"):
-        start = values.get("decoder_start_token_id")
+    start, begins = values.get("decoder_start_token_id"), values.get("bos_token_id")
+    if start is not None or (made.get("is_encoder_decoder") and begins is None):
         made["decoder_start_token_id"] = next((t for _, t, usual in specials if usual == start is not None), 0)
     return {**_with_latent_heads(made), **_OVERRIDES.get(config.model_type, {})}
 
@@ -205,6 +208,7 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
     "zamba2": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "switch_transformers": {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
     "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 2, "depths": [1] * 7},
     "nemotron3_5_transcribe_word_timestamp": {"blank_token_id": VOCABULARY - 1},
     "gemma3n_text": {"num_kv_shared_layers": 0},

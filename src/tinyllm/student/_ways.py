@@ -32,11 +32,11 @@ ALONE = Way(packed=False, share_prompt=False, whole_forward=True, alone=True)
 
 
 def decoder_start(model: Any) -> int:
-    """Return the token that an encoder-decoder's targets start from."""
-    for config in (model.config, model.generation_config):
-        start = getattr(config, "decoder_start_token_id", None)
-        if start is not None:
-            return int(start)
+    """Return the token that an encoder-decoder's targets start from; where none is named, as transformers does."""
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for config in (model.config, model.generation_config):
+            if (start := getattr(config, name, None)) is not None:
+                return int(start)
     return int(model.config.pad_token_id)
 
 
