@@ -74,7 +74,9 @@ def test_a_server_with_every_fault_is_got_through(tmp_path, tiny_t5, full, figur
 
 
 @pytest.mark.parametrize("fault", ["error", "reset", "hang", "half", "stall"])
-def test_no_request_is_retried_beyond_its_bound(tmp_path, tiny_t5, fault, figures):
+def test_no_request_is_retried_beyond_its_bound(tmp_path, tiny_t5, fault, full, figures):
+    if not full and fault in ("reset", "half"):
+        pytest.skip("like the others; `make test-faults` runs it")
     with running(fail=1.0, faults=fault) as server:
         patience = dict.fromkeys(HASTY, 0.4)
         scene = Scene(tmp_path, tiny_t5, 6, server.url, concurrency=6, max_attempts=3, **patience)

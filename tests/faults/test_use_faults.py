@@ -282,12 +282,12 @@ def test_an_instruction_in_a_choice_moves_no_other_choice(server, full, figures)
 
 
 def test_after_kill_9_no_row_is_lost_or_doubled(folder, tmp_path, full, figures):
-    count = 20_000 if full else 2000
+    count = 20_000 if full else 1000
     given, out = tmp_path / "many.jsonl", tmp_path / "out.jsonl"
     given.write_text("".join(json.dumps(r) + "\n" for r in rows(count)), "utf-8")
     command = [sys.executable, "-m", "tinyllm", "predict", str(folder), str(given), "-o", str(out), "--json"]
     part, kills = tmp_path / "out.jsonl.part", 0
-    for at_least in range(1, count * 4 // 5, count // 20 if full else 900):
+    for at_least in range(1, count * 4 // 5, count // 20 if full else 700):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and (not part.exists() or part.read_bytes().count(b"\n") <= at_least):
             time.sleep(0.01)
