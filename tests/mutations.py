@@ -59,9 +59,9 @@ MUTATIONS = (
     ),
     Mutation(
         "resume offset",
-        "student/_trainer.py",
-        "step = self.plan[self.state.global_step]",
-        "step = self.plan[max(0, self.state.global_step - 1)]",
+        "student/train.py",
+        "keep_steps=steps_done(resume)",
+        "keep_steps=steps_done(resume) + 1",
         ("tests/student/test_train.py",),
     ),
     Mutation(
