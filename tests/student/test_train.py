@@ -124,7 +124,7 @@ def test_unknown_lora_targets_name_the_modules_there_are():
         add_lora(tiny_student("llama"), LoraSection(targets=("nonsense",)), seed=0)
 
 
-@pytest.mark.parametrize(("family", "after"), [("t5", 1), ("llama", 8)])
+@pytest.mark.parametrize(("family", "after"), [("t5", 1), ("t5", 5), ("llama", 3), ("llama", 8)])
 def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, family, after):
     whole = tiny_student(family, dropout=0.1)
     run_training(tmp_path / "whole", whole)
