@@ -68,6 +68,8 @@ def test_limit_takes_the_first_of_each_split_after_the_cut(tmp_path: Path) -> No
     path = write(tmp_path / "t.jsonl", *rows(100))
     whole, limited = load(train=path), load(train=path, limit=5)
     assert (limited.train, limited.valid, limited.test) == (whole.train[:5], whole.valid[:5], whole.test[:5])
+    few = load(train=path, limit={"train": 5})
+    assert (few.train, few.valid, few.test) == (whole.train[:5], whole.valid, whole.test)
 
 
 # --- bad rows ---

@@ -37,7 +37,10 @@ def load(folder: Path, *more: object, in_memory: int = 10_000, **other: object) 
 
 @pytest.mark.parametrize("in_memory", [10_000, 1])
 def test_questions_of_more_are_for_training_only_and_have_ids_of_their_own(tmp_path, in_memory):
-    one, two = (write(tmp_path / folder, rows(ANIMALS[6:8])) for folder in ("extra.jsonl", "own.jsonl"))
+    one, two = (
+        write(tmp_path / name, rows(words))
+        for name, words in {"extra.jsonl": ANIMALS[6:8], "own.jsonl": ANIMALS[8:]}.items()
+    )
     splits = load(tmp_path, one, {"train": two, "name": "extra", "limit": 1}, in_memory=in_memory)
     assert [q.id for q in splits.more] == ["extra/q0", "extra/q1", "extra-2/q0"]
     assert [q.answer for q in splits.more] == [0, 1, 0]
@@ -65,14 +68,25 @@ def test_validation_and_test_questions_are_left_out_and_counted(tmp_path, in_mem
     (tmp_path / "sub").mkdir()
     extra, test = write(tmp_path / "extra.jsonl", again), write(tmp_path / "sub" / "test.jsonl", told)
     splits = load(tmp_path, extra, in_memory=in_memory, test=test)
-    assert splits.overlaps == {"the same": 2, "nearly the same": 1}
-    names = {q.id for q in splits.more}
-    assert names == {f"extra/q{k}" for k in range(10) if k not in (held, 4, 5)}
-    assert {d.where for d in splits.dropped} == {f"question 'extra/q{k}'" for k in (held, 4, 5)}
-    assert {d.reason for d in splits.dropped} == {
-        "the same as a validation or test question",
-        "nearly the same as a validation or test question",
+    assert splits.overlaps == {
+        "the same as a validation or test question": 2,
+        "nearly the same as a validation or test question": 1,
+        "the same as another training question": 3,
     }
+    assert {q.id for q in splits.more} == {f"extra/q{k}" for k in range(6, 10)}
+    assert {d.where for d in splits.dropped} == {f"question 'extra/q{k}'" for k in range(6)}
+    assert {d.reason for d in splits.dropped} == set(splits.overlaps)
+
+
+def test_a_question_is_learnt_once_and_with_its_answer(tmp_path):
+    """The labelled questions may stand in the file of unlabelled ones, too."""
+    everything = {"train": write(tmp_path / "all.jsonl", rows(ANIMALS)), "answers": False}
+    train = write(tmp_path / "labelled.jsonl", rows(ANIMALS[:3]))
+    data = {"train": train, "cut": {"valid": 0, "test": 0}, "more": [everything, {**everything, "name": "again"}]}
+    splits = load_splits(DataSection.model_validate(data))
+    assert [q.answer for q in splits.train] == [0, 1, 0]
+    assert [q.choices[0] for q in splits.more] == ANIMALS[3:]
+    assert splits.overlaps == {"the same as another training question": 3 + len(ANIMALS)}
 
 
 def test_answers_may_be_thrown_away_and_a_dataset_may_be_named(tmp_path):
@@ -97,7 +111,9 @@ def test_the_form_of_a_file_is_that_of_the_data_unless_it_has_its_own(tmp_path):
     splits = load_splits(
         DataSection.model_validate({"train": extra, "more": [extra], **{k: own[k] for k in ("fields", "choices")}})
     )
-    assert splits.overlaps == {"the same": 3}  # what was cut for validation and test is not learnt by another door
+    # What was cut for validation and test is not learnt by another door.
+    assert splits.overlaps["the same as a validation or test question"] == 3
+    assert not splits.more
 
 
 def test_nothing_is_cut_from_questions_without_answers(tmp_path):

@@ -8,6 +8,7 @@ from tinyllm.questions import Question
 from tinyllm.questions._overlap import HeldOut, overlap
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+SAME = "the same as a validation or test question"
 
 
 def question(name, text, choices=("yes", "no"), context=None):
@@ -49,10 +50,10 @@ FLOATS = ("its density", "its colour", "its hardness", "its taste")
 
 def test_a_question_that_is_held_out_is_found_nearly_the_same():
     out = HeldOut([question("t1", ICE, FLOATS), question("t2", "Why?", ("a", "b")), question("t3", LONG, ("p", "q"))])
-    assert out.meets(question("m", ICE.upper() + " ", FLOATS[::-1])) == "the same"
-    assert out.meets(question("m", ICE.replace("river", "lake"), FLOATS)) == "nearly the same"  # one word of 22
-    assert out.meets(question("m", ICE.replace("?", ""), (*FLOATS[:3], "its flavour"))) == "nearly the same"
-    assert out.meets(question("m", f"Begin {LONG} end", ("x", "y"))) == "nearly the same"
+    assert out.meets(question("m", ICE.upper() + " ", FLOATS[::-1])) == SAME
+    assert out.meets(question("m", ICE.replace("river", "lake"), FLOATS)) == f"nearly {SAME}"  # one word of 22
+    assert out.meets(question("m", ICE.replace("?", ""), (*FLOATS[:3], "its flavour"))) == f"nearly {SAME}"
+    assert out.meets(question("m", f"Begin {LONG} end", ("x", "y"))) == f"nearly {SAME}"
     assert out.meets(question("m", "Which property of a river makes it dangerous in winter?", FLOATS)) is None
     assert out.meets(question("m", "Why not?", ("c", "d"))) is None
 
@@ -70,7 +71,7 @@ def test_every_near_question_is_found_as_by_comparing_all():
         sets = [(set(q.question.split()) | {"yes", "no"}, set(text) | {"yes", "no"}) for q in held]
         expected = any(len(a & b) / len(a | b) >= 0.85 for a, b in sets)
         assert (out.meets(asked) is not None) == expected
-        near += out.meets(asked) == "nearly the same"
+        near += out.meets(asked) == f"nearly {SAME}"
     assert near > 5
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from support import tiny_tokenizer
+from tinyllm.config import build_config
 from tinyllm.errors import DataError
 from tinyllm.questions import Dropped, Question, Splits
 from tinyllm.questions._spool import gather
 from tinyllm.stages._prepare import cut_targets
-from tinyllm.stages.check import _fit_questions
+from tinyllm.stages.check import _fit_questions, questions_passed
 from tinyllm.student.encode import Encoder
 from tinyllm.student.mixture import Target
 from tinyllm.system.news import News
@@ -112,3 +113,19 @@ def test_targets_that_are_cut_are_counted():
         "2 × target of answer cut to train.max_target_tokens (20)",
         "1 × target of bob cut to train.max_target_tokens (20)",
     ]
+
+
+def test_a_forecast_counts_the_questions_that_are_learnt_of_data_more():
+    """One without an answer is learnt from opinions only."""
+    blank = tuple(replace(q, id=f"m/{q.id}", answer=None) for q in made(30, ()))
+    splits = Splits(made(4, ()), warnings={"no answer": 30}, more=(*blank, *made(2, ())))
+
+    def passed(**train):
+        train = {"method": "fine-tuning", "batch_size": 4, "epochs": 3, **train}
+        tree = {"data": {"train": "q.csv"}, "teachers": [{"name": "ada", "kind": "given"}], "train": train}
+        tree["opinions"] = {"teachers": ["ada"]}
+        return questions_passed(build_config(tree, source="test"), splits)
+
+    assert passed() == 3 * (4 + 2)
+    assert passed(soft={}) == 3 * (4 + 2 + 30)
+    assert passed(soft={}, max_steps=5) == 5 * 4

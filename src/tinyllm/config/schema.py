@@ -82,6 +82,9 @@ class CutSection(Section):
     seed: int = Field(0, description="Seed of the cut.")
 
 
+_Number = Annotated[int, Field(ge=1)]
+
+
 class MoreSection(Section):
     """More questions to train on: of a file, or the training questions of a named dataset or a folder."""
 
@@ -134,12 +137,15 @@ class DataSection(Section):
         description="The same question for every row, as in `Which class fits?`; the text in the question's column "
         "becomes the context. null: each row has its own.",
     )
-    limit: int | None = Field(None, ge=1, description="Use at most this many questions of each split.")
+    limit: _Number | dict[Literal["train", "valid", "test"], _Number] | None = Field(
+        None, description="Use at most this many questions of each split; or of some splits, as in `{train: 100}`."
+    )
     on_invalid: Literal["error", "drop"] = Field("error", description="What to do about invalid rows.")
     more: Annotated[tuple[MoreSection, ...], BeforeValidator(_files)] = Field(
         (),
         description="More questions for training only, as in `[more.jsonl, {dataset: obqa}]`, with answers or without. "
-        "Those that are the same as a validation or test question, or nearly, are left out and counted.",
+        "Those that are the same as a validation or test question, or nearly, are left out and counted. So are those "
+        "that are the same as another training question.",
     )
 
 

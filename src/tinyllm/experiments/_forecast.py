@@ -20,7 +20,7 @@ from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName
 from tinyllm.experiments._shared import Shared, rationale_key
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
-from tinyllm.stages.check import search_steps
+from tinyllm.stages.check import questions_passed
 from tinyllm.stages.student import mixture_settings, student_card
 from tinyllm.system.machine import environment, machine_name
 
@@ -133,11 +133,7 @@ class Forecast:
         folder = self._shared.rationales.get(key or "")
         rationales = read_rationales(folder) if folder is not None else _as_given(config, splits.train)
         tokens, targets = _mean_tokens(encoder, splits, config, rationales)
-        questions = config.train.epochs * len(splits.train) if group.spec.trains else 0
-        if config.train.max_steps is not None:
-            questions = min(questions, config.train.max_steps * config.train.batch_size)
-        if config.train.method == "auto":
-            questions = search_steps(config, len(splits.train)) * config.train.batch_size
+        questions = questions_passed(config, splits) if group.spec.trains else 0
         prefix = student_card(config).prefixes["answer"]
         asked = splits.test[:_SAMPLE]
         options = [sum(r.length for r in encoder.options(q, prefix)) for q in asked]

@@ -13,7 +13,7 @@ from tinyllm.errors import DataError
 from tinyllm.questions._cut import cut
 from tinyllm.questions._files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions._named import SPLITS, Fetch, NamedSplits, load_named
-from tinyllm.questions._overlap import HeldOut
+from tinyllm.questions._overlap import HeldOut, content_hash
 from tinyllm.questions._rows import RowForm
 from tinyllm.questions._split import MOST_LISTED, ReadSplit
 from tinyllm.questions._spool import IN_MEMORY, gather
@@ -55,8 +55,11 @@ def load_splits(
     source = _source(data, fetch)
     shares = data.cut or CutSection()
     whole = _cut_from(source, shares)
+    limits: dict[str, int | None] = {
+        s: data.limit.get(s) if isinstance(data.limit, dict) else data.limit for s in SPLITS
+    }
     # Counting different questions needs their ids in memory. For a large limit, it is done at the end.
-    enough = data.limit if data.limit is not None and data.limit <= in_memory else None
+    enough = {split: most for split, most in limits.items() if most is not None and most <= in_memory}
     read = {
         split: ReadSplit(
             split,
@@ -64,7 +67,7 @@ def load_splits(
             source.form,
             drop=data.on_invalid == "drop",
             in_memory=in_memory,
-            stop_after=None if split in whole else enough,
+            stop_after=None if split in whole else enough.get(split),
         )
         for split, rows in source.rows.items()
         if test or split != "test" or split in source.cut
@@ -77,7 +80,7 @@ def load_splits(
         parts[split] = parts.pop("train")
         questions |= parts
     questions = _cut_missing(questions, shares) | ({} if test else {"test": ()})
-    limited = {split: _few_in_memory(part[: data.limit], in_memory) for split, part in questions.items()}
+    limited = {split: _few_in_memory(part[: limits[split]], in_memory) for split, part in questions.items()}
     warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
     dropped = tuple(d for part in read.values() for d in part.dropped)
     splits = Splits(**limited, dropped=dropped, warnings=dict(warnings), overlaps={})
@@ -85,8 +88,9 @@ def load_splits(
 
 
 def _with_more(splits: Splits, data: DataSection, fetch: Fetch | None, in_memory: int) -> Splits:
-    """Add the questions of `data.more`, but for those that are validation or test questions."""
+    """Add the questions of `data.more`, but for those that are among the other questions already."""
     held_out = HeldOut([*splits.valid, *splits.test])
+    learnt = {content_hash(q) for q in splits.train}
     dropped, warnings = list(splits.dropped), Counter(splits.warnings)
     overlaps: Counter[str] = Counter()
     names: set[str] = set()
@@ -105,10 +109,14 @@ def _with_more(splits: Splits, data: DataSection, fetch: Fetch | None, in_memory
                 found = replace(
                     question, id=f"{prefix}{question.id}", answer=question.answer if section.answers else None
                 )
-                if how := held_out.meets(found):
+                how = held_out.meets(found)
+                if how is None and (key := content_hash(found)) in learnt:
+                    how = "the same as another training question"
+                if how is not None:
                     overlaps[how] += 1
-                    dropped.append(Dropped("more", f"question '{found.id}'", f"{how} as a validation or test question"))
+                    dropped.append(Dropped("more", f"question '{found.id}'", how))
                     continue
+                learnt.add(key)
                 warnings["no answer"] += found.answer is None
                 yield found
 

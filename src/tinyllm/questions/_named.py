@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tinyllm.errors import DataError, did_you_mean
 from tinyllm.questions._files import Row, SplitRows, read_file
 from tinyllm.questions._rows import RowForm
 
-SPLITS = ("train", "valid", "test")
+SPLITS: tuple[Literal["train", "valid", "test"], ...] = ("train", "valid", "test")
 _HUB_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train",),
     "valid": ("validation", "valid", "dev"),
@@ -118,7 +118,7 @@ def _fetch_from_hub(repository: str, subset: str | None, revision: str | None) -
 
 
 def _starter() -> dict[str, SplitRows]:
-    rows = {}
+    rows: dict[str, SplitRows] = {}
     for split in SPLITS:
         with resources.as_file(resources.files("tinyllm.questions") / "starter" / f"{split}.jsonl") as path:
             found = read_file(Path(path))

@@ -52,6 +52,14 @@ def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
     return Overlap(exact, ngram - exact)
 
 
+def content_hash(question: Question) -> int:
+    """Return a number that questions share if context, question and choices are the same, as in `Overlap.exact`.
+
+    It holds for this process only. A million of them need less memory than the texts.
+    """
+    return hash(_key(question))
+
+
 class HeldOut:
     """Validation and test questions, none of which may be trained on."""
 
@@ -68,22 +76,25 @@ class HeldOut:
                 self._with.setdefault(word, []).append(place)
 
     def meets(self, question: Question) -> str | None:
-        """Say how a question is one of those held out: "the same", "nearly the same", or None for not at all.
+        """Say how a question is one of those held out, as in "the same as a validation or test question".
+
+        None: it is not one of them.
 
         Nearly the same: thirteen words in a row of question or context, or 85 % of the different words of question,
         context and choices.
         """
+        held_out = "as a validation or test question"
         if _key(question) in self._whole:
-            return "the same"
+            return f"the same {held_out}"
         if not self._grams.isdisjoint(_grams(question)):
-            return "nearly the same"
+            return f"nearly the same {held_out}"
         words = _words(question)
         alike = {place for word in self._rarest(words) for place in self._with.get(word, ())}
         part, of = _NEAR
         near = any(
             of * len(words & other) >= part * len(words | other) for other in map(self._words.__getitem__, alike)
         )
-        return "nearly the same" if near else None
+        return f"nearly the same {held_out}" if near else None
 
     def _rarest(self, words: frozenset[str]) -> list[str]:
         """Return so many of the words that two questions with nearly the same words share one of them."""

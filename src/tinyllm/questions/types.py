@@ -61,8 +61,8 @@ class Splits:
     Attributes:
         warnings: counts of oddities that do not make a row invalid, `no answer` among them.
         more: for training only; without a known answer they are learnt from opinions.
-        overlaps: counts of questions of `data.more` that are left out because they are a validation or test question,
-            by how near they are.
+        overlaps: counts of questions of `data.more` that are left out because they are among the other questions
+            already, by reason.
     """
 
     train: Sequence[Question]

@@ -396,7 +396,7 @@ def _data(data: Mapping[str, Any]) -> _Facts:
         yield "More training questions (data.more)", count(_number(data, "more"))
     for how in _mapping(data, "overlaps"):
         number = count(_number(data["overlaps"], how))
-        yield f"Left out of data.more: {how} as a validation or test question", number
+        yield f"Left out of data.more: {how}", number
     if "dropped" in data:
         yield "Dropped rows", count(len(_list(data, "dropped")))
 

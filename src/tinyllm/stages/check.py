@@ -63,7 +63,7 @@ def _load_questions(config: Config, news: News, *, test: bool) -> Splits:
     for text, count in splits.warnings.items():
         news.say(f"  note: {count} × {text}")
     for how, number in splits.overlaps.items():
-        news.say(f"  note: {number} questions of data.more left out: {how} as a validation or test question")
+        news.say(f"  note: {number} questions of data.more left out: {how}")
     if rows := len(splits.dropped) - sum(splits.overlaps.values()):
         news.say(f"  note: {rows} rows left out, as data.on_invalid: drop asks; the report names them")
     return splits
@@ -192,9 +192,14 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> 
     )
 
 
-def search_steps(config: Config, questions: int) -> int:
-    """Return the optimizer steps that `method: auto` takes over so many training questions, at most."""
-    return search_of(config, questions).most_steps
+def questions_passed(config: Config, splits: Splits) -> int:
+    """Return how many questions a training goes through, at most; each counts once a pass (an epoch)."""
+    questions = len(supposed(config, splits))
+    if config.train.method == "auto":
+        return search_of(config, questions).most_steps * config.train.batch_size
+    passed = config.train.epochs * questions
+    most = config.train.max_steps
+    return passed if most is None else min(passed, most * config.train.batch_size)
 
 
 def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot: int) -> tuple[Forecast, ...]:
