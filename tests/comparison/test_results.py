@@ -260,3 +260,16 @@ def test_records_of_methods_that_are_no_longer_in_the_grid_are_ignored(tmp_path)
     kept = tuple(m for m in fewer.methods if m.id != "shuffled")
     replace(fewer, methods=kept).write(tmp_path)
     assert {p.method for p in read_results(tmp_path).figures("likelihood")} == {m.id for m in kept}
+
+
+def test_the_twin_of_shuffled_opinions_is_the_method_with_the_opinions_as_they_are(tmp_path):
+    outline = made_up_experiment(tmp_path)
+    plain = outline.method("fine-tuning")
+
+    def taught(name, **soft):
+        return replace(plain, id=name, settings={"train": {"answer": "choices", "soft": soft}})
+
+    opinions, other = taught("opinions", weight=0.5), taught("other", weight=1)
+    shuffled = replace(taught("shuffled-opinions", weight=0.5, shuffle=True), kind="control")
+    assert replace(outline, methods=(plain, other, opinions, shuffled)).twin(shuffled) == opinions
+    assert replace(outline, methods=(plain, other, shuffled)).twin(shuffled) is None

@@ -18,7 +18,7 @@ from tinyllm.errors import RunFolderError
 from tinyllm.report import write_experiment
 from tinyllm.report._experiment.content import comparisons, tried
 from tinyllm.report._experiment.page import render
-from tinyllm.report._experiment.statements import statements
+from tinyllm.report._experiment.statements import headline, statements
 from tinyllm.report._experiment.tables import as_csv, as_latex, as_markdown, tables
 
 
@@ -62,6 +62,15 @@ def test_the_same_records_make_the_same_files(folder):
     assert {f: f.read_bytes() for f in first} == first
 
 
+def test_the_page_begins_with_the_answer(results, tmp_path):
+    assert headline(results, "likelihood").startswith("Better than Fine-tuning, beyond noise: Tinyllm on ")
+    made_up_experiment(tmp_path / "alone", seeds=(0,))
+    alone = headline(read_results(tmp_path / "alone"), "likelihood")
+    assert alone.startswith(
+        "Nothing is tested, because there is only one seed. The largest difference from Fine-tuning:"
+    )
+
+
 def test_a_long_list_of_methods_without_a_difference_is_shortened(tmp_path, monkeypatch):
     many = {f"router-{n}": ("router", 0.5) for n in range(6)}
     monkeypatch.setattr("comparison.made_up.METHODS", METHODS | many)
@@ -85,7 +94,7 @@ def test_the_page_says_what_helped_and_what_is_noise(results, folder):
         "arc: Tinyllm helped",
         "arc: Shuffled hurt",
         "no difference from Fine-tuning is shown for One-random",
-        "the rationales' content matters",
+        "it matters what the teachers say",
         "Figure 2: accuracy by α",
         "Question withheld",
         "Choices moved by one place",

@@ -7,6 +7,7 @@ import shutil
 import time
 
 import pytest
+from axe_core_python.selenium import Axe
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -128,6 +129,48 @@ def test_it_can_be_used_by_keyboard_and_on_a_phone(browser, page):
         assert unlabelled == 0
     finally:
         browser.set_window_size(1280, 900)
+
+
+def test_a_click_on_a_head_sorts_a_table_and_another_scorer_is_a_click_away(browser, page):
+    opened(browser, page)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    table = next(
+        t for t in browser.find_elements(By.CSS_SELECTOR, "table.stack") if t.find_elements(By.CLASS_NAME, "sort")
+    )
+    head = table.find_element(By.CLASS_NAME, "sort")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", head)
+
+    def column():
+        return browser.execute_script(
+            "return [...arguments[0].tBodies[0].rows].map(r => r.cells[0].textContent)", table
+        )
+
+    before = column()
+    head.click()
+    assert column() == sorted(before, key=str.lower)
+    head.click()
+    assert [c.lower() for c in column()] == sorted(map(str.lower, before), reverse=True)
+    shown = [b.is_displayed() for b in browser.find_elements(By.CLASS_NAME, "by-scorer")]
+    assert shown[0]
+    assert not any(shown[1:])
+    browser.find_elements(By.CSS_SELECTOR, "#scorers input")[1].click()
+    assert [b.is_displayed() for b in browser.find_elements(By.CLASS_NAME, "by-scorer")][:2] == [False, True]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["experiment", "run"])
+def test_nothing_on_the_pages_shuts_people_out(browser, page, made_up_run, kind, scheme):
+    """By axe-core's rules: contrast, names, roles, order of headings, regions that the keyboard reaches."""
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    try:
+        opened(browser, page if kind == "experiment" else write_report(made_up_run))
+        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+        found = Axe().run(browser)["violations"]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found] == []
 
 
 def test_twenty_thousand_questions_open_quickly(browser, tmp_path):

@@ -108,12 +108,16 @@ class Outline:
         return next((m for m in self.methods if m.like == known), None)
 
     def twin(self, control: MethodOutline) -> MethodOutline | None:
-        """Return the TinyLLM method that differs from a control in the mixture only; None without any.
+        """Return the method that differs from a control only in what the control takes away; None without any.
 
-        Of several with the same settings, one with the same candidates is preferred. Where an old outline holds no
-        settings, there must be exactly one TinyLLM method.
+        For shuffled opinions it is the method with the opinions as they are, else the TinyLLM method with the same
+        settings. Of several, one with the same candidates is preferred. Where an old outline holds no settings, there
+        must be exactly one TinyLLM method.
         """
-        alike = [m for m in self.methods if m.like == "tinyllm" and m.settings == control.settings]
+        like, settings = "tinyllm", control.settings
+        if shuffles_opinions(settings):
+            like, settings = control.like, _unshuffled(settings)
+        alike = [m for m in self.methods if m.kind != "control" and m.like == like and m.settings == settings]
         if control.settings is None and len(alike) > 1:
             return None
         return min(alike, key=lambda m: m.sweep != control.sweep, default=None)
@@ -125,3 +129,15 @@ class Outline:
     def method(self, name: str) -> MethodOutline:
         """Return a method by its id."""
         return next(m for m in self.methods if m.id == name)
+
+
+def shuffles_opinions(settings: Mapping[str, Any] | None) -> bool:
+    """Whether settings of a method are the control `train.soft.shuffle`."""
+    soft = ((settings or {}).get("train") or {}).get("soft") or {}
+    return bool(soft.get("shuffle"))
+
+
+def _unshuffled(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    train = (settings or {})["train"]
+    soft = {key: value for key, value in train["soft"].items() if key != "shuffle"}
+    return {**(settings or {}), "train": {**train, "soft": soft}}

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tinyllm.comparison.outline import AVERAGE
+from tinyllm.comparison.outline import AVERAGE, shuffles_opinions
 from tinyllm.comparison.selection import ALPHA, Settings, Sweep
 from tinyllm.config import Config, build_config
 from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of, without_overridden
@@ -184,7 +184,9 @@ def _specs(entry: MethodEntry, teachers: Teachers, problems: list[str]) -> list[
     for spec in METHODS[known](teachers):
         own = entry.name + spec.id[len(known) :] if spec.id.startswith(known) else entry.name
         label = entry.label or (spec.label if entry.name == known else own)
-        specs.append(replace(spec, id=own, label=label, patch=merge(spec.patch, entry.set)))
+        patch = merge(spec.patch, entry.set)
+        kind = "control" if shuffles_opinions(patch) else spec.kind
+        specs.append(replace(spec, id=own, label=label, kind=kind, patch=patch))
     return specs
 
 

@@ -17,10 +17,10 @@ from tinyllm.report import _plots as plots
 from tinyllm.report._browser import SCORERS
 from tinyllm.report._experiment import content, figures
 from tinyllm.report._experiment.browser import islands
-from tinyllm.report._experiment.statements import statements
-from tinyllm.report._experiment.tables import as_csv, as_latex, as_markdown, cell_text, mark, runs_text, tables
+from tinyllm.report._experiment.statements import headline, statements
+from tinyllm.report._experiment.tables import as_csv, as_latex, as_markdown, cell_text, mark, runs_text, sign, tables
 from tinyllm.report._page import both_widths, rendered, write_page
-from tinyllm.report._words import count, interval, percent
+from tinyllm.report._words import count, duration, interval, percent
 from tinyllm.system.files import write_text
 
 _MARGIN = 0.03  # of accuracy, at both ends of the axis
@@ -56,14 +56,13 @@ def render(results: Results, folder: Path) -> str:
 def _parts(results: Results, scorer: Scorer, folder: Path) -> dict[str, Any]:
     questions, left_out = islands(results, folder, scorer)
     settings = folder / EXPERIMENT_FILE
-    others = [(SCORERS[s], t) for s in results.scorers[1:] for t in tables(results, s)[:1]]
     return {
         "name": results.outline.name,
         "facts_": list(_facts(results)),
         "scorer": SCORERS[scorer],
+        "headline": headline(results, scorer),
         "statements": statements(results, scorer),
-        "tables": tables(results, scorer),
-        "other_tables": others,
+        "tables": [(SCORERS[s], tables(results, s)[: None if s == scorer else 1]) for s in results.scorers],
         "comparisons": content.comparisons(results, scorer),
         "forests": list(_forests(results, scorer)),
         "alphas": list(_lines(results, "alpha", scorer)),
@@ -95,6 +94,8 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     yield "Datasets", ", ".join(sizes)
     yield "Seeds", str(len(outline.seeds))
     yield "Runs", f"{done:,} done" + (f", {len(results.failures):,} failed" if results.failures else "")
+    runs = (record for place in results.places() for record in results.all_of(place))
+    yield "Computing time", duration(sum(float(r.figures.get("seconds") or 0.0) for r in runs))
 
 
 def _environment(results: Results) -> list[tuple[str, str]]:
@@ -122,6 +123,9 @@ def _forests(results: Results, scorer: Scorer) -> Iterator[dict[str, Any]]:
             dots = [_forest_dot(results, method, figure) for method, figure in own.items()]
             marks = [plots.Mark(f"Chance {percent(facts.chance)}", facts.chance)]
             marks.append(plots.Mark(f"Majority {percent(facts.majority)}", facts.majority))
+            if (base := own.get(results.outline.baseline)) is not None:
+                label = results.outline.method(results.outline.baseline).label
+                marks.append(plots.Mark(f"{label} {percent(base.accuracy.value)}", base.accuracy.value))
             ends = [v for d in dots for v in (d.low, d.high)] + [m.value for m in marks]
             scale = max(0.0, min(ends) - _MARGIN), min(1.0, max(ends) + _MARGIN)
             draw = partial(plots.dot_plot, dots, marks, scale=scale)
@@ -129,14 +133,15 @@ def _forests(results: Results, scorer: Scorer) -> Iterator[dict[str, Any]]:
 
 
 def _forest_dot(results: Results, method: str, figure: Figure) -> plots.Dot:
-    a = figure.accuracy
+    a, trained = figure.accuracy, results.is_trained(method)
+    beyond = {1: " ▲", -1: " ▼"}.get(sign(figure), " †" if trained and not a.knows_seeds else "")
     return plots.Dot(
         results.outline.method(method).label,
-        f"{percent(a.value)} ({interval(*a.ci95)})",
-        percent(a.value),
+        f"{percent(a.value)} ({interval(*a.ci95)}){beyond}",
+        f"{percent(a.value)}{beyond}",
         a.value,
         *a.ci95,
-        hollow=results.outline.method(method).kind == "reference",
+        hollow=not trained,
     )
 
 

@@ -41,6 +41,39 @@ def statements(results: Results, scorer: Scorer) -> list[Statement]:
     return [*said, *map(_note, [*_ties(results, scorer), *_cautions(results), *_unequal_search(results)])]
 
 
+def headline(results: Results, scorer: Scorer) -> str:
+    """Answer the question of the experiment in one or two sentences: is a method better than the baseline?
+
+    Controls do not count as methods here. They are compared with their twins in `statements`.
+    """
+    outline, figures = results.outline, results.figures(scorer)
+    baseline = outline.method(outline.baseline).label
+    compared = [
+        (figure, figure.gain, f"{method.label} on {outline.where(student, dataset)}")
+        for student in outline.students
+        for dataset in outline.datasets
+        for method in outline.methods
+        if method.kind != "control"
+        and results.is_trained(method.id)
+        and (figure := figures.get(Place(student, dataset, method.id))) is not None
+        and figure.gain is not None
+    ]
+    if not compared:
+        return f"There is no answer yet: no method has finished the same seed as {baseline}."
+    tested = [of for of in compared if of[0].holm is not None]
+    compared = sorted(tested or compared, key=lambda of: of[1].value, reverse=True)
+    better, worse = ([name for figure, _, name in compared if sign(figure) == to] for to in (1, -1))
+    _, gain, name = compared[0]
+    most = f"{name}, at {_change(gain)}"
+    if better:
+        said = f"Better than {baseline}, beyond noise: {_few(better)}. The largest difference is that of {most}."
+    elif tested:
+        said = f"No method is shown to be better than {baseline}. The largest difference is that of {most}."
+    else:
+        return f"Nothing is tested, because there is only one seed. The largest difference from {baseline}: {most}."
+    return f"{said} Worse: {_few(worse)}." if worse else said
+
+
 def _note(text: str) -> Statement:
     return Statement("note", text)
 
@@ -107,7 +140,7 @@ def _nothing_shown(
 
 
 def _controls(results: Results, student: str, dataset: str) -> Iterator[str]:
-    """Say whether the content of rationales matters, by comparing each control with its twin."""
+    """Say whether it matters what the teachers say, by comparing each control with its twin."""
     where = results.outline.where(student, dataset)
     for control, twin in results.controls():
         tested = results.against_twin(control, twin, student, dataset)
@@ -117,10 +150,10 @@ def _controls(results: Results, student: str, dataset: str) -> Iterator[str]:
         if tested.holm >= SIGNIFICANT:
             yield (
                 f"{where}: no difference between {control.label} and {twin.label} is shown {told}. So nothing here "
-                "shows that the student learns from the content of rationales."
+                "shows that the student learns from what the teachers say."
             )
         elif tested.gain.value < 0:
-            yield f"{where}: the rationales' content matters: {control.label} is worse than {twin.label} {told}."
+            yield f"{where}: it matters what the teachers say: {control.label} is worse than {twin.label} {told}."
         else:
             yield f"{where}: the control is better: {control.label} is better than {twin.label} {told}."
 

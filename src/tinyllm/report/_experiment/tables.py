@@ -76,7 +76,7 @@ def tables(results: Results, scorer: Scorer) -> list[Table]:
     made = [
         _table(results, figures, "table1", "Table 1: methods", ("reference", "method", "router"), with_paper=True),
         _table(results, figures, "table2", "Table 2: what each part gives", ("ablation",)),
-        _table(results, figures, "controls", "Controls: rationales with less sense in them", ("control",)),
+        _table(results, figures, "controls", "Controls: altered rationales and opinions", ("control",)),
     ]
     return [t for t in made if t is not None]
 
@@ -91,7 +91,10 @@ def _table(
     with_paper: bool = False,
 ) -> Table | None:
     outline = results.outline
-    methods = [m for m in outline.methods if m.kind in kinds or m.id == outline.baseline or m.like == "tinyllm"]
+    twins = [twin for control, twin in results.controls() if control.kind in kinds]
+    methods = [
+        m for m in outline.methods if m.kind in kinds or m in twins or m.id == outline.baseline or m.like == "tinyllm"
+    ]
     if not any(m.kind in kinds for m in methods):
         return None
     datasets = tuple(outline.datasets)

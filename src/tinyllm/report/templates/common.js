@@ -35,3 +35,36 @@ const page = {
     item.focus({ preventScroll: true });
   },
 };
+
+// A click on the head of a column sorts a table by it: by the first number of each cell, or by text.
+(() => {
+  function value(cell) {
+    const text = cell.textContent.trim().replaceAll("\u2212", "-").replaceAll(",", "");
+    const number = text.match(/[-+]?\d+(\.\d+)?/);
+    return number && /^[^A-Za-z]*[-+\d]/.test(text) ? Number(number[0]) : text.toLowerCase();
+  }
+
+  function compare(one, other) {
+    if (typeof one === typeof other) return one < other ? -1 : one > other ? 1 : 0;
+    return typeof one === "number" ? -1 : 1; // cells without a number come last
+  }
+
+  for (const table of document.querySelectorAll("table.stack")) {
+    const heads = [...table.tHead.rows[0].cells];
+    const body = table.tBodies[0];
+    if (body.rows.length < 3) continue;
+    heads.forEach((head, column) => {
+      const button = page.make("button", "sort", head.textContent);
+      button.type = "button";
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const down = head.ariaSort === "ascending";
+        for (const other of heads) other.ariaSort = null;
+        head.ariaSort = down ? "descending" : "ascending";
+        const rows = [...body.rows].map((row) => [value(row.cells[column]), row]);
+        rows.sort(([one], [other]) => (down ? compare(other, one) : compare(one, other)));
+        body.replaceChildren(...rows.map(([, row]) => row));
+      });
+    });
+  }
+})();

@@ -1,3 +1,17 @@
+// One scorer's tables at a time.
+(() => {
+  const scorers = document.getElementById("scorers");
+  if (!scorers) return;
+  const blocks = [...document.querySelectorAll(".by-scorer")];
+  const show = () => {
+    const chosen = Number(scorers.querySelector("input:checked").value);
+    blocks.forEach((block, index) => { block.hidden = index !== chosen; });
+  };
+  scorers.addEventListener("change", show);
+  scorers.hidden = false;
+  show();
+})();
+
 // The list of questions of an experiment. Texts become text nodes. Nothing here parses HTML.
 (() => {
   const { make, option, letter } = page;
