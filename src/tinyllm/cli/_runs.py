@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _SHOWN_STEPS = 10
 _FEW = 100  # questions; with fewer, the interval is about 20 points wide
+_SIGNIFICANT = 0.05
+_PLOT_WIDTH = 50  # characters
 
 Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
 
@@ -153,9 +155,29 @@ def run(
     with folder.claimed(config, renews_rationales=True):
         outcome = run_all(config, folder, news)
     print_result(
-        outcome.metrics, as_json, lambda: _accuracy_text(outcome.metrics, config) + _next_steps(folder, outcome.report)
+        outcome.metrics,
+        as_json,
+        lambda: _accuracy_text(outcome.metrics, config) + _next_steps(folder, outcome.report, config),
     )
     _exit_if_unanswered(outcome.unanswered, folder)
+
+
+def demo(
+    best: Annotated[
+        bool, typer.Option("--best", help="Let a teacher of 1.5 billion parameters answer now. Half an hour.")
+    ] = False,
+    run_dir: RunDir = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a student on teachers' opinions, without answers, in about five minutes. Needs no account and no GPU."""
+    from tinyllm.stages.demo import run_demo
+    from tinyllm.stages.folder import RunFolder
+    from tinyllm.system.news import News
+
+    folder = RunFolder(run_dir or Path("runs") / ("demo-best" if best else "demo"))
+    config, metrics, page = run_demo(folder, News(quiet=quiet), best=best)
+    print_result(metrics, as_json, lambda: _accuracy_text(metrics, config) + _next_steps(folder, page, config))
 
 
 def _opened(
@@ -282,30 +304,67 @@ def _over_budget(config: Config, checked: Checked) -> list[str]:
 
 
 def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
+    """Say in a sentence what training changed, draw it, and give the figures of every scorer."""
     from tinyllm.report import scorers
-
-    def show(found: dict[str, Any] | None) -> str:
-        if found is None:
-            return "—"
-        low, high = found["ci95"]
-        counted = "".join(f", {found[what]} {what}" for what in ("ties", "unparsed") if found.get(what))
-        return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{counted})"
 
     if "accuracy" not in figures:
         return "The student is trained. No test question has an answer, so it is not scored."
-    before: dict[str, Any] = figures.get("before", {})
-    after: dict[str, Any] = figures["accuracy"]
-    names = (s for s in scorers(by_token=config.student.layout == "cloze") if s in after)
-    rows = [f"  {s}: {show(before.get(s))} → {show(after[s])}" for s in names]
-    n = max((found["n"] for found in after.values()), default=0)
+    before, after, gains = (figures.get(key) or {} for key in ("before", "accuracy", "gain"))
+    names = [s for s in scorers(by_token=config.student.layout == "cloze") if s in after]
+    if not names:
+        return "The student is trained, and nothing was scored."
+    first = names[0]
+    n = max(found["n"] for found in after.values())
+    rows = [(when, of[first]) for when, of in (("before", before), ("after", after)) if first in of]
     lines = [
-        f"Accuracy on {n} test questions, before → after training, with 95 % intervals:",
-        *rows,
-        f"  majority class: {100 * figures['majority']:.1f} %, chance: {100 * figures['chance']:.1f} %",
+        _gain_text(after[first], gains.get(first), config),
+        *_interval_plot(rows, {"majority class": figures["majority"], "chance": figures["chance"]}),
+        *(f"  {name}: {_share_text(before.get(name))} → {_share_text(after[name])}" for name in names),
     ]
     if n < _FEW:
         lines.append(f"  {n} questions only show large changes; add test questions (data.test, data.cut)")
     return "\n".join(lines)
+
+
+def _gain_text(after: Mapping[str, Any], gain: Mapping[str, Any] | None, config: Config) -> str:
+    """Say whether the trained student is better than before, by the exact paired test."""
+    if gain is None:
+        return f"The student answers {100 * after['value']:.1f} % of {after['n']} test questions right."
+    change, low, high = (f"{100 * share:+.1f}" for share in (gain["difference"], *gain["ci95"]))
+    told = f"{change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
+    soft = config.train.soft
+    what = "Training" if soft is None or soft.weight < 1 else "Training on the teachers' opinions, without answers,"
+    if gain["p"] >= _SIGNIFICANT:
+        return f"{what} is not shown to change the accuracy: {told}."
+    return f"{what} {'helped' if gain['difference'] > 0 else 'hurt'}: {told}."
+
+
+def _interval_plot(rows: Sequence[tuple[str, Mapping[str, Any]]], marks: Mapping[str, float]) -> list[str]:
+    """Draw accuracies with their 95 % intervals, one a line, and the accuracies to compare with below."""
+    ends = [end for _, found in rows for end in found["ci95"]] + list(marks.values())
+    low, high = min(ends), max(ends)
+
+    def place(share: float) -> int:
+        return round((_PLOT_WIDTH - 1) * (share - low) / (high - low)) if high > low else 0
+
+    lines = []
+    for label, found in rows:
+        start, value, end = (place(share) for share in (found["ci95"][0], found["value"], found["ci95"][1]))
+        bar = "├" + "─" * (end - start - 1) + "┤" if end > start else ""
+        drawn = list(" " * start + bar + " " * (_PLOT_WIDTH - end - 1))
+        drawn[value : value + 1] = "●"
+        lines.append(f"  {label:<15}{''.join(drawn):<{_PLOT_WIDTH}}  {100 * found['value']:.1f} %")
+    for label, share in marks.items():
+        lines.append(f"  {label:<15}{' ' * place(share) + '│':<{_PLOT_WIDTH}}  {100 * share:.1f} %")
+    return lines
+
+
+def _share_text(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "—"
+    low, high = found["ci95"]
+    counted = "".join(f", {found[what]} {what}" for what in ("ties", "unparsed") if found.get(what))
+    return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{counted})"
 
 
 def _export_text(figures: dict[str, Any]) -> str:
@@ -324,12 +383,13 @@ def _export_text(figures: dict[str, Any]) -> str:
     ])  # fmt: skip
 
 
-def _next_steps(folder: RunFolder, page: Path) -> str:
+def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
+    explain = " --explain" if config.train.method not in ("fine-tuning", "auto") else ""
     return (
         f"\n\nReport: {page.resolve()}\n"
         "What to try next:\n"
-        "  open the report in a browser: it shows every question with the teachers' rationales\n"
-        f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another --explain\n'
+        "  open the report in a browser: it shows every question with what the teachers said\n"
+        f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
         "  tinyllm init FILE                     write a configuration for your own questions\n"
         "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (docs/experiments.md)"
     )

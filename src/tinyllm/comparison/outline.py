@@ -115,7 +115,7 @@ class Outline:
         must be exactly one TinyLLM method.
         """
         like, settings = "tinyllm", control.settings
-        if shuffles_opinions(settings):
+        if _shuffles_opinions(settings):
             like, settings = control.like, _unshuffled(settings)
         alike = [m for m in self.methods if m.kind != "control" and m.like == like and m.settings == settings]
         if control.settings is None and len(alike) > 1:
@@ -131,7 +131,7 @@ class Outline:
         return next(m for m in self.methods if m.id == name)
 
 
-def shuffles_opinions(settings: Mapping[str, Any] | None) -> bool:
+def _shuffles_opinions(settings: Mapping[str, Any] | None) -> bool:
     """Whether settings of a method are the control `train.soft.shuffle`."""
     soft = ((settings or {}).get("train") or {}).get("soft") or {}
     return bool(soft.get("shuffle"))

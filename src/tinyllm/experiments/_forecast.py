@@ -8,11 +8,10 @@ The measured time of finished runs on such a machine corrects the estimate.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tinyllm.comparison.records import Record
 from tinyllm.config import Config, candidates_of, teachers_in_use
@@ -22,7 +21,7 @@ from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import read_rationales
 from tinyllm.stages.check import questions_passed
 from tinyllm.stages.student import mixture_settings, student_card
-from tinyllm.system.machine import environment, machine_name
+from tinyllm.system.machine import environment, machine_name, peak_flops
 
 if TYPE_CHECKING:
     from tinyllm.rationales.types import Rationale
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 _SAMPLE = 64  # questions that are tokenised for the estimate
 _TRAINING, _ASKING, _WRITING = 0.6, 0.45, 0.08  # shares of the matrix product's speed
 _START_S = 3.0  # loading, planning, saving
-_SIZE = 1024
-
-_Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +51,10 @@ class _Sizes:
     read_again: float
     written: float
     is_lora: bool
-    trains_in: _Precision
-    answers_in: _Precision
+    trains_in: str
+    answers_in: str
 
-    def seconds(self, peak: Callable[[_Precision], float], views: int) -> float:
+    def seconds(self, peak: Callable[[str], float], views: int) -> float:
         """Return the duration of a run at this peak speed, in operations a second."""
         p, training, answering = self.parameters, peak(self.trains_in), peak(self.answers_in)
         learning = (4 if self.is_lora else 6) * (p * self.learnt + self.head * self.targets)
@@ -186,19 +182,3 @@ def _mean_tokens(
     rows = [r for of in tokenise(encoder, sample, targets) for r in of]
     count = max(1, len(sample))
     return sum(r.length for r in rows) / count, sum(len(b.target) for r in rows for b in r.branches) / count
-
-
-def peak_flops(precision: _Precision = "fp32", rounds: int = 5) -> float:
-    """Return the operations a second of a large matrix product on this machine: the best of some rounds."""
-    import torch
-
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    size = _SIZE if device is None or device.type == "cpu" else 8 * _SIZE
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    a = torch.ones(size, size, device=device, dtype=dtype)
-    best = 0.0
-    for _ in range(rounds):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tinyllm.comparison.outline import AVERAGE, shuffles_opinions
+from tinyllm.comparison.outline import AVERAGE, Kind
 from tinyllm.comparison.selection import ALPHA, Settings, Sweep
 from tinyllm.config import Config, build_config
 from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of, without_overridden
@@ -185,7 +185,8 @@ def _specs(entry: MethodEntry, teachers: Teachers, problems: list[str]) -> list[
         own = entry.name + spec.id[len(known) :] if spec.id.startswith(known) else entry.name
         label = entry.label or (spec.label if entry.name == known else own)
         patch = merge(spec.patch, entry.set)
-        kind = "control" if shuffles_opinions(patch) else spec.kind
+        soft = (patch.get("train") or {}).get("soft") or {}
+        kind: Kind = "control" if soft.get("shuffle") else spec.kind
         specs.append(replace(spec, id=own, label=label, kind=kind, patch=patch))
     return specs
 

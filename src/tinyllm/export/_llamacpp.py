@@ -7,6 +7,7 @@ cache.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -39,6 +40,9 @@ class LlamaCppRuntime:
         self._server = _served(file, card.max_input_tokens + 512)
         self._address = urlsplit(self._server.listening_address).netloc
         self._threads = ThreadPoolExecutor(_SLOTS)
+        with contextlib.closing(http.client.HTTPConnection(self._address, timeout=600)) as connection:
+            connection.request("GET", "/slots")  # a server that is stopped before its loop runs never ends
+            connection.getresponse().read()
 
     def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
         """Return the scores of each question; several questions are computed at once."""

@@ -28,29 +28,44 @@ name: {name}
 
 data:
 {data}
-teachers:                       # each writes rationales for the training questions
+teachers:                       # {task}
   - {{name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}}
   - {{name: gemma3, kind: llamacpp, model: gemma3-270m}}
   # An API, or a server of your own; the key is read from the environment:
   # - {{name: big, kind: openai, model: gpt-4o-mini, api_key_env: OPENAI_API_KEY}}
   # - {{name: mine, kind: openai, model: llama3, base_url: http://127.0.0.1:11434/v1, api_key_env: null}}
 
-rationales:
-  examples: {{strategy: random, count: 2}}
-  max_tokens: 96                # longest reply, in the teacher's tokens
-
+{asked}
 student:
   model: smollm2-135m-instruct  # or google/flan-t5-small, a folder, a .gguf file
   adapter: lora                 # or full
   layout: cloze                 # rank the choices without showing them; `labelled` shows them (T5, larger students)
 
 train:
-  method: {method}
-  alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
-  max_input_tokens: 512
+{train}  max_input_tokens: 512
   epochs: 2
 """
 
+_TASK, _TASK_WITHOUT_ANSWERS = "each writes rationales for the training questions", "each says what it would answer"
+_RATIONALES = """\
+rationales:
+  examples: {strategy: random, count: 2}
+  max_tokens: 96                # longest reply, in the teacher's tokens
+"""
+_OPINIONS = """\
+opinions:                       # they stand in for the answers; few labels, or none: docs/opinions.md
+  teachers: [smollm2, gemma3]
+  orders: 2                     # each question is asked with its choices in two orders
+"""
+_TRAIN = """\
+  method: {method}
+  alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
+"""
+_TRAIN_WITHOUT_ANSWERS = """\
+  method: fine-tuning           # no rationales
+  answer: choices               # learns the probabilities, not only the best choice
+  soft: {}                      # from the teachers' opinions
+"""
 _METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
 _METHOD_WITHOUT_VALIDATION = "tinyllm               # auto needs validation questions, and there are none"
 
@@ -104,16 +119,24 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
     if path.exists():
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
-    section, lines = (_STARTER, []) if data is None else _read(data, path, wishes)
+    section, lines, has_answers = (_STARTER, [], True) if data is None else _read(data, path, wishes)
     method = _METHOD_WITHOUT_VALIDATION if "valid: 0, " in section else _METHOD
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
-    path.write_text(_TEMPLATE.format(path=path, name=text, data=section, method=method), encoding="utf-8")
+    parts = {
+        "task": _TASK if has_answers else _TASK_WITHOUT_ANSWERS,
+        "asked": _RATIONALES if has_answers else _OPINIONS,
+        "train": _TRAIN.format(method=method) if has_answers else _TRAIN_WITHOUT_ANSWERS,
+    }
+    path.write_text(_TEMPLATE.format(path=path, name=text, data=section, **parts), encoding="utf-8")
     return _Written(path, tuple(lines))
 
 
-def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:
-    """Return the `data` section for a file, and what was found; converts the file where that is needed."""
+def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str], bool]:
+    """Return the `data` section for a file, what was found, and whether answers are known.
+
+    Converts the file where that is needed.
+    """
     from tinyllm.questions.intake import Tally, Wishes, find_reading
 
     found = find_reading(data, wishes or Wishes())
@@ -128,7 +151,8 @@ def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[st
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
     if not tally.questions:
         raise DataError(f"{data}: no row is a question: " + "; ".join(tally.reasons.values()))
-    return _section(where, settings, tally), [said, *_report(found, tally)]
+    has_answers = tally.unanswered < tally.questions
+    return _section(where, settings, tally), [said, *_report(found, tally)], has_answers
 
 
 def _count(number: int) -> str:
@@ -206,7 +230,7 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
     if 0 < tally.unanswered < tally.questions:
         yield f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out"
     elif tally.unanswered:
-        yield "  note:     no answers are known: nothing is scored; train.soft learns from opinions"
+        yield "  note:     no answers are known: the student learns from the teachers' opinions, and is not scored"
     if tally.left_out:
         yield f"  left out: {tally.left_out} row{'' if tally.left_out == 1 else 's'}; " + "; ".join(
             tally.reasons.values()

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 _SPINS = "1000"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 _KEPT_BYTES = 1 << 30
+_SIZE = 1024  # of the matrices of `peak_flops`
 _PACKAGES = ("tinyllm-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pyarrow")
 
 
@@ -87,6 +89,22 @@ def environment() -> dict[str, Any]:
         **({"gpu": str(torch.cuda.get_device_name())} if torch is not None and torch.cuda.is_available() else {}),
         "packages": packages,
     }
+
+
+def peak_flops(precision: str = "fp32", rounds: int = 5) -> float:
+    """Return the operations a second of a large matrix product on this machine: the best of some rounds."""
+    import torch
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    size = _SIZE if device is None or device.type == "cpu" else 8 * _SIZE
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    best = 0.0
+    for _ in range(rounds):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
 
 
 def machine_name(environment: Mapping[str, Any]) -> str:

@@ -78,6 +78,10 @@ class LlamaCppTeacher(EndpointTeacher):
     async def __aenter__(self) -> Self:
         # Loading takes seconds to minutes. It runs in a thread, so that other teachers can work meanwhile.
         self._server = await asyncio.to_thread(_serve, self._spec, self._file, self._slots)
+        # Its loop starts later than its port. A server that is stopped in between never ends, and only what goes
+        # through the loop proves that it runs.
+        async with aiohttp.ClientSession(f"{self._server.listening_address}/") as session, session.get("slots"):
+            pass
         return await super().__aenter__()
 
     async def __aexit__(self, *_: object) -> None:
