@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tinyllm.config import Config
-from tinyllm.config.schema import PRESETS, TeacherConfig
+from tinyllm.config import Config, TeacherConfig
+from tinyllm.config.schema import PRESETS
 from tinyllm.experiments._methods import METHODS
 from tinyllm.experiments._schema import Grid, MethodEntry
 
