@@ -82,7 +82,7 @@ def _table(title: str, path: str, section: type[BaseModel], leave_out: typing.Co
     lines = [
         title,
         "",
-        f"{(section.__doc__ or '').strip()}",
+        " ".join((section.__doc__ or "").split()),
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",

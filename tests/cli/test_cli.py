@@ -270,8 +270,8 @@ def test_settings_of_training_that_do_not_go_together_are_told_together(cli, pro
     project.change("train.gradient_checkpointing", True)
     refused(
         cli("check", project.config),
-        "patience: 2 and keep: best need the validation accuracy", "alpha_schedule.adda", "Did you mean 'ada'?",
-        "train.compile: with gradient_checkpointing",
+        "train.validate_steps: missing; it is required for patience: 2 and keep: best", "alpha_schedule.adda", "Did you mean 'ada'?",
+        "train.compile: it has no effect together with gradient_checkpointing",
     )  # fmt: skip
 
 

@@ -18,31 +18,37 @@ def _ways(value: Any) -> Any:
 
 
 class OpinionsSection(Section):
-    """What the teachers themselves would answer, asked without the answer: one probability per choice."""
+    """Opinions: what teachers answer themselves, without being told the right answer. An opinion has one probability
+    per choice.
+    """
 
     teachers: Annotated[dict[str, Way | Literal["auto"]], BeforeValidator(_ways)] = Field(
         default_factory=dict,
-        description="Which teachers are asked, and how, as in `{qwen: letters, gpt: votes}`; a list of names: each in "
-        "its best way. `letters`: log-probabilities of the choices' letters. `texts`: likelihood of the choices. "
-        "`votes`: replies are counted. `given`: scores that come with the questions.",
+        description="Which teachers are asked, and how, as in `{qwen: letters, gpt: votes}`. A list of names, or "
+        "`auto`: the best way for each teacher. `letters`: log-probabilities of the choices' letters. `texts`: "
+        "likelihoods of the choices' texts. `votes`: replies are sampled and counted. `given`: scores that come with "
+        "the questions.",
     )
     splits: tuple[Literal["train", "valid"], ...] = Field(
         ("train",),
         min_length=1,
-        description="The questions that are asked. Never the test questions. With `train.soft` also those of "
-        "`data.more`, and the validation questions where weights or trust are learned on them.",
+        description="Splits whose questions are asked. Test questions are never asked. With `train.soft`, the "
+        "questions of `data.more` are asked too, and so are validation questions if weights or trust are learnt on "
+        "them.",
     )
     orders: int = Field(
         2,
         ge=1,
         le=24,
-        description="Orders in which the choices are listed, for `letters` and `votes`; the mean over them removes a "
-        "teacher's preference for a place.",
+        description="Number of orders in which the choices are listed, for `letters` and `votes`. The mean over the "
+        "orders reduces a teacher's position bias.",
     )
-    votes: int = Field(8, ge=1, le=100, description="Replies that are counted, for `votes`, over all orders.")
+    votes: int = Field(
+        8, ge=1, le=100, description="Number of replies per question for `votes`, over all orders together."
+    )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature of `votes`.")
-    max_tokens: int = Field(16, ge=1, description="Longest reply of `votes`, without `thinking_tokens`.")
-    seed: int = Field(0, ge=0, description="Seed of the orders and of `votes`.")
+    max_tokens: int = Field(16, ge=1, description="Maximum length of a reply for `votes`, without `thinking_tokens`.")
+    seed: int = Field(0, ge=0, description="Random seed of the orders and of `votes`.")
 
 
 def ways_of(kind: str) -> tuple[Way, ...]:

@@ -1,4 +1,4 @@
-"""The errors of a schema as messages: line, setting, what it got, what is allowed."""
+"""Messages for the errors that a schema finds: line, setting, what it got, what is allowed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ _PLAINLY = {
     "string_type": "a text is needed",
     "bool_parsing": "true or false is needed",
     "dict_type": "a mapping is needed",
-    "too_short": "it must not be empty",
+    "model_type": "a mapping is needed",
+    "bool_type": "true or false is needed",
+    "path_type": "a path is needed",
 }
 _MAY_HOLD_SECRETS = ("base_url", "api_key_env", "headers", "query", "extra_body", "arguments")
-"""Fields into which users paste keys by mistake. Messages do not repeat their values."""
+"""Settings into which users paste keys by mistake. Messages do not repeat their values."""
 
 _TEACHER_KINDS = {
     str(get_args(kind.model_fields["kind"].annotation)[0]): kind for kind in get_args(get_args(TeacherConfig)[0])
@@ -36,7 +38,7 @@ _TEACHER_KINDS = {
 
 
 def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> list[str]:
-    """Return the messages of a schema's errors: line, setting, what it got, what is allowed."""
+    """Return a schema's errors as messages. Each names line and setting, what it got, and what is allowed."""
     return [_one_problem(detail, root, lines) for detail in error.errors()]
 
 
@@ -63,7 +65,7 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
         key = str(place.keys[-1])
         return f"{where}: unknown key.{did_you_mean(key, place.known)} Known: {', '.join(place.known)}"
     if detail["type"] == "missing":
-        return f"{where}: missing"
+        return f"{where}: missing; this setting has no default"
     if detail["type"] == "union_tag_invalid":
         kind = str(detail["ctx"]["tag"])
         kinds = [str(k) for k in _TEACHER_KINDS]
@@ -72,6 +74,10 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
     if any(key in _MAY_HOLD_SECRETS for key in place.keys):
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
+    if detail["type"] == "too_short":
+        least = detail["ctx"]["min_length"]
+        wanted = "it must not be empty" if least == 1 else f"at least {least} are needed"
+        return f"{where}: {wanted}, got {short(repr(got))}"
     if detail["type"] in _PLAINLY:
         return f"{where}: {_PLAINLY[detail['type']]}, got {short(repr(got))}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""

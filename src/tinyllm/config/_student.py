@@ -13,7 +13,7 @@ ANSWER_TASK = "answer"
 """The name of the answer task. Every other task has the name of a teacher."""
 
 CHOICES_TASK = "answer (choices)"
-"""The name of the answer task in logs and counts if choices are compared. No teacher's name has a bracket."""
+"""The name of the answer task in logs and counts if the student compares choices. A teacher's name has no brackets."""
 
 Layout = Literal["labelled", "release", "cloze"]
 
@@ -22,9 +22,13 @@ class LoraSection(Section):
     """Low-rank adapters."""
 
     rank: int = Field(16, ge=1, description="Rank of the adapters.")
-    alpha: int = Field(32, ge=1, description="Scale of the adapters, divided by the rank.")
+    alpha: int = Field(
+        32, ge=1, description="Scaling factor: the output of the adapters is multiplied by `alpha` / `rank`."
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the adapters.")
-    targets: tuple[str, ...] | None = Field(None, description="Names of modules; null: all linear ones, not the head.")
+    targets: tuple[str, ...] | None = Field(
+        None, description="Names of the modules that get adapters. null: all linear layers except the head."
+    )
 
 
 class PrefixesSection(Section):
@@ -32,7 +36,9 @@ class PrefixesSection(Section):
 
     answer: str = Field("predict: ", description="Prefix of the answer task.")
     rationale: str = Field("explain as {teacher}: ", description="Prefix of a teacher's task; {teacher} is its name.")
-    ordered: tuple[str, ...] = Field((), description="Prefixes of the first, second, … teacher; before `rationale`.")
+    ordered: tuple[str, ...] = Field(
+        (), description="Prefixes of the first, second, … teacher. They replace `rationale` for these teachers."
+    )
 
 
 class StudentSection(Section):
@@ -40,8 +46,8 @@ class StudentSection(Section):
 
     model: str = Field(
         "google/flan-t5-small",
-        description="Hub name, folder, .gguf file, a packaged model (`tinyllm models list`), or "
-        "tiny-untrained, a tiny model with random weights, for dry runs.",
+        description="Hub name, folder, .gguf file or packaged model (`tinyllm models list`); or tiny-untrained, a "
+        "tiny model with random weights, for dry runs.",
     )
     revision: str | None = Field(None, description="Commit, branch or tag on the hub.")
     adapter: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters.")
@@ -49,8 +55,9 @@ class StudentSection(Section):
     prefixes: PrefixesSection = Field(default_factory=PrefixesSection, description="One prefix per task.")
     layout: Layout = Field(
         "labelled",
-        description="The form of a question: with its choices (`labelled`; `release`: as in the authors' code), "
-        "or without them (`cloze`), which is better for small causal students ranked by likelihood.",
+        description="Form of the prompt. `labelled`: the question with its labelled choices. `release`: with its "
+        "choices as in the authors' code. `cloze`: the question without its choices, which is better for small causal "
+        "students that are scored by likelihood.",
     )
 
 

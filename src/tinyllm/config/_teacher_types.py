@@ -1,4 +1,4 @@
-"""The types of teachers' settings that need a check: addresses, headers, keys, fields of a request."""
+"""Types of teachers' settings that need a check of their own: addresses, headers, keys and fields of requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECRET = re.compile(
 _OWN_FIELDS: Mapping[str, str] = {
     "model": "by the teacher's `model`", "messages": "by the question", "prompt": "by the question",
     "stream": "by the teacher's `stream`", "stream_options": "by the teacher's `stream`",
-    "n": "one reply a request; `rationales.samples` asks again", "temperature": "by `rationales.temperature`",
+    "n": "to 1, and `rationales.samples` allows more requests", "temperature": "by `rationales.temperature`",
     "max_tokens": "by `rationales.max_tokens` and the teacher's `thinking_tokens`",
     "max_completion_tokens": "by `rationales.max_tokens` and the teacher's `thinking_tokens`",
     "top_p": "by `rationales.top_p`", "seed": "by `rationales.seed`", "stop": "by the teacher's `stop`",
@@ -54,8 +54,8 @@ def no_secrets(value: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, text in _named_as_secrets(value):
         if "${" not in text:
             raise ValueError(
-                f"'{name}' looks like a key; keys are only read from the environment: write the name of a variable, "
-                f"`{name}: ${{MY_KEY}}`, and set it (export MY_KEY=…)"
+                f"'{name}' looks like a key. Keys are read from environment variables only: write "
+                f"`{name}: ${{MY_KEY}}`, and set the variable (export MY_KEY=…)"
             )
     return value
 
@@ -76,15 +76,16 @@ def own_fields(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """Refuse fields of a request that have their own settings."""
     for name in value:
         if name in _OWN_FIELDS:
-            raise ValueError(f"'{name}' is set elsewhere: {_OWN_FIELDS[name]}")
+            raise ValueError(f"'{name}' is set {_OWN_FIELDS[name]}; remove it here")
     return value
 
 
 def service_first(model: str) -> str:
+    """Refuse a model without its service."""
     service, _, rest = model.partition("/")
     if not (service and rest) or any(c.isspace() for c in model):
         raise ValueError(
-            f"'{model}' does not name a service; write service/model, as in anthropic/claude-sonnet-4-5, "
+            f"'{model}' does not name a service; write it as service/model, for example anthropic/claude-sonnet-4-5, "
             "gemini/gemini-2.5-flash or bedrock/anthropic.claude-3-haiku-20240307-v1:0"
         )
     return model
@@ -96,11 +97,11 @@ def litellm_arguments(value: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "extra_body" and isinstance(inner, Mapping):
             litellm_arguments(inner)
         if (place := {**_OWN_FIELDS, **_OWN_ARGUMENTS}.get(name)) is not None:
-            raise ValueError(f"'{name}' is set elsewhere: {place}")
+            raise ValueError(f"'{name}' is set {place}; remove it here")
         if name.startswith(("mock_", "litellm_")) or "callback" in name or "fallback" in name or "retr" in name:
-            raise ValueError(f"'{name}' is not allowed: one attempt is one request to the service, and TinyLLM retries")
+            raise ValueError(f"'{name}' is not allowed, because TinyLLM itself repeats and limits requests; remove it")
     for name, _ in _named_as_secrets(value):
-        raise ValueError(f"'{name}' looks like a key; keys are read from the environment alone: see `api_key_env`")
+        raise ValueError(f"'{name}' looks like a key. Keys are read from environment variables only: see `api_key_env`")
     return value
 
 
@@ -115,7 +116,9 @@ def _reachable(url: str) -> str:
     except (ValueError, TypeError):  # also UnicodeError, for an impossible host name
         host, parsed = "", None
     if parsed is None or not re.fullmatch(_HOST, host) or not parsed.port:
-        raise PydanticCustomError("address", "its host must be a name or an address, and its port 1 to 65535")
+        raise PydanticCustomError(
+            "address", "the host must be a name or an IP address, and the port a number from 1 to 65535"
+        )
     return url
 
 

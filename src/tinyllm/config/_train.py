@@ -20,110 +20,140 @@ RationaleUse = Literal["target", "before", "input"]
 
 
 class SoftSection(Section):
-    """Pooled opinions as targets: (1 - weight) · the right answer + weight · what the teachers think."""
+    """Pooled opinions as soft targets. Target of a question = (1 - weight) · right answer + weight · pooled opinion."""
 
     weight: float = Field(
-        0.5, ge=0, le=1, description="Share of the pooled opinion where the answer is known; elsewhere it is all."
+        0.5,
+        ge=0,
+        le=1,
+        description="Weight of the pooled opinion in the target of a question with an answer. Without an answer, the "
+        "target is the pooled opinion alone.",
     )
-    temperature: float = Field(1.0, gt=0, description="Of the pooled opinion: above 1 flatter, below 1 sharper.")
+    temperature: float = Field(
+        1.0, gt=0, description="Temperature of the pooled opinion. Above 1 it is flatter, below 1 sharper."
+    )
     teachers: Literal["pooled"] | dict[str, float] = Field(
         "pooled",
-        description="Weights of the teachers: the pooled opinion is proportional to the product of theirs, each to the "
-        "power of its weight. `pooled`: learned on the validation questions whose answer is known; of training "
-        "questions where there are too few; else by how often the teachers agree.",
+        description="Weights of the teachers. The pooled opinion is proportional to the product of the teachers' "
+        "opinions, each to the power of its weight. `pooled`: weights are learnt on the validation questions with an "
+        "answer. If these are too few, on the training questions with an answer. If these are too few as well, from "
+        "how often the teachers agree.",
     )
     trust: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
         "auto",
-        description="Questions without an answer are learnt where the pooled opinion gives one choice at least this "
-        "probability. `auto`: decided on validation questions; without answers there, all are learnt.",
+        description="A question without an answer is learnt only if the pooled opinion gives one choice at least this "
+        "probability. `auto`: chosen on validation questions; if these have no answers, all questions are learnt.",
     )
     shuffle: bool = Field(
-        False, description="A control: each question gets the pooled opinion on another one with as many choices."
+        False,
+        description="Control experiment: each question gets the pooled opinion on another question with the same "
+        "number of choices.",
     )
 
 
 class TrainSection(Section):
-    """What the student is trained on, and how."""
+    """What the student learns, and how."""
 
     method: Method = Field(
         "tinyllm",
-        description="The mixture: which targets the student sees, with what weight. `auto` tries several settings of "
-        "this section and keeps the student that does best on validation questions; see `auto`.",
+        description="Which targets the student learns, and with which weights. `auto` tries several settings of this "
+        "section and keeps the student that does best on validation questions; see `auto`.",
     )
     answer: AnswerKind = Field(
         "text",
-        description="How the answer is learnt: as a text to write (`text`), by comparing the choices as evaluation "
-        "does (`choices`: cross-entropy of the softmax over their log-likelihoods), or by both, with equal weight.",
+        description="How the student learns the answer. `text`: it learns to write it. `choices`: it learns to "
+        "compare the choices as evaluation does, with the cross-entropy of the softmax over their log-likelihoods. "
+        "`both`: both, with equal weight.",
     )
     soft: SoftSection | None = Field(
         None,
-        description="Learn from the teachers' opinions, too: on questions with an answer beside it, on others alone. "
-        "With `answer: text` they only say what the answer of a question without one is. null: answers only.",
+        description="Also learn from the teachers' opinions. A question with an answer has a mixture of answer and "
+        "opinion as its target, a question without an answer the opinion alone. With `answer: text`, opinions only "
+        "supply the missing answers. null: learn from answers only.",
     )
     rationales: RationaleUse = Field(
         "target",
-        description="What the student does with a rationale. `target`: it learns to write it, beside the answer (the "
-        "paper). `before`: it learns to write it and then to answer, and does so when it is asked. `input`: it reads "
-        "it with the question, less of it in each step, and nothing in the share `answers_only` (SKIntern).",
+        description="How the student uses rationales. `target`: it learns to write them, as tasks beside the answer "
+        "(the paper). `before`: it learns to write a rationale and then the answer. In evaluation it does the same. "
+        "`input`: it reads the rationale with the question. The rationale gets shorter with each step, and is gone in "
+        "the steps of `answers_only` (SKIntern).",
     )
-    teacher: str | None = Field(None, description="The one teacher of `step-by-step`; null: the only one there is.")
+    teacher: str | None = Field(None, description="The teacher of `method: step-by-step`. null: the only one there is.")
     alpha: float | dict[str, float] = Field(
         1.0,
-        description="α_m, the weight of each teacher's loss; one for all, or one per teacher; 0 leaves a teacher out.",
+        description="α_m, the weight of each teacher's loss: one number for all teachers, or one per teacher. 0 "
+        "leaves a teacher out.",
     )
     alpha_schedule: AlphaSchedule | dict[str, AlphaSchedule] = Field(
         "constant",
         description="How α_m changes during training: `constant`, or `linear` down to 0 (rationales first, answers "
-        "last); one for all teachers, or one per teacher.",
+        "last). One for all teachers, or one per teacher.",
     )
     answers_only: float = Field(
-        0.0, ge=0, lt=1, description="Share of the steps, at the end, that train on answers only."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of the optimizer steps, at the end of training, that train on answers only.",
     )
     normalisation: Literal["tokens", "examples"] = Field(
         "examples",
-        description="Each L is the mean over all target tokens of the batch, or over examples of the mean over tokens.",
+        description="How the loss of a task is averaged. `tokens`: over all target tokens of the batch. `examples`: "
+        "over the tokens of each example, then over examples.",
     )
-    learning_rate: float | None = Field(None, gt=0, description="Peak rate; null: 5e-5 for full, 2e-4 for lora.")
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Rate after the warm-up.")
-    warmup_steps: int = Field(0, ge=0, description="Optimizer steps of linear warm-up.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="Peak learning rate. null: 5e-5 for `adapter: full`, 2e-4 for `adapter: lora`."
+    )
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear", description="Learning rate schedule after the warm-up."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Number of optimizer steps of linear warm-up.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
-    max_grad_norm: float = Field(1.0, ge=0, description="Gradient clipping; 0: none.")
-    batch_size: int = Field(16, ge=1, description="Questions in one optimizer step.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm. 0: no clipping.")
+    batch_size: int = Field(16, ge=1, description="Number of questions in one optimizer step.")
     micro_batch_tokens: int = Field(
         2048,
         ge=16,
-        description="Tokens in one forward pass, including the memory of attention. Changes memory, not results.",
+        description="Memory budget of one forward pass, in tokens. It includes the memory of attention. It changes "
+        "memory and speed, not results.",
     )
-    max_input_tokens: int = Field(1024, ge=16, description="Longest input; only the context is cut to fit.")
+    max_input_tokens: int = Field(
+        1024, ge=16, description="Maximum length of the input, in the student's tokens. Only the context is cut to fit."
+    )
     max_target_tokens: int = Field(
-        256, ge=1, description="Longest target, in the student's tokens; longer ones are cut."
+        256, ge=1, description="Maximum length of a target, in the student's tokens. Longer targets are cut."
     )
-    epochs: int = Field(1, ge=1, description="Passes over the training questions.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Precision; bf16 and fp16 use autocast.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, more time.")
+    epochs: int = Field(1, ge=1, description="Number of passes over the training questions.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer steps. null: after `epochs`.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Numeric precision. bf16 and fp16 use autocast."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass. It saves memory and costs time."
+    )
     compile: bool = Field(
-        False, description="Compile the student's layers (torch.compile), for long training on a GPU."
+        False, description="Compile the student's layers (torch.compile). It pays off in long training on a GPU."
     )
     validate_steps: int | None = Field(
         None,
         ge=1,
-        description="Optimizer steps between two validations; null: no validation. The accuracy is by likelihood; with "
-        "`student.layout: cloze` by likelihood per token.",
+        description="Number of optimizer steps between two validations. null: no validation. The accuracy is by "
+        "likelihood; with `student.layout: cloze` by likelihood per token.",
     )
-    validate_questions: int = Field(200, ge=1, description="Maximum number of questions per validation.")
+    validate_questions: int = Field(200, ge=1, description="Maximum number of questions in one validation.")
     patience: int | None = Field(
         None, ge=1, description="Stop after this many validations without improvement; null: never."
     )
     keep: Literal["last", "best"] = Field(
-        "last", description="The student to keep: the last, or the best by validation accuracy (never by test)."
+        "last",
+        description="Which student to keep: the last one, or the one with the best validation accuracy. Test "
+        "questions are never used for this.",
     )
     save_steps: int | None = Field(
-        None, ge=1, description="Optimizer steps between checkpoints; null: every two minutes or so."
+        None, ge=1, description="Number of optimizer steps between checkpoints. null: about every two minutes."
     )
-    logging_steps: int = Field(1, ge=1, description="Optimizer steps between lines of the training log.")
+    logging_steps: int = Field(1, ge=1, description="Number of optimizer steps between two lines of the training log.")
     report_to: tuple[str, ...] = Field((), description="Loggers of transformers: tensorboard, wandb, mlflow, trackio…")
-    seed: int = Field(0, ge=0, description="Seed of the order of questions, of dropout and of new weights.")
+    seed: int = Field(0, ge=0, description="Random seed of the order of questions, of dropout and of new weights.")
 
 
 class AutoSection(Section):
@@ -131,19 +161,25 @@ class AutoSection(Section):
 
     candidates: tuple[dict[str, Any], ...] = Field(
         (),
-        description="Settings of `train` to try, each laid over that section, as in `[{answer: choices, epochs: 3}, "
-        "{method: tinyllm, alpha: 0.1}]`; the method is fine-tuning where none is given. Empty: a list that goes by "
-        "the teachers (`tinyllm check` shows it).",
+        description="Settings of `train` to try. Each candidate replaces settings of that section, as in "
+        "`[{answer: choices, epochs: 3}, {method: tinyllm, alpha: 0.1}]`. A candidate without a method uses "
+        "fine-tuning. Empty: a list that depends on the teachers (`tinyllm check` shows it).",
     )
     rungs: int = Field(
-        3, ge=1, le=6, description="Looks at the candidates: after each, the worse ones stop. The last ends a training."
+        3,
+        ge=1,
+        le=6,
+        description="Number of rounds. After each round, the worse candidates stop. The last round trains to the end.",
     )
     keep: int = Field(
-        3, ge=2, le=10, description="One in so many candidates goes on, with so many times the optimizer steps."
+        3,
+        ge=2,
+        le=10,
+        description="After each round, one in `keep` candidates goes on, with `keep` times as many optimizer steps.",
     )
     budget: float = Field(
         4.0,
         ge=1,
-        description="Optimizer steps that the search may take in all, as a multiple of those of the longest candidate. "
-        "The last candidates of the list are left out until it suffices.",
+        description="Maximum number of optimizer steps of the whole search, as a multiple of the steps of the longest "
+        "candidate. Candidates at the end of the list are left out until the others fit.",
     )

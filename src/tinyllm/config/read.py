@@ -32,7 +32,7 @@ SPEED_ONLY = frozenset({
     "price", "tokenizer", "budget", "engine", "headers", "auth_header", "stream", "ray_address", "ray_workers",
     "executable", "start_s", "store",
 })  # fmt: skip
-"""Settings that do not change the results. A run may be continued with other values."""
+"""Settings that do not change the results. They may change when a run is continued."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -113,7 +113,7 @@ def without_overridden(lines: Lines, overrides: Sequence[str]) -> Lines:
 
 
 def plain_number(value: Any) -> Any:
-    """Return `5e-5` as a number. YAML 1.1 reads it as text, because it has no dot."""
+    """Turn a text such as `5e-5` into a number. YAML 1.1 reads it as text, because it has no dot."""
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)
     return value
@@ -137,7 +137,7 @@ def _without_speed(tree: Any) -> Any:
 
 
 def _with_defaults(flat: dict[str, Any]) -> dict[str, Any]:
-    """Replace null by its meaning, because earlier versions wrote the values out."""
+    """Replace null by the value that it stands for, because earlier versions saved the value."""
     named = {f"rationales.{name}": value for name, value in SAMPLING_DEFAULTS.items()}
     return {key: named[key] if value is None and key in named else value for key, value in flat.items()}
 
@@ -153,7 +153,7 @@ def _flatten(tree: Any, at: str = "") -> dict[str, Any]:
 
 def _validate(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Config | None:
     if tree.get("data") is None:
-        problems.append("data: missing; say where the questions are, as in `data: {train: questions.csv}`")
+        problems.append("data: missing; name the questions, as in `data: {train: questions.csv}`")
         tree = {**tree, "data": {}}
     try:
         return Config.model_validate(tree)
@@ -164,7 +164,7 @@ def _validate(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Con
 
 
 def _unusable_texts(tree: Any, at: str = "") -> Iterable[str]:
-    """Yield the texts with characters that no file name, file or message can hold."""
+    """Yield a problem for each text with a character that files and file names cannot contain."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from _unusable_texts(value, f"{at}.{key}" if at else str(key))
@@ -172,4 +172,4 @@ def _unusable_texts(tree: Any, at: str = "") -> Iterable[str]:
         for number, value in enumerate(tree):
             yield from _unusable_texts(value, f"{at}[{number}]")
     elif isinstance(tree, str) and _UNUSABLE.search(tree):
-        yield f"{printable(at)}: holds a zero byte or half a surrogate pair, got {tree!a}"
+        yield f"{printable(at)}: contains a zero byte or half a surrogate pair, got {tree!a}; remove it"

@@ -1,4 +1,4 @@
-"""One run: all sections, the presets, and what follows from several sections."""
+"""The configuration of a run: all sections, the presets, and functions that combine several sections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Preset = Literal["paper", "release"]
 
 
 class Config(Section):
-    """One run."""
+    """The configuration of a run."""
 
     name: Name = Field("run", description="Name of the run and of its folder.")
     preset: Preset = Field("paper", description="Settings of the paper, or of the authors' released code.")
@@ -34,7 +34,7 @@ class Config(Section):
     evaluate: EvaluateSection = Field(default_factory=EvaluateSection)
 
 
-# The defaults of the schemas are the paper's. `release` has the values that differ in the authors' released code.
+# The defaults of the sections are those of the paper. `release` holds the values that differ in the released code.
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {},
     "release": {
@@ -56,10 +56,10 @@ def teacher_weights(config: Config) -> dict[str, float]:
 
 
 def candidates_of(config: Config) -> tuple[Config, ...]:
-    """Return the configurations among which `method: auto` chooses; of any other method its own alone.
+    """Return the configurations that `method: auto` tries. With any other method, return only the given one.
 
     Raises:
-        ValidationError: the settings of a candidate are none (`build_config` tells them before).
+        ValidationError: a candidate has wrong settings. `build_config` reports them earlier, as a message.
     """
     if config.train.method != "auto":
         return (config,)
@@ -69,7 +69,7 @@ def candidates_of(config: Config) -> tuple[Config, ...]:
 
 
 def _usual_candidates(config: Config) -> tuple[dict[str, Any], ...]:
-    """Return settings worth a try, the most promising first: budgets cut the list from its end."""
+    """Return the default candidates, the most promising first, because the budget cuts the list from its end."""
     train = config.train
     rate = train.learning_rate or (2e-4 if config.student.adapter == "lora" else 5e-5)
     choices = {"method": "fine-tuning", "answer": "choices", "learning_rate": rate, "rationales": "target"}
@@ -90,7 +90,7 @@ def _usual_candidates(config: Config) -> tuple[dict[str, Any], ...]:
 
 
 def teachers_in_use(config: Config) -> tuple[TeacherConfig, ...]:
-    """Return the teachers that the method uses. Requests to others would be wasted money."""
+    """Return the teachers that the method uses. Requests to other teachers would waste money."""
     train = config.train
     if train.method == "auto":
         used = {t.name for candidate in candidates_of(config) for t in teachers_in_use(candidate)}

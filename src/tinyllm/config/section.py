@@ -1,4 +1,4 @@
-"""What all sections have in common."""
+"""What every section is made of: its base class, and the type of names."""
 
 from __future__ import annotations
 
