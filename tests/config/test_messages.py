@@ -23,6 +23,7 @@ def told(**sections) -> str:
     [
         ({"data": {"train": "q.csv", "choices": ["yes"]}}, "data.choices: at least 2 are needed, got ['yes']"),
         ({"evaluate": {"scorers": []}}, "evaluate.scorers: it must not be empty, got []"),
+        ({"teachers": [{"kind": "openai", "name": "a", "model": "m", "base_url": []}]}, "it must not be empty, got []"),
         ({"evaluate": 5}, "evaluate: a mapping is needed, got 5"),
         ({"evaluate": {"before": []}}, "evaluate.before: true or false is needed, got []"),
         ({"data": {"train": 5}}, "data.train: a path is needed, got 5"),
@@ -43,6 +44,12 @@ def told(**sections) -> str:
 )  # fmt: skip
 def test_a_wrong_setting(sections, words):
     assert words in told(**sections)
+
+
+def test_a_list_with_a_wrong_item_is_not_said_to_be_empty_as_well():
+    said = told(evaluate={"scorers": ["likelyhood"]})
+    assert "evaluate.scorers[0]: Input should be 'likelihood' or 'generation', got 'likelyhood'." in said
+    assert "1 problem" in said
 
 
 @pytest.mark.parametrize("method", ["step-by-step", "tinyllm", "shortest"])

@@ -39,7 +39,12 @@ _TEACHER_KINDS = {
 
 def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> list[str]:
     """Return a schema's errors as messages. Each names line and setting, what it got, and what is allowed."""
-    return [_one_problem(detail, root, lines) for detail in error.errors()]
+    return [_one_problem(detail, root, lines) for detail in error.errors() if not _follows(detail)]
+
+
+def _follows(detail: Any) -> bool:
+    """Whether a list is only too short because pydantic left out its wrong items, which are reported themselves."""
+    return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,12 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
         return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}"
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
-    if any(key in _MAY_HOLD_SECRETS for key in place.keys):
-        return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
     if detail["type"] == "too_short":
         least = detail["ctx"]["min_length"]
         wanted = "it must not be empty" if least == 1 else f"at least {least} are needed"
         return f"{where}: {wanted}, got {short(repr(got))}"
+    if any(key in _MAY_HOLD_SECRETS for key in place.keys):
+        return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
     if detail["type"] in _PLAINLY:
         return f"{where}: {_PLAINLY[detail['type']]}, got {short(repr(got))}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""

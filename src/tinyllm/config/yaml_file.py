@@ -89,7 +89,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
     except NotYamlError as error:
         where = f", line {error.line}" if error.line else ""
-        raise ConfigError(f"{path}{where}: this is not valid YAML: {printable(str(error))}") from None
+        raise ConfigError(f"{path}{where}: not YAML: {printable(str(error))}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} is not a mapping; it needs at least `data:`. `tinyllm init` writes an example.")
     if twice := list(_twice(node, "")):
