@@ -44,7 +44,7 @@ def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> 
 
 def _follows(detail: Any) -> bool:
     """Whether a list is only too short because pydantic left out its wrong items, which are reported themselves."""
-    return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
+    return bool(detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"])
 
 
 @dataclass(frozen=True)
