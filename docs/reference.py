@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tinyllm.config import Config
-from tinyllm.config.schema import PRESETS, TeacherConfig
+from tinyllm.config import Config, TeacherConfig
+from tinyllm.config.schema import PRESETS
 from tinyllm.experiments._methods import METHODS
 from tinyllm.experiments._schema import Grid, MethodEntry
 
@@ -82,7 +82,7 @@ def _table(title: str, path: str, section: type[BaseModel], leave_out: typing.Co
     lines = [
         title,
         "",
-        f"{(section.__doc__ or '').strip()}",
+        " ".join((section.__doc__ or "").split()),
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from tinyllm.config import task_prefixes
-from tinyllm.config.schema import PrefixesSection
+from tinyllm.config._student import PrefixesSection
 from tinyllm.questions import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student.model import Student, StudentCard

@@ -136,7 +136,7 @@ def test_settings_that_contradict_the_method(cli, project):
     before = ("--set", "train.rationales=before", "--set", "train.method=fine-tuning")
     refused(cli("check", project.config, *before), "train.rationales: `before` needs rationales")
     read = ("--set", "train.rationales=input", "--set", "train.alpha_schedule=linear")
-    refused(cli("check", project.config, *read), "go by `answers_only` alone")
+    refused(cli("check", project.config, *read), "train.alpha_schedule: it has no effect with `rationales: input`")
 
 
 @pytest.mark.parametrize("use", ["before", "input"])
@@ -270,8 +270,8 @@ def test_settings_of_training_that_do_not_go_together_are_told_together(cli, pro
     project.change("train.gradient_checkpointing", True)
     refused(
         cli("check", project.config),
-        "patience: 2 and keep: best need the validation accuracy", "alpha_schedule.adda", "Did you mean 'ada'?",
-        "train.compile: with gradient_checkpointing",
+        "train.validate_steps: missing; it is required for patience: 2 and keep: best", "alpha_schedule.adda", "Did you mean 'ada'?",
+        "train.compile: it has no effect together with gradient_checkpointing",
     )  # fmt: skip
 
 

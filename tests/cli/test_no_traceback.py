@@ -39,8 +39,8 @@ CONFIGS = {
     "a bool that is none": (b"a: !!bool maybe\n", "cannot be read"),
     "a timestamp that is none": (b"a: !!timestamp x\n", "cannot be read"),
     "a list as key": (b"? [a]\n: 1\n", "unhashable"),
-    "a zero byte in a name": (b'data: {train: "a\\0b.jsonl"}\n', "data.train: holds a zero byte"),
-    "half a pair": (b'data: {train: "\\ud800.jsonl"}\n', "data.train: holds a zero byte or half a surrogate"),
+    "a zero byte in a name": (b'data: {train: "a\\0b.jsonl"}\n', "data.train: contains a zero byte"),
+    "half a pair": (b'data: {train: "\\ud800.jsonl"}\n', "data.train: contains a zero byte or half a surrogate"),
     "escape": (b'name: "\\e[31mx"\n', "name"),
 }
 

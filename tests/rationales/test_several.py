@@ -56,7 +56,7 @@ def test_those_that_come_with_the_questions_are_one(tmp_path):
 
 def test_what_would_make_no_difference_is_refused():
     tree = {"data": {"train": "q.csv"}, "teachers": [{"name": "ada", "kind": "given"}]}
-    with pytest.raises(ConfigError, match=r"rationales\.several: at temperature 0 they would all be the same"):
+    with pytest.raises(ConfigError, match=r"rationales\.several: at temperature 0 all rationales would be the same"):
         build_config(tree | {"rationales": {"several": 2, "temperature": 0}}, source="test")
-    with pytest.raises(ConfigError, match="compares one rationale a teacher"):
+    with pytest.raises(ConfigError, match="compares one rationale per teacher"):
         build_config(tree | {"rationales": {"several": 2}, "train": {"method": "student-likelihood"}}, source="test")

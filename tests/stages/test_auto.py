@@ -98,8 +98,8 @@ def test_what_is_wrong_with_a_candidate_is_said_before_anything_is_spent(cli, se
     for words in (
         "auto.candidates[0].learning_rat: unknown key. Did you mean 'learning_rate'?",
         "auto.candidates[1].answer: Input should be 'text', 'choices' or 'both', got 'maybe'",
-        "auto.candidates[2].method: a candidate cannot be `auto` itself",
-        "auto.candidates[3]: train.alpha: a weight is a finite number, at least 0, got -1",
+        "auto.candidates[2].method: a candidate cannot be `auto`; name another method",
+        "auto.candidates[3]: train.alpha: a weight must be a finite number, at least 0, got -1",
     ):
         assert words in said.err, said.err
 

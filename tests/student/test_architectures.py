@@ -17,7 +17,7 @@ from tinyllm.config import LoraSection, load_config
 from tinyllm.errors import StudentError
 from tinyllm.scoring._passes import branch_scores
 from tinyllm.stages.check import checked_questions
-from tinyllm.student import learner as learner_module
+from tinyllm.student import _verify
 from tinyllm.student._positions import Bound, bounds, positions_of
 from tinyllm.student._ways import ALONE, Way
 from tinyllm.student.encode import Branch, Row
@@ -165,7 +165,7 @@ def test_a_window_in_every_layer_holds_in_padded_rows_with_shared_prompts():
 
 @pytest.mark.parametrize("field", ["attn_pdrop", "attention_dropout"])
 def test_rows_are_not_packed_where_attention_dropout_would_be_lost(monkeypatch, field):
-    monkeypatch.setattr(learner_module, "drops_scores", lambda _: False)
+    monkeypatch.setattr(_verify, "drops_scores", lambda _: False)
     monkeypatch.setattr("tinyllm.student._attention.drops_scores", lambda _: False)
     model = tiny_architecture("gpt2" if field == "attn_pdrop" else "llama", CAUSAL)
     for config in (model.config,):

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK, CHOICES_TASK, compares_by_token, task_prefixes
-from tinyllm.config.schema import PrefixesSection
+from tinyllm.config._student import PrefixesSection
 from tinyllm.questions import Question
 from tinyllm.scoring.score import score_options
 from tinyllm.student._choices import Choices

@@ -8,7 +8,7 @@ import pytest
 
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK, task_prefixes
-from tinyllm.config.schema import PrefixesSection
+from tinyllm.config._student import PrefixesSection
 from tinyllm.rationales.types import Rationale
 from tinyllm.scoring._passes import generate_texts, reasons_for
 from tinyllm.scoring.score import generate_answers, score_options

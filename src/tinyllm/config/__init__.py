@@ -1,143 +1,50 @@
-"""Configuration: the schemas (`schema`), and how a YAML file is read (`read`).
+"""Configuration: the settings of each section, and how a YAML file is read (`read`).
 
-Add a setting: a field with its sentence in `schema`; `make docs` writes its reference.
+Add a setting: a field with its sentence in the file of its section (`_data`, `_teachers`, `_rationales`, `_opinions`,
+`_student`, `_train` with `auto`, `_evaluate`); `make docs` writes its reference. A section: a file like those, and its
+field in `schema: Config`. A rule about several settings: `_contradictions`.
 """
 
-from tinyllm.config.read import (
-    build_config as build_config,
+from tinyllm.config._data import CutSection, DataSection, FieldMap, MoreSection
+from tinyllm.config._evaluate import EvaluateSection
+from tinyllm.config._opinions import OpinionsSection, Way, ways_of
+from tinyllm.config._rationales import BudgetSection, CheckName, ExamplesSection, RationalesSection
+from tinyllm.config._student import (
+    ANSWER_TASK,
+    CHOICES_TASK,
+    Layout,
+    LoraSection,
+    StudentSection,
+    compares_by_token,
+    task_prefixes,
 )
-from tinyllm.config.read import (
-    describe_differences as describe_differences,
+from tinyllm.config._teachers import (
+    EndpointTeacher,
+    Form,
+    GivenTeacher,
+    LiteLLMTeacher,
+    LlamaCppTeacher,
+    OpenAIBatchTeacher,
+    OpenAITeacher,
+    PriceSection,
+    PromptedTeacher,
+    ScriptedTeacher,
+    StudentTeacher,
+    TeacherConfig,
+    TransformersTeacher,
+    VllmTeacher,
 )
-from tinyllm.config.read import (
-    dump_config as dump_config,
-)
-from tinyllm.config.read import (
-    load_config as load_config,
-)
-from tinyllm.config.schema import (
-    ANSWER_TASK as ANSWER_TASK,
-)
-from tinyllm.config.schema import (
-    CHOICES_TASK as CHOICES_TASK,
-)
-from tinyllm.config.schema import (
-    AnswerKind as AnswerKind,
-)
-from tinyllm.config.schema import (
-    BudgetSection as BudgetSection,
-)
-from tinyllm.config.schema import (
-    CheckName as CheckName,
-)
-from tinyllm.config.schema import (
-    Config as Config,
-)
-from tinyllm.config.schema import (
-    CutSection as CutSection,
-)
-from tinyllm.config.schema import (
-    DataSection as DataSection,
-)
-from tinyllm.config.schema import (
-    EndpointTeacher as EndpointTeacher,
-)
-from tinyllm.config.schema import (
-    EvaluateSection as EvaluateSection,
-)
-from tinyllm.config.schema import (
-    ExamplesSection as ExamplesSection,
-)
-from tinyllm.config.schema import (
-    FieldMap as FieldMap,
-)
-from tinyllm.config.schema import (
-    Form as Form,
-)
-from tinyllm.config.schema import (
-    GivenTeacher as GivenTeacher,
-)
-from tinyllm.config.schema import (
-    Layout as Layout,
-)
-from tinyllm.config.schema import (
-    LiteLLMTeacher as LiteLLMTeacher,
-)
-from tinyllm.config.schema import (
-    LlamaCppTeacher as LlamaCppTeacher,
-)
-from tinyllm.config.schema import (
-    LoraSection as LoraSection,
-)
-from tinyllm.config.schema import (
-    Method as Method,
-)
-from tinyllm.config.schema import (
-    MoreSection as MoreSection,
-)
-from tinyllm.config.schema import (
-    OpenAIBatchTeacher as OpenAIBatchTeacher,
-)
-from tinyllm.config.schema import (
-    OpenAITeacher as OpenAITeacher,
-)
-from tinyllm.config.schema import (
-    OpinionsSection as OpinionsSection,
-)
-from tinyllm.config.schema import (
-    PriceSection as PriceSection,
-)
-from tinyllm.config.schema import (
-    PromptedTeacher as PromptedTeacher,
-)
-from tinyllm.config.schema import (
-    RationalesSection as RationalesSection,
-)
-from tinyllm.config.schema import (
-    ScriptedTeacher as ScriptedTeacher,
-)
-from tinyllm.config.schema import (
-    SoftSection as SoftSection,
-)
-from tinyllm.config.schema import (
-    StudentSection as StudentSection,
-)
-from tinyllm.config.schema import (
-    StudentTeacher as StudentTeacher,
-)
-from tinyllm.config.schema import (
-    TeacherConfig as TeacherConfig,
-)
-from tinyllm.config.schema import (
-    TrainSection as TrainSection,
-)
-from tinyllm.config.schema import (
-    TransformersTeacher as TransformersTeacher,
-)
-from tinyllm.config.schema import (
-    VllmTeacher as VllmTeacher,
-)
-from tinyllm.config.schema import (
-    Way as Way,
-)
-from tinyllm.config.schema import (
-    candidates_of as candidates_of,
-)
-from tinyllm.config.schema import (
-    compares_by_token as compares_by_token,
-)
-from tinyllm.config.schema import (
-    prefixes_in_use as prefixes_in_use,
-)
-from tinyllm.config.schema import (
-    task_prefixes as task_prefixes,
-)
-from tinyllm.config.schema import (
-    teacher_weights as teacher_weights,
-)
-from tinyllm.config.schema import (
-    teachers_in_use as teachers_in_use,
-)
-from tinyllm.config.schema import (
-    ways_of as ways_of,
-)
+from tinyllm.config._train import AnswerKind, AutoSection, Method, RationaleUse, SoftSection, TrainSection
+from tinyllm.config.read import build_config, describe_differences, dump_config, load_config
+from tinyllm.config.schema import Config, candidates_of, prefixes_in_use, teacher_weights, teachers_in_use
+
+__all__ = [
+    "ANSWER_TASK", "CHOICES_TASK", "AnswerKind", "AutoSection", "BudgetSection", "CheckName", "Config", "CutSection",
+    "DataSection", "EndpointTeacher", "EvaluateSection", "ExamplesSection", "FieldMap", "Form", "GivenTeacher",
+    "Layout", "LiteLLMTeacher", "LlamaCppTeacher", "LoraSection", "Method", "MoreSection", "OpenAIBatchTeacher",
+    "OpenAITeacher", "OpinionsSection", "PriceSection", "PromptedTeacher", "RationaleUse", "RationalesSection",
+    "ScriptedTeacher", "SoftSection", "StudentSection", "StudentTeacher", "TeacherConfig", "TrainSection",
+    "TransformersTeacher", "VllmTeacher", "Way", "build_config", "candidates_of", "compares_by_token",
+    "describe_differences", "dump_config", "load_config", "prefixes_in_use", "task_prefixes", "teacher_weights",
+    "teachers_in_use", "ways_of",
+]  # fmt: skip

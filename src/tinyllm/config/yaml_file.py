@@ -1,4 +1,4 @@
-"""Parse a user's YAML: the value and the line of each key, or one message about what is wrong."""
+"""Parse a YAML file of a user: the value and the line of each key, or one message about the mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST = 100_000  # values; values repeated by an alias count each time
 
 
 class NotYamlError(ValueError):
-    """A text is not YAML, or too large or too deep for a configuration. `line` is 0 if it is unknown."""
+    """A text is not YAML, or it is too large or too deeply nested. `line` is 0 if the line is unknown."""
 
     def __init__(self, words: str, line: int = 0) -> None:
         super().__init__(words)
@@ -93,7 +93,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} is not a mapping; it needs at least `data:`. `tinyllm init` writes an example.")
     if twice := list(_twice(node, "")):
-        raise ConfigError(f"{path}: some keys are there twice, and YAML would only use the last:\n" + "\n".join(twice))
+        raise ConfigError(f"{path}: these keys occur twice, and YAML would use only the last one:\n" + "\n".join(twice))
     return tree, dict(_line_numbers(node, ()))
 
 

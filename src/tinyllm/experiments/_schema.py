@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tinyllm.comparison.answers import Scorer
-from tinyllm.config.schema import Name, Section
+from tinyllm.config.section import Name, Section
 from tinyllm.scoring.views import View
 
 Patch = dict[str, Any]

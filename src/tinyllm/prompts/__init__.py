@@ -1,6 +1,6 @@
 """Prompts: the in-context examples, and the prompt of a teacher.
 
-Add a way to pick examples: a `Strategy` in `_examples`, its name in `config/schema.py`. The wording of a prompt:
+Add a way to pick examples: a `Strategy` in `_examples`, its name in `config/_rationales.py`. The wording of a prompt:
 `_text`.
 
 In the paper, the generator picks examples P_i for question i from the training split, never the question itself. The

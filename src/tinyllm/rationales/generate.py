@@ -10,18 +10,17 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from tinyllm.errors import MissingDependencyError, TeacherError, TinyLLMError
+from tinyllm.rationales._meter import RequestMeter, StoppedError
 from tinyllm.rationales.requests import Ask, Requests, answered
 from tinyllm.rationales.types import Rejection, Verdict
-from tinyllm.replies import Entry, Failure, Store, Writer
+from tinyllm.replies import Failure, Store, Writer
 from tinyllm.spending.budget import Budget
-from tinyllm.spending.charges import Charge
 from tinyllm.system.files import well_formed
 from tinyllm.system.gate import Gate
-from tinyllm.teachers.base import AtHand, Meter, ParameterRefused, Reply, RequestFailed, Resumable
+from tinyllm.teachers.base import AtHand, ParameterRefused, Reply, RequestFailed, Resumable
 
 StopReason = Literal["interrupted", "budget"]
 
@@ -151,10 +150,6 @@ def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-class _StoppedError(Exception):
-    """The request is not sent, because stopping was requested."""
-
-
 class _Flow:
     """Asks one teacher all questions."""
 
@@ -173,7 +168,7 @@ class _Flow:
         self._places = Gate(lambda: 2 * self.teacher.concurrency + _CHUNK)
         self._started = False
         self._is_resumable = isinstance(requests.teacher, Resumable) and requests.teacher.resumable
-        self._asking: dict[asyncio.Task[Any], _Meter] = {}
+        self._asking: dict[asyncio.Task[Any], RequestMeter] = {}
 
     async def run(self) -> None:
         """Ask everything that is not in the store."""
@@ -273,7 +268,7 @@ class _Flow:
             self._shared.progress.advance(self._standing)
         except (TeacherError, MissingDependencyError) as error:
             self._give_up(error)
-        except _StoppedError:
+        except StoppedError:
             pass
         finally:
             self._standing.in_flight -= 1
@@ -301,7 +296,7 @@ class _Flow:
                 if again is None:
                     return outcome
                 if self._stopped():
-                    raise _StoppedError
+                    raise StoppedError
                 self._standing.resampled += 1
                 ask = again
             settled, missing = self._answered([ask])  # another run may have stored this sample
@@ -325,9 +320,13 @@ class _Flow:
         """Get a reply, store it and pay for it. Return it with the request as it was sent."""
         async with self._gate:
             if self._stopped():
-                raise _StoppedError
+                raise StoppedError
             ask = self._requests.variants(ask)[-1]  # the form may have changed since the request was made
-            meter = _Meter(self._shared, self._stopped, ask, self.teacher.name, resumes=self._is_resumable)
+            meter = RequestMeter(
+                self._shared.writer, self._shared.budget, ask, self.teacher.name,
+                may_send=lambda: not self._stopped(), over_budget=lambda: self._shared.stop.wish("budget"),
+                resumes=self._is_resumable,
+            )  # fmt: skip
             reply = await self._asked(ask, meter)
         if reply is None:
             raise RequestFailed("the teacher has nothing for this question")
@@ -337,7 +336,7 @@ class _Flow:
         self._standing.thinking_tokens += reply.thinking_tokens or 0
         return ask, await meter.paid(reply)
 
-    async def _asked(self, ask: Ask, meter: _Meter) -> Reply | None:
+    async def _asked(self, ask: Ask, meter: RequestMeter) -> Reply | None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
         self._asking[task] = meter
@@ -371,83 +370,3 @@ class _Flow:
         count = len(self._waiting.pop(root))
         self._standing.done += count
         return count
-
-
-class _Meter(Meter):
-    """Charges the attempts of one request; see `teachers.base.Meter`.
-
-    Args:
-        stopped: returns whether nothing new may be sent.
-        resumes: whether an earlier process may have made an attempt.
-    """
-
-    def __init__(self, shared: _Shared, stopped: Callable[[], bool], ask: Ask, teacher: str, *, resumes: bool) -> None:
-        self._shared = shared
-        self._stopped = stopped
-        self._ask = ask
-        self._resumes = resumes
-        self._teacher = teacher
-        self._is_kept = shared.budget.is_kept_for(teacher)
-        self._charge: int | None = None
-        self.is_under_way = False
-
-    @cached_property
-    def _most(self) -> Charge:
-        """The most that an attempt can cost. It is computed on demand, because prompts may be long."""
-        return self._shared.budget.most(self._teacher, self._ask.key, self._ask.request)
-
-    async def begin(self) -> None:
-        self.lost()
-        if self._stopped():
-            raise _StoppedError
-        if self._is_kept:
-            self._charge = await self._shared.budget.reserve(self._most, self._shared.writer.set_aside)
-            if self._charge is None:
-                self._shared.stop.wish("budget")
-                raise _StoppedError
-        self.is_under_way = True
-        if self._stopped():
-            self.free()
-            raise _StoppedError
-
-    def free(self) -> None:
-        if self.is_under_way:
-            if self._charge is not None:
-                self._shared.writer.free(self._charge)
-            self._ended(0.0, 0)
-        elif self._resumes:
-            self._shared.writer.free_resumed(self._shared.budget.run, self._ask.key)
-
-    def lost(self, words: str = "") -> None:  # noqa: ARG002 - for meters that report it
-        if self.is_under_way:
-            self._shared.writer.lose(self._most, self._charge)
-            self._ended(self._most.usd, self._most.tokens)
-
-    def leave(self) -> None:
-        """End the account here: the attempt goes on at the provider, and the run that collects it pays."""
-        if self.is_under_way:
-            self._ended(self._most.usd, self._most.tokens)
-
-    async def paid(self, reply: Reply) -> Reply:
-        """Store a reply and its cost. Return it once both are on the disk.
-
-        If the server reports no usage, the maximum is charged.
-        """
-        prompt = self._most.prompt_tokens if reply.prompt_tokens is None else reply.prompt_tokens
-        completion = self._most.completion_tokens if reply.completion_tokens is None else reply.completion_tokens
-        resumed = self._ask.key if self._resumes and not self.is_under_way else None
-        bill = self._shared.budget.bill(
-            self._teacher, prompt, completion, reply.cached_tokens or 0, self._charge, resumed
-        )
-        ask = self._ask
-        kept = await self._shared.writer.keep(Entry(self._teacher, ask.question.id, ask.key, ask.asked, reply), bill)
-        self._ended(bill.usd, prompt + completion)
-        return kept
-
-    def _ended(self, usd: float, tokens: int) -> None:
-        budget = self._shared.budget
-        if self._charge is None:
-            budget.spend(usd, tokens)
-        else:
-            budget.settle(self._most, usd, tokens)
-        self._charge, self.is_under_way = None, False

@@ -21,9 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyllm.config import ANSWER_TASK, Config, candidates_of
+from tinyllm.config import ANSWER_TASK, AutoSection, Config, candidates_of
 from tinyllm.config.read import SPEED_ONLY
-from tinyllm.config.schema import AutoSection
 from tinyllm.errors import DataError
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._prepare import looked_at, prepare_training, validation, validation_scores

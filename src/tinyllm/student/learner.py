@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,38 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinyllm.errors import StudentError
-from tinyllm.student._attention import NAME, drops_scores, register, share_position_bias, visible
+from tinyllm.student._attention import NAME, register, share_position_bias, visible
 from tinyllm.student._batch import (
     Batch,
     packed_causal_batch,
     packed_encoder_decoder_batch,
     padded_causal_batch,
     padded_encoder_decoder_batch,
-    to_device,
 )
 from tinyllm.student._loss import Head, head_in_fp32, step_loss, weighted_cross_entropy
-from tinyllm.student._positions import bounds, exceeded_bound, forget_lengths, positions_of
-from tinyllm.student._probe import (
-    Gradients,
-    apart,
-    compared_parameters,
-    long_rows,
-    micro_batch,
-    plain_tokens,
-    same_gradients,
-    same_logits,
-    short_rows,
-    without_noise,
-)
+from tinyllm.student._positions import forget_lengths, positions_of
 from tinyllm.student._rows import Row
 from tinyllm.student._steps import MicroBatch
-from tinyllm.student._ways import ALONE, UNFIT, Way, decoder_start, unwrapped
+from tinyllm.student._verify import Verification
+from tinyllm.student._ways import Way, decoder_start, unwrapped
 from tinyllm.student.plan import Shape
 
 _LONGEST = 2048  # tokens of the longest row, where nobody says
 _MASKED_KINDS = {"sliding_attention", "chunked_attention"}
-_CHEAP = 1e10  # parameters times tokens: up to so many long rows' gradients are compared, too
-_USUAL = "a causal model (Llama, Qwen, Gemma, SmolLM, …) or an encoder-decoder (T5, BART, …)"
 
 
 class Learner(nn.Module):
@@ -156,15 +141,9 @@ class Learner(nn.Module):
             StudentError: the model looks ahead at what it is to predict, is random, or fails.
         """
         was_training = self.training
-        short, long = self._probe(longest or _LONGEST)
+        verification = self._verification(longest or _LONGEST)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            self.take(ALONE)
-            parameters = compared_parameters(self) if learns else []
-            plain = self._plain(short, long, parameters)
-            for way in () if plain.is_spoilt else self._ways():
-                self.take(way)
-                if way == ALONE or self._agrees(plain):
-                    break
+            verification.take_fastest(learns=learns)
         self.train(was_training)
 
     def take(self, way: Way) -> None:
@@ -200,144 +179,19 @@ class Learner(nn.Module):
                 for layer in layers:
                     layer._compiled_call_impl = None  # there is no other way back
 
-    def _ways(self) -> Iterator[Way]:
-        """Yield the ways worth trying, the fastest first."""
-        # FlexAttention, which packs on a GPU, learns no position bias (T5).
-        if self.device.type != "cuda" or not self.is_encoder_decoder:
-            yield from (Way(), Way(whole_forward=True))
-        for share_prompt in (True, False):
-            for whole_forward in (False, True):
-                yield Way(packed=False, share_prompt=share_prompt, whole_forward=whole_forward)
-        yield ALONE
-
-    def _probe(self, longest: int) -> tuple[list[Row], list[Row]]:
-        """Return the short and the long rows of a probe, and note up to which lengths they tell anything."""
-        bound = exceeded_bound(self.config, longest, self.positions.shortest)
-        tokens = plain_tokens(self.student)
-        short = short_rows(tokens, is_encoder_decoder=self.is_encoder_decoder)
-        long = [] if bound is None else long_rows(tokens, bound, is_encoder_decoder=self.is_encoder_decoder)
-        self._reach = next((b.tokens for b in bounds(self.config) if b.tokens >= longest), None)
-        together = sum(row.length for row in (*short, *long))
-        self._company = next((b.tokens for b in bounds(self.config) if b.counts_company and b.tokens >= together), None)
-        return short, long
-
     def refuse_if_it_sees_ahead(self) -> None:
-        """Look whether a change of a token changes what is predicted before it, in a short row.
+        """Look in a short row whether a change of a token changes what is predicted before it.
 
         Raises:
             StudentError: it does.
         """
-        self.eval()
-        self.take(ALONE)
-        row = _telling(apart(self._probe(0)[0]))
-        with contextlib.suppress(*UNFIT):
-            self._refuse_if_it_sees_ahead(row, self._result([row]).logits)
+        self._verification(0).refuse_if_it_sees_ahead()
 
-    def _refuse_if_it_sees_ahead(self, row: Row, logits: Tensor) -> None:
-        *before, token, last = row.branches[0].target
-        other = next((t for t in plain_tokens(self.student) if t != token), token)
-        changed = replace(row.branches[0], target=(*before, other, last))
-        found = self._result([replace(row, branches=(changed,))]).logits
-        if not same_logits(found[:-1], logits[:-1]):
-            self._refuse_if_random(row, logits)
-            raise StudentError(
-                f"student.model: {self._name} sees the tokens that it is to predict, so neither training nor its "
-                f"scores would mean anything. Choose {_USUAL}; or, if this model was trained to predict the next "
-                "token, set is_decoder to true in its config.json."
-            )
-
-    def _refuse_if_random(self, row: Row, logits: Tensor) -> None:
-        if not same_logits(self._result([row]).logits, logits) and not logits.isnan().any():
-            raise StudentError(
-                f"student.model: {self._name} gives other scores each time it reads the same tokens. Choose {_USUAL}."
-            )
-
-    def _plain(self, short: list[Row], long: list[Row], parameters: Sequence[nn.Parameter]) -> _Plain:
-        """Compute the rows of a probe one by one, as the model itself does.
-
-        Raises:
-            StudentError: that is no use.
-        """
-        rows, more = apart(short), apart(long)
-        count, row = len(rows) + len(more), _telling(rows)
-        size = sum(p.numel() for p in self.parameters())
-        of_long = parameters if size * sum(r.length for r in more) < _CHEAP else []
-        try:
-            first, trains = self._of_training(row, count, parameters)
-            self._refuse_if_random(row, first.logits)
-            results = [first if r is row else self._result([r], count, parameters, trains) for r in rows]
-            results += [self._result([r], count, of_long, trains) for r in more]
-        except UNFIT as error:
-            longest = max(r.length for r in (*rows, *more))
-            raise StudentError(
-                f"student.model: {self._name} fails on rows of up to {longest} tokens: {_first_line(error)} "
-                f"Choose {_USUAL}."
-            ) from error
-        plain = _Plain(short, long, results, parameters, of_long, trains)
-        if not plain.is_spoilt:
-            for those, found in ((rows, results[: len(rows)]), (more, results[len(rows) :])):
-                for telling in [_telling(those)] if those else []:
-                    self._refuse_if_it_sees_ahead(telling, found[those.index(telling)].logits)
-        return plain
-
-    def _of_training(self, row: Row, count: int, parameters: Sequence[nn.Parameter]) -> tuple[_Result, bool]:
-        """Return a row's result; and whether its gradient is that of training, not of answering.
-
-        A model that is random while it trains, whatever its settings (a router that draws), is compared as it answers.
-        """
-        if not parameters:
-            return self._result([row], count), False
-        once, again = (self._result([row], count, parameters, trains=True) for _ in range(2))
-        if same_gradients(again.gradients, once.gradients):
-            return once, True
-        return self._result([row], count, parameters), False
-
-    def _agrees(self, plain: _Plain) -> bool:
-        """Whether the way that is taken gives what plain rows give; short rows first, which cost least."""
-        count, split = len(plain.results), len(apart(plain.short))
-        probes = [(plain.short, plain.results[:split], plain.parameters)]
-        if plain.long:
-            probes.append(([*plain.short, *plain.long], plain.results, plain.of_long))
-        try:
-            for rows, results, parameters in probes:
-                asked = rows if self.way.share_prompt else apart(rows)
-                found = self._result(asked, count, parameters, plain.trains)
-                gradients = [_sum(of) for of in zip(*(r.gradients for r in results), strict=False)]
-                if not same_logits(found.logits, torch.cat([r.logits for r in results])):
-                    return False
-                if parameters and not same_gradients(found.gradients, gradients):
-                    return False
-            if plain.parameters and self.way.packed and not drops_scores(self.device):
-                self.train()
-                with torch.no_grad():  # raises where it would drop
-                    self(to_device(self.collate(micro_batch(plain.short, count), ()), self.device))
-        except UNFIT:
-            return False  # a model whose attention, head or masks have another interface
-        return True
-
-    def _result(
-        self,
-        rows: Sequence[Row],
-        branches: int = 1,
-        parameters: Sequence[nn.Parameter] = (),
-        trains: bool = False,
-    ) -> _Result:
-        """Return the logits of rows, and the gradient of their loss.
-
-        Args:
-            branches: of all rows of the probe; the loss is the mean over them of the mean over tokens.
-            trains: as while it trains, but for noise; else as while it answers.
-        """
-        batch = to_device(self.collate(micro_batch(rows, branches), ()), self.device)
-        self.eval()
-        with torch.no_grad():
-            logits = self.target_logits(batch).float()
-        if not parameters:
-            return _Result(logits, ())
-        self.train(trains)
-        with without_noise(self) if trains else contextlib.nullcontext(), torch.enable_grad():
-            loss, _ = self(batch)
-            return _Result(logits, torch.autograd.grad(loss, list(parameters), allow_unused=True))
+    def _verification(self, longest: int) -> Verification:
+        """Return a probe for rows of up to so many tokens, and note up to which lengths it tells anything."""
+        verification = Verification(self, longest)
+        self._reach, self._company = verification.reach, verification.company
+        return verification
 
     @property
     def _name(self) -> str:
@@ -474,49 +328,3 @@ def _at(states: Tensor, flat: Tensor) -> Tensor:
 def _logits(output: Any) -> Tensor:
     logits: Tensor = output.logits
     return logits
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Result:
-    """What a way gives for rows of a probe."""
-
-    logits: Tensor
-    gradients: Gradients
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """A probe, and what plain rows give for it.
-
-    Attributes:
-        results: of each branch of the short rows, then of the long ones.
-        parameters: whose gradients are compared; of_long: where long rows take part, which only small models afford.
-        trains: gradients are those of training, else of answering.
-    """
-
-    short: list[Row]
-    long: list[Row]
-    results: list[_Result]
-    parameters: Sequence[nn.Parameter]
-    of_long: Sequence[nn.Parameter]
-    trains: bool
-
-    @property
-    def is_spoilt(self) -> bool:
-        """Whether there is nothing to compare: weights are no numbers, and scoring or training will say where."""
-        return any(bool(r.logits.isnan().any()) for r in self.results)
-
-
-def _telling(rows: Sequence[Row]) -> Row:
-    """Return the row with the most to predict."""
-    return max(rows, key=lambda r: len(r.branches[0].target))
-
-
-def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    some = [g for g in gradients if g is not None]
-    return torch.stack(some).sum(0) if some else None

@@ -10,8 +10,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, Method
-from tinyllm.config.schema import RationaleUse
+from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, Method, RationaleUse
 from tinyllm.questions.types import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student import _routing as routing

@@ -1,7 +1,7 @@
 """Teachers: sources of rationales behind one protocol (`base.Teacher`), one module per kind.
 
-Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/schema.py` (also in `TeacherConfig`
-and, for opinions, in `ways_of`).
+Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/_teachers.py` (also in its
+`TeacherConfig` and, for opinions, in `ways_of` of `config/_opinions.py`).
 
 The module of a kind is imported only when a teacher of that kind is made.
 """

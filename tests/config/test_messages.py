@@ -1,0 +1,77 @@
+"""What a wrong configuration is told: the setting, what it got, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinyllm.config import build_config
+from tinyllm.errors import ConfigError
+
+STUDENT = {"name": "s", "kind": "student", "run": "runs/s"}
+SCRIPTED = {"name": "a", "kind": "scripted"}
+
+
+def told(**sections) -> str:
+    """The message about a configuration with these sections."""
+    with pytest.raises(ConfigError) as caught:
+        build_config({"data": {"dataset": "starter"}, "train": {"method": "fine-tuning"}} | sections)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"data": {"train": "q.csv", "choices": ["yes"]}}, "data.choices: at least 2 are needed, got ['yes']"),
+        ({"evaluate": {"scorers": []}}, "evaluate.scorers: it must not be empty, got []"),
+        ({"teachers": [{"kind": "openai", "name": "a", "model": "m", "base_url": []}]}, "it must not be empty, got []"),
+        ({"evaluate": 5}, "evaluate: a mapping is needed, got 5"),
+        ({"evaluate": {"before": []}}, "evaluate.before: true or false is needed, got []"),
+        ({"data": {"train": 5}}, "data.train: a path is needed, got 5"),
+        ({"teachers": [{"kind": "openai", "name": "a"}]}, "teachers[0].model: missing; this setting has no default"),
+        ({"data": {"train": "q.csv", "folder": "d"}}, "`train` cannot be combined with `dataset` or `folder`"),
+        ({"data": {"cut": {"valid": 0.5, "test": 0.5}, "train": "q.csv"}}, "their sum must be below 1"),
+        ({"data": {"train": "q", "choices": ["a", "a"]}}, "data.choices: 'a' is listed more than once"),
+        (
+            {"data": {"train": "q", "more": [{"dataset": "obqa", "train": "b"}]}},
+            "data.more[0]: it names dataset and train; give a file, or exactly one of",
+        ),
+        (
+            {"rationales": {"examples": {"ids": ["1"]}}},
+            "rationales.examples.ids: `strategy: random` does not use them; set `strategy: fixed`, or remove `ids`",
+        ),
+        ({"rationales": {"budget": {"usd": 1}}}, "no teacher has a price, so spending is always 0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting(sections, words):
+    assert words in told(**sections)
+
+
+def test_a_list_with_a_wrong_item_is_not_said_to_be_empty_as_well():
+    said = told(evaluate={"scorers": ["likelyhood"]})
+    assert "evaluate.scorers[0]: Input should be 'likelihood' or 'generation', got 'likelyhood'." in said
+    assert "1 problem" in said
+
+
+@pytest.mark.parametrize("method", ["step-by-step", "tinyllm", "shortest"])
+@pytest.mark.parametrize("teachers", [[], [STUDENT]])
+def test_a_method_that_learns_from_rationales_needs_a_teacher_that_writes_them(method, teachers):
+    said = told(teachers=teachers, train={"method": method, "alpha": 0})
+    assert f"teachers: `method: {method}` needs a teacher that writes rationales (not of `kind: student`)" in said
+    assert "1 problem" in said, "the weight of a teacher that is not there is no second problem"
+
+
+def test_step_by_step_names_the_teachers_to_choose_from():
+    said = told(teachers=[SCRIPTED, SCRIPTED | {"name": "b"}], train={"method": "step-by-step", "alpha": 0})
+    assert "train.teacher: missing; `step-by-step` learns from one teacher; choose one of a, b" in said
+    assert "learns from ''" not in said
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"temperature": 1}, "'temperature' is set by `rationales.temperature`; remove it here"),
+        ({"n": 2}, "'n' is set to 1, and `rationales.samples` allows more requests; remove it here"),
+    ],
+)
+def test_a_field_of_a_request_that_has_a_setting_of_its_own(body, words):
+    assert words in told(teachers=[{"name": "a", "kind": "openai", "model": "m", "extra_body": body}])
