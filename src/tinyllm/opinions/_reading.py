@@ -26,8 +26,8 @@ _SAID = re.compile(r"\b(?:answer|option|choice)\b\W*(?:\bis\b\W*)?([A-Z])\b(?!['
 def by_letter(question: Question, teacher: str, top: Sequence[tuple[str, float]]) -> Verdict:
     """Return the probability of each letter: the sum over the tokens that spell it (`B`, ` B`, `B.`, `(B`).
 
-    An endpoint returns only the most likely tokens. A letter that is not among them gets the highest probability that it
-    can have: at most that of the least likely token, and at most an equal share of the remaining probability.
+    An endpoint returns only the most likely tokens. A letter that is not among them gets the highest probability that
+    it can have: at most that of the least likely token, and at most an equal share of the remaining probability.
     """
     if not top:
         return Rejection(question.id, teacher, NO_LOGPROBS, "")

@@ -127,9 +127,9 @@ def _given(question: Question, name: str, source: str) -> Opinion | None:
 def _together(question: Question, requests: OpinionRequests, scored: Sequence[Scored]) -> Opinion | None:
     """Combine a teacher's replies to several orders of the choices into one opinion.
 
-    Votes are counted, and one extra vote is split equally among the choices. Other probabilities are combined by the mean
-    of their logarithms. A teacher may add a bias to the logit of a position. If each choice was at each position once,
-    the bias cancels in this mean.
+    Votes are counted, and one extra vote is split equally among the choices. Other probabilities are combined by the
+    mean of their logarithms. A teacher may add a bias to the logit of a position. If each choice was at each position
+    once, the bias cancels in this mean.
     """
     if not scored:
         return None
