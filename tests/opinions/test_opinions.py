@@ -79,7 +79,7 @@ def test_opinions_by_letter_are_stored_averaged_and_counted(project, capsys):
     assert (found["replies"], found["opinions"], found["rejected"]) == (48, 12, {})
 
 
-def test_an_endpoint_without_logprobs_is_given_up_and_votes_are_the_way(project, capsys):
+def test_an_endpoint_without_logprobs_ends_with_an_error_and_votes_work(project, capsys):
     endpoint = FakeEndpoint(lambda body: good(body, text="B"))
     with in_thread(endpoint) as url:
         project.tree["teachers"][2] |= {"base_url": url, "concurrency": 2}
@@ -94,7 +94,7 @@ def test_an_endpoint_without_logprobs_is_given_up_and_votes_are_the_way(project,
         assert (opinion.way, opinion.orders) == ("votes", 4)
 
 
-def test_opinions_that_got_no_reply_are_told_and_asked_again(project, capsys):
+def test_opinions_without_a_reply_are_reported_and_asked_again(project, capsys):
     with in_thread(FakeEndpoint(status(500), biased)) as url:
         project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1, "max_attempts": 1}
         project.save()
@@ -105,7 +105,7 @@ def test_opinions_that_got_no_reply_are_told_and_asked_again(project, capsys):
     assert {o.orders for o in read_opinions(project.run)} == {4}
 
 
-def test_logprobs_that_are_refused_name_the_way_out(project, capsys):
+def test_the_error_about_refused_logprobs_names_votes(project, capsys):
     with in_thread(
         FakeEndpoint(status(400, "Unsupported parameter: 'logprobs' is not supported with this model."))
     ) as url:
@@ -148,7 +148,7 @@ def test_a_model_that_thinks_is_asked_without_its_thoughts(project, switch):
     assert figures(project)["teachers"]["cat"]["rejected"] == {}
 
 
-def test_a_model_that_always_thinks_is_refused_and_votes_are_the_way(project, capsys):
+def test_the_error_about_a_model_that_always_thinks_names_votes(project, capsys):
     endpoint = FakeEndpoint(thinking())
     with in_thread(endpoint) as url:
         project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1}
@@ -160,7 +160,7 @@ def test_a_model_that_always_thinks_is_refused_and_votes_are_the_way(project, ca
     assert len(endpoint.requests) == 3
 
 
-def test_replies_that_never_begin_with_a_letter_are_given_up(project, capsys):
+def test_requests_stop_if_no_reply_begins_with_a_letter(project, capsys):
     def rambles(body):
         reply = json.loads(good(body, text="Okay").text)
         top = [{"token": "Okay", "logprob": -0.1}, {"token": "First", "logprob": -3.0}]
@@ -189,7 +189,7 @@ def test_opinions_that_come_with_the_questions_need_no_teacher(project):
     assert figures(project)["agreement"] == [{"teachers": ["expert", "logs"], "n": 14, "same": 0.0}]
 
 
-def test_other_settings_forget_the_opinions_but_not_the_rationales(project):
+def test_changed_settings_remove_the_opinions_but_not_the_rationales(project):
     with in_thread(FakeEndpoint(biased)) as url:
         project.tree["teachers"][2]["base_url"] = url
         project.save()
@@ -211,19 +211,19 @@ def test_other_settings_forget_the_opinions_but_not_the_rationales(project):
         ({"teachers": ["cat"], "splits": ["test"]}, "'train' or 'valid'"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_asked(project, capsys, opinions, words):
+def test_wrong_settings_are_reported_before_any_request(project, capsys, opinions, words):
     project.change("opinions", opinions)
     assert run(project, "check") == 2
     assert words in capsys.readouterr().err
 
 
-def test_scores_that_do_not_fit_the_choices_are_refused(project, capsys):
+def test_a_wrong_number_of_scores_is_refused(project, capsys):
     project.write_questions([r | {"opinions": {"cat": [1, 2]}} for r in rows(20)])
     assert run(project, "check") == 2
     assert "give one number per choice (4)" in capsys.readouterr().err
 
 
-def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, tmp_path):
+def test_the_opinion_of_a_student_is_its_probabilities(project, tmp_path):
     import tinyllm
 
     alone = ("teachers=[]", "train.method=fine-tuning", "train.alpha=1.0", "opinions.teachers={}")

@@ -55,7 +55,8 @@ def run(folder: Path, host: str, port: int, key: str | None, limits: Limits, new
         news.say(f"Serving on http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops)")
         asyncio.run(_Server(config).serve(sockets=[listening]))
         left = served.state.unanswered
-        news.say(f"Stopped. {f'{left} requests were' if left else 'No request was'} left without an answer.")
+        lost = f"{left} request{'s were' if left > 1 else ' was'}" if left else "No request was"
+        news.say(f"Stopped. {lost} left without an answer.")
 
 
 class _Server(uvicorn.Server):

@@ -107,9 +107,7 @@ def evaluate_export(folder: Path, run: RunFolder | None, news: News) -> dict[str
     if run is None:
         around = (p for p in folder.resolve().parents[:2] if (p / "config.yaml").is_file())
         if (home := next(around, None)) is None:
-            raise RunFolderError(
-                f"{folder} is not inside a run folder. Name the run of this export with --run-dir RUN."
-            )
+            raise RunFolderError(f"{folder} is not inside a run folder. Give the run of this export: --run-dir RUN.")
         run = RunFolder(home)
     config = run.config()
     test = [q for q in checked_questions(config, news, ("test",))[0].test if q.answer is not None]
