@@ -199,7 +199,7 @@ def test_changed_settings_remove_the_opinions_but_not_the_rationales(project):
     assert run(project, "generate", "--quiet") == 0
     assert not (project.run / "opinions.parquet").exists()
     assert (project.run / "rationales.parquet").stat().st_mtime_ns >= before
-    with pytest.raises(RunFolderError, match="name teachers in `opinions`"):
+    with pytest.raises(RunFolderError, match="Name teachers in `opinions`"):
         list(read_opinions(project.run))
 
 

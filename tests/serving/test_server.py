@@ -18,6 +18,7 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 
 import tinyllm
 from serving.servers import Served, serving
@@ -396,14 +397,18 @@ def served_here(
     student: LoadedStudent, limits: Limits, key: str | None = None, host: str = "127.0.0.1"
 ) -> Iterator[int]:
     """A server in a thread of this process, which handles no signals."""
-    app = application(student, key, limits, host)
-    config = uvicorn.Config(app, http=_impatient(limits.body_s), log_level="error", log_config=None)
-    server = uvicorn.Server(config)
+    with under_way(application(student, key, limits, host), http=_impatient(limits.body_s)) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def under_way(app: Starlette, **settings: object) -> Iterator[tuple[int, uvicorn.Server]]:
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", log_config=None, **settings))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
         thread.start()
         try:
-            yield int(listening.getsockname()[1])
+            yield int(listening.getsockname()[1]), server
         finally:
             server.should_exit = True
             thread.join(20)
@@ -420,17 +425,17 @@ def test_after_a_signal_the_server_answers_accepted_requests_and_ends(folder):
     assert any("No request was left without an answer" in line for line in served.said)
 
 
-def test_a_second_signal_stops_at_once_and_the_message_counts_the_lost_requests(folder):
-    with serving(folder) as served, ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(post, served, {"questions": ASKED * 10, "explain": True})
-        while "tinyllm_waiting_questions 60.0" not in httpx.get(f"{served.url}/metrics").text:
-            assert not answer.done(), "the answer came before the signal was sent"
-        for _ in range(2):
-            served.process.send_signal(signal.SIGTERM)
-            time.sleep(0.05)
-        assert isinstance(answer.exception(60), httpx.TransportError)
-        assert served.process.wait(60) == 0
-    assert any("Stopped. 1 request was left without an answer" in line for line in served.said), served.said
+def test_requests_that_a_forced_stop_cuts_off_are_counted(student, monkeypatch):
+    asked, end = threading.Event(), threading.Event()
+    monkeypatch.setattr(student, "answers", lambda _: asked.set() or end.wait(30) or [])
+    app = application(student, None, Limits())
+    with under_way(app) as (port, server), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(httpx.post, f"http://127.0.0.1:{port}/predict", json=ASKED[0], timeout=30)
+        assert asked.wait(20)
+        server.force_exit = server.should_exit = True  # as two signals do
+        assert answer.exception(20) is not None or answer.result().status_code == 500
+        end.set()
+    assert app.state.unanswered == 1
 
 
 def test_the_container_runs_the_command_as_an_unprivileged_user():

@@ -255,7 +255,7 @@ def _questions(
 def _problem(question: Question) -> str | None:
     choices = [c.strip() for c in question.choices]
     if not question.question.strip():
-        return "The question is empty. Write a text."
+        return "The question is empty."
     if len(choices) < 2 or not all(choices) or len(set(choices)) < len(choices):
         return f"A question needs two or more different choices that are not empty, got {_shown(choices)}."
     return None
