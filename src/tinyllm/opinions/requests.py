@@ -15,7 +15,7 @@ from tinyllm.errors import TeacherError
 from tinyllm.opinions._reading import NO_CHOICE, by_letter, by_likelihood, vote
 from tinyllm.prompts import ExampleGenerator, Prompt, letters_of, opinion_prompt
 from tinyllm.questions import Question
-from tinyllm.rationales.requests import Ask, Repeated, Requests
+from tinyllm.rationales.requests import Ask, Requests
 from tinyllm.rationales.types import UNFINISHED, Rejection, Scored, Verdict
 from tinyllm.teachers import Teacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request
@@ -50,11 +50,12 @@ class OpinionRequests(Requests):
         by_vote = way == "votes"
         self.asked = asked
         self.way: Way = way
+        self._seed = section.seed
         self._orders = {"letters": section.orders, "votes": min(section.orders, section.votes)}.get(way, 1)
         self.repeats = section.votes if by_vote else self._orders
         super().__init__(
             teacher,
-            _Reordered(asked, self.repeats, self._orders if way in ("letters", "votes") else 0, section.seed),
+            self._repeated(asked, self.repeats, self._shown),
             ExampleGenerator((), ExamplesSection(strategy="none", count=0)),
             RationalesSection(
                 max_tokens=section.max_tokens if by_vote else 1,
@@ -109,10 +110,28 @@ class OpinionRequests(Requests):
 
     def own_order(self, question: Question, place: int, scored: Scored) -> tuple[float, ...]:
         """Return the probabilities from the reply at a place, in the order of choices of the question itself."""
-        assert isinstance(self.questions, _Reordered)  # noqa: S101 - made so above
-        shown = self.questions.order(question, place % self.repeats)
-        found = dict(zip(shown, scored.probabilities, strict=True))
-        return tuple(found[choice] for choice in range(len(shown)))
+        order = self._order(question, place % self.repeats)
+        found = dict(zip(order, scored.probabilities, strict=True))
+        return tuple(found[choice] for choice in range(len(order)))
+
+    def _shown(self, question: Question, repeat: int) -> Question:
+        """Return a question with its choices in one of the orders."""
+        order = self._order(question, repeat)
+        answer = None if question.answer is None else order.index(question.answer)
+        return replace(question, choices=tuple(question.choices[i] for i in order), answer=answer)
+
+    def _order(self, question: Question, repeat: int) -> list[int]:
+        """Return the indices of the choices in the order in which they are shown.
+
+        Files often have the answer at the same position, so the seed and the question draw the first order. Each
+        further order moves all choices on by one. With as many orders as choices, each choice is at each position once.
+        """
+        order = list(range(len(question.choices)))
+        if self.way == "texts":
+            return order
+        turn, step = divmod(repeat % self._orders, len(order))
+        random.Random(f"{self._seed}:{turn}:{question.id}:{question.question}").shuffle(order)
+        return order[step:] + order[:step]
 
     def _request(self, place: int, question: Question) -> Request:
         by_letter = self.way in ("letters", "votes")
@@ -147,35 +166,3 @@ class OpinionRequests(Requests):
 def most_choices(way: Way) -> int | None:
     """Return the largest number of choices that a question may have for a way of asking; None if there is no limit."""
     return {"letters": _MOST_BY_LETTER, "votes": _MOST_BY_VOTE}.get(way)
-
-
-class _Reordered(Repeated):
-    """Each question several times, with its choices in several orders.
-
-    Files often have the answer at the same position, so the seed and the question draw the first order. Each further
-    order moves all choices on by one. With as many orders as choices, each choice is at each position once.
-    """
-
-    def __init__(self, asked: Sequence[Question], repeats: int, orders: int, seed: int) -> None:
-        """Reorder the choices.
-
-        Args:
-            orders: number of orders; 0 keeps the order of the question.
-        """
-        super().__init__(asked, repeats)
-        self._orders, self._seed = orders, seed
-
-    def order(self, question: Question, repeat: int) -> list[int]:
-        """Return the indices of the choices in the order in which they are shown."""
-        order = list(range(len(question.choices)))
-        if not self._orders:
-            return order
-        turn, step = divmod(repeat % self._orders, len(order))
-        random.Random(f"{self._seed}:{turn}:{question.id}:{question.question}").shuffle(order)
-        return order[step:] + order[:step]
-
-    def shown(self, question: Question, repeat: int) -> Question:
-        """Return a question with its choices in one of the orders."""
-        order = self.order(question, repeat)
-        answer = None if question.answer is None else order.index(question.answer)
-        return replace(question, choices=tuple(question.choices[i] for i in order), answer=answer)

@@ -48,15 +48,17 @@ class Ask:
     asked: str
 
 
-class Repeated(Sequence[Question]):
-    """Questions, each several times in a row. The list is not copied."""
+class _Repeated(Sequence[Question]):
+    """Questions, each several times in a row. The list is not copied.
 
-    def __init__(self, questions: Sequence[Question], times: int) -> None:
-        self._questions, self._times = questions, times
+    Args:
+        shown: returns the question as it is at one of its places, which are counted from 0.
+    """
 
-    def shown(self, question: Question, _repeat: int) -> Question:
-        """Return how a question is shown at one of its places (from 0)."""
-        return question
+    def __init__(
+        self, questions: Sequence[Question], times: int, shown: Callable[[Question, int], Question] = lambda q, _: q
+    ) -> None:
+        self._questions, self._times, self._shown = questions, times, shown
 
     def __len__(self) -> int:
         return len(self._questions) * self._times
@@ -70,9 +72,11 @@ class Repeated(Sequence[Question]):
             start, stop, _ = index.indices(len(self))
             first = start // self._times
             near = self._questions[first : -(-stop // self._times)]
-            return [self.shown(near[place // self._times - first], place % self._times) for place in range(start, stop)]
+            return [
+                self._shown(near[place // self._times - first], place % self._times) for place in range(start, stop)
+            ]
         place = range(len(self))[index]
-        return self.shown(self._questions[place // self._times], place % self._times)
+        return self._shown(self._questions[place // self._times], place % self._times)
 
 
 class Requests:
@@ -83,6 +87,8 @@ class Requests:
         several: rationales that are wanted for a question. `questions` has it so many times in a row.
         samples: how often a question is asked until a reply passes; 1 if the teacher is deterministic.
     """
+
+    _repeated = _Repeated
 
     def __init__(
         self,
@@ -97,7 +103,7 @@ class Requests:
     ) -> None:
         self.teacher = teacher
         self.several = 1 if isinstance(teacher, AtHand) else section.several
-        self.questions = questions if self.several == 1 else Repeated(questions, self.several)
+        self.questions = questions if self.several == 1 else self._repeated(questions, self.several)
         self._asked = questions
         temperature = section.sampling("temperature")
         self.samples = section.samples if temperature > 0 or "temperature" in omit else 1
