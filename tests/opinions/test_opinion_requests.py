@@ -1,4 +1,4 @@
-"""What is asked for an opinion, and what a reply says: pure, no model."""
+"""The requests for opinions, and how replies are read: pure, no model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_with_as_many_orders_as_choices_each_choice_is_at_each_position_once():
     for start in range(0, 24, 4):
         orders = [q.choices for q in one.questions[start : start + 4]]
         assert [sorted(place) for place in zip(*orders, strict=True)] == [sorted(ASKED[0].choices)] * 4
-    assert {q.choices for q in one.questions[::4]} != {one.questions[0].choices}  # another one for each question
+    assert {q.choices for q in one.questions[::4]} != {one.questions[0].choices}  # the first order differs by question
     assert [q.choices for q in one.questions] == [q.choices for q in requests(orders=4).questions[0:24]]
     assert [q.answer_text for q in one.questions[8:12]] == [ASKED[2].answer_text] * 4
 

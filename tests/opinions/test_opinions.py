@@ -1,4 +1,4 @@
-"""From a configuration to `opinions.parquet`: real stages, a real store, a real endpoint on this machine."""
+"""From a configuration to `opinions.parquet`, with real stages, a real store and a real endpoint on this machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tinyllm.cli.app import main
 from tinyllm.errors import RunFolderError
 from tinyllm.opinions.files import read_opinions
 
-LIKES = {"ice": 2.0, "water": 1.0, "iron": 0.0, "the moon": -1.0}  # logits, whatever the question
-PLACES = (1.5, 0.0, 0.0, -0.5)  # and how it likes the places
+LIKES = {"ice": 2.0, "water": 1.0, "iron": 0.0, "the moon": -1.0}  # logits of the choices, the same for each question
+PLACES = (1.5, 0.0, 0.0, -0.5)  # bias of the logit at each position
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ def test_opinions_by_letter_are_stored_averaged_and_counted(project, capsys):
         first = endpoint.requests[0]
         assert (first["logprobs"], first["top_logprobs"], first["max_tokens"]) == (True, 20, 1)
         sent = len(endpoint.requests)
-        assert sent == 4 * 12  # four orders of twelve training questions; nobody asked for rationales
-        assert run(project, "generate", "--quiet") == 0  # all of it is in the store
+        assert sent == 4 * 12  # four orders of twelve training questions; no rationales are needed
+        assert run(project, "generate", "--quiet") == 0  # all replies are in the store
         assert len(endpoint.requests) == sent
     total = sum(map(math.exp, LIKES.values()))
     opinions = list(read_opinions(project.run))
     assert len(opinions) == 12
-    for opinion in opinions:  # each choice stood at each place, so what the teacher likes of places is gone
+    for opinion in opinions:  # each choice was at each position, so the bias cancels
         assert opinion.probabilities == pytest.approx([math.exp(v) / total for v in LIKES.values()])
         assert (opinion.way, opinion.orders, opinion.mass) == ("letters", 4, pytest.approx(1.0))
     assert set(pq.read_table(project.run / "opinions.parquet")["split"].to_pylist()) == {"train"}
@@ -86,10 +86,10 @@ def test_an_endpoint_without_logprobs_ends_with_an_error_and_votes_work(project,
         project.save()
         assert run(project, "generate", "--quiet") == 2
         assert "opinions: {teachers: {cat: votes}}" in capsys.readouterr().err
-        assert len(endpoint.requests) <= 2  # those in flight; and nothing of them is stored
+        assert len(endpoint.requests) <= 2  # those in flight; their replies are not stored
         project.change("opinions", {"teachers": {"cat": "votes"}, "votes": 4, "orders": 4})
         assert run(project, "generate", "--quiet") == 0
-    for opinion in read_opinions(project.run):  # it says B whatever stands there: no opinion at all
+    for opinion in read_opinions(project.run):  # the teacher always says B, so all choices get the same probability
         assert opinion.probabilities == pytest.approx([0.25] * 4)
         assert (opinion.way, opinion.orders) == ("votes", 4)
 
@@ -100,7 +100,7 @@ def test_opinions_without_a_reply_are_reported_and_asked_again(project, capsys):
         project.save()
         assert run(project, "generate", "--quiet") == 3
         assert "1 of cat (opinions) (failed)" in capsys.readouterr().err
-        assert {o.orders for o in read_opinions(project.run)} == {3, 4}  # the others make up for it
+        assert {o.orders for o in read_opinions(project.run)} == {3, 4}  # the opinion uses the other replies
         assert run(project, "generate", "--quiet") == 0
     assert {o.orders for o in read_opinions(project.run)} == {4}
 
@@ -119,7 +119,7 @@ def test_the_error_about_refused_logprobs_names_votes(project, capsys):
 
 
 def thinking(*switches):
-    """A model that thinks first unless a field that it knows tells it not to; other such fields are refused."""
+    """A model that thinks first, unless one of the fields `switches` says not to. Other such fields are refused."""
 
     def answer(body):
         for name in {"chat_template_kwargs", "reasoning_effort"} & body.keys() - {*switches}:

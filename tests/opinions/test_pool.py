@@ -1,4 +1,4 @@
-"""Pooling: weights that are learned from answers or from agreement, trust, and the control."""
+"""Pooling: weights learned from answers or from agreement, the limit `trust`, and the control."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tinyllm.questions import Question
 
 
 def opinion(draw: random.Random, answer: int, right: float, sure: float, choices: int = 4) -> pool.Shares:
-    """An opinion that likes the answer best in so many cases, with so much probability on its first choice."""
+    """An opinion whose first choice is right with probability `right` and has the confidence `sure`."""
     other = draw.choice([c for c in range(choices) if c != answer])
     best = answer if draw.random() < right else other
     return tuple(sure if c == best else (1 - sure) / (choices - 1) for c in range(choices))
 
 
 def asked(number: int, teachers: dict[str, tuple[float, float]], seed: int = 0) -> list[tuple[pool.Opinions, int]]:
-    """Opinions of teachers that are right, and sure, so often."""
+    """Opinions of teachers, each with an accuracy and a confidence."""
     draw = random.Random(seed)
     made = []
     for _ in range(number):
@@ -86,7 +86,7 @@ def test_the_agreement_of_three_teachers_gives_their_accuracies():
     assert right == pytest.approx({name: how[0] for name, how in teachers.items()}, abs=0.06)
     weights = pool.weights_by_agreement(opinions, list(teachers))
     answers = [answer for _, answer in asked(3000, teachers)]
-    for name, found in right.items():  # each alone is as sure as it is right
+    for name, found in right.items():  # the confidence of each equals its accuracy
         alone = [pool.pool(one, {name: 3 * weights[name]}) for one in opinions]
         assert np.mean([max(p) for p in alone]) == pytest.approx(found, abs=0.01)
     pooled = [pool.pool(one, weights) for one in opinions]

@@ -1,4 +1,4 @@
-"""`train.method: auto`: settings are chosen on validation questions, and no step is trained twice."""
+"""`train.method: auto` chooses settings on validation questions, and trains no step twice."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_default_candidates_depend_on_the_teachers():
     }
     assert [t.name for t in teachers_in_use(taught)] == ["ada"]
     unheard = config(teachers=[{"name": "ada", "kind": "given"}], auto={"candidates": [{"answer": "choices"}]})
-    assert teachers_in_use(unheard) == (), "nobody is asked for what no candidate learns from"
+    assert teachers_in_use(unheard) == (), "a teacher is asked although no candidate learns from it"
 
 
 def test_each_rung_keeps_a_fraction_and_the_last_finishes_the_training():
@@ -147,7 +147,7 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert [line["step"] for line in read_jsonl(searching.run / "train_log.jsonl")] == list(range(1, 13))
     assert found["steps"] == 20
     assert json.loads(said.out)["train"]["chosen"]["name"] == chosen["name"]
-    assert not list((searching.run / "auto").glob("*/checkpoints")), "what may not go on keeps no weights"
+    assert not list((searching.run / "auto").glob("*/checkpoints")), "a candidate that does not continue has weights"
     page = (searching.run / "report.html").read_text("utf-8")
     assert "Settings tried on validation questions" in page
     assert "(chosen)" in page
@@ -173,7 +173,7 @@ def test_auto_does_not_read_the_test_questions(cli, searching):
     assert said.code == 0, said.err
     assert json.loads((searching.run / "auto.json").read_text())["chosen"]
     said = cli("evaluate", searching.config)
-    assert (said.code, "no such file" in said.err) == (2, True), "evaluation does open them"
+    assert (said.code, "no such file" in said.err) == (2, True), "evaluation reads them"
 
 
 def test_changed_validation_questions_restart_the_search(cli, searching):
@@ -196,7 +196,7 @@ def test_a_killed_search_continues_and_ends_with_the_same_student(cli, searching
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(repository() / "src")})
     log = killed / "auto" / "2" / "train_log.jsonl"
     while not (log.is_file() and len(log.read_text().splitlines()) >= 2):
-        assert process.poll() is None, "it ended too early"
+        assert process.poll() is None, "the training ended before it was killed"
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -204,7 +204,7 @@ def test_a_killed_search_continues_and_ends_with_the_same_student(cli, searching
     assert (before["chosen"], len(before["candidates"][0]["looks"])) == (None, 1)
     said = cli("train", searching.config, "--run-dir", killed)
     assert said.code == 0, said.err
-    assert "candidate 1 of" not in said.err, "it was done"
+    assert "candidate 1 of" not in said.err, "a finished candidate was trained again"
     ours, theirs = (json.loads((folder / "auto.json").read_text()) for folder in (killed, whole))
     for found in (ours, theirs):
         for look in [look for c in found["candidates"] for look in c["looks"]]:

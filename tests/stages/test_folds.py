@@ -1,4 +1,4 @@
-"""Out-of-fold students: nobody gives an opinion of a question that it learnt from."""
+"""Out-of-fold students: no student gives an opinion on a question that it was trained on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tinyllm(command: str, project: Project, *more: str) -> int:
 
 
 def trained(folder: Path, student: Path, lines) -> Path:
-    """A run that has learnt from some questions, rationales included."""
+    """A run that is trained on some questions and their rationales."""
     project = Project(folder, student)
     project.write_questions(lines)
     project.change("train.method", "shuffled")
@@ -47,7 +47,7 @@ def trained(folder: Path, student: Path, lines) -> Path:
 
 
 def asking(folder: Path, student: Path, run: Path, lines=QUESTIONS, folds: int = FOLDS) -> Project:
-    """A project that asks the student of a run for its opinions."""
+    """A project in which the student of a run gives opinions."""
     folder.mkdir(exist_ok=True)
     project = Project(folder, student)
     project.write_questions(lines)
@@ -74,7 +74,7 @@ def test_no_opinion_depends_on_the_answer_that_the_student_learnt(tmp_path, tiny
     second = opinions(asking(tmp_path / "second", tiny_t5, other))
     held_out = {name for name in first if not fold(name)}
     assert 0 < len(held_out) < len(first) == 12
-    for name, opinion in first.items():  # only those of the other fold learnt from the answers that were changed
+    for name, opinion in first.items():  # the changed answers are in one fold; only the other fold learns from them
         assert (second[name] == opinion) == (name in held_out)
     itself = opinions(asking(tmp_path / "itself", tiny_t5, origin, folds=0))
     assert not itself.items() & first.items()

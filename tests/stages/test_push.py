@@ -1,4 +1,4 @@
-"""`tinyllm push` at a stand-in of the hub: nothing is sent unasked, the card is honest, and what arrives is a student."""
+"""`tinyllm push` to a local stand-in of the hub: the model card, the files that are sent, and the hub's refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory, tiny_llama) -> Path:
 
 
 def pushed(run: Path, url: str, *options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    """Push in a process of its own: the hub's client reads its settings when it is imported."""
+    """Push in a new process, because the hub's client reads its settings at import."""
     environment = os.environ | {
         "HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
     }  # fmt: skip
@@ -52,7 +52,7 @@ def test_without_upload_nothing_is_sent_and_the_card_has_the_accuracies(cli, run
         assert f"| {name} | {100 * found['value']:.1f} % | {100 * found['ci95'][0]:.1f} % to" in card
     assert f"| guessing | {100 * figures['chance']:.1f} % |" in card
     assert "This may be chance." in card
-    assert str(run.parents[1]) not in told["card"], "paths of this machine are nobody's business"
+    assert str(run.parents[1]) not in told["card"], "the card has a local path"
     assert "Nothing was sent" in cli("push", run, "me/mine", *NAMED).out
 
 

@@ -1,4 +1,4 @@
-"""Learning from pooled opinions: beside answers, and where there are none."""
+"""Learning from pooled opinions, with and without answers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def run(project: Project, command: str = "run", *more: str) -> int:
 
 
 def prepared(project: Project):
-    """What would be learnt: the questions and the shares of their choices."""
+    """The questions that would be learnt, with their targets."""
     config, folder = load_config(project.config), RunFolder(project.run)
     splits, _ = checked_questions(config, News(quiet=True))
     return taught(config, folder, splits), splits
@@ -197,7 +197,7 @@ def test_rationales_of_pooled_answers_are_marked(project):
 
 
 def knowing(body):
-    """Answer by letter: the choice that a person would take."""
+    """Answer with the letter of the right choice."""
     listed = re.findall(r"^([A-D])\. (.*)$", body["messages"][-1]["content"], re.MULTILINE)
     logits = [2.0 if text in KNOWS else 0.0 for _, text in listed]
     norm = math.log(sum(map(math.exp, logits)))
