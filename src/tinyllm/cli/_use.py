@@ -86,7 +86,7 @@ def predict(
         out or Path(f"{file.resolve().name.split('.')[0]}.predictions.jsonl"),
         news,
         wishes=reading.wishes(),
-        teachers=() if explain is None else student.voices(None if explain == _ALL else explain),
+        teachers=() if explain is None else student.styles(None if explain == _ALL else explain),
         min_confidence=min_confidence,
     )
     print_result(asdict(done), as_json, lambda: _predictions_text(done, min_confidence))

@@ -73,7 +73,7 @@ def predict_file(
     Args:
         out: the file to write. It ends in .jsonl, .csv or .parquet.
         wishes: how the questions file is to be read.
-        teachers: the teachers in whose style the student explains each answer (`LoadedStudent.voices`).
+        teachers: the teachers in whose style the student explains each answer (`LoadedStudent.styles`).
         min_confidence: the smallest probability at which a choice is taken.
 
     Raises:

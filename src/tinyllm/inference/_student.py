@@ -128,10 +128,10 @@ class LoadedStudent:
         """
         asked = _questions(question, choices, context)
         _raise_problems(self._problems(asked)[0])
-        written = self.rationales(asked, self.voices(teacher))
+        written = self.rationales(asked, self.styles(teacher))
         return written[0] if isinstance(question, str) else written
 
-    def voices(self, teacher: str | None = None) -> tuple[str, ...]:
+    def styles(self, teacher: str | None = None) -> tuple[str, ...]:
         """Return the teachers in whose style rationales are written: all of them, or the named one.
 
         Raises:
@@ -181,7 +181,7 @@ class LoadedStudent:
 
         Args:
             questions: questions that `answers` has answered.
-            teachers: names from `voices`.
+            teachers: names from `styles`.
             max_tokens: length of the longest rationale, in tokens of the student.
         """
         by_teacher = {t: self._runtime.texts(questions, t, max_tokens) for t in teachers} if questions else {}

@@ -188,7 +188,7 @@ class _Routes:
         asked: _Several | _One
         asked = _valid(_Several, body) if isinstance(body, dict) and "questions" in body else _valid(_One, body)
         questions = [q.as_question() for q in asked.questions] if isinstance(asked, _Several) else [asked.as_question()]
-        answers = await self._answers(request, questions, self._voices(asked.explain))
+        answers = await self._answers(request, questions, self._styles(asked.explain))
         told = [_as_json(q, a) for q, a in zip(questions, answers, strict=True)]
         if isinstance(asked, _Several):
             return JSONResponse({"answers": told})
@@ -207,8 +207,8 @@ class _Routes:
             raise _Refused(400, found, "invalid_question")
         question, labels = found
         longest = chat.max_completion_tokens or chat.max_tokens or self._limits.rationale_tokens
-        voices = (teacher,) if teacher else ()
-        answer = (await self._answers(request, [question], voices, longest))[0]
+        styles = (teacher,) if teacher else ()
+        answer = (await self._answers(request, [question], styles, longest))[0]
         if isinstance(answer.chosen, str):
             raise _Refused(400, answer.chosen, "invalid_question")
         said = labels or question.choices
@@ -289,16 +289,16 @@ class _Routes:
         except (ValueError, RecursionError) as error:
             raise _Refused(400, f"The request is not JSON: {error}.", "invalid_json") from None
 
-    def _voices(self, explain: bool | str) -> tuple[str, ...]:
+    def _styles(self, explain: bool | str) -> tuple[str, ...]:
         if explain is False:
             return ()
         try:
-            return self._student.voices(None if explain is True else explain)
+            return self._student.styles(None if explain is True else explain)
         except TinyLLMError as error:
             raise _Refused(400, str(error)) from None
 
     async def _answers(
-        self, request: Request, questions: Sequence[Question], voices: tuple[str, ...], max_tokens: int | None = None
+        self, request: Request, questions: Sequence[Question], styles: tuple[str, ...], max_tokens: int | None = None
     ) -> list[Answer]:
         """Return the answers. If the client hangs up or the time is over, its questions are not computed any more."""
         limits = self._limits
@@ -309,7 +309,7 @@ class _Routes:
                 400, f"A question may have at most {limits.choices} choices, got {most}.", "invalid_question"
             )
         longest = min(max_tokens or limits.rationale_tokens, limits.rationale_tokens)
-        answering = asyncio.create_task(self._batcher.ask(questions, voices, longest))
+        answering = asyncio.create_task(self._batcher.ask(questions, styles, longest))
         gone = asyncio.create_task(_hung_up(request))
         try:
             done, _ = await asyncio.wait(
