@@ -167,7 +167,7 @@ class _Routes:
         """Refuse requests to other host names if no key is needed: pages of other sites send them (DNS rebinding)."""
         given = request.headers.get("host", "")
         match = _HOST.fullmatch(given)
-        if self._key is None and (match is None or (match["v6"] or match["name"]).lower() not in self._names):
+        if self._key is None and (match is None or (match["v6"] or match["name"] or "").lower() not in self._names):
             raise _Refused(
                 400, f"This server has no key, so it answers to {', '.join(sorted(self._names))} only, got the host "
                 f"'{given[:80]}'. Use one of these names, or start the server with --api-key-env NAME.", "wrong_host",
