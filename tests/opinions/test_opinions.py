@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -162,6 +163,7 @@ def test_the_error_about_a_model_that_always_thinks_names_votes(project, capsys)
 
 def test_requests_stop_if_no_reply_begins_with_a_letter(project, capsys):
     def rambles(body):
+        time.sleep(0.05)  # the next request is sent while a reply is committed, which a busy disk delays
         reply = json.loads(good(body, text="Okay").text)
         top = [{"token": "Okay", "logprob": -0.1}, {"token": "First", "logprob": -3.0}]
         reply["choices"][0] |= {"logprobs": {"content": [{"token": "Okay", "top_logprobs": top}]}}
