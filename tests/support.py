@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ from tinyllm.config import task_prefixes
 from tinyllm.config._student import PrefixesSection
 from tinyllm.questions import Question
 from tinyllm.rationales.types import Rationale
-from tinyllm.student.model import Student, StudentCard
+from tinyllm.student.model import Student, StudentCard, save_student
 
 TEACHERS = ("ada", "bob")
 FAMILIES = ("t5", "llama", "gemma3", "qwen2")
@@ -104,6 +105,14 @@ def tiny_student(
     """A tiny student with the prefixes of the given teachers."""
     card = StudentCard(prefixes=task_prefixes(PrefixesSection(), teachers))
     return Student(tiny_model(family, seed, dropout, width), tiny_tokenizer(), card)
+
+
+def saved_student(folder: Path, **card: object) -> Path:
+    """A tiny causal student in a folder, as training saves it. `card` are fields of its card."""
+    student = tiny_student("llama")
+    student.card = replace(student.card, **card)
+    save_student(student, folder, "a card")
+    return folder
 
 
 def save_tiny(folder: Path, family: str, seed: int = 0, dropout: float = 0.0) -> Path:

@@ -5,8 +5,9 @@ The public names are imported when they are first used, so `import tinyllm` load
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tinyllm.system.lazy import lazily
 
 if TYPE_CHECKING:
     from tinyllm.config import Config, load_config
@@ -20,22 +21,6 @@ if TYPE_CHECKING:
     from tinyllm.stages.report import report_run
     from tinyllm.stages.run import run_all
     from tinyllm.stages.train import train_run
-
-_HOMES = {
-    "Config": "config",
-    "Question": "questions",
-    "RunFolder": "stages.folder",
-    "TinyLLMError": "errors",
-    "check_run": "stages.check",
-    "evaluate_run": "stages.evaluate",
-    "generate_run": "stages.generate",
-    "load": "inference",
-    "load_config": "config",
-    "load_splits": "questions",
-    "report_run": "stages.report",
-    "run_all": "stages.run",
-    "train_run": "stages.train",
-}
 
 __all__ = [
     "Config",
@@ -53,8 +38,19 @@ __all__ = [
     "train_run",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'tinyllm' has no attribute '{name}'")
-    return getattr(import_module(f"tinyllm.{_HOMES[name]}"), name)
+__getattr__ = lazily(
+    __name__,
+    **{
+        "config": ("Config", "load_config"),
+        "errors": ("TinyLLMError",),
+        "inference": ("load",),
+        "questions": ("Question", "load_splits"),
+        "stages.check": ("check_run",),
+        "stages.evaluate": ("evaluate_run",),
+        "stages.folder": ("RunFolder",),
+        "stages.generate": ("generate_run",),
+        "stages.report": ("report_run",),
+        "stages.run": ("run_all",),
+        "stages.train": ("train_run",),
+    },
+)

@@ -313,7 +313,7 @@ def test_ask_answers_and_explains(cli, project):
     assert set(answered["rationales"]) == {"ada", "bob"}
     assert "%" in cli("ask", project.run, "Which is cold?", "-c", "ice", "-c", "fire").out
     assert _answer_text(["a"], {"choice": 0, "probabilities": [1.0], "rationales": {"ada": ""}}).endswith(
-        "as ada: (it wrote nothing)"
+        "as ada: (no text)"
     )
     alone = cli("ask", project.run, "Which is cold?", "-c", "ice")
     assert (alone.code, "two or more different choices" in alone.err) == (2, True)

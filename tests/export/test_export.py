@@ -1,4 +1,4 @@
-"""Exports: other programs answer as the student does, or the export is refused; and a folder stands in for a run."""
+"""Exports: an export gives the answers of the student or is refused, and its folder can be used like a run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from support import some_questions, tiny_student
 from tinyllm.errors import StudentError
 from tinyllm.export import compare, open_export, write_export
 from tinyllm.scoring.runtime import TorchRuntime
+from tinyllm.student.model import CARD_FILE
 
 QUESTIONS = some_questions(12)
 
@@ -43,7 +44,7 @@ def exported(folder: Path, family: str, kind: str, precision: str, width: int = 
         pytest.param("llama", "onnx", "int8", marks=pytest.mark.slow),
     ],
 )
-def test_an_export_answers_as_the_student_does(tmp_path, family, kind, precision):
+def test_an_export_gives_the_answers_of_the_student(tmp_path, family, kind, precision):
     pytest.importorskip({"gguf": "xllamacpp", "onnx": "onnxruntime", "ctranslate2": "ctranslate2"}.get(kind, "torch"))
     runtime = open_export(exported(tmp_path / "out", family, kind, precision))
     student = tiny_student(family, width=32)
@@ -61,7 +62,7 @@ def test_an_export_answers_as_the_student_does(tmp_path, family, kind, precision
         assert runtime.texts(QUESTIONS[:2], "bob", 6) == own.texts(QUESTIONS[:2], "bob", 6)
 
 
-def test_an_export_takes_the_place_of_a_run(tmp_path):
+def test_an_export_can_be_loaded_like_a_run(tmp_path):
     folder = exported(tmp_path / "out", "llama", "merged", "fp32")
     own = TorchRuntime(tiny_student("llama", width=32))
     loaded = tinyllm.load(folder)
@@ -71,7 +72,7 @@ def test_an_export_takes_the_place_of_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "relative"), [("Q4_K", 0.08), ("Q6_K", 0.02), ("Q5_0", 0.05), ("Q8_0", 0.006)])
-def test_blocks_of_weights_are_read_back_as_what_they_were(kind, relative):
+def test_quantised_weights_are_close_to_the_original_weights(kind, relative):
     import gguf
     import numpy as np
 
@@ -94,7 +95,31 @@ def test_a_damaged_export_is_refused(tmp_path):
         tinyllm.load(folder)
 
 
-def test_what_answers_otherwise_is_found():
+@pytest.mark.parametrize("damage", [{"export": {}}, {"export": "gguf"}, {"prefixes": None}, {"sha256": None}])
+def test_a_damaged_card_of_an_export_is_one_message(tmp_path, damage):
+    card = {"export": {"format": "gguf"}, "sha256": {}, "prefixes": {}, "layout": "cloze", "max_input_tokens": 64}
+    card |= {"temperature": 1.0} | damage
+    (tmp_path / CARD_FILE).write_text(json.dumps({k: v for k, v in card.items() if v is not None}))
+    with pytest.raises(StudentError, match=r"is damaged .*Export the student again"):
+        tinyllm.load(tmp_path)
+
+
+def test_scores_that_are_not_numbers_are_refused():
+    own, broken = TorchRuntime(tiny_student("llama")), TorchRuntime(tiny_student("llama"))
+    scores = own.scores(QUESTIONS)
+    broken.scores = lambda _: [*scores[:-1], replace(scores[-1], total=(float("nan"),) * len(scores[-1].total))]
+    with pytest.raises(StudentError, match="not numbers for 1 of 12 questions"):
+        compare(own, broken, QUESTIONS, "fp32")
+
+
+def test_the_tokens_of_contexts_are_compared():
+    own, exported = TorchRuntime(tiny_student("llama")), TorchRuntime(tiny_student("llama"))
+    exported.tokens = lambda text: own.encoder.text("other" if text == "Ice is cold." else text)
+    assert compare(own, exported, QUESTIONS, "fp32").same_tokens
+    assert not compare(own, exported, [replace(QUESTIONS[0], context="Ice is cold.")], "fp32").same_tokens
+
+
+def test_other_answers_are_beyond_the_tolerance():
     alike = [replace(q, choices=("ice", "fog", "sun", "dew")) for q in QUESTIONS]  # of one length: it does not decide
     own, other = tiny_student("llama"), tiny_student("llama", seed=1)
     found = compare(TorchRuntime(own), TorchRuntime(other), alike, "fp32")
@@ -110,12 +135,12 @@ def test_what_answers_otherwise_is_found():
     assert not compare(TorchRuntime(own), deaf, QUESTIONS, "fp32").holds
 
 
-def test_what_cannot_be_written_is_told(tmp_path):
-    with pytest.raises(StudentError, match="of type 't5'; known: llama, qwen2, qwen3"):
+def test_an_unsupported_architecture_is_refused(tmp_path):
+    with pytest.raises(StudentError, match=r"of type 't5'\. Supported: llama, qwen2, qwen3"):
         exported(tmp_path / "out", "t5", "gguf", "f16")
 
 
-def test_the_command_writes_the_folder_and_its_report_and_refuses_what_differs(cli, project, tiny_llama, monkeypatch):
+def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli, project, tiny_llama, monkeypatch):
     project.change("student", {"model": str(tiny_llama)})
     project.change("teachers", [])
     project.change("train.method", "fine-tuning")
@@ -142,12 +167,12 @@ def test_the_command_writes_the_folder_and_its_report_and_refuses_what_differs(c
     assert json.loads((folder / "metrics.json").read_text()) == beside
     assert "the run's own student" in cli("evaluate", folder).out
     elsewhere = Path(shutil.copytree(folder, project.folder / "elsewhere"))
-    assert "Say with --run-dir" in cli("evaluate", elsewhere).err
+    assert "is not inside a run folder" in cli("evaluate", elsewhere).err
     assert json.loads(cli("evaluate", elsewhere, "--run-dir", project.run, "--json").out) == beside
-    assert "is there already" in cli("export", project.run, "--to", "gguf").err
+    assert "exists already" in cli("export", project.run, "--to", "gguf").err
     assert "merged: fp32, bf16; gguf: f16" in cli("export", project.run, "--to", "ggml").err
     monkeypatch.setattr("tinyllm.export._parity._TOLERANCES", {"fp32": (-1.0, 0.0)})
     said = cli("export", project.run, "--to", "merged")
-    assert (said.code, "does not answer as the student does" in said.err) == (2, True)
+    assert (said.code, "gives other answers than the student" in said.err) == (2, True)
     assert (project.run / "export" / "merged-fp32.refused" / "parity.json").is_file()
     assert not (project.run / "export" / "merged-fp32").exists()

@@ -14,7 +14,7 @@ from tinyllm.cli.app import main
 from tinyllm.opinions.files import read_opinions
 
 
-def test_kills_during_opinions_lose_nothing_and_double_nothing(tmp_path, tiny_t5, full, figures):
+def test_kills_during_opinions_lose_or_double_no_reply(tmp_path, tiny_t5, full, figures):
     questions, kills, in_flight = (500, 20, 8) if full else (100, 2, 8)
     draw = random.Random(0)
     with running(latency=0.1) as server:

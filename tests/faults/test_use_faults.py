@@ -1,7 +1,6 @@
-"""A student in use, under faults: predicting is killed, files are damaged, and clients of a server do their worst.
+"""Faults of `predict` and `serve`: killed processes, damaged files, overload, and clients that misbehave.
 
-The server is `tinyllm serve` in a process of its own. What it has to refuse, request by request, is in
-`tests/serving`; here it comes all at once, and for long.
+The server is `tinyllm serve` in its own process. `tests/serving` tests single requests. These tests send many at once.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +28,9 @@ import pytest
 import tinyllm
 from projects import rows
 from serving.servers import Served, serving
-from support import some_questions, tiny_student
+from support import saved_student, some_questions
 from tinyllm.errors import StudentError
 from tinyllm.serving import Limits
-from tinyllm.student.model import save_student
 
 ASKED = {"question": "Which is cold?", "choices": ["ice", "the moon", "iron"]}
 PATIENCE_S = 1.0
@@ -49,12 +46,8 @@ INJECTIONS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A saved student that does not see the choices: each is scored by itself."""
-    student = tiny_student("llama")
-    student.card = replace(student.card, layout="cloze")
-    place = tmp_path_factory.mktemp("saved") / "student"
-    save_student(student, place, "a card")
-    return place
+    """A saved student whose prompt does not list the choices, so that each choice is scored by itself."""
+    return saved_student(tmp_path_factory.mktemp("saved") / "student", layout="cloze")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +102,7 @@ def is_idle(served: Served) -> bool:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
-def test_ten_times_the_load_is_refused_in_order_and_the_server_recovers(server, full, figures):
+def test_at_ten_times_the_load_requests_are_refused_and_the_server_recovers(server, full, figures):
     """An open loop: requests come at ten times the rate that the server was measured to answer."""
     seconds = 60.0 if full else 3.0
     body = {"questions": [{"question": q.question, "choices": q.choices} for q in some_questions(64)]}
@@ -183,7 +176,7 @@ def test_clients_that_hang_up_leave_nothing_behind(server, full, figures):
     assert grown < 60
 
 
-def test_clients_that_send_a_byte_now_and_then_hold_nobody_up(server, full, figures):
+def test_slow_clients_do_not_delay_others(server, full, figures):
     count = 400 if full else 40
     starts = [
         b"", b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
@@ -230,7 +223,7 @@ BAD: dict[str, tuple[Any, int]] = {
 }
 
 
-def test_requests_that_are_wrong_are_refused_and_disturb_no_other(server, full, figures):
+def test_wrong_requests_do_not_affect_others(server, full, figures):
     rounds = 100 if full else 2
     said: list[tuple[str, int]] = []
 
@@ -253,7 +246,7 @@ def test_requests_that_are_wrong_are_refused_and_disturb_no_other(server, full, 
     assert grown < 60
 
 
-def test_an_instruction_in_a_choice_moves_no_other_choice(server, full, figures):
+def test_an_instruction_in_a_choice_does_not_change_the_other_choices(server, full, figures):
     """The other choices stand to one another as they do beside any other text, and a choice is one of those given."""
     questions = some_questions(100 if full else 4)
     far, wrong = 0.0, 0
@@ -307,7 +300,7 @@ def test_after_kill_9_no_row_is_lost_or_doubled(folder, tmp_path, full, figures)
     assert (lost, doubled, done["accuracy"]["n"]) == (0, 0, count)
 
 
-def test_a_model_that_is_damaged_anywhere_is_neither_loaded_nor_served(folder, tmp_path, full, figures):
+def test_a_damaged_model_is_neither_loaded_nor_served(folder, tmp_path, full, figures):
     copy = Path(shutil.copytree(folder, tmp_path / "student"))
     model, draw, taken = copy / "model.safetensors", random.Random(0), 0
     whole = model.read_bytes()

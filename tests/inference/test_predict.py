@@ -1,4 +1,4 @@
-"""`tinyllm predict`: any file, every row once and in order, on from where it was stopped."""
+"""`tinyllm predict`: it reads files of any shape, answers every row once and in order, and continues after a stop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import tinyllm
-from support import tiny_student
+from support import saved_student
 from tinyllm.inference import _predict
-from tinyllm.student.model import save_student
 
 WORDS = ["ice", "water vapour", "a thermometer", "the moon", "iron"]
 
@@ -36,10 +35,7 @@ def lines(file: Path) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory) -> Path:
-    """A saved student."""
-    place = tmp_path_factory.mktemp("saved") / "student"
-    save_student(tiny_student("llama"), place, "a card")
-    return place
+    return saved_student(tmp_path_factory.mktemp("saved") / "student")
 
 
 @pytest.fixture
@@ -49,7 +45,9 @@ def here(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_every_row_is_answered_in_its_order_as_the_student_answers_it_alone(cli, here, student, monkeypatch):
+def test_every_row_gets_the_same_answer_as_the_single_question_in_the_order_of_the_file(
+    cli, here, student, monkeypatch
+):
     monkeypatch.setattr(_predict, "_WINDOW", 7)
     said = cli("predict", student, "some.jsonl", "--json")
     assert said.code == 0, said.err
@@ -69,7 +67,7 @@ def test_every_row_is_answered_in_its_order_as_the_student_answers_it_alone(cli,
     assert sorted(f.name for f in here.iterdir()) == ["some.jsonl", "some.predictions.jsonl"]
 
 
-def test_the_three_formats_say_the_same(cli, here, student):
+def test_the_three_formats_have_the_same_content(cli, here, student):
     for name in ("out.jsonl", "out.csv", "out.parquet"):
         assert cli("predict", student, "some.jsonl", "-o", name, "--explain", "bob", "--quiet").code == 0
     plain = lines(here / "out.jsonl")
@@ -85,12 +83,12 @@ def test_the_three_formats_say_the_same(cli, here, student):
         assert json.loads(two["probabilities"]) == one["probabilities"]
 
 
-def test_explain_without_a_name_is_every_teacher(cli, here, student):
+def test_explain_without_a_name_means_all_teachers(cli, here, student):
     assert cli("predict", student, "some.jsonl", "-q", "--explain").code == 0
     assert set(lines(here / "some.predictions.jsonl")[0]["rationales"]) == {"ada", "bob"}
 
 
-def test_files_of_other_shapes_are_read_as_init_reads_them_with_answers_or_without(cli, here, student):
+def test_files_are_read_as_init_reads_them_with_or_without_answers(cli, here, student):
     Path("quiz.tsv").write_text(
         "stem\tA\tB\tanswerKey\n" + "".join(f"Which {n}?\tice\tfire\t{'AB'[n % 2]}\n" for n in range(6)), "utf-8"
     )
@@ -105,7 +103,7 @@ def test_files_of_other_shapes_are_read_as_init_reads_them_with_answers_or_witho
     assert cli("predict", student, "n.csv", "--answers-from", 1).code == 0
 
 
-def test_rows_that_cannot_be_answered_have_a_row_that_says_why(cli, here, student):
+def test_rows_that_cannot_be_answered_get_a_row_with_the_reason(cli, here, student):
     bad = [{"id": "long", "question": "very " * 2000, "choices": ["a", "b"], "answer": 0},
            {"id": "same", "question": "Which?", "choices": ["a", "a ", "b"], "answer": 2}]  # fmt: skip
     many = rows(60)
@@ -120,7 +118,7 @@ def test_rows_that_cannot_be_answered_have_a_row_that_says_why(cli, here, studen
     assert found[62]["choice"] is None
 
 
-def test_where_it_is_not_sure_enough_it_abstains_and_counts(cli, here, student):
+def test_rows_below_the_minimum_confidence_get_no_choice_and_are_counted(cli, here, student):
     cli("predict", student, "some.jsonl", "-q")
     middle = sorted(r["probability"] for r in lines(here / "some.predictions.jsonl"))[10]
     said = cli("predict", student, "some.jsonl", "-o", "sure.jsonl", "--min-confidence", middle, "--json", "-q")
@@ -130,12 +128,26 @@ def test_where_it_is_not_sure_enough_it_abstains_and_counts(cli, here, student):
     assert all((r["choice"] is None) == (r["probability"] < middle) == r.get("abstained", False) for r in found)
 
 
-def test_nothing_is_written_over_and_nothing_is_mixed(cli, here, student):
+def test_no_file_is_overwritten_and_no_answers_are_mixed(cli, here, student):
     assert cli("predict", student, "some.jsonl", "-q").code == 0
     again = cli("predict", student, "some.jsonl")
-    assert (again.code, "is there already" in again.err) == (2, True)
-    assert "known: .jsonl, .csv, .parquet" in cli("predict", student, "some.jsonl", "-o", "a.txt").err
+    assert (again.code, "exists already" in again.err) == (2, True)
+    assert "Known: .jsonl, .csv, .parquet" in cli("predict", student, "some.jsonl", "-o", "a.txt").err
     Path("b.jsonl.part").write_text('{"row": 1}\n', "utf-8")
     Path("b.jsonl.part.json").write_text('{"student": "another"}', "utf-8")
     mixed = cli("predict", student, "some.jsonl", "-o", "b.jsonl")
-    assert (mixed.code, "begun with other student" in mixed.err) == (2, True)
+    assert (mixed.code, "other settings (student, questions, " in mixed.err) == (2, True)
+
+
+def test_the_settings_of_a_command_that_stopped_before_its_first_row_are_replaced(cli, here, student, monkeypatch):
+    command = ("predict", student, "some.jsonl", "-o", "c.jsonl", "-q")
+    with monkeypatch.context() as patched:
+        patched.setattr(_predict, "_answer", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli(*command, "--min-confidence", 0.9).code == 130  # before a row was written
+    with monkeypatch.context() as patched:
+        patched.setattr(_predict, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli(*command).code == 130  # after all rows
+    mixed = cli(*command, "--min-confidence", 0.9)
+    assert (mixed.code, "other settings (min confidence)" in mixed.err) == (2, True)
+    assert cli(*command).code == 0
+    assert not any(r.get("abstained") for r in lines(here / "c.jsonl"))

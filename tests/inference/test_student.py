@@ -1,4 +1,4 @@
-"""A loaded student answers as its scores say, alone and in lists, and damaged files are refused."""
+"""A loaded student: its answers follow from its scores, lists get the same answers, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tinyllm
-from support import some_questions, tiny_student
+from support import saved_student, some_questions, tiny_student
 from tinyllm.errors import DataError, StudentError
 from tinyllm.inference import LoadedStudent
 from tinyllm.scoring.runtime import TorchRuntime
@@ -21,12 +21,7 @@ QUESTIONS = some_questions(7)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A saved student."""
-    student = tiny_student("llama")
-    student.card = replace(student.card, temperature=2.0)
-    place = tmp_path_factory.mktemp("saved") / "student"
-    save_student(student, place, "a card")
-    return place
+    return saved_student(tmp_path_factory.mktemp("saved") / "student", temperature=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +30,7 @@ def student(folder) -> LoadedStudent:
 
 
 @pytest.mark.parametrize("layout", ["labelled", "cloze"])
-def test_the_choice_is_that_of_the_scores_and_its_probability_is_calibrated(layout):
+def test_the_choice_has_the_highest_score_and_a_calibrated_probability(layout):
     plain = tiny_student("llama")
     plain.card = replace(plain.card, layout=layout, temperature=2.0)
     loaded = LoadedStudent(TorchRuntime(plain))
@@ -50,7 +45,7 @@ def test_the_choice_is_that_of_the_scores_and_its_probability_is_calibrated(layo
         assert chosen.probability == max(chosen.probabilities)
 
 
-def test_a_list_is_answered_as_its_questions_one_by_one(student):
+def test_a_list_gets_the_same_answers_as_single_questions(student):
     listed = student.choose(
         [q.question for q in QUESTIONS], [q.choices for q in QUESTIONS], [None, "ice is cold"] + [None] * 5
     )
@@ -61,22 +56,29 @@ def test_a_list_is_answered_as_its_questions_one_by_one(student):
     assert student.choose([], []) == []
 
 
-def test_it_explains_as_each_teacher_or_as_one(student):
+def test_rationales_are_written_for_all_teachers_or_for_one(student):
     question = QUESTIONS[0]
     assert set(student.explain(question.question, question.choices)) == {"ada", "bob"}
     several = student.explain([q.question for q in QUESTIONS[:2]], [q.choices for q in QUESTIONS[:2]], teacher="bob")
     assert [set(of) for of in several] == [{"bob"}, {"bob"}]
-    with pytest.raises(DataError, match=r"no teacher 'bop'\. Did you mean 'bob'"):
+    with pytest.raises(DataError, match=r"a teacher 'bop'\. Did you mean 'bob'"):
         student.explain(question.question, question.choices, teacher="bop")
 
 
-def test_choices_of_the_same_tokens_tie(student):
+def test_ask_says_that_a_student_without_rationales_cannot_explain(cli, tmp_path):
+    folder = saved_student(tmp_path / "student", prefixes={"answer": "answer: "})
+    said = cli("ask", folder, "Which is cold?", "-c", "ice", "-c", "fire", "--explain")
+    assert (said.code, "trained without rationales" in said.err) == (0, True)
+    assert "trained without rationales" not in cli("ask", folder, "Which is cold?", "-c", "ice", "-c", "fire").err
+
+
+def test_choices_that_differ_in_spaces_only_are_refused(student):
     chosen = student.answers([replace(QUESTIONS[0], choices=("ice", "ice  ", "iron"))])[0]
-    assert isinstance(chosen, str), "the same text twice is no question"
+    assert isinstance(chosen, str), "a question with the same choice twice was answered"
     assert "different choices" in chosen
 
 
-def test_what_is_wrong_with_a_list_is_told_at_once(student):
+def test_all_problems_of_a_list_are_in_one_message(student):
     with pytest.raises(DataError) as told:
         student.choose(["Which?", " ", "Which?"], [["a"], ["a", "b"], ["a", "b"]])
     assert "2 of 3 questions" in str(told.value)
@@ -91,7 +93,7 @@ def test_what_is_wrong_with_a_list_is_told_at_once(student):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_damaged_or_missing_file_is_refused_by_its_checksum(tmp_path, folder, name):
+def test_a_damaged_or_missing_file_is_refused(tmp_path, folder, name):
     import shutil
 
     copy = Path(shutil.copytree(folder, tmp_path / "student"))

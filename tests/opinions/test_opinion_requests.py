@@ -1,4 +1,4 @@
-"""What is asked for an opinion, and what a reply says: pure, no model."""
+"""The requests for opinions, and how replies are read: pure, no model."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def requests(way="letters", asked=ASKED, **settings) -> OpinionRequests:
     return OpinionRequests(ScriptedTeacher("t", asked, "It is {answer}."), asked, OpinionsSection(**settings), way)
 
 
-def test_the_answer_does_not_change_what_is_asked():
+def test_the_requests_do_not_depend_on_the_answer():
     others = [replace(q, answer=(q.answer + 1) % 4) for q in ASKED]
     for way in ("letters", "texts", "votes"):
         one, other = requests(way), requests(way, others)
         assert [a.key for a in one.between(0, 6)] == [a.key for a in other.between(0, 6)]
 
 
-def test_each_choice_stands_once_at_each_place_in_as_many_orders_as_there_are_choices():
+def test_with_as_many_orders_as_choices_each_choice_is_at_each_position_once():
     one = requests(orders=4)
     assert len(one.questions) == 24
     for start in range(0, 24, 4):
         orders = [q.choices for q in one.questions[start : start + 4]]
         assert [sorted(place) for place in zip(*orders, strict=True)] == [sorted(ASKED[0].choices)] * 4
-    assert {q.choices for q in one.questions[::4]} != {one.questions[0].choices}  # another one for each question
+    assert {q.choices for q in one.questions[::4]} != {one.questions[0].choices}  # the first order differs by question
     assert [q.choices for q in one.questions] == [q.choices for q in requests(orders=4).questions[0:24]]
     assert [q.answer_text for q in one.questions[8:12]] == [ASKED[2].answer_text] * 4
 
@@ -53,7 +53,7 @@ def test_the_prompt_lists_the_choices_by_letter_and_asks_for_one_token():
     assert (ask.request.sampling.max_tokens, ask.request.sampling.temperature) == (1, 0.0)
 
 
-def test_texts_are_rated_once_without_a_list_of_choices():
+def test_the_way_texts_asks_once_without_a_list_of_choices():
     one = requests("texts", orders=4)
     (ask,) = one.between(0, 1)
     assert one.repeats == 1
@@ -61,7 +61,7 @@ def test_texts_are_rated_once_without_a_list_of_choices():
     assert "ice" not in ask.request.prompt.text
 
 
-def test_votes_are_samples_in_several_orders_each_with_a_key_of_its_own():
+def test_each_vote_is_a_sample_with_its_own_key():
     one = requests("votes", votes=6, orders=2)
     asks = one.between(0, 6)
     assert [a.request.sample for a in asks] == [0, 0, 1, 1, 2, 2]
@@ -74,13 +74,13 @@ def letters(*top: tuple[str, float]) -> Scored | Rejection:
     return requests().verdict(ASKED[0], Reply("", "length", message=message))
 
 
-def test_tokens_that_are_a_letter_are_added_up_and_others_are_not():
+def test_the_probability_of_a_letter_is_the_sum_over_its_tokens():
     scored = letters(("B", 0.4), (" B", 0.2), ("(C", 0.1), ("A.", 0.1), ("D", 0.1), ("Because", 0.05), ("E", 0.05))
     assert scored.probabilities == pytest.approx((1 / 9, 6 / 9, 1 / 9, 1 / 9))
     assert scored.mass == pytest.approx(0.9)
 
 
-def test_a_letter_that_is_not_told_gets_no_more_than_is_left():
+def test_a_letter_without_a_probability_gets_at_most_the_rest():
     scored = letters(("B", 0.6), ("A", 0.39))
     assert scored.probabilities[2] == scored.probabilities[3] == pytest.approx(0.005)
     assert letters(("Well", 0.9)).reason == NO_CHOICE
@@ -97,11 +97,11 @@ def test_a_vote_is_read_by_letter_or_by_text(text, choice):
 
 
 @pytest.mark.parametrize("text", ["A good question", "ice or water", "none of them", "E"])
-def test_a_reply_that_names_no_choice_is_no_vote(text):
+def test_a_reply_that_names_no_choice_is_rejected(text):
     assert requests("votes").verdict(ASKED[0], Reply(text, "stop")).reason == NO_CHOICE
 
 
-def test_likelihoods_are_taken_by_token():
+def test_likelihoods_are_compared_per_token():
     message = json.dumps({"option_logprobs": [(-4.0, 2), (-3.0, 1), (-9.0, 3), (-2.0, 1)]})
     scored = requests("texts").verdict(ASKED[0], Reply("", "stop", message=message))
     assert scored.probabilities[0] == scored.probabilities[3] == max(scored.probabilities)

@@ -1,10 +1,11 @@
-"""From a configuration to `opinions.parquet`: real stages, a real store, a real endpoint on this machine."""
+"""From a configuration to `opinions.parquet`, with real stages, a real store and a real endpoint on this machine."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +17,8 @@ from tinyllm.cli.app import main
 from tinyllm.errors import RunFolderError
 from tinyllm.opinions.files import read_opinions
 
-LIKES = {"ice": 2.0, "water": 1.0, "iron": 0.0, "the moon": -1.0}  # logits, whatever the question
-PLACES = (1.5, 0.0, 0.0, -0.5)  # and how it likes the places
+LIKES = {"ice": 2.0, "water": 1.0, "iron": 0.0, "the moon": -1.0}  # logits of the choices, the same for each question
+PLACES = (1.5, 0.0, 0.0, -0.5)  # bias of the logit at each position
 
 
 @pytest.fixture
@@ -62,13 +63,13 @@ def test_opinions_by_letter_are_stored_averaged_and_counted(project, capsys):
         first = endpoint.requests[0]
         assert (first["logprobs"], first["top_logprobs"], first["max_tokens"]) == (True, 20, 1)
         sent = len(endpoint.requests)
-        assert sent == 4 * 12  # four orders of twelve training questions; nobody asked for rationales
-        assert run(project, "generate", "--quiet") == 0  # all of it is in the store
+        assert sent == 4 * 12  # four orders of twelve training questions; no rationales are needed
+        assert run(project, "generate", "--quiet") == 0  # all replies are in the store
         assert len(endpoint.requests) == sent
     total = sum(map(math.exp, LIKES.values()))
     opinions = list(read_opinions(project.run))
     assert len(opinions) == 12
-    for opinion in opinions:  # each choice stood at each place, so what the teacher likes of places is gone
+    for opinion in opinions:  # each choice was at each position, so the bias cancels
         assert opinion.probabilities == pytest.approx([math.exp(v) / total for v in LIKES.values()])
         assert (opinion.way, opinion.orders, opinion.mass) == ("letters", 4, pytest.approx(1.0))
     assert set(pq.read_table(project.run / "opinions.parquet")["split"].to_pylist()) == {"train"}
@@ -79,33 +80,33 @@ def test_opinions_by_letter_are_stored_averaged_and_counted(project, capsys):
     assert (found["replies"], found["opinions"], found["rejected"]) == (48, 12, {})
 
 
-def test_an_endpoint_without_logprobs_is_given_up_and_votes_are_the_way(project, capsys):
+def test_an_endpoint_without_logprobs_ends_with_an_error_and_votes_work(project, capsys):
     endpoint = FakeEndpoint(lambda body: good(body, text="B"))
     with in_thread(endpoint) as url:
         project.tree["teachers"][2] |= {"base_url": url, "concurrency": 2}
         project.save()
         assert run(project, "generate", "--quiet") == 2
         assert "opinions: {teachers: {cat: votes}}" in capsys.readouterr().err
-        assert len(endpoint.requests) <= 2  # those in flight; and nothing of them is stored
+        assert len(endpoint.requests) <= 2  # those in flight; their replies are not stored
         project.change("opinions", {"teachers": {"cat": "votes"}, "votes": 4, "orders": 4})
         assert run(project, "generate", "--quiet") == 0
-    for opinion in read_opinions(project.run):  # it says B whatever stands there: no opinion at all
+    for opinion in read_opinions(project.run):  # the teacher always says B, so all choices get the same probability
         assert opinion.probabilities == pytest.approx([0.25] * 4)
         assert (opinion.way, opinion.orders) == ("votes", 4)
 
 
-def test_opinions_that_got_no_reply_are_told_and_asked_again(project, capsys):
+def test_opinions_without_a_reply_are_reported_and_asked_again(project, capsys):
     with in_thread(FakeEndpoint(status(500), biased)) as url:
         project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1, "max_attempts": 1}
         project.save()
         assert run(project, "generate", "--quiet") == 3
         assert "1 of cat (opinions) (failed)" in capsys.readouterr().err
-        assert {o.orders for o in read_opinions(project.run)} == {3, 4}  # the others make up for it
+        assert {o.orders for o in read_opinions(project.run)} == {3, 4}  # the opinion uses the other replies
         assert run(project, "generate", "--quiet") == 0
     assert {o.orders for o in read_opinions(project.run)} == {4}
 
 
-def test_logprobs_that_are_refused_name_the_way_out(project, capsys):
+def test_the_error_about_refused_logprobs_names_votes(project, capsys):
     with in_thread(
         FakeEndpoint(status(400, "Unsupported parameter: 'logprobs' is not supported with this model."))
     ) as url:
@@ -119,7 +120,7 @@ def test_logprobs_that_are_refused_name_the_way_out(project, capsys):
 
 
 def thinking(*switches):
-    """A model that thinks first unless a field that it knows tells it not to; other such fields are refused."""
+    """A model that thinks first, unless one of the fields `switches` says not to. Other such fields are refused."""
 
     def answer(body):
         for name in {"chat_template_kwargs", "reasoning_effort"} & body.keys() - {*switches}:
@@ -148,7 +149,7 @@ def test_a_model_that_thinks_is_asked_without_its_thoughts(project, switch):
     assert figures(project)["teachers"]["cat"]["rejected"] == {}
 
 
-def test_a_model_that_always_thinks_is_refused_and_votes_are_the_way(project, capsys):
+def test_the_error_about_a_model_that_always_thinks_names_votes(project, capsys):
     endpoint = FakeEndpoint(thinking())
     with in_thread(endpoint) as url:
         project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1}
@@ -160,8 +161,9 @@ def test_a_model_that_always_thinks_is_refused_and_votes_are_the_way(project, ca
     assert len(endpoint.requests) == 3
 
 
-def test_replies_that_never_begin_with_a_letter_are_given_up(project, capsys):
+def test_requests_stop_if_no_reply_begins_with_a_letter(project, capsys):
     def rambles(body):
+        time.sleep(0.05)  # the next request is sent while a reply is committed, which a busy disk delays
         reply = json.loads(good(body, text="Okay").text)
         top = [{"token": "Okay", "logprob": -0.1}, {"token": "First", "logprob": -3.0}]
         reply["choices"][0] |= {"logprobs": {"content": [{"token": "Okay", "top_logprobs": top}]}}
@@ -189,7 +191,7 @@ def test_opinions_that_come_with_the_questions_need_no_teacher(project):
     assert figures(project)["agreement"] == [{"teachers": ["expert", "logs"], "n": 14, "same": 0.0}]
 
 
-def test_other_settings_forget_the_opinions_but_not_the_rationales(project):
+def test_changed_settings_remove_the_opinions_but_not_the_rationales(project):
     with in_thread(FakeEndpoint(biased)) as url:
         project.tree["teachers"][2]["base_url"] = url
         project.save()
@@ -199,7 +201,7 @@ def test_other_settings_forget_the_opinions_but_not_the_rationales(project):
     assert run(project, "generate", "--quiet") == 0
     assert not (project.run / "opinions.parquet").exists()
     assert (project.run / "rationales.parquet").stat().st_mtime_ns >= before
-    with pytest.raises(RunFolderError, match="name teachers in `opinions`"):
+    with pytest.raises(RunFolderError, match="Name teachers in `opinions`"):
         list(read_opinions(project.run))
 
 
@@ -211,19 +213,19 @@ def test_other_settings_forget_the_opinions_but_not_the_rationales(project):
         ({"teachers": ["cat"], "splits": ["test"]}, "'train' or 'valid'"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_asked(project, capsys, opinions, words):
+def test_wrong_settings_are_reported_before_any_request(project, capsys, opinions, words):
     project.change("opinions", opinions)
     assert run(project, "check") == 2
     assert words in capsys.readouterr().err
 
 
-def test_scores_that_do_not_fit_the_choices_are_refused(project, capsys):
+def test_a_wrong_number_of_scores_is_refused(project, capsys):
     project.write_questions([r | {"opinions": {"cat": [1, 2]}} for r in rows(20)])
     assert run(project, "check") == 2
     assert "give one number per choice (4)" in capsys.readouterr().err
 
 
-def test_a_student_is_asked_by_its_own_scores_and_writes_no_rationales(project, tmp_path):
+def test_the_opinion_of_a_student_is_its_probabilities(project, tmp_path):
     import tinyllm
 
     alone = ("teachers=[]", "train.method=fine-tuning", "train.alpha=1.0", "opinions.teachers={}")

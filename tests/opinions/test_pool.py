@@ -1,4 +1,4 @@
-"""Pooling: weights that are learned from answers or from agreement, trust, and the control."""
+"""Pooling: weights learned from answers or from agreement, the limit `trust`, and the control."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tinyllm.questions import Question
 
 
 def opinion(draw: random.Random, answer: int, right: float, sure: float, choices: int = 4) -> pool.Shares:
-    """An opinion that likes the answer best in so many cases, with so much probability on its first choice."""
+    """An opinion whose first choice is right with probability `right` and has the confidence `sure`."""
     other = draw.choice([c for c in range(choices) if c != answer])
     best = answer if draw.random() < right else other
     return tuple(sure if c == best else (1 - sure) / (choices - 1) for c in range(choices))
 
 
 def asked(number: int, teachers: dict[str, tuple[float, float]], seed: int = 0) -> list[tuple[pool.Opinions, int]]:
-    """Opinions of teachers that are right, and sure, so often."""
+    """Opinions of teachers, each with an accuracy and a confidence."""
     draw = random.Random(seed)
     made = []
     for _ in range(number):
@@ -46,7 +46,7 @@ def test_a_pooled_opinion_is_the_product_of_powers():
     assert sum(pool.pool(two, {"c": 1.0})) == pytest.approx(1)
 
 
-def test_learned_weights_are_the_best_ones_and_correct_how_sure_a_teacher_is():
+def test_learned_weights_have_the_highest_likelihood_and_correct_overconfidence():
     known = asked(600, {"knows": (0.8, 0.8), "boasts": (0.5, 0.99), "guesses": (0.25, 0.7)})
     names = ["knows", "boasts", "guesses"]
     weights = pool.weights_by_answers(known, names)
@@ -65,20 +65,20 @@ def test_learned_weights_are_the_best_ones_and_correct_how_sure_a_teacher_is():
             assert loss(moved) >= best - 1e-3, (name, step)
 
 
-def test_few_answers_move_the_weights_little():
+def test_few_answers_change_the_weights_little():
     known = asked(10, {"a": (1.0, 0.5), "b": (0.0, 0.5)})
     few, many = pool.weights_by_answers(known[:1], ["a", "b"]), pool.weights_by_answers(known * 20, ["a", "b"])
     assert 0.2 < few["b"] <= few["a"] < 1.2
     assert (many["b"], many["a"] > 3) == (0.0, True)
 
 
-def test_a_teacher_that_was_not_asked_everything_is_weighed_by_what_it_was_asked():
+def test_the_weight_of_a_teacher_depends_only_on_questions_it_was_asked():
     known = asked(200, {"a": (0.9, 0.8), "b": (0.9, 0.8)})
     known = [({"a": o["a"]}, answer) if i % 2 else (o, answer) for i, (o, answer) in enumerate(known)]
     assert pool.weights_by_answers(known, ["a", "b"])["b"] > 0.5
 
 
-def test_three_teachers_agreement_tells_how_often_each_is_right():
+def test_the_agreement_of_three_teachers_gives_their_accuracies():
     teachers = {"good": (0.85, 0.99), "fair": (0.6, 0.5), "poor": (0.4, 0.9)}
     opinions = [found for found, _ in asked(3000, teachers)]
     votes = [{name: (int(np.argmax(s)), len(s)) for name, s in one.items()} for one in opinions]
@@ -86,20 +86,20 @@ def test_three_teachers_agreement_tells_how_often_each_is_right():
     assert right == pytest.approx({name: how[0] for name, how in teachers.items()}, abs=0.06)
     weights = pool.weights_by_agreement(opinions, list(teachers))
     answers = [answer for _, answer in asked(3000, teachers)]
-    for name, found in right.items():  # each alone is as sure as it is right
+    for name, found in right.items():  # the confidence of each equals its accuracy
         alone = [pool.pool(one, {name: 3 * weights[name]}) for one in opinions]
         assert np.mean([max(p) for p in alone]) == pytest.approx(found, abs=0.01)
     pooled = [pool.pool(one, weights) for one in opinions]
     assert np.mean([np.argmax(p) == a for p, a in zip(pooled, answers, strict=True)]) > 0.84
 
 
-def test_two_teachers_have_equal_weights_where_nothing_is_known():
+def test_two_teachers_have_equal_weights_without_answers():
     opinions = [found for found, _ in asked(50, {"a": (0.9, 0.9), "b": (0.3, 0.9)})]
     assert pool.weights_by_agreement(opinions, ["a", "b"]) == {"a": 0.5, "b": 0.5}
     assert pool.weights_by_agreement([], ["a", "b", "c"]) is not None
 
 
-def test_what_is_as_good_as_guessed_is_not_trusted():
+def test_opinions_as_good_as_guessing_are_not_used():
     draw = random.Random(1)
     sure = [(opinion(draw, a, 0.95, 0.9), a) for a in (draw.randrange(4) for _ in range(100))]
     unsure = [(opinion(draw, a, 0.25, 0.4), a) for a in (draw.randrange(4) for _ in range(100))]
@@ -110,7 +110,7 @@ def test_what_is_as_good_as_guessed_is_not_trusted():
 
 
 @given(st.lists(st.integers(2, 5), min_size=1, max_size=30), st.integers(0, 5))
-def test_the_control_moves_every_opinion_to_another_question_with_as_many_choices(counts, seed):
+def test_the_control_moves_each_opinion_to_another_question_with_the_same_number_of_choices(counts, seed):
     pooled = {f"q{i}": (i / 100, *([(1 - i / 100) / (n - 1)] * (n - 1))) for i, n in enumerate(counts)}
     made = Pooled(pooled, {}, "", 0.0, 0, ())
     moved = made.shuffled(seed)
@@ -122,7 +122,7 @@ def test_the_control_moves_every_opinion_to_another_question_with_as_many_choice
     assert made.shuffled(seed) == moved
 
 
-def test_opinions_on_questions_that_are_not_learnt_go_to_no_question():
+def test_opinions_on_questions_that_are_not_learnt_are_not_used():
     questions = [Question(f"q{n}", f"Which of {n}?", ("a", "b"), None) for n in range(4)]
     opinions = [Opinion(q.id, "one", (0.5 + n / 10, 0.5 - n / 10), "given", 1, 1.0) for n, q in enumerate(questions)]
     section = SoftSection(teachers={"one": 1.0}, trust=0)

@@ -1,4 +1,4 @@
-"""The page in a real browser: asked by keyboard alone, read by its names and roles, with no other request."""
+"""The page in a real browser: it works with the keyboard and a screen reader, and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from serving.servers import serving
-from support import tiny_student
-from tinyllm.student.model import save_student
+from support import saved_student
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.skipif(
         shutil.which("chromium") is None or shutil.which("chromedriver") is None,
-        reason="Chromium is not here: apt-get install chromium chromium-driver",
+        reason="Chromium is not installed: apt-get install chromium chromium-driver",
     ),
 ]
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    place = tmp_path_factory.mktemp("saved") / "student"
-    save_student(tiny_student("llama"), place, "a card")
-    with serving(place) as served:
+    with serving(saved_student(tmp_path_factory.mktemp("saved") / "student")) as served:
         yield served.url
 
 
@@ -46,7 +43,7 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-def test_a_question_is_asked_by_keyboard_and_the_answer_is_read_aloud(browser, url):
+def test_the_page_works_with_the_keyboard_and_a_screen_reader(browser, url):
     browser.get(url)
     keys = webdriver.ActionChains(browser)
     keys.send_keys(Keys.TAB, "Which is cold?", Keys.TAB, "ice", Keys.ENTER, "<b>fire</b>", Keys.TAB, Keys.TAB)
@@ -68,7 +65,7 @@ def test_a_question_is_asked_by_keyboard_and_the_answer_is_read_aloud(browser, u
     assert all(u.startswith((url, "data:", "chrome")) for u in urls), urls
 
 
-def test_a_mistake_is_told_where_a_screen_reader_hears_it(browser, url):
+def test_an_error_on_the_page_has_the_role_alert(browser, url):
     browser.get(url)
     browser.find_element(By.ID, "ask").click()
     error = browser.find_element(By.ID, "error")

@@ -1,4 +1,4 @@
-"""A stand-in of the Hugging Face hub: repositories of models, written to by its own client library."""
+"""A local stand-in of the Hugging Face hub. The hub's own client library writes to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKEN = "hf_stand_in"
 
 @dataclass
 class Hub:
-    """What a stand-in holds: files by repository, which repositories are private, and how each file came."""
+    """The content of a stand-in: files by repository, which repositories are private, and how each file was sent."""
 
     url: str = ""
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Write no log."""
 
     def do_PUT(self) -> None:
         content = self._body()

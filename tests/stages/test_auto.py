@@ -1,4 +1,4 @@
-"""`train.method: auto`: settings are chosen on validation questions, and no step is trained twice."""
+"""`train.method: auto` chooses settings on validation questions, and trains no step twice."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def same(one, other):
 # --- what it will try ---------------------------------------------------------------------------------------------
 
 
-def test_the_usual_candidates_go_by_the_teachers():
+def test_the_default_candidates_depend_on_the_teachers():
     alone = config()
     assert [c.train.method for c in candidates_of(alone)] == ["fine-tuning"] * len(candidates_of(alone))
     assert teachers_in_use(alone) == ()
@@ -67,10 +67,10 @@ def test_the_usual_candidates_go_by_the_teachers():
     }
     assert [t.name for t in teachers_in_use(taught)] == ["ada"]
     unheard = config(teachers=[{"name": "ada", "kind": "given"}], auto={"candidates": [{"answer": "choices"}]})
-    assert teachers_in_use(unheard) == (), "nobody is asked for what no candidate learns from"
+    assert teachers_in_use(unheard) == (), "a teacher is asked although no candidate learns from it"
 
 
-def test_each_rung_leaves_one_in_so_many_and_the_last_ends_a_training():
+def test_each_rung_keeps_a_fraction_and_the_last_finishes_the_training():
     tried = [{"learning_rate": 1e-5 * n} for n in range(1, 10)]
     found = search_of(config(auto={"candidates": tried, "budget": 100}), 160)
     assert found.rungs == ((9, 1 / 9), (3, 1 / 3), (1, 1.0))
@@ -91,7 +91,7 @@ def test_the_budget_leaves_out_the_last_candidates():
     assert (alone.rungs, alone.most_steps) == (((1, 1.0),), 100)
 
 
-def test_what_is_wrong_with_a_candidate_is_said_before_anything_is_spent(cli, searching):
+def test_wrong_candidates_are_reported_before_anything_is_spent(cli, searching):
     searching.change("auto.candidates", [{"learning_rat": 1}, {"answer": "maybe"}, {"method": "auto"}, {"alpha": -1}])
     said = cli("check", searching.config)
     assert said.code == 2
@@ -104,13 +104,13 @@ def test_what_is_wrong_with_a_candidate_is_said_before_anything_is_spent(cli, se
         assert words in said.err, said.err
 
 
-def test_without_validation_questions_nothing_can_be_chosen(cli, searching):
+def test_auto_needs_validation_questions(cli, searching):
     searching.change("data", {"train": str(searching.questions), "cut": {"valid": 0, "test": 0.3}})
     said = cli("check", searching.config)
     assert (said.code, "train.method: auto needs validation questions" in said.err) == (2, True)
 
 
-def test_check_says_what_is_tried_and_what_it_takes(cli, searching):
+def test_check_lists_the_candidates_and_the_steps(cli, searching):
     said = cli("check", searching.config)
     assert said.code == 0, said.err
     assert "at most 20 optimizer steps" in said.out  # 3 candidates x 4 steps, and the 8 that are left of one
@@ -119,7 +119,7 @@ def test_check_says_what_is_tried_and_what_it_takes(cli, searching):
     assert (planned.code, "has not chosen yet what is learnt" in planned.err) == (2, True)
 
 
-def test_accuracy_counts_first_and_then_the_log_loss():
+def test_candidates_are_ranked_by_accuracy_and_then_by_log_loss():
     looks = [_Look(0, 4, *figures, 1.0) for figures in ((0.3, 1.2), (0.4, 1.5), (0.4, 1.4), (0.2, 1.0))]
     assert [looks.index(look) for look in sorted(looks, key=_rank)] == [2, 1, 0, 3]
 
@@ -127,7 +127,7 @@ def test_accuracy_counts_first_and_then_the_log_loss():
 # --- the search ---------------------------------------------------------------------------------------------------
 
 
-def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli, searching, monkeypatch):
+def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(cli, searching, monkeypatch):
     trained, train = [], PlanTrainer.training_step
 
     def counted(self, *arguments, **more):
@@ -147,7 +147,7 @@ def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli,
     assert [line["step"] for line in read_jsonl(searching.run / "train_log.jsonl")] == list(range(1, 13))
     assert found["steps"] == 20
     assert json.loads(said.out)["train"]["chosen"]["name"] == chosen["name"]
-    assert not list((searching.run / "auto").glob("*/checkpoints")), "what may not go on keeps no weights"
+    assert not list((searching.run / "auto").glob("*/checkpoints")), "a candidate that does not continue has weights"
     page = (searching.run / "report.html").read_text("utf-8")
     assert "Settings tried on validation questions" in page
     assert "(chosen)" in page
@@ -165,7 +165,7 @@ def test_the_student_is_the_chosen_candidates_and_no_step_was_trained_twice(cli,
     assert read_student(searching.run / "student").card == read_student(alone / "student").card
 
 
-def test_test_questions_are_not_opened(cli, searching):
+def test_auto_does_not_read_the_test_questions(cli, searching):
     searching.change("auto.candidates", [{"learning_rate": rate} for rate in _RATES[1:]])
     searching.change("train.epochs", 1)
     (searching.folder / "test.jsonl").unlink()
@@ -173,10 +173,10 @@ def test_test_questions_are_not_opened(cli, searching):
     assert said.code == 0, said.err
     assert json.loads((searching.run / "auto.json").read_text())["chosen"]
     said = cli("evaluate", searching.config)
-    assert (said.code, "no such file" in said.err) == (2, True), "evaluation does open them"
+    assert (said.code, "no such file" in said.err) == (2, True), "evaluation reads them"
 
 
-def test_other_validation_questions_begin_the_search_anew(cli, searching):
+def test_changed_validation_questions_restart_the_search(cli, searching):
     searching.change("auto.candidates", [{"learning_rate": rate} for rate in _RATES[1:]])
     searching.change("train.epochs", 1)
     assert cli("train", searching.config).code == 0
@@ -184,10 +184,10 @@ def test_other_validation_questions_begin_the_search_anew(cli, searching):
     write_jsonl(valid, [r | {"answer": (r["answer"] + 1) % len(r["choices"])} for r in rows(12)])
     said = cli("train", searching.config)
     assert said.code == 0, said.err
-    assert "so the search begins anew" in said.err
+    assert "so the search starts again" in said.err
 
 
-def test_a_search_that_is_killed_goes_on_and_ends_with_the_same_student(cli, searching):
+def test_a_killed_search_continues_and_ends_with_the_same_student(cli, searching):
     whole, killed = searching.folder / "whole", searching.folder / "killed"
     for folder in (whole, killed):
         assert cli("generate", searching.config, "--run-dir", folder).code == 0
@@ -196,7 +196,7 @@ def test_a_search_that_is_killed_goes_on_and_ends_with_the_same_student(cli, sea
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(repository() / "src")})
     log = killed / "auto" / "2" / "train_log.jsonl"
     while not (log.is_file() and len(log.read_text().splitlines()) >= 2):
-        assert process.poll() is None, "it ended too early"
+        assert process.poll() is None, "the training ended before it was killed"
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -204,7 +204,7 @@ def test_a_search_that_is_killed_goes_on_and_ends_with_the_same_student(cli, sea
     assert (before["chosen"], len(before["candidates"][0]["looks"])) == (None, 1)
     said = cli("train", searching.config, "--run-dir", killed)
     assert said.code == 0, said.err
-    assert "candidate 1 of" not in said.err, "it was done"
+    assert "candidate 1 of" not in said.err, "a finished candidate was trained again"
     ours, theirs = (json.loads((folder / "auto.json").read_text()) for folder in (killed, whole))
     for found in (ours, theirs):
         for look in [look for c in found["candidates"] for look in c["looks"]]:

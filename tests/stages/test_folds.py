@@ -1,4 +1,4 @@
-"""Out-of-fold students: nobody gives an opinion of a question that it learnt from."""
+"""Out-of-fold students: no student gives an opinion on a question that it was trained on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tinyllm(command: str, project: Project, *more: str) -> int:
 
 
 def trained(folder: Path, student: Path, lines) -> Path:
-    """A run that has learnt from some questions, rationales included."""
+    """A run that is trained on some questions and their rationales."""
     project = Project(folder, student)
     project.write_questions(lines)
     project.change("train.method", "shuffled")
@@ -47,7 +47,7 @@ def trained(folder: Path, student: Path, lines) -> Path:
 
 
 def asking(folder: Path, student: Path, run: Path, lines=QUESTIONS, folds: int = FOLDS) -> Project:
-    """A project that asks the student of a run for its opinions."""
+    """A project in which the student of a run gives opinions."""
     folder.mkdir(exist_ok=True)
     project = Project(folder, student)
     project.write_questions(lines)
@@ -67,20 +67,20 @@ def origin(tmp_path_factory, tiny_t5) -> Path:
     return trained(tmp_path_factory.mktemp("origin"), tiny_t5, QUESTIONS)
 
 
-def test_no_opinion_depends_on_the_answer_that_the_student_was_taught(tmp_path, tiny_t5, origin):
+def test_no_opinion_depends_on_the_answer_that_the_student_learnt(tmp_path, tiny_t5, origin):
     others = [row | {"answer": (row["answer"] + (not fold(row["id"]))) % 4} for row in QUESTIONS]
     other = trained(tmp_path, tiny_t5, others)
     first = opinions(asking(tmp_path / "first", tiny_t5, origin))
     second = opinions(asking(tmp_path / "second", tiny_t5, other))
     held_out = {name for name in first if not fold(name)}
     assert 0 < len(held_out) < len(first) == 12
-    for name, opinion in first.items():  # only those of the other fold learnt from the answers that were changed
+    for name, opinion in first.items():  # the changed answers are in one fold; only the other fold learns from them
         assert (second[name] == opinion) == (name in held_out)
     itself = opinions(asking(tmp_path / "itself", tiny_t5, origin, folds=0))
     assert not itself.items() & first.items()
 
 
-def test_a_question_that_the_student_never_saw_is_put_to_itself(tmp_path, tiny_t5, origin):
+def test_the_student_itself_answers_questions_it_was_not_trained_on(tmp_path, tiny_t5, origin):
     more = [row | {"id": f"new{row['id']}", "question": f"Say: {row['question']}"} for row in QUESTIONS]
     found = opinions(asking(tmp_path / "more", tiny_t5, origin, [*QUESTIONS, *more]))
     new = [as_question(row) for row in more if row["id"] in found]
@@ -115,7 +115,7 @@ def test_the_forecast_counts_the_training(tmp_path, tiny_t5, origin, capsys):
     assert "2 out-of-fold students" in forecast["basis"]
 
 
-def test_a_student_without_its_run_is_told_apart(tmp_path, tiny_t5, origin, capsys):
+def test_a_student_without_its_run_is_refused(tmp_path, tiny_t5, origin, capsys):
     alone = tmp_path / "alone"
     (origin / "student").rename(alone)
     try:
@@ -153,7 +153,7 @@ def folds_of(tmp_path, train: dict, splits: Splits, result: dict | None = None) 
         ({"soft": {"trust": 0.5, "teachers": {"expert": 1}}}, ("train", "more")),
     ],
 )
-def test_all_questions_count_as_seen_that_a_student_was_trained_or_fitted_by(tmp_path, train, seen):
+def test_questions_for_training_and_tuning_count_as_seen(tmp_path, train, seen):
     parts = {"train": QUESTIONS[:8], "more": QUESTIONS[8:12], "valid": QUESTIONS[12:16], "test": QUESTIONS[16:]}
     splits = Splits(**{name: [as_question(row) for row in those] for name, those in parts.items()}, dropped=())
     folds = folds_of(tmp_path, train, splits)
@@ -170,7 +170,7 @@ def test_the_time_of_a_fold_includes_the_search(tmp_path):
     assert folds_of(tmp_path, {}, Splits((), (), (), dropped=()), searched).hours(FOLDS) == 2.0
 
 
-def test_questions_that_differ_in_form_alone_are_in_one_fold():
+def test_questions_with_the_same_words_are_in_one_fold():
     question = as_question(QUESTIONS[0])
     same = replace(
         question, id="other", question=f" {question.question.upper()}", choices=question.choices[::-1], answer=3

@@ -1,4 +1,4 @@
-"""`tinyllm push` at a stand-in of the hub: nothing is sent unasked, the card is honest, and what arrives is a student."""
+"""`tinyllm push` to a local stand-in of the hub: the model card, the files that are sent, and the hub's refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(tmp_path_factory, tiny_llama) -> Path:
 
 
 def pushed(run: Path, url: str, *options: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    """Push in a process of its own: the hub's client reads its settings when it is imported."""
+    """Push in a new process, because the hub's client reads its settings at import."""
     environment = os.environ | {
         "HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
     }  # fmt: skip
@@ -35,7 +35,7 @@ def pushed(run: Path, url: str, *options: str, token: str = TOKEN) -> subprocess
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_nothing_is_sent_unasked_and_the_card_is_honest(cli, run, monkeypatch):
+def test_without_upload_nothing_is_sent_and_the_card_has_the_accuracies(cli, run, monkeypatch):
     monkeypatch.setattr("tinyllm.stages.push._upload", lambda *_: pytest.fail("it was sent"))
     said = cli("push", run, "me/mine", *NAMED, "--json")
     told = json.loads(said.out)
@@ -51,12 +51,12 @@ def test_nothing_is_sent_unasked_and_the_card_is_honest(cli, run, monkeypatch):
     for name, found in (("before training", before), ("after training", after)):
         assert f"| {name} | {100 * found['value']:.1f} % | {100 * found['ci95'][0]:.1f} % to" in card
     assert f"| guessing | {100 * figures['chance']:.1f} % |" in card
-    assert "That may be chance." in card
-    assert str(run.parents[1]) not in told["card"], "paths of this machine are nobody's business"
+    assert "This may be chance." in card
+    assert str(run.parents[1]) not in told["card"], "the card has a local path"
     assert "Nothing was sent" in cli("push", run, "me/mine", *NAMED).out
 
 
-def test_what_is_sent_is_the_student_and_nothing_else_of_the_run(run, tmp_path):
+def test_only_the_files_of_the_student_are_sent(run, tmp_path):
     with hub() as stand_in:
         done = pushed(run, stand_in.url, *NAMED, "--upload")
         assert done.returncode == 0, done.stderr
@@ -73,7 +73,7 @@ def test_what_is_sent_is_the_student_and_nothing_else_of_the_run(run, tmp_path):
     assert tinyllm.load(tmp_path).choose("Which?", CHOICES) == tinyllm.load(run).choose("Which?", CHOICES)
 
 
-def test_what_the_hub_refuses_is_one_message(run):
+def test_a_refusal_of_the_hub_is_one_message(run):
     with hub() as stand_in:
         wrong = pushed(run, stand_in.url, *NAMED, "--upload", token="hf_wrong")
     assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
@@ -81,7 +81,7 @@ def test_what_the_hub_refuses_is_one_message(run):
     assert "HF_TOKEN" in wrong.stderr
 
 
-def test_what_is_missing_is_asked_for(cli, run):
+def test_missing_options_are_named_and_damaged_files_refused(cli, run):
     assert "--base-model OWNER/NAME" in cli("push", run, "me/mine").err
     assert "OWNER/NAME" in cli("push", run, "mine", *NAMED).err
     assert "--license" in cli("push", run, "me/mine", *NAMED[:2], "--upload").err

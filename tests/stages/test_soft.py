@@ -1,4 +1,4 @@
-"""Learning from pooled opinions: beside answers, and where there are none."""
+"""Learning from pooled opinions, with and without answers."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def run(project: Project, command: str = "run", *more: str) -> int:
 
 
 def prepared(project: Project):
-    """What would be learnt: the questions and the shares of their choices."""
+    """The questions that would be learnt, with their targets."""
     config, folder = load_config(project.config), RunFolder(project.run)
     splits, _ = checked_questions(config, News(quiet=True))
     return taught(config, folder, splits), splits
 
 
-def test_opinions_are_learnt_beside_answers_and_alone(project):
+def test_opinions_are_learnt_with_and_without_answers(project):
     assert run(project) == 0
     figures = json.loads((project.run / "train_result.json").read_text())
     soft = figures["soft"]
@@ -98,7 +98,7 @@ def test_opinions_are_learnt_beside_answers_and_alone(project):
     assert "explains the pooled opinion" in page  # of the script
 
 
-def test_the_plan_learns_the_shares_that_were_pooled(project):
+def test_the_plan_has_the_pooled_opinions_as_targets(project):
     assert run(project, "generate") == 0
     found, _ = prepared(project)
     plan = plan_run(load_config(project.config), RunFolder(project.run), News(quiet=True)).plan
@@ -108,7 +108,7 @@ def test_the_plan_learns_the_shares_that_were_pooled(project):
         assert learnt[name] == pytest.approx(shares)
 
 
-def test_trust_is_decided_on_validation_questions_and_leaves_out_what_is_unsure(project):
+def test_questions_with_a_pooled_opinion_below_trust_are_left_out(project):
     assert run(project, "generate") == 0
     project.change("train.soft", {"teachers": {"expert": 1.0}, "trust": 0.9})
     found, _ = prepared(project)
@@ -135,7 +135,7 @@ def test_the_control_learns_from_opinions_on_other_questions(project):
     assert run(project, "run") == 0
 
 
-def test_a_text_is_the_pooled_opinion_s_choice(project, capsys):
+def test_with_answer_text_the_target_is_the_choice_of_the_pooled_opinion(project, capsys):
     project.change("train.answer", "text")
     assert run(project, "generate") == 0
     assert run(project, "train") == 0
@@ -147,7 +147,7 @@ def test_a_text_is_the_pooled_opinion_s_choice(project, capsys):
     assert "20 questions without an answer are learnt from the teachers' pooled opinions" in said.err + said.out
 
 
-def test_a_trained_run_is_bound_to_the_opinions_that_it_learnt_from(project, capsys):
+def test_a_trained_run_refuses_other_opinions(project, capsys):
     assert run(project) == 0
     project.change("opinions", {"teachers": ["expert"], "seed": 1})
     assert run(project) == 2
@@ -162,7 +162,7 @@ def test_a_trained_run_is_bound_to_the_opinions_that_it_learnt_from(project, cap
     assert (project.run / "student").stat().st_mtime_ns != before
 
 
-def test_opinions_that_were_not_asked_are_asked_for(project, capsys):
+def test_training_without_the_needed_opinions_is_an_error(project, capsys):
     project.change("train.soft", None)
     assert run(project, "generate") == 0
     project.change("train.soft", {})
@@ -197,7 +197,7 @@ def test_rationales_of_pooled_answers_are_marked(project):
 
 
 def knowing(body):
-    """Answer by letter: the choice that a person would take."""
+    """Answer with the letter of the right choice."""
     listed = re.findall(r"^([A-D])\. (.*)$", body["messages"][-1]["content"], re.MULTILINE)
     logits = [2.0 if text in KNOWS else 0.0 for _, text in listed]
     norm = math.log(sum(map(math.exp, logits)))
@@ -208,7 +208,7 @@ def knowing(body):
 
 
 @pytest.mark.parametrize(("answer", "method"), [("choices", "fine-tuning"), ("text", "tinyllm")])
-def test_questions_of_which_none_has_an_answer_make_a_student(tmp_path, tiny_t5, capsys, answer, method):
+def test_a_student_can_be_trained_without_any_answer(tmp_path, tiny_t5, capsys, answer, method):
     project = Project(tmp_path, tiny_t5)
     questions = tmp_path / "unlabelled.csv"
     questions.write_text(UNLABELLED)
@@ -252,7 +252,7 @@ def test_questions_of_which_none_has_an_answer_make_a_student(tmp_path, tiny_t5,
         ({"data.more": "extra.jsonl"}, "data.more: a list is needed"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_asked(project, capsys, changes, words):
+def test_wrong_settings_are_reported_before_any_request(project, capsys, changes, words):
     for path, value in changes.items():
         project.change(path, value)
     assert run(project, "check") == 2
@@ -261,7 +261,7 @@ def test_mistakes_are_told_before_anything_is_asked(project, capsys, changes, wo
     assert "Traceback" not in said
 
 
-def test_no_question_left_is_a_mistake_that_says_what_to_do(project, capsys):
+def test_the_error_about_no_question_left_says_what_to_do(project, capsys):
     project.write_questions([row | {"answer": None} for row in with_opinions(40)])
     project.change("train.soft", {"trust": 1.0, "teachers": {"expert": 1.0}})
     assert run(project) == 2
@@ -270,7 +270,7 @@ def test_no_question_left_is_a_mistake_that_says_what_to_do(project, capsys):
     assert "train.soft.trust (1)" in said
 
 
-def test_a_target_is_a_part_of_the_answer_and_a_part_of_the_opinion():
+def test_a_target_is_a_weighted_mean_of_the_answer_and_the_opinion():
     assert _mixed(1, (0.5, 0.3, 0.2), 0.25) == pytest.approx((0.125, 0.825, 0.05))
     assert _mixed(1, (0.5, 0.3, 0.2), 1.0) == (0.5, 0.3, 0.2)
     assert _mixed(1, (0.5, 0.3, 0.2), 0.0) == (0.0, 1.0, 0.0)

@@ -8,27 +8,12 @@ from typing import Annotated
 
 import typer
 
-from tinyllm.cli._options import (
-    AnswerColumn,
-    AnswersAsOption,
-    AnswersFrom,
-    AsJson,
-    ChoicesColumns,
-    Classes,
-    ContextColumn,
-    Encoding,
-    NoAnswers,
-    NoContext,
-    QuestionColumn,
-    Separator,
-    Sheet,
-    listed,
-    print_result,
-)
+from tinyllm.cli._options import AsJson, Reading, print_result, reads_questions
 
 models_app = typer.Typer(name="models", help="Language models that come as packages.", no_args_is_help=True)
 
 
+@reads_questions
 def init(
     path: Annotated[
         Path, typer.Argument(help="A file or folder of questions to read, or the configuration (.yaml) to write.")
@@ -40,40 +25,12 @@ def init(
         Path | None,
         typer.Option("--out", help="The configuration to write; default for quiz.csv: quiz.yaml in this folder."),
     ] = None,
-    question: QuestionColumn = None,
-    choices: ChoicesColumns = None,
-    answer: AnswerColumn = None,
-    context: ContextColumn = None,
-    no_context: NoContext = False,
-    no_answers: NoAnswers = False,
-    answers_as: AnswersAsOption = None,
-    answers_from: AnswersFrom = None,
-    classes: Classes = None,
-    sheet: Sheet = None,
-    encoding: Encoding = None,
-    separator: Separator = None,
+    reading: Reading = Reading(),
 ) -> None:
     """Write a first configuration for a file of questions. Prints how the file was read, and why."""
-    from tinyllm.questions.intake import Wishes
-    from tinyllm.stages.init import config_for, write_config
+    from tinyllm.stages.init import write_config
 
-    if data is None and (config := config_for(path)) is not None:
-        data, path = path, config
-    wishes = Wishes(
-        question=question,
-        choices=listed(choices),
-        answer=answer,
-        context=context,
-        has_context=not no_context,
-        has_answers=not no_answers,
-        answers_from=answers_from,
-        answers_as=None if answers_as is None else answers_as.value,
-        classes=listed(classes),
-        sheet=sheet,
-        encoding=encoding,
-        separator=separator,
-    )
-    written = write_config(out or path, data, wishes)
+    written = write_config(path, data, reading.wishes(), out)
     for line in written.lines:
         typer.echo(line)
     made = written.config

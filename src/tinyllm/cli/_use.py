@@ -1,4 +1,4 @@
-"""The commands that use a trained student: each parses, calls one function, and prints."""
+"""The commands that use a trained student. Each reads its options, calls one function, and prints the result."""
 
 from __future__ import annotations
 
@@ -10,30 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyllm.cli._options import (
-    AnswerColumn,
-    AnswersAsOption,
-    AnswersFrom,
-    AsJson,
-    ChoicesColumns,
-    Classes,
-    ContextColumn,
-    Encoding,
-    NoAnswers,
-    NoContext,
-    QuestionColumn,
-    Quiet,
-    Separator,
-    Sheet,
-    listed,
-    print_result,
-)
+from tinyllm.cli._options import AsJson, Quiet, Reading, print_result, reads_questions
 
 if TYPE_CHECKING:
     from tinyllm.export import Parity
     from tinyllm.inference import Predictions
 
-_ALL = "*"  # no teacher's name: names are words
+_ALL = "*"  # stands for all teachers; it cannot be the name of a teacher
 Student = Annotated[Path, typer.Argument(help="The folder of a run, of its student, or of an export.", metavar="RUN")]
 
 
@@ -53,6 +36,8 @@ def ask(
     student = load(folder)
     chosen = student.choose(question, choice, context)
     rationales = student.explain(question, choice, context) if explain and student.teachers else {}
+    if explain and not student.teachers:
+        typer.echo("  note: there are no rationales, because the student was trained without rationales", err=True)
     answered = asdict(chosen) | {
         "tied": [choice[n] for n in chosen.tied if n != chosen.choice],
         "rationales": rationales,
@@ -60,58 +45,38 @@ def ask(
     print_result(answered, as_json, lambda: _answer_text(choice, answered))
 
 
+@reads_questions
 def predict(
     folder: Student,
     file: Annotated[Path, typer.Argument(help="The questions: any file or folder that `tinyllm init` reads.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The answers: .jsonl, .csv or .parquet; else FILE.predictions.jsonl, here."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="File of the answers: .jsonl, .csv or .parquet; default: FILE.predictions.jsonl in this folder.",
+        ),
     ] = None,
     explain: Annotated[
         str | None,
         typer.Option(
             "--explain",
             metavar="[TEACHER]",
-            help="Also write rationales as each teacher would, or as one of them. Give it after RUN and FILE.",
+            help="Also write a rationale in the style of each teacher, or of one TEACHER. Put it after RUN and FILE.",
         ),
     ] = None,
     min_confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="Choose nothing where the probability is less; such rows are counted.")
+        float,
+        typer.Option(min=0, max=1, help="Leave the choice empty if its probability is lower; such rows are counted."),
     ] = 0.0,
-    question: QuestionColumn = None,
-    choices: ChoicesColumns = None,
-    answer: AnswerColumn = None,
-    context: ContextColumn = None,
-    no_context: NoContext = False,
-    no_answers: NoAnswers = False,
-    answers_as: AnswersAsOption = None,
-    answers_from: AnswersFrom = None,
-    classes: Classes = None,
-    sheet: Sheet = None,
-    encoding: Encoding = None,
-    separator: Separator = None,
+    reading: Reading = Reading(),
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Answer every question of a file; the same command goes on where it was stopped."""
+    """Answer every question of a file. After an interruption, the same command continues."""
     from tinyllm.inference import load, predict_file
-    from tinyllm.questions.intake import Wishes
     from tinyllm.system.news import News
 
-    wishes = Wishes(
-        question=question,
-        choices=listed(choices),
-        answer=answer,
-        context=context,
-        has_context=not no_context,
-        has_answers=not no_answers,
-        answers_from=answers_from,
-        answers_as=None if answers_as is None else answers_as.value,
-        classes=listed(classes),
-        sheet=sheet,
-        encoding=encoding,
-        separator=separator,
-    )
     news = News(quiet=quiet)
     with news.task("Loading the student"):
         student = load(folder)
@@ -120,8 +85,8 @@ def predict(
         file,
         out or Path(f"{file.resolve().name.split('.')[0]}.predictions.jsonl"),
         news,
-        wishes=wishes,
-        teachers=() if explain is None else student.voices(None if explain == _ALL else explain),
+        wishes=reading.wishes(),
+        teachers=() if explain is None else student.styles(None if explain == _ALL else explain),
         min_confidence=min_confidence,
     )
     print_result(asdict(done), as_json, lambda: _predictions_text(done, min_confidence))
@@ -130,19 +95,21 @@ def predict(
 def serve(
     folder: Student,
     host: Annotated[
-        str, typer.Option(help="Address to bind to; another than this machine's own needs a key.")
+        str, typer.Option(help="Address to listen on. An address that other machines can reach needs a key.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")] = 8000,
     api_key_env: Annotated[
         str | None,
-        typer.Option(help="Environment variable that holds the key which clients have to send.", metavar="NAME"),
+        typer.Option(help="Environment variable with the key that clients must send.", metavar="NAME"),
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Questions that may wait; beyond, 429 with Retry-After.")] = 256,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which a request is answered, or refused.")] = 30.0,
-    max_bytes: Annotated[int, typer.Option(min=1024, help="Longest request.")] = 1 << 20,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Questions that may wait. If the queue is full: 429 with Retry-After.")
+    ] = 256,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request is refused with 504.")] = 30.0,
+    max_bytes: Annotated[int, typer.Option(min=1024, help="Size of the largest request, in bytes.")] = 1 << 20,
     quiet: Quiet = False,
 ) -> None:
-    """Serve a student over HTTP: /predict, OpenAI's /v1/chat/completions, a page to ask, /healthz and /metrics."""
+    """Serve a student over HTTP: /predict, OpenAI's /v1/chat/completions, a page for questions, /healthz, /metrics."""
     from tinyllm.serving import Limits
     from tinyllm.serving import serve as serve_student
     from tinyllm.system.news import News
@@ -161,11 +128,11 @@ def export(
             help="Precision: fp32, bf16 (merged); f16, f32, q8_0, q4_k_m, q4_0 (gguf); fp32, int8 (onnx, ctranslate2)."
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder to write; else RUN/export/FORMAT-PRECISION.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: RUN/export/FORMAT-PRECISION.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the student in another format, and prove on the run's questions that it answers the same."""
+    """Write the student in another format, and compare its answers with those of the student."""
     from tinyllm.stages.export import export_run
     from tinyllm.stages.folder import RunFolder
     from tinyllm.system.news import News
@@ -178,16 +145,18 @@ def export(
 def push(
     folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
     repo: Annotated[str, typer.Argument(help="The repository on the hub: OWNER/NAME.")],
-    licence: Annotated[str, typer.Option("--license", help="The student's licence, as the hub calls it.")] = "",
-    base_model: Annotated[str, typer.Option(help="The base model's name on the hub; needed for a local one.")] = "",
-    public: Annotated[bool, typer.Option("--public", help="Everyone may read a repository that is made.")] = False,
+    licence: Annotated[str, typer.Option("--license", help="Licence of the student, as apache-2.0.")] = "",
+    base_model: Annotated[
+        str, typer.Option(help="Name of the base model on the hub. Needed if the student started from a local model.")
+    ] = "",
+    public: Annotated[bool, typer.Option("--public", help="A new repository can be read by everyone.")] = False,
     upload: Annotated[
-        bool, typer.Option("--upload", help="Send it; without this, only show what would be sent.")
+        bool, typer.Option("--upload", help="Send the files. Without it, the command only shows them.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a repository of the student on the Hugging Face hub would hold; with --upload, send it."""
+    """Show the files and the model card for the Hugging Face hub. With --upload, send them."""
     from tinyllm.stages.folder import RunFolder
     from tinyllm.stages.push import push_run
     from tinyllm.system.news import News
@@ -205,15 +174,16 @@ def _key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise TinyLLMError(
-            f"The environment variable {variable} is not set, or empty. Set it to the key: export {variable}=…"
+            f"The environment variable {variable} is not set or is empty. It must hold the key of the server. Set it: "
+            f"export {variable}=…"
         )
     return key
 
 
 def explained(arguments: Sequence[str]) -> list[str]:
-    """Return a command line in which `predict … --explain` without a teacher says that all are meant.
+    """Return a command line in which `predict … --explain` without a teacher names all teachers.
 
-    The command-line library knows no option whose value may be left out.
+    The command-line library has no options with an optional value.
     """
     given = list(arguments)
     for place, (argument, following) in enumerate(zip(given, [*given[1:], "-"], strict=True)):
@@ -231,7 +201,7 @@ def _answer_text(choices: Sequence[str], answered: dict[str, Any]) -> str:
         lines.append(f"(a tie: {', '.join(tied)} have the same probability)")
     if answered.get("context_cut"):
         lines.append("(the context was cut to the maximum input length)")
-    lines += [f"\nas {teacher}: {text or '(it wrote nothing)'}" for teacher, text in answered["rationales"].items()]
+    lines += [f"\nas {teacher}: {text or '(no text)'}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)
 
 
@@ -239,18 +209,18 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
     new = done.rows - done.kept
     lines = [f"{done.rows} rows: {done.answered} answered"]
     if done.abstained:
-        lines[0] += f", {done.abstained} not answered (less sure than {min_confidence:g})"
+        lines[0] += f", {done.abstained} without a choice (probability below {min_confidence:g})"
     if done.problems:
-        lines[0] += f", {done.problems} that cannot be answered (`problem` says why)"
+        lines[0] += f", {done.problems} that cannot be answered (the column `problem` has the reasons)"
     if done.kept:
-        lines.append(f"{done.kept} rows were answered by an earlier call.")
+        lines.append(f"An earlier, interrupted command answered {done.kept} of these rows.")
     if new and done.seconds:
         lines.append(f"{new / done.seconds:,.1f} questions/s")
     if (accuracy := done.accuracy) is not None:
         low, high = accuracy.ci95
         lines.append(
             f"Accuracy: {100 * accuracy.value:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on the "
-            f"{accuracy.n} answered rows whose answer is known"
+            f"{accuracy.n} rows with a choice and a known answer"
         )
     return "\n".join([*lines, f"Answers: {done.file}"])
 
@@ -259,17 +229,20 @@ def _pushed_text(repo: str, card: str, sizes: Mapping[str, int], url: str | None
     files = [f"  {size / 1e6:10.3f} MB  {name}" for name, size in sizes.items()]
     if url is not None:
         return "\n".join([f"Sent to {repo}:", *files, url])
-    unsent = f"Nothing was sent. --upload would send this card, as README.md, and the rest to {repo}:"
+    unsent = f"Nothing was sent. With --upload, the card above (as README.md) and these files are sent to {repo}:"
     return "\n".join([card, unsent, *files])
 
 
 def _parity_text(found: Parity) -> str:
     same, most = found.questions - found.differing, found.largest_difference
-    lines = [f"{same} of {found.questions} choices are the same. Probabilities differ by {most:.4f} at most."]
+    lines = [f"{same} of {found.questions} choices are the same. Probabilities differ by at most {most:.4f}."]
     if found.before is not None and found.after is not None and found.change is not None:
         lines.append(
             f"Accuracy {100 * found.before.value:.1f} % before, {100 * found.after.value:.1f} % after "
             f"(p = {found.change.p:.2g}, paired, {found.after.n} questions)."
         )
-    lines.append("Its README.md says how to run it. `tinyllm predict`, `serve` and `evaluate` take its folder, too.")
+    lines.append(
+        "README.md in the folder shows how to run the export. `tinyllm predict`, `serve` and `evaluate` take this "
+        "folder in place of the run."
+    )
     return "\n".join(lines)

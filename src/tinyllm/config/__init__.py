@@ -34,12 +34,12 @@ from tinyllm.config._teachers import (
     TransformersTeacher,
     VllmTeacher,
 )
-from tinyllm.config._train import AnswerKind, AutoSection, Method, RationaleUse, SoftSection, TrainSection
+from tinyllm.config._train import AnswerKind, Method, RationaleUse, SoftSection, TrainSection
 from tinyllm.config.read import build_config, describe_differences, dump_config, load_config
 from tinyllm.config.schema import Config, candidates_of, prefixes_in_use, teacher_weights, teachers_in_use
 
 __all__ = [
-    "ANSWER_TASK", "CHOICES_TASK", "AnswerKind", "AutoSection", "BudgetSection", "CheckName", "Config", "CutSection",
+    "ANSWER_TASK", "CHOICES_TASK", "AnswerKind", "BudgetSection", "CheckName", "Config", "CutSection",
     "DataSection", "EndpointTeacher", "EvaluateSection", "ExamplesSection", "FieldMap", "Form", "GivenTeacher",
     "Layout", "LiteLLMTeacher", "LlamaCppTeacher", "LoraSection", "Method", "MoreSection", "OpenAIBatchTeacher",
     "OpenAITeacher", "OpinionsSection", "PriceSection", "PromptedTeacher", "RationaleUse", "RationalesSection",

@@ -1,4 +1,4 @@
-"""A T5 student for CTranslate2, and CTranslate2 computing it."""
+"""The format of CTranslate2, for T5 students: a writer, and a runtime that computes the export."""
 
 from __future__ import annotations
 
@@ -29,17 +29,21 @@ def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
 
     Raises:
         MissingDependencyError: ctranslate2 is not installed.
-        StudentError: the student is no T5.
+        StudentError: the student is not an encoder-decoder, or CTranslate2 does not know its architecture.
     """
     _require()
     if not student.is_encoder_decoder:
-        raise StudentError("Only encoder-decoders (T5) are exported to ctranslate2. Export a causal student to gguf.")
+        raise StudentError(
+            "This student is a causal model, and ctranslate2 exports take encoder-decoders (T5) only. Use --to gguf, "
+            "onnx or merged."
+        )
     from ctranslate2.converters import TransformersConverter
 
     class Converter(TransformersConverter):
         def load_model(self, *names: Any, **options: Any) -> Any:
             model = super().load_model(*names, **options)
-            # transformers 5 calls every T5 tied. What CTranslate2 takes from that word is in another setting there.
+            # CTranslate2 reads `tie_word_embeddings`. In transformers 5 it is always true for T5, and
+            # `scale_decoder_outputs` has the value that CTranslate2 needs.
             tied = model.config.tie_word_embeddings
             model.config.tie_word_embeddings = getattr(model.config, "scale_decoder_outputs", tied)
             return model
@@ -50,7 +54,7 @@ def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
         try:
             Converter(plain).convert(str(folder), quantization=_QUANTISED[quantise])
         except ValueError as error:
-            raise StudentError(f"CTranslate2 cannot convert this model: {error}") from None
+            raise StudentError(f"CTranslate2 cannot convert this model: {error}. Use --to onnx or merged.") from None
 
 
 class CTranslate2Runtime:
@@ -66,17 +70,17 @@ class CTranslate2Runtime:
         try:
             self._model = ctranslate2.Translator(str(folder), device="cpu")
         except RuntimeError as error:
-            raise StudentError(f"CTranslate2 cannot load {folder}: {error}") from None
+            raise StudentError(f"CTranslate2 cannot load {folder}: {error}. Export the student again.") from None
 
     def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
-        """Return the scores; CTranslate2 batches the choices of all questions by length."""
+        """Return the scores. CTranslate2 makes batches of similar lengths from the choices of all questions."""
         rows = [
             (n, branch.task, row.prompt, branch.target)
             for n, question in enumerate(questions)
             for row in self.encoder.options(question, self.card.prefixes[ANSWER_TASK])
             for branch in row.branches
         ]
-        # The end-of-text token is added, and scored, by CTranslate2 itself.
+        # CTranslate2 adds and scores the end-of-text token itself.
         scored = self._model.score_batch(
             [self._words(prompt) for _, _, prompt, _ in rows],
             [self._words(target[:-1]) for *_, target in rows],
@@ -86,7 +90,10 @@ class CTranslate2Runtime:
         found: list[dict[int, Any]] = [{} for _ in questions]
         for (n, task, _, target), result in zip(rows, scored, strict=True):
             if len(result.log_probs) != len(target):
-                raise StudentError(f"CTranslate2 scored {len(result.log_probs)} tokens where there are {len(target)}.")
+                raise StudentError(
+                    f"CTranslate2 scored {len(result.log_probs)} tokens of a choice, expected {len(target)}. Export "
+                    "the student to onnx or merged."
+                )
             each = np.array(result.log_probs, np.float64)
             found[n] |= {int(number): each for number in task.split()}
         return [
@@ -100,7 +107,7 @@ class CTranslate2Runtime:
         ]
 
     def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
-        """Return the texts, as greedy decoding writes them."""
+        """Return the texts from greedy decoding."""
         prompts = [self._words(self.encoder.generation_prompt(q, self.card.prefixes[teacher])) for q in questions]
         written = self._model.translate_batch(prompts, beam_size=1, max_decoding_length=max_new_tokens)
         to_ids = self.encoder.tokenizer.convert_tokens_to_ids

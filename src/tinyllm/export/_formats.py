@@ -1,4 +1,4 @@
-"""An export's folder: written whole, and opened by what its `tinyllm.json` says."""
+"""The folder of an export. Its `tinyllm.json` says how to open it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _FILES = {"gguf": "student.gguf", "onnx": "student.onnx", "ctranslate2": "ctrans
 
 
 def write_export(student: Student, folder: Path, kind: str, precision: str, name: str, example: Question) -> None:
-    """Write a student in another format to a folder that is not there yet.
+    """Write a student in another format to a new folder.
 
     Args:
-        kind, precision: one of `FORMATS`, and one of its precisions.
-        name: of the run.
-        example: that the README shows.
+        kind, precision: a format in `FORMATS`, and one of its precisions.
+        name: the name of the run.
+        example: the question that the README of the folder shows.
 
     Raises:
-        StudentError: the student cannot be written so.
-        MissingDependencyError: a package that writes the format is not installed.
+        StudentError: the student cannot be written in this format.
+        MissingDependencyError: a package for this format is not installed.
     """
     if student.card.reasons_as and kind != "merged":
         raise StudentError(
-            "This student writes a rationale before it answers (train.rationales: before), and the program of the "
-            f"format '{kind}' compares the choices at once. Export it as `merged`."
+            "This student writes a rationale before it answers (train.rationales: before). An export to "
+            f"'{kind}' cannot do that. Use --to merged."
         )
     folder.mkdir(parents=True)
     encoder = student.encoder()
@@ -78,7 +78,7 @@ def _write_model(student: Student, folder: Path, kind: str, precision: str, name
 
 @contextlib.contextmanager
 def _without_bars() -> Iterator[None]:
-    """Keep transformers from drawing a bar for each file that it writes."""
+    """Switch off the progress bars of transformers until the block ends."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -89,37 +89,45 @@ def _without_bars() -> Iterator[None]:
 
 
 def open_export(folder: Path) -> Runtime:
-    """Load a student from its own folder, or from that of an export.
+    """Load a student from its own folder or from the folder of an export.
 
     Raises:
-        StudentError: the folder holds none, or a file is damaged or was replaced.
-        MissingDependencyError: the program that computes this format is not installed.
+        StudentError: the folder holds no student, or a file is damaged or was replaced.
+        MissingDependencyError: a package for this format is not installed.
     """
     try:
         raw: dict[str, Any] = dict(json.loads((folder / CARD_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        raw = {}  # `read_student` says what is wrong
-    about: dict[str, Any] = raw.get("export", {"format": "merged"})
-    if about["format"] == "merged":
+        raw = {}  # `read_student` reports what is wrong
+    about: Any = raw.get("export", {"format": "merged"})
+    if isinstance(about, dict) and about.get("format") == "merged":
         return TorchRuntime(read_student(folder))
-    check_files(folder, raw.get("sha256", {}))
-    known = {k: raw[k] for k in ("prefixes", "layout", "max_input_tokens", "temperature") if k in raw}
-    card = StudentCard(**known)
+    try:
+        kind = about["format"]
+        if kind not in _FILES:
+            raise StudentError(
+                f"{folder} has the unknown export format '{kind}'. Known: merged, {', '.join(_FILES)}. Export it again."
+            )
+        checked = raw["sha256"]
+        card = StudentCard(**{k: raw[k] for k in ("prefixes", "layout", "max_input_tokens", "temperature")})
+    except (KeyError, TypeError) as error:
+        raise StudentError(
+            f"{folder / CARD_FILE} is damaged ({type(error).__name__}: {error}). Export the student again."
+        ) from None
+    check_files(folder, checked)
     encoder = card.encoder(_tokenizer(folder), is_encoder_decoder=bool(about.get("is_encoder_decoder")))
-    file = folder / _FILES.get(about["format"], "")
-    if about["format"] == "gguf":
+    file = folder / _FILES[kind]
+    if kind == "gguf":
         from tinyllm.export._llamacpp import LlamaCppRuntime
 
         return LlamaCppRuntime(file, card, encoder)
-    if about["format"] == "onnx":
+    if kind == "onnx":
         from tinyllm.export._onnx import OnnxRuntime
 
         return OnnxRuntime(file, card, encoder, start=about.get("decoder_start"))
-    if about["format"] == "ctranslate2":
-        from tinyllm.export._ctranslate2 import CTranslate2Runtime
+    from tinyllm.export._ctranslate2 import CTranslate2Runtime
 
-        return CTranslate2Runtime(file, card, encoder)
-    raise StudentError(f"{folder}: unknown export format '{about['format']}'; known: merged, {', '.join(_FILES)}.")
+    return CTranslate2Runtime(file, card, encoder)
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""A student as a GGUF file, for llama.cpp and all that is built on it: weights, tokenizer and chat template."""
+"""Writes a student as a GGUF file for llama.cpp and Ollama: weights, tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tinyllm.errors import StudentError
 from tinyllm.export._kquants import BLOCK, q4_k, q6_k
 from tinyllm.student.model import Student
 
-_NO_MERGE = "Ā Ā"  # llama.cpp wants one; two zero bytes are read as two tokens nevertheless
-_SMALL_BLOCK = 32  # weights, of the formats without K in their names
+_NO_MERGE = "Ā Ā"  # llama.cpp needs at least one merge. This one merges two zero bytes, which texts do not have.
+_SMALL_BLOCK = 32  # weights in a block of the formats without K in their names
 _QUANTISED = {
     "f32": gguf.GGMLQuantizationType.F32,
     "f16": gguf.GGMLQuantizationType.F16,
@@ -38,28 +38,32 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'].rstrip('\\n') + '\\n' + 'PREFIX' }}{% endif %}"
     "{% endfor %}"
 )
-"""The student reads a question and its answering prefix; it knows no other turns."""
+"""The template of a prompt: the question, and the prefix that asks for the answer. System messages are ignored."""
 
 
 def write_gguf(student: Student, file: Path, quantise: str, name: str, prefix: str) -> None:
     """Write a student as a GGUF file.
 
     Args:
-        quantise: a precision of `FORMATS`.
-        prefix: under which it answers; the chat template puts it after the question.
+        quantise: a precision in `FORMATS`.
+        name: the name of the model in the file.
+        prefix: the prefix that asks for the answer. The chat template puts it after the question.
 
     Raises:
-        StudentError: its architecture or tokenizer is not one that is written here.
+        StudentError: the architecture or the tokenizer of the student is not supported.
     """
     config = student.model.config
     architecture = _ARCHITECTURES.get(str(config.model_type))
     if architecture is None:
         raise StudentError(
-            f"No GGUF file is written of a model of type '{config.model_type}'; known: {', '.join(_ARCHITECTURES)}. "
-            "Export it to onnx or merged."
+            f"The GGUF export does not support models of type '{config.model_type}'. Supported: "
+            f"{', '.join(_ARCHITECTURES)}. Use --to onnx or merged."
         )
     if getattr(config, "rope_scaling", None) and config.rope_scaling.get("rope_type", "default") != "default":
-        raise StudentError("No GGUF file is written of a model with scaled positions (rope_scaling).")
+        raise StudentError(
+            "The GGUF export does not support models with scaled positions, and this one has "
+            f"rope_type '{config.rope_scaling['rope_type']}'. Use --to onnx or merged."
+        )
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_name(name)
     writer.add_file_type(_FILE_TYPES[quantise])
@@ -107,7 +111,10 @@ def _write_weights(writer: gguf.GGUFWriter, model: Any, architecture: gguf.MODEL
             continue
         known = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if known is None:
-            raise StudentError(f"No GGUF file is written of this model: its weight '{name}' has no place there.")
+            raise StudentError(
+                f"The GGUF export does not support this model: the format has no weight '{name}'. Use --to onnx or "
+                "merged."
+            )
         part = name.split(".")[-2]
         values = _rotated(weight, turn[part]) if part in turn else weight
         array = values.detach().to(torch.float32).cpu().numpy()
@@ -116,7 +123,7 @@ def _write_weights(writer: gguf.GGUFWriter, model: Any, architecture: gguf.MODEL
 
 
 def _kind(name: str, array: Any, quantise: str, layers: int, tied: bool) -> Any:
-    """Return the precision of one weight, as llama.cpp's own quantiser chooses it."""
+    """Return the precision of one weight. The rules are those of llama.cpp's own quantiser."""
     kinds = gguf.GGMLQuantizationType
     if array.ndim < 2:
         return kinds.F32
@@ -124,8 +131,8 @@ def _kind(name: str, array: Any, quantise: str, layers: int, tied: bool) -> Any:
     if quantise == "q4_k_m":
         parts = name.split(".")
         is_output = name == "output.weight" or (tied and name == "token_embd.weight")
-        is_telling = parts[-2] in ("attn_v", "ffn_down") and _gets_more_bits(int(parts[1]), layers)
-        kind = kinds.Q6_K if is_output or is_telling else kinds.Q4_K
+        is_sensitive = parts[-2] in ("attn_v", "ffn_down") and _gets_more_bits(int(parts[1]), layers)
+        kind = kinds.Q6_K if is_output or is_sensitive else kinds.Q4_K
         if array.shape[1] % BLOCK:
             kind = kinds.Q8_0 if kind == kinds.Q6_K else kinds.Q5_0
     if kind not in (kinds.F32, kinds.F16) and array.shape[1] % _SMALL_BLOCK:
@@ -146,7 +153,10 @@ def _quantised(array: Any, kind: Any) -> Any:
 
 
 def _rotated(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return a projection with the rows of each head in llama.cpp's order: it rotates neighbours, not halves."""
+    """Return a projection with the rows of each head in llama.cpp's order.
+
+    For rotary positions, llama.cpp pairs neighbouring rows. transformers pairs row i with row i + half.
+    """
     rows = weight.shape[0] // heads // 2
     return weight.reshape(heads, 2, rows, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
@@ -156,7 +166,8 @@ def _write_tokenizer(writer: gguf.GGUFWriter, student: Student, template: str) -
     spec = json.loads(fast.to_str()) if fast is not None else {"model": {}}
     if spec["model"].get("type") != "BPE" or spec["model"].get("byte_fallback"):
         raise StudentError(
-            "No GGUF file is written of a student whose tokenizer is not a byte-level BPE. Export it to onnx or merged."
+            "The GGUF export supports byte-level BPE tokenizers only, and the student has another one "
+            f"({spec['model'].get('type') or type(student.tokenizer).__name__}). Use --to onnx or merged."
         )
     size = int(student.model.config.vocab_size)
     added = {int(t["id"]): t for t in spec.get("added_tokens", ())}
@@ -194,7 +205,7 @@ def _write_tokenizer(writer: gguf.GGUFWriter, student: Student, template: str) -
 
 
 def _pre_tokenizer(spec: Mapping[str, Any]) -> str:
-    """Return llama.cpp's name of the way in which a text is cut into words before its tokens are looked up."""
+    """Return llama.cpp's name of the rule that splits a text into words, before the words become tokens."""
     steps = spec.get("pretokenizers", [spec])
     kinds = [step.get("type") for step in steps]
     if kinds == ["ByteLevel"]:
@@ -208,6 +219,6 @@ def _pre_tokenizer(spec: Mapping[str, Any]) -> str:
         if pattern.startswith(_QWEN2):
             return "qwen2"
     raise StudentError(
-        f"No GGUF file is written of a student whose tokenizer cuts words by {kinds}: llama.cpp has no name for it "
-        "that is known here. Export it to onnx or merged."
+        f"The GGUF export does not support the word splitting of this tokenizer ({', '.join(map(str, kinds))}). "
+        "Supported: that of GPT-2, SmolLM, Llama 3 and Qwen2. Use --to onnx or merged."
     )

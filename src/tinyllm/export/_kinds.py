@@ -1,4 +1,4 @@
-"""The formats, and the precisions that each can be written in."""
+"""The export formats, and the precisions of each."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("fp32", "int8"),
     "ctranslate2": ("fp32", "int8"),
 }
-"""By name; the first precision is what is written unless another is asked for."""
+"""The precisions by format. The first one is the default."""

@@ -1,4 +1,4 @@
-"""Weights in blocks of 256 with 4 or 6 bits (llama.cpp's Q4_K and Q6_K); the package gguf reads them, and writes none.
+"""Quantisation to llama.cpp's Q4_K and Q6_K: blocks of 256 weights with 4 or 6 bits. The package gguf only reads them.
 
 Q4_K   x = d · s_j · q − d_min · m_j        8 sub-blocks of 32; s_j, m_j in 6 bits, q in 4
 Q6_K   x = d · s_j · (q − 32)               16 sub-blocks of 16; s_j in 8 bits, q in 6
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 BLOCK = 256
-_ROWS = 4096  # blocks at once; what is tried for each takes some megabytes
-_TRIES = np.arange(-1.0, 1.05, 0.1)  # steps more or less than the range has, that are tried for the scale
+_ROWS = 4096  # blocks that are quantised together, so that the tries need some megabytes only
+_TRIES = np.arange(-1.0, 1.05, 0.1)  # the scale is tried with 15 steps in the range, plus each of these
 
 
 def q4_k(weights: Any) -> Any:
@@ -48,7 +48,7 @@ def _q4_k(blocks: Any) -> Any:
 
 
 def _range_of(x: Any) -> tuple[Any, Any]:
-    """Return scale and −minimum of each sub-block, of those tried the ones with the least weighted squared error."""
+    """Return the scale and −minimum of each sub-block, with the smallest weighted squared error of all tries."""
     weight = np.sqrt((x * x).mean(-1, keepdims=True)) + np.abs(x)
     bottom, top = np.minimum(x.min(-1), 0), x.max(-1)
     width = np.maximum(top - bottom, 1e-30)
@@ -86,6 +86,6 @@ def _q6_k(blocks: Any) -> Any:
 
 
 def _over(values: Any, by: Any) -> Any:
-    """Divide in float32; by 0 gives 0."""
+    """Divide in float32. A division by 0 gives 0."""
     by = np.asarray(by, np.float32)
     return np.divide(values, by, out=np.zeros(np.broadcast(values, by).shape, np.float32), where=by != 0)

@@ -1,8 +1,7 @@
-"""An exported GGUF file, computed by llama.cpp in this process.
+"""A runtime that computes a GGUF export with llama.cpp, in this process.
 
-llama.cpp has no call that scores a given text. So each token of a choice is asked for with a bias that makes it the
-one that is sampled. The log-probability that comes back is that of the model, without the bias. The prompt stays in the
-cache.
+llama.cpp has no request that scores a given text. So each token of a choice is requested with a bias that forces
+llama.cpp to sample it. The reply has the log-probability of the model without the bias. The prompt stays in the cache.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _SLOTS = 4
 
 
 class LlamaCppRuntime:
-    """Serves a GGUF file on a loopback address of its own, as long as the object lives."""
+    """A GGUF file that llama.cpp serves on a loopback address, as long as this object exists."""
 
     name = "llama.cpp"
 
@@ -45,11 +44,11 @@ class LlamaCppRuntime:
             connection.getresponse().read()
 
     def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
-        """Return the scores of each question; several questions are computed at once."""
+        """Return the scores of each question. Several questions are computed in parallel."""
         return list(self._threads.map(self._scored, questions))
 
     def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
-        """Return the texts, each as greedy decoding writes it."""
+        """Return the texts from greedy decoding."""
 
         def written(question: Question) -> str:
             prompt = list(self.encoder.generation_prompt(question, self.card.prefixes[teacher]))
@@ -59,7 +58,7 @@ class LlamaCppRuntime:
         return list(self._threads.map(written, questions))
 
     def tokens(self, text: str) -> tuple[int, ...]:
-        """Return the tokens that llama.cpp makes of a text."""
+        """Return the tokens of a text, from llama.cpp's tokenizer."""
         told = self._asked({"content": text, "add_special": True, "parse_special": False}, "/tokenize")
         return tuple(told["tokens"])
 
@@ -84,7 +83,10 @@ class LlamaCppRuntime:
         reply = self._asked({"prompt": prompt, "n_predict": 1, "n_probs": 1, "logit_bias": [[token, _BIAS]]})
         told = reply["completion_probabilities"][0]
         if told["id"] != token:
-            raise StudentError(f"llama.cpp sampled token {told['id']} where token {token} was forced.")
+            raise StudentError(
+                f"llama.cpp sampled token {told['id']}, expected {token}. Install another version of xllamacpp, or "
+                "export the student to onnx."
+            )
         return float(told["logprob"])
 
     def _asked(self, body: dict[str, Any], path: str = "/completion") -> dict[str, Any]:
@@ -102,7 +104,7 @@ class LlamaCppRuntime:
         finally:
             connection.close()
         if reply.status != 200:
-            raise StudentError(f"llama.cpp says: {told.get('error', told)}")
+            raise StudentError(f"llama.cpp cannot compute this request. It says: {told.get('error', told)}")
         return told
 
 
@@ -111,7 +113,7 @@ def _served(file: Path, context_tokens: int) -> Any:
         import xllamacpp
     except ImportError:
         raise MissingDependencyError(
-            "A GGUF export is computed by xllamacpp: pip install 'tinyllm-distill[llamacpp]'"
+            "A GGUF export needs the package xllamacpp: pip install 'tinyllm-distill[llamacpp]'"
         ) from None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     params = xllamacpp.CommonParams()
@@ -130,4 +132,4 @@ def _served(file: Path, context_tokens: int) -> Any:
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
-        raise StudentError(f"llama.cpp cannot load {file}: {error}") from None
+        raise StudentError(f"llama.cpp cannot load {file}: {error}. Export the student again.") from None

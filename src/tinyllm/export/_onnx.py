@@ -1,8 +1,8 @@
-"""A student as an ONNX file, and onnxruntime computing it.
+"""The ONNX format: a writer, and a runtime that computes the export with onnxruntime.
 
-A causal student's file takes one question at a time: its prompt, then its choices one after the other. The mask says
-which token sees which (a choice sees the prompt and itself), so all choices share one pass over the prompt. An
-encoder-decoder's file takes the input once, and the choices as rows of the decoder.
+The file of a causal student takes one question at a time: the prompt, and then all choices in one row. The mask lets a
+choice see the prompt and itself, so the prompt is computed once for all choices. The file of an encoder-decoder takes
+the prompt once, and the choices as rows of the decoder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Branch, Encoder
 from tinyllm.student.model import Student, StudentCard
 
-_UNSEEN = -1e9  # added to the score of a token that is not to be seen
+_UNSEEN = -1e9  # added to the attention score of a token that is masked
 
 
 class _Causal(nn.Module):
@@ -33,7 +33,7 @@ class _Causal(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
-        """Return the log-probabilities (N, V) of what follows the tokens at `at`."""
+        """Return the log-probabilities (N, V) of the next token after each of the tokens at `at`."""
         logits = self.model(
             input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False, logits_to_keep=at
         ).logits
@@ -46,7 +46,7 @@ class _EncoderDecoder(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, decoder_input_ids: Tensor) -> Tensor:
-        """Return the log-probabilities (C, L, V) of what follows each decoder token."""
+        """Return the log-probabilities (C, L, V) of the next token after each decoder token."""
         states = self.model.get_encoder()(input_ids=input_ids).last_hidden_state
         states = states.expand(decoder_input_ids.shape[0], -1, -1)
         logits = self.model(encoder_outputs=(states,), decoder_input_ids=decoder_input_ids, use_cache=False).logits
@@ -57,7 +57,7 @@ def write_onnx(student: Student, file: Path, quantise: str) -> None:
     """Write a student as an ONNX file.
 
     Args:
-        quantise: fp32, or int8 (weights of matrix products in 8 bits).
+        quantise: fp32, or int8 (the weights of matrix products have 8 bits).
 
     Raises:
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
@@ -95,11 +95,11 @@ def write_onnx(student: Student, file: Path, quantise: str) -> None:
                 module, given, input_names=names, output_names=["log_probabilities"], dynamic_shapes=shapes,
                 dynamo=True, verbose=False,
             )  # fmt: skip
-            assert program is not None  # noqa: S101 - with dynamo it is one
+            assert program is not None  # noqa: S101 - None is returned without dynamo only
             program.save(str(file), external_data=True)
-    except Exception as error:  # the exporter raises whatever it stumbles over
-        told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise StudentError(f"torch cannot export this model to ONNX: {told}") from error
+    except Exception as error:  # the exporter raises errors of many types
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise StudentError(f"torch cannot export this model to ONNX: {first}. Use --to merged.") from error
     if quantise == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -111,7 +111,7 @@ def write_onnx(student: Student, file: Path, quantise: str) -> None:
 
 
 class OnnxRuntime:
-    """An ONNX file, computed by onnxruntime on the CPU."""
+    """An ONNX file that onnxruntime computes on the CPU."""
 
     name = "onnxruntime"
 
@@ -119,7 +119,7 @@ class OnnxRuntime:
         """Load the file.
 
         Args:
-            start: the first token of an encoder-decoder's decoder; None: the student is causal.
+            start: the first decoder token of an encoder-decoder; None for a causal student.
         """
         _require("onnxruntime")
         import onnxruntime
@@ -128,14 +128,14 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise StudentError(f"onnxruntime cannot load {file}: {error}") from error
+            raise StudentError(f"onnxruntime cannot load {file}: {error}. Export the student again.") from error
 
     def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
-        """Return the scores, a question at a time."""
+        """Return the scores. Questions are computed one after the other."""
         return [self._scored(question) for question in questions]
 
     def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
-        """Return the texts, each as greedy decoding writes it. The file has no cache, so a long text takes long."""
+        """Return the texts from greedy decoding. This is slow for long texts, because the file has no cache."""
         return [self._written(q, self.card.prefixes[teacher], max_new_tokens) for q in questions]
 
     def _scored(self, question: Question) -> OptionScores:
@@ -167,7 +167,7 @@ class OnnxRuntime:
         return parts
 
     def _branched(self, prompt: Sequence[int], targets: Sequence[Sequence[int]]) -> Any:
-        """Return the log-probabilities (N, V) of all target tokens, with all branches after one prompt."""
+        """Return the log-probabilities (N, V) of all target tokens. All branches follow one prompt in one row."""
         tokens, positions, owners, at = list(prompt), list(range(len(prompt))), [0] * len(prompt), list[int]()
         for owner, target in enumerate(targets, 1):
             at += [len(prompt) - 1, *range(len(tokens), len(tokens) + len(target) - 1)]
@@ -185,7 +185,7 @@ class OnnxRuntime:
         written: list[int] = []
         while len(written) < most:
             if self._start is not None:
-                fed = _two([[self._start, *written, 0]])  # one token more than is needed: two are the least it takes
+                fed = _two([[self._start, *written, 0]])  # the file takes at least two tokens, so one is added
                 found = self._run(input_ids=[list(prompt)], decoder_input_ids=fed)[0, len(written)]
             else:
                 found = self._branched([*prompt, *written], [(end,), (end,)])[0]
@@ -200,7 +200,7 @@ class OnnxRuntime:
 
 
 def _two(rows: list[list[int]]) -> list[list[int]]:
-    """Return at least two rows of at least two tokens: the file was traced for several."""
+    """Return at least two rows of at least two tokens. The file does not take fewer."""
     wide = [row if len(row) > 1 else [*row, 0] for row in rows]
     return wide if len(wide) > 1 else wide * 2
 
@@ -208,4 +208,6 @@ def _two(rows: list[list[int]]) -> list[list[int]]:
 def _require(*packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(f"An ONNX export needs {package}: pip install 'tinyllm-distill[onnx]'")
+            raise MissingDependencyError(
+                f"An ONNX export needs the package {package}: pip install 'tinyllm-distill[onnx]'"
+            )

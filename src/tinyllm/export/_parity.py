@@ -1,11 +1,13 @@
-"""Parity: the same questions through two programs, and how far their answers are apart."""
+"""Parity: compares the answers of two programs to the same questions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tinyllm.comparison import Accuracy, Paired, paired
+from tinyllm.errors import StudentError
 from tinyllm.questions.types import Question
 from tinyllm.scoring.calibration import probabilities
 from tinyllm.scoring.predictions import credit, leaders
@@ -15,22 +17,23 @@ _TOLERANCES: Mapping[str, tuple[float, float]] = {
     "fp32": (0.005, 0.01), "f32": (0.005, 0.01), "f16": (0.005, 0.03), "bf16": (0.1, 0.2),
     "q8_0": (0.1, 0.2), "int8": (0.15, 0.5), "q4_0": (0.25, 0.7), "q4_k_m": (0.25, 0.7),
 }  # fmt: skip
-"""By precision: the share of choices that may differ, and how far a probability may be off."""
+"""The tolerances by precision: the share of choices that may differ, and the largest difference of a probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How an export's answers compare with the student's own.
+    """The comparison of an export's answers with the student's own answers.
 
     Attributes:
-        questions: that went through both programs.
-        differing: of these, how many got another choice.
-        largest_difference: between the probabilities that the two give one choice.
+        questions: number of questions that both programs answered.
+        differing: number of these questions with different choices.
+        largest_difference: the largest difference between the two probabilities of a choice.
         allowed_share, allowed_difference: the tolerance of the precision.
-        before, after: accuracy where answers are known; None: none is.
-        change: of the accuracy, paired by question.
-        same_tokens: whether the exported tokenizer makes the same tokens of the questions; None: there is none.
-        holds: whether all of it is within the tolerance.
+        before, after: the accuracy of the student and of the export; None if no answer is known.
+        change: the change of the accuracy, paired by question; None if no answer is known.
+        same_tokens: whether the tokenizer of the export gives the same tokens; None if the export has no tokenizer of
+            its own.
+        holds: whether the export is within the tolerance.
     """
 
     questions: int
@@ -46,13 +49,21 @@ class Parity:
 
 
 def compare(own: Runtime, exported: Runtime, questions: Sequence[Question], precision: str) -> Parity:
-    """Put questions through both programs and compare what they answer.
+    """Answer questions with both programs, and compare the answers.
 
     Args:
-        precision: of the export; its tolerance is applied.
+        precision: the precision of the export, which determines the tolerance.
+
+    Raises:
+        StudentError: a score of the export is not a finite number.
     """
     layout, temperature = own.card.layout, own.card.temperature
     ours, theirs = ([s.ranking(layout) for s in runtime.scores(questions)] for runtime in (own, exported))
+    if broken := sum(not all(map(math.isfinite, scores)) for scores in theirs):
+        raise StudentError(
+            f"The export gives scores that are not numbers for {broken} of {len(questions)} questions. Choose another "
+            "precision (--quantize) or another format (--to)."
+        )
     differing = sum(leaders(a)[0] != leaders(b)[0] for a, b in zip(ours, theirs, strict=True))
     largest = max(
         abs(p - q)
@@ -78,9 +89,9 @@ def compare(own: Runtime, exported: Runtime, questions: Sequence[Question], prec
 
 
 def _tokenizes_alike(runtime: Runtime, questions: Sequence[Question]) -> bool | None:
-    """Tell whether a program with a tokenizer of its own makes the same tokens of questions; None: it has none."""
+    """Return whether a program's own tokenizer gives the same tokens of all texts; None if it has no tokenizer."""
     tokens: Callable[[str], tuple[int, ...]] | None = getattr(runtime, "tokens", None)
     if tokens is None:
         return None
-    texts = [text for q in questions for text in (q.question, *q.choices)]
+    texts = [text for q in questions for text in (q.question, q.context or "", *q.choices)]
     return all(runtime.encoder.text(text) == tokens(text) for text in texts)

@@ -1,4 +1,4 @@
-"""What an exported folder says of itself: how to run it, with the exact prompt and the exact scores."""
+"""The README.md of an export: how to run it, with the exact prompt and scores."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ Ollama:
     ollama create student -f Modelfile
     ollama run student "THE QUESTION WITH ITS CHOICES"
 
-Both write the answer as text. The scores below need the log-probability of each token of each choice.
+Both write the answer as text. To compute the scores below, you need the log-probability of each token of each choice.
 """
 
 _ONNX_CAUSAL = """\
-onnxruntime: `student.onnx` takes `input_ids` (1, T), `position_ids` (1, T), `mask` (1, 1, T, T; 0 where a token sees
-another, -1e9 where not) and `at` (N: which tokens' successors are wanted), and gives `log_probabilities` (N, V). It has
-no cache.
+onnxruntime. `student.onnx` takes `input_ids` (1, T), `position_ids` (1, T), `mask` (1, 1, T, T) and `at` (N). The mask
+is 0 where a token sees another one, and -1e9 where it does not. `at` has the positions of the tokens whose next token
+is scored. The result is `log_probabilities` (N, V). The file has no cache.
 
     session = onnxruntime.InferenceSession("student.onnx")
     (log_probabilities,) = session.run(None, {"input_ids": …, "position_ids": …, "mask": …, "at": …})
 """
 
 _ONNX_SEQ2SEQ = """\
-onnxruntime: `student.onnx` takes `input_ids` (1, T) and `decoder_input_ids` (C, L; each row begins with the decoder's
-start token), and gives `log_probabilities` (C, L, V). At least two rows of two tokens.
+onnxruntime. `student.onnx` takes `input_ids` (1, T) and `decoder_input_ids` (C, L). Each row of the latter begins with
+the decoder's start token, and there are at least two rows of at least two tokens. The result is `log_probabilities`
+(C, L, V).
 
     session = onnxruntime.InferenceSession("student.onnx")
     (log_probabilities,) = session.run(None, {"input_ids": …, "decoder_input_ids": …})
@@ -59,12 +60,10 @@ def readme(name: str, kind: str, precision: str, student: Student, encoder: Enco
     prompt = student.tokenizer.decode(list(encoder.generation_prompt(example, prefix)))
     onnx = _ONNX_SEQ2SEQ if student.is_encoder_decoder else _ONNX_CAUSAL
     how = {"gguf": _GGUF, "onnx": onnx, "merged": _MERGED, "ctranslate2": _CTRANSLATE2}
-    divided = (
-        "divided by the number of its tokens, that one included" if compares_by_token(student.card.layout) else "summed"
-    )
+    divided = " The sum is divided by the number of these tokens." if compares_by_token(student.card.layout) else ""
     return f"""# {name}, as {kind} ({precision})
 
-A student that TinyLLM trained. `parity.json` has how its answers compare with those of the run.
+A student that TinyLLM trained. `parity.json` compares its answers with those of the student in the run.
 
     tinyllm predict FOLDER questions.csv
     tinyllm serve FOLDER
@@ -74,7 +73,7 @@ A student that TinyLLM trained. `parity.json` has how its answers compare with t
 {how[kind]}
 ## The prompt
 
-This is one, special tokens included. The choice follows it{"" if student.is_encoder_decoder else " after a space"}.
+This is a prompt with its special tokens. The choice follows it{"" if student.is_encoder_decoder else " after a space"}.
 
 ```
 {prompt}
@@ -86,8 +85,8 @@ This is one, special tokens included. The choice follows it{"" if student.is_enc
 
 ## The scores
 
-The score of a choice is the log-likelihood of its tokens and of the end-of-text token after them, {divided}.
-The choice with the highest score is the answer. Its probability is the softmax of the scores divided by
+The score of a choice is the sum of the log-probabilities of its tokens and of the end-of-text token.{divided}
+The choice with the highest score is the answer. The probabilities are the softmax of the scores divided by
 {student.card.temperature:g}.
 """
 

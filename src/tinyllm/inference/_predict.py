@@ -1,8 +1,8 @@
-"""A file of questions is answered: as a stream, with flat memory, and on from where it was stopped.
+"""Answers a file of questions as a stream. An interrupted command can be continued.
 
-Rows are answered a window at a time. A window's rows are appended to `OUT.part` in the order of the file and put on the
-disk before the next window begins. A process that is killed leaves whole windows and at most one torn one, which is cut
-off. The same command then goes on with the row after the last whole one.
+Rows are answered in windows of 256. The rows of a window are appended to `OUT.part`, in the order of the file, and
+written to the disk before the next window begins. A killed process can leave one incomplete window at the end. The same
+command removes the incomplete row and continues after the last complete one.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ from tinyllm.system.files import read_json, replacing, write_json
 from tinyllm.system.news import News, Task
 from tinyllm.system.packaged import file_checksum
 
-_WINDOW = 256  # questions that are sorted by length together, and the most that a kill can lose
+_WINDOW = 256  # questions that are computed together; a kill loses at most one window
 _PLAIN = ".jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a file of predictions holds.
+    """The result of answering a file.
 
     Attributes:
-        rows: of the questions file; each has one row in `file`, in the same order.
-        abstained: rows whose probability is below the confidence asked for.
-        problems: rows that are no questions, or none that the student can be asked.
-        kept: rows that an earlier, interrupted call had answered.
-        accuracy: on the rows that were answered and whose answer is known; None where there is none.
-        seconds: that this call took to answer.
+        file: the file of predictions. It has one row for each row of the questions file, in the same order.
+        rows: number of rows.
+        answered: number of rows with a choice.
+        abstained: number of rows without a choice because the probability is below the minimum confidence.
+        problems: number of rows that are not a question, or a question that the student cannot be asked.
+        kept: number of rows that an earlier, interrupted call answered.
+        accuracy: the accuracy on the answered rows with a known answer; None if there are none.
+        seconds: time that this call needed for its answers.
     """
 
     file: Path
@@ -66,22 +68,24 @@ def predict_file(
     teachers: tuple[str, ...] = (),
     min_confidence: float = 0.0,
 ) -> Predictions:
-    """Answer every question of a file of any shape that `tinyllm init` reads, and write the answers.
+    """Answer every question of a file, and write the answers. The file may have any shape that `tinyllm init` reads.
 
     Args:
-        out: ends in .jsonl, .csv or .parquet.
-        wishes: what is settled about the questions file.
-        teachers: in whose manner the student explains each answer (`LoadedStudent.voices`).
-        min_confidence: a choice whose probability is less is not taken.
+        out: the file to write. It ends in .jsonl, .csv or .parquet.
+        wishes: how the questions file is to be read.
+        teachers: the teachers in whose style the student explains each answer (`LoadedStudent.styles`).
+        min_confidence: the smallest probability at which a choice is taken.
 
     Raises:
-        DataError: the file cannot be read, `out` is there already or has another ending, or what was begun there is of
+        DataError: the file cannot be read, `out` exists already or has an unknown ending, or `OUT.part` has answers of
             another student, file or setting.
     """
     if out.suffix.lower() not in (known := (_PLAIN, *WRITERS)):
-        raise DataError(f"{out}: unknown ending '{out.suffix}'; known: {', '.join(known)}.")
+        raise DataError(
+            f"{out} has the unknown ending '{out.suffix}'. Known: {', '.join(known)}. Give another name with -o."
+        )
     if out.exists():
-        raise DataError(f"{out} is there already. Give another name with -o, or remove it.")
+        raise DataError(f"{out} exists already. Give another name with -o, or remove it.")
     wishes = wishes or Wishes()
     with news.task(f"Reading {file}"):
         found = find_reading(file, wishes)
@@ -93,7 +97,7 @@ def predict_file(
     with _journal(out, asked) as (part, count):
         kept, began = count.rows, time.monotonic()
         if kept:
-            news.say(f"  going on after {kept} rows that are answered already")
+            news.say(f"  {kept} rows are answered already; continuing after them")
         with news.task(f"Answering {file.name}", total) as task:
             _answer(student, found, part, count, teachers, min_confidence, task)
         seconds = time.monotonic() - began
@@ -113,7 +117,7 @@ def _answer(
     min_confidence: float,
     task: Task,
 ) -> None:
-    """Append the rows that are left, a window at a time."""
+    """Answer the remaining rows and append them, one window after the other."""
     began, before = time.monotonic(), count.rows
     left = islice(found.rows(), count.rows, None)
     while window := list(islice(left, _WINDOW)):
@@ -141,7 +145,7 @@ def _answer(
         task.update(count.rows, note=f"{rate:,.1f} questions/s")
 
 
-# --- what is kept while the work goes on --------------------------------------------------------------------------
+# --- the unfinished file -----------------------------------------------------------------------------------------
 
 
 def _part(out: Path) -> Path:
@@ -154,10 +158,10 @@ def _asked_file(out: Path) -> Path:
 
 @contextlib.contextmanager
 def _journal(out: Path, asked: dict[str, Any]) -> Iterator[tuple[IO[bytes], Count]]:
-    """Open the rows answered so far, for this process only, and count them.
+    """Open and count the rows that are answered so far. Other processes cannot open them until the block ends.
 
     Raises:
-        DataError: another process is at work there, or the rows are of another student, file or setting.
+        DataError: another process is writing the file, or the rows are of another student, file or setting.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     part, said = _part(out), _asked_file(out)
@@ -165,21 +169,23 @@ def _journal(out: Path, asked: dict[str, Any]) -> Iterator[tuple[IO[bytes], Coun
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"Another process is writing {out}. Wait for it, or give another name with -o.") from None
-        if part.stat().st_size and (not said.is_file() or (began := read_json(said)) != asked):
-            different = [k for k in asked if said.is_file() and began.get(k) != asked[k]] or ["settings"]
             raise DataError(
-                f"{part} holds answers that were begun with other {', '.join(different)}, and mixing the two would "
-                "make them meaningless. Remove it to begin anew, or give another name with -o."
-            )
-        if not said.is_file():
+                f"Another process is writing {out}. Wait until it ends, or give another name with -o."
+            ) from None
+        began = read_json(said) if said.is_file() else {}
+        if began != asked:
+            if part.stat().st_size:
+                different = ", ".join(name.replace("_", " ") for name in asked if began.get(name) != asked[name])
+                raise DataError(
+                    f"{part} has answers from a command with other settings ({different}), and answers of both cannot "
+                    "be mixed. Remove that file to start again, or give another name with -o."
+                )
             write_json(said, asked)
-        count = _counted(file)
-        yield file, count
+        yield file, _counted(file)
 
 
 def _counted(file: IO[bytes]) -> Count:
-    """Count the whole rows of a journal, and cut off what a killed process left behind them."""
+    """Count the complete rows, and remove the incomplete row that a killed process may have left at the end."""
     count, whole = Count(), 0
     file.seek(0)
     for line in file:
@@ -197,7 +203,7 @@ def _counted(file: IO[bytes]) -> Count:
 
 
 def _finish(out: Path, teachers: tuple[str, ...]) -> None:
-    """Give the answers their name, in the format asked for."""
+    """Turn the unfinished file into `out`, in the format of its ending."""
     part = _part(out)
     if out.suffix.lower() == _PLAIN:
         part.replace(out)

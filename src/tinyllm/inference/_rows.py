@@ -1,4 +1,4 @@
-"""Rows of predictions: kept as JSON Lines while the work goes on, written in the format asked for at its end."""
+"""Rows of predictions. They are JSON Lines while the file is unfinished, and are converted at the end."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _DIGITS = 6
 def answered_row(
     number: int, question: Question, chosen: Chosen, rationales: Mapping[str, str], min_confidence: float
 ) -> dict[str, Any]:
-    """Return the row of a question that was answered; without a choice where it is less sure than it has to be."""
-    sure = round(chosen.probability, _DIGITS)
-    abstains = sure < min_confidence
+    """Return the row of an answered question. It has no choice if the probability is below the minimum confidence."""
+    probability = round(chosen.probability, _DIGITS)
+    abstains = probability < min_confidence
     row: dict[str, Any] = {
         "row": number,
         "id": question.id,
         "question": question.question,
         "choice": None if abstains else chosen.choice,
         "text": None if abstains else chosen.text,
-        "probability": sure,
+        "probability": probability,
         "probabilities": [round(p, _DIGITS) for p in chosen.probabilities],
     }
     if question.answer is not None:
@@ -43,17 +43,18 @@ def answered_row(
 
 
 def problem_row(number: int, name: str, problem: str) -> dict[str, Any]:
-    """Return the row of what is no question, or none that the student can be asked."""
+    """Return the row of something that is not a question, or of a question that the student cannot be asked."""
     return {"row": number, "id": name, "choice": None, "text": None, "problem": problem}
 
 
 @dataclass(slots=True)
 class Count:
-    """What went by, row by row; its size does not grow with the rows.
+    """Counts of rows.
 
     Attributes:
-        labelled: rows with a known answer that were answered.
-        right: of these, the sum of marks: 1 right, 0 wrong, 1/k where k choices tie and the right one is among them.
+        labelled: number of answered rows with a known answer.
+        right: the sum of the marks of these rows. A mark is 1 if right, 0 if wrong, and 1/k if k choices tie and the
+            right choice is one of them.
     """
 
     rows: int = 0
@@ -78,7 +79,7 @@ class Count:
 
 
 def read_rows(part: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file that `write_rows` can take."""
+    """Yield the rows of an unfinished file."""
     with part.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
@@ -116,7 +117,7 @@ def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[s
 
 Writer = Callable[[Iterable[Mapping[str, Any]], Path, Sequence[str]], None]
 WRITERS: Mapping[str, Writer] = {".csv": _csv, ".parquet": _parquet}
-"""By the ending of the file. Rationales get a column for each teacher. JSON Lines are what is kept anyway."""
+"""The writers by the ending of the file. They write a column for the rationales of each teacher."""
 
 
 def _columns(teachers: Sequence[str]) -> list[str]:
@@ -131,7 +132,7 @@ def _rationale(teacher: str) -> str:
 
 
 def _flat(row: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
-    """Return a row as columns hold it: every column, and false where JSON Lines say nothing."""
+    """Return the values of all columns of a row. Flags that JSON Lines leave out are false."""
     given = row.get("rationales", {})
     texts = {_rationale(t): given.get(t) for t in teachers}
     flags = {name: bool(row.get(name)) for name in ("abstained", "context_cut")}

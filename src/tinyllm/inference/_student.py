@@ -1,4 +1,4 @@
-"""A student that is loaded once and asked many times."""
+"""A student that is loaded once and answers many questions."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Chosen:
     """A student's answer to one question.
 
     Attributes:
-        choice: 0-based index of the choice it takes; of choices that tie the first.
-        text: of that choice.
-        probabilities: of each choice; they sum to 1. They are calibrated on the validation questions of the run.
-        tied: indices of all choices that are just as likely as the one taken, that one included; empty: none ties.
-        context_cut: whether the context was cut to fit the longest input.
+        choice: 0-based index of the most likely choice; the first one if several tie.
+        text: the text of this choice.
+        probabilities: one per choice. They sum to 1 and are calibrated on the validation questions of the run.
+        tied: the indices of the choices that tie for the highest probability; empty if there is no tie.
+        context_cut: whether the context was cut to the longest input of the student.
     """
 
     choice: int
@@ -40,15 +40,15 @@ class Chosen:
 
     @property
     def probability(self) -> float:
-        """The probability of the choice taken."""
+        """The probability of the choice."""
         return self.probabilities[self.choice]
 
 
 class LoadedStudent:
     """A trained student that answers questions and explains its answers.
 
-    A student that is not shown the choices (`student.layout: cloze`) goes by the mean log-likelihood a token, which
-    long choices do not lower; any other student by the total.
+    It takes the choice with the highest log-likelihood. With `student.layout: cloze`, where the prompt does not list
+    the choices, this is the mean per token, because the total is lower for long choices.
 
     Attributes:
         identity: the checksum of its files.
@@ -60,12 +60,12 @@ class LoadedStudent:
 
     @property
     def runtime(self) -> str:
-        """The program that computes the student: `torch`, or that of an export."""
+        """The program that computes the student: `torch`, or the program of an export."""
         return self._runtime.name
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """The teachers in whose manner it writes rationales."""
+        """The teachers in whose style it writes rationales."""
         return self._runtime.card.teachers
 
     @overload
@@ -80,14 +80,15 @@ class LoadedStudent:
         choices: Sequence[str] | Sequence[Sequence[str]],
         context: str | Sequence[str | None] | None = None,
     ) -> Chosen | list[Chosen]:
-        """Choose between the choices of a question; or of each question of a list, which is several times faster.
+        """Answer a question, or a list of questions. A list is several times faster than one question after the other.
 
         Args:
-            choices: of the question; for a list of questions one list for each.
-            context: a text that the question is about.
+            question: the question, or a list of questions.
+            choices: the choices of the question; for a list of questions, a list of choices for each.
+            context: a text that the question is about; for a list of questions, one text or None for each.
 
         Raises:
-            DataError: a question has no text, too few choices, or choices that the student cannot tell apart.
+            DataError: a question has no text, too few choices, or choices that have the same tokens.
         """
         asked = _questions(question, choices, context)
         found = self.answers(asked)
@@ -116,36 +117,41 @@ class LoadedStudent:
         *,
         teacher: str | None = None,
     ) -> dict[str, str] | list[dict[str, str]]:
-        """Write a rationale in the manner of each teacher, by name; or of one teacher only.
+        """Return a rationale in the style of each teacher, by name.
+
+        Args:
+            question, choices, context: as in `choose`.
+            teacher: write in the style of this teacher only.
 
         Raises:
-            DataError: as `choose`; or the student has learnt from no teacher of that name.
+            DataError: as in `choose`; or the student was not trained on rationales of this teacher.
         """
         asked = _questions(question, choices, context)
         _raise_problems(self._problems(asked)[0])
-        written = self.rationales(asked, self.voices(teacher))
+        written = self.rationales(asked, self.styles(teacher))
         return written[0] if isinstance(question, str) else written
 
-    def voices(self, teacher: str | None = None) -> tuple[str, ...]:
-        """Return the teachers in whose manner rationales are written: all, or the one named.
+    def styles(self, teacher: str | None = None) -> tuple[str, ...]:
+        """Return the teachers in whose style rationales are written: all of them, or the named one.
 
         Raises:
-            DataError: the student has learnt from no teacher, or from none of that name.
+            DataError: the student was not trained on rationales, or not on those of this teacher.
         """
         known = self.teachers
         if not known:
             raise DataError(
-                "This student has learnt no rationales (it was trained without teachers): it explains none."
+                "This student cannot explain its answers, because it was trained without rationales. Ask it without "
+                "`explain`, or train it with teachers."
             )
         if teacher is not None and teacher not in known:
             raise DataError(
-                f"The student has learnt from no teacher '{teacher}'.{did_you_mean(teacher, known)} "
+                f"The student was not trained on rationales of a teacher '{teacher}'.{did_you_mean(teacher, known)} "
                 f"Known: {', '.join(known)}."
             )
         return known if teacher is None else (teacher,)
 
     def answers(self, questions: Sequence[Question]) -> list[Chosen | str]:
-        """Return the answer to each question, or why the student cannot be asked it."""
+        """Return the answer to each question, or a message if the student cannot be asked the question."""
         problems, cut = self._problems(questions)
         sound = [q for q, problem in zip(questions, problems, strict=True) if problem is None]
         scores = iter(self._runtime.scores(sound) if sound else ())
@@ -171,55 +177,56 @@ class LoadedStudent:
     def rationales(
         self, questions: Sequence[Question], teachers: Sequence[str], max_tokens: int = _RATIONALE_TOKENS
     ) -> list[dict[str, str]]:
-        """Return what the student writes for each question, by the teacher in whose manner it writes.
+        """Return the rationales for each question, by teacher.
 
         Args:
-            questions: that it can be asked (`answers` gave an answer).
-            teachers: from `voices`.
-            max_tokens: longest rationale, in its tokens.
+            questions: questions that `answers` has answered.
+            teachers: names from `styles`.
+            max_tokens: length of the longest rationale, in tokens of the student.
         """
         by_teacher = {t: self._runtime.texts(questions, t, max_tokens) for t in teachers} if questions else {}
         return [{t: texts[place] for t, texts in by_teacher.items()} for place in range(len(questions))]
 
     def usage(self, question: Question, teacher: str | None, text: str) -> dict[str, int]:
-        """Return how many tokens a question, and what was said to it, take; in the words of chat completions."""
+        """Return the number of tokens in a question and in the reply `text`, as chat completions name them."""
         encoder, card = self._runtime.encoder, self._runtime.card
         prompt = len(encoder.generation_prompt(question, card.prefixes[teacher or ANSWER_TASK]))
         said = encoder.answer_length(text)
         return {"prompt_tokens": prompt, "completion_tokens": said, "total_tokens": prompt + said}
 
     def _problems(self, questions: Sequence[Question]) -> tuple[list[str | None], set[int]]:
-        """Return, for each question, why it cannot be asked; and the places of those whose context is cut."""
+        """Return a message for each question that cannot be asked (else None), and the places of cut contexts."""
         encoder = self._runtime.encoder
         found = [_problem(q) for q in questions]
         numbered = [replace(q, id=str(n)) for n, q in enumerate(questions) if found[n] is None]
         fit = encoder.fit(numbered, self._runtime.card.prefixes.values())
         for long in fit.too_long:
             found[int(long.question_id)] = (
-                f"The question has {long.tokens} tokens with its choices; the student takes {long.allowed}."
+                f"The question has {long.tokens} tokens with its choices; the student takes at most {long.allowed}. "
+                "Shorten it."
             )
         for question in numbered:
             if found[int(question.id)] is None and (alike := encoder.indistinct(question.choices)):
-                found[int(question.id)] = f"The student cannot choose: {alike}. Write the choices in other words."
+                found[int(question.id)] = f"The student cannot choose: {alike}. Use other words for the choices."
         return found, set(map(int, fit.cut))
 
 
 def load(folder: str | Path) -> LoadedStudent:
-    """Load a trained student, to ask it questions.
+    """Load a trained student.
 
         student = tinyllm.load("runs/mine")
         student.choose("What does a thermometer measure?", ["mass", "temperature", "time"]).text
 
     Args:
-        folder: of a run, of its student, or of an export.
+        folder: the folder of a run, of its student, or of an export.
 
     Raises:
-        RunFolderError: there is no such folder.
-        StudentError: it holds no student, or a file is not the one that was saved (its checksum differs).
+        RunFolderError: the folder does not exist.
+        StudentError: the folder holds no student, or the checksum of a file is wrong.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise RunFolderError(f"There is no folder {folder}; give the folder of a run, or of its student.")
+        raise RunFolderError(f"There is no folder {folder}. Give the folder of a run, of its student, or of an export.")
     folder = student_folder(folder)
     return LoadedStudent(open_export(folder), folder_checksum(folder) or "")
 
@@ -233,11 +240,11 @@ def _questions(
     listed: Sequence[Any] = [choices] if isinstance(question, str) else choices
     contexts = [context] if isinstance(context, str) else context or [None] * len(texts)
     if any(isinstance(of, str) for of in listed):
-        raise DataError("The choices of a question are a list of texts, got one text.")
+        raise DataError("The choices of a question must be a list of texts, got one text. Write them as a list.")
     if not len(texts) == len(listed) == len(contexts):
         raise DataError(
-            f"Give one list of choices (and one context, if any) for each question: got {len(texts)} questions, "
-            f"{len(listed)} lists of choices and {len(contexts)} contexts."
+            f"Each question needs one list of choices, and one context if there are contexts. Got {len(texts)} "
+            f"questions, {len(listed)} lists of choices and {len(contexts)} contexts."
         )
     return [
         Question(f"asked-{n}", text, tuple(of), None, about)
@@ -260,7 +267,7 @@ def _shown(choices: Sequence[str]) -> str:
 
 
 def _raise_problems(found: Sequence[object]) -> None:
-    """Raise what is wrong with any of the questions, all in one message."""
+    """Raise one error with all messages about the questions, if there are any."""
     problems = {n: f for n, f in enumerate(found) if isinstance(f, str)}
     if not problems:
         return

@@ -1,5 +1,5 @@
-"""Opinions: what teachers themselves would answer, asked without the answer: one probability a choice.
+"""Opinions: a teacher's own answer to a question, as one probability per choice. The teacher does not see the answer.
 
-Add a way to ask: its requests in `requests`, what a reply says in `_reading`, its name in `config/_opinions.py: Way`.
-Another way to combine the answers to a question in several orders: `collect`. Another way to pool teachers: `pool`.
+Add a way to ask: its requests in `requests`, how a reply is read in `_reading`, its name in `config/_opinions.py: Way`.
+How the replies to several orders of the choices are combined: `collect`. How several teachers are pooled: `pool`.
 """

@@ -1,4 +1,4 @@
-"""The weights of teachers in a pooled opinion, and from which confidence on it is trusted."""
+"""The weights of the teachers in a pooled opinion, and the confidence from which on it is used without an answer."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Shares = tuple[float, ...]
-"""One probability a choice."""
+"""One probability per choice."""
 
 Opinions = Mapping[str, Shares]
-"""What teachers think of one question, by teacher."""
+"""The opinions on one question, by teacher."""
 
 FEW = 10
-"""Questions with an answer; from fewer nothing is learned."""
+"""The smallest number of questions with an answer from which weights are learned."""
 
-_LEAST = 1e-6  # a probability of 0 must not decide alone
-_ROUNDED = 6  # digits, so that the same opinions give the same targets on every machine
-_COINS = 3  # teachers, from which on their agreement tells how often each is right
+_LEAST = 1e-6  # probabilities are at least this, so that a 0 of one teacher does not exclude a choice
+_DIGITS = 6  # pooled opinions are rounded, so that they are the same on every machine
+_ENOUGH_TEACHERS = 3  # with fewer, agreement does not say how often each teacher is right
 _ROUNDS = 100
-_STILL = 1e-6  # change of an accuracy
-_SHARPEST = 50.0
-_PARTS = 10  # of the questions, one more of which is trusted at each try
+_CONVERGED = 1e-6  # largest change of an accuracy in the last round
+_LARGEST_POWER = 50.0
+_PARTS = 10  # the limits that are tried: the most confident tenth of the questions, two tenths, …
 
 
 def pool(opinions: Opinions, weights: Mapping[str, float], temperature: float = 1.0) -> Shares | None:
-    """Return the pooled opinion; None where no teacher with a weight has one."""
+    """Return the pooled opinion; None if no teacher with a weight above 0 has an opinion."""
     there = [(np.log(np.maximum(shares, _LEAST)), w) for name, shares in opinions.items() if (w := weights.get(name))]
     if not there:
         return None
-    rounded = [round(p, _ROUNDED) for p in softmax(np.sum([w * logs for logs, w in there], 0) / temperature)]
+    rounded = [round(p, _DIGITS) for p in softmax(np.sum([w * logs for logs, w in there], 0) / temperature)]
     return tuple(p / sum(rounded) for p in rounded)
 
 
 def weights_by_answers(known: Sequence[tuple[Opinions, int]], teachers: Sequence[str]) -> dict[str, float]:
-    """Return the weights under which the pooled opinion gives the right choices most probability.
+    """Return the weights with the highest likelihood of the known answers.
 
-    The log-likelihood is concave in the weights. Few questions move the weights little from those of the plain mean:
-    each is taken to lie around it with a deviation of 1.
+    The log-likelihood is concave in the weights. Each weight has a normal prior around the plain mean, with a standard
+    deviation of 1. So a few questions change the weights little.
     """
     from scipy.optimize import minimize
 
@@ -74,14 +74,14 @@ def weights_by_answers(known: Sequence[tuple[Opinions, int]], teachers: Sequence
 
 
 def weights_by_agreement(asked: Sequence[Opinions], teachers: Sequence[str]) -> dict[str, float]:
-    """Return weights where no answer is known: by how often each teacher is right, as far as agreement tells it.
+    """Return weights without any known answer, from the agreement of the teachers.
 
-    Dawid and Skene's model with one accuracy a teacher, fitted by EM to the choices that the teachers like best. Then
-    each teacher's opinions are made as sure as it is right, and the mean of the logarithms is taken. Two teachers who
-    disagree do not tell who is right, so they have equal weights.
+    The model is that of Dawid and Skene, with one accuracy per teacher. EM fits it to the teachers' first choices. Then
+    each teacher gets the weight at which its mean confidence equals its accuracy, divided by the number of teachers. If
+    two teachers disagree, nothing says which one is right, so two teachers get equal weights.
     """
     mean = 1 / len(teachers)
-    if len(teachers) < _COINS:
+    if len(teachers) < _ENOUGH_TEACHERS:
         return dict.fromkeys(teachers, mean)
     votes = [{name: (max(range(len(s)), key=s.__getitem__), len(s)) for name, s in one.items()} for one in asked]
     right = _accuracies(votes, teachers)
@@ -90,7 +90,11 @@ def weights_by_agreement(asked: Sequence[Opinions], teachers: Sequence[str]) -> 
 
 
 def _accuracies(votes: Sequence[Mapping[str, tuple[int, int]]], teachers: Sequence[str]) -> dict[str, float]:
-    """Return how often each teacher is right; `votes` are its choice and how many there are, by teacher."""
+    """Return the estimated accuracy of each teacher.
+
+    Args:
+        votes: for each question, the first choice of each teacher and the number of choices, by teacher.
+    """
     right = dict.fromkeys(teachers, 0.7)
     for _ in range(_ROUNDS):
         hits, asked = dict.fromkeys(teachers, 1.0), dict.fromkeys(teachers, 2.0)
@@ -108,48 +112,51 @@ def _accuracies(votes: Sequence[Mapping[str, tuple[int, int]]], teachers: Sequen
         new = {name: hits[name] / asked[name] for name in teachers}
         moved = max(abs(new[name] - right[name]) for name in teachers)
         right = new
-        if moved < _STILL:
+        if moved < _CONVERGED:
             break
     return right
 
 
 def _power(opinions: Sequence[Shares], right: float) -> float:
-    """Return the power that makes a teacher's mean confidence equal to how often it is right."""
+    """Return the power of a teacher's opinions at which its mean confidence equals its accuracy `right`."""
     from scipy.optimize import brentq
 
     if not opinions:
         return 1.0
 
-    def too_sure(power: float) -> float:
-        sure = (max(softmax([power * math.log(max(p, _LEAST)) for p in shares])) for shares in opinions)
-        return sum(sure) / len(opinions) - right
+    def overconfidence(power: float) -> float:
+        confidence = (max(softmax([power * math.log(max(p, _LEAST)) for p in shares])) for shares in opinions)
+        return sum(confidence) / len(opinions) - right
 
-    if too_sure(0.0) >= 0:
+    if overconfidence(0.0) >= 0:
         return 0.0
-    return float(brentq(too_sure, 0.0, _SHARPEST)) if too_sure(_SHARPEST) > 0 else _SHARPEST
+    if overconfidence(_LARGEST_POWER) <= 0:
+        return _LARGEST_POWER
+    return float(brentq(overconfidence, 0.0, _LARGEST_POWER))
 
 
 def trusted_from(known: Sequence[tuple[Shares, int]]) -> float:
-    """Return the least confidence of a pooled opinion that is worth learning from; 0: all are.
+    """Return the lowest confidence at which a pooled opinion is used; 0 if all are used.
 
-    Of the most confident tenth, two tenths, … of the questions that part is taken which tells most of the answers:
-    its size, times what one choice tells that is right so often (the capacity of a symmetric channel).
+    The most confident tenth of the questions is tried, then two tenths, and so on. The part with the most information
+    about the answers is taken: its size, times the information in one choice of its accuracy (the capacity of a
+    symmetric channel).
     """
     ordered = sorted(known, key=lambda one: -max(one[0]))
     best, least = -1.0, 0.0
     for part in range(_PARTS, 0, -1):
         taken = ordered[: -(-len(ordered) * part // _PARTS)]
-        if len(taken) < FEW or (told := _told(taken)) <= best:
+        if len(taken) < FEW or (found := _information(taken)) <= best:
             continue
-        best, least = told, 0.0 if part == _PARTS else max(taken[-1][0])
-    return round(least, _ROUNDED)
+        best, least = found, 0.0 if part == _PARTS else max(taken[-1][0])
+    return round(least, _DIGITS)
 
 
-def _told(known: Sequence[tuple[Shares, int]]) -> float:
-    """Return what the first choices of some opinions tell of the answers, in nats."""
+def _information(known: Sequence[tuple[Shares, int]]) -> float:
+    """Return the information about the answers in the first choices of some opinions, in nats."""
     right = (sum(max(shares) == shares[answer] for shares, answer in known) + 0.5) / (len(known) + 1)
     entropy = sum(math.log(len(shares)) for shares, _ in known) / len(known)
     others = sum(math.log(len(shares) - 1) for shares, _ in known) / len(known)
-    told = entropy + right * math.log(right) + (1 - right) * (math.log(1 - right) - others)
+    per_choice = entropy + right * math.log(right) + (1 - right) * (math.log(1 - right) - others)
     is_better = right > math.exp(-entropy)
-    return len(known) * max(0.0, told) if is_better else 0.0
+    return len(known) * max(0.0, per_choice) if is_better else 0.0

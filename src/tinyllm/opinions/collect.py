@@ -1,6 +1,6 @@
-"""From the store to opinions: the replies to all orders of a question make one opinion; as a stream.
+"""Collecting: stored replies become opinions. The replies to all orders of a question are combined into one opinion.
 
-Nothing is asked here and nothing is kept in memory.
+No request is sent here. The opinions are a stream and are not kept in memory.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from tinyllm.replies import Store
 from tinyllm.teachers.base import Reply
 
 _CHUNK = 128  # questions
-_LEAST = 1e-6  # a probability of 0 in one order alone must not decide
+_LEAST = 1e-6  # probabilities are at least this, so that a 0 in one order does not exclude a choice
 
 
 @dataclass(slots=True)
 class _Usage:
-    """What one teacher's opinions took.
+    """The counts of one teacher's opinions.
 
     Attributes:
-        opinions: questions that it has one on; `questions - opinions` have none.
-        rejected: replies that say nothing about the choices, and requests without a reply, by reason.
+        questions: number of questions that it was asked about.
+        opinions: number of questions on which it has an opinion.
+        rejected: number of replies without an opinion and of requests without a reply, by reason.
     """
 
     way: str
@@ -48,17 +49,17 @@ class _Usage:
         self.completion_tokens += reply.completion_tokens or 0
 
     def reject(self, reason: str) -> None:
-        """Count a request that gave nothing."""
+        """Count a request that gave no opinion."""
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
 
 class OpinionCollection:
-    """What the teachers think; iterate over it once, then read `usage`.
+    """The opinions of all teachers. Iterate over `over` once, then read `usage`.
 
     Args:
-        teachers: with the questions they were asked about, which are the same for all.
-        given: those whose opinions come with the questions: the key in the questions, by name.
-        store: may be None where nobody was asked.
+        teachers: the requests of each teacher. All teachers were asked the same questions.
+        given: teachers whose opinions come with the questions. Maps the teacher's name to the key in the questions.
+        store: the stored replies; None if no teacher was asked.
     """
 
     def __init__(self, teachers: Sequence[OpinionRequests], given: dict[str, str], store: Store | None) -> None:
@@ -68,7 +69,7 @@ class OpinionCollection:
         self.usage = {r.teacher.name: _Usage(r.way) for r in teachers} | {name: _Usage("given") for name in given}
 
     def over(self, questions: Sequence[Question]) -> Iterator[tuple[Question, dict[str, Opinion]]]:
-        """Yield each question with what the teachers think of it, by name; who has no opinion is not in it."""
+        """Yield each question with its opinions by teacher. Teachers without an opinion on it are left out."""
         for start in range(0, len(questions), _CHUNK):
             some = questions[start : start + _CHUNK]
             columns = {r.teacher.name: self._chunk(r, start, some) for r in self._teachers}
@@ -92,7 +93,7 @@ class OpinionCollection:
         ]
 
     def _scored(self, requests: OpinionRequests, asks: Sequence[Ask]) -> dict[int, Scored]:
-        """Return what the stored replies say, by place."""
+        """Return the probabilities in the stored replies, by place of the request."""
         assert self._store is not None, "a teacher that is asked has a store"  # noqa: S101
         usage = self.usage[requests.teacher.name]
         found: dict[int, Scored] = {}
@@ -115,7 +116,7 @@ class OpinionCollection:
 
 
 def _given(question: Question, name: str, source: str) -> Opinion | None:
-    """Return the opinion that came with a question."""
+    """Return the opinion that comes with a question."""
     scores = question.opinions.get(source)
     if scores is None:
         return None
@@ -124,10 +125,11 @@ def _given(question: Question, name: str, source: str) -> Opinion | None:
 
 
 def _together(question: Question, requests: OpinionRequests, scored: Sequence[Scored]) -> Opinion | None:
-    """Put what a teacher said in several orders into one opinion.
+    """Combine a teacher's replies to several orders of the choices into one opinion.
 
-    Votes are counted, with one more that is shared by all choices. Of other probabilities the mean of the logarithms is
-    taken: what a teacher adds to the logit of a place then cancels where each choice stood at each place.
+    Votes are counted, and one extra vote is split equally among the choices. Other probabilities are combined by the
+    mean of their logarithms. A teacher may add a bias to the logit of a position. If each choice was at each position
+    once, the bias cancels in this mean.
     """
     if not scored:
         return None

@@ -1,4 +1,4 @@
-"""`opinions.parquet` in a run folder: one row for each question and teacher."""
+"""`opinions.parquet` in a run folder. It has one row for each question and teacher."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ROWS_AT_ONCE = 4096
 
 
 class _Writer:
-    """Writes opinions as they come."""
+    """Writes opinions in blocks of rows."""
 
     def __init__(self, table: Any, schema: Any) -> None:
         self._table, self._schema = table, schema
         self._rows: list[dict[str, Any]] = []
 
     def add(self, split: str, opinions: Mapping[str, Opinion]) -> None:
-        """Write what the teachers think of one question."""
+        """Add the opinions on one question, by teacher."""
         self._rows += [
             {"split": split, **{f.name: getattr(o, f.name) for f in fields(Opinion)}} for o in opinions.values()
         ]
@@ -32,7 +32,7 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is held."""
+        """Write the rows that are in memory."""
         import pyarrow as pa
 
         self._table.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
@@ -41,10 +41,10 @@ class _Writer:
 
 @contextlib.contextmanager
 def writing_opinions(folder: Path) -> Iterator[_Writer]:
-    """Give what opinions are written with; the file appears whole at the end of the block, or not at all.
+    """Open a writer of opinions. The file appears at the end of the block, complete; after an error it does not appear.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written; a file that was there before is as it was.
+        OSError: the disk is full, or the folder cannot be written. An earlier file stays unchanged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -63,17 +63,19 @@ def writing_opinions(folder: Path) -> Iterator[_Writer]:
 
 
 def read_opinions(folder: Path, split: str = "train") -> Iterator[Opinion]:
-    """Yield the opinions of a run about the questions of a split, in their order.
+    """Yield the opinions of a run on the questions of a split, in the order of the questions.
 
     Raises:
-        RunFolderError: they are not there, or the file is damaged; names it.
+        RunFolderError: the file is missing or damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     file = folder / OPINIONS
     if not file.is_file():
-        raise RunFolderError(f"No {OPINIONS} in {folder}: name teachers in `opinions`, and run `tinyllm generate`.")
+        raise RunFolderError(
+            f"There is no {OPINIONS} in {folder}. Name teachers in `opinions`, and run `tinyllm generate`."
+        )
     names = [f.name for f in fields(Opinion)]
     try:
         with pq.ParquetFile(file) as table:
@@ -85,5 +87,5 @@ def read_opinions(folder: Path, split: str = "train") -> Iterator[Opinion]:
                         )
     except (pa.ArrowException, KeyError, TypeError) as error:
         raise RunFolderError(
-            f"{file} is damaged ({error}). Run `tinyllm generate` again: stored replies cost nothing."
+            f"{file} is damaged ({error}). Run `tinyllm generate` again. It uses the stored replies and costs nothing."
         ) from None

@@ -1,7 +1,7 @@
-"""Pooling: one opinion of several teachers' on a question, and how far it is trusted. Pure.
+"""Pooling: the opinions of several teachers on a question become one opinion. Pure.
 
 The pooled opinion is proportional to the product of the teachers' opinions, each to the power of its weight. A weight
-says how much a teacher knows and corrects how sure it is of itself. See docs/decisions/0019-soft-targets.md.
+measures how much a teacher knows, and also corrects over- or underconfidence. See docs/decisions/0019-soft-targets.md.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from tinyllm.questions import Question
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """The teachers' opinions as one opinion a question.
+    """The pooled opinions on the questions of a run.
 
     Attributes:
-        shares: by question id, at the temperature; without the questions that have no answer and are not trusted.
-        weights_from: where the weights come from, in words.
-        trust: the least confidence of a pooled opinion that is learnt without an answer.
-        untrusted: questions without an answer on which the pooled opinion is less sure.
+        shares: the pooled opinions by question id, at the temperature of the settings. Questions without an answer are
+            left out if the pooled opinion is less confident than `trust`.
+        weights: the weight of each teacher.
+        weights_from: the source of the weights, as text.
+        trust: the lowest confidence at which a question without an answer is learnt.
+        untrusted: number of questions without an answer on which the pooled opinion is less confident.
         valid: the pooled opinions on validation questions, each with the answer.
     """
 
@@ -44,7 +46,10 @@ class Pooled:
     valid: Sequence[tuple[Shares, int]]
 
     def shuffled(self, seed: int) -> dict[str, Shares]:
-        """Give each question the opinion on another one with as many choices; none keeps its own, if not alone."""
+        """Return the opinions, moved among the questions with the same number of choices.
+
+        No question keeps its own opinion, unless it is the only one with this number of choices.
+        """
         alike: dict[int, list[str]] = {}
         for name, shares in self.shares.items():
             alike.setdefault(len(shares), []).append(name)
@@ -61,13 +66,13 @@ def pool_opinions(
     learnt: tuple[Sequence[Question], Iterable[Opinion]],
     valid: tuple[Sequence[Question], Iterable[Opinion]],
 ) -> Pooled:
-    """Pool what teachers think of the questions that are learnt.
+    """Pool the opinions on the questions that are learnt.
 
     Args:
-        teachers: whose opinions there are.
-        learnt, valid: training and validation questions, each with the opinions on them.
+        teachers: the names of the teachers that have opinions.
+        learnt, valid: the training questions and the validation questions, each with the opinions on them.
     """
-    # Others are left out: an out-of-fold student must not get opinions on questions of its fold, not even shuffled.
+    # Opinions on other questions are left out. `shuffled` would give an out-of-fold student those of its own fold.
     asked = {q.id for q in learnt[0]}
     opinions = {name: found for name, found in _by_question(learnt[1]).items() if name in asked}
     known = _known(valid[0], _by_question(valid[1]))
@@ -95,7 +100,7 @@ def _by_question(opinions: Iterable[Opinion]) -> dict[str, dict[str, Shares]]:
 
 
 def _known(questions: Sequence[Question], opinions: Mapping[str, Opinions]) -> list[tuple[Opinions, int]]:
-    """Return the opinions on questions whose answer is known, each with the answer."""
+    """Return the opinions on the questions with a known answer, each with that answer."""
     if not opinions:
         return []
     return [(found, q.answer) for q in questions if q.answer is not None and (found := opinions.get(q.id))]
@@ -108,10 +113,10 @@ def _weights(
     train: Sequence[tuple[Opinions, int]],
     asked: Sequence[Opinions],
 ) -> tuple[dict[str, float], str]:
-    """Return the weights of the teachers, and where they come from."""
+    """Return the weights of the teachers, and a text about the source of the weights."""
     if section.teachers != "pooled":
-        return dict(section.teachers), "as train.soft.teachers says"
+        return dict(section.teachers), "set in train.soft.teachers"
     for split, known in (("validation", valid), ("training", train)):
         if len(known) >= FEW:
             return weights_by_answers(known, teachers), f"learned on {len(known)} {split} questions"
-    return weights_by_agreement(asked, teachers), "by the teachers' agreement: too few answers are known"
+    return weights_by_agreement(asked, teachers), "from the teachers' agreement, because too few answers are known"

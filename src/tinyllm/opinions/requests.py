@@ -1,6 +1,6 @@
-"""What one teacher is asked for its opinion: each question in several orders of its choices, and what a reply says.
+"""The requests for one teacher's opinions. Each question is asked in several orders of its choices.
 
-The scheduler of `rationales` sends these requests, so they are stored, budgeted and resumed as those for rationales.
+The scheduler of `rationales` sends these requests. So they are stored, budgeted and resumed like those for rationales.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import overload
 
 from tinyllm.config import ExamplesSection, OpinionsSection, RationalesSection, Way
 from tinyllm.errors import TeacherError
@@ -22,18 +21,19 @@ from tinyllm.teachers import Teacher
 from tinyllm.teachers.base import ParameterRefused, Reply, Request
 from tinyllm.teachers.manners import Manners
 
-_MOST_BY_LETTER = 20  # as many first tokens as endpoints tell the log-probabilities of
-_MOST_BY_VOTE = 26  # letters
-_MOST_NAMELESS = 8  # replies in a row that name no letter, before a teacher is taken not to answer by letter
-_ROOMIER_SAMPLES = 3  # of a vote whose thought was cut off
+_MOST_BY_LETTER = 20  # choices: endpoints return the log-probabilities of at most 20 tokens
+_MOST_BY_VOTE = 26  # choices: the letters of the alphabet
+_MOST_NAMELESS = 8  # first replies without a letter, after which the teacher is not asked by letter any more
+_ROOMIER_SAMPLES = 3  # requests for one vote, each with more tokens for thoughts
 
 
 class OpinionRequests(Requests):
-    """One teacher's requests for its opinions. The requests of a question stand one after the other.
+    """The requests for one teacher's opinions. The requests for one question have consecutive places.
 
     Attributes:
-        asked: the questions; `questions` has each of them several times, with its choices in different orders.
-        repeats: requests of each question.
+        asked: the questions. `questions` has each of them several times, with its choices in different orders.
+        way: how the teacher is asked.
+        repeats: number of requests for each question.
     """
 
     def __init__(
@@ -50,11 +50,12 @@ class OpinionRequests(Requests):
         by_vote = way == "votes"
         self.asked = asked
         self.way: Way = way
+        self._seed = section.seed
         self._orders = {"letters": section.orders, "votes": min(section.orders, section.votes)}.get(way, 1)
         self.repeats = section.votes if by_vote else self._orders
         super().__init__(
             teacher,
-            _Reordered(asked, self.repeats, self._orders, section.seed, is_shuffled=way in ("letters", "votes")),
+            self._repeated(asked, self.repeats, self._shown),
             ExampleGenerator((), ExamplesSection(strategy="none", count=0)),
             RationalesSection(
                 max_tokens=section.max_tokens if by_vote else 1,
@@ -67,25 +68,21 @@ class OpinionRequests(Requests):
             thinking_tokens=thinking_tokens if by_vote else 0,
             manners=manners,
         )
-        self._nameless: int | None = 0  # replies without a letter; None once there was another one
-        self._written = frozenset()  # no sampling parameter is so dear to anybody that it could not be left out
+        self._nameless: int | None = 0  # replies without a letter so far; None after the first reply with a letter
+        self._written = frozenset()  # the user has set no sampling parameter here, so each may be left out
 
-    def between(self, start: int, stop: int) -> list[Ask]:
-        """Return the first requests at some places."""
-        return [
-            self._ask(place, question, self._request(place, question), 0, "")
-            for place, question in enumerate(self.questions[start:stop], start)
-        ]
+    def _first_requests(self, start: int, questions: Sequence[Question]) -> Iterator[Request]:
+        return (self._request(place, question) for place, question in enumerate(questions, start))
 
     def again(self, ask: Ask, outcome: Rejection) -> Ask | None:
-        """Return the request for the same vote with more room for thoughts; None where that is not what it lacked."""
+        """Return the request for the same vote with more tokens for thoughts; None if the thought was not cut off."""
         if outcome.reason != UNFINISHED or self._thinking_tokens == 0 or ask.room + 1 >= _ROOMIER_SAMPLES:
             return None
         wanted = replace(ask.wanted, sample=ask.wanted.sample + self.repeats)
         return self._ask(ask.place, ask.question, wanted, ask.room + 1, ask.root)
 
     def verdict(self, question: Question, reply: Reply) -> Verdict:
-        """Return what a reply says about the choices in the order in which the question has them here."""
+        """Return the probabilities that a reply gives the choices, in the order in which this request lists them."""
         if self.way == "votes":
             return vote(question, self.teacher.name, reply)
         message = json.loads(reply.message) if reply.message else {}
@@ -94,10 +91,10 @@ class OpinionRequests(Requests):
         return by_likelihood(question, self.teacher.name, message.get("option_logprobs") or [])
 
     def saw(self, outcome: Verdict) -> bool:
-        """Take in what a reply was worth; see `Requests.saw`.
+        """Learn from a verdict; see `Requests.saw`.
 
         Raises:
-            TeacherError: none of the first replies names a letter, so that others would fare no better.
+            TeacherError: none of the first replies begins with a letter. Further replies would not either.
         """
         if self.way == "letters" and self._nameless is not None:
             is_nameless = isinstance(outcome, Rejection) and outcome.reason == NO_CHOICE
@@ -105,18 +102,36 @@ class OpinionRequests(Requests):
             if self._nameless == _MOST_NAMELESS and isinstance(outcome, Rejection):
                 raise TeacherError(
                     self._by_votes(
-                        f"none of its first {_MOST_NAMELESS} replies begins with the letter of a choice. The likeliest "
-                        f"first tokens of the last one: {outcome.text}"
+                        f"none of its first {_MOST_NAMELESS} replies begins with the letter of a choice. The most "
+                        f"likely first tokens of the last reply: {outcome.text}"
                     )
                 )
         return super().saw(outcome)
 
     def own_order(self, question: Question, place: int, scored: Scored) -> tuple[float, ...]:
-        """Return what was said at a place, in the order of choices that the question itself has."""
-        assert isinstance(self.questions, _Reordered)  # noqa: S101 - made so above
-        shown = self.questions.order(question, place % self.repeats)
-        found = dict(zip(shown, scored.probabilities, strict=True))
-        return tuple(found[choice] for choice in range(len(shown)))
+        """Return the probabilities from the reply at a place, in the order of choices of the question itself."""
+        order = self._order(question, place % self.repeats)
+        found = dict(zip(order, scored.probabilities, strict=True))
+        return tuple(found[choice] for choice in range(len(order)))
+
+    def _shown(self, question: Question, repeat: int) -> Question:
+        """Return a question with its choices in one of the orders."""
+        order = self._order(question, repeat)
+        answer = None if question.answer is None else order.index(question.answer)
+        return replace(question, choices=tuple(question.choices[i] for i in order), answer=answer)
+
+    def _order(self, question: Question, repeat: int) -> list[int]:
+        """Return the indices of the choices in the order in which they are shown.
+
+        Files often have the answer at the same position, so the seed and the question draw the first order. Each
+        further order moves all choices on by one. With as many orders as choices, each choice is at each position once.
+        """
+        order = list(range(len(question.choices)))
+        if self.way == "texts":
+            return order
+        turn, step = divmod(repeat % self._orders, len(order))
+        random.Random(f"{self._seed}:{turn}:{question.id}:{question.question}").shuffle(order)
+        return order[step:] + order[:step]
 
     def _request(self, place: int, question: Question) -> Request:
         by_letter = self.way in ("letters", "votes")
@@ -136,64 +151,18 @@ class OpinionRequests(Requests):
         if "logprobs" in refused.names:
             return self._by_votes(f"the endpoint gives no log-probabilities: {refused}")
         if "thoughts" in refused.names:
-            return self._by_votes(f"the model thinks before it answers, and that cannot be switched off: {refused}")
+            return self._by_votes(f"the model thinks before it answers, and thinking cannot be switched off: {refused}")
         return super()._not_taken(refused, written)
 
     def _by_votes(self, why: str) -> str:
         name = self.teacher.name
         return (
             f"Teacher '{name}': {why}\n"
-            f"  To do: count its replies instead: `opinions: {{teachers: {{{name}: votes}}}}`. Replies that came "
-            "before are kept."
+            f"  To do: count written replies instead: `opinions: {{teachers: {{{name}: votes}}}}`. Earlier replies are "
+            "kept."
         )
 
 
 def most_choices(way: Way) -> int | None:
-    """Return the most choices that a question may have to be asked in a way; None: any number."""
+    """Return the largest number of choices that a question may have for a way of asking; None if there is no limit."""
     return {"letters": _MOST_BY_LETTER, "votes": _MOST_BY_VOTE}.get(way)
-
-
-class _Reordered(Sequence[Question]):
-    """Each question several times, with its choices in several orders; made when they are looked at.
-
-    The first order is drawn by the seed and the question, since files often have the answer at some place; each further
-    one moves all choices on, so that with as many orders as choices each choice has stood at each place.
-    """
-
-    def __init__(self, asked: Sequence[Question], repeats: int, orders: int, seed: int, *, is_shuffled: bool) -> None:
-        self._asked, self._repeats, self._orders, self._seed = asked, repeats, orders, seed
-        self._is_shuffled = is_shuffled
-
-    def __len__(self) -> int:
-        return len(self._asked) * self._repeats
-
-    @overload
-    def __getitem__(self, index: int) -> Question: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Question]: ...
-    def __getitem__(self, index: int | slice) -> Question | Sequence[Question]:
-        if isinstance(index, slice):
-            return list(self._between(*index.indices(len(self))[:2]))
-        place = range(len(self))[index]
-        return self._shown(self._asked[place // self._repeats], place % self._repeats)
-
-    def _between(self, start: int, stop: int) -> Iterator[Question]:
-        first = start // self._repeats
-        for place, question in enumerate(self._asked[first : -(-stop // self._repeats)], first):
-            for repeat in range(self._repeats):
-                if start <= place * self._repeats + repeat < stop:
-                    yield self._shown(question, repeat)
-
-    def order(self, question: Question, repeat: int) -> list[int]:
-        """Return which choice of the question stands first, second, …"""
-        order = list(range(len(question.choices)))
-        if not self._is_shuffled:
-            return order
-        turn, step = divmod(repeat % self._orders, len(order))
-        random.Random(f"{self._seed}:{turn}:{question.id}:{question.question}").shuffle(order)
-        return order[step:] + order[:step]
-
-    def _shown(self, question: Question, repeat: int) -> Question:
-        order = self.order(question, repeat)
-        answer = None if question.answer is None else order.index(question.answer)
-        return replace(question, choices=tuple(question.choices[i] for i in order), answer=answer)

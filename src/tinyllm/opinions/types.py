@@ -1,4 +1,4 @@
-"""What an opinion is, apart from how it is made."""
+"""The type of an opinion."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from tinyllm.config import Way
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What one teacher would answer to one question.
+    """One teacher's own answer to one question.
 
     Attributes:
-        probabilities: of each choice, in the question's own order; their sum is 1.
-        orders: replies that it is made of, each to the choices in some order.
-        mass: the mean share of all probability that fell on the choices' letters; None where that is not known. A small
-            one says that the teacher did not take the question for one to be answered with a letter.
+        probabilities: one per choice, in the order of the question. Their sum is 1.
+        way: how the teacher was asked.
+        orders: number of replies that are combined. Each reply saw the choices in some order.
+        mass: mean probability that fell on the letters of the choices; None if it is not known. A small mass means that
+            the teacher did not understand that it should answer with a letter.
     """
 
     question_id: str

@@ -6,21 +6,19 @@ choices: `questions/intake/_finding.py`. A named dataset: a row conversion in `_
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tinyllm.questions._by_id import ById
 from tinyllm.questions._known import answered, with_answers
 from tinyllm.questions._overlap import overlap
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
+from tinyllm.system.lazy import lazily
 
 if TYPE_CHECKING:
     from tinyllm.questions._load import load_splits
     from tinyllm.questions._named import SPLITS
     from tinyllm.questions._release import import_release
-
-_READERS = {"SPLITS": "_named", "import_release": "_release", "load_splits": "_load"}
 
 __all__ = [
     "SPLITS",
@@ -37,9 +35,5 @@ __all__ = [
     "with_answers",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the readers on first use: most users of `Question` read no file."""
-    if name not in _READERS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"tinyllm.questions.{_READERS[name]}"), name)
+# Most users of `Question` read no file.
+__getattr__ = lazily(__name__, _load=("load_splits",), _named=("SPLITS",), _release=("import_release",))

@@ -49,10 +49,16 @@ class Ask:
 
 
 class _Repeated(Sequence[Question]):
-    """Questions, each several times in a row; nothing is copied."""
+    """Questions, each several times in a row. The list is not copied.
 
-    def __init__(self, questions: Sequence[Question], times: int) -> None:
-        self._questions, self._times = questions, times
+    Args:
+        shown: returns the question as it is at one of its places, which are counted from 0.
+    """
+
+    def __init__(
+        self, questions: Sequence[Question], times: int, shown: Callable[[Question, int], Question] = lambda q, _: q
+    ) -> None:
+        self._questions, self._times, self._shown = questions, times, shown
 
     def __len__(self) -> int:
         return len(self._questions) * self._times
@@ -66,8 +72,11 @@ class _Repeated(Sequence[Question]):
             start, stop, _ = index.indices(len(self))
             first = start // self._times
             near = self._questions[first : -(-stop // self._times)]
-            return [near[place // self._times - first] for place in range(start, stop)]
-        return self._questions[range(len(self))[index] // self._times]
+            return [
+                self._shown(near[place // self._times - first], place % self._times) for place in range(start, stop)
+            ]
+        place = range(len(self))[index]
+        return self._shown(self._questions[place // self._times], place % self._times)
 
 
 class Requests:
@@ -78,6 +87,8 @@ class Requests:
         several: rationales that are wanted for a question. `questions` has it so many times in a row.
         samples: how often a question is asked until a reply passes; 1 if the teacher is deterministic.
     """
+
+    _repeated = _Repeated
 
     def __init__(
         self,
@@ -92,7 +103,7 @@ class Requests:
     ) -> None:
         self.teacher = teacher
         self.several = 1 if isinstance(teacher, AtHand) else section.several
-        self.questions = questions if self.several == 1 else _Repeated(questions, self.several)
+        self.questions = questions if self.several == 1 else self._repeated(questions, self.several)
         self._asked = questions
         temperature = section.sampling("temperature")
         self.samples = section.samples if temperature > 0 or "temperature" in omit else 1
@@ -167,12 +178,14 @@ class Requests:
     def between(self, start: int, stop: int) -> list[Ask]:
         """Return the first request of each question from place `start` to before `stop`."""
         questions = self.questions[start:stop]
-        return [
-            self._ask(place, question, Request(question.id, prompt, self._sampling, self._first(place)), 0, "")
-            for place, (question, prompt) in enumerate(
-                zip(questions, self._prompts(start, questions), strict=True), start
-            )
-        ]
+        wanted = zip(questions, self._first_requests(start, questions), strict=True)
+        return [self._ask(place, question, request, 0, "") for place, (question, request) in enumerate(wanted, start)]
+
+    def _first_requests(self, start: int, questions: Sequence[Question]) -> Iterator[Request]:
+        """Yield the first request for each of the questions, which begin at place `start`."""
+        asked = zip(questions, self._prompts(start, questions), strict=True)
+        for place, (question, prompt) in enumerate(asked, start):
+            yield Request(question.id, prompt, self._sampling, self._first(place))
 
     def _first(self, place: int) -> int:
         """Return the number of the first sample at a place; each rationale of a question has its own."""

@@ -1,7 +1,7 @@
-"""Serving: a trained student behind HTTP, in one process.
+"""Serving: a trained student that answers over HTTP, in one process.
 
-Add a route: a method of `_app._Routes` and a line in its table. What OpenAI's clients send and expect: `_chat`. Which
-questions are computed together: `_batching`.
+Add a route: a method of `_app._Routes` and a line in its table. The format of OpenAI's clients: `_chat`. Which
+questions are computed in one batch: `_batching`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ __all__ = ["Limits", "serve"]
 
 
 def serve(folder: Path, host: str, port: int, key: str | None, limits: Limits, news: News) -> None:
-    """Serve a student until the process is told to stop (SIGTERM, or Ctrl-C); what was accepted is still answered.
+    """Serve a student over HTTP until SIGTERM or Ctrl-C. Requests that were accepted before are still answered.
 
     Args:
-        folder: of a run, of its student, or of an export.
-        port: 0: any that is free.
-        key: that clients have to send as `Authorization: Bearer KEY`; None: nobody needs one.
+        folder: the folder of a run, of its student, or of an export.
+        host: the address or name to listen on.
+        port: the port to listen on; 0 for any free port.
+        key: the key that clients must send as `Authorization: Bearer KEY`; None if no key is needed.
 
     Raises:
-        TinyLLMError: the address is not one of this machine's own, and there is no key; or it is taken; or there is no
-            student.
-        MissingDependencyError: a package that serves HTTP is not installed.
+        TinyLLMError: other machines can reach the address and there is no key, or the address is not known or in use,
+            or the folder holds no student.
+        MissingDependencyError: a package for serving HTTP is not installed.
     """
     for package in ("starlette", "uvicorn", "prometheus_client"):
         if importlib.util.find_spec(package) is None:

@@ -1,4 +1,4 @@
-"""The routes of a server: what comes in is checked here, computed by `_batching`, and goes out as JSON."""
+"""The routes of the server. They check a request, pass its questions to `_batching`, and return the answers as JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
@@ -15,8 +16,6 @@ from typing import Any, TypeVar
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -42,22 +41,23 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 _TYPES = {401: "authentication_error", 429: "rate_limit_error"}
-_DISCARDED = 64 << 20  # bytes of a request that is too long; beyond, the connection is closed
-_LOCAL_NAMES = ["localhost", "127.0.0.1", "[::1]", "::1"]
+_DISCARDED = 64 << 20  # bytes that are read of a request that is too long, before the connection is closed
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"(?:\[(?P<v6>[^\]]*)\]|(?P<name>[^:]*))(?::\d*)?")
 _Body = TypeVar("_Body", bound=BaseModel)
 
 
 class _Refused(Exception):
-    """A request that is refused, with its status and what the client is told."""
+    """A request that the server refuses, with the HTTP status and the message for the client."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         super().__init__(message)
         self.status, self.code, self.headers = status, code, {k.replace("_", "-"): v for k, v in headers.items()}
 
     def response(self) -> JSONResponse:
-        """Return what OpenAI's clients read as an error."""
+        """Return the response in the format of OpenAI's errors."""
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        error = {"message": str(self), "type": kind, "param": None, "code": self.code}
+        error = {"message": well_formed(str(self)), "type": kind, "param": None, "code": self.code}
         return JSONResponse({"error": error}, self.status, self.headers)
 
 
@@ -69,8 +69,10 @@ class _Asked(BaseModel):
     context: str | None = None
 
     def as_question(self) -> Question:
+        """Return the question. Lone surrogates are replaced in all its texts, because UTF-8 cannot hold them."""
         context = None if self.context is None else well_formed(self.context)
-        return Question(self.id, well_formed(self.question), tuple(map(well_formed, self.choices)), None, context)
+        choices = tuple(map(well_formed, self.choices))
+        return Question(well_formed(self.id), well_formed(self.question), choices, None, context)
 
 
 class _One(_Asked):
@@ -83,32 +85,33 @@ class _Several(BaseModel):
     explain: bool | str = False
 
 
-def application(student: LoadedStudent, key: str | None, limits: Limits) -> Starlette:
-    """Return the ASGI application of a server.
+def application(student: LoadedStudent, key: str | None, limits: Limits, host: str = "127.0.0.1") -> Starlette:
+    """Return the ASGI application of the server. `state.unanswered` counts the requests that a stop has cut off.
 
     Args:
-        key: that clients have to send; None: nobody needs one, and only names of this machine are answered to, so that
-            no page of another site can ask (DNS rebinding).
+        key: the key that clients must send; None if no key is needed.
+        host: the address or name that the server listens on.
     """
-    routes = _Routes(student, key, limits)
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=_LOCAL_NAMES, www_redirect=False)
-    return Starlette(
+    routes = _Routes(student, key, limits, host)
+    made = Starlette(
         routes=routes.table(),
         lifespan=routes.lifespan,
-        middleware=[hosts] if key is None else [],
-        exception_handlers={404: routes.unknown, 405: routes.unknown},
+        exception_handlers={404: routes.unknown, 405: routes.unknown, Exception: routes.failed},
     )
+    made.state.unanswered = 0
+    return made
 
 
 class _Routes:
-    def __init__(self, student: LoadedStudent, key: str | None, limits: Limits) -> None:
+    def __init__(self, student: LoadedStudent, key: str | None, limits: Limits, host: str) -> None:
         self._student, self._key, self._limits = student, key, limits
+        self._names = {*_LOCAL_NAMES, host.lower()}
         self._metrics = Metrics(lambda: self._batcher.waiting)
         self._page = {path: _page_file(name) for path, (name, _) in _PAGE_FILES.items()}
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Compute what is asked while the server runs."""
+        """Compute answers while the server runs."""
         self._batcher = Batcher(self._student, self._limits, self._metrics)
         work = asyncio.create_task(self._batcher.run())
         try:
@@ -131,11 +134,16 @@ class _Routes:
     def _guarded(
         self, path: str, answer: Callable[[Request], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """Return the route as it is served: with the key looked at, errors as JSON, and counted."""
+        """Return a route that also checks the host and the key, returns errors as JSON, and counts the request."""
 
         async def guarded(request: Request) -> Response:
             began = time.monotonic()
+
+            def count(status: int) -> None:
+                self._metrics.request(path, status, time.monotonic() - began)
+
             try:
+                self._check_host(request)
                 self._check_key(request)
                 response = await answer(request)
             except _Refused as refused:
@@ -144,14 +152,30 @@ class _Routes:
                 response = Response(status_code=499)  # nobody reads it
             except TinyLLMError as error:
                 response = _Refused(500, str(error)).response()
-            self._metrics.request(path, response.status_code, time.monotonic() - began)
+            except asyncio.CancelledError:
+                request.app.state.unanswered += 1
+                raise
+            except Exception:
+                count(500)
+                raise  # `failed` answers it, and the log gets the traceback
+            count(response.status_code)
             return response
 
         return guarded
 
+    def _check_host(self, request: Request) -> None:
+        """Refuse requests to other host names if no key is needed: pages of other sites send them (DNS rebinding)."""
+        given = request.headers.get("host", "")
+        match = _HOST.fullmatch(given)
+        if self._key is None and (match is None or (match["v6"] or match["name"] or "").lower() not in self._names):
+            raise _Refused(
+                400, f"This server has no key, so it answers to {', '.join(sorted(self._names))} only, got the host "
+                f"'{given[:80]}'. Use one of these names, or start the server with --api-key-env NAME.", "wrong_host",
+            )  # fmt: skip
+
     def _check_key(self, request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        if self._key is not None and not hmac.compare_digest(given.encode(), f"Bearer {self._key}".encode()):
+        given = request.headers.get("authorization", "").encode("latin-1")  # the bytes that were sent
+        if self._key is not None and not hmac.compare_digest(given, f"Bearer {self._key}".encode()):
             raise _Refused(
                 401, "This server needs its key: send `Authorization: Bearer KEY`.", "invalid_api_key",
                 WWW_Authenticate="Bearer",
@@ -164,7 +188,7 @@ class _Routes:
         asked: _Several | _One
         asked = _valid(_Several, body) if isinstance(body, dict) and "questions" in body else _valid(_One, body)
         questions = [q.as_question() for q in asked.questions] if isinstance(asked, _Several) else [asked.as_question()]
-        answers = await self._answers(request, questions, self._voices(asked.explain))
+        answers = await self._answers(request, questions, self._styles(asked.explain))
         told = [_as_json(q, a) for q, a in zip(questions, answers, strict=True)]
         if isinstance(asked, _Several):
             return JSONResponse({"answers": told})
@@ -183,8 +207,8 @@ class _Routes:
             raise _Refused(400, found, "invalid_question")
         question, labels = found
         longest = chat.max_completion_tokens or chat.max_tokens or self._limits.rationale_tokens
-        voices = (teacher,) if teacher else ()
-        answer = (await self._answers(request, [question], voices, longest))[0]
+        styles = (teacher,) if teacher else ()
+        answer = (await self._answers(request, [question], styles, longest))[0]
         if isinstance(answer.chosen, str):
             raise _Refused(400, answer.chosen, "invalid_question")
         said = labels or question.choices
@@ -211,26 +235,40 @@ class _Routes:
         return Response(self._page[path], media_type=_PAGE_FILES[path][1], headers=_PAGE_HEADERS)
 
     async def unknown(self, request: Request, error: Exception) -> Response:
-        """Answer to a path, or a method, that is not there."""
+        """Answer a request to a path or method that does not exist."""
         status = int(getattr(error, "status_code", 404))
+        known = ", ".join(f"{'POST' if 'POST' in (r.methods or ()) else 'GET'} {r.path}" for r in self.table())
         return _Refused(
-            status, f"{request.method} {request.url.path[:200]} is not served here.", "not_found"
+            status, f"There is no {request.method} {request.url.path[:200]} here. Known: {known}.", "not_found"
         ).response()
 
-    # --- what they share ----------------------------------------------------------------------------------------------
+    async def failed(self, _: Request, error: Exception) -> Response:
+        """Answer a request that a bug, or a lack of memory, has stopped."""
+        return _Refused(
+            500, f"The server failed on this request ({type(error).__name__}). Its log has the details. Other requests "
+            "are not affected.",
+        ).response()  # fmt: skip
+
+    # --- used by several routes ---------------------------------------------------------------------------------------
 
     async def _json(self, request: Request) -> Any:
-        """Return the body of a request. It has to say that it is JSON: a form of another site cannot."""
+        """Return the body of a request, read as JSON.
+
+        The header must name JSON. A form of another site cannot send that header.
+        """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise _Refused(415, f"Send JSON with `Content-Type: application/json`, got '{kind[:80]}'.")
         most, size, body = self._limits.body_bytes, 0, bytearray()
-        too_long = _Refused(413, f"The request is longer than {most:,} bytes.", "too_long", Connection="close")
+        too_long = _Refused(
+            413, f"The request is longer than {most:,} bytes. Send fewer or shorter questions.", "too_long",
+            Connection="close",
+        )  # fmt: skip
         if int(request.headers.get("content-length", "0")) > _DISCARDED:
             raise too_long
         try:
             async with asyncio.timeout(self._limits.body_s):
-                # What is too long is read, but not kept: a client that is still sending would not hear the refusal.
+                # The rest of a long request is read and dropped: a client that still sends would not read the refusal.
                 async for chunk in request.stream():
                     size += len(chunk)
                     body += chunk if size <= most else b""
@@ -238,36 +276,40 @@ class _Routes:
                         raise too_long
         except TimeoutError:
             raise _Refused(
-                408, f"The request took longer than {self._limits.body_s:g} s to arrive.", Connection="close"
+                408, f"The request did not arrive within {self._limits.body_s:g} s. Send it again.", Connection="close"
             ) from None
         if size > most:
             raise too_long
         try:
             return json.loads(body.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise _Refused(400, f"The request is not UTF-8: byte {error.start}.", "invalid_utf8") from None
+            raise _Refused(
+                400, f"The request is not UTF-8: byte {error.start} is wrong. Send JSON in UTF-8.", "invalid_utf8"
+            ) from None
         except (ValueError, RecursionError) as error:
             raise _Refused(400, f"The request is not JSON: {error}.", "invalid_json") from None
 
-    def _voices(self, explain: bool | str) -> tuple[str, ...]:
+    def _styles(self, explain: bool | str) -> tuple[str, ...]:
         if explain is False:
             return ()
         try:
-            return self._student.voices(None if explain is True else explain)
+            return self._student.styles(None if explain is True else explain)
         except TinyLLMError as error:
             raise _Refused(400, str(error)) from None
 
     async def _answers(
-        self, request: Request, questions: Sequence[Question], voices: tuple[str, ...], max_tokens: int | None = None
+        self, request: Request, questions: Sequence[Question], styles: tuple[str, ...], max_tokens: int | None = None
     ) -> list[Answer]:
-        """Return the answers, unless the client hangs up or time runs out; then nothing more is computed for it."""
+        """Return the answers. If the client hangs up or the time is over, its questions are not computed any more."""
         limits = self._limits
         if not 1 <= len(questions) <= limits.questions:
-            raise _Refused(400, f"Ask 1 to {limits.questions} questions at once, got {len(questions)}.")
+            raise _Refused(400, f"A request may have 1 to {limits.questions} questions, got {len(questions)}.")
         if (most := max(len(q.choices) for q in questions)) > limits.choices:
-            raise _Refused(400, f"A question may have {limits.choices} choices, got {most}.", "invalid_question")
+            raise _Refused(
+                400, f"A question may have at most {limits.choices} choices, got {most}.", "invalid_question"
+            )
         longest = min(max_tokens or limits.rationale_tokens, limits.rationale_tokens)
-        answering = asyncio.create_task(self._batcher.ask(questions, voices, longest))
+        answering = asyncio.create_task(self._batcher.ask(questions, styles, longest))
         gone = asyncio.create_task(_hung_up(request))
         try:
             done, _ = await asyncio.wait(
@@ -277,14 +319,15 @@ class _Routes:
                 return answering.result()
             if gone in done:
                 raise ClientDisconnect
-            raise _Refused(504, f"No answer within {limits.timeout_s:g} s; the server is busy. Try again.", "timeout")
+            raise _Refused(
+                504, f"There was no answer within {limits.timeout_s:g} s, because the server is busy. Try again later.",
+                "timeout",
+            )  # fmt: skip
         except QueueFullError as full:
             raise _Refused(
-                429,
-                f"{limits.queue} questions wait already; {full}.",
-                "queue_full",
-                Retry_After=str(full.retry_after_s),
-            ) from None
+                429, f"The queue of {limits.queue} questions is full. Try again in {full.retry_after_s} s.",
+                "queue_full", Retry_After=str(full.retry_after_s),
+            ) from None  # fmt: skip
         finally:
             answering.cancel()
             gone.cancel()
@@ -302,7 +345,7 @@ def _valid(kind: type[_Body], body: Any) -> _Body:
         told = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'the body'}: {e['msg']}" for e in error.errors(include_url=False)[:5]
         )
-        raise _Refused(400, f"The request is not as it should be: {told}.") from None
+        raise _Refused(400, f"The request has wrong fields: {told}. docs/serving.md shows the format.") from None
 
 
 def _as_json(question: Question, answer: Answer) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Dynamic batching: what waits is computed together, in one thread, and no more waits than the queue holds.
+"""Dynamic batching: waiting questions of several requests are computed in one batch, in one thread.
 
-Nothing waits for company. While one batch is computed, requests gather, and they are the next batch. So a single client
-is answered at once, and many clients share batches that grow with the load.
+No request waits for others to fill a batch. Requests that arrive while a batch is computed form the next batch. So a
+single client is answered at once, and the batch size grows with the load. The queue has a limit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from tinyllm.inference import Chosen, LoadedStudent
 from tinyllm.questions.types import Question
 from tinyllm.serving._limits import Limits
 
-_MEMORY = 0.8  # of what was measured before, in the moving average of the rate
+_MEMORY = 0.8  # weight of earlier batches in the moving average of the rate
 
 
 class QueueFullError(Exception):
-    """No room is left in the queue.
+    """The queue has no room for the questions of a request.
 
     Attributes:
-        retry_after_s: in which what waits will be computed, at the rate of late.
+        retry_after_s: seconds until the waiting questions are computed, at the recent rate.
     """
 
     def __init__(self, retry_after_s: int) -> None:
@@ -35,16 +35,20 @@ class QueueFullError(Exception):
 
 
 class Watch(Protocol):
-    """Is told what the batcher does."""
+    """Counts the batches."""
 
     def batch(self, questions: int, seconds: float) -> None:
-        """A batch of answers, or of rationales, was computed."""
+        """Count a batch of answers or of rationales that was computed."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one question, or why it cannot be asked; with rationales by teacher."""
+    """The answer to one question, with rationales by teacher.
+
+    Attributes:
+        chosen: the answer, or the reason why the student cannot be asked this question.
+    """
 
     chosen: Chosen | str
     rationales: dict[str, str] = field(default_factory=dict)
@@ -60,7 +64,7 @@ class _Job:
 
 
 class Batcher:
-    """Computes the questions of all requests. Made and used in one event loop."""
+    """Computes the questions of all requests. It must be made and used in the same event loop."""
 
     def __init__(self, student: LoadedStudent, limits: Limits, watch: Watch) -> None:
         self._student, self._limits, self._watch = student, limits, watch
@@ -68,20 +72,20 @@ class Batcher:
         self._writing: deque[_Job] = deque()
         self._woken = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "tinyllm-student")
-        self._rate = 10.0  # questions a second, until something is measured
+        self._rate = 10.0  # questions per second; a guess until the first batch is measured
         self._under_way = 0
 
     @property
     def waiting(self) -> int:
-        """Questions that are not computed yet."""
+        """The number of questions that are not computed yet."""
         jobs = (*self._answering, *self._writing)
         return sum(len(job.questions) for job in jobs if not job.done.done()) + self._under_way
 
     async def ask(self, questions: Sequence[Question], teachers: tuple[str, ...], max_tokens: int) -> list[Answer]:
-        """Return the answers, in order. A caller that is cancelled takes its questions out of the queue.
+        """Return the answers, in order. If the caller is cancelled, its questions leave the queue.
 
         Raises:
-            QueueFullError: there is no room for these questions.
+            QueueFullError: the queue has no room for these questions.
         """
         waiting = self.waiting
         if waiting and waiting + len(questions) > self._limits.queue:
@@ -92,7 +96,10 @@ class Batcher:
         return await job.done
 
     async def run(self) -> None:
-        """Compute what comes, until cancelled. Answers and rationales take turns, since rationales take long."""
+        """Compute batches until cancelled.
+
+        Batches of answers and of rationales take turns, so that answers do not wait for all rationales.
+        """
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -103,21 +110,21 @@ class Batcher:
                     await self._compute(jobs, self._written)
 
     def close(self) -> None:
-        """Give the thread back; what still waits is cancelled."""
+        """Cancel the waiting requests, and end the thread."""
         for job in (*self._answering, *self._writing):
             job.done.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _taken(self, queue: deque[_Job]) -> list[_Job]:
-        """Take the next batch; requests that nobody waits for any more are left out."""
+        """Take the requests of the next batch from the queue. Cancelled requests are left out."""
         jobs: list[_Job] = []
         room = self._limits.batch
         while queue and (not jobs or len(queue[0].questions) <= room):
             job = queue.popleft()
             if job.done.done():
                 continue
-            same = not jobs or queue is self._answering or _manner(job) == _manner(jobs[0])
-            if not same:
+            fits = not jobs or queue is self._answering or _settings(job) == _settings(jobs[0])
+            if not fits:
                 queue.appendleft(job)
                 break
             jobs.append(job)
@@ -130,12 +137,12 @@ class Batcher:
         try:
             try:
                 found = await loop.run_in_executor(self._thread, work, jobs)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the request that it belongs to is told
+            except Exception as error:  # noqa: BLE001 - the request that caused it gets the error, whatever it is
                 if len(jobs) == 1:
                     if not jobs[0].done.done():
                         jobs[0].done.set_exception(error)
                     return
-                for job in jobs:  # one of them is at fault; the others are not to suffer for it
+                for job in jobs:  # one request caused it; the others are computed alone
                     await self._compute([job], work)
                 return
         finally:
@@ -152,7 +159,7 @@ class Batcher:
                 job.done.set_result(answers)
 
     def _answered(self, jobs: list[_Job]) -> list[list[Answer] | None]:
-        """Answer the questions of all jobs; None for a job that wants rationales, too."""
+        """Answer the questions of all jobs. None stands for a job that also needs rationales."""
         answers = iter(self._student.answers([q for job in jobs for q in job.questions]))
         found: list[list[Answer] | None] = []
         for job in jobs:
@@ -167,5 +174,6 @@ class Batcher:
         return [[Answer(a, next(texts) if isinstance(a, Chosen) else {}) for a in job.answers] for job in jobs]
 
 
-def _manner(job: _Job) -> tuple[tuple[str, ...], int]:
+def _settings(job: _Job) -> tuple[tuple[str, ...], int]:
+    """Return the settings that the rationales of one batch must share."""
     return job.teachers, job.max_tokens

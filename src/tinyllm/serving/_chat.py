@@ -1,7 +1,7 @@
-"""Chat completions as OpenAI's clients send and expect them, and the question in a chat.
+"""The format of OpenAI's chat completions, and how a question is read from a chat.
 
-`model: student` chooses: the reply is the choice, and its log-probabilities are those of the choices. `model:
-student/TEACHER` explains as that teacher would.
+With `model: student` the reply is the student's choice, and the log-probabilities are those of the choices. With
+`model: student/TEACHER` the reply is a rationale in the style of that teacher.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LABELLED = re.compile(r"\s*(context|question)\s*:\s*", re.IGNORECASE)
 
 
 class Message(BaseModel):
-    """One turn of a chat; the content is a text, or parts of which the texts count."""
+    """One message of a chat. Its content is a text or a list of parts; parts that are no text are ignored."""
 
     model_config = ConfigDict(extra="ignore")
     role: str
@@ -42,7 +42,7 @@ class Message(BaseModel):
 
 
 class Chat(BaseModel):
-    """The body of a request for a chat completion. What does not change a greedy answer is ignored."""
+    """The body of a request for a chat completion. Sampling parameters are ignored: the student is deterministic."""
 
     model_config = ConfigDict(extra="ignore")
     model: str
@@ -57,10 +57,10 @@ class Chat(BaseModel):
 
 
 def question_in(messages: Sequence[Message]) -> tuple[Question, tuple[str, ...]] | str:
-    """Return the question of the last message of the user, and a label for each choice; or why there is none.
+    """Return the question in the user's last message, and the label of each choice; or a message if there is none.
 
-    The choices stand in one line (`Choices: ice | fire`) or in a line each with a letter or number (`A. ice`). A line
-    that begins with `Context:` is a text that the question is about.
+    The choices are on one line (`Choices: ice | fire`), or each is on its own line with a letter or number (`A. ice`).
+    A line that begins with `Context:` is a text that the question is about.
     """
     text = next((m.text() for m in reversed(messages) if m.role == "user"), "")
     lines = well_formed(text).splitlines()
@@ -71,11 +71,17 @@ def question_in(messages: Sequence[Message]) -> tuple[Question, tuple[str, ...]]
             break
         if marked := _marked(lines[at:]):
             labels, choices = zip(*marked, strict=True)
+            following = _label(labels[0], len(labels))
+            if any((other := _LETTERED.fullmatch(rest)) and other[1] == following for rest in lines[at:]):
+                return (
+                    f"Another line stands between choice {labels[-1]} and choice {following}. Write each choice on one "
+                    "line, and all choices one after the other."
+                )
             break
     else:
         return (
-            "The last message of the user holds no choices. This model chooses between choices: write them in one line "
-            "(`Choices: ice | fire | steam`), or a line each (`A. ice`), after the question."
+            "The user's last message holds no choices, and this model answers by choosing. Write the choices after the "
+            "question: on one line (`Choices: ice | fire | steam`), or each on its own line (`A. ice`)."
         )
     context: list[str] = []
     asked: list[str] = []
@@ -90,20 +96,23 @@ def question_in(messages: Sequence[Message]) -> tuple[Question, tuple[str, ...]]
 
 
 def _marked(lines: Sequence[str]) -> list[tuple[str, str]]:
-    """Return label and text of the lines that begin with A, B, C, … or 1, 2, 3, …; at least two of them."""
+    """Return the labels and texts of the choices at the start of some lines; nothing if there are fewer than two.
+
+    The labels are A, B, C, … or 1, 2, 3, … Empty lines are skipped.
+    """
     found: list[tuple[str, str]] = []
-    for line in lines:
+    for line in filter(str.strip, lines):
         match = _LETTERED.fullmatch(line)
-        if match is None:
-            if line.strip() or len(found) > 1:
-                break
-            continue
-        first = found[0][0] if found else match[1]
-        expected = str(len(found) + 1) if first.isdecimal() else chr(ord(first) + len(found))
-        if match[1] != expected or first not in ("A", "a", "1"):
+        first = found[0][0] if found else match[1] if match else ""
+        if match is None or first not in ("A", "a", "1") or match[1] != _label(first, len(found)):
             break
         found.append((match[1], match[2].strip()))
     return found if len(found) > 1 else []
+
+
+def _label(first: str, place: int) -> str:
+    """Return the label of the choice at a place (0-based), if the first label is `first`."""
+    return str(place + 1) if first.isdecimal() else chr(ord(first) + place)
 
 
 def completion(chat: Chat, text: str, usage: dict[str, int], logprobs: dict[str, Any] | None) -> dict[str, Any]:
@@ -116,7 +125,7 @@ def completion(chat: Chat, text: str, usage: dict[str, int], logprobs: dict[str,
 
 
 def events(chat: Chat, text: str, usage: dict[str, int], logprobs: dict[str, Any] | None) -> Iterator[str]:
-    """Yield the reply as server-sent events. It is computed whole, so its text is one piece."""
+    """Yield the reply as server-sent events. The whole text is one event, because it is computed in one batch."""
     head = _head(chat, "chat.completion.chunk")
     wants_usage = bool((chat.stream_options or {}).get("include_usage"))
     more: dict[str, Any] = {"usage": None} if wants_usage else {}
@@ -132,7 +141,7 @@ def events(chat: Chat, text: str, usage: dict[str, int], logprobs: dict[str, Any
 
 
 def log_probabilities(chosen: Chosen, said: Sequence[str], top: int) -> dict[str, Any]:
-    """Return the log-probabilities of an answer: a choice is one token, whatever it is in the student's own tokens."""
+    """Return the log-probabilities of an answer. Each choice counts as one token, however many the student needs."""
 
     def token(place: int) -> dict[str, Any]:
         logprob = math.log(max(chosen.probabilities[place], 1e-30))
@@ -143,7 +152,7 @@ def log_probabilities(chosen: Chosen, said: Sequence[str], top: int) -> dict[str
 
 
 def models(teachers: Sequence[str]) -> dict[str, Any]:
-    """Return the list of models: the student, and the student as each teacher."""
+    """Return the list of models: `student`, and `student/TEACHER` for each teacher."""
     ids = (MODEL, *(f"{MODEL}/{teacher}" for teacher in teachers))
     return {
         "object": "list",

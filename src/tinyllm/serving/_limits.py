@@ -1,4 +1,4 @@
-"""What one client, or all of them, may take of a server."""
+"""The limits of a server, for one client and for all clients together."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a server; beyond each, a request is refused with a message.
+    """Limits of a server. A request over a limit is refused with a message.
 
     Attributes:
-        queue: questions that wait to be computed; beyond, 429 with Retry-After.
-        timeout_s: from a request to its answer; beyond, 504.
-        body_bytes: of one request; beyond, 413.
-        body_s: that a client may take to send its headers, or its body; beyond, 408 or a closed connection.
-        questions: of one request.
-        choices: of one question.
-        rationale_tokens: of one explanation, in the student's tokens.
-        batch: questions that are computed together.
-        connections: open at once; beyond, 503.
-        stop_s: to finish what was accepted when told to stop.
+        queue: number of questions that may wait. Over it: 429 with Retry-After.
+        timeout_s: seconds from a request to its answer. Over it: 504.
+        body_bytes: size of one request. Over it: 413.
+        body_s: seconds in which a client must send its headers, and then its body. Over it: 408 or a closed connection.
+        questions: number of questions in one request.
+        choices: number of choices of one question.
+        rationale_tokens: length of one rationale, in the student's tokens. Longer ones are cut.
+        batch: number of questions in one batch.
+        connections: number of open connections. Over it: 503.
+        stop_s: seconds in which accepted requests are finished after a signal to stop.
     """
 
     queue: int = 256

@@ -1,4 +1,4 @@
-"""What a server counts, in the format of Prometheus. Each server has a registry of its own."""
+"""The metrics of a server, in the format of Prometheus. Each server has its own registry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Counts requests, questions, batches and what waits."""
+    """Counts requests, batches and waiting questions."""
 
     def __init__(self, waiting: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
@@ -23,10 +23,10 @@ class Metrics:
             registry=self._registry,
         )  # fmt: skip
         self._batches = Histogram(
-            "tinyllm_batch_questions", "Questions that were computed together.", buckets=_SIZES, registry=self._registry
+            "tinyllm_batch_questions", "Questions in a batch.", buckets=_SIZES, registry=self._registry
         )
         self._computing = Counter(
-            "tinyllm_computing_seconds", "Time that the student was at work.", registry=self._registry
+            "tinyllm_computing_seconds", "Time in which the student computed.", registry=self._registry
         )
         Gauge("tinyllm_waiting_questions", "Questions that wait.", registry=self._registry).set_function(waiting)
 
@@ -36,11 +36,11 @@ class Metrics:
         self._computing.inc(seconds)
 
     def request(self, route: str, status: int, seconds: float) -> None:
-        """Count a request that was answered, or refused."""
+        """Count a request that was answered or refused."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:
-        """Return all figures as Prometheus reads them."""
+        """Return all metrics in the text format of Prometheus."""
         text: bytes = generate_latest(self._registry)
         return text

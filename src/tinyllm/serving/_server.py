@@ -1,4 +1,4 @@
-"""The server's process: its address, its signals, and connections that take too long."""
+"""The process of the server: the address, the signals, and the time limit for slow connections."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ _BACKLOG = 512
 
 
 def run(folder: Path, host: str, port: int, key: str | None, limits: Limits, news: News) -> None:
-    """Serve until told to stop; see `tinyllm.serving.serve`."""
+    """Serve until a signal comes; see `tinyllm.serving.serve`."""
     if key is None and not _is_loopback(host):
         raise TinyLLMError(
-            f"Binding to {host} would let every machine that reaches this one ask without a key. Name a key with "
-            "--api-key-env NAME (the environment variable that holds it), or bind to 127.0.0.1."
+            f"Other machines can reach the address {host}, so the server needs a key. Give the name of the environment "
+            "variable that holds the key with --api-key-env NAME, or use --host 127.0.0.1."
         )
     with _bound(host, port) as listening:
         with news.task("Loading the student"):
             student = load(folder)
-        listening.listen(_BACKLOG)
+        with _told(host, port):  # another process may have bound the same port, and listen by now
+            listening.listen(_BACKLOG)
+        served = application(student, key, limits, host)
         config = uvicorn.Config(
-            application(student, key, limits),
+            served,
             http=_impatient(limits.body_s),
             ws="none",
             log_level="warning",
@@ -52,18 +54,20 @@ def run(folder: Path, host: str, port: int, key: str | None, limits: Limits, new
         shown = f"[{host}]" if ":" in host else host
         news.say(f"Serving on http://{shown}:{listening.getsockname()[1]} (Ctrl-C stops)")
         asyncio.run(_Server(config).serve(sockets=[listening]))
-        news.say("Stopped; every request that was accepted is answered.")
+        left = served.state.unanswered
+        lost = f"{left} request{'s were' if left > 1 else ' was'}" if left else "No request was"
+        news.say(f"Stopped. {lost} left without an answer.")
 
 
 class _Server(uvicorn.Server):
-    """A server that stops at a signal and then returns; uvicorn's own raises the signal anew."""
+    """A server that returns after a signal. Uvicorn's own server raises the signal again."""
 
     should_exit: bool
     force_exit: bool
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop at the first signal, at once at the second."""
+        """Stop after the accepted requests at the first signal, and at once at the second."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop)
@@ -79,9 +83,9 @@ class _Server(uvicorn.Server):
 
 
 def _impatient(patience_s: float) -> type[H11Protocol]:
-    """Return the protocol with a limit on the time that a client takes to send its headers.
+    """Return the HTTP protocol with a time limit for the headers of a request.
 
-    Without one, clients that send a byte now and then (slow loris) hold connections for ever.
+    Without the limit, clients that send one byte now and then (slow loris) keep connections open for ever.
     """
 
     class Impatient(H11Protocol):
@@ -115,23 +119,38 @@ def _impatient(patience_s: float) -> type[H11Protocol]:
     return Impatient
 
 
-def _is_loopback(host: str) -> bool:
+def _addresses(host: str, port: int) -> list[Any]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise TinyLLMError(f"No address is known for --host {host}: {error.strerror}.") from None
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not a host name"
+        raise TinyLLMError(
+            f"No address is known for --host {host}: {why}. Give an address or a name of this machine, as 127.0.0.1."
+        ) from None
+
+
+def _is_loopback(host: str) -> bool:
+    found = _addresses(host, 0)
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 @contextlib.contextmanager
+def _told(host: str, port: int) -> Iterator[None]:
+    """Turn the system's error about an address into a message for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise TinyLLMError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port (0 for any free port) or --host."
+        ) from None
+
+
+@contextlib.contextmanager
 def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    family, kind, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            raise TinyLLMError(
-                f"Cannot bind to {host}:{port}: {error.strerror}. Choose another --port (0: any free one) or --host."
-            ) from None
-        yield listening
+    """Bind a socket until the block ends. It does not listen yet, so that no client waits while the student loads."""
+    family, kind, *_, address = _addresses(host, port)[0]
+    with socket.socket(family, kind) as bound:
+        with _told(host, port):
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        yield bound

@@ -1,12 +1,12 @@
-"""Auto: which settings of `train` do best on validation questions; a part of train.
+"""Auto: finds the settings of `train` that are best on the validation questions. This is a part of train.
 
-Successive halving (Jamieson and Talwalkar, arXiv 1502.07943): all candidates train for a part of their optimizer steps,
-the best of them go on, until one has ended its training. Who goes on does so from its checkpoint, and the student of
-the one that is chosen is the student of the run. No step is trained twice. Test questions are not looked at.
+The method is successive halving (Jamieson and Talwalkar, arXiv 1502.07943). All candidates are trained for a part of
+their optimizer steps. The best ones continue from their checkpoints, until one candidate has finished its training. Its
+student is the student of the run. No step is trained twice. The test questions are not used.
 
 <run>/
-  auto.json               what was tried, how it did, and what was chosen
-  auto/N/                 log of candidate N, and its checkpoints as long as it may go on
+  auto.json               the candidates, their figures, and which one was chosen
+  auto/N/                 the log of candidate N, and its checkpoints as long as it may continue
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyllm.config import ANSWER_TASK, AutoSection, Config, candidates_of
+from tinyllm.config import ANSWER_TASK, Config, candidates_of
 from tinyllm.config.read import SPEED_ONLY
 from tinyllm.errors import DataError
 from tinyllm.questions.types import Question, Splits
@@ -35,14 +35,15 @@ from tinyllm.system.news import News
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a search will try.
+    """The plan of a search.
 
     Attributes:
-        names: of the candidates: in what each differs from the first.
-        steps: optimizer steps of each candidate's whole training.
-        rungs: how many candidates train in each rung, and until which share of their steps.
-        most_steps: that all of it takes, whoever goes on; the chosen student's training is among them.
-        left_out: candidates for which the budget does not suffice.
+        names: the names of the candidates, made of the settings in which they differ.
+        steps: the number of optimizer steps in the whole training of each candidate.
+        rungs: for each rung, the number of candidates and the share of their steps at its end.
+        most_steps: the largest number of steps of the search, whichever candidates continue. It includes the training
+            of the chosen student.
+        left_out: the names of the candidates that the budget does not allow.
     """
 
     names: tuple[str, ...]
@@ -53,12 +54,12 @@ class Search:
 
 
 def search_of(config: Config, questions: int) -> Search:
-    """Return what a search over so many training questions will try, within its budget."""
+    """Return the plan of a search within its budget, given the number of training questions."""
     candidates = candidates_of(config)
     names, steps = _names(candidates), [_steps(c, questions) for c in candidates]
     allowed = config.auto.budget * max(steps)
     for count in range(len(candidates), 0, -1):
-        rungs = _rungs(config.auto, count)
+        rungs = _rungs(config.auto.rungs, config.auto.keep, count)
         most = _most_steps(steps[:count], rungs)
         if most <= allowed or count == 1:
             break
@@ -71,12 +72,12 @@ def _steps(config: Config, questions: int) -> int:
     return steps if train.max_steps is None else min(steps, train.max_steps)
 
 
-def _rungs(section: AutoSection, count: int) -> tuple[tuple[int, float], ...]:
-    """Return how many candidates train in each rung, and until which share; one alone is trained at once."""
+def _rungs(most: int, keep: int, count: int) -> tuple[tuple[int, float], ...]:
+    """Return the rungs of `Search`. A single candidate is trained to its end in one rung."""
     rungs = []
-    for rung in range(section.rungs if count > 1 else 1):
-        left = math.ceil(count / section.keep**rung)
-        rungs.append((left, float(section.keep) ** (rung + 1 - section.rungs)))
+    for rung in range(most if count > 1 else 1):
+        left = math.ceil(count / keep**rung)
+        rungs.append((left, float(keep) ** (rung + 1 - most)))
     return (*rungs[:-1], (rungs[-1][0], 1.0))
 
 
@@ -94,7 +95,7 @@ def _until(share: float, steps: int) -> int:
 
 
 def _names(candidates: Sequence[Config]) -> list[str]:
-    """Name each candidate by those settings in which they are not all the same."""
+    """Name each candidate by the settings in which the candidates differ."""
     told = [c.train.model_dump(mode="json") for c in candidates]
     differ = [key for key in told[0] if len({repr(of[key]) for of in told}) > 1]
     return [", ".join(f"{key} {_short(of[key])}" for key in differ) or of["method"] for of in told]
@@ -105,20 +106,21 @@ def _short(value: Any) -> str:
 
 
 def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config:
-    """Return the configuration that does best on validation questions, after searching for it where that is not done.
+    """Return the configuration that is best on the validation questions. Search for it, unless that is done.
 
-    Its checkpoint is then where the training of the run goes on. Every process has to call this.
+    The training of the run then continues from its checkpoint. Every process must call this.
 
     Raises:
-        DataError: there are no validation questions with an answer.
-        KeyboardInterrupt: it was interrupted; it goes on from there.
+        DataError: no validation question has an answer.
+        KeyboardInterrupt: the user interrupted it. The next call continues the search.
     """
     from tinyllm.student.processes import Processes
 
     valid = [q for q in looked_at(config, splits) if q.answer is not None]
     if not valid:
         raise DataError(
-            "train.method: auto chooses by validation questions, and none has an answer: give data.valid, or data.cut."
+            "train.method: auto compares settings on validation questions, and no validation question has an answer. "
+            "Set data.valid or data.cut, or choose another train.method."
         )
     halving = _Halving(config, run, news, replace(splits, test=()), valid, Processes.joined())
     number = halving.search()
@@ -128,7 +130,7 @@ def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """How a candidate did on validation questions after a rung."""
+    """The figures of a candidate on the validation questions after a rung."""
 
     rung: int
     steps: int
@@ -138,12 +140,12 @@ class _Look:
 
 
 def _rank(look: _Look) -> tuple[float, float]:
-    """Return the sort key of candidates, the best first: accuracy, and log-loss where accuracies are equal."""
+    """Return the key that sorts the best candidate first: by accuracy, then by log-loss."""
     return -look.accuracy, look.log_loss
 
 
 class _Halving:
-    """A search and its state, which is written after each measurement."""
+    """A search. Its state is written to `auto.json` after each measurement."""
 
     def __init__(
         self, config: Config, run: RunFolder, news: News, splits: Splits, valid: Sequence[Question], processes: Any
@@ -159,12 +161,14 @@ class _Halving:
         kept = [] if self._is_of_another else known.get("candidates", [])
         self._looks: list[list[_Look]] = [[_Look(**look) for look in found["looks"]] for found in kept]
         self._looks += [[] for _ in self.candidates[len(self._looks) :]]
-        processes.wait()  # until everyone has read
+        processes.wait()  # until all processes have read the file
 
     def search(self) -> int:
         """Return the number of the best candidate."""
         if self._is_of_another:
-            self._news.say("  note: questions, rationales or settings have changed since, so the search begins anew")
+            self._news.say(
+                "  note: the questions, rationales, opinions or settings have changed, so the search starts again"
+            )
             self._discard([self._folder])
         alive = list(range(len(self.candidates)))
         for rung, (count, share) in enumerate(self._plan.rungs):
@@ -181,7 +185,7 @@ class _Halving:
         return best
 
     def hand_over(self, number: int) -> None:
-        """Put the checkpoint of a candidate where the run looks for its own."""
+        """Move the checkpoint of a candidate to the place where the training of the run looks for it."""
         if self._processes.is_first:
             for name in ("train_log.jsonl", "checkpoints"):
                 source, place = self._of(number) / name, self._run.path / name
@@ -191,7 +195,7 @@ class _Halving:
         self._processes.wait()
 
     def _best(self, numbers: Sequence[int], rung: int) -> list[int]:
-        """Sort candidates by what they did in a rung; before the first, by their place in the list."""
+        """Sort candidates by their figures in a rung; before the first rung, by their place in the list."""
         return list(numbers) if rung < 0 else sorted(numbers, key=lambda n: (_rank(self._looks[n][rung]), n))
 
     def _look(self, number: int, rung: int, share: float) -> _Look:
@@ -206,7 +210,7 @@ class _Halving:
         prepared = prepare_training(config, self._run, self._news, self._learnt_from, processes=self._processes.count)
         plan, student, learner = prepared.plan, prepared.student, prepared.learner
         until = _until(share, len(plan))
-        with self._news.task(f"Training it to step {until} of {len(plan)}", len(plan)) as task:
+        with self._news.task(f"Training to step {until} of {len(plan)}", len(plan)) as task:
             result = train(
                 student,
                 learner,
@@ -221,7 +225,7 @@ class _Halving:
             accuracy, log_loss = validation_scores(config, student, learner, self._splits)
             task.note = f"{100 * accuracy:.1f} % of validation questions, log-loss {log_loss:.3f}"
         del prepared, plan, student, learner
-        gc.collect()  # a student and its optimizer take gigabytes, and hang in circles of references
+        gc.collect()  # a student and its optimizer take gigabytes, and reference cycles would keep them
         return _Look(rung, result.steps, accuracy, log_loss, round(time.monotonic() - began, 2))
 
     def _of(self, number: int) -> Path:
@@ -257,7 +261,7 @@ class _Halving:
         )
 
     def _why(self, best: int) -> str:
-        """Say by what the chosen candidate is better than the next one that was trained as far."""
+        """Return a sentence that compares the chosen candidate with the best other one that was trained as far."""
         last = len(self._plan.rungs) - 1
         while last >= 0 and sum(len(of) > last for of in self._looks) < 2:
             last -= 1
@@ -268,9 +272,9 @@ class _Halving:
         mine, theirs = self._looks[best][last], self._looks[other][last]
         by_loss = mine.accuracy == theirs.accuracy
         return (
-            f"after rung {last + 1} it was right on {100 * mine.accuracy:.1f} % of the validation questions, and the "
-            f"next, candidate {other + 1}, on {100 * theirs.accuracy:.1f} %"
-            + (f"; its log-loss was {mine.log_loss:.3f} against {theirs.log_loss:.3f}" if by_loss else "")
+            f"after rung {last + 1} its accuracy on the validation questions was {100 * mine.accuracy:.1f} %, and that "
+            f"of the next best candidate, number {other + 1}, was {100 * theirs.accuracy:.1f} %"
+            + (f". Its log-loss was {mine.log_loss:.3f}, the other's {theirs.log_loss:.3f}" if by_loss else "")
         )
 
     def _discard(self, places: Sequence[Path]) -> None:
@@ -280,12 +284,12 @@ class _Halving:
         self._processes.wait()
 
     def _fingerprint(self, config: Config) -> str:
-        """Return a hash of everything that the search depends on."""
+        """Return a hash of all inputs of the search."""
         digest = hashlib.sha256()
         sections = (config.student, config.auto, *(c.train for c in self.candidates))
         for section in sections:
             digest.update(repr(section.model_dump(exclude=set(SPEED_ONLY))).encode("utf-8", "surrogatepass"))
-        # All validation questions: opinions may be pooled by more of them than candidates are compared by.
+        # All validation questions count: the weights of opinions may be fitted on more of them than are compared here.
         for split in (self._splits.train, self._splits.more, self._learnt_from.valid, self._splits.valid):
             for q in split:
                 asked = (q.id, q.question, q.choices, q.context, q.answer)
@@ -304,7 +308,7 @@ def _remove(place: Path) -> None:
 
 
 def chosen_in(run: RunFolder) -> Mapping[str, Any]:
-    """Return what `auto.json` says was chosen, for the figures of a run; nothing where no search has ended."""
+    """Return the chosen candidate from `auto.json`, for the figures of a run; nothing if no search has ended."""
     file = run.path / "auto.json"
     known = read_json(file) if file.is_file() else {}
     number = known.get("chosen")

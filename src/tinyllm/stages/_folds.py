@@ -1,11 +1,11 @@
-"""Out-of-fold students: they answer the questions that a student was trained on, in its place.
+"""Out-of-fold students: they replace a student as teacher for the questions that it was trained on.
 
-A student knows the answers that it was trained on, so its own opinions of those questions say nothing. The questions
-are cut into folds by a hash of their texts. For each fold a student is trained as the teacher was, without the
-questions of the fold, and gives its scores of them. The scores are kept in the run folder; the student is then removed.
+A student has learnt the answers of its training questions, so its own opinions on them contain no new information. A
+hash of their texts divides the questions into folds. For each fold another student is trained with the same settings,
+without the questions of the fold, and scores them. The scores are kept in the run folder, and the student is removed.
 
-    folds/<teacher>-<checksum>/<fold>/        a student while it is trained: checkpoints, then the student
-                               <fold>.jsonl   its scores, whole or not there
+    folds/<teacher>-<checksum>-<folds>/<fold>/        the run of a student that is being trained
+                                       <fold>.jsonl   its scores; the file is complete or missing
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_OR_NONE = "or, if it learnt from none of the questions that are asked, write `folds: 0`"
+_OR_NONE = "or write `folds: 0` if it was trained on none of the questions that it is asked"
 _LEARNT_FROM = ("rationales.parquet", "yields.json", "opinions.parquet")
 
 
 class Folds:
-    """The out-of-fold students of one student that is a teacher.
+    """The out-of-fold students of a teacher that is a student.
 
     Args:
-        spec: the teacher; its `folds` is above 0.
+        spec: the settings of the teacher. Its `folds` is above 0.
         identity: the checksum of its weights.
-        run: in whose folder the scores are kept.
+        run: the run folder that keeps the scores.
     """
 
     def __init__(self, spec: StudentTeacher, identity: str, run: RunFolder) -> None:
@@ -52,17 +52,18 @@ class Folds:
         self._folder = run.path / "folds" / f"{spec.name}-{identity[:8]}-{spec.folds}"
 
     def scores(self, question: Question) -> Sequence[float] | None:
-        """Return an out-of-fold student's scores of a question; none before it has given them.
+        """Return an out-of-fold student's scores of the choices of a question.
 
         Returns:
-            None if the teacher never saw the question, so that it can be asked itself.
+            The scores; an empty sequence before the question is scored; None if the teacher was not trained on the
+            question and can answer it itself.
         """
         if not self._was_seen(question):
             return None
         return self._kept.get(_exactly(question), ())
 
     def to_train(self, questions: Iterable[Question]) -> dict[int, list[Question]]:
-        """Return, by fold, those of some questions that an out-of-fold student has yet to score."""
+        """Return the questions that out-of-fold students must still score, by fold."""
         found: dict[int, list[Question]] = {}
         for question in questions:
             if self.scores(question) == ():
@@ -70,28 +71,28 @@ class Folds:
         return found
 
     def hours(self, folds: int) -> float:
-        """Return how long it takes to train so many students, by the time that the teacher took."""
+        """Return the expected hours to train this number of students, from the training time of the teacher."""
         found = read_json(self._origin.train_result)
-        # A search is done anew for each fold. Its time includes the training of the student that it chose.
+        # Each fold repeats the search. Its time includes the training of the student that it chose.
         seconds = (found.get("chosen") or found).get("seconds") or 0.0
         return folds * float(seconds) * (1 - 1 / self._spec.folds) / 3600
 
     def score(self, questions: Iterable[Question], news: News) -> None:
-        """Train the students that are lacking, one after the other, and keep their scores of some questions.
+        """Train the missing students, one after the other, and keep their scores of the questions.
 
         Raises:
-            TeacherError: nothing is left to train on without a fold.
-            KeyboardInterrupt: it was interrupted; a checkpoint and the scores of finished folds are kept.
+            TeacherError: without one of the folds, no question is left to train on.
+            KeyboardInterrupt: the user interrupted it. A checkpoint and the scores of finished folds are kept.
         """
         wanted = self.to_train(questions)
         if wanted:
             count = sum(map(len, wanted.values()))
             news.say(
-                f"  {self._spec.name}: it learnt from {count:,} of these questions. {len(wanted)} students are trained "
-                "without them, to answer in its place."
+                f"  {self._spec.name} was trained on {count:,} of these questions. {len(wanted)} other students answer "
+                "them in its place. Each is trained without the questions that it answers."
             )
         for number, (fold, asked) in enumerate(sorted(wanted.items()), 1):
-            news.say(f"  {self._spec.name}: out-of-fold student {number} of {len(wanted)}")
+            news.say(f"  {self._spec.name}: training out-of-fold student {number} of {len(wanted)}")
             self._score(fold, asked, news)
 
     def _score(self, fold: int, asked: Sequence[Question], news: News) -> None:
@@ -121,7 +122,7 @@ class Folds:
         shutil.rmtree(work.path)
 
     def _without(self, fold: int) -> Splits:
-        """Return what the teacher learnt from and was fitted by, without the questions of a fold."""
+        """Return the teacher's training and validation questions without those of a fold."""
 
         def others(questions: Sequence[Question]) -> Sequence[Question]:
             return leave_out(questions, [i for i, q in enumerate(questions) if self._fold(q) == fold])
@@ -130,8 +131,8 @@ class Folds:
         kept = replace(known, train=others(known.train), more=others(known.more), valid=others(known.valid))
         if not len(kept.train):
             raise self._error(
-                f"all {len(self._splits.train)} questions that it learnt from are in one of its {self._spec.folds} "
-                "folds, so none are left to train on. Raise its `folds`."
+                f"all {len(self._splits.train)} questions that it was trained on are in the same one of "
+                f"{self._spec.folds} folds, so no question is left to train on. Set a higher number in its `folds`."
             )
         return kept
 
@@ -145,8 +146,8 @@ class Folds:
         if run.config_file.is_file() and run.train_result.is_file():
             return run
         raise self._error(
-            f"{given} holds a student, but not the run that trained it, so it is not known which questions it learnt "
-            f"from. Give the run's folder; {_OR_NONE}."
+            f"{given} holds a student without the run that trained it, so its training questions are not known. Set "
+            f"`run` to the folder of that run, {_OR_NONE}."
         )
 
     @cached_property
@@ -161,14 +162,14 @@ class Folds:
             splits = checked_questions(self._config, News(quiet=True))[0]
         except TinyLLMError as error:
             raise self._error(
-                f"the questions that it learnt from cannot be read: {error}\n  To do: mend `data` in "
-                f"{self._origin.config_file}; {_OR_NONE}."
+                f"its training questions cannot be read: {error}\n  To do: correct `data` in "
+                f"{self._origin.config_file}, {_OR_NONE}."
             ) from None
         then = read_json(self._origin.train_result).get("questions")
-        if then not in (None, training_fingerprint(splits)):  # an older run does not say
+        if then not in (None, training_fingerprint(splits)):  # None: a run of an older version
             raise self._error(
-                "the questions that it learnt from have changed since it was trained, so it is not known which ones it "
-                f"saw. Train {self._origin.path} anew; {_OR_NONE}."
+                "its questions have changed since it was trained, so its training questions are not known. Train "
+                f"{self._origin.path} again, {_OR_NONE}."
             )
         return splits
 
@@ -177,7 +178,7 @@ class Folds:
 
     @cached_property
     def _seen(self) -> NDArray[np.uint64]:
-        """The hashes of all questions that the teacher was trained on, or fitted by, in ascending order."""
+        """The hashes of all questions that the teacher was trained or tuned on, in ascending order."""
         import numpy as np
 
         fitted_by = self._splits.valid if needs_validation(self._config) or pools_by(self._config) else ()
@@ -207,9 +208,9 @@ def _by_question(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, tuple[fl
 
 
 def _alike(question: Question) -> int:
-    """Return a hash that questions share which differ in their ids, spaces, capitals or the order of their choices.
+    """Return a hash of a question that ignores its id, spaces, capitals and the order of its choices.
 
-    A question that stands in the data twice, under two ids, must not be in two folds.
+    So a question that is in the data twice, with two ids, is in one fold.
     """
     texts = (_plain(question.context or ""), _plain(question.question), *sorted(map(_plain, question.choices)))
     digest = hashlib.blake2b(repr(texts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
@@ -221,13 +222,13 @@ def _plain(text: str) -> str:
 
 
 def _exactly(question: Question) -> str:
-    """Return a hash of all that a student is shown."""
+    """Return a hash of all texts that a student sees."""
     shown = repr((question.context, question.question, question.choices))
     return hashlib.blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _link(source: Path, place: Path) -> None:
-    """Have a file at another place too, without copying it where that can be."""
+    """Make a file available at a second path. It is copied only if a hard link is not possible."""
     if source.is_file() and not place.is_file():
         try:
             os.link(source, place)

@@ -1,4 +1,4 @@
-"""What is learnt of each question: its answer, the teachers' pooled opinion, or both."""
+"""Soft targets: whether a question is learnt from its answer, from the teachers' pooled opinion, or from both."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class Taught:
     """The questions that are learnt, each with an answer.
 
     Attributes:
-        questions: those of which the answer is known, and those on which the pooled opinion is trusted, with its choice
-            for an answer.
-        shares: by question id, what the choices are to get where that is not all for the answer.
-        guessed: ids of the questions whose answer is the pooled opinion's choice.
-        figures: how the opinions were pooled and what is learnt from them; empty without `train.soft`.
+        questions: the questions with a known answer, and those that the pooled opinion answers with enough confidence.
+            Those get its most likely choice as their answer.
+        shares: the target probabilities of the choices, by question id. A question that is not in it has probability 1
+            for its answer.
+        guessed: the ids of the questions with the pooled opinion's choice as answer.
+        figures: how the opinions were pooled, and how many questions are learnt from them. Empty without `train.soft`.
     """
 
     questions: Sequence[Question]
@@ -35,10 +36,10 @@ class Taught:
 
 
 def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
-    """Return what the student learns of the questions of a run.
+    """Return the questions of a run that the student learns, with their targets.
 
     Raises:
-        RunFolderError: the opinions are not there.
+        RunFolderError: there are no opinions.
         DataError: no question is left.
     """
     questions = _all(config, splits)
@@ -51,9 +52,9 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
     blank = sum(q.answer is None for q in questions)
     if not len(made.questions):
         raise DataError(
-            f"No question is left to train on: of {blank} without an answer, the pooled opinion is less sure than "
-            f"train.soft.trust ({found.trust:g}) on {found.untrusted}, and the others have none. Lower it, or "
-            "give answers."
+            f"No question is left to train on. None of the {blank} questions has an answer. On {found.untrusted} of "
+            f"them the confidence of the pooled opinion is below train.soft.trust ({found.trust:g}), and the others "
+            "have no pooled opinion. Lower train.soft.trust, set weights in train.soft.teachers, or add answers."
         )
     figures = {
         "weights": found.weights,
@@ -71,7 +72,7 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
 
 
 def supposed(config: Config, splits: Splits) -> Sequence[Question]:
-    """Return all questions that may be learnt, before there are opinions; an answer that is not known is the first."""
+    """Return all questions that may be learnt, before there are opinions. An unknown answer is set to choice 0."""
     questions = _all(config, splits)
     if all(q.answer is not None for q in questions):
         return questions
@@ -79,7 +80,7 @@ def supposed(config: Config, splits: Splits) -> Sequence[Question]:
 
 
 def explained(config: Config, run: RunFolder, splits: Splits) -> tuple[Sequence[Question], frozenset[str]]:
-    """Return the questions that teachers explain, and which of them have the pooled opinion's choice for an answer."""
+    """Return the questions that teachers explain, and the ids of those that the pooled opinion has answered."""
     soft = config.train.soft
     if soft is None:
         return splits.train, frozenset()
@@ -92,38 +93,40 @@ def explained(config: Config, run: RunFolder, splits: Splits) -> tuple[Sequence[
 
 
 def pools_by(config: Config) -> bool:
-    """Whether validation questions decide how opinions are pooled, or which are trusted."""
+    """Return whether validation questions decide the weights of the teachers, or the limit `train.soft.trust`."""
     soft = config.train.soft
     return soft is not None and (soft.teachers == "pooled" or soft.trust == "auto")
 
 
 def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
-    """Say how the opinions were pooled, and which questions are learnt from them."""
+    """Yield messages about the pooling of the opinions and the questions that are learnt from them."""
     if not figures:
         return
     weights = ", ".join(f"{name} {weight:g}" for name, weight in figures["weights"].items())
     right = figures["valid_accuracy"]
-    worth = "" if right is None else f"; the pool is right on {100 * right:.1f} % of {figures['valid']} valid questions"
-    yield f"opinions pooled with the weights {weights} ({figures['weights_from']}){worth}"
+    yield f"opinions are pooled with the weights {weights} ({figures['weights_from']})"
+    if right is not None:
+        yield f"the pooled opinion is right on {100 * right:.1f} % of {figures['valid']} validation questions"
     if blank := figures["without_answer"]:
         left = blank - figures["learnt_without_answer"] - figures["untrusted"]
         yield (
-            f"{figures['learnt_without_answer']} of {blank} questions without an answer are learnt from the pool; it "
-            f"is less sure than {figures['trust']:.2f} on {figures['untrusted']}, and has no opinion on {left}"
+            f"{figures['learnt_without_answer']} of {blank} questions without an answer are learnt from the pooled "
+            f"opinion. Its confidence is below {figures['trust']:.2f} on {figures['untrusted']}. {left} have no pooled "
+            "opinion"
         )
     if figures["shuffled"]:
-        yield "train.soft.shuffle: each question has the opinion on another question; this is a control"
+        yield "train.soft.shuffle: this is a control. Each question has the opinion on another question"
 
 
 def _all(config: Config, splits: Splits) -> Sequence[Question]:
-    """Return the questions that may be learnt: without opinions only those whose answer is known."""
+    """Return the questions that may be learnt. Without opinions these are the questions with a known answer."""
     questions = gather(chain(splits.train, splits.more)) if len(splits.more) else splits.train
     needs_answers = config.train.soft is None and splits.warnings.get("no answer")
     return answered(questions) if needs_answers else questions
 
 
 def _settled(questions: Sequence[Question], opinions: Mapping[str, tuple[float, ...]], weight: float) -> Taught:
-    """Return the questions with an answer, or with an opinion, and the shares of their choices."""
+    """Return the questions that have an answer or an opinion, with the target probabilities of their choices."""
     shares: dict[str, tuple[float, ...]] = {}
     guessed: set[str] = set()
 
@@ -144,7 +147,7 @@ def _settled(questions: Sequence[Question], opinions: Mapping[str, tuple[float, 
 
 
 def _mixed(answer: int, opinion: Sequence[float], weight: float) -> tuple[float, ...]:
-    """Return (1 - weight) · the right answer + weight · the opinion."""
+    """Return (1 - weight) · (1 for the right answer, 0 for the others) + weight · opinion."""
     return tuple((1 - weight) * (place == answer) + weight * share for place, share in enumerate(opinion))
 
 
@@ -153,8 +156,8 @@ def _pooled(config: Config, soft: SoftSection, run: RunFolder, splits: Splits) -
     for split in ("train", "more"):
         if len(getattr(splits, split)) and not found[split]:
             raise RunFolderError(
-                f"{run.path} has no opinions on the questions of data.{split}, and train.soft learns from them: run "
-                "`tinyllm generate` again. What was asked before is not asked again."
+                f"{run.path} has no opinions on the questions of data.{split}, and train.soft needs them. Run `tinyllm "
+                "generate` again. Requests that were answered before are not sent again."
             )
     learnt = _all(config, splits), chain(found["train"], found["more"])
     return pool_opinions(soft, tuple(config.opinions.teachers), learnt, (splits.valid, found["valid"]))

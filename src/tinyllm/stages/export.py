@@ -1,4 +1,4 @@
-"""Export: the trained student in the format of another program, and the proof that it answers the same."""
+"""Export: writes the trained student in the format of another program, and checks that both give the same answers."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ _FEW = 100
 def export_run(
     config: Config, run: RunFolder, news: News, kind: str, precision: str | None, out: Path | None
 ) -> Parity:
-    """Write the student of a run in another format, and put test questions through both.
+    """Write the student of a run in another format, and compare its answers with those of the student.
 
-    Where the test set has fewer than 100 questions, validation and then training questions fill it up: parity is no
-    accuracy. The folder has `parity.json`. An export beyond the tolerance of its precision is an error. Its folder
-    stays, with `.refused` at the end of its name, so that the report can be read.
+    The comparison uses test questions, and validation and training questions if there are fewer than 100. It is written
+    to `parity.json` in the folder. If the answers differ by more than the tolerance of the precision, this is an error.
+    The folder is then kept with the ending `.refused`, so that the report can be read.
 
     Args:
-        kind, precision: of `export.FORMATS`; None: the format's first.
-        out: the folder; None: `export/KIND-PRECISION` in the run's.
+        kind: a format in `export.FORMATS`.
+        precision: a precision of the format; None for the first one.
+        out: the folder to write; None for `export/KIND-PRECISION` in the run folder.
 
     Raises:
-        StudentError: the export is not within the tolerance, or cannot be written.
-        RunFolderError: there is a folder already, or no trained student.
+        StudentError: the format or precision is not known, the student cannot be written in it, or the answers differ
+            by more than the tolerance.
+        RunFolderError: the folder exists already, or there is no trained student.
     """
     from tinyllm.export import compare, open_export, write_export
     from tinyllm.scoring.runtime import TorchRuntime
@@ -49,14 +51,15 @@ def export_run(
 
     known = FORMATS.get(kind)
     if known is None or (precision is not None and precision not in known):
-        told = "; ".join(f"{name}: {', '.join(of)}" for name, of in FORMATS.items())
-        raise StudentError(f"No export to '{kind}' as '{precision or 'default'}'. Formats and precisions: {told}.")
+        listed = "; ".join(f"{name}: {', '.join(of)}" for name, of in FORMATS.items())
+        got = f"format '{kind}'" if known is None else f"precision '{precision}' of format '{kind}'"
+        raise StudentError(f"Unknown {got}. Formats and their precisions: {listed}. Choose with --to and --quantize.")
     precision = precision or known[0]
     out = out or run.path / "export" / f"{kind}-{precision}"
     if not run.is_trained:
-        raise RunFolderError(f"{run.path} has no trained student; run `tinyllm train` first.")
+        raise RunFolderError(f"{run.path} has no trained student. Run `tinyllm train` first.")
     if out.exists():
-        raise RunFolderError(f"{out} is there already. Give another folder with --out, or remove it.")
+        raise RunFolderError(f"{out} exists already. Give another folder with --out, or remove this one.")
     asked = _asked(config, news)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -71,29 +74,31 @@ def export_run(
         made.rename(place)
     if not found.holds:
         raise StudentError(
-            f"The export does not answer as the student does: {found.differing} of {found.questions} choices differ "
-            f"(allowed {100 * found.allowed_share:g} %), probabilities by up to {found.largest_difference:.3f} "
-            f"(allowed {found.allowed_difference:g})"
-            + ("" if found.same_tokens is not False else ", and its tokens are others")
-            + f". It is kept at {place}, with parity.json; choose another precision or format."
+            f"The export gives other answers than the student. {found.differing} of {found.questions} choices differ "
+            f"(allowed: {100 * found.allowed_share:g} %). Probabilities differ by up to "
+            f"{found.largest_difference:.3f} (allowed: {found.allowed_difference:g})."
+            + ("" if found.same_tokens is not False else " The exported tokenizer gives other tokens.")
+            + f" The export and parity.json are in {place}. Choose another precision or format."
         )
     return found
 
 
 def evaluate_export(folder: Path, run: RunFolder | None, news: News) -> dict[str, Any]:
-    """Score an export, or a student's folder, on the test questions of its run, beside what that run's student chose.
+    """Score an export on the test questions of its run, and compare it with the run's own student.
 
-    Writes `metrics.json` to the folder.
+    The figures are written to `metrics.json` in the folder.
 
     Args:
-        run: that it is of; None: the one that it lies in.
+        folder: the folder of an export or of a student.
+        run: the run that it was made from; None for the run in whose folder it is.
 
     Returns:
-        `accuracy`; `run` and `change` (paired) on the questions that the run answered too, None if there are none.
+        `accuracy` on all test questions. `run` and `change` (paired) on the questions that the run's evaluation has
+        answered, too; None if there are none.
 
     Raises:
         RunFolderError: the run is not known.
-        DataError: there are no test questions whose answers are known.
+        DataError: no test question has a known answer.
         StudentError: the folder holds no student, or a file is damaged.
     """
     from tinyllm.export import open_export
@@ -102,12 +107,15 @@ def evaluate_export(folder: Path, run: RunFolder | None, news: News) -> dict[str
     if run is None:
         around = (p for p in folder.resolve().parents[:2] if (p / "config.yaml").is_file())
         if (home := next(around, None)) is None:
-            raise RunFolderError(f"{folder} does not lie in a run. Say with --run-dir of which run it is.")
+            raise RunFolderError(f"{folder} is not inside a run folder. Give the run of this export: --run-dir RUN.")
         run = RunFolder(home)
     config = run.config()
     test = [q for q in checked_questions(config, news, ("test",))[0].test if q.answer is not None]
     if not test:
-        raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
+        raise DataError(
+            "There are no test questions with an answer, so nothing can be scored. Set data.test, or a test share in "
+            "data.cut."
+        )
     runtime = open_export(folder)
     layout = runtime.card.layout
     with news.task(f"Evaluating {folder.name}"):

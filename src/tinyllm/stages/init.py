@@ -88,7 +88,7 @@ class _Written:
     lines: tuple[str, ...]
 
 
-def config_for(path: Path) -> Path | None:
+def _config_for(path: Path) -> Path | None:
     """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere.
 
     Returns:
@@ -106,16 +106,21 @@ def _stem(path: Path) -> str:
     return name
 
 
-def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) -> _Written:
+def write_config(path: Path, data: Path | None, wishes: Wishes | None = None, out: Path | None = None) -> _Written:
     """Write a configuration for a file of questions, or for the starter dataset.
 
     Args:
+        path: the configuration to write; or, without `data`, the questions.
         wishes: what is settled about the file.
+        out: the configuration to write, whatever `path` is.
 
     Raises:
         ConfigError: there is a file already.
         DataError: the questions cannot be read, or no reading of them is proven.
     """
+    if data is None and (config := _config_for(path)) is not None:
+        data, path = path, config
+    path = out or path
     if path.exists():
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"

@@ -1,4 +1,4 @@
-"""Opinions: what the teachers themselves would answer; a part of generate."""
+"""Opinions: asks the teachers for their own answers. This is a part of generate."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _FIGURES = "opinions.json"
 
 
 def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> dict[str, Any]:
-    """Ask the teachers that `opinions` names; write `opinions.parquet` and `opinions.json`, and return the figures.
+    """Ask the teachers in `opinions`, and write `opinions.parquet` and `opinions.json`. Return the figures.
 
-    What the store holds is not asked again.
+    A request whose reply is in the store is not sent again.
 
     Raises:
-        TeacherError: a teacher can answer nothing more; the others have finished by then.
-        KeyboardInterrupt: it was interrupted; every reply that came is stored.
+        TeacherError: a teacher cannot be asked any more. The other teachers finish first.
+        KeyboardInterrupt: the user interrupted it. All replies that arrived are stored.
     """
     from tinyllm.comparison.opinions import OpinionFigures
     from tinyllm.opinions.files import writing_opinions
@@ -62,7 +62,7 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
 
 
 def unanswered_opinions(run: RunFolder) -> dict[str, dict[str, int]]:
-    """Return how many requests for opinions got no reply, by teacher and reason."""
+    """Return the number of requests for opinions without a reply, by teacher and reason."""
     from tinyllm.rationales.types import TeacherYield
 
     if not (run.path / _FIGURES).is_file():
@@ -75,10 +75,10 @@ def unanswered_opinions(run: RunFolder) -> dict[str, dict[str, int]]:
 def opinion_forecasts(
     config: Config, run: RunFolder, splits: Splits, news: News, pilot: int = 0, *, will_ask: bool = True
 ) -> tuple[Forecast, ...]:
-    """Return what asking for opinions will take, after asking about `pilot` questions.
+    """Return a forecast of the requests for opinions, after asking about `pilot` questions.
 
     Args:
-        will_ask: False for a forecast alone, for which no key is needed.
+        will_ask: False if only the forecast is wanted. Then no API key is needed.
     """
     if not config.opinions.teachers:
         return ()
@@ -94,11 +94,11 @@ def opinion_forecasts(
 def _opened(
     config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
 ) -> Iterator[Asking]:
-    """Make the teachers that are asked for their opinions, and open the store, until the block ends.
+    """Load the teachers that are asked for opinions and open the store, until the block ends.
 
     Args:
-        questions: those that they are asked.
-        may_write, will_ask: as of `opened_asking`.
+        questions: the questions that they are asked.
+        may_write, will_ask: as in `opened_asking`.
 
     Raises:
         TeacherError, RunFolderError: as `opened_asking`.
@@ -120,7 +120,7 @@ def _opened(
 
 
 def _ways(config: Config) -> dict[str, Way]:
-    """Return how each teacher that is named in `opinions` is asked."""
+    """Return the way of asking for each teacher in `opinions`."""
     named = config.opinions.teachers
     return {
         t.name: way if (way := named[t.name]) != "auto" else ways_of(t.kind)[0]
@@ -130,7 +130,7 @@ def _ways(config: Config) -> dict[str, Way]:
 
 
 def _questions(config: Config, splits: Splits, news: News) -> dict[str, Sequence[Question]]:
-    """Return the questions that are asked, by split: those that have no more choices than every way can tell apart."""
+    """Return the questions that are asked, by split, without those that have too many choices for one of the ways."""
     from tinyllm.opinions.requests import most_choices
 
     limits = [most for way in _ways(config).values() if (most := most_choices(way)) is not None]
@@ -140,13 +140,16 @@ def _questions(config: Config, splits: Splits, news: News) -> dict[str, Sequence
         questions = getattr(splits, name)
         many = [] if most is None else [i for i, q in enumerate(questions) if len(q.choices) > most]
         if many:
-            news.say(f"  note: {len(many)} {name} questions have more than {most} choices; no opinion is asked on them")
+            news.say(
+                f"  note: {len(many)} {name} questions have more than {most} choices. They are not asked: a teacher "
+                "cannot answer them by letter."
+            )
         found[name] = leave_out(questions, many)
     return found
 
 
 def _asked_splits(config: Config, splits: Splits) -> Iterable[str]:
-    """Return the splits that are asked: those that `opinions` names, and those that `train.soft` needs."""
+    """Return the names of the splits that are asked: those in `opinions.splits`, and those that `train.soft` needs."""
     soft = config.train.soft
     needed: list[str] = [*config.opinions.splits]
     if soft is not None and len(splits.more):
@@ -161,10 +164,10 @@ def _joined(asked: dict[str, Sequence[Question]]) -> Sequence[Question]:
 
 
 def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, str]:
-    """Return the keys of opinions that come with the questions, by teacher.
+    """Return the keys under which the questions carry opinions, by teacher.
 
     Raises:
-        TeacherError: no question has one under such a key.
+        TeacherError: no question has such a key.
     """
     ways = _ways(config)
     given = {t.name: t.source or t.name for t in config.teachers if t.kind == "given" and t.name in ways}
@@ -172,9 +175,9 @@ def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, st
         if not any(source in q.opinions for q in chain.from_iterable(asked.values())):
             known = sorted({key for q in chain.from_iterable(asked.values()) for key in q.opinions})
             raise TeacherError(
-                f"Teacher '{name}': no question carries an opinion under '{source}'.{did_you_mean(source, known)} Keys "
-                f"in the questions' `opinions`: {', '.join(known) or 'none'}. Mend `source` or the data, or take the "
-                "teacher out of `opinions.teachers`."
+                f"Teacher '{name}': no question has an opinion with the key '{source}'.{did_you_mean(source, known)} "
+                f"Keys in the questions' `opinions`: {', '.join(known) or 'none'}. Correct the teacher's `source` or "
+                "the data, or remove the teacher from `opinions.teachers`."
             )
     return given
 
@@ -189,6 +192,6 @@ def _opinion_text(name: str, found: dict[str, Any]) -> str:
         worth += f", ECE {found['ece']:.3f}"
     return (
         f"  {name}: {found['opinions']:,} opinions by {found['way']}{worth}"
-        + (f", {missing:,} questions without one" if missing else "")
-        + (f" (replies that say nothing: {why})" if why else "")
+        + (f", {missing:,} questions without an opinion" if missing else "")
+        + (f" (replies without an opinion: {why})" if why else "")
     )

@@ -1,4 +1,4 @@
-"""Push: the student of a run goes to a repository of the Hugging Face hub, with a card that says how good it is."""
+"""Push: sends the student of a run to the Hugging Face hub, with a model card that states its accuracy."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _HUB = "https://huggingface.co/"
 
 @dataclass(frozen=True, slots=True)
 class _Pushed:
-    """What was sent to the hub, or would be.
+    """The files that were sent to the hub, or would be sent.
 
     Attributes:
-        files: bytes by name.
-        card: the README.md, the first of them.
-        url: of the commit; None: nothing was sent.
+        files: size in bytes, by name.
+        card: the text of README.md, which is the first of the files.
+        url: the address of the commit; None if nothing was sent.
     """
 
     repo: str
@@ -46,38 +46,40 @@ def push_run(
     public: bool = False,
     upload: bool = False,
 ) -> _Pushed:
-    """Send the student of a run to the hub; without `upload`, only say what would be sent.
+    """Send the student of a run to the hub. Without `upload`, only return what would be sent.
 
-    The files are those that `tinyllm.json` lists, checked, that file itself and a new card. Nothing of the run's
-    questions, rationales or predictions is sent.
+    The files are `tinyllm.json`, the files that it lists (their checksums are tested), and a new model card. No
+    questions, rationales or predictions of the run are sent.
 
     Args:
-        repo: OWNER/NAME. It is made if it is not there.
-        licence: its identifier on the hub, as `apache-2.0`; nothing is sent without one.
-        base_model: its name on the hub; needed where the student began as a folder or file of this machine.
-        public: whether a repository that is made can be read by everyone.
+        repo: OWNER/NAME. The repository is created if it does not exist.
+        licence: the hub's identifier of the licence, as `apache-2.0`. An upload needs it.
+        base_model: the name of the base model on the hub. It is needed if the student started from a local folder or
+            file.
+        public: whether everyone may read a repository that is created here.
+        upload: whether the files are sent.
 
     Raises:
         RunFolderError: there is no trained student.
-        StudentError: a file of it is damaged.
-        TinyLLMError: a name is none of the hub's, or the hub refuses.
+        StudentError: a file of the student is damaged.
+        TinyLLMError: a name is not a name on the hub, the licence is missing, or the hub refuses.
     """
     from tinyllm.report import scorers
     from tinyllm.student.card import model_card
     from tinyllm.student.model import CARD_FILE, check_files
 
     if not run.is_trained:
-        raise RunFolderError(f"{run.path} has no trained student; run `tinyllm train` first.")
+        raise RunFolderError(f"{run.path} has no trained student. Run `tinyllm train` first.")
     if not _HUB_NAME.fullmatch(repo):
-        raise TinyLLMError(f"'{repo[:80]}' is no repository of the hub. Give its owner and its name: OWNER/NAME.")
+        raise TinyLLMError(f"'{repo[:80]}' is not the name of a repository on the hub. Write it as OWNER/NAME.")
     if upload and not licence:
         raise TinyLLMError(
-            "Say with --license which licence the student has (apache-2.0, mit, other, …). Those of the base model, "
-            "of the teachers' outputs and of the questions bind it."
+            "An upload needs the licence of the student. Give it with --license (apache-2.0, mit, other, …). It must "
+            "agree with the licences of the base model, the teachers' outputs and the questions."
         )
     known = read_json(run.student / CARD_FILE).get("sha256") or {}
     if not known:
-        raise RunFolderError(f"{run.student} was saved without checksums; run `tinyllm train` anew to push it.")
+        raise RunFolderError(f"{run.student} was saved without checksums. Run `tinyllm train` again, then push it.")
     with news.task("Checking the files"):
         check_files(run.student, known)
     named = config.student.model_copy(update={"model": _base_model(config.student.model, base_model)})
@@ -99,22 +101,22 @@ def push_run(
 
 
 def _base_model(model: str, given: str) -> str:
-    """Return the base model's name on the hub. A path of this machine is refused: it tells others nothing."""
+    """Return the name of the base model on the hub. A local path is refused, because others cannot use it."""
     packaged = {state.name: state.source.removeprefix(_HUB) for state in model_states()}
     found = given or packaged.get(model, model)
     if not _HUB_NAME.fullmatch(found) or (not given and Path(model).exists()):
         raise TinyLLMError(
-            f"The student began as '{model}', which is no name of the hub. Say with --base-model OWNER/NAME which "
-            "model that is; a card has to name it."
+            f"The model card must name the base model, and '{model}' is not a name on the hub. Give the name with "
+            "--base-model OWNER/NAME."
         )
     return found
 
 
 def _results(figures: Mapping[str, Any], scorer: str) -> str:
-    """Return the accuracies as a table, beside what it takes to be no better than guessing."""
+    """Return a table of the accuracies, with the most frequent answer and guessing as baselines."""
     after: Mapping[str, Any] | None = figures.get("accuracy", {}).get(scorer)
     if after is None:
-        return "It was not scored on test questions, so nothing is known of that."
+        return "The student was not evaluated on test questions, so its accuracy is not known."
     before, change = figures.get("before", {}).get(scorer), figures.get("gain", {}).get(scorer)
     rows = [("before training", before)] if before else []
     lines = [
@@ -126,16 +128,16 @@ def _results(figures: Mapping[str, Any], scorer: str) -> str:
             f"| {name} | {_percent(found['value'])} | {_percent(found['ci95'][0])} to {_percent(found['ci95'][1])} |"
             for name, found in [*rows, ("after training", after)]
         ),
-        f"| the most frequent answer, always | {_percent(figures['majority'])} | |",
+        f"| always the most frequent answer | {_percent(figures['majority'])} | |",
         f"| guessing | {_percent(figures['chance'])} | |",
     ]
     if change:
         low, high = (100 * bound for bound in change["ci95"])
         lines += [
             "",
-            f"Training changed it by {100 * change['difference']:+.1f} points (95 % interval {low:+.1f} to "
+            f"Training changed the accuracy by {100 * change['difference']:+.1f} points (95 % interval {low:+.1f} to "
             f"{high:+.1f}, p = {change['p']:.2g}, paired test). "
-            + ("That may be chance." if change["p"] > 0.05 else "That is unlikely to be chance."),
+            + ("This may be chance." if change["p"] > 0.05 else "This is unlikely to be chance."),
         ]
     return "\n".join(lines)
 
@@ -157,13 +159,15 @@ def _upload(repo: str, student: Path, card: str, names: list[str], public: bool,
     try:
         with news.task(f"Sending {len(sent)} files to {repo}"):
             hub.create_repo(repo, private=not public, exist_ok=True)
-            done = hub.create_commit(repo, sent, commit_message="A student that TinyLLM trained")
+            done = hub.create_commit(repo, sent, commit_message="Add a student trained by TinyLLM")
     except HFValidationError as error:
-        raise TinyLLMError(f"The hub has no such name: {error}") from None
+        raise TinyLLMError(f"The hub does not allow this name of a repository: {error} Choose another name.") from None
     except HfHubHTTPError as error:
         status = error.response.status_code
         how = " Log in with `hf auth login`, or set HF_TOKEN to a token that may write." if status in (401, 403) else ""
         raise TinyLLMError(f"The hub refuses ({status}): {error.server_message or error}.{how}") from None
     except (httpx.HTTPError, OSError, ValueError) as error:
-        raise TinyLLMError(f"Sending to the hub failed: {error}. The same command sends what is missing.") from None
+        raise TinyLLMError(
+            f"Sending to the hub failed: {error}. Run the same command again to send the missing files."
+        ) from None
     return str(done.commit_url)

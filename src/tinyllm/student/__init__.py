@@ -7,8 +7,9 @@ micro-batch: `plan`. A format to save in: a file beside `model`.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tinyllm.system.lazy import lazily
 
 if TYPE_CHECKING:
     from tinyllm.student._batch import to_device
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
         put_weights,
     )
 
-_HOMES = {
-    "checkpoint_of_another": "_checkpoints",
-    "discard_checkpoints": "_checkpoints",
-    "gathered_weights": "_checkpoints",
-    "put_weights": "_checkpoints",
-    "to_device": "_batch",
-}
-
 __all__ = [
     "checkpoint_of_another",
     "discard_checkpoints",
@@ -35,9 +28,8 @@ __all__ = [
     "to_device",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"tinyllm.student.{_HOMES[name]}"), name)
+__getattr__ = lazily(
+    __name__,
+    _batch=("to_device",),
+    _checkpoints=("checkpoint_of_another", "discard_checkpoints", "gathered_weights", "put_weights"),
+)

@@ -49,7 +49,7 @@ function show(choices, answer) {
     return row;
   }));
   at("rationales").replaceChildren(...Object.entries(answer.rationales || {}).flatMap(([teacher, text]) => [
-    element("h3", "As " + teacher), element("p", text || "(it wrote nothing)"),
+    element("h3", "As " + teacher), element("p", text || "(no text)"),
   ]));
   at("answer").hidden = false;
   at("answer").focus();
