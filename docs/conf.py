@@ -16,7 +16,7 @@ project = "TinyLLM"
 root_doc = "docs/index"
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
-include_patterns = ["*.md", "docs/**/*.md"]
+include_patterns = ["*.md", "docs/*.md", "docs/**/*.md"]
 exclude_patterns = ["docs/fragments", "docs/results"]  # parts of pages
 myst_heading_anchors = 4  # as GitHub makes them
 myst_enable_extensions = ["tasklist"]
@@ -35,10 +35,10 @@ _LINK = re.compile(r"\]\(([^)#:]+\.md)\)")
 
 
 def _add_navigation(_: Sphinx, page: str, source: list[str]) -> None:
-    """Append a hidden table of contents for each heading of the first page: the pages that its links lead to."""
-    if page != root_doc:
+    """Append a hidden table of contents for each heading of a list of pages: the pages that its links lead to."""
+    if page not in (root_doc, "docs/decisions/README"):
         return
-    _first, *parts = _HEADING.split(source[0])
+    _first, *parts = _HEADING.split(source[0] if page == root_doc else f"## Decisions\n{source[0]}")
     for heading, text in zip(parts[::2], parts[1::2], strict=True):
         pages = dict.fromkeys(link.removesuffix(".md") for link in _LINK.findall(text))
         names = "\n".join(pages)
