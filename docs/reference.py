@@ -150,7 +150,7 @@ def commands() -> str:
     lines = [
         "# Commands",
         "",
-        "`make docs` makes this page from the commands. `tinyllm COMMAND --help` prints the same.",
+        "`make docs` makes this page from the commands. Each of them prints the same with `--help`.",
         "",
         "Exit codes: 0 done · 2 a mistake of yours, with one message · 3 finished, but some requests got no reply or some runs of an",
         "experiment failed, and the same command tries them again · 130 interrupted, all results kept. Anything else is a bug.",
@@ -158,7 +158,7 @@ def commands() -> str:
     ]
     for name, command in typing.cast("typing.Any", typer.main.get_command(app)).commands.items():
         inner = getattr(command, "commands", None)
-        lines += [f"## `tinyllm {name}`", "", _sentence(command), ""]
+        lines += [f"## {name if inner else f'`tinyllm {name}`'}", "", _sentence(command), ""]
         if inner is None:
             lines += _parameters(name, command)
         else:
@@ -243,7 +243,9 @@ def _one_line(thing: typing.Any) -> str:
 def _signature(name: str, thing: typing.Any) -> list[str]:
     text = str(inspect.signature(thing)).replace("self, ", "").replace("(self)", "()")
     text = re.sub(r"\b(?:[A-Za-z_]\w*\.)+(\w+)", r"\1", text.replace("'", ""))
-    parts = text if len(name + text) < 100 else re.sub(r"(^\(|, )(?=\*|\w+: )", lambda m: m[1].rstrip() + "\n    ", text)
+    parts = (
+        text if len(name + text) < 100 else re.sub(r"(^\(|, )(?=\*|\w+: )", lambda m: m[1].rstrip() + "\n    ", text)
+    )
     return ["```text", f"{name}{parts}", "```", ""]
 
 

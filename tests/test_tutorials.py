@@ -221,7 +221,8 @@ def test_a_router_in_one_file(reader):
 
 def test_several_processes(reader):
     write_jsonl(
-        Path("questions.jsonl"), [{"question": f"Q{i}?", "choices": ["ice", "fire"], "answer": i % 2} for i in range(20)]
+        Path("questions.jsonl"),
+        [{"question": f"Q{i}?", "choices": ["ice", "fire"], "answer": i % 2} for i in range(20)],
     )
     reader.tinyllm(["init", "questions.jsonl", "--out", "my.yaml"])
     shutil.copy("my.yaml", "mine.yaml")

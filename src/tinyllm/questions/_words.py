@@ -1,4 +1,4 @@
-"""The words of a text, for comparing texts: a run of letters and digits, and pairs of characters where nothing parts words.
+"""The words of a text, to compare texts: runs of letters and digits, or pairs of characters where nothing parts words.
 
 Chinese and Japanese have no spaces between words. Their texts are compared by pairs of neighbouring characters, as in
 Lucene's `CJKAnalyzer`.
