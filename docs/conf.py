@@ -17,7 +17,10 @@ root_doc = "docs/index"
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 include_patterns = ["*.md", "docs/*.md", "docs/**/*.md"]
-exclude_patterns = ["docs/fragments", "docs/results"]  # parts of pages
+exclude_patterns = [
+    *("docs/fragments", "docs/results"),  # parts of pages
+    *(".venv", "build", "runs", "results", "src", "tests", "benchmarks"),  # no pages: not to be searched for them
+]
 myst_heading_anchors = 4  # as GitHub makes them
 myst_enable_extensions = ["tasklist"]
 suppress_warnings = ["misc.highlighting_failure"]  # JSON with … for what is left out
