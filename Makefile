@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+SITE := build/site
 
 .PHONY: install demo demo-best test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-statistics check fix docs clean
 .DEFAULT_GOAL := install
@@ -91,10 +92,18 @@ fix: install
 	$(BIN)/ruff format .
 	$(BIN)/python docs/reference.py
 
-docs: install
+# Writes the generated parts of the documents, and the site of all of them: open build/site/index.html. A warning is an error.
+docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/architecture.py
 	$(BIN)/python docs/reference.py
 	$(BIN)/python docs/results.py
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs . $(SITE)
+	@echo "The site: $(SITE)/index.html"
+
+# Only `make docs` needs these.
+$(VENV)/.installed-docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

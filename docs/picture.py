@@ -2,6 +2,7 @@
 
     python docs/picture.py results/smollm2      the page of an experiment, as in README.md
     python docs/picture.py serve runs/demo      the page of `tinyllm serve`, asked a question, as in docs/serving.md
+    python docs/picture.py site build/site      the first page of the site that `make docs` makes, as in decision 28
 
 Needs Chromium and its driver (`apt-get install chromium chromium-driver`), and selenium, which the extra `dev` has.
 """
@@ -68,6 +69,11 @@ def served(student: Path, width: int = 900, picture: Path = _IMAGES / "serve.png
             process.terminate()
 
 
+def site(folder: Path) -> None:
+    """Photograph the beginning of the documents' site."""
+    photograph((folder / "docs" / "index.html").resolve().as_uri(), 1280, 800, _IMAGES / "site.png")
+
+
 def _ask(browser: Any) -> None:
     asked = {
         "question": "What does a thermometer measure?",
@@ -84,5 +90,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         more = sys.argv[3:]
         served(Path(sys.argv[2]), *([int(more[0]), Path(more[1])] if more else []))
+    elif sys.argv[1] == "site":
+        site(Path(sys.argv[2]))
     else:
         experiment(Path(sys.argv[1]))

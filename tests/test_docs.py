@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,3 +144,62 @@ def test_make_targets_in_the_documents_exist():
     for page in PAGES:
         for target in re.findall(r"\bmake ([a-z-]+)`", page.read_text(encoding="utf-8")):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), (page, target)
+
+
+TRANSLATED = [("README.md", "README.zh.md"), *((f"docs/{p}", f"docs/zh/{p}") for p in ("glossary.md", "tutorials/spreadsheet.md"))]  # fmt: skip
+
+
+@pytest.mark.parametrize(("english", "chinese"), TRANSLATED, ids=lambda p: p)
+def test_both_languages_have_the_same_commands(english, chinese):
+    assert code_of(repository() / chinese) == code_of(repository() / english)
+
+
+def code_of(page: Path) -> list[str]:
+    """What stands in a page's blocks of code; without comments, which are translated, and without pictures."""
+    found = re.findall(r"^```(bash|text)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line for language, block in found for line in block.splitlines() if language != "bash" or line.strip()]
+    return [re.sub(r"\s+# .*", "", line) for line in lines]
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((repository() / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, object] = {"__name__": "__main__"}
+    for cell in notebook["cells"]:
+        assert cell.get("outputs", []) == [], "the notebook is kept without outputs"
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"notebook, cell {cell['id']}", "exec"), names)
+    assert "24 rationales" in capsys.readouterr().out
+
+
+def test_the_notebook_links_to_pages_that_exist():
+    notebook = json.loads((repository() / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    text = "".join(line for cell in notebook["cells"] for line in cell["source"])
+    assert all((repository() / "docs" / target).is_file() for target in re.findall(r"\]\(([^)#:]+)\)", text))
+
+
+def test_the_reference_is_up_to_date(monkeypatch):
+    monkeypatch.syspath_prepend(str(repository() / "docs"))
+    for file, page in importlib.import_module("reference").PAGES.items():
+        assert (repository() / "docs" / file).read_text(encoding="utf-8") == page(), file
+
+
+def test_every_page_is_in_the_navigation():
+    index = repository() / "docs" / "index.md"
+    decisions = repository() / "docs" / "decisions" / "README.md"
+    listed = {
+        (page.parent / target).resolve()
+        for page in (index, decisions)
+        for target in re.findall(r"\]\(([^)#:]+\.md)", page.read_text(encoding="utf-8"))
+    }
+    parts = {"fragments", "results"}
+    assert {p for p in PAGES if p.parent.name not in parts} <= listed | {index}
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    for package in ("sphinx", "furo", "myst_parser"):
+        pytest.importorskip(package)
+    command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--conf-dir", "docs"]
+    built = subprocess.run([*command, ".", str(tmp_path)], cwd=repository(), capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "docs" / "tutorials" / "spreadsheet.html").is_file()

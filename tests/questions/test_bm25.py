@@ -78,3 +78,9 @@ def test_vectors_have_length_one_and_hold_known_words():
 def test_no_texts_and_empty_texts_are_no_trouble():
     assert nearest(Bm25([]), "ice", 3) == []
     assert nearest(Bm25(["", ""]), "ice", 3) == [0, 1]
+
+
+def test_chinese_texts_are_compared_by_pairs_of_characters():
+    index = Bm25(["室温下哪种金属是液体？", "哪种动物是哺乳动物？", "Which metal is liquid?"])
+    assert next(iter(index.nearest("在室温下，液体的金属是 H2O 吗？"))) == 0
+    assert index.vector("金属 metal").keys() == {"金属", "metal"}

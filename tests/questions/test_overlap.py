@@ -81,3 +81,10 @@ def test_words_that_all_questions_have_in_common_are_not_held_against_one():
     held = [question(f"t{i}", f"{shown} {w} {w}ish {w}ly {w}y", (f"{w}s", f"{w}er")) for i, w in enumerate(words)]
     assert HeldOut(held).meets(question("m", f"{shown} a bee and its long way home today", ("bees", "ants"))) is None
     assert HeldOut(held[:3]).meets(question("m", f"{shown} a bee and its long way home", ("bees", "ants"))) is not None
+
+
+def test_chinese_questions_that_are_nearly_the_same_are_found():
+    choices = ("铁", "水银", "黄金", "铜")
+    held_out = HeldOut([question("t", "在常温常压下，下列哪一种金属是液体而不是固体？", choices)])
+    assert held_out.meets(question("a", "在常温常压下，下列哪一种金属是液体，而不是固体?", choices)) is not None
+    assert held_out.meets(question("b", "在常温常压下，哪一种气体比空气轻？", choices)) is None

@@ -42,6 +42,10 @@ def verdict(text: str, **how) -> str:
         ("Let’s think step by step: it melts ice quickly.", "kept"),
         ("The answer is (a).", "empty"),
         ("So, the correct answer is option A.", "empty"),
+        ("热空气使冰融化。", "kept"),  # no spaces between words
+        ("是", "empty"),
+        ("因为热空气", "cut_off"),
+        ("热空气使冰融化。" * 4, "repeats"),
         ("Warm air carries the heat that", "cut_off"),
         ("Warm air melts ice for these reasons:", "cut_off"),
         ("It melts:\n1. because of heat\n2.", "cut_off"),
@@ -86,6 +90,7 @@ def test_reasons_without_repair(text, reason):
     [
         ("  Heat melts ice. ", "Heat melts ice.", ()),
         ("Heat melts ice. It is warm and", "Heat melts ice.", ("cut_off",)),
+        ("热空气使冰融化。因为", "热空气使冰融化。", ("cut_off",)),
         ("Heat melts ice.\nQuestion: What?", "Heat melts ice.", ("runs_on",)),
         ("Heat melts ice. And so\n#\nQuestion: What?", "Heat melts ice.", ("runs_on", "cut_off")),
         (

@@ -287,6 +287,10 @@ def test_generated_answers_are_matched(text, choice):
     assert match_choice(text, CHOICES).text == text
 
 
+def test_chinese_punctuation_after_a_written_choice_is_ignored():
+    assert match_choice("水银。", ("铁", "水银")).choice == 1
+
+
 ALIKE = {
     ("R", "rr", "Rr"): {"R": 0, "rr": 1, "Rr": 2, "r": 0, "RR": None, "Rr.": 2},
     ("polish", "Polish"): {"polish": 0, "Polish": 1, "POLISH": None, "Polish.": 1, "a Polish": None},

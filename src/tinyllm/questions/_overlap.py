@@ -6,14 +6,13 @@ sources out of training.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tinyllm.questions._words import words_of
 from tinyllm.questions.types import Question
 
-_WORD = re.compile(r"\w+")
 _N = 13  # words in a row, as is usual since GPT-3's report
 _NEAR = (17, 20)  # of all different words of two questions, so many are in both: one in thirteen may be another
 _BOILERPLATE = 20  # words in a row that stand in more than one of so many held-out questions say nothing of one
@@ -105,7 +104,7 @@ class HeldOut:
 
 def _words(question: Question) -> frozenset[str]:
     texts = (question.question, question.context or "", *question.choices)
-    return frozenset(word for text in texts for word in _WORD.findall(text.casefold()))
+    return frozenset(word for text in texts for word in words_of(text))
 
 
 def _key(question: Question) -> tuple[str, str, tuple[str, ...]]:
@@ -119,6 +118,6 @@ def _folded(text: str) -> str:
 
 def _grams(question: Question) -> Iterator[tuple[str, ...]]:
     for text in (question.question, question.context or ""):
-        words = _WORD.findall(text.casefold())
+        words = words_of(text)
         for start in range(len(words) - _N + 1):
             yield tuple(words[start : start + _N])

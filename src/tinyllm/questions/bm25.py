@@ -7,11 +7,12 @@ ln(1 + (N - n + ½) / (n + ½)), which is positive even for a word that is in ev
 from __future__ import annotations
 
 import math
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
+
+from tinyllm.questions._words import words_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _K1 = 1.2  # saturation: with a larger value, repetitions of a word count more
 _B = 0.75  # length normalisation: 0 none, 1 full
-_WORD = re.compile(r"\w+")
 _FIRST = 64  # places that are sorted first; each time more are needed, four times as many
 
 
@@ -40,7 +40,7 @@ class Bm25:
         # For each text: the numbers of its different words, how often it has each of them, and how many there are.
         terms, repeats, distinct = array("I"), array("I"), array("I")
         for text in texts:
-            words = Counter(_words(text))
+            words = Counter(words_of(text))
             terms.extend([self._numbers.setdefault(word, len(self._numbers)) for word in words])
             repeats.extend(words.values())
             distinct.append(len(words))
@@ -66,7 +66,7 @@ class Bm25:
         import numpy as np
 
         scores = np.zeros(self._length, np.float32)
-        for word, times in Counter(_words(text)).items():
+        for word, times in Counter(words_of(text)).items():
             number = self._numbers.get(word)
             if number is not None:
                 postings = slice(self._starts[number], self._starts[number + 1])
@@ -79,7 +79,7 @@ class Bm25:
 
     def vector(self, text: str) -> dict[str, float]:
         """Return the tf-idf vector of a text, normalised to length 1, over the words that the index knows."""
-        counts = Counter(word for word in _words(text) if word in self._numbers)
+        counts = Counter(word for word in words_of(text) if word in self._numbers)
         weights = {word: times * float(self._idf[self._numbers[word]]) for word, times in counts.items()}
         length = math.sqrt(sum(weight * weight for weight in weights.values()))
         return {word: weight / length for word, weight in weights.items()}
@@ -102,7 +102,3 @@ def _highest(scores: NDArray[np.float32], k: int) -> list[int]:
     equal = np.flatnonzero(scores == least)[: k - len(above)]
     places = np.concatenate([above[np.argsort(-scores[above], kind="stable")], equal])
     return [int(place) for place in places]
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())

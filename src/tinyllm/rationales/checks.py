@@ -30,12 +30,12 @@ _NEW_QUESTION = re.compile(
     r"|<\|im_start\|>|\[INST\]",
     re.IGNORECASE | re.VERBOSE,
 )
-_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)")
+_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)|[。！？][”’」』）]*")
 _NO_SENTENCE_END = re.compile(
     r"(?:^|\n)[^\w\n]*\w{1,3}$"  # the number of an item in a list
     r"|\b(?:e\.g|i\.e|cf|vs|approx|[Ff]ig|Dr|Mrs?|Ms|St|Prof|spp?|ca)$"
 )
-_COMPLETE_END = re.compile(r"[.!?)\]\"'”’*]\s*$")
+_COMPLETE_END = re.compile(r"[.!?)\]\"'”’*。！？）」』]\s*$")
 _LIST_MARK_END = re.compile(r"(?:^|\n)[^\w\n]*\w{1,3}[.)]\s*$")
 
 _OPENING = re.compile(r"let['’]?s think(?: about (?:this|it))? step[ -]by[ -]step[\s.:,]*", re.IGNORECASE)
@@ -58,7 +58,8 @@ _GARBLED = re.compile(r"\ufffd|Ã[\x80-\xbf©¨¢¤¶¼]|â€|Â[\xa0-\xbf]|[\x
 _FOREIGN = re.compile(r"[^\x00-\x7f]{2,}")
 _TAIL = 60  # characters at the end of a text that show how it ends
 _MIN_WORDS = 3
-_SOME_WORDS = re.compile(r"\w+" + r"\W+\w+" * (_MIN_WORDS - 1))
+_UNSPACED = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"  # Chinese and Japanese have no spaces between words
+_SOME_WORDS = re.compile(r"\w+" + r"\W+\w+" * (_MIN_WORDS - 1) + "|" + _UNSPACED * _MIN_WORDS)
 _REPEATED_SHARE = 0.5
 
 
@@ -138,7 +139,8 @@ def _is_garbled(text: str, _reply: Reply, _question: Question) -> bool:
     return _GARBLED.search(text) is not None or any(_was_utf8(run[0]) for run in _FOREIGN.finditer(text))
 
 
-_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|\n+")
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n+")
+_SOME_UNSPACED = re.compile(_UNSPACED * _MIN_WORDS)
 _WORD = re.compile(r"\w+")
 
 
@@ -147,7 +149,7 @@ def _repeats(text: str, _reply: Reply, _question: Question) -> bool:
     lowered = text.lower()
     parts = _BETWEEN_SENTENCES.split(lowered)
     if len(parts) >= 3 and len(set(parts)) < len(parts):
-        sentences = [s for s in parts if len(s.split()) >= _MIN_WORDS]
+        sentences = [s for s in parts if len(s.split()) >= _MIN_WORDS or _SOME_UNSPACED.search(s)]
         if len(sentences) >= 3 and 1 - len(set(sentences)) / len(sentences) >= _REPEATED_SHARE:
             return True
     words = _WORD.findall(lowered)

@@ -57,7 +57,7 @@ def _spaced(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    return _spaced(text).strip(_QUOTES).rstrip(".,;:!").strip(_QUOTES)
+    return _spaced(text).strip(_QUOTES).rstrip(".,;:!。，；：！").strip(_QUOTES)
 
 
 def _caseless(text: str) -> str:

@@ -1,0 +1,27 @@
+"""The words of a text, to compare texts: runs of letters and digits, or pairs of characters where nothing parts words.
+
+Chinese and Japanese have no spaces between words. Their texts are compared by pairs of neighbouring characters, as in
+Lucene's `CJKAnalyzer`.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(r"\w+")
+_HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_RUN = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in their order, without differences of case."""
+    folded = text.casefold()
+    if _HAS_UNSPACED.search(folded) is None:
+        return _WORD.findall(folded)
+    words: list[str] = []
+    for run in _RUN.findall(folded):
+        pairs = len(run) > 1 and _HAS_UNSPACED.match(run)
+        words += ["".join(pair) for pair in pairwise(run)] if pairs else [run]
+    return words
