@@ -27,7 +27,7 @@ def experiment(
         str | None, typer.Option("--ray", help="Address of a Ray cluster to run on; auto: the one of this machine.")
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only print which runs are left and how long they will take.")
+        bool, typer.Option("--plan", "--dry-run", help="Only print which runs are left and how long they will take.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -17,6 +17,11 @@ RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Folder of the ru
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; messages go to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
 
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only check, and forecast what it will take. Asks no teacher and writes no file."),
+]
+
 
 def print_result(value: Any, as_json: bool, text: Callable[[], str]) -> None:
     """Print a result as JSON, or as text for a person."""

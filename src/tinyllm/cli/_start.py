@@ -1,4 +1,4 @@
-"""Commands before a run: `tinyllm init`, `tinyllm import-release` and `tinyllm models`."""
+"""Commands before a run: `tinyllm init`, `import-release`, `doctor` and `models`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tinyllm.cli._options import (
     Encoding,
     NoAnswers,
     NoContext,
+    Overrides,
     QuestionColumn,
+    RunDir,
     Separator,
     Sheet,
     listed,
@@ -92,6 +94,42 @@ def import_release(
     lines = [f"{name}: " + ", ".join(f"{n} {what}" for what, n in found.items()) for name, found in counts.items()]
     lines.append(f"Written to {out}. Use it with: data: {{folder: {out}/arc}}")
     print_result(counts, as_json, lambda: "\n".join(lines))
+
+
+def doctor(
+    target: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A configuration, or the folder of a run, whose needs are looked at too.", metavar="[CONFIG|RUN]"
+        ),
+    ] = None,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Also read the files of the installed models, and check them.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show versions, machine, models and keys for a bug report, and what is broken. Nothing is spent.
+
+    Values of keys are not shown. With a configuration, each endpoint is asked for its list of models, which costs
+    nothing.
+    """
+    from tinyllm.cli._diagnosis import as_text, as_tree, diagnose
+    from tinyllm.config import Config, load_config
+    from tinyllm.system.news import News
+
+    is_run = target is not None and target.is_dir()
+
+    def read() -> Config:
+        assert target is not None  # noqa: S101
+        return load_config(target / "config.yaml" if is_run else target, set_ or ())
+
+    runs = run_dir or (target if target is not None and is_run else Path("runs"))
+    facts = list(diagnose(None if target is None else read, runs, News(), checksums=checksums))
+    print_result(as_tree(facts), as_json, lambda: as_text(facts))
+    if any(fact.problem for fact in facts):
+        raise typer.Exit(2)
 
 
 @models_app.command("list")

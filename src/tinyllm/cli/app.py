@@ -41,6 +41,7 @@ for _command in (
 ):  # fmt: skip
     app.command()(_command)
 app.command("import-release")(_start.import_release)
+app.command()(_start.doctor)
 app.command()(_experiment.experiment)
 app.command("lm-eval")(_experiment.lm_eval)
 app.add_typer(store_app, name="store")

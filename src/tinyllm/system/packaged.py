@@ -117,6 +117,7 @@ class _ModelState:
         size: bytes.
         installed: whether its wheels are installed. Their content is checked when the model is used.
         install: the command that installs the wheels.
+        sha256: checksum of the whole file.
     """
 
     name: str
@@ -125,12 +126,13 @@ class _ModelState:
     source: str
     installed: bool
     install: str
+    sha256: str
 
 
 def model_states() -> tuple[_ModelState, ...]:
     """Return all packaged models, the smallest first."""
     return tuple(
-        _ModelState(m.name, m.size, m.licence, m.source, _is_installed(m), m.install_command)
+        _ModelState(m.name, m.size, m.licence, m.source, _is_installed(m), m.install_command, m.sha256)
         for m in _PACKAGED.values()
     )
 
