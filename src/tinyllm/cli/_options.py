@@ -10,8 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
+from tinyllm.cli import _completion
+
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting: section.key=value.", metavar="KEY=VALUE")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Override a setting: section.key=value.",
+        metavar="KEY=VALUE",
+        autocompletion=_completion.settings,
+    ),
 ]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Folder of the run; default: runs/<name>.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; messages go to stderr.")]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyllm.cli import _completion
 from tinyllm.cli._options import AsJson, DryRun, Overrides, Quiet, RunDir, print_result
 
 if TYPE_CHECKING:
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 _SHOWN_STEPS = 10
 _FEW = 100  # questions; with fewer, the interval is about 20 points wide
 
-Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
+Target = Annotated[
+    Path,
+    typer.Argument(
+        help="A configuration (YAML), or the folder of a run.",
+        metavar="CONFIG|RUN",
+        autocompletion=_completion.targets,
+    ),
+]
 
 
 def check(
@@ -88,7 +96,8 @@ def generate(
     from tinyllm.stages.opinions import unanswered_opinions
 
     if dry_run:
-        return _rehearse("generate", target, set_, run_dir, as_json, quiet)
+        _rehearse("generate", target, set_, run_dir, as_json, quiet)
+        return
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config, renews_rationales=True):
         yields = generate_run(config, run, news)
@@ -136,7 +145,12 @@ def train(
 
 def evaluate(
     target: Annotated[
-        Path, typer.Argument(help="A configuration (YAML), or the folder of a run or an export.", metavar="CONFIG|RUN")
+        Path,
+        typer.Argument(
+            help="A configuration (YAML), or the folder of a run or an export.",
+            metavar="CONFIG|RUN",
+            autocompletion=_completion.targets,
+        ),
     ],
     set_: Overrides = None,
     run_dir: RunDir = None,
@@ -190,7 +204,8 @@ def run(
     from tinyllm.stages.run import run_all
 
     if dry_run:
-        return _rehearse("run", target, set_, run_dir, as_json, quiet)
+        _rehearse("run", target, set_, run_dir, as_json, quiet)
+        return
     config, folder, news = _opened(target, set_, run_dir, quiet=quiet)
     with folder.claimed(config, renews_rationales=True):
         outcome = run_all(config, folder, news)

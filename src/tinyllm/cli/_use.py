@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyllm.cli import _completion
 from tinyllm.cli._options import (
     AnswerColumn,
     AnswersAsOption,
@@ -34,7 +35,13 @@ if TYPE_CHECKING:
     from tinyllm.inference import Predictions
 
 _ALL = "*"  # no teacher's name: names are words
-Student = Annotated[Path, typer.Argument(help="The folder of a run, of its student, or of an export.", metavar="RUN")]
+Student = Annotated[
+    Path,
+    typer.Argument(
+        help="The folder of a run, of its student, or of an export.", metavar="RUN", autocompletion=_completion.runs
+    ),
+]
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN", autocompletion=_completion.runs)]
 
 
 def ask(
@@ -153,8 +160,10 @@ def serve(
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
-    to: Annotated[str, typer.Option(help="Format: merged, gguf, onnx or ctranslate2.")],
+    folder: Run,
+    to: Annotated[
+        str, typer.Option(help="Format: merged, gguf, onnx or ctranslate2.", autocompletion=_completion.formats)
+    ],
     quantize: Annotated[
         str | None,
         typer.Option(
@@ -176,7 +185,7 @@ def export(
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    folder: Run,
     repo: Annotated[str, typer.Argument(help="The repository on the hub: OWNER/NAME.")],
     licence: Annotated[str, typer.Option("--license", help="The student's licence, as the hub calls it.")] = "",
     base_model: Annotated[str, typer.Option(help="The base model's name on the hub; needed for a local one.")] = "",
@@ -205,7 +214,8 @@ def _key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise TinyLLMError(
-            f"The environment variable {variable} is not set, or empty. Set it to the key: export {variable}=…"
+            f"The environment variable {variable} is not set, or empty. Set it to the key: export {variable}=…",
+            page="serving.md",
         )
     return key
 
@@ -216,7 +226,7 @@ def explained(arguments: Sequence[str]) -> list[str]:
     The command-line library knows no option whose value may be left out.
     """
     given = list(arguments)
-    for place, (argument, following) in enumerate(zip(given, [*given[1:], "-"], strict=True)):
+    for place, (argument, following) in enumerate(zip(given, [*given[1:], "-"], strict=False)):
         if given[0] == "predict" and argument == "--explain" and following.startswith("-"):
             given[place] = f"--explain={_ALL}"
     return given

@@ -79,8 +79,15 @@ def build_config(
         problems += _contradictions(config)
     if config is None or problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
+        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {p}" for p in problems), page=_page_of(problems))
     return config
+
+
+def _page_of(problems: Sequence[str]) -> str:
+    """Return the page of the settings, at their section if all problems are in one."""
+    found = {(re.match(r"(?:line \d+: |--set )?(\w+)", problem) or [""])[-1] for problem in problems}
+    sections = {n for n, f in Config.model_fields.items() if n == "teachers" or hasattr(f.annotation, "model_fields")}
+    return "configuration.md" + (f"#{found.pop()}" if len(found) == 1 and found <= sections else "")
 
 
 def dump_config(config: Config) -> str:

@@ -141,7 +141,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     if grid is None or problems:
         unique = list(dict.fromkeys(problems))
         count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
-        raise ConfigError(f"{path}: {count}\n" + "\n".join(f"  - {p}" for p in unique))
+        raise ConfigError(
+            f"{path}: {count}\n" + "\n".join(f"  - {p}" for p in unique), page="configuration.md#experiments"
+        )
     return Experiment(grid, groups)
 
 

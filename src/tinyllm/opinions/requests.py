@@ -107,7 +107,8 @@ class OpinionRequests(Requests):
                     self._by_votes(
                         f"none of its first {_MOST_NAMELESS} replies begins with the letter of a choice. The likeliest "
                         f"first tokens of the last one: {outcome.text}"
-                    )
+                    ),
+                    page="opinions.md#ways-to-ask",
                 )
         return super().saw(outcome)
 

@@ -31,7 +31,8 @@ def run(folder: Path, host: str, port: int, key: str | None, limits: Limits, new
     if key is None and not _is_loopback(host):
         raise TinyLLMError(
             f"Binding to {host} would let every machine that reaches this one ask without a key. Name a key with "
-            "--api-key-env NAME (the environment variable that holds it), or bind to 127.0.0.1."
+            "--api-key-env NAME (the environment variable that holds it), or bind to 127.0.0.1.",
+            page="serving.md",
         )
     with _bound(host, port) as listening:
         with news.task("Loading the student"):

@@ -187,7 +187,7 @@ class Asking:
                 "killed processes). They are charged with the most that they can have cost."
             )
         if ended.errors:
-            raise TeacherError("\n".join(str(error) for error in ended.errors))
+            raise TeacherError("\n".join(map(str, ended.errors)), page=ended.errors[0].page)
 
     def opinions(self, given: dict[str, str]) -> OpinionCollection:
         """Return what the teachers think, as a stream.

@@ -119,7 +119,8 @@ def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config
     valid = [q for q in looked_at(config, splits) if q.answer is not None]
     if not valid:
         raise DataError(
-            "train.method: auto chooses by validation questions, and none has an answer: give data.valid, or data.cut."
+            "train.method: auto chooses by validation questions, and none has an answer: give data.valid, or data.cut.",
+            page="training.md#method-auto",
         )
     halving = _Halving(config, run, news, replace(splits, test=()), valid, Processes.joined())
     number = halving.search()

@@ -53,7 +53,8 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
         raise DataError(
             f"No question is left to train on: of {blank} without an answer, the pooled opinion is less sure than "
             f"train.soft.trust ({found.trust:g}) on {found.untrusted}, and the others have none. Lower it, or "
-            "give answers."
+            "give answers.",
+            page="opinions.md#settings-of-trainsoft",
         )
     figures = {
         "weights": found.weights,

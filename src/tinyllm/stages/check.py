@@ -243,7 +243,7 @@ def checked_questions(
     check_precision(model_config.model_type, config.train)
     if needs_validation(config) and not len(splits.valid):
         what = "method: auto" if config.train.method == "auto" else "validate_steps"
-        raise DataError(f"train.{what} needs validation questions: give data.valid, or data.cut.")
+        raise DataError(f"train.{what} needs validation questions: give data.valid, or data.cut.", page="training.md")
     card = student_card(config)
     encoder = card.encoder(
         tokenizer,

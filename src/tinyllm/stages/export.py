@@ -50,7 +50,10 @@ def export_run(
     known = FORMATS.get(kind)
     if known is None or (precision is not None and precision not in known):
         told = "; ".join(f"{name}: {', '.join(of)}" for name, of in FORMATS.items())
-        raise StudentError(f"No export to '{kind}' as '{precision or 'default'}'. Formats and precisions: {told}.")
+        raise StudentError(
+            f"No export to '{kind}' as '{precision or 'default'}'. Formats and precisions: {told}.",
+            page="using.md#export",
+        )
     precision = precision or known[0]
     out = out or run.path / "export" / f"{kind}-{precision}"
     if not run.is_trained:
@@ -75,7 +78,8 @@ def export_run(
             f"(allowed {100 * found.allowed_share:g} %), probabilities by up to {found.largest_difference:.3f} "
             f"(allowed {found.allowed_difference:g})"
             + ("" if found.same_tokens is not False else ", and its tokens are others")
-            + f". It is kept at {place}, with parity.json; choose another precision or format."
+            + f". It is kept at {place}, with parity.json; choose another precision or format.",
+            page="using.md#export",
         )
     return found
 

@@ -182,7 +182,8 @@ def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, st
             raise TeacherError(
                 f"Teacher '{name}': no question carries an opinion under '{source}'.{did_you_mean(source, known)} Keys "
                 f"in the questions' `opinions`: {', '.join(known) or 'none'}. Mend `source` or the data, or take the "
-                "teacher out of `opinions.teachers`."
+                "teacher out of `opinions.teachers`.",
+                page="questions.md#your-own-rationales-and-opinions",
             )
     return given
 

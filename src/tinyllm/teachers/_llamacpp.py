@@ -92,7 +92,8 @@ def _find(spec: config.LlamaCppTeacher) -> Path:
     if not file.is_file():
         raise TeacherError(
             f"Teacher '{spec.name}': no model '{spec.model}'.{did_you_mean(spec.model, known)} "
-            f"Give the path of a .gguf file, or one of: {', '.join(known)}."
+            f"Give the path of a .gguf file, or one of: {', '.join(known)}.",
+            page="teachers.md#packaged-models",
         )
     with file.open("rb") as head:
         if head.read(4) != b"GGUF":
