@@ -85,7 +85,7 @@ def build_config(
 
 def _page_of(problems: Sequence[str]) -> str:
     """Return the page of the settings, at their section if all problems are in one."""
-    found = {(re.match(r"(?:line \d+: |--set )?(\w+)", problem) or [""])[-1] for problem in problems}
+    found = {re.sub(r"^(line \d+: |--set )?(\w+).*", r"\2", problem, flags=re.DOTALL) for problem in problems}
     sections = {n for n, f in Config.model_fields.items() if n == "teachers" or hasattr(f.annotation, "model_fields")}
     return "configuration.md" + (f"#{found.pop()}" if len(found) == 1 and found <= sections else "")
 

@@ -210,10 +210,10 @@ def _forecasts(
     asked = known if pilot or not config.rationales.pooled else supposed(config, splits)
     first = pilot if dry_run and pilot else None
     pilot = 0 if dry_run else pilot
-    with opened_asking(config, run, asked[:first], examples=known, may_write=pilot > 0) as asking:
+    with opened_asking(config, run, asked, examples=known, may_write=pilot > 0) as asking:
         if pilot:
             asking.ask(news, "Pilot", first=pilot)
-        forecasts = asking.forecasts(news)
+        forecasts = asking.forecasts(news, first=first)
     opinions = opinion_forecasts(config, run, splits, news, pilot, first=first)
     return (*forecasts, *(replace(f, teacher=f"{f.teacher} (opinions)") for f in opinions))
 

@@ -85,17 +85,17 @@ def opinion_forecasts(
     """Return what asking for opinions will take, after asking about `pilot` questions.
 
     Args:
-        first: forecast only for the first so many questions.
+        first: forecast a pilot about so many questions.
         will_ask: False for a forecast alone, for which no key is needed.
     """
     if not config.opinions.teachers:
         return ()
     asked = _questions(config, splits, news)
     _given(config, asked)
-    with _opened(config, run, _joined(asked)[:first], may_write=pilot > 0, will_ask=will_ask) as asking:
+    with _opened(config, run, _joined(asked), may_write=pilot > 0, will_ask=will_ask) as asking:
         if pilot:
             asking.ask(news, "Pilot of opinions", first=pilot)
-        return asking.forecasts(news)
+        return asking.forecasts(news, first=first)
 
 
 @contextlib.contextmanager
