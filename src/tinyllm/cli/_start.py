@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +81,12 @@ def init(
     for line in written.lines:
         typer.echo(line)
     made = written.config
+    if written.needs:
+        typer.echo(
+            "\n".join(
+                ["It names models that are not installed here. To install them:", *(f"  {n}" for n in written.needs)]
+            )
+        )
     typer.echo(f"Wrote {made}. Look at it, then run: tinyllm check {made}, and tinyllm run {made}")
 
 
@@ -168,4 +175,6 @@ def get_model(
         typer.echo(f"Installing {name}: {state.size / 1e6:,.0f} MB, {state.licence}, {state.source}", err=True)
     file = install_model(name)
     text = f"{file}\nUse it as `model: {name}` of a teacher or student."
+    if any(find_spec(package) is None for package in ("gguf", "xllamacpp")):
+        text += "\nIts readers are not installed: pip install 'tinyllm-distill[llamacpp]'"
     print_result({"name": name, "file": str(file)}, as_json, lambda: text)

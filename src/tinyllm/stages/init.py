@@ -6,6 +6,7 @@ What a file's rows prove is written down, and a run reads it so. A file of a sha
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tinyllm.errors import ConfigError, DataError
+from tinyllm.system.packaged import model_states
 
 if TYPE_CHECKING:
     from tinyllm.questions.intake import Found, Tally, Wishes
@@ -67,10 +69,11 @@ _QUESTION_ENDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What `init` wrote, and what it has to say about it, line by line."""
+    """What `init` wrote, what it has to say about it, line by line, and the commands that install what it names."""
 
     config: Path
     lines: tuple[str, ...]
+    needs: tuple[str, ...]
 
 
 def config_for(path: Path) -> Path | None:
@@ -109,7 +112,16 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
     path.write_text(_TEMPLATE.format(path=path, name=text, data=section, method=method), encoding="utf-8")
-    return _Written(path, tuple(lines))
+    return _Written(path, tuple(lines), tuple(_needs()))
+
+
+def _needs() -> Iterator[str]:
+    """Yield the commands that install what the written configuration uses and this environment lacks."""
+    if any(importlib.util.find_spec(package) is None for package in ("gguf", "xllamacpp")):
+        yield "pip install 'tinyllm-distill[llamacpp]'"
+    for state in model_states():
+        if state.name in _TEMPLATE and not state.installed:
+            yield f"tinyllm models get {state.name}"
 
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str]]:
