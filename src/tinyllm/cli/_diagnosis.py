@@ -51,6 +51,12 @@ _SETTINGS = (
 """Variables that change what happens, and whose values are no secrets."""
 
 
+_HEADS: Mapping[str, str] = {
+    "extras": f"pip install '{_PACKAGE}[NAME]'",
+    "teachers": "GET /models is requested of servers, which costs nothing",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One line of the diagnosis.
@@ -103,9 +109,11 @@ def _versions() -> Iterator[Fact]:
 
 def _extras() -> Iterator[Fact]:
     for extra, use in EXTRAS.items():
-        lacking = [problem for r in _requirements(extra) if (problem := _lacking(r))]
-        value = "installed" if not lacking else f"no: {', '.join(lacking)}; pip install '{_PACKAGE}[{extra}]'"
-        yield Fact("extras", extra, f"{value} ({use})")
+        requirements = _requirements(extra)
+        lacking = [problem for r in requirements if (problem := _lacking(r))]
+        is_partly_there = 0 < len(lacking) < len(requirements) or any("needed is" in problem for problem in lacking)
+        value = f"no, {', '.join(lacking)}" if is_partly_there else "no" if lacking else "yes"
+        yield Fact("extras", extra, f"{value}; for {use}")
 
 
 def _requirements(extra: str = "") -> list[Requirement]:
@@ -294,7 +302,9 @@ def as_text(facts: Sequence[Fact]) -> str:
     width = max(len(fact.name) for fact in facts)
     lines = []
     for topic, found in tree.items():
-        head = "teachers (of servers, GET /models is requested, which costs nothing)" if topic == "teachers" else topic
-        lines += [head, *(f"  {name:<{width}}  {value}" for name, value in found.items())]
+        lines += [
+            f"{topic} ({_HEADS[topic]})" if topic in _HEADS else topic,
+            *(f"  {name:<{width}}  {value}" for name, value in found.items()),
+        ]
     told = [f"  - {problem}" for problem in problems]
     return "\n".join([*lines, f"problems: {len(problems) or 'none'}", *told])
