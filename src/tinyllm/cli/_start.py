@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tinyllm.cli import _completion
+from tinyllm.cli._conversation import converse
 from tinyllm.cli._options import (
     AnswerColumn,
     AnswersAsOption,
@@ -57,10 +60,16 @@ def init(
     encoding: Encoding = None,
     separator: Separator = None,
 ) -> None:
-    """Write a first configuration for a file of questions. Prints how the file was read, and why."""
+    """Write a first configuration for a file of questions. Prints how the file was read, and why.
+
+    On a terminal and without arguments, it asks a few questions.
+    """
     from tinyllm.questions.intake import Wishes
     from tinyllm.stages.init import config_for, write_config
 
+    chosen: Mapping[str, Any] = {}
+    if sys.argv[1:] == ["init"] and sys.stdin.isatty() and sys.stdout.isatty():
+        path, data, chosen = converse()
     if data is None and (config := config_for(path)) is not None:
         data, path = path, config
     wishes = Wishes(
@@ -77,7 +86,7 @@ def init(
         encoding=encoding,
         separator=separator,
     )
-    written = write_config(out or path, data, wishes)
+    written = write_config(out or path, data, wishes, **chosen)
     for line in written.lines:
         typer.echo(line)
     made = written.config

@@ -135,7 +135,9 @@ class LoadedStudent:
         known = self.teachers
         if not known:
             raise DataError(
-                "This student has learnt no rationales (it was trained without teachers): it explains none."
+                "This student has learnt no rationales, so it cannot explain. It was trained on answers alone, which "
+                "`train.method: auto` may choose. Ask without an explanation, or train with `train.method: tinyllm`.",
+                page="training.md#methods",
             )
         if teacher is not None and teacher not in known:
             raise DataError(

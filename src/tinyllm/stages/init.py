@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +30,13 @@ name: {name}
 
 data:
 {data}
-teachers:                       # each writes rationales for the training questions
-  - {{name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}}
-  - {{name: gemma3, kind: llamacpp, model: gemma3-270m}}
-  # An API, or a server of your own; the key is read from the environment:
-  # - {{name: big, kind: openai, model: gpt-4o-mini, api_key_env: OPENAI_API_KEY}}
-  # - {{name: mine, kind: openai, model: llama3, base_url: http://127.0.0.1:11434/v1, api_key_env: null}}
-
+{teachers}
 rationales:
   examples: {{strategy: random, count: 2}}
   max_tokens: 96                # longest reply, in the teacher's tokens
 
 student:
-  model: smollm2-135m-instruct  # or google/flan-t5-small, a folder, a .gguf file
+  model: {student:<21}  # or google/flan-t5-small, a folder, a .gguf file
   adapter: lora                 # or full
   layout: cloze                 # rank the choices without showing them; `labelled` shows them (T5, larger students)
 
@@ -53,8 +47,17 @@ train:
   epochs: 2
 """
 
+_TEACHERS = """\
+teachers:                       # each writes rationales for the training questions
+  - {name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}
+  - {name: gemma3, kind: llamacpp, model: gemma3-270m}
+  # An API, or a server of your own; the key is read from the environment:
+  # - {name: big, kind: openai, model: gpt-4o-mini, api_key_env: OPENAI_API_KEY}
+  # - {name: mine, kind: openai, model: llama3, base_url: http://127.0.0.1:11434/v1, api_key_env: null}
+"""
+_STUDENT = "smollm2-135m-instruct"
 _METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
-_METHOD_WITHOUT_VALIDATION = "tinyllm               # auto needs validation questions, and there are none"
+_WITHOUT_VALIDATION = "# auto needs validation questions, and there are none"
 
 _STARTER = """\
   dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
@@ -94,11 +97,19 @@ def _stem(path: Path) -> str:
     return name
 
 
-def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) -> _Written:
+def write_config(
+    path: Path,
+    data: Path | None,
+    wishes: Wishes | None = None,
+    *,
+    teachers: Sequence[Mapping[str, Any]] | None = None,
+    student: str = _STUDENT,
+) -> _Written:
     """Write a configuration for a file of questions, or for the starter dataset.
 
     Args:
         wishes: what is settled about the file.
+        teachers: their sections; None: the two small packaged models.
 
     Raises:
         ConfigError: there is a file already.
@@ -108,19 +119,34 @@ def write_config(path: Path, data: Path | None, wishes: Wishes | None = None) ->
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
     section, lines = (_STARTER, []) if data is None else _read(data, path, wishes)
-    method = _METHOD_WITHOUT_VALIDATION if "valid: 0, " in section else _METHOD
+    method = _METHOD
+    if "valid: 0, " in section:
+        method = f"{'fine-tuning' if teachers == [] else 'tinyllm':<20}  {_WITHOUT_VALIDATION}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
-    path.write_text(_TEMPLATE.format(path=path, name=text, data=section, method=method), encoding="utf-8")
-    return _Written(path, tuple(lines), tuple(_needs()))
+    text = _TEMPLATE.format(
+        path=path,
+        name=_plain(name),
+        data=section,
+        teachers=_TEACHERS if teachers is None else yaml.safe_dump({"teachers": list(teachers)}, sort_keys=False),
+        student=_plain(student),
+        method=method,
+    )
+    path.write_text(text, encoding="utf-8")
+    return _Written(path, tuple(lines), tuple(_needs(text)))
 
 
-def _needs() -> Iterator[str]:
-    """Yield the commands that install what the written configuration uses and this environment lacks."""
-    if any(importlib.util.find_spec(package) is None for package in ("gguf", "xllamacpp")):
+def _plain(text: str) -> str:
+    """Return a text as YAML: `2024` and `no` are no texts without quotes."""
+    return yaml.safe_dump(text, allow_unicode=True, width=1000).removesuffix("...\n").strip()
+
+
+def _needs(text: str) -> Iterator[str]:
+    """Yield the commands that install what a configuration names and this environment lacks."""
+    named = [state for state in model_states() if f"model: {state.name}" in text]
+    if named and any(importlib.util.find_spec(package) is None for package in ("gguf", "xllamacpp")):
         yield "pip install 'tinyllm-distill[llamacpp]'"
-    for state in model_states():
-        if state.name in _TEMPLATE and not state.installed:
+    for state in named:
+        if not state.installed:
             yield f"tinyllm models get {state.name}"
 
 
