@@ -64,7 +64,8 @@ def ask(
         "tied": [choice[n] for n in chosen.tied if n != chosen.choice],
         "rationales": rationales,
     }
-    print_result(answered, as_json, lambda: _answer_text(choice, answered))
+    unexplained = "\n(it has learnt no rationales, so it cannot explain)" if explain and not student.teachers else ""
+    print_result(answered, as_json, lambda: _answer_text(choice, answered) + unexplained)
 
 
 def predict(
