@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import re
@@ -20,7 +21,8 @@ from support import repository
 from teachers.fake_endpoint import FakeEndpoint, good
 from tinyllm.cli import main
 from tinyllm.cli.app import app
-from tinyllm.config import build_config, dump_config, load_config
+from tinyllm.config import Config, build_config, dump_config, load_config
+from tinyllm.config.read import _page_of
 from tinyllm.experiments._schema import Grid
 from tinyllm.system.files import write_jsonl
 
@@ -91,6 +93,23 @@ def test_links_between_documents_lead_somewhere(page):
             there = page.parent / target
             assert there.exists(), target
             assert not heading or heading in headings(there), (target, heading)
+
+
+def test_every_page_that_an_error_names_has_that_heading():
+    named = {
+        keyword.value.value
+        for file in (repository() / "src").rglob("*.py")
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        for keyword in call.keywords
+        if keyword.arg == "page" and isinstance(keyword.value, ast.Constant)
+    }
+    named |= {_page_of([f"line 3: {section}.x: unknown key"]) for section in Config.model_fields}
+    assert len(named) > 20
+    for address in named:
+        page, _, heading = address.partition("#")
+        assert not heading or heading in headings(repository() / "docs" / page), address
+        assert (repository() / "docs" / page).is_file(), address
 
 
 def headings(page: Path) -> set[str]:

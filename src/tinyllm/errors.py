@@ -30,7 +30,16 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class TinyLLMError(Exception):
-    """A mistake that the person who runs TinyLLM can mend; the message says how."""
+    """A mistake that the person who runs TinyLLM can mend; the message says how.
+
+    Args:
+        page: a page below `docs`, and a heading of it, that helps (`teachers.md#keys`). The command line prints its
+            address after the message.
+    """
+
+    def __init__(self, message: str = "", *, page: str = "") -> None:
+        super().__init__(message)
+        self.page = page
 
 
 class ConfigError(TinyLLMError):

@@ -208,3 +208,18 @@ def test_no_training_question_is_left(project, cli, command):
     )
     project.change("data.on_invalid", "drop")
     refused(cli(command, project.config), "No training question is left: of 12, all are longer")
+
+
+def test_a_message_ends_with_the_page_that_helps_if_there_is_one(cli, project):
+    project.change("teachers", [{"name": "ada", "kind": "openai", "model": "m", "api_key_env": "NO_SUCH_KEY"}])
+    assert cli("check", project.config).err.endswith("\nSee docs/teachers.md#keys\n")
+    assert cli("check", project.config, "--set", "train.epoch=1").err.endswith("\nSee docs/configuration.md#train\n")
+    both = ("--set", "train.epoch=1", "--set", "data.x=1")
+    assert cli("check", project.config, *both).err.endswith("\nSee docs/configuration.md\n")
+    assert "See docs" not in cli("check", "runs/none").err
+
+
+def test_without_arguments_the_help_is_shown(cli):
+    said = cli()
+    assert "Usage" in said.out + said.err
+    assert "Traceback" not in said.err

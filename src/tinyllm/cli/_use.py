@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyllm.cli import _completion
 from tinyllm.cli._options import AsJson, Quiet, Reading, print_result, reads_questions
 
 if TYPE_CHECKING:
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from tinyllm.inference import Predictions
 
 _ALL = "*"  # stands for all teachers; it cannot be the name of a teacher
-Student = Annotated[Path, typer.Argument(help="The folder of a run, of its student, or of an export.", metavar="RUN")]
+Student = Annotated[
+    Path,
+    typer.Argument(
+        help="The folder of a run, of its student, or of an export.", metavar="RUN", autocompletion=_completion.runs
+    ),
+]
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN", autocompletion=_completion.runs)]
 
 
 def ask(
@@ -42,7 +49,8 @@ def ask(
         "tied": [choice[n] for n in chosen.tied if n != chosen.choice],
         "rationales": rationales,
     }
-    print_result(answered, as_json, lambda: _answer_text(choice, answered))
+    unexplained = "\n(it has learnt no rationales, so it cannot explain)" if explain and not student.teachers else ""
+    print_result(answered, as_json, lambda: _answer_text(choice, answered) + unexplained)
 
 
 @reads_questions
@@ -120,8 +128,10 @@ def serve(
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
-    to: Annotated[str, typer.Option(help="Format: merged, gguf, onnx or ctranslate2.")],
+    folder: Run,
+    to: Annotated[
+        str, typer.Option(help="Format: merged, gguf, onnx or ctranslate2.", autocompletion=_completion.formats)
+    ],
     quantize: Annotated[
         str | None,
         typer.Option(
@@ -143,7 +153,7 @@ def export(
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    folder: Run,
     repo: Annotated[str, typer.Argument(help="The repository on the hub: OWNER/NAME.")],
     licence: Annotated[str, typer.Option("--license", help="Licence of the student, as apache-2.0.")] = "",
     base_model: Annotated[
@@ -175,7 +185,8 @@ def _key(variable: str) -> str:
     if not key:
         raise TinyLLMError(
             f"The environment variable {variable} is not set or is empty. It must hold the key of the server. Set it: "
-            f"export {variable}=…"
+            f"export {variable}=…",
+            page="serving.md",
         )
     return key
 
@@ -186,7 +197,7 @@ def explained(arguments: Sequence[str]) -> list[str]:
     The command-line library has no options with an optional value.
     """
     given = list(arguments)
-    for place, (argument, following) in enumerate(zip(given, [*given[1:], "-"], strict=True)):
+    for place, (argument, following) in enumerate(zip(given, [*given[1:], "-"], strict=False)):
         if given[0] == "predict" and argument == "--explain" and following.startswith("-"):
             given[place] = f"--explain={_ALL}"
     return given

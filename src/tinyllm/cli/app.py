@@ -31,7 +31,6 @@ app = typer.Typer(
     name="tinyllm",
     help="Train a small student model on the rationales of several large language models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -41,6 +40,7 @@ for _command in (
 ):  # fmt: skip
     app.command()(_command)
 app.command("import-release")(_start.import_release)
+app.command()(_start.doctor)
 app.command()(_experiment.experiment)
 app.command("lm-eval")(_experiment.lm_eval)
 app.add_typer(store_app, name="store")
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _check_arguments(sys.argv[1:] if arguments is None else arguments)
         code = app(args=_use.explained(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
     except TinyLLMError as error:
-        _stop(str(error), 2)
+        _stop(str(error) + _address(error.page), 2)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
@@ -102,6 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == 130:  # Ctrl-C: typer returns it, or KeyboardInterrupt is caught above
         _stop("Interrupted. Everything finished so far is kept; run the same command again to continue.", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _address(page: str) -> str:
+    """Return the line that names a page of the documentation: on the web, if the package names its place there."""
+    from importlib.metadata import metadata
+
+    if not page:
+        return ""
+    urls = dict(text.split(", ", 1) for text in metadata("tinyllm-distill").get_all("Project-URL") or ())
+    return f"\nSee {urls.get('Documentation', 'docs').rstrip('/')}/{page}"
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:

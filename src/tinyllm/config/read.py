@@ -56,18 +56,25 @@ def build_config(
 ) -> Config:
     """Turn a mapping into a configuration; see `load_config`."""
     problems: list[str] = []
-    merged = apply_overrides(tree, overrides, problems)
+    merged, lines = apply_overrides(tree, lines or {}, overrides, problems)
     for preset, settings in PRESETS.items():
         if merged.get("preset") == preset:
             merged = merge(settings, merged)
     problems += _unusable_texts(merged)
-    config = _validate(merged, without_overridden(lines or {}, overrides), problems)
+    config = _validate(merged, lines, problems)
     if config is not None:
         problems += contradictions(config)
     if config is None or problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
+        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {p}" for p in problems), page=_page_of(problems))
     return config
+
+
+def _page_of(problems: Sequence[str]) -> str:
+    """Return the page of the settings, at their section if all problems are in one."""
+    found = {re.sub(r"^(line \d+: |--set )?(\w+).*", r"\2", problem, flags=re.DOTALL) for problem in problems}
+    sections = {n for n, f in Config.model_fields.items() if n == "teachers" or hasattr(f.annotation, "model_fields")}
+    return "configuration.md" + (f"#{found.pop()}" if len(found) == 1 and found <= sections else "")
 
 
 def dump_config(config: Config) -> str:
@@ -85,8 +92,14 @@ def describe_differences(old: Config, new: Config) -> list[str]:
 # --- overriding --------------------------------------------------------------------------------------------------
 
 
-def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems: list[str]) -> dict[str, Any]:
-    """Merge `section.key=value` settings over a mapping. Unreadable settings are added to the problems."""
+def apply_overrides(
+    tree: Mapping[str, Any], lines: Lines, overrides: Sequence[str], problems: list[str]
+) -> tuple[dict[str, Any], Lines]:
+    """Merge `section.key=value` settings over a mapping. Unreadable settings are added to the problems.
+
+    Returns:
+        The settings, and the line of each key. A key that an override sets has line 0, which means the command line.
+    """
     merged = dict(tree)
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -102,14 +115,9 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str], problems:
         for key in reversed(keys):
             patch = {key: patch}
         merged = merge(merged, patch)
-    return merged
-
-
-def without_overridden(lines: Lines, overrides: Sequence[str]) -> Lines:
-    """Return the line of each key. A key that an override sets has line 0, which means the command line."""
     paths = [tuple(o.partition("=")[0].split(".")) for o in overrides]
     set_there: dict[tuple[str | int, ...], int] = dict.fromkeys(paths, 0)
-    return {k: n for k, n in lines.items() if not any(k[: len(p)] == p for p in paths)} | set_there
+    return merged, {k: n for k, n in lines.items() if not any(k[: len(p)] == p for p in paths)} | set_there
 
 
 def plain_number(value: Any) -> Any:

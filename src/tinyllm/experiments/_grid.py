@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from tinyllm.comparison.outline import AVERAGE, Kind
 from tinyllm.comparison.selection import ALPHA, Settings, Sweep
 from tinyllm.config import Config, build_config
-from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of, without_overridden
+from tinyllm.config.read import apply_overrides, merge, plain_number, problems_of
 from tinyllm.config.yaml_file import Lines, read_yaml
 from tinyllm.errors import ConfigError, did_you_mean
 from tinyllm.experiments._methods import METHODS, MethodSpec, Teachers, named
@@ -132,8 +132,8 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     if "data" in tree and "datasets" not in tree:
         raise ConfigError(f"{path} is the configuration of a run, not of an experiment; use: tinyllm run {path}")
     problems: list[str] = []
-    merged = apply_overrides(tree, overrides, problems)
-    grid = _grid(merged, without_overridden(lines, overrides), problems)
+    merged, lines = apply_overrides(tree, lines, overrides, problems)
+    grid = _grid(merged, lines, problems)
     groups: list[Group] = []
     if grid is not None:
         groups += _groups(grid, problems)
@@ -141,7 +141,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     if grid is None or problems:
         unique = list(dict.fromkeys(problems))
         count = "1 problem" if len(unique) == 1 else f"{len(unique)} problems"
-        raise ConfigError(f"{path}: {count}\n" + "\n".join(f"  - {p}" for p in unique))
+        raise ConfigError(
+            f"{path}: {count}\n" + "\n".join(f"  - {p}" for p in unique), page="configuration.md#experiments"
+        )
     return Experiment(grid, groups)
 
 

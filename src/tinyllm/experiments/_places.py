@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 
 from tinyllm.experiments._cell import Job
 from tinyllm.experiments._worker import Tell, log_file
-from tinyllm.system.machine import total_bytes
+from tinyllm.system.machine import capacity
 
 _TAIL = 12  # lines of a log in a message
 _GONE_S = 20.0
@@ -49,7 +49,7 @@ class LocalProcess:
 
     def __init__(self, number: int, places: int, gpus: int) -> None:
         self._environment = _environment(number, places, gpus)
-        self._most_bytes = total_bytes() // (_SHARE * places)
+        self._most_bytes = capacity().memory // (_SHARE * places)
         self._process: subprocess.Popen[str] | None = None
         self._interrupted = False
 

@@ -97,7 +97,8 @@ def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
     if not len(splits.valid) and any(g.sweep.chooses for g in experiment.groups):
         raise DataError(
             f"{dataset}: `alpha` and `tune` choose on validation questions, and there are none: give data.valid, or "
-            "data.cut with a share for them."
+            "data.cut with a share for them.",
+            page="experiments.md",
         )
 
 

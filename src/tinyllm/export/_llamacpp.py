@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Encoder
 from tinyllm.student.model import StudentCard
+from tinyllm.system.machine import capacity
 
 _BIAS = 1e6
 _SLOTS = 4
@@ -115,7 +115,7 @@ def _served(file: Path, context_tokens: int) -> Any:
         raise MissingDependencyError(
             "A GGUF export needs the package xllamacpp: pip install 'tinyllm-distill[llamacpp]'"
         ) from None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = capacity().cores
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.n_parallel = _SLOTS

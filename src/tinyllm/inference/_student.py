@@ -140,8 +140,9 @@ class LoadedStudent:
         known = self.teachers
         if not known:
             raise DataError(
-                "This student cannot explain its answers, because it was trained without rationales. Ask it without "
-                "`explain`, or train it with teachers."
+                "This student cannot explain its answers, because it was trained without rationales, which "
+                "`train.method: auto` may choose. Ask it without `explain`, or train it with `train.method: tinyllm`.",
+                page="training.md#methods",
             )
         if teacher is not None and teacher not in known:
             raise DataError(

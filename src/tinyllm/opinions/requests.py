@@ -104,7 +104,8 @@ class OpinionRequests(Requests):
                     self._by_votes(
                         f"none of its first {_MOST_NAMELESS} replies begins with the letter of a choice. The most "
                         f"likely first tokens of the last reply: {outcome.text}"
-                    )
+                    ),
+                    page="opinions.md#ways-to-ask",
                 )
         return super().saw(outcome)
 

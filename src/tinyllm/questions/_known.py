@@ -48,7 +48,9 @@ def with_answers(splits: Splits, needed: Collection[str], *, drop: bool) -> Spli
         if missing.get("train"):
             remedy += "; or learn them from the teachers' opinions: `opinions: {teachers: [NAME]}`, `train: {soft: {}}`"
         remedy += "." if drop else "; `data.on_invalid: drop` leaves questions without an answer out."
-        raise DataError("\n".join(["questions without an answer:", *lines, remedy]))
+        raise DataError(
+            "\n".join(["questions without an answer:", *lines, remedy]), page="questions.md#questions-without-an-answer"
+        )
     dropped = [
         Dropped(name, f"question '{parts[name][k].id}'", "no answer") for name, at in missing.items() for k in at
     ]

@@ -178,7 +178,10 @@ def _source(data: DataSection, fetch: Fetch | None) -> NamedSplits:
     if data.dataset is not None:
         return load_named(data.dataset, data.subset, form, fetch)
     if data.train is None:
-        raise DataError("data.train: missing; give a file to train on, `data.folder`, or `data.dataset: starter`")
+        raise DataError(
+            "data.train: missing; give a file to train on, `data.folder`, or `data.dataset: starter`",
+            page="questions.md",
+        )
     paths = {"train": data.train, "valid": data.valid, "test": data.test}
     return NamedSplits({s: read_file(p) for s, p in paths.items() if p is not None}, form)
 
@@ -189,7 +192,8 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
     if not folder.is_dir():
         raise DataError(
             f"data.folder: no folder {folder}; give a folder with train, valid and test files "
-            "(`tinyllm import-release` makes one from the authors' published files)"
+            "(`tinyllm import-release` makes one from the authors' published files)",
+            page="questions.md#splits-bad-rows-named-datasets",
         )
     names = sorted(p.name for p in folder.iterdir() if p.is_file())
     rows = {}
@@ -224,7 +228,7 @@ def _raise_problems(parts: Sequence[ReadSplit], *, drop: bool) -> None:
         lines.append(
             "Correct these rows, or set `data.on_invalid: drop` to leave them out (the report counts and names them)."
         )
-    raise DataError(f"questions: {count} problem{'' if count == 1 else 's'}\n" + "\n".join(lines))
+    raise DataError(f"questions: {count} problem{'' if count == 1 else 's'}\n" + "\n".join(lines), page="questions.md")
 
 
 def _missing(there: Iterable[str], shares: CutSection) -> dict[str, float]:
@@ -244,6 +248,7 @@ def _cut_missing(questions: Mapping[str, Sequence[Question]], shares: CutSection
         needed = ", ".join(f"{n} for {s}" for s, n in counts.items())
         raise DataError(
             f"data.cut: {total} questions are too few to cut ({needed}, and some to train on); give more questions, "
-            "give `data.valid` and `data.test`, or set the shares in `data.cut` to 0"
+            "give `data.valid` and `data.test`, or set the shares in `data.cut` to 0",
+            page="questions.md#splits-bad-rows-named-datasets",
         )
     return {split: result.get(split, ()) for split in SPLITS}

@@ -105,7 +105,8 @@ def load_named(name: str, subset: str | None, form: RowForm, fetch: Fetch | None
         return NamedSplits(_rows(name, splits, found, dict), form)
     raise DataError(
         f"data.dataset: no dataset '{name}'.{did_you_mean(name, _NAMES)} Known: {', '.join(_NAMES)}; "
-        "or owner/name of a dataset on the Hugging Face hub; or give `data.folder`"
+        "or owner/name of a dataset on the Hugging Face hub; or give `data.folder`",
+        page="questions.md#splits-bad-rows-named-datasets",
     )
 
 

@@ -65,6 +65,7 @@ def forecast(
     requests_per_minute: float | None = None,
     tokens_per_minute: float | None = None,
     hours: float | None = None,
+    first: int | None = None,
 ) -> Forecast:
     """Return what asking one teacher will take.
 
@@ -72,8 +73,9 @@ def forecast(
         store: None if there is none yet.
         count: the teacher's tokenizer, if there is one.
         hours: given if known, as for a batch.
+        first: about the first so many questions only.
     """
-    survey = _survey(requests, store)
+    survey = _survey(requests, store, first)
     rated = bool(survey.measured and survey.measured[0].request.options)
     recent = store.last(requests.teacher.name, _RECENT, rated=rated) if store is not None else []
     total = round(survey.missing * survey.samples_each)
@@ -115,9 +117,9 @@ class _Survey:
     measured: list[Ask] = field(default_factory=list)
 
 
-def _survey(requests: Requests, store: Store | None) -> _Survey:
+def _survey(requests: Requests, store: Store | None, first: int | None) -> _Survey:
     """Go through all questions once, and keep a few requests, spread over all, to be measured."""
-    total = len(requests.questions)
+    total = min(first or len(requests.questions), len(requests.questions))
     survey = _Survey()
     samples = 0
     every = max(1, total // _MEASURED)

@@ -48,7 +48,8 @@ def _explanation(path: Path, error: sqlite3.DatabaseError) -> Exception:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "Could not decode" in str(error):
         return RunFolderError(
             f"The store of replies {path} is damaged, or no database ({error}). It was not changed. "
-            f"`tinyllm store salvage {path} --out NEW` saves the replies that can still be read. Or restore a backup."
+            f"`tinyllm store salvage {path} --out NEW` saves the replies that can still be read. Or restore a backup.",
+            page="costs.md#the-store",
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return RunFolderError(f"Another process has locked the store {path} for too long. Wait until it has finished.")

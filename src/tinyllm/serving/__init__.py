@@ -35,7 +35,9 @@ def serve(folder: Path, host: str, port: int, key: str | None, limits: Limits, n
     """
     for package in ("starlette", "uvicorn", "prometheus_client"):
         if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(f"Serving needs the package {package}: pip install 'tinyllm-distill[serve]'")
+            raise MissingDependencyError(
+                f"Serving needs the package {package}: pip install 'tinyllm-distill[serve]'", page="serving.md"
+            )
     from tinyllm.serving._server import run
 
     run(folder, host, port, key, limits, news)

@@ -31,7 +31,8 @@ def run(folder: Path, host: str, port: int, key: str | None, limits: Limits, new
     if key is None and not _is_loopback(host):
         raise TinyLLMError(
             f"Other machines can reach the address {host}, so the server needs a key. Give the name of the environment "
-            "variable that holds the key with --api-key-env NAME, or use --host 127.0.0.1."
+            "variable that holds the key with --api-key-env NAME, or use --host 127.0.0.1.",
+            page="serving.md",
         )
     with _bound(host, port) as listening:
         with news.task("Loading the student"):

@@ -105,8 +105,12 @@ class Asking:
         """Whether asking costs money."""
         return any(self._prices[name] is not None for name in self._specs)
 
-    def forecasts(self, news: News) -> tuple[Forecast, ...]:
-        """Return what asking each teacher will take; those whose rationales are at hand take nothing."""
+    def forecasts(self, news: News, *, first: int | None = None) -> tuple[Forecast, ...]:
+        """Return what asking each teacher will take; those whose rationales are at hand take nothing.
+
+        Args:
+            first: about the first so many questions only; see `ask`.
+        """
         from tinyllm.rationales.forecast import forecast
         from tinyllm.teachers.base import AtHand
 
@@ -124,6 +128,7 @@ class Asking:
                         requests_per_minute=getattr(spec, "requests_per_minute", None),
                         tokens_per_minute=getattr(spec, "tokens_per_minute", None),
                         hours=_BATCH_HOURS if spec.kind == "openai-batch" else None,
+                        first=first,
                     )
                 )
                 if spec.name in self._folds:
@@ -187,7 +192,7 @@ class Asking:
                 "killed processes). They are charged with the most that they can have cost."
             )
         if ended.errors:
-            raise TeacherError("\n".join(str(error) for error in ended.errors))
+            raise TeacherError("\n".join(map(str, ended.errors)), page=ended.errors[0].page)
 
     def opinions(self, given: dict[str, str]) -> OpinionCollection:
         """Return what the teachers think, as a stream.

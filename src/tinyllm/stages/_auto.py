@@ -120,7 +120,8 @@ def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config
     if not valid:
         raise DataError(
             "train.method: auto compares settings on validation questions, and no validation question has an answer. "
-            "Set data.valid or data.cut, or choose another train.method."
+            "Set data.valid or data.cut, or choose another train.method.",
+            page="training.md#method-auto",
         )
     halving = _Halving(config, run, news, replace(splits, test=()), valid, Processes.joined())
     number = halving.search()

@@ -54,7 +54,8 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
         raise DataError(
             f"No question is left to train on. None of the {blank} questions has an answer. On {found.untrusted} of "
             f"them the confidence of the pooled opinion is below train.soft.trust ({found.trust:g}), and the others "
-            "have no pooled opinion. Lower train.soft.trust, set weights in train.soft.teachers, or add answers."
+            "have no pooled opinion. Lower train.soft.trust, set weights in train.soft.teachers, or add answers.",
+            page="opinions.md#settings-of-trainsoft",
         )
     figures = {
         "weights": found.weights,

@@ -149,23 +149,23 @@ def _unfit(
                 cut[split] += 1
 
 
-def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0) -> Checked:
+def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry_run: bool = False) -> Checked:
     """Find every problem that can be found without spending anything, and say what a run will take.
 
     Args:
         pilot: questions that each teacher is asked, to measure what it is like; the replies are kept.
+        dry_run: ask nobody; with a pilot, forecast what the pilot will take.
     """
     from tinyllm.rationales.ray_engine import check_engine
     from tinyllm.student.mixture import mix
     from tinyllm.student.plan import Shape
-    from tinyllm.student.train import check_loggers, plan_steps, tokenise
+    from tinyllm.student.train import plan_steps, tokenise
 
-    check_loggers(config.train.report_to)
     check_engine(config.rationales.engine)
     if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
         raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
     splits, encoder = checked_questions(config, news)
-    forecasts = _forecasts(config, run, splits, news, pilot)
+    forecasts = _forecasts(config, run, splits, news, pilot, dry_run)
     questions = supposed(config, splits)
     given = _given_rationales(config, questions if config.rationales.pooled else splits.train)
     # How many targets there are does not depend on which rationale is likelier, and the student is not at hand.
@@ -202,14 +202,18 @@ def questions_passed(config: Config, splits: Splits) -> int:
     return passed if most is None else min(passed, most * config.train.batch_size)
 
 
-def _forecasts(config: Config, run: RunFolder, splits: Splits, news: News, pilot: int) -> tuple[Forecast, ...]:
+def _forecasts(
+    config: Config, run: RunFolder, splits: Splits, news: News, pilot: int, dry_run: bool
+) -> tuple[Forecast, ...]:
     known = answered(splits.train) if config.train.soft is not None else splits.train
     asked = known if pilot or not config.rationales.pooled else supposed(config, splits)
+    first = pilot if dry_run and pilot else None
+    pilot = 0 if dry_run else pilot
     with opened_asking(config, run, asked, examples=known, may_write=pilot > 0) as asking:
         if pilot:
             asking.ask(news, "Pilot", first=pilot)
-        forecasts = asking.forecasts(news)
-    opinions = opinion_forecasts(config, run, splits, news, pilot)
+        forecasts = asking.forecasts(news, first=first)
+    opinions = opinion_forecasts(config, run, splits, news, pilot, first=first)
     return (*forecasts, *(replace(f, teacher=f"{f.teacher} (opinions)") for f in opinions))
 
 
@@ -223,7 +227,7 @@ def checked_questions(
         test: False: without the test questions, whose file is not opened.
     """
     from tinyllm.student.model import load_tokenizer
-    from tinyllm.student.train import check_precision
+    from tinyllm.student.train import check_training
 
     splits = _load_questions(config, news, test=test)
     looked_at = ("valid",) if needs_validation(config) else ()
@@ -235,10 +239,10 @@ def checked_questions(
         news.say(f"  note: {line}")
     with news.task("Reading the student's tokenizer and configuration"):
         tokenizer, model_config = load_tokenizer(config.student)
-    check_precision(model_config.model_type, config.train)
+    check_training(model_config.model_type, config.train)
     if needs_validation(config) and not len(splits.valid):
         what = "method: auto" if config.train.method == "auto" else "validate_steps"
-        raise DataError(f"train.{what} needs validation questions: give data.valid, or data.cut.")
+        raise DataError(f"train.{what} needs validation questions: give data.valid, or data.cut.", page="training.md")
     card = student_card(config)
     encoder = card.encoder(
         tokenizer,

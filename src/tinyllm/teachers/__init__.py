@@ -36,7 +36,8 @@ def make_teachers(
     Raises:
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
     """
-    teachers, problems = [], []
+    teachers: list[Teacher] = []
+    problems: list[TinyLLMError] = []
     for spec in specs:
         try:
             teacher = others(spec) or make_teacher(spec, questions, journal)
@@ -47,9 +48,9 @@ def make_teachers(
                 if is_needed(teacher):
                     raise
         except TinyLLMError as error:
-            problems.append(str(error))
+            problems.append(error)
     if problems:
-        raise TeacherError("\n".join(problems))
+        raise TeacherError("\n".join(map(str, problems)), page=problems[0].page)
     return teachers
 
 

@@ -32,7 +32,8 @@ class GivenTeacher:
         raise TeacherError(
             f"Teacher '{self.name}': no question carries a rationale under '{self._source}'."
             f"{did_you_mean(self._source, keys)} Keys in the questions' `rationales`: {', '.join(keys) or 'none'}. "
-            "Correct `source` or the data, or remove this teacher."
+            "Correct `source` or the data, or remove this teacher.",
+            page="questions.md#your-own-rationales-and-opinions",
         )
 
     @property

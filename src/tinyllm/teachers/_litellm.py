@@ -94,7 +94,8 @@ class LiteLLMTeacher(RemoteTeacher):
             if missing and spec.base_url is None:
                 raise TeacherError(
                     f"Teacher '{spec.name}' needs a key, and the environment has no {' or '.join(missing)}. "
-                    f"Set it (export {missing[0]}=…), or name another variable in `api_key_env`."
+                    f"Set it (export {missing[0]}=…), or name another variable in `api_key_env`.",
+                    page="teachers.md#keys",
                 )
 
     @property

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +13,7 @@ import aiohttp
 from tinyllm import config
 from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean
 from tinyllm.system import packaged
-from tinyllm.system.machine import spin_shortly
+from tinyllm.system.machine import capacity, spin_shortly
 from tinyllm.teachers._gguf_header import cache_bytes_per_token
 from tinyllm.teachers._http.endpoint import Endpoint
 from tinyllm.teachers._http.envelope import Envelope
@@ -98,7 +96,8 @@ def _find(spec: config.LlamaCppTeacher) -> Path:
     if not file.is_file():
         raise TeacherError(
             f"Teacher '{spec.name}': no model '{spec.model}'.{did_you_mean(spec.model, known)} "
-            f"Give the path of a .gguf file, or one of: {', '.join(known)}."
+            f"Give the path of a .gguf file, or one of: {', '.join(known)}.",
+            page="teachers.md#packaged-models",
         )
     with file.open("rb") as head:
         if head.read(4) != b"GGUF":
@@ -118,7 +117,7 @@ def _serve(spec: config.LlamaCppTeacher, file: Path, slots: int) -> Any:
         import xllamacpp
     except ImportError:
         raise _missing(spec.name) from None
-    threads = spec.threads or _cores()
+    threads = spec.threads or capacity().cores
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.n_parallel = slots
@@ -148,28 +147,9 @@ def _slots(spec: config.LlamaCppTeacher, file: Path) -> int:
     With more than about four, the time of a decoding step grows with the number of slots (docs/log.md). Each slot also
     computes the common prefix of prompts by itself, so more slots find less in their caches.
     """
-    wanted = min(_MOST_SLOTS, max(_FEWEST_SLOTS, 2 * _cores()))
+    wanted = min(_MOST_SLOTS, max(_FEWEST_SLOTS, 2 * capacity().cores))
     per_token = cache_bytes_per_token(file)
     if not per_token or spec.gpu_layers != 0:
         return wanted
-    room = _MEMORY_SHARE * (_free_bytes() - file.stat().st_size)
+    room = _MEMORY_SHARE * (capacity().free_memory - file.stat().st_size)
     return max(1, min(wanted, int(room / (per_token * spec.context_tokens))))
-
-
-def _cores() -> int:
-    """Return the number of processors that this process may use. In a container, the machine may have more."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _free_bytes() -> int:
-    """Return the memory that is available, limited by the container. If unknown, return half of all memory."""
-    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # there is no such file, or it contains `max`
-        free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return free

@@ -8,6 +8,7 @@ from tinyllm import config
 from tinyllm.teachers._http.endpoint import Endpoint
 from tinyllm.teachers._http.envelope import envelope_of, identity_of
 from tinyllm.teachers._http.limits import Pace
+from tinyllm.teachers._http.look import look_at
 from tinyllm.teachers._http.teacher import RemoteTeacher
 from tinyllm.teachers._http.transport import Patience
 
@@ -22,6 +23,10 @@ class OpenAITeacher(RemoteTeacher):
     def check(self) -> None:
         """Raise `TeacherError` if an environment variable is missing, such as the API key."""
         envelope_of(self._spec)
+
+    async def look(self) -> list[str]:
+        """Return what each replica answers; see `look_at`."""
+        return await look_at(self.name, envelope_of(self._spec), self._spec.model)
 
     @property
     def identity(self) -> Mapping[str, str]:

@@ -218,6 +218,18 @@ class Counting(Protocol):
 
 
 @runtime_checkable
+class Reachable(Protocol):
+    """A teacher on other machines, which tells at no cost whether it can be reached."""
+
+    async def look(self) -> list[str]:
+        """Return what each of its servers answers, in words. No completion is requested.
+
+        Raises:
+            TeacherError: a server does not answer, or refuses the key.
+        """
+
+
+@runtime_checkable
 class Resumable(Protocol):
     """A teacher whose work goes on at a provider (a batch), to be collected later."""
 

@@ -134,14 +134,17 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
                 break  # the columns are known, so another way to split the file would only fit by chance
     if len(proven) > 1:
         names = ", ".join(f"'{shape.sheet}'" for _, shape in proven)
-        raise DataError(f"{path}: several sheets hold questions: {names}. Choose one with --sheet NAME")
+        raise DataError(
+            f"{path}: several sheets hold questions: {names}. Choose one with --sheet NAME", page="questions.md"
+        )
     if not proven:
         deepest = max((r.depth for _, r in refused), default=0)
         reasons = list(dict.fromkeys(reason for _, r in refused if r.depth == deepest for reason in r.reasons))
         # Other ways to split the same file would repeat these reasons for wrong columns.
         listed = reasons[:1] if deepest < 2 else reasons
         raise DataError(
-            f"{path}: its rows do not prove how to read it.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING])
+            f"{path}: its rows do not prove how to read it.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING]),
+            page="questions.md",
         )
     others = tuple(
         f"the sheet '{s.sheet}': {r.reasons[0]}" for s, r in refused if s.sheet and s.sheet != proven[0][1].sheet

@@ -119,7 +119,7 @@ def _check_wishes(wishes: Wishes, columns: Sequence[str]) -> None:
         f"{flag}: no column '{c}'.{did_you_mean(c, columns)}" for flag, c in asked.items() if c and c not in columns
     ]
     if missing:
-        raise DataError("; ".join(missing) + " Columns: " + ", ".join(columns))
+        raise DataError("; ".join(missing) + " Columns: " + ", ".join(columns), page="questions.md")
 
 
 # --- trying ------------------------------------------------------------------------------------------------------

@@ -248,7 +248,10 @@ class BatchClient:
         if empty:
             remedy = "the account has no credit left"
         kind = UnknownError if status == 404 else TeacherError
-        return kind(f"Teacher '{self._owner}': {self.url} answers {status}: {words}\n  To do: {remedy}. {KEPT}")
+        return kind(
+            f"Teacher '{self._owner}': {self.url} answers {status}: {words}\n  To do: {remedy}. {KEPT}",
+            page="configuration.md#kind-openai-batch",
+        )
 
     async def _wait_out(self, limit: AttemptFailed, waited_s: float) -> None:
         # At least our own backoff, because some providers always answer 0 or a time in the past.

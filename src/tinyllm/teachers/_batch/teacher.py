@@ -14,6 +14,7 @@ from tinyllm.teachers._batch.client import BatchClient, BatchPace
 from tinyllm.teachers._batch.desk import BatchDesk
 from tinyllm.teachers._batch.journal import Journal
 from tinyllm.teachers._http.envelope import envelope_of, identity_of
+from tinyllm.teachers._http.look import look_at
 from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
 from tinyllm.teachers.manners import Manners
 
@@ -53,6 +54,10 @@ class OpenAIBatchTeacher:
     def check(self) -> None:
         """Raise `TeacherError` if an environment variable is missing, such as the API key."""
         envelope_of(self._spec)
+
+    async def look(self) -> list[str]:
+        """Return what the provider answers; see `look_at`."""
+        return await look_at(self.name, envelope_of(self._spec), self._spec.model)
 
     @property
     def identity(self) -> Mapping[str, str]:

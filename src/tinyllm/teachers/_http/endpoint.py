@@ -307,7 +307,8 @@ class Endpoint:
             remedy = "correct `base_url`; the service has moved, and the key is not sent to the new address"
         return TeacherError(
             f"Teacher '{self._owner}': {job.replica.shown} answers {answer.status}: {words}\n  To do: {remedy}. "
-            "Earlier replies are kept."
+            "Earlier replies are kept.",
+            page="configuration.md#endpoints-examples",
         )
 
     def _failed(self, job: _Job, failure: AttemptFailed) -> float:
@@ -351,7 +352,8 @@ class Endpoint:
     def _unreachable(self, reason: str) -> TeacherError:
         return TeacherError(
             f"Teacher '{self._owner}': nothing answers at {self._replicas}: {reason}\n"
-            f"  To do: {self._remedies[NO_SERVER]}. Earlier replies are kept."
+            f"  To do: {self._remedies[NO_SERVER]}. Earlier replies are kept.",
+            page="configuration.md#endpoints-examples",
         )
 
     def _limited(self, job: _Job, failure: AttemptFailed, now: float) -> None:
@@ -363,7 +365,8 @@ class Endpoint:
         ):
             raise TeacherError(
                 f"Teacher '{self._owner}': {replica.shown} is limiting its rate, and asks to wait {after_s:.0f} s "
-                f"more: {failure}\n  To do: run again later. Earlier replies are kept."
+                f"more: {failure}\n  To do: run again later. Earlier replies are kept.",
+                page="teachers.md#parallel-requests",
             ) from None
         if now - job.limited_since > most:
             raise RequestFailed(f"HTTP 429 for {now - job.limited_since:.0f} s: {failure}") from None

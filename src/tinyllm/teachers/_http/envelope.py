@@ -64,7 +64,8 @@ def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envel
     if missing:
         raise TeacherError(
             f"Teacher '{spec.name}' names {', '.join(f'${{{m}}}' for m in missing)}, which the environment does not "
-            f"hold. Set it (export {next(iter(missing))}=…), or remove it from the teacher's section."
+            f"hold. Set it (export {next(iter(missing))}=…), or remove it from the teacher's section.",
+            page="teachers.md#keys",
         )
     key = api_key(spec)
     if key is not None:
@@ -94,12 +95,14 @@ def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.Lite
             without = "for the service's own variables"
         raise TeacherError(
             f"Teacher '{spec.name}' needs a key, and the environment variable {spec.api_key_env} holds none. "
-            f"Set it (export {spec.api_key_env}=…), or write `api_key_env: null` {without}."
+            f"Set it (export {spec.api_key_env}=…), or write `api_key_env: null` {without}.",
+            page="teachers.md#keys",
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise TeacherError(
             f"Teacher '{spec.name}': the value of the environment variable {spec.api_key_env} is no key: it contains "
-            "spaces, or characters other than printable ASCII. Set it to the key alone."
+            "spaces, or characters other than printable ASCII. Set it to the key alone.",
+            page="teachers.md#keys",
         )
     return key
 

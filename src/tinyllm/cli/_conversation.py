@@ -1,0 +1,65 @@
+"""The questions that `tinyllm init` asks on a terminal when it is called without arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+_TEACHERS = """\
+Who explains the answers of your questions (writes rationales)?
+  1  two small models on this machine: free, offline; they know little
+  2  a service, or a server of your own, with OpenAI's protocol (OpenAI, OpenRouter, vLLM, Ollama, …)
+  3  nobody: learn the answers alone"""
+_NO_KEY = "-"
+
+
+def converse() -> tuple[Path, Path | None, dict[str, Any]]:
+    """Ask for the questions, the teachers, the student and the file to write. Enter takes the answer in brackets.
+
+    Returns:
+        The configuration to write, the file of questions (None: the starter dataset), and other arguments of
+        `write_config`.
+    """
+    from tinyllm.stages.init import config_for
+
+    typer.echo("Enter takes the answer in brackets. Everything can be changed in the file that is written.\n")
+    data = _data()
+    typer.echo(_TEACHERS)
+    known = ("1", "2", "3")
+    number = ""
+    while number not in known:
+        number = typer.prompt("Number", default="1").strip()
+    teachers: list[dict[str, Any]] | None = {"1": None, "3": []}.get(number)
+    if number == "2":
+        teachers = [_service()]
+    student = typer.prompt("Student: a name on the Hugging Face hub, a folder, or", default="smollm2-135m-instruct")
+    proposed = Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml")
+    path = proposed
+    while (path := Path(typer.prompt("Write to", default=str(proposed)))).exists():
+        typer.echo(f"{path} is there already; give another name.")
+    return path, data, {"teachers": teachers, "student": student.strip()}
+
+
+def _data() -> Path | None:
+    while True:
+        text = typer.prompt("A file or folder of questions", default="320 starter questions").strip()
+        if text == "320 starter questions":
+            return None
+        if (data := Path(text).expanduser()).exists():
+            return data
+        typer.echo(f"There is no {data}.")
+
+
+def _service() -> dict[str, Any]:
+    model = typer.prompt("Model, as the service calls it", default="gpt-4o-mini").strip()
+    url = typer.prompt("Address, with /v1", default="https://api.openai.com/v1").strip()
+    key = typer.prompt(f"Environment variable that holds the key ({_NO_KEY}: no key)", default="OPENAI_API_KEY").strip()
+    return {
+        "name": "teacher",
+        "kind": "openai",
+        "model": model,
+        "base_url": url,
+        "api_key_env": None if key == _NO_KEY else key,
+    }

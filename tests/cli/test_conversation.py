@@ -1,0 +1,69 @@
+"""`tinyllm init` on a terminal: a few questions, and a configuration that loads."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from support import repository
+from tinyllm.config import load_config
+
+
+def typed(folder, *lines: str) -> str:
+    """Call `tinyllm init` on a terminal and type these lines; return what it showed."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinyllm", "init"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(repository() / "src"), "TERM": "dumb"},
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, "".join(f"{line}\n" for line in lines).encode())
+    shown = b""
+    try:
+        while part := os.read(ours, 4096):
+            shown += part
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-z]", "", shown.decode())
+    assert process.wait(60) == 0, text
+    return text
+
+
+def test_enter_takes_what_is_proposed(tmp_path):
+    shown = typed(tmp_path, "", "", "", "")
+    assert "Wrote tinyllm.yaml" in shown
+    config = load_config(tmp_path / "tinyllm.yaml")
+    assert config.data.dataset == "starter"
+    assert [t.name for t in config.teachers] == ["smollm2", "gemma3"]
+
+
+@pytest.mark.parametrize("rows", [4, 40])
+def test_a_file_a_service_and_a_student_of_ones_own(tmp_path, rows):
+    lines = ["question,A,B,answer", *(f"Which is cold {i}?,ice,fire,{'AB'[i % 2]}" for i in range(rows))]
+    (tmp_path / "quiz.csv").write_text("\n".join(lines), "utf-8")
+    (tmp_path / "taken.yaml").touch()
+    shown = typed(
+        tmp_path, "quizz.csv", "quiz.csv", "9", "2", "llama3", "http://127.0.0.1:11434/v1", "-", "google/flan-t5-small",
+        "taken.yaml", "",
+    )  # fmt: skip
+    assert "There is no quizz.csv" in shown
+    assert "taken.yaml is there already" in shown
+    config = load_config(tmp_path / "quiz.yaml")
+    assert config.data.train is not None
+    assert config.student.model == "google/flan-t5-small"
+    (teacher,) = config.teachers
+    assert (teacher.kind, teacher.model, teacher.api_key_env) == ("openai", "llama3", None)
+    assert teacher.base_url == ("http://127.0.0.1:11434/v1",)
+
+
+def test_nobody_explains_the_answers_of_a_few_questions(tmp_path):
+    (tmp_path / "quiz.csv").write_text("question,A,B,answer\nWhich is cold?,ice,fire,A\nHot?,ice,fire,B\n", "utf-8")
+    typed(tmp_path, "quiz.csv", "3", "", "")
+    config = load_config(tmp_path / "quiz.yaml")
+    assert (config.teachers, config.train.method) == ((), "fine-tuning")
