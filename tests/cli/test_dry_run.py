@@ -15,8 +15,8 @@ from tinyllm.cli.app import app
 REHEARSED = {"check", "experiment", "generate", "run", "train"}
 """The commands that ask teachers, and `train`, which takes long. `push` sends nothing without --upload."""
 SPEND_NOTHING = {
-    "ask", "doctor", "evaluate", "export", "import-release", "init", "lm-eval", "models", "predict", "push", "report",
-    "serve", "store",
+    "ask", "demo", "doctor", "evaluate", "export", "import-release", "init", "lm-eval", "models", "predict", "push",
+    "report", "serve", "store",
 }  # fmt: skip
 
 

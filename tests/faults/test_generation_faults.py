@@ -52,6 +52,8 @@ def test_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path, tiny_
 
 
 def test_a_server_with_every_fault_is_got_through(tmp_path, tiny_t5, full, figures):
+    if not full:
+        pytest.skip("retries have tests of their own in tests/teachers; `make test-faults` runs it")
     questions = 1000 if full else 120
     with running(latency=0.01, fail=0.3, retry_after=0.5, seed=1) as server:
         scene = Scene(tmp_path, tiny_t5, questions, server.url, concurrency=32, max_attempts=6, **HASTY)
@@ -75,7 +77,7 @@ def test_a_server_with_every_fault_is_got_through(tmp_path, tiny_t5, full, figur
 
 @pytest.mark.parametrize("fault", ["error", "reset", "hang", "half", "stall"])
 def test_no_request_is_retried_beyond_its_bound(tmp_path, tiny_t5, fault, full, figures):
-    if not full and fault in ("reset", "half"):
+    if not full and fault in ("reset", "half", "hang"):
         pytest.skip("like the others; `make test-faults` runs it")
     with running(fail=1.0, faults=fault) as server:
         patience = dict.fromkeys(HASTY, 0.4)
@@ -89,7 +91,9 @@ def test_no_request_is_retried_beyond_its_bound(tmp_path, tiny_t5, fault, full, 
     figures(f"only {fault}", requests=stats.requests, allowed=18, rejected=6, wrong=max(0, stats.requests - 18))
 
 
-def test_rate_limits_are_waited_for_and_are_no_attempts(tmp_path, tiny_t5, figures):
+def test_rate_limits_are_waited_for_and_are_no_attempts(tmp_path, tiny_t5, full, figures):
+    if not full:
+        pytest.skip("retries have tests of their own in tests/teachers; `make test-faults` runs it")
     with running(fail=1.0, faults="limited,limited_date", most_faults=4, retry_after=0.2) as server:
         scene = Scene(tmp_path, tiny_t5, 12, server.url, concurrency=4, max_attempts=1)
         assert scene.generate("--quiet").code == 0

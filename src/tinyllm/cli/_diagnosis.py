@@ -38,6 +38,7 @@ EXTRAS: Mapping[str, str] = {
     "serve": "tinyllm serve",
     "tensorboard": "train.report_to: [tensorboard]",
     "vllm": "kind: vllm (vLLM may also have an environment of its own)",
+    "docs": "make docs, for those who change the documents",
 }
 """What each extra is for. `dev` is for developers and is not shown."""
 _KEYS = (
