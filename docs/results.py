@@ -137,6 +137,8 @@ def _short(results: Results) -> str:
     controls = [row for table in others for row in table.rows if row.kind == "control"]
     rows = [row for row in first.rows if row.kind != "relative"] + controls
     kept = tuple(replace(row, note="") for row in rows if row.kind == "head" or _is_finished(row))
+    if len(results.outline.seeds) == 1:
+        return as_markdown(replace(first, rows=kept)).rstrip()
     baseline = results.outline.method(results.outline.baseline).label
     note = (
         f"Accuracy in per cent with 95 % intervals over questions and seeds. ▲ or ▼: better or worse than {baseline} "

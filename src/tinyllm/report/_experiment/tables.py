@@ -155,6 +155,7 @@ def _method_row(
     cells = [Cell(f.accuracy.value, *f.accuracy.ci95, f, wanted) if f is not None else None for f in found]
     picked = {p.dataset: results.settings.get(p) for p in places if results.settings.get(p)}
     note = "; ".join(f"{dataset}: {settings_text(settings)}" for dataset, settings in picked.items() if settings)
+    note = note if method.sweep.chooses else ""
     return Row(method.label, method.kind, tuple(cells), note)
 
 
