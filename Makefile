@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SITE := build/site
 
-.PHONY: install demo demo-best test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-statistics check fix docs clean
+.PHONY: install demo demo-best test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-results bench-statistics check fix docs clean
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -71,6 +71,14 @@ bench-use: install
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.table
+
+# The experiments of docs/results.md on learning to choose: ARC with all labels, a hundred, or none. About an hour each on
+# two cores. Needs the real data, and 1.1 GB for the teacher.
+bench-results: install
+	$(BIN)/tinyllm models get qwen2.5-coder-1.5b-instruct
+	$(BIN)/tinyllm experiment configs/experiments/choose.yaml --run-dir runs/results/choose
+	$(BIN)/tinyllm experiment configs/experiments/few-labels.yaml --run-dir runs/results/few-labels
+	$(BIN)/python -m benchmarks.goals --results runs/results --out runs/results
 
 # How well intervals and tests keep their promises, by simulation; 20 minutes on one core. Writes docs/statistics.md, too.
 bench-statistics: install

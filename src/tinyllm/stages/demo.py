@@ -78,9 +78,10 @@ def _fitted(best: bool) -> tuple[Config, tuple[str, ...]]:
     speed = f"{speeds[precision] / 1e9:,.0f} billion operations a second in {precision}"
     training = f"Training takes {plural(epochs, 'epoch')}, about {epochs * seconds:.0f} s"
     said = (
-        "A student of 135 million parameters learns science and everyday questions from two teachers' opinions alone.",
-        f"No right answer is used in training. The teacher {_RECORDED} {asked}; gemma3 (270M) answers now.",
-        f"{training}: this machine does {speed}.",
+        "A student of 135 million parameters learns science and everyday questions from two teachers' opinions.",
+        "The 160 training questions have no answer. 40 others do; they weigh the teachers and calibrate the student.",
+        f"The teacher {_RECORDED} {asked}; gemma3 (270M) answers now.",
+        f"{training} on this machine ({speed}).",
     )
     return build_config(tree, source="the demo"), said
 
