@@ -76,9 +76,7 @@ def _rows(all_labels: _Methods, few: _Methods | None) -> Iterator[Row]:
     best = f"{where}: best with opinions ({m.label(taught)})"
     yield _beside(best, m.on_test(taught), m.on_test(alone), f"best without ({m.label(alone)})", 1.05)
     yield _beside(best + ", control", m.on_test(taught), m.on_test("opinions-shuffled"), "opinions shuffled", None)
-    yield _beside(
-        f"{where}: best with opinions", m.on_test(taught), m.on_test("fine-tuning"), m.label("fine-tuning"), None
-    )
+    yield _beside(f"{where}: with opinions", m.on_test(taught), m.on_test("fine-tuning"), m.label("fine-tuning"), None)
     before, none, every = (m.on_test(name) for name in ("inference", "no-labels", "choices"))
     shares = [(none[s] - before[s]) / (every[s] - before[s]) for s in sorted(none.keys() & every.keys())]
     yield row(

@@ -61,7 +61,7 @@ def headline(results: Results, scorer: Scorer) -> str:
     if not compared:
         return f"There is no answer yet: no method has finished the same seed as {baseline}."
     tested = [of for of in compared if of[0].holm is not None]
-    compared = sorted(tested or compared, key=lambda of: of[1].value, reverse=True)
+    compared = sorted(tested or compared, key=lambda of: of[1].value if tested else abs(of[1].value), reverse=True)
     better, worse = ([name for figure, _, name in compared if sign(figure) == to] for to in (1, -1))
     _, gain, name = compared[0]
     most = f"{name}, at {_change(gain)}"
