@@ -75,11 +75,14 @@ def test_an_error_on_the_page_has_the_role_alert(browser, url):
     assert (error.aria_role, "The question is empty" in error.text) == ("alert", True)
 
 
+_ANSWERED = "return performance.getEntriesByName(new URL('healthz', location).href).some((e) => e.responseEnd > 0)"
+
+
 def test_a_student_without_rationales_is_not_asked_for_one(browser, tmp_path):
     with serving(saved_student(tmp_path / "student", prefixes={"answer": "answer: "})) as served:
         asked = {"question": "Which?", "choices": ["ice", "fire"], "explain": True}
         assert httpx.post(f"{served.url}/predict", json=asked).status_code == 400
         browser.get(served.url)
-        health = "fetch('healthz').then((r) => r.json()).then(arguments[0])"
-        assert browser.execute_async_script(health)["explains"] is False
+        assert httpx.get(f"{served.url}/healthz").json()["explains"] is False
+        WebDriverWait(browser, 20).until(lambda _: browser.execute_script(_ANSWERED))
         assert not browser.find_element(By.ID, "explain").is_displayed()
