@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import jinja2
 import pytest
 import torch
 
@@ -14,6 +17,8 @@ import tinyllm
 from support import some_questions, tiny_student
 from tinyllm.errors import StudentError
 from tinyllm.export import compare, open_export, write_export
+from tinyllm.export._gguf import chat_template
+from tinyllm.export._readme import around_a_message
 from tinyllm.scoring.runtime import TorchRuntime
 from tinyllm.student.model import CARD_FILE
 
@@ -44,9 +49,10 @@ def exported(folder: Path, family: str, kind: str, precision: str, width: int = 
         pytest.param("llama", "onnx", "int8", marks=pytest.mark.slow),
     ],
 )
-def test_an_export_gives_the_answers_of_the_student(tmp_path, family, kind, precision):
+def test_an_export_gives_the_answers_of_the_student(tmp_path, caplog, family, kind, precision):
     pytest.importorskip({"gguf": "xllamacpp", "onnx": "onnxruntime", "ctranslate2": "ctranslate2"}.get(kind, "torch"))
     runtime = open_export(exported(tmp_path / "out", family, kind, precision))
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     student = tiny_student(family, width=32)
     student.card = replace(student.card, temperature=1.5)
     own = TorchRuntime(student)
@@ -60,6 +66,28 @@ def test_an_export_gives_the_answers_of_the_student(tmp_path, family, kind, prec
             assert other.unended == pytest.approx(one.unended, abs=close)
     if precision in ("fp32", "f32"):
         assert runtime.texts(QUESTIONS[:2], "bob", 6) == own.texts(QUESTIONS[:2], "bob", 6)
+
+
+@pytest.mark.parametrize("layout", ["cloze", "labelled", "release"])
+def test_a_message_in_ollama_becomes_exactly_the_prompt_of_the_student(tmp_path, layout):
+    student = tiny_student("llama", width=32)
+    student.card = replace(student.card, layout=layout)
+    asked = replace(QUESTIONS[0], question='Which is "Pluto\'s" moon?')
+    write_export(student, tmp_path / "out", "gguf", "f16", "mine", asked)
+    readme = (tmp_path / "out" / "README.md").read_text("utf-8")
+    by_curl, by_ollama = (
+        shlex.split(readme.partition(word)[2].partition("\n```")[0]) for word in ("curl", "ollama run")
+    )
+    template = (tmp_path / "out" / "Modelfile").read_text("utf-8").split('"""')[1]
+    made = template.replace("{{ .Prompt }}", by_ollama[1])
+    prompt = student.encoder().generation_prompt(asked, student.card.prefixes["answer"])
+    assert student.tokenizer(made).input_ids == [*prompt]
+    assert json.loads(by_curl[-1])["prompt"] == made
+    chat = chat_template(*around_a_message(student.card))
+    assert jinja2.Template(chat).render(messages=[{"role": "user", "content": by_ollama[1]}]) == made
+    assert ("(a) " in made, "The prompt has no choices and starts with `Question: `." in readme) == (
+        layout != "cloze", layout == "cloze",
+    )  # fmt: skip
 
 
 def test_an_export_can_be_loaded_like_a_run(tmp_path):
@@ -149,7 +177,7 @@ def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli
     assert said.code == 0, said.err
     folder = project.run / "export" / "gguf-f16"
     report = json.loads((folder / "parity.json").read_text())
-    assert report == json.loads(said.out)
+    assert {"folder": str(folder)} | report == json.loads(said.out)
     assert (report["questions"], report["holds"], report["same_tokens"]) == (20, True, True)
     assert {"README.md", "Modelfile", "student.gguf", "tinyllm.json", "tokenizer.json"} <= {
         f.name for f in folder.iterdir()
@@ -171,6 +199,8 @@ def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli
     assert json.loads(cli("evaluate", elsewhere, "--run-dir", project.run, "--json").out) == beside
     assert "exists already" in cli("export", project.run, "--to", "gguf").err
     assert "merged: fp32, bf16; gguf: f16" in cli("export", project.run, "--to", "ggml").err
+    elsewhere = project.folder / "other"
+    assert f"Export: {elsewhere}\n" in cli("export", project.run, "--to", "merged", "--out", elsewhere).out
     monkeypatch.setattr("tinyllm.export._parity._TOLERANCES", {"fp32": (-1.0, 0.0)})
     said = cli("export", project.run, "--to", "merged")
     assert (said.code, "gives other answers than the student" in said.err) == (2, True)

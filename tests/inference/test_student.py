@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,12 @@ def test_rationales_are_written_for_all_teachers_or_for_one(student):
 def test_ask_says_that_a_student_without_rationales_cannot_explain(cli, tmp_path):
     folder = saved_student(tmp_path / "student", prefixes={"answer": "answer: "})
     said = cli("ask", folder, "Which is cold?", "-c", "ice", "-c", "fire", "--explain")
-    assert (said.code, "trained without rationales" in said.err) == (0, True)
+    assert (said.code, said.err.count("trained without rationales"), "rationales" in said.out) == (0, 1, False)
+    (tmp_path / "q.csv").write_text("question,A,B,answer\nWhich?,ice,fire,A\n")
+    for given in (["--explain"], ["--explain", "ada"]):
+        said = cli("predict", folder, tmp_path / "q.csv", "-o", tmp_path / f"{len(given)}.jsonl", *given)
+        assert (said.code, said.err.count("trained without rationales")) == (0, 1), said.err
+        assert "rationales" not in json.loads((tmp_path / f"{len(given)}.jsonl").read_text())
     assert "trained without rationales" not in cli("ask", folder, "Which is cold?", "-c", "ice", "-c", "fire").err
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -45,6 +46,7 @@ def browser(tmp_path_factory):
 
 def test_the_page_works_with_the_keyboard_and_a_screen_reader(browser, url):
     browser.get(url)
+    WebDriverWait(browser, 20).until(lambda _: browser.find_element(By.ID, "explain").is_displayed())
     keys = webdriver.ActionChains(browser)
     keys.send_keys(Keys.TAB, "Which is cold?", Keys.TAB, "ice", Keys.ENTER, "<b>fire</b>", Keys.TAB, Keys.TAB)
     keys.send_keys(Keys.SPACE, Keys.TAB, Keys.ENTER).perform()
@@ -71,3 +73,16 @@ def test_an_error_on_the_page_has_the_role_alert(browser, url):
     error = browser.find_element(By.ID, "error")
     WebDriverWait(browser, 20).until(lambda _: error.text)
     assert (error.aria_role, "The question is empty" in error.text) == ("alert", True)
+
+
+_ANSWERED = "return performance.getEntriesByName(new URL('healthz', location).href).some((e) => e.responseEnd > 0)"
+
+
+def test_a_student_without_rationales_is_not_asked_for_one(browser, tmp_path):
+    with serving(saved_student(tmp_path / "student", prefixes={"answer": "answer: "})) as served:
+        asked = {"question": "Which?", "choices": ["ice", "fire"], "explain": True}
+        assert httpx.post(f"{served.url}/predict", json=asked).status_code == 400
+        browser.get(served.url)
+        assert httpx.get(f"{served.url}/healthz").json()["explains"] is False
+        WebDriverWait(browser, 20).until(lambda _: browser.execute_script(_ANSWERED))
+        assert not browser.find_element(By.ID, "explain").is_displayed()

@@ -207,7 +207,9 @@ def test_the_host_that_the_server_listens_on_is_accepted(student):
 
 
 def test_health_metrics_and_the_page(server):
-    assert httpx.get(f"{server.url}/healthz").json() == {"status": "ok", "runtime": "torch", "needs_key": False}
+    assert httpx.get(f"{server.url}/healthz").json() == {
+        "status": "ok", "runtime": "torch", "needs_key": False, "explains": True,
+    }  # fmt: skip
     post(server, {"question": "Which?", "choices": []})
     figures = httpx.get(f"{server.url}/metrics")
     assert figures.headers["content-type"].startswith("text/plain")

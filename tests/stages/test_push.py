@@ -14,7 +14,9 @@ import yaml
 import tinyllm
 from projects import trained
 from stages.hub import TOKEN, hub
+from tinyllm.config import CHOICES_TASK, build_config
 from tinyllm.stages.folder import RunFolder
+from tinyllm.student.card import model_card
 
 CHOICES = ["ice", "water", "iron", "the moon"]
 NAMED = ("--base-model", "someone/tiny", "--license", "apache-2.0")
@@ -52,8 +54,49 @@ def test_without_upload_nothing_is_sent_and_the_card_has_the_accuracies(cli, run
         assert f"| {name} | {100 * found['value']:.1f} % | {100 * found['ci95'][0]:.1f} % to" in card
     assert f"| guessing | {100 * figures['chance']:.1f} % |" in card
     assert "This may be chance." in card
+    assert "--explain" in card
+    assert "- `ada` (scripted), α = 1.0, 12 rationales" in card
+    assert "| `ada` | `explain as ada: ` |" in card
+    assert "The answer is" not in card
+    assert "Question: What does a thermometer measure?\nChoices:\n(a) mass" in card
     assert str(run.parents[1]) not in told["card"], "the card has a local path"
     assert "Nothing was sent" in cli("push", run, "me/mine", *NAMED).out
+
+
+def test_the_card_of_a_chosen_student_says_what_was_chosen_and_names_no_teacher_that_was_not_used(
+    cli, project, tiny_llama
+):
+    project.change("student", {"model": str(tiny_llama), "layout": "cloze"})
+    project.change("train.method", "auto")
+    tried = [{"answer": "choices"}, {"method": "tinyllm", "answer": "both"}]
+    project.change("auto", {"candidates": tried, "budget": 1})  # the budget allows the first one only
+    project.change("evaluate.scorers", ["likelihood"])
+    said = cli("run", project.config, "-q")
+    assert said.code == 0, said.err
+    shown = json.loads(cli("push", project.run, "me/mine", *NAMED, "--json").out)["card"]
+    for card in (shown, (RunFolder(project.run).student / "README.md").read_text("utf-8")):
+        assert "by the method `fine-tuning`" in card
+        assert "`train.method: auto` chose these settings on validation questions: method fine-tuning" in card
+        assert "answers by comparing the choices" in card
+        assert "It learnt no rationales" in card
+        assert not [
+            word for word in ("`auto`", "ada", "bob", "--explain", "explain as", "α", "(a) mass") if word in card
+        ]
+        assert "Its prompt has the question without its choices" in card
+        assert "```\nQuestion: What does a thermometer measure?\n```" in card
+
+
+def test_the_card_names_the_teachers_whose_opinions_were_learnt():
+    tree = {
+        "data": {"train": "q.csv"}, "opinions": {"teachers": ["ada", "bob"]},
+        "teachers": [{"name": name, "kind": "scripted"} for name in ("ada", "bob", "eve")],
+        "train": {"method": "fine-tuning", "answer": "choices", "soft": {}},
+    }  # fmt: skip
+    soft = {"weights": {"ada": 0.5, "bob": 0.0}, "learnt_without_answer": 7}
+    card = model_card(build_config(tree, source="test"), {"targets": {CHOICES_TASK: 9}, "soft": soft})
+    assert "gave it 7 questions without an answer and part of the target" in card
+    assert "- `ada` (scripted), weight 0.5" in card
+    assert not [name for name in ("bob", "eve") if name in card]
 
 
 def test_only_the_files_of_the_student_are_sent(run, tmp_path):

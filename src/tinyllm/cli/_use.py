@@ -15,7 +15,7 @@ from tinyllm.cli._options import AsJson, Quiet, Reading, print_result, reads_que
 
 if TYPE_CHECKING:
     from tinyllm.export import Parity
-    from tinyllm.inference import Predictions
+    from tinyllm.inference import LoadedStudent, Predictions
 
 _ALL = "*"  # stands for all teachers; it cannot be the name of a teacher
 Student = Annotated[
@@ -42,15 +42,13 @@ def ask(
 
     student = load(folder)
     chosen = student.choose(question, choice, context)
-    rationales = student.explain(question, choice, context) if explain and student.teachers else {}
-    if explain and not student.teachers:
-        typer.echo("  note: there are no rationales, because the student was trained without rationales", err=True)
+    styles = _styles(student, None) if explain else ()
+    rationales = student.explain(question, choice, context) if styles else {}
     answered = asdict(chosen) | {
         "tied": [choice[n] for n in chosen.tied if n != chosen.choice],
         "rationales": rationales,
     }
-    unexplained = "\n(it has learnt no rationales, so it cannot explain)" if explain and not student.teachers else ""
-    print_result(answered, as_json, lambda: _answer_text(choice, answered) + unexplained)
+    print_result(answered, as_json, lambda: _answer_text(choice, answered))
 
 
 @reads_questions
@@ -94,7 +92,7 @@ def predict(
         out or Path(f"{file.resolve().name.split('.')[0]}.predictions.jsonl"),
         news,
         wishes=reading.wishes(),
-        teachers=() if explain is None else student.styles(None if explain == _ALL else explain),
+        teachers=() if explain is None else _styles(student, None if explain == _ALL else explain),
         min_confidence=min_confidence,
     )
     print_result(asdict(done), as_json, lambda: _predictions_text(done, min_confidence))
@@ -148,8 +146,9 @@ def export(
     from tinyllm.system.news import News
 
     run = RunFolder(folder)
-    found = export_run(run.config(), run, News(quiet=quiet), to, quantize, out)
-    print_result(asdict(found), as_json, lambda: _parity_text(found))
+    made = export_run(run.config(), run, News(quiet=quiet), to, quantize, out)
+    told = {"folder": str(made.folder)} | asdict(made.parity)
+    print_result(told, as_json, lambda: _export_text(made.folder, made.parity))
 
 
 def push(
@@ -176,6 +175,14 @@ def push(
         run.config(), run, repo, News(quiet=quiet), licence=licence, base_model=base_model, public=public, upload=upload
     )
     print_result(asdict(pushed), as_json, lambda: _pushed_text(pushed.repo, pushed.card, pushed.files, pushed.url))
+
+
+def _styles(student: LoadedStudent, teacher: str | None) -> tuple[str, ...]:
+    """Return the teachers in whose style rationales are written. Without any, print a note."""
+    if student.teachers:
+        return student.styles(teacher)
+    typer.echo("  note: there are no rationales, because the student was trained without rationales", err=True)
+    return ()
 
 
 def _key(variable: str) -> str:
@@ -244,7 +251,7 @@ def _pushed_text(repo: str, card: str, sizes: Mapping[str, int], url: str | None
     return "\n".join([card, unsent, *files])
 
 
-def _parity_text(found: Parity) -> str:
+def _export_text(folder: Path, found: Parity) -> str:
     same, most = found.questions - found.differing, found.largest_difference
     lines = [f"{same} of {found.questions} choices are the same. Probabilities differ by at most {most:.4f}."]
     if found.before is not None and found.after is not None and found.change is not None:
@@ -253,7 +260,7 @@ def _parity_text(found: Parity) -> str:
             f"(p = {found.change.p:.2g}, paired, {found.after.n} questions)."
         )
     lines.append(
-        "README.md in the folder shows how to run the export. `tinyllm predict`, `serve` and `evaluate` take this "
-        "folder in place of the run."
+        f"Export: {folder}\nREADME.md in this folder shows how to run the export. `tinyllm predict`, `serve` and "
+        "`evaluate` take this folder in place of the run."
     )
     return "\n".join(lines)

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import StudentError
-from tinyllm.export._readme import modelfile, readme
+from tinyllm.export._readme import around_a_message, modelfile, readme
 from tinyllm.questions.types import Question
 from tinyllm.scoring.runtime import Runtime, TorchRuntime
 from tinyllm.student.model import CARD_FILE, Student, StudentCard, check_files, checksums, read_student
@@ -63,9 +62,9 @@ def _write_model(student: Student, folder: Path, kind: str, precision: str, name
     elif kind == "gguf":
         from tinyllm.export._gguf import write_gguf
 
-        prefix = student.card.prefixes[ANSWER_TASK]
-        write_gguf(student, folder / _FILES[kind], precision, name, prefix)
-        (folder / "Modelfile").write_text(modelfile(_FILES[kind], prefix), encoding="utf-8")
+        around = around_a_message(student.card)
+        write_gguf(student, folder / _FILES[kind], precision, name, around)
+        (folder / "Modelfile").write_text(modelfile(_FILES[kind], *around), encoding="utf-8")
     elif kind == "ctranslate2":
         from tinyllm.export._ctranslate2 import write_ctranslate2
 

@@ -34,20 +34,20 @@ _ARCHITECTURES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2
 _LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
 _QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
 
-CHAT_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'].rstrip('\\n') + '\\n' + 'PREFIX' }}{% endif %}"
-    "{% endfor %}"
-)
-"""The template of a prompt: the question, and the prefix that asks for the answer. System messages are ignored."""
+
+def chat_template(before: str, after: str) -> str:
+    """Return the template that makes a prompt of the user's message. System messages are ignored."""
+    said = f"{json.dumps(before)} + m['content'].rstrip('\\n') + {json.dumps(after, ensure_ascii=False)}"
+    return "{% for m in messages %}{% if m['role'] == 'user' %}{{ " + said + " }}{% endif %}{% endfor %}"
 
 
-def write_gguf(student: Student, file: Path, quantise: str, name: str, prefix: str) -> None:
+def write_gguf(student: Student, file: Path, quantise: str, name: str, around: tuple[str, str]) -> None:
     """Write a student as a GGUF file.
 
     Args:
         quantise: a precision in `FORMATS`.
         name: the name of the model in the file.
-        prefix: the prefix that asks for the answer. The chat template puts it after the question.
+        around: the texts before and after a user's message. The chat template adds them.
 
     Raises:
         StudentError: the architecture or the tokenizer of the student is not supported.
@@ -69,7 +69,7 @@ def write_gguf(student: Student, file: Path, quantise: str, name: str, prefix: s
     writer.add_file_type(_FILE_TYPES[quantise])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _write_sizes(writer, config)
-    _write_tokenizer(writer, student, CHAT_TEMPLATE.replace("PREFIX", prefix.rstrip()))
+    _write_tokenizer(writer, student, chat_template(*around))
     _write_weights(writer, student.model, architecture, quantise)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -7,9 +7,11 @@ the prompt once, and the choices as rows of the decoder.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +91,7 @@ def write_onnx(student: Student, file: Path, quantise: str) -> None:
             "at": {0: dim("targets", min=2)},
         }  # fmt: skip
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _without_warnings(), torch.no_grad():
             program = torch.onnx.export(
                 module, given, input_names=names, output_names=["log_probabilities"], dynamic_shapes=shapes,
                 dynamo=True, verbose=False,
@@ -105,9 +106,26 @@ def write_onnx(student: Student, file: Path, quantise: str) -> None:
 
         whole = file.with_name(f"whole-{file.name}")
         file.rename(whole)
-        quantize_dynamic(whole, file, weight_type=QuantType.QInt8, use_external_data_format=False)
+        with _without_warnings():
+            quantize_dynamic(whole, file, weight_type=QuantType.QInt8, use_external_data_format=False)
         for left in (whole, file.with_name(f"{file.name}.data")):
             left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hide the warnings of torch's exporter and of the quantiser until the block ends.
+
+    They are about packages that are not needed (torchvision) and about other ways to export. `_parity` tests the file.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 class OnnxRuntime:

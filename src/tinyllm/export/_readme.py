@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from tinyllm.config import ANSWER_TASK, compares_by_token
+import json
+import shlex
+from dataclasses import replace
+
+from tinyllm.config import ANSWER_TASK, Layout, compares_by_token
 from tinyllm.questions.types import Question
-from tinyllm.student.encode import Encoder
-from tinyllm.student.model import Student
+from tinyllm.student.encode import Encoder, question_text
+from tinyllm.student.model import Student, StudentCard
 
-_GGUF = """\
-llama.cpp:
-
-    llama-server -m student.gguf --port 8080
-    curl -s http://127.0.0.1:8080/completion -d '{"prompt": "THE PROMPT BELOW", "n_predict": 48, "temperature": 0}'
-
-Ollama:
-
-    ollama create student -f Modelfile
-    ollama run student "THE QUESTION WITH ITS CHOICES"
-
-Both write the answer as text. To compute the scores below, you need the log-probability of each token of each choice.
-"""
+_UNSEEN = """\
+The student did not see choices in its prompts in training. It seldom writes one of yours word for word."""
+_SEEN = "The prompt must have the choices in the form below. The text may still be none of them."
 
 _ONNX_CAUSAL = """\
 onnxruntime. `student.onnx` takes `input_ids` (1, T), `position_ids` (1, T), `mask` (1, 1, T, T) and `at` (N). The mask
@@ -59,11 +53,17 @@ def readme(name: str, kind: str, precision: str, student: Student, encoder: Enco
     prefix = student.card.prefixes[ANSWER_TASK]
     prompt = student.tokenizer.decode(list(encoder.generation_prompt(example, prefix)))
     onnx = _ONNX_SEQ2SEQ if student.is_encoder_decoder else _ONNX_CAUSAL
-    how = {"gguf": _GGUF, "onnx": onnx, "merged": _MERGED, "ctranslate2": _CTRANSLATE2}
+    how = {
+        "gguf": _gguf(student.card, example) if kind == "gguf" else "",
+        "onnx": onnx,
+        "merged": _MERGED,
+        "ctranslate2": _CTRANSLATE2,
+    }
     divided = " The sum is divided by the number of these tokens." if compares_by_token(student.card.layout) else ""
     return f"""# {name}, as {kind} ({precision})
 
-A student that TinyLLM trained. `parity.json` compares its answers with those of the student in the run.
+A student that TinyLLM trained. It ranks choices: it compares how likely each choice is to follow the prompt. These
+commands do that. `parity.json` compares its answers with those of the student in the run.
 
     tinyllm predict FOLDER questions.csv
     tinyllm serve FOLDER
@@ -73,6 +73,7 @@ A student that TinyLLM trained. `parity.json` compares its answers with those of
 {how[kind]}
 ## The prompt
 
+{_has_choices(student.card)}
 This is a prompt with its special tokens. The choice follows it{"" if student.is_encoder_decoder else " after a space"}.
 
 ```
@@ -91,11 +92,54 @@ The choice with the highest score is the answer. The probabilities are the softm
 """
 
 
-def modelfile(file: str, prefix: str) -> str:
-    """Return Ollama's Modelfile."""
+def _has_choices(card: StudentCard) -> str:
+    before, _ = around_a_message(card)
+    starts = f" and starts with `{before}`" if before else ""
+    return f"The prompt has {'no choices' if card.layout == 'cloze' else 'the choices'}{starts}."
+
+
+def around_a_message(card: StudentCard) -> tuple[str, str]:
+    """Return the texts before and after what a user writes to a causal student, a question without a context."""
+    before, _ = _divided(card.layout, Question("", "", (), None))
+    return before, f"\n{card.prefixes[ANSWER_TASK].rstrip()}"
+
+
+def _divided(layout: Layout, question: Question) -> tuple[str, str]:
+    """Return what stands before a question in its prompt, and the question with what follows it."""
+    _, text = question_text(replace(question, question="\0", context=None), layout)
+    before, _, after = text.partition("\0")
+    return before, f"{question.question}{after}".rstrip("\n")
+
+
+def _gguf(card: StudentCard, example: Question) -> str:
+    before, after = around_a_message(card)
+    _, message = _divided(card.layout, example)
+    asked = {"prompt": f"{before}{message}{after}", "n_predict": 48, "temperature": 0}
+    return f"""\
+As a text model, the student writes freely: llama.cpp and Ollama do not rank the choices.
+{_UNSEEN if card.layout == "cloze" else _SEEN}
+To compute the scores below, you need the log-probability of each token of each choice.
+
+llama.cpp:
+
+```
+llama-server -m student.gguf --port 8080
+curl -s http://127.0.0.1:8080/completion -d {shlex.quote(json.dumps(asked, ensure_ascii=False))}
+```
+
+Ollama. The template in `Modelfile` adds the rest of the prompt:
+
+```
+ollama create student -f Modelfile
+ollama run student {shlex.quote(message)}
+```
+"""
+
+
+def modelfile(file: str, before: str, after: str) -> str:
+    """Return Ollama's Modelfile. Its template puts two texts around the message."""
     return f'''FROM ./{file}
-TEMPLATE """{{{{ .Prompt }}}}
-{prefix.rstrip()}"""
+TEMPLATE """{before}{{{{ .Prompt }}}}{after}"""
 PARAMETER temperature 0
 PARAMETER num_predict 48
 '''

@@ -228,7 +228,8 @@ class _Routes:
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def _health(self, _: Request) -> Response:
-        return JSONResponse({"status": "ok", "runtime": self._student.runtime, "needs_key": self._key is not None})
+        told = {"needs_key": self._key is not None, "explains": bool(self._student.teachers)}
+        return JSONResponse({"status": "ok", "runtime": self._student.runtime} | told)
 
     async def _show(self, request: Request) -> Response:
         path = request.url.path

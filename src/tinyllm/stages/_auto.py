@@ -321,3 +321,18 @@ def chosen_in(run: RunFolder) -> Mapping[str, Any]:
         "steps": known["steps"],
         "seconds": known["seconds"],
     }
+
+
+def trained_with(config: Config, run: RunFolder, figures: Mapping[str, Any]) -> Config:
+    """Return the configuration of a finished training: with `method: auto`, that of the chosen candidate.
+
+    Args:
+        figures: those of the training (`train_result.json`).
+    """
+    name, file = figures.get("chosen", {}).get("name"), run.path / "auto.json"
+    known = read_json(file)["candidates"] if name is not None and file.is_file() else ()
+    for candidate in known:
+        if candidate["name"] == name:
+            train = type(config.train).model_validate(candidate["settings"])
+            return config.model_copy(update={"train": train})
+    return config

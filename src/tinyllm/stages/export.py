@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,17 @@ _COMPARED = 200  # questions
 _FEW = 100
 
 
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """A folder that was written, and the comparison of its answers with those of the student."""
+
+    folder: Path
+    parity: Parity
+
+
 def export_run(
     config: Config, run: RunFolder, news: News, kind: str, precision: str | None, out: Path | None
-) -> Parity:
+) -> _Exported:
     """Write the student of a run in another format, and compare its answers with those of the student.
 
     The comparison uses test questions, and validation and training questions if there are fewer than 100. It is written
@@ -84,7 +92,7 @@ def export_run(
             + f" The export and parity.json are in {place}. Choose another precision or format.",
             page="using.md#export",
         )
-    return found
+    return _Exported(place, found)
 
 
 def evaluate_export(folder: Path, run: RunFolder | None, news: News) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tinyllm.config import Config, compares_by_token
 from tinyllm.errors import RunFolderError, TinyLLMError
+from tinyllm.stages._auto import trained_with
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json
 from tinyllm.system.news import News
@@ -82,11 +83,13 @@ def push_run(
         raise RunFolderError(f"{run.student} was saved without checksums. Run `tinyllm train` again, then push it.")
     with news.task("Checking the files"):
         check_files(run.student, known)
+    learnt = read_json(run.train_result)
+    config = trained_with(config, run, learnt)
     named = config.student.model_copy(update={"model": _base_model(config.student.model, base_model)})
     figures = read_json(run.metrics) if run.metrics.is_file() else {}
     card = model_card(
         config.model_copy(update={"name": repo.partition("/")[2], "student": named}),
-        read_json(run.train_result).get("targets", {}),
+        learnt,
         licence,
         _results(figures, next(iter(scorers(by_token=compares_by_token(config.student.layout))))),
     )

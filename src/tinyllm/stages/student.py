@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import Config, prefixes_in_use, teacher_weights, teachers_in_use
+from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, teacher_weights, teachers_in_use
 
 if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
@@ -19,8 +19,11 @@ def student_card(config: Config) -> StudentCard:
     """Return how this run's student is asked."""
     from tinyllm.student.model import StudentCard
 
+    prefixes = prefixes_in_use(config)
+    if config.train.rationales == "input":  # it reads rationales and writes none
+        prefixes = {ANSWER_TASK: prefixes[ANSWER_TASK]}
     return StudentCard(
-        prefixes=prefixes_in_use(config),
+        prefixes=prefixes,
         layout=config.student.layout,
         max_input_tokens=config.train.max_input_tokens,
         reasons_as=teachers_in_use(config)[0].name if config.train.rationales == "before" else "",

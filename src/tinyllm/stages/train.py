@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -119,14 +118,14 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         student.card = replace(student.card, temperature=temperature)
         if processes.is_first:
             run.forget_training()  # a student of other targets stays until this one is done
-            save_student(student, run.student, _model_card(config, Counter(prepared.targets)))
+            save_student(student, run.student, _model_card(config, figures))
             write_json(run.train_result, figures)
             discard_checkpoints(run.path)
         processes.wait()
     return figures
 
 
-def _model_card(config: Config, targets: Counter[str]) -> str:
+def _model_card(config: Config, learnt: dict[str, Any]) -> str:
     from tinyllm.student.card import model_card
 
-    return model_card(config, targets)
+    return model_card(config, learnt)

@@ -1,7 +1,10 @@
 "use strict";
 const at = (id) => document.getElementById(id);
 
-fetch("healthz").then((reply) => reply.json()).then((health) => { at("key-field").hidden = !health.needs_key; });
+fetch("healthz").then((reply) => reply.json()).then((health) => {
+  at("key-field").hidden = !health.needs_key;
+  at("explain-field").hidden = !health.explains;
+});
 
 at("form").addEventListener("submit", async (event) => {
   event.preventDefault();
