@@ -63,6 +63,7 @@ def export_run(
         raise RunFolderError(f"{run.path} has no trained student. Run `tinyllm train` first.")
     if out.exists():
         raise RunFolderError(f"{out} exists already. Give another folder with --out, or remove this one.")
+    is_learnt = Splits.read_learnt(run.path)
     asked = _asked(config, news)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -71,7 +72,7 @@ def export_run(
             write_export(read_student(run.student), made, kind, precision, config.name, asked[0])
         with news.task(f"Comparing {len(asked)} questions"):
             found = compare(TorchRuntime(read_student(run.student)), open_export(made), asked, precision)
-        if (is_learnt := Splits.read_learnt(run.path)) is not None:
+        if is_learnt is not None:
             found = replace(found, learnt=sum(q.answer is not None and is_learnt(q) for q in asked))
         write_json(made / "parity.json", asdict(found))
         place = out if found.holds else out.with_name(f"{out.name}.refused")
