@@ -178,7 +178,7 @@ def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli
     folder = project.run / "export" / "gguf-f16"
     report = json.loads((folder / "parity.json").read_text())
     assert {"folder": str(folder)} | report == json.loads(said.out)
-    assert (report["questions"], report["holds"], report["same_tokens"]) == (20, True, True)
+    assert (report["questions"], report["holds"], report["same_tokens"], report["learnt"]) == (20, True, True, 14)
     assert {"README.md", "Modelfile", "student.gguf", "tinyllm.json", "tokenizer.json"} <= {
         f.name for f in folder.iterdir()
     }
@@ -197,6 +197,8 @@ def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli
     elsewhere = Path(shutil.copytree(folder, project.folder / "elsewhere"))
     assert "is not inside a run folder" in cli("evaluate", elsewhere).err
     assert json.loads(cli("evaluate", elsewhere, "--run-dir", project.run, "--json").out) == beside
+    said = cli("export", project.run, "--to", "merged", "--out", "merged")
+    assert "(20 questions, 14 of them used in training)" in said.out, said.err
     assert "exists already" in cli("export", project.run, "--to", "gguf").err
     assert "merged: fp32, bf16; gguf: f16" in cli("export", project.run, "--to", "ggml").err
     elsewhere = project.folder / "other"

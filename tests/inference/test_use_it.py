@@ -63,7 +63,7 @@ def test_predict_writes_the_answers(place):
     assert len(given) == 2
     for command in given:
         assert "12 rows" in ended(place, command)
-    assert {"rationale_ada", "rationale_bob"} <= set(pq.read_table(place / "answers.parquet").column_names)
+    assert {"choice", "probability", "learnt"} <= set(pq.read_table(place / "answers.parquet").column_names)
     assert (place / "questions.predictions.jsonl").is_file()
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -148,6 +149,7 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert found["steps"] == 20
     assert json.loads(said.out)["train"]["chosen"]["name"] == chosen["name"]
     assert not list((searching.run / "auto").glob("*/checkpoints")), "a candidate that does not continue has weights"
+    assert len(np.load(searching.run / "learnt.npy")) == 16, "the 12 validation questions are among the 16 of training"
     page = (searching.run / "report.html").read_text("utf-8")
     assert "Settings tried on validation questions" in page
     assert "(chosen)" in page

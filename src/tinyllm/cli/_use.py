@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -234,13 +234,31 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
         lines.append(f"An earlier, interrupted command answered {done.kept} of these rows.")
     if new and done.seconds:
         lines.append(f"{new / done.seconds:,.1f} questions/s")
-    if (accuracy := done.accuracy) is not None:
-        low, high = accuracy.ci95
-        lines.append(
-            f"Accuracy: {100 * accuracy.value:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on the "
-            f"{accuracy.n} rows with a choice and a known answer"
+    return "\n".join([*lines, *_accuracy_lines(done), f"Answers: {done.file}"])
+
+
+def _accuracy_lines(done: Predictions) -> Iterator[str]:
+    """Yield the accuracy on new questions, and then the accuracy on those of the training, which is no estimate."""
+    new, learnt = done.accuracy, done.accuracy_learnt
+    if new is not None:
+        low, high = new.ci95
+        on = (
+            f"{new.n} {'question that is' if new.n == 1 else 'questions that are'} new to the student"
+            if done.records_learnt
+            else f"the {new.n} rows with a choice and a known answer"
         )
-    return "\n".join([*lines, f"Answers: {done.file}"])
+        yield f"Accuracy: {100 * new.value:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on {on}"
+    if learnt is None:
+        return
+    used = "was used" if learnt.n == 1 else "were used"
+    if new is not None:
+        rows = "row" if learnt.n == 1 else "rows"
+        yield f"{learnt.n} more {rows} {used} in training or to choose settings; on them: {100 * learnt.value:.1f} %"
+    else:
+        yield (
+            f"No accuracy on new questions: all rows with a choice and a known answer ({learnt.n}) {used} in training "
+            f"or to choose settings. On them: {100 * learnt.value:.1f} %, which is no estimate for other questions"
+        )
 
 
 def _pushed_text(repo: str, card: str, sizes: Mapping[str, int], url: str | None) -> str:
@@ -254,10 +272,11 @@ def _pushed_text(repo: str, card: str, sizes: Mapping[str, int], url: str | None
 def _export_text(folder: Path, found: Parity) -> str:
     same, most = found.questions - found.differing, found.largest_difference
     lines = [f"{same} of {found.questions} choices are the same. Probabilities differ by at most {most:.4f}."]
+    used = f", {found.learnt} of them used in training" if found.learnt else ""
     if found.before is not None and found.after is not None and found.change is not None:
         lines.append(
-            f"Accuracy {100 * found.before.value:.1f} % before, {100 * found.after.value:.1f} % after "
-            f"(p = {found.change.p:.2g}, paired, {found.after.n} questions)."
+            f"Accuracy: student {100 * found.before.value:.1f} %, export {100 * found.after.value:.1f} % "
+            f"({found.after.n} questions{used}), paired p = {found.change.p:.2g}."
         )
     lines.append(
         f"Export: {folder}\nREADME.md in this folder shows how to run the export. `tinyllm predict`, `serve` and "

@@ -34,6 +34,8 @@ class Parity:
         same_tokens: whether the tokenizer of the export gives the same tokens; None if the export has no tokenizer of
             its own.
         holds: whether the export is within the tolerance.
+        learnt: number of the questions with a known answer that the student was trained on, or its settings chosen by;
+            None if the run does not record them.
     """
 
     questions: int
@@ -46,6 +48,7 @@ class Parity:
     change: Paired | None
     same_tokens: bool | None
     holds: bool
+    learnt: int | None = None
 
 
 def compare(own: Runtime, exported: Runtime, questions: Sequence[Question], precision: str) -> Parity:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from tinyllm.errors import DataError
 from tinyllm.inference._rows import WRITERS, Count, answered_row, problem_row, read_rows
 from tinyllm.inference._student import Chosen, LoadedStudent
 from tinyllm.questions.intake import Found, Wishes, find_reading
-from tinyllm.questions.types import Question
+from tinyllm.questions.types import Question, Splits
 from tinyllm.system.files import read_json, replacing, write_json
 from tinyllm.system.news import News, Task
 from tinyllm.system.packaged import file_checksum
@@ -44,7 +44,11 @@ class Predictions:
         abstained: number of rows without a choice because the probability is below the minimum confidence.
         problems: number of rows that are not a question, or a question that the student cannot be asked.
         kept: number of rows that an earlier, interrupted call answered.
-        accuracy: the accuracy on the answered rows with a known answer; None if there are none.
+        accuracy: the accuracy on the answered rows with a known answer that are new to the student; None if there are
+            none. If the run does not record its training questions, all rows count as new.
+        accuracy_learnt: the accuracy on the other rows with a known answer: the student was trained on them, or its
+            settings were chosen by them. None if there are none.
+        records_learnt: whether the run records its training questions.
         seconds: time that this call needed for its answers.
     """
 
@@ -55,6 +59,8 @@ class Predictions:
     problems: int
     kept: int
     accuracy: Accuracy | None
+    accuracy_learnt: Accuracy | None
+    records_learnt: bool
     seconds: float
 
 
@@ -90,22 +96,41 @@ def predict_file(
     with news.task(f"Reading {file}"):
         found = find_reading(file, wishes)
         total = sum(1 for table in found.shape.tables for _ in table.rows())
+    is_learnt = _learnt(student.folder)
     asked = {
         "student": student.identity, "questions": _checksum(file), "wishes": repr(wishes),
         "teachers": list(teachers), "min_confidence": min_confidence,
+        **({} if is_learnt is None else {"training": "known"}),
     }  # fmt: skip
     with _journal(out, asked) as (part, count):
         kept, began = count.rows, time.monotonic()
         if kept:
             news.say(f"  {kept} rows are answered already; continuing after them")
         with news.task(f"Answering {file.name}", total) as task:
-            _answer(student, found, part, count, teachers, min_confidence, task)
+            _answer(student, found, part, count, teachers, min_confidence, is_learnt, task)
         seconds = time.monotonic() - began
     _finish(out, teachers)
-    accuracy = Accuracy.of(count.right, count.labelled) if count.labelled else None
     return Predictions(
-        out, count.rows, count.answered, count.abstained, count.problems, kept, accuracy, round(seconds, 3)
+        file=out,
+        rows=count.rows,
+        answered=count.answered,
+        abstained=count.abstained,
+        problems=count.problems,
+        kept=kept,
+        accuracy=Accuracy.of(count.right, count.labelled) if count.labelled else None,
+        accuracy_learnt=Accuracy.of(count.right_learnt, count.learnt) if count.learnt else None,
+        records_learnt=is_learnt is not None,
+        seconds=round(seconds, 3),
     )
+
+
+def _learnt(folder: Path | None) -> Callable[[Question], bool] | None:
+    """Return what says whether the student has used a question, by the record of its run; None without a record.
+
+    A student is in `RUN/student`, an export is in `RUN/export/NAME`.
+    """
+    around = folder.resolve().parents[:2] if folder is not None else ()
+    return next((found for run in around if (found := Splits.read_learnt(run)) is not None), None)
 
 
 def _answer(
@@ -115,6 +140,7 @@ def _answer(
     count: Count,
     teachers: tuple[str, ...],
     min_confidence: float,
+    is_learnt: Callable[[Question], bool] | None,
     task: Task,
 ) -> None:
     """Answer the remaining rows and append them, one window after the other."""
@@ -135,7 +161,8 @@ def _answer(
             if isinstance(answer, str):
                 rows.append(problem_row(number, question.id, answer))
             else:
-                rows.append(answered_row(number, question, answer, next(explained), min_confidence))
+                row = answered_row(number, question, answer, next(explained), min_confidence)
+                rows.append(row if is_learnt is None else row | {"learnt": is_learnt(question)})
         part.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
         part.flush()
         os.fsync(part.fileno())

@@ -52,9 +52,10 @@ class Count:
     """Counts of rows.
 
     Attributes:
-        labelled: number of answered rows with a known answer.
+        labelled: number of answered rows with a known answer that are not marked as learnt.
         right: the sum of the marks of these rows. A mark is 1 if right, 0 if wrong, and 1/k if k choices tie and the
             right choice is one of them.
+        learnt, right_learnt: the same two counts of the rows that are marked as learnt.
     """
 
     rows: int = 0
@@ -63,6 +64,8 @@ class Count:
     problems: int = 0
     labelled: int = 0
     right: float = 0.0
+    learnt: int = 0
+    right_learnt: float = 0.0
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count a row."""
@@ -73,7 +76,10 @@ class Count:
             self.abstained += 1
         else:
             self.answered += 1
-            if "mark" in row:
+            if "mark" in row and row.get("learnt"):
+                self.learnt += 1
+                self.right_learnt += row["mark"]
+            elif "mark" in row:
                 self.labelled += 1
                 self.right += row["mark"]
 
@@ -102,7 +108,7 @@ def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[s
     kinds = {
         "row": pa.int64(), "choice": pa.int32(), "answer": pa.int32(), "probability": pa.float64(),
         "mark": pa.float64(), "probabilities": pa.list_(pa.float64()), "tied": pa.list_(pa.int32()),
-        "abstained": pa.bool_(), "context_cut": pa.bool_(),
+        "abstained": pa.bool_(), "context_cut": pa.bool_(), "learnt": pa.bool_(),
     }  # fmt: skip
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in _columns(teachers)])
     with pq.ParquetWriter(file, schema) as writer:
@@ -123,7 +129,7 @@ WRITERS: Mapping[str, Writer] = {".csv": _csv, ".parquet": _parquet}
 def _columns(teachers: Sequence[str]) -> list[str]:
     return [
         "row", "id", "question", "choice", "text", "probability", "probabilities", "answer", "mark", "abstained",
-        "tied", "context_cut", *map(_rationale, teachers), "problem",
+        "tied", "context_cut", "learnt", *map(_rationale, teachers), "problem",
     ]  # fmt: skip
 
 

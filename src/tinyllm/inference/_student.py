@@ -52,11 +52,13 @@ class LoadedStudent:
 
     Attributes:
         identity: the checksum of its files.
+        folder: the folder that it was loaded from.
     """
 
-    def __init__(self, runtime: Runtime, identity: str = "") -> None:
+    def __init__(self, runtime: Runtime, identity: str = "", folder: Path | None = None) -> None:
         self._runtime = runtime
         self.identity = identity
+        self.folder = folder
 
     @property
     def runtime(self) -> str:
@@ -229,7 +231,7 @@ def load(folder: str | Path) -> LoadedStudent:
     if not folder.is_dir():
         raise RunFolderError(f"There is no folder {folder}. Give the folder of a run, of its student, or of an export.")
     folder = student_folder(folder)
-    return LoadedStudent(open_export(folder), folder_checksum(folder) or "")
+    return LoadedStudent(open_export(folder), folder_checksum(folder) or "", folder)
 
 
 def _questions(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 
 from tinyllm.errors import DataError
 
@@ -72,3 +74,26 @@ class Splits:
     warnings: Mapping[str, int] = field(default_factory=dict)
     more: Sequence[Question] = ()
     overlaps: Mapping[str, int] = field(default_factory=dict)
+
+    def write_learnt(self, run: Path) -> None:
+        """Record in the folder of a run which questions its student was trained on, and which its settings came from.
+
+        The record has a hash of each training and validation question, and no text.
+        """
+        from tinyllm.questions._learnt import write_learnt
+
+        write_learnt(chain(self.train, self.more, self.valid), run)
+
+    @staticmethod
+    def read_learnt(run: Path) -> Callable[[Question], bool] | None:
+        """Return what says whether a question is in the record of `write_learnt`; None if the run has no record.
+
+        A question is in the record if its context, text and choices are the same. The order of the choices, upper case
+        and spaces do not count.
+
+        Raises:
+            RunFolderError: the record is damaged.
+        """
+        from tinyllm.questions._learnt import read_learnt
+
+        return read_learnt(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from tinyllm.comparison import Accuracy, paired
 from tinyllm.config import Config, compares_by_token
 from tinyllm.errors import DataError, RunFolderError, StudentError
 from tinyllm.export import FORMATS
-from tinyllm.questions.types import Question
+from tinyllm.questions.types import Question, Splits
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_jsonl, write_json
@@ -71,6 +71,7 @@ def export_run(
         raise RunFolderError(f"{run.path} has no trained student. Run `tinyllm train` first.")
     if out.exists():
         raise RunFolderError(f"{out} exists already. Give another folder with --out, or remove this one.")
+    is_learnt = Splits.read_learnt(run.path)
     asked = _asked(config, news)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
@@ -79,6 +80,8 @@ def export_run(
             write_export(read_student(run.student), made, kind, precision, config.name, asked[0])
         with news.task(f"Comparing {len(asked)} questions"):
             found = compare(TorchRuntime(read_student(run.student)), open_export(made), asked, precision)
+        if is_learnt is not None:
+            found = replace(found, learnt=sum(q.answer is not None and is_learnt(q) for q in asked))
         write_json(made / "parity.json", asdict(found))
         place = out if found.holds else out.with_name(f"{out.name}.refused")
         shutil.rmtree(place, ignore_errors=True)

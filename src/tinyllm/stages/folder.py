@@ -5,6 +5,7 @@ runs/<name>/
   rationales.parquet  rejected.jsonl  yields.json  generate
   opinions.parquet  opinions.json  folds/          generate, where `opinions` names teachers
   student/  train_log.jsonl  train_result.json     train (checkpoints/ while it runs)
+  learnt.npy                                      train: hashes of the training and validation questions
   auto.json  auto/                                train, with `train.method: auto`
   predictions.jsonl  metrics.json                 evaluate
   report.html                                     report

@@ -49,7 +49,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     A student that is trained on exactly these targets is left as it is; if questions or rationales have changed
     since, it is trained again. With `method: auto` its settings are searched for first (`auto`). The test questions are
     not read. Several processes (`torchrun`, `accelerate launch`, `--nproc`) all call this; the first
-    of them writes. Writes `student/`, `train_log.jsonl`, `plan.json`, `train_result.json`.
+    of them writes. Writes `student/`, `learnt.npy`, `train_log.jsonl`, `plan.json`, `train_result.json`.
     """
     from tinyllm.student import checkpoint_of_another, discard_checkpoints
     from tinyllm.student.model import save_student
@@ -118,6 +118,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         student.card = replace(student.card, temperature=temperature)
         if processes.is_first:
             run.forget_training()  # a student of other targets stays until this one is done
+            splits.write_learnt(run.path)
             save_student(student, run.student, _model_card(config, figures))
             write_json(run.train_result, figures)
             discard_checkpoints(run.path)
