@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 demo: install
 	$(BIN)/tinyllm demo
 
-# The same with the large teacher in this process: 1.1 GB more to download, half an hour.
+# The same with the large teacher in this process: 1.1 GB more to download, and longer.
 demo-best: install
 	$(BIN)/tinyllm models get qwen2.5-coder-1.5b-instruct
 	$(BIN)/tinyllm demo --best

@@ -221,7 +221,7 @@ def run(
 
 def demo(
     best: Annotated[
-        bool, typer.Option("--best", help="Let a teacher of 1.5 billion parameters answer now. Half an hour.")
+        bool, typer.Option("--best", help="Let a teacher of 1.5 billion parameters answer now. Takes longer.")
     ] = False,
     run_dir: RunDir = None,
     as_json: AsJson = False,
