@@ -452,6 +452,29 @@ def test_bad_rows_are_named_with_their_line_and_can_be_left_out(cli, project, ca
     assert "line 3" in (project.run / "report.html").read_text(encoding="utf-8")
 
 
+def test_all_problems_of_the_questions_are_told_at_once(cli, project):
+    some = rows(20)
+    some[1] |= {"id": "q0", "choices": ["only"]}  # two problems of one row
+    some[2] |= {"answer": 9}
+    some[3] |= {"answer": None}
+    some[4] |= {"question": "why " * 300}
+    project.write_questions(some)
+    said = cli("check", project.config, "--set", "train.max_input_tokens=256", "--set", "data.cut.test=0")
+    refused(
+        said,
+        "questions: 3 problems",
+        "line 2: 1 choice; a question needs at least two",
+        "line 2: the id 'q0' is also that of line 1",
+        "line 3: answer 9 is out of range",
+        "1 of 17 ('q3'), needed to train on",
+        "question 'q4': ",
+        "data.on_invalid: drop",
+    )
+    project.write_questions(some)
+    project.change("student.model", str(project.folder / "nowhere"))
+    refused(cli("check", project.config), "line 3: answer 9", "nowhere")
+
+
 def test_bad_files(cli, project):
     project.questions.write_bytes(b"")
     refused(cli("run", project.config), "questions.jsonl", "empty")

@@ -117,9 +117,10 @@ def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
 
 def export_text(figures: dict[str, Any]) -> str:
     """Return the accuracy of an export, beside that of the student that it was made of."""
-
     of, own, change = figures["accuracy"], figures["run"], figures["change"]
-    lines = [f"Accuracy on {of['n']} test questions, with its 95 % interval, by {figures['runtime']}: {_share_text(of)}"]
+    lines = [
+        f"Accuracy on {of['n']} test questions, with its 95 % interval, by {figures['runtime']}: {_share_text(of)}"
+    ]
     if own is None:
         return "\n".join(
             [*lines, "The run was not evaluated on these questions, so there is nothing to compare it with."]

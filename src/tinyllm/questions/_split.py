@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tinyllm.questions._by_id import repeated_ids
-from tinyllm.questions._files import Problem, SplitRows
-from tinyllm.questions._rows import MissingColumns, RowForm, oddities, to_question
+from tinyllm.questions._files import Problem, Row, SplitRows
+from tinyllm.questions._rows import MissingColumns, RowForm, oddities, own_id, to_question
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question
 
@@ -46,8 +46,10 @@ class ReadSplit:
         self._hashes = array("q")
         self._lines = array("Q")
         self._unit = ""
+        self._bad_ids: list[tuple[str, Row]] = []
         columns = MissingColumns(form)
         self.questions = self._without_repeated_ids(gather(self._read(form, columns, stop_after), in_memory))
+        self._tell_repeated_ids_of_bad_rows()
         if not self.fatal:
             self.fatal = columns.problems(source.where)
         if not self.fatal and not self.questions:
@@ -72,6 +74,8 @@ class ReadSplit:
             result = to_question(row, form, self._split)
             if not isinstance(result, Question):
                 self._leave_out(row.where, result)
+                if not self._drop and len(self.bad) < MOST_LISTED and (name := own_id(row, form, [])):
+                    self._bad_ids.append((name, row))
                 continue
             self.warnings.update(oddities(result))
             self._hashes.append(hash(result.id))
@@ -94,6 +98,18 @@ class ReadSplit:
             self.warnings.subtract(oddities(question))
             repeated.append(place)
         return leave_out(questions, repeated)
+
+    def _tell_repeated_ids_of_bad_rows(self) -> None:
+        """Tell now which bad rows repeat an id. Else it would be the next problem, once they are corrected."""
+        lines: dict[int, list[int]] = {hash(name): [] for name, _ in self._bad_ids}
+        for code, line in zip(self._hashes, self._lines, strict=True) if lines else ():
+            if code in lines:
+                lines[code].append(line)
+        for name, row in self._bad_ids:
+            if others := lines[hash(name)]:
+                text = f"the id '{name}' is also that of {row.unit} {others[0]}; give each question its own id"
+                self._leave_out(row.where, [text])
+            others.append(row.place)
 
     def _leave_out(self, where: str, reasons: Sequence[str]) -> None:
         self.bad_count += len(reasons)
