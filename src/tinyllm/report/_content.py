@@ -14,7 +14,7 @@ from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import RunFolderError
 from tinyllm.report import _browser as browser
 from tinyllm.report._files import LogLine, RunFiles
-from tinyllm.report._opinions import opinions_of, reliability_line
+from tinyllm.report._opinions import opinions_of, opinions_on, reliability_line
 from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
 from tinyllm.report._search import search_of
 from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
@@ -65,6 +65,10 @@ def build_page(files: RunFiles) -> dict[str, Any]:
     curves = _curves(files.log or (), teachers)
     scorers = browser.scorers(by_token=_section(files.config, "student").get("layout") == "cloze")
     rows = browser.question_rows(predictions, files.rationales or (), files.rejected or (), tuple(scorers))
+    shown = rows[: browser.MAX_QUESTIONS]
+    asked = {(p.split, p.question.id): p.question for p in predictions}
+    keys = [(row["split"], row["id"]) for row in shown]
+    browser.add_opinions(shown, opinions_on(files, {key: asked[key] for key in keys if key in asked}))
     data = _mapping(metrics, "data")
     dropped, warnings = _list(data, "dropped"), _mapping(data, "warnings")
     teacher_rows = [_teacher(files, name) for name in teachers]
@@ -90,9 +94,9 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "dropped_more": max(0, len(dropped) - _DROPPED_SHOWN),
         "warnings": [(str(text), count(_number(warnings, text))) for text in warnings],
         "only_rationales": not predictions,
-        "questions": len(rows[: browser.MAX_QUESTIONS]),
+        "questions": len(shown),
         "questions_left_out": max(0, len(rows) - browser.MAX_QUESTIONS),
-        "island": browser.island(rows[: browser.MAX_QUESTIONS], teachers, scorers),
+        "island": browser.island(shown, teachers, scorers),
         "config_text": files.config_text,
         "environment": list(_flat(files.environment or {})),
     }
@@ -337,7 +341,7 @@ def _teacher(files: RunFiles, name: str) -> dict[str, Any]:
         kept, missing = int(_number(entry, "rationales") or 0), int(_number(entry, "missing") or 0)
     else:  # generation is running: count in the files, which do not hold the number of missing texts
         mine = [r for r in files.rationales or () if r.teacher == name]
-        rejected = Counter(r.reason for r in files.rejected or () if r.teacher == name)
+        rejected = Counter(r.reason for r in files.rejected or () if (r.teacher, r.kind) == (name, "rationale"))
         repaired = Counter(chain.from_iterable(r.repaired for r in mine))
         kept, missing = len(mine), 0
     asked = kept + missing + sum(rejected.values())

@@ -239,8 +239,8 @@ def checked_questions(
         needed -= {"train"}
     with _collected(problems):
         splits = with_answers(splits, needed, drop=config.data.on_invalid == "drop")
-    for line in _soft_notes(config, splits):
-        news.say(f"  note: {line}")
+        for line in _soft_notes(config, splits):
+            news.say(f"  note: {line}")
     if needs_validation(config) and not len(splits.valid):
         what = "method: auto" if config.train.method == "auto" else "validate_steps"
         text = f"train.{what} needs validation questions: give data.valid, or data.cut."
