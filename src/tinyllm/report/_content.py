@@ -222,7 +222,7 @@ def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None
     compared = paired(before, after)
     same = sum(b == a > 0 for b, a in zip(before, after, strict=True))
     wrong = compared.n - same - compared.fixed - compared.broken
-    return Outcomes(compared.fixed, compared.broken, same, wrong, compared.p)
+    return Outcomes(compared.fixed, compared.broken, same, wrong, compared.p, compared.difference, compared.ci95)
 
 
 def _dots(metrics: Mapping[str, Any], scorers: Mapping[str, str]) -> Iterable[Dot]:

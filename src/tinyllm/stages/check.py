@@ -13,7 +13,7 @@ from tinyllm.config import ANSWER_TASK, Config, candidates_of, task_prefixes, te
 from tinyllm.errors import DataError, RunFolderError, TinyLLMError
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
-from tinyllm.stages._auto import Search, search_of
+from tinyllm.stages._auto import Search, few_to_choose_by, search_of
 from tinyllm.stages._prepare import cut_targets, needs_validation
 from tinyllm.stages._soft import supposed
 from tinyllm.stages.asking import opened_asking
@@ -166,6 +166,8 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
     if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
         raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
     splits, encoder = checked_questions(config, news)
+    if text := few_to_choose_by(config, splits):
+        news.say(f"  warning: {text}")
     forecasts = _forecasts(config, run, splits, news, pilot, dry_run)
     questions = supposed(config, splits)
     given = _given_rationales(config, questions if config.rationales.pooled else splits.train)
