@@ -37,7 +37,7 @@ def test_a_loss_is_told_as_one() -> None:
 
 def test_without_the_answers_to_single_questions_nothing_is_tested() -> None:
     said = verdict(LOW, HIGH, None, None)
-    assert said.startswith("The accuracy went from 31.0\u00a0% to 46.0\u00a0%; the change is not tested")
+    assert said.startswith("The accuracy went from 31.0\u00a0% to 46.0\u00a0%. The change is not tested")
 
 
 def test_it_has_at_most_two_sentences_on_the_choices_and_no_talk_of_overlaps() -> None:

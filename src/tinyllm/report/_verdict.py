@@ -86,9 +86,7 @@ def _change(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
         questions = f"{plural(before.n, 'question')} before, {after.n:,} after"
         return f"The accuracy went {moved}, but on different questions ({questions}), so the change is not tested."
     if outcomes is None:
-        return (
-            f"The accuracy went {moved}; the change is not tested, since the answers to single questions are missing."
-        )
+        return f"The accuracy went {moved}. The change is not tested: the answers to single questions are missing."
     low, high = (signed(end) for end in outcomes.ci95)
     told = f"{points(outcomes.difference)} (95\u00a0% interval {low} to {high}, {p_value(outcomes.p)})"
     if outcomes.p >= _SIGNIFICANT:
