@@ -464,7 +464,7 @@ def test_all_problems_of_the_questions_are_told_at_once(cli, project):
         said,
         "questions: 3 problems",
         "line 2: 1 choice; a question needs at least two",
-        "line 2: the id 'q0' is also that of line 1",
+        "line 2: its id is also that of line 1",
         "line 3: answer 9 is out of range",
         "1 of 16 ('q3'), needed to train on",
         "question 'q4': ",

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tinyllm.questions._by_id import repeated_ids
-from tinyllm.questions._files import Problem, Row, SplitRows
+from tinyllm.questions._files import Problem, SplitRows
 from tinyllm.questions._rows import MissingColumns, RowForm, oddities, own_id, to_question
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question
@@ -46,7 +46,8 @@ class ReadSplit:
         self._hashes = array("q")
         self._lines = array("Q")
         self._unit = ""
-        self._bad_ids: list[tuple[str, Row]] = []
+        self._bad_hashes = array("q")
+        self._bad_lines = array("Q")
         columns = MissingColumns(form)
         self.questions = self._without_repeated_ids(gather(self._read(form, columns, stop_after), in_memory))
         self._tell_repeated_ids_of_bad_rows()
@@ -71,16 +72,17 @@ class ReadSplit:
                 self._leave_out(row.where, [row.text])
                 continue
             columns.see(row)
+            self._unit = row.unit
             result = to_question(row, form, self._split)
             if not isinstance(result, Question):
                 self._leave_out(row.where, result)
-                if not self._drop and len(self.bad) < MOST_LISTED and (name := own_id(row, form, [])):
-                    self._bad_ids.append((name, row))
+                if not self._drop and (name := own_id(row, form, [])):
+                    self._bad_hashes.append(hash(name))
+                    self._bad_lines.append(row.place)
                 continue
             self.warnings.update(oddities(result))
             self._hashes.append(hash(result.id))
             self._lines.append(row.place)
-            self._unit = row.unit
             yield result
             if stop_after is not None:
                 different.add(self._hashes[-1])
@@ -101,15 +103,16 @@ class ReadSplit:
 
     def _tell_repeated_ids_of_bad_rows(self) -> None:
         """Tell now which bad rows repeat an id. Else it would be the next problem, once they are corrected."""
-        lines: dict[int, list[int]] = {hash(name): [] for name, _ in self._bad_ids}
-        for code, line in zip(self._hashes, self._lines, strict=True) if lines else ():
-            if code in lines:
-                lines[code].append(line)
-        for name, row in self._bad_ids:
-            if others := lines[hash(name)]:
-                text = f"the id '{name}' is also that of {row.unit} {others[0]}; give each question its own id"
-                self._leave_out(row.where, [text])
-            others.append(row.place)
+        first: dict[int, int | None] = dict.fromkeys(self._bad_hashes)
+        for code, line in zip(self._hashes, self._lines, strict=True) if first else ():
+            if code in first and first[code] is None:
+                first[code] = line
+        for code, line in zip(self._bad_hashes, self._bad_lines, strict=True):
+            if (before := first[code]) is None:
+                first[code] = line
+            else:
+                text = f"its id is also that of {self._unit} {before}; give each question its own id"
+                self._leave_out(f"{self._source.where}, {self._unit} {line}", [text])
 
     def _leave_out(self, where: str, reasons: Sequence[str]) -> None:
         self.bad_count += len(reasons)
