@@ -6,8 +6,8 @@
     python docs/picture.py all runs/demo runs/explains         each screen, at 1280 and 390 pixels, light and dark
     python docs/picture.py kept runs/demo runs/explains        the pictures in docs/images
 
-The screens are the reports of both runs, the page of an experiment, the page of `tinyllm serve`, the end of `tinyllm demo` in a
-terminal, and the first page of the site. `all` writes to build/screens, and prints which parts are wider than the window.
+The screens are the reports of both runs, the page of an experiment, the page of `tinyllm serve`, the end of `tinyllm demo` in
+a terminal, and the first page of the site. `all` writes to build/screens, and prints which parts are too wide.
 
 Needs Chromium and its driver (`apt-get install chromium chromium-driver`), and selenium, which the extra `dev` has.
 """
@@ -45,10 +45,11 @@ _COLUMNS = {1280: 100, 390: 48}  # of a terminal in such a window
 _PIECE = 1800  # a long page becomes several pictures of this height
 _ANSWER_S = 120
 
-# Elements that reach beyond the window, but not those in a box that scrolls or cuts them.
+# Elements that reach beyond the text's edge, but not those in a box that scrolls or cuts them.
 _TOO_WIDE = """
 const boxed = (e) => e && (getComputedStyle(e).overflowX !== "visible" || boxed(e.parentElement));
-const wide = (e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1;
+const edge = document.body.getBoundingClientRect().right - parseFloat(getComputedStyle(document.body).paddingRight) + 1;
+const wide = (e) => e.getBoundingClientRect().right > edge;
 return [...document.body.querySelectorAll("*")].filter((e) => wide(e) && !boxed(e.parentElement)).slice(0, 5)
   .map((e) => `${e.tagName} ${e.id || e.getAttribute("class") || ""}: ${e.textContent.trim().slice(0, 40)}`);
 """
@@ -104,7 +105,7 @@ def take_all(screen: Screen, folder: Path) -> None:
             with opened(screen, width, height, scheme) as browser:
                 browser.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true })")
                 for part in browser.execute_script(_TOO_WIDE):
-                    sys.stdout.write(f"{screen.name}, {width} pixels, wider than the window: {part}\n")
+                    sys.stdout.write(f"{screen.name}, {width} pixels, too wide: {part}\n")
                 whole = page_height(browser)
                 for number, top in enumerate(range(0, whole, _PIECE)):
                     picture = folder / f"{screen.name}-{width}-{scheme}-{number}.png"
@@ -150,7 +151,8 @@ def end_of_demo(run: Path) -> str:
     command = [sys.executable, "-m", "tinyllm", "demo", "--run-dir", str(run)]
     environment = os.environ | {"COLUMNS": "100"}
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout  # noqa: S603
-    return said.replace(str(run.resolve()), "/home/ada/runs/demo").replace(str(run), "runs/demo").rstrip()
+    said = said.replace(f"{run.resolve()}/report.html", "/home/ada/runs/demo/report.html")
+    return said.replace(str(run), "runs/demo").rstrip()
 
 
 def terminal(text: str, columns: int, scheme: str) -> str:
