@@ -6,6 +6,7 @@ import json
 
 import httpx
 import pytest
+from axe_core_python.selenium import Axe
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -40,6 +41,7 @@ def test_the_page_works_with_the_keyboard_and_a_screen_reader(browser, url):
     assert answer.accessible_name.startswith("Answer: ")
     for field in browser.find_elements(By.CSS_SELECTOR, "textarea, input:not([type=password]), button"):
         assert field.accessible_name, field.get_attribute("id")
+    assert Axe().run(browser)["violations"] == []
     assert not browser.get_log("browser")
     asked = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
