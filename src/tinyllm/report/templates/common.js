@@ -42,7 +42,7 @@ const page = {
 
   function value(cell) {
     const text = cell.textContent.trim().replaceAll("\u2212", "-").replaceAll(",", "");
-    const parts = [...text.matchAll(/([\d.]+) (s|min|h|d|KiB|MiB|GiB)\b/g)];
+    const parts = [...text.matchAll(/([\d.]+)\s(s|min|h|d|KiB|MiB|GiB)\b/g)];
     if (parts.length && /^\d/.test(text)) return parts.reduce((sum, [, number, unit]) => sum + number * UNITS[unit], 0);
     const number = text.match(/[-+]?\d+(\.\d+)?/);
     return number && /^[^A-Za-z]*[-+\d]/.test(text) ? Number(number[0]) : text.toLowerCase();
