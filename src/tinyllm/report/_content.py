@@ -204,16 +204,10 @@ def _cards(
             "stage": "after training" if after else "before training",
             "note": f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}"
             + (f", {plural(int(ties), 'tie')}" if ties else ""),
-            "headline": headline(before, after, *compared, _gain(metrics, scorer)),
+            "headline": headline(before, after, *compared),
             "verdict": verdict(before, after, *compared),
             "outcomes": outcomes,
         }
-
-
-def _gain(metrics: Mapping[str, Any], scorer: str) -> tuple[float, float] | None:
-    """Return the 95 % interval of the change by training."""
-    ends = _list(_mapping(metrics, "gain", scorer), "ci95")
-    return (float(ends[0]), float(ends[1])) if len(ends) == 2 else None
 
 
 def _over(metrics: Mapping[str, Any], scorer: str) -> Over | None:

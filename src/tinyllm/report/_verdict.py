@@ -56,26 +56,15 @@ def headline(
     outcomes: Outcomes | None,
     chance: float | None = None,
     over: Over | None = None,
-    gain: tuple[float, float] | None = None,
 ) -> str:
     """Say in one sentence whether training changed an accuracy, by the exact paired test.
 
     A second sentence follows if the student is not shown to beat a trivial answer.
-
-    Args:
-        gain: the 95 % interval of the change.
     """
     if before is None or after is None or outcomes is None:
         return verdict(before, after, majority, outcomes, chance, over)
-    by = points(after.value - before.value)
-    ends = f", 95\u00a0% interval {signed(gain[0])} to {signed(gain[1])}" if gain else ""
-    told = f"{percent(before.value)} to {percent(after.value)} ({by}{ends}, {p_value(outcomes.p)})"
-    shown = "helped" if after.value > before.value else "hurt"
-    if outcomes.p >= _SIGNIFICANT:
-        shown = "is not shown to change the accuracy"
     trivial = _against_trivial(after, majority, chance, over)
-    warning = "" if trivial.startswith("It beats") else trivial
-    return f"Training {shown}: {told} on {plural(after.n, 'test question')}. {warning}".rstrip()
+    return f"{_change(before, after, outcomes)} {'' if trivial.startswith('It beats') else trivial}".rstrip()
 
 
 def verdict(
@@ -110,19 +99,19 @@ def _full(accuracy: Shown) -> str:
 
 
 def _change(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
-    moved = f"from {percent(before.value)} to {percent(after.value)}"
+    moved = f"{percent(before.value)} to {percent(after.value)}"
     if before.n != after.n:
         questions = f"{plural(before.n, 'question')} before, {after.n:,} after"
-        return f"The accuracy went {moved}, but on different questions ({questions}), so the change is not tested."
+        return f"The accuracy went from {moved}, on different questions ({questions}), so the change is not tested."
     if outcomes is None:
-        return f"The accuracy went {moved}. The change is not tested: the answers to single questions are missing."
-    low, high = (signed(end) for end in outcomes.ci95)
-    told = f"{points(outcomes.difference)} (95\u00a0% interval {low} to {high}, {p_value(outcomes.p)})"
+        return f"The accuracy went from {moved}. The change is not tested: the answers to single questions are missing."
     if outcomes.p >= _SIGNIFICANT:
-        shown = "is not shown to change"
+        shown = "is not shown to change the accuracy"
     else:
-        shown = "raised" if outcomes.difference > 0 else "lowered"
-    return f"Training {shown} the accuracy: {told}, {moved} on {plural(after.n, 'test question')}."
+        shown = "helped" if outcomes.difference > 0 else "hurt"
+    low, high = (signed(end) for end in outcomes.ci95)
+    by = f"{points(outcomes.difference)}, 95\u00a0% interval {low} to {high}, {p_value(outcomes.p)}"
+    return f"Training {shown}: {moved} ({by}) on {plural(after.n, 'test question')}."
 
 
 def _against_trivial(after: Shown, majority: float | None, chance: float | None, over: Over | None) -> str:
