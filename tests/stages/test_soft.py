@@ -12,7 +12,9 @@ from aiohttp import web
 from projects import Project, in_thread, rows
 from teachers.fake_endpoint import FakeEndpoint, good
 from tinyllm.cli import main
+from tinyllm.cli._ending import _gain_text
 from tinyllm.config import load_config
+from tinyllm.errors import DataError
 from tinyllm.inference import load
 from tinyllm.rationales.files import read_rationales
 from tinyllm.stages._soft import _mixed, explained, taught
@@ -293,3 +295,30 @@ def test_a_target_is_a_weighted_mean_of_the_answer_and_the_opinion():
     assert _mixed(1, (0.5, 0.3, 0.2), 0.25) == pytest.approx((0.125, 0.825, 0.05))
     assert _mixed(1, (0.5, 0.3, 0.2), 1.0) == (0.5, 0.3, 0.2)
     assert _mixed(1, (0.5, 0.3, 0.2), 0.0) == (0.0, 1.0, 0.0)
+
+
+def test_a_weight_of_1_uses_no_answer_of_a_training_question(project):
+    """Also where a teacher has no opinion, or one that is not trusted: the student learns nothing there."""
+    project.change("train.soft", {"weight": 1, "teachers": {"expert": 1.0}, "trust": 0})
+    assert run(project, "generate") == 0
+    found, splits = prepared(project)
+    assert (found.figures["with_answer"], found.figures["learnt_without_answer"]) == (0, 44)
+    assert found.guessed == {q.id for q in (*splits.train, *splits.more)}
+    assert all(found.shares[q.id].index(max(found.shares[q.id])) == q.answer for q in found.questions)
+    project.change("train.soft", {"weight": 1, "teachers": {"expert": 1.0}, "trust": 0.9})
+    with pytest.raises(DataError, match="None of the 44 questions has an answer"):
+        prepared(project)
+
+
+@pytest.mark.parametrize(
+    ("soft", "said"),
+    [
+        ({"with_answer": 0, "learnt_without_answer": 9, "shuffled": False}, "opinions, without an answer, helped"),
+        ({"with_answer": 3, "learnt_without_answer": 9, "shuffled": False}, "Training helped"),
+        ({"with_answer": 0, "learnt_without_answer": 9, "shuffled": True}, "opinions about other questions"),
+        (None, "Training helped"),
+    ],
+)
+def test_the_end_of_a_run_says_what_was_really_learnt(soft, said):
+    gain = {"difference": 0.2, "ci95": (0.1, 0.3), "p": 0.01, "n": 100}
+    assert said in _gain_text({"value": 0.5, "n": 100}, gain, {"soft": soft} if soft else {})

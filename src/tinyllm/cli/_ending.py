@@ -31,11 +31,11 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
     names = [s for s in labels if s in after]
     if not names:
         return "The student is trained, and nothing was scored."
-    first = names[0]
+    first, trained = names[0], figures.get("train") or {}
     n = max(found["n"] for found in after.values())
     rows = [(when, of[first]) for when, of in (("before", before), ("after", after)) if first in of]
     lines = [
-        f"{_gain_text(after[first], gains.get(first), config)}, scored by {labels[first].lower()}.",
+        f"{_gain_text(after[first], gains.get(first), figures.get('train') or {})}, scored by {labels[first].lower()}.",
         *_interval_plot(rows, {"majority class": figures["majority"], "chance": figures["chance"]}),
         *(
             f"  {labels[name].lower()}: {_share_text(before.get(name))} → {_share_text(after[name])}"
@@ -45,20 +45,23 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
     ]
     if "generation" in names and config.student.layout == "cloze":
         lines.append("  It ranks choices that it is not shown, so an answer that it writes is rarely one of them.")
-    lines += _chosen_text(figures.get("train") or {})
+    lines += _chosen_text(trained)
     if n < _FEW:
         lines.append(f"  {n} questions only show large changes; add test questions (data.test, data.cut)")
     return "\n".join(lines)
 
 
-def _gain_text(after: Mapping[str, Any], gain: Mapping[str, Any] | None, config: Config) -> str:
+def _gain_text(after: Mapping[str, Any], gain: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> str:
     """Say whether the trained student is better than before, by the exact paired test."""
     if gain is None:
         return f"The student answers {100 * after['value']:.1f} % of {after['n']} test questions right"
     change, low, high = (f"{100 * share:+.1f}" for share in (gain["difference"], *gain["ci95"]))
     told = f"{change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
-    soft = config.train.soft
-    what = "Training" if soft is None or soft.weight < 1 else "Training on the teachers' opinions, without an answer,"
+    soft, what = trained.get("soft") or {}, "Training"
+    if soft.get("learnt_without_answer") and not soft["with_answer"]:
+        what = "Training on the teachers' opinions, without an answer,"
+    if soft.get("shuffled"):
+        what = "Training on opinions about other questions (train.soft.shuffle)"
     if gain["p"] >= _SIGNIFICANT:
         return f"{what} is not shown to change the accuracy: {told}"
     return f"{what} {'helped' if gain['difference'] > 0 else 'hurt'}: {told}"
