@@ -32,11 +32,6 @@ class Overlap:
     exact: frozenset[str]
     ngram: frozenset[str]
 
-    @property
-    def touched(self) -> frozenset[str]:
-        """All test questions that are not clean."""
-        return self.exact | self.ngram
-
 
 def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
     """Find the test questions that are met in training, or whatever other questions are given in its place."""
