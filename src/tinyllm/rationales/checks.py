@@ -8,7 +8,7 @@ and LLaMA-2, and their matches were reviewed one by one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from tinyllm.config import CheckName
 from tinyllm.questions import Question
@@ -181,7 +181,16 @@ _CHECKS: Mapping[CheckName, Callable[[str, Reply, Question], bool]] = {
 
 def stated_choice(text: str, question: Question) -> int | None:
     """Return the choice that a text states as the answer, the last one if there are several; None if there is none."""
-    return max(_stated_answers(text, question), default=(0, None))[1]
+    stated: list[tuple[int, int]] = []  # where, and which choice
+    for match in _ANSWER_IS.finditer(text):
+        choice = _choice_at(text[match.end() :], question)
+        if choice is not None:
+            stated.append((match.start(), choice))
+    for match in _IS_ANSWER.finditer(text):
+        choice = ord((match["mark"] or match["letter"]).lower()) - ord("a")
+        if choice < len(question.choices):
+            stated.append((match.start(), choice))
+    return max(stated, default=(0, None))[1]
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------
@@ -207,18 +216,6 @@ def _was_utf8(run: str) -> bool:
     except UnicodeError:
         return False
     return run not in ("Å²", "Å³")  # these mean square and cubic ångström
-
-
-def _stated_answers(text: str, question: Question) -> Iterator[tuple[int, int]]:
-    """Yield (position, choice) for every choice that the text states as the answer."""
-    for match in _ANSWER_IS.finditer(text):
-        choice = _choice_at(text[match.end() :], question)
-        if choice is not None:
-            yield match.start(), choice
-    for match in _IS_ANSWER.finditer(text):
-        choice = ord((match["mark"] or match["letter"]).lower()) - ord("a")
-        if choice < len(question.choices):
-            yield match.start(), choice
 
 
 def _choice_at(rest: str, question: Question) -> int | None:

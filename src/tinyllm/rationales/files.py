@@ -30,13 +30,6 @@ def write_rationales(folder: Path, collection: Collection, pooled: Container[str
     Raises:
         OSError: the disk is full, or the folder cannot be written; earlier files are unchanged.
     """
-    with replacing(folder / RATIONALES) as parquet:
-        with replacing(folder / REJECTED) as rejected:
-            _stream(collection, pooled, parquet, rejected)
-        write_json(folder / _YIELDS, {name: asdict(found) for name, found in collection.yields.items()})
-
-
-def _stream(collection: Collection, pooled: Container[str], parquet: Path, rejected: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -51,15 +44,21 @@ def _stream(collection: Collection, pooled: Container[str], parquet: Path, rejec
         table.write_table(pa.Table.from_pydict(columns, schema=schema))
         group.clear()
 
-    with pq.ParquetWriter(parquet, schema) as table, rejected.open("w", encoding="utf-8") as lines:
-        for outcome in collection:
-            if isinstance(outcome, Rejection):
-                lines.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
-                continue
-            group.append(replace(outcome, pooled=outcome.question_id in pooled))
-            if len(group) == _ROWS_AT_ONCE:
-                write(table)
-        write(table)
+    with replacing(folder / RATIONALES) as parquet:
+        with (
+            replacing(folder / REJECTED) as rejected,
+            pq.ParquetWriter(parquet, schema) as table,
+            rejected.open("w", encoding="utf-8") as lines,
+        ):
+            for outcome in collection:
+                if isinstance(outcome, Rejection):
+                    lines.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+                    continue
+                group.append(replace(outcome, pooled=outcome.question_id in pooled))
+                if len(group) == _ROWS_AT_ONCE:
+                    write(table)
+            write(table)
+        write_json(folder / _YIELDS, {name: asdict(found) for name, found in collection.yields.items()})
 
 
 def read_rationales(folder: Path) -> tuple[Rationale, ...]:
