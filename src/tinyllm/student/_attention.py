@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class Packing:
     positions: Tensor | None = None
     rows: Tensor | None = None
     longest: int = 0
-    _masks: dict[tuple[Block, int | None], Tensor | None] = field(default_factory=dict)
+    _masks: dict[tuple[Block, int | None], Tensor] = field(default_factory=dict)
     _biases: dict[tuple[Block, int | None], Tensor | None] = field(default_factory=dict)
     _block_masks: dict[int | None, Any] = field(default_factory=dict)
 
@@ -73,8 +74,16 @@ class Packing:
         Args:
             window: hide what is so many positions back or more.
         """
+        if block.branches_at is None and (window is None or block.keys <= window):
+            return None
         if (block, window) not in self._masks:
-            self._masks[block, window] = self._made_mask(block, window)
+            assert self.segments is not None  # noqa: S101
+            assert self.positions is not None  # noqa: S101
+            queries, keys = _places(block)
+            self._masks[block, window] = visible(
+                self.segments[None, queries], self.positions[None, queries],
+                self.segments[None, keys], self.positions[None, keys], window=window,
+            )[0]  # fmt: skip
         return self._masks[block, window]
 
     def bias(self, block: Block, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor | None:
@@ -86,19 +95,6 @@ class Packing:
             bias = None if seen is None else torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, -torch.inf)
             self._biases[block, window] = bias
         return self._biases[block, window]
-
-    def _made_mask(self, block: Block, window: int | None) -> Tensor | None:
-        fits = window is None or block.keys <= window
-        if fits and block.branches_at is None:
-            return None
-        assert self.segments is not None  # noqa: S101
-        assert self.positions is not None  # noqa: S101
-        keys = slice(block.key, block.key + block.keys)
-        queries = slice(block.query, block.query + block.queries)
-        return visible(
-            self.segments[None, queries], self.positions[None, queries],
-            self.segments[None, keys], self.positions[None, keys], window=window,
-        )[0]  # fmt: skip
 
     def block_mask(self, window: int | None) -> Any:
         """Return who may see whom in the whole row, as FlexAttention takes it."""
@@ -232,7 +228,8 @@ def _dense_blocks(
     packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, dropout: float, window: int | None
 ) -> Tensor:
     """One dense attention a block. A row's blocks share its keys; rows are split once, which has a cheap gradient."""
-    rows, half = _rows(packing.blocks), None if dropout else _half(query)
+    rows = [list(row) for _, row in groupby(packing.blocks, key=lambda block: block.key)]
+    half = None if dropout else _half(query)
     lengths = [row[-1].key + row[-1].keys - row[0].key for row in rows]
     parts = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
     mixed = []
@@ -280,17 +277,6 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale
     return torch.bmm(shares, value[0]).view(1, heads, queries, size)
 
 
-def _rows(blocks: Sequence[Block]) -> list[list[Block]]:
-    """Group blocks whose keys begin at the same place."""
-    rows: list[list[Block]] = []
-    for block in blocks:
-        if rows and rows[-1][0].key == block.key:
-            rows[-1].append(block)
-        else:
-            rows.append([block])
-    return rows
-
-
 class _BiasedBlocks(torch.autograd.Function):
     """softmax(scale · q kᵀ + bias) v in each block, with a gradient for the bias; the usual kernels have none.
 
@@ -330,7 +316,10 @@ class _BiasedBlocks(torch.autograd.Function):
         """Return the gradients of query, key, value and bias."""
         query, key, value, *saved = ctx.saved_tensors
         bias = saved.pop(0) if ctx.has_bias else None
-        grad_q, grad_k, grad_v = (_like(t) for t in (query, key, value))
+        # (heads, T, size), with a token's heads side by side in memory, as the projections need them.
+        grad_q, grad_k, grad_v = (
+            t.new_zeros(t.shape[1], t.shape[0], t.shape[2]).transpose(0, 1) for t in (query, key, value)
+        )
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[3] else None
         per_block = 2 if ctx.dropout else 1
         for number, block in enumerate(ctx.blocks):
@@ -371,11 +360,6 @@ def _places(block: Block) -> tuple[slice, slice]:
 def _of(query: Tensor, key: Tensor, value: Tensor, block: Block) -> tuple[Tensor, Tensor, Tensor]:
     queries, keys = _places(block)
     return query[:, queries], key[:, keys], value[:, keys]
-
-
-def _like(tensor: Tensor) -> Tensor:
-    """Zeros of (heads, T, size), with a token's heads side by side, as the projections want them."""
-    return tensor.new_zeros(tensor.shape[1], tensor.shape[0], tensor.shape[2]).transpose(0, 1)
 
 
 # --- T5's relative positions --------------------------------------------------------------------------------------

@@ -231,19 +231,14 @@ def _choices(micro: MicroBatch, task: int) -> Choices | None:
             places[start : start + len(branch.target)] = [question * width + number] * len(branch.target)
     return Choices(
         places=torch.tensor(places),
-        shares=_table([[b.share for b, _, _ in of] for of in compared.values()]),
-        scales=_table([[b.scale for b, _, _ in of] for of in compared.values()]),
+        shares=_pad([[b.share for b, _, _ in of] for of in compared.values()], 0.0),
+        scales=_pad([[b.scale for b, _, _ in of] for of in compared.values()], 0.0),
         weights=torch.tensor([of[0][1] for of in compared.values()], dtype=torch.float32),
         spans=tuple((of[0][2], of[-1][2] + len(of[-1][0].target)) for of in compared.values()),
         task=task,
     )
 
 
-def _table(rows: Sequence[Sequence[float]]) -> Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows], dtype=torch.float32)
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+def _pad(rows: Sequence[Sequence[float]], value: float) -> Tensor:
     width = max(map(len, rows))
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

@@ -101,8 +101,15 @@ def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a module weights by their names; it keeps the others."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if name in weights:
-                _put(parameter, weights[name])
+            if name not in weights:
+                continue
+            value = weights[name]
+            if hasattr(parameter, "full_tensor"):
+                from torch.distributed.tensor import distribute_tensor
+
+                shard: Any = parameter
+                value = distribute_tensor(value.to(shard.device), shard.device_mesh, shard.placements)
+            parameter.copy_(value)
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -115,15 +122,6 @@ def whole(parameter: Tensor) -> Tensor:
     put_together = getattr(parameter, "full_tensor", None)
     found: Tensor = parameter if put_together is None else put_together()
     return found
-
-
-def _put(parameter: Tensor, value: Tensor) -> None:
-    if hasattr(parameter, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
-
-        shard: Any = parameter
-        value = distribute_tensor(value.to(shard.device), shard.device_mesh, shard.placements)
-    parameter.copy_(value)
 
 
 # --- the best so far ----------------------------------------------------------------------------------------------

@@ -114,7 +114,8 @@ def weighted_cross_entropy(
         choices: those of the tokens that are compared.
         chunk_bytes: about so much is taken by the logits that are there at once, in float32.
     """
-    size = _chunk_tokens(head, chunk_bytes)
+    vocabulary = getattr(head.layer, "out_features", None) or 1 << 18
+    size = max(16, chunk_bytes // (4 * vocabulary))  # tokens of a chunk
     if not torch.is_grad_enabled():
         parts = zip(hidden.split(size), labels.split(size), strict=True)
         each = torch.cat([functional.cross_entropy(head.logits(h), y, reduction="none") for h, y in parts])
@@ -147,11 +148,6 @@ def sums_by_task(
     return sums
 
 
-def _chunk_tokens(head: Head, chunk_bytes: int) -> int:
-    vocabulary = getattr(head.layer, "out_features", None) or 1 << 18
-    return max(16, chunk_bytes // (4 * vocabulary))
-
-
 def _in_chunks(head: Head, hidden: Tensor, labels: Tensor, size: int) -> Tensor:
     """For heads that are more than a matrix: logits are made again in the backward pass."""
 
@@ -181,11 +177,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grads = (
-            torch.zeros_like(hidden, dtype=torch.float32) if wants_hidden else None,
-            torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None,
-            torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None,
-        )
+        of_hidden = torch.zeros_like(hidden, dtype=torch.float32) if wants_hidden else None
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        of_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None
+        grads = (of_hidden, of_weight, of_bias)
         each = torch.zeros(len(labels), device=hidden.device)
         parts = [slice(at, at + size) for at in range(0, len(labels), size)]
         steepest = weights.abs().max()
@@ -215,7 +210,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 above = likely.mul_((weight_of / total)[:, None]).scatter_add_(1, column, -weight_of[:, None])
                 if slope is not None:
                     above.mul_(slope)
-                _add_gradients(grads, part, above, some, matrix, scale)
+                low = above.to(dtype)
+                if of_hidden is not None:
+                    of_hidden[part].add_(low @ matrix, alpha=1 / scale)
+                if of_weight is not None and dtype == torch.float32:
+                    of_weight.addmm_(low.T, some)
+                elif of_weight is not None:  # it is widened while it is added: no copy of the vocabulary's size
+                    of_weight.add_(low.T @ some, alpha=1 / scale)
+                if of_bias is not None:
+                    of_bias.add_(above.sum(0), alpha=1 / scale)
         ctx.save_for_backward(*grads)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         ctx.mark_non_differentiable(each)
@@ -242,26 +245,6 @@ def _cap(logits: Tensor, cap: float | None) -> Tensor | None:
     slope = 1 - logits * logits
     logits.mul_(cap)
     return slope
-
-
-def _add_gradients(
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None],
-    part: slice,
-    above: Tensor,
-    hidden: Tensor,
-    matrix: Tensor,
-    scale: float,
-) -> None:
-    of_hidden, of_weight, of_bias = grads
-    low = above.to(matrix.dtype)
-    if of_hidden is not None:
-        of_hidden[part].add_(low @ matrix, alpha=1 / scale)
-    if of_weight is not None and matrix.dtype == torch.float32:
-        of_weight.addmm_(low.T, hidden)
-    elif of_weight is not None:
-        of_weight.add_(low.T @ hidden, alpha=1 / scale)  # widened on the way: no copy of the vocabulary's size
-    if of_bias is not None:
-        of_bias.add_(above.sum(0), alpha=1 / scale)
 
 
 # --- a kernel for GPUs --------------------------------------------------------------------------------------------

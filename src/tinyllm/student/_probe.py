@@ -142,13 +142,9 @@ def same_logits(ours: Tensor, plain: Tensor) -> bool:
     """Whether logits (N, V) are the same at every token, up to rounding and to what softmax does not see."""
     if ours.shape != plain.shape or not torch.equal(ours.isfinite(), plain.isfinite()):
         return False
-    ours, plain = (_centred(t) for t in (ours, plain))
+    ours, plain = (t.float().nan_to_num(0.0, 0.0, 0.0) for t in (ours, plain))
+    ours, plain = (t - t.mean(-1, keepdim=True) for t in (ours, plain))
     return bool(((ours - plain).norm(dim=-1) <= _LOGITS * plain.norm(dim=-1).clamp_min(1e-6)).all())
-
-
-def _centred(logits: Tensor) -> Tensor:
-    logits = logits.float().nan_to_num(0.0, 0.0, 0.0)
-    return logits - logits.mean(-1, keepdim=True)
 
 
 def compared_parameters(model: nn.Module) -> list[nn.Parameter]:

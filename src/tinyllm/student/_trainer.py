@@ -26,7 +26,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from tinyllm.errors import NonFiniteLossError
-from tinyllm.student._batch import Batch, to_device
+from tinyllm.student._batch import to_device
 from tinyllm.student._checkpoints import WEIGHTS_FILE, load_weights, trained_weights, write_weights
 from tinyllm.student._loss import sums_by_task
 from tinyllm.student._steps import Size
@@ -116,9 +116,12 @@ class PlanTrainer(Trainer):
         for place, batch in enumerate(batches):
             last = place == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss, parts = self._micro_step(model, to_device(batch, self.args.device))
-            bad = place if bad is None and not math.isfinite(loss) else bad
-            sums += parts
+                part = to_device(batch, self.args.device)
+                with self.compute_loss_context_manager():
+                    loss, each = model(part)
+                self.accelerator.backward(loss * self.args.world_size)
+            bad = place if bad is None and not math.isfinite(float(loss.detach())) else bad
+            sums += sums_by_task(each, part["weights"], part["task_ids"], len(self.tasks), part.get("choices"))
         sums = torch.as_tensor(self.accelerator.reduce(sums, reduction="sum"))
         total = float(sums[0].sum())
         if not math.isfinite(total):
@@ -130,14 +133,6 @@ class PlanTrainer(Trainer):
             total, losses, size.computed, size.computed - size.real, inputs["target_tokens"], time.monotonic() - began
         )
         return sums[0].sum()
-
-    def _micro_step(self, model: torch.nn.Module, batch: Batch) -> tuple[float, Tensor]:
-        """Return a micro-batch's loss; and, by task, its sums of weight · loss and of weight."""
-        with self.compute_loss_context_manager():
-            loss, each = model(batch)
-        self.accelerator.backward(loss * self.args.world_size)
-        weights, tasks = batch["weights"], batch["task_ids"]
-        return float(loss.detach()), sums_by_task(each, weights, tasks, len(self.tasks), batch.get("choices"))
 
     def _non_finite(self, place: int | None, loss: float) -> NonFiniteLossError:
         step = self.plan[self.state.global_step]

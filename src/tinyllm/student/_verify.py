@@ -30,7 +30,7 @@ from tinyllm.student._probe import (
     without_noise,
 )
 from tinyllm.student._rows import Row
-from tinyllm.student._ways import ALONE, UNFIT, Way, unwrapped
+from tinyllm.student._ways import ALONE, UNFIT, Way, first_line, unwrapped
 
 if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
@@ -122,7 +122,7 @@ class Verification:
         except UNFIT as error:
             longest = max(r.length for r in (*rows, *more))
             raise StudentError(
-                f"student.model: {self._name} fails on rows of up to {longest} tokens: {_first_line(error)} "
+                f"student.model: {self._name} fails on rows of up to {longest} tokens: {first_line(error)} "
                 f"Choose {_USUAL}."
             ) from error
         plain = _Plain(results, parameters, of_long, trains)
@@ -253,8 +253,3 @@ def _telling(rows: Sequence[Row]) -> Row:
 def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
     some = [g for g in gradients if g is not None]
     return torch.stack(some).sum(0) if some else None
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

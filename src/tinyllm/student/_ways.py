@@ -44,3 +44,8 @@ def unwrapped(model: Any) -> Any:
     """Return the model inside LoRA adapters; they are part of its layers, so they still act."""
     inner: Callable[[], Any] | None = getattr(model, "get_base_model", None)
     return model if inner is None else inner()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank; its type if there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

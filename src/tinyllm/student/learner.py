@@ -220,7 +220,11 @@ class Learner(nn.Module):
         if self.way.share_prompt:
             inputs["position_ids"] = batch["position_ids"]
         if self.way.packed:
-            inputs |= {"packing": batch["packing"], "attention_mask": self._no_masks(batch)}
+            # A mask that packed attention does not look at. It keeps the model from making its own.
+            none: Any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch["input_ids"].device)
+            kinds = self._kinds()
+            mask = dict.fromkeys(kinds, none) if kinds & _MASKED_KINDS else none
+            inputs |= {"packing": batch["packing"], "attention_mask": mask}
         else:
             inputs |= {"attention_mask": self._masks(batch)}
         if self.way.whole_forward:
@@ -252,12 +256,6 @@ class Learner(nn.Module):
         wanted = {"logits_to_keep": at, "use_cache": False}
         logits = _logits(self.student(**inputs, **{n: v for n, v in wanted.items() if n in accepted}))[0]
         return logits if "logits_to_keep" in accepted and len(logits) == len(at) else logits[at]
-
-    def _no_masks(self, batch: Batch) -> Any:
-        """Return what keeps a model from making masks, which packed attention does not look at."""
-        none = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch["input_ids"].device)
-        kinds = self._kinds()
-        return dict.fromkeys(kinds, none) if kinds & _MASKED_KINDS else none
 
     def _masks(self, batch: Batch) -> Tensor | dict[str, Tensor]:
         """Return the mask; one a kind of layer where the model mixes full attention with another."""

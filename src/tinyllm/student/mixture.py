@@ -79,12 +79,13 @@ class MixtureSettings:
 _ROUTED = "routed"
 _SUM_IS_OFF = 1e-6
 
-Mixture = Callable[[Sequence[Question], Sequence[Rationale], MixtureSettings], tuple[Target, ...]]
+Questions = Sequence[Question]
+Rationales = Sequence[Rationale]
+Targets = tuple[Target, ...]
+Mixture = Callable[[Questions, Rationales, MixtureSettings], Targets]
 
 
-def mix(
-    method: Method, questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def mix(method: Method, questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return the targets of a method, in the order of the questions, the answer first.
 
     A question without a teacher's rationale simply has no target of that task: what is missing is masked.
@@ -100,25 +101,17 @@ def needs_likelihoods(method: Method) -> bool:
 # --- the paper's methods ------------------------------------------------------------------------------------------
 
 
-def _fine_tuning(
-    questions: Sequence[Question],
-    rationales: Sequence[Rationale],  # noqa: ARG001
-    settings: MixtureSettings,
-) -> tuple[Target, ...]:
+def _fine_tuning(questions: Questions, _: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers only: L = L_A."""
     return _answers_and(questions, (), settings)
 
 
-def _step_by_step(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _step_by_step(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers and one teacher's rationales (distilling step-by-step): L = L_A + α L_m."""
     return _answers_and(questions, [r for r in rationales if r.teacher in tuple(settings.alpha)[:1]], settings)
 
 
-def tinyllm(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def tinyllm(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers and every teacher's rationales (the paper): L = L_A + Σ_m α_m L_m; α_m = 0 leaves one out."""
     return _answers_and(questions, rationales, settings)
 
@@ -126,16 +119,12 @@ def tinyllm(
 # --- controls: as many words as TinyLLM sees, with less sense in them ---------------------------------------------
 
 
-def _shuffled(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _shuffled(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers, and with each question the rationale that its teacher wrote for another one."""
     return _answers_and(questions, routing.shuffled(rationales, settings.seed), settings)
 
 
-def _keywords(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _keywords(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers, and of each rationale its content words alone."""
     texts = [replace(r, text=routing.content_words(r.text)) for r in rationales]
     return _answers_and(questions, [r for r in texts if r.text], settings)
@@ -144,31 +133,23 @@ def _keywords(
 # --- routers: one rationale a question, under the prefix of the teacher who wrote it ------------------------------
 
 
-def _one_random(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _one_random(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers, and with each question one of its rationales, drawn by lot."""
     lot = random.Random(settings.seed)
     return _routed(questions, rationales, settings, lambda _: lot.random())
 
 
-def _shortest(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _shortest(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers, and with each question its shortest rationale."""
     return _routed(questions, rationales, settings, lambda r: -len(r.text))
 
 
-def _similarity(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _similarity(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers, and with each question the rationale that is nearest to it and its answer, by tf-idf."""
     return _routed(questions, rationales, settings, routing.Nearness(questions, rationales))
 
 
-def _student_likelihood(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _student_likelihood(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers, and with each question the rationale that the untrained student finds likeliest, by token."""
     return _routed(questions, rationales, settings, lambda r: settings.likelihoods[r.question_id, r.teacher])
 
@@ -187,11 +168,8 @@ _MIXTURES: Mapping[Method, Mixture] = {
 
 
 def _routed(
-    questions: Sequence[Question],
-    rationales: Sequence[Rationale],
-    settings: MixtureSettings,
-    merit: Callable[[Rationale], float],
-) -> tuple[Target, ...]:
+    questions: Questions, rationales: Rationales, settings: MixtureSettings, merit: Callable[[Rationale], float]
+) -> Targets:
     """Return answers and one rationale a question, the one of highest merit: L = L_A + mean of α_m ℓ_m over all.
 
     With a mean for each teacher, the few rationales of one who is seldom chosen would weigh as much as the many of the
@@ -202,9 +180,7 @@ def _routed(
     return tuple(t if t.task == ANSWER_TASK else replace(t, mean=_ROUTED) for t in targets)
 
 
-def _answers_and(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _answers_and(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return what is learnt of each question and its rationales, in the way that the settings say."""
     written: dict[str, list[Rationale]] = {}
     for rationale in rationales:

@@ -23,6 +23,7 @@ from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
 from tinyllm.student._positions import Bound
 from tinyllm.student._untrained import NAME as UNTRAINED
 from tinyllm.student._untrained import untrained
+from tinyllm.student._ways import first_line
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
 from tinyllm.system.packaged import cache_folder, known_models, model_file, sha256
@@ -359,7 +360,7 @@ def _loading(location: str) -> Iterator[None]:
         raise StudentError(
             f"student.model: cannot load '{location}'.{did_you_mean(location, _known())} Give a name on the "
             f"Hugging Face hub (needs the network), a folder with safetensors weights, a .gguf file, or one of "
-            f"{', '.join(_known())}. The loader says: {_first_line(error)}"
+            f"{', '.join(_known())}. The loader says: {first_line(error)}"
         ) from None
 
 
@@ -378,19 +379,15 @@ def _dequantised(path: Path) -> Path:
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     folder = cache_folder() / "students" / f"{path.stem}-{key}"
-    if not folder.is_dir():
-        _dequantise(path, folder)
-    return folder
-
-
-def _dequantise(path: Path, folder: Path) -> None:
+    if folder.is_dir():
+        return folder
     from tinyllm.student._gguf import read_gguf
 
     with _quietly():
         try:
             tokenizer, model = read_gguf(path)
         except Exception as error:  # the reader of a damaged file raises whatever it stumbles over
-            raise StudentError(f"student.model: cannot read {path} as a GGUF model: {_first_line(error)}") from error
+            raise StudentError(f"student.model: cannot read {path} as a GGUF model: {first_line(error)}") from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _quietly():
         made = Path(scratch) / "model"
@@ -398,10 +395,7 @@ def _dequantise(path: Path, folder: Path) -> None:
         tokenizer.save_pretrained(made)
         with contextlib.suppress(OSError):  # another process may have made it meanwhile
             made.rename(folder)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return folder
 
 
 @contextlib.contextmanager

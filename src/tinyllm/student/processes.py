@@ -18,9 +18,10 @@ class Processes:
         """Join the others that the environment tells of; alone, that is nothing."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1)
+        import torch
         from accelerate import PartialState
 
-        state = PartialState(cpu=_on_cpu())
+        state = PartialState(cpu=not torch.accelerator.is_available())
         return cls(state.process_index, state.num_processes)
 
     @property
@@ -34,9 +35,3 @@ class Processes:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
-
-
-def _on_cpu() -> bool:
-    import torch
-
-    return not torch.accelerator.is_available()

@@ -27,7 +27,11 @@ def check_architecture(model_config: Any) -> Positions:
         model = _sketch(model_config)
         learner = Learner(model, pad=0)
     except (*UNFIT, StudentError):  # some configurations cannot be cut down: the whole model is looked at later
-        return _whole_positions(model_config)
+        try:
+            with torch.device("meta"):
+                return positions_of(_from_config(model_config))
+        except UNFIT:
+            return Positions(model_config.model_type)
     learner.refuse_if_it_sees_ahead()
     return learner.positions
 
@@ -48,14 +52,6 @@ def _sketch(model_config: Any) -> Any:
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         return _from_config(small).eval()
-
-
-def _whole_positions(model_config: Any) -> Positions:
-    try:
-        with torch.device("meta"):
-            return positions_of(_from_config(model_config))
-    except UNFIT:
-        return Positions(model_config.model_type)
 
 
 def _from_config(model_config: Any) -> Any:

@@ -245,7 +245,11 @@ def check_training(model_type: str, section: TrainSection) -> None:
         StudentError: fp16 with T5, fp16 without a GPU, bf16 on a GPU that lacks it.
         MissingDependencyError: loggers are not installed: all in one message.
     """
-    _check_loggers(section.report_to)
+    missing = [n for n in section.report_to if n in _LOGGERS and importlib.util.find_spec(_LOGGERS[n]) is None]
+    if "tensorboard" in section.report_to and importlib.util.find_spec("tensorboard") is None:
+        missing.append("'tinyllm-distill[tensorboard]'")
+    if missing:
+        raise MissingDependencyError(f"train.report_to: not installed: pip install {' '.join(missing)}")
     if section.precision == "fp16" and model_type in {"t5", "mt5", "umt5", "longt5"}:
         raise StudentError(
             "train.precision: fp16 makes T5 overflow to NaN (it was pre-trained in bfloat16, with larger activations "
@@ -305,11 +309,3 @@ def _training_arguments(model: Any, plan: StepPlan, section: TrainSection, check
     # Several GPUs in one process would split a batch's tensors apart (DataParallel); several processes are the way.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-def _check_loggers(names: tuple[str, ...]) -> None:
-    missing = [n for n in names if n in _LOGGERS and importlib.util.find_spec(_LOGGERS[n]) is None]
-    if "tensorboard" in names and importlib.util.find_spec("tensorboard") is None:
-        missing.append("'tinyllm-distill[tensorboard]'")
-    if missing:
-        raise MissingDependencyError(f"train.report_to: not installed: pip install {' '.join(missing)}")
