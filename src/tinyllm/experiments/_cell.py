@@ -97,7 +97,10 @@ def run_job(job: Job, news: News) -> None:
             likelihoods = shared / f"likelihoods-{job.student}.json"
             _share(shared, work, likelihoods)
             trained = train_run(config, work, news, splits)
-            _give_back(work, likelihoods)
+            measured = work.likelihoods  # other runs can use them
+            if measured.is_file() and not (likelihoods.is_file() and filecmp.cmp(measured, likelihoods, shallow=False)):
+                with replacing(likelihoods) as draft:
+                    shutil.copyfile(measured, draft)
         else:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
@@ -169,14 +172,6 @@ def _share(shared: Path, work: RunFolder, likelihoods: Path) -> None:
                 os.link(source, place)
             except OSError:  # another file system
                 shutil.copyfile(source, place)
-
-
-def _give_back(work: RunFolder, likelihoods: Path) -> None:
-    """Share the likelihoods that this run measured."""
-    measured = work.likelihoods
-    if measured.is_file() and not (likelihoods.is_file() and filecmp.cmp(measured, likelihoods, shallow=False)):
-        with replacing(likelihoods) as draft:
-            shutil.copyfile(measured, draft)
 
 
 def _record(

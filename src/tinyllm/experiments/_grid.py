@@ -233,8 +233,10 @@ def _teachers(grid: Grid, dataset: str) -> Teachers:
 def _tree(grid: Grid, group: Group, settings: Settings, seed: int) -> dict[str, Any]:
     tree = merge(_common(grid, group.dataset, group.student), group.spec.patch)
     tuned = {k: v for k, v in settings.items() if k != ALPHA}
-    for key, value in tuned.items():
-        tree = merge(tree, _nested(key, value))
+    for path, value in tuned.items():
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        tree = merge(tree, value)
     weights = _weights(grid, group, tree, settings)
     return merge(tree, {"train": {"seed": seed, **({"alpha": weights} if weights else {})}})
 
@@ -254,12 +256,6 @@ def _weights(grid: Grid, group: Group, tree: Mapping[str, Any], settings: Settin
     # A sweep does not change a weight of 0.
     swept = {t: settings[ALPHA] if ALPHA in settings and w else w for t, w in own.items()}
     return {t: w if t in group.spec.teachers else 0.0 for t, w in swept.items()}
-
-
-def _nested(path: str, value: Any) -> dict[str, Any]:
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return dict(value)
 
 
 # --- problems -----------------------------------------------------------------------------------------------------
