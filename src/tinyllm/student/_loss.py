@@ -1,13 +1,14 @@
-"""The weighted cross-entropy of target tokens, without the logits of all of them ever being there at once.
+"""The weighted cross-entropy of target tokens, computed in chunks, so that never all logits are in memory.
 
     L = L_A + Σ_m α_m L_m = Σ_tokens weight · cross-entropy
 
-Each token's weight already holds its task's α and the normalisers of the whole optimizer step (`plan`). Because the
-weights are known beforehand, a chunk's gradient can be worked out while its logits are there: three matrix products a
-chunk and no second look. For a vocabulary of 256,000 and a thousand target tokens that is 64 MiB instead of 1 GB.
+The weight of a token includes the α of its task and the normalisers of the whole optimizer step (`plan`). Weights are
+known in advance, so the gradient of a chunk is computed while its logits are in memory: three matrix products per
+chunk, and no logits are computed twice. For a vocabulary of 256,000 and a thousand target tokens, this takes 64 MiB
+instead of 1 GB.
 
-The weights of choices that are compared (`_choices`) are known when their question has been computed, so a chunk ends
-between questions. Where one question's choices are more than a chunk, a first look without a gradient finds them.
+The weights of compared choices (`_choices`) are known only after their question is computed, so a chunk ends between
+questions. If the choices of one question are larger than a chunk, a first pass without a gradient finds the weights.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _CHUNK_BYTES = 1 << 26  # of float32 logits
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What makes logits of hidden states.
+    """Computes logits from hidden states.
 
     Attributes:
         layer: usually one linear layer.
-        cap: None, or logits are cap · tanh(logits / cap) (Gemma 2).
+        cap: logits become cap · tanh(logits / cap) (Gemma 2); None: they do not change.
     """
 
     layer: nn.Module
@@ -44,11 +45,11 @@ class Head:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it is one matrix and nothing around it, such as an adapter."""
+        """Whether it is a single matrix, without an adapter."""
         return type(self.layer) is nn.Linear
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return (N, V) of (N, d); in float32 where no gradient is wanted, whatever the precision around it."""
+        """Return the logits (N, V) of hidden states (N, d). Without a gradient they are always in float32."""
         logits: Tensor = self.layer(hidden) if torch.is_grad_enabled() else logits_in_fp32(self.layer, hidden)
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
@@ -66,7 +67,7 @@ def logits_in_fp32(layer: nn.Module, hidden: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def head_in_fp32(layer: nn.Module) -> Iterator[None]:
-    """Have a model that is called as a whole compute its head in float32; for scoring, without a gradient."""
+    """Make a model compute its head in float32 when its whole forward is called; for scoring, without a gradient."""
     if isinstance(layer, nn.Embedding):  # FSMT names its table of tokens, which makes no logits
         yield
         return
@@ -111,8 +112,8 @@ def weighted_cross_entropy(
     Args:
         hidden: (N, d), whose logits predict the labels.
         labels, weights: (N,).
-        choices: those of the tokens that are compared.
-        chunk_bytes: about so much is taken by the logits that are there at once, in float32.
+        choices: the choices that are compared.
+        chunk_bytes: approximate size of the logits of one chunk, in float32.
     """
     vocabulary = getattr(head.layer, "out_features", None) or 1 << 18
     size = max(16, chunk_bytes // (4 * vocabulary))  # tokens of a chunk
@@ -149,7 +150,7 @@ def sums_by_task(
 
 
 def _in_chunks(head: Head, hidden: Tensor, labels: Tensor, size: int) -> Tensor:
-    """For heads that are more than a matrix: logits are made again in the backward pass."""
+    """For heads that are more than a matrix. The backward pass computes the logits again."""
 
     def of(some: Tensor, their_labels: Tensor) -> Tensor:
         return functional.cross_entropy(head.logits(some).float(), their_labels, reduction="none")
@@ -159,7 +160,7 @@ def _in_chunks(head: Head, hidden: Tensor, labels: Tensor, size: int) -> Tensor:
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of a linear head, chunk by chunk; gradients are made on the way forward."""
+    """Cross-entropy of a linear head, chunk by chunk. The forward pass computes the gradients, too."""
 
     @staticmethod
     def forward(
@@ -226,7 +227,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale what was made on the way forward."""
+        """Scale the gradients that the forward pass computed."""
         grads = ctx.saved_tensors
         scaled = [None if g is None else (g * grad).to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)]
         return *scaled, *[None] * 5
@@ -238,7 +239,7 @@ def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _cap(logits: Tensor, cap: float | None) -> Tensor | None:
-    """Cap logits in place; return the slope of doing so."""
+    """Cap logits in place. Return the derivative."""
     if cap is None:
         return None
     logits.div_(cap).tanh_()
@@ -251,7 +252,7 @@ def _cap(logits: Tensor, cap: float | None) -> Tensor | None:
 
 
 def _has_fused_kernel(head: Head, hidden: Tensor) -> bool:
-    """Whether cut-cross-entropy is installed and takes this: bfloat16 on a GPU, and a plain matrix without a bias."""
+    """Return whether cut-cross-entropy can be used: installed, bfloat16 on a GPU, a plain matrix without a bias."""
     layer: Any = head.layer
     if not (hidden.is_cuda and head.is_linear and layer.bias is None and torch.is_autocast_enabled("cuda")):
         return False

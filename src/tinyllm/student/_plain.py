@@ -1,4 +1,4 @@
-"""Text to tokens and nothing but text: what looks like a special token is spelled out, and no space is made up."""
+"""From text to tokens. Special tokens in a text are encoded as ordinary text, and no space is added."""
 
 from __future__ import annotations
 

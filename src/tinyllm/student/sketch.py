@@ -1,4 +1,4 @@
-"""A model of two layers in the manner of a student, made of its configuration: what is known before it is loaded."""
+"""A model with two layers and the architecture of a student, to check the student before it is loaded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _WORDS = 1024
 
 
 def check_architecture(model_config: Any) -> Positions:
-    """Refuse a student whose architecture cannot learn answers, and return how many positions it has.
+    """Check that a student's architecture can learn answers, and return its positions.
 
     Raises:
-        StudentError: it sees the tokens that it is to predict.
+        StudentError: it sees the tokens that it has to predict.
     """
     try:
         model = _sketch(model_config)
