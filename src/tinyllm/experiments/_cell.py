@@ -105,7 +105,10 @@ def run_job(job: Job, news: News) -> None:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
         if job.asks is None:
-            found = list(_answers(_student(job, config, work), splits, config.evaluate, job, news))
+            from tinyllm.student.model import load_student, read_student
+
+            student = read_student(work.student) if job.trains else load_student(config.student, student_card(config))
+            found = list(_answers(student, splits, config.evaluate, job, news))
         else:
             found = list(_teachers_answers(job, config, splits.test, news))
         temperature = float(trained.get("temperature") or _temperature(found, config))
@@ -154,12 +157,6 @@ def _seconds(started: float, asked: float, trained: Mapping[str, Any]) -> float:
     """Return the time of a run. For a continued run, training reports the time before the interruption, too."""
     now = time.monotonic()
     return max(now - started, float(trained.get("seconds") or 0.0) + now - asked)
-
-
-def _student(job: Job, config: Config, work: RunFolder) -> Student:
-    from tinyllm.student.model import load_student, read_student
-
-    return read_student(work.student) if job.trains else load_student(config.student, student_card(config))
 
 
 def _share(shared: Path, work: RunFolder, likelihoods: Path) -> None:

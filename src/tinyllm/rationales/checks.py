@@ -109,7 +109,9 @@ def _cut_half_sentence(text: str, reply: Reply) -> str:
         return text
     opening = _OPENING.match(text)
     start = opening.end() if opening else 0  # the common opening alone is not worth keeping
-    ends = [m.end() for m in _SENTENCE_END.finditer(text, start) if not _is_abbreviation(text, m.start())]
+    marks = [(m.start(), m.end()) for m in _SENTENCE_END.finditer(text, start)]
+    # Without the full stops of abbreviations and of the numbers in lists.
+    ends = [end for stop, end in marks if _NO_SENTENCE_END.search(text[max(0, stop - _TAIL) : stop]) is None]
     while ends and _stops_short(text[: ends[-1]], reply):
         ends.pop()
     return text[: ends[-1]] if ends else text
@@ -202,11 +204,6 @@ def _stops_short(text: str, reply: Reply) -> bool:
         return False
     tail = text[-_TAIL:]
     return _COMPLETE_END.search(tail) is None or _LIST_MARK_END.search(tail) is not None
-
-
-def _is_abbreviation(text: str, stop: int) -> bool:
-    """Whether the full stop belongs to an abbreviation, or to the number of a list item."""
-    return _NO_SENTENCE_END.search(text[max(0, stop - _TAIL) : stop]) is not None
 
 
 def _was_utf8(run: str) -> bool:

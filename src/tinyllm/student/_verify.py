@@ -176,7 +176,8 @@ class Verification:
             for rows, results, parameters in probes:
                 asked = rows if learner.share_prompt else apart(rows)
                 found = self._result(asked, count, parameters, plain.trains)
-                gradients = [_sum(of) for of in zip(*(r.gradients for r in results), strict=False)]
+                parts = ([g for g in of if g is not None] for of in zip(*(r.gradients for r in results), strict=False))
+                gradients = [torch.stack(some).sum(0) if some else None for some in parts]
                 if not same_logits(found.logits, torch.cat([r.logits for r in results])):
                     return False
                 if parameters and not same_gradients(found.gradients, gradients):
@@ -248,8 +249,3 @@ class _Plain:
 def _telling(rows: Sequence[Row]) -> Row:
     """Return the row with the most to predict."""
     return max(rows, key=lambda r: len(r.branches[0].target))
-
-
-def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    some = [g for g in gradients if g is not None]
-    return torch.stack(some).sum(0) if some else None
