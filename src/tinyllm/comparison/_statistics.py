@@ -42,9 +42,10 @@ def wilson(successes: float, n: int) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
-    p, square = successes / n, _Z95 * _Z95
+    p, z = successes / n, _Z95
+    square = z * z
     centre = p + square / (2 * n)
-    half = _Z95 * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
+    half = z * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
     # At 0 and 1 the bound is p itself. Rounding must not move it past p.
     low = 0.0 if successes == 0 else (centre - half) / (1 + square / n)
     high = 1.0 if successes == n else (centre + half) / (1 + square / n)
