@@ -111,10 +111,6 @@ class Experiment:
         """Return the complete configuration of a run."""
         return build_config(_tree(self.grid, self.group(cell), cell.settings, cell.seed), source=cell.key)
 
-    def first_config(self, group: Group) -> Config:
-        """Return the configuration of a group's first run, for settings that all its runs share."""
-        return self.config(group.cells()[0])
-
     def dataset_config(self, dataset: str, student: str) -> Config:
         """Return a configuration of a dataset and a student, without a particular method."""
         group = next(g for g in self.groups if (g.dataset, g.student) == (dataset, student))

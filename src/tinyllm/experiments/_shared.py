@@ -159,7 +159,7 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
         (key, config, _explained(config, shared.splits[cell.dataset])) for key, (config, cell) in wanted.items()
     ]
     tested = {asked_key(g.dataset, g.spec.asks): g for g in experiment.groups if g.spec.asks is not None}
-    asked += [(key, experiment.first_config(g), shared.splits[g.dataset].test) for key, g in tested.items()]
+    asked += [(key, experiment.config(g.cells()[0]), shared.splits[g.dataset].test) for key, g in tested.items()]
     lines = []
     for key, config, questions in asked:
         run = RunFolder(folder / _SHARED / key)

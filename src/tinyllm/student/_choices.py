@@ -45,11 +45,6 @@ class Choices:
         """The largest number of target tokens of a question."""
         return max(end - start for start, end in self.spans)
 
-    @property
-    def steepest(self) -> Tensor:
-        """The largest weight that a token can get."""
-        return (self.weights[:, None] * self.scales).abs().max()
-
     def loss(self, cross_entropy: Tensor) -> Tensor:
         """Return the loss of all questions, a scalar.
 

@@ -186,7 +186,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         parts = [slice(at, at + size) for at in range(0, len(labels), size)]
         steepest = weights.abs().max()
         if choices is not None:
-            parts, steepest = choices.whole_parts(size), torch.maximum(steepest, choices.steepest)
+            parts = choices.whole_parts(size)
+            steepest = torch.maximum(steepest, (choices.weights[:, None] * choices.scales).abs().max())
         with torch.autocast(device, enabled=False):
             matrix = weight.to(dtype)
             # Gradients this small would vanish in half precision; the loss's own scaling comes too late for them.
