@@ -26,7 +26,6 @@ class ScriptedTeacher:
 
     form: Form = "completion"
     stop: tuple[str, ...] = ()
-    local = False
     stored = True
 
     def __init__(
@@ -36,9 +35,11 @@ class ScriptedTeacher:
         script: str | Script,
         *,
         concurrency: int = 16,
+        local: bool = False,
     ) -> None:
         self.name = name
         self.concurrency = concurrency
+        self.local = local
         self._questions = ById(questions)
         self._script = script
 
