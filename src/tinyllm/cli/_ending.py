@@ -35,7 +35,7 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
     n = max(found["n"] for found in after.values())
     rows = [(when, of[first]) for when, of in (("before", before), ("after", after)) if first in of]
     lines = [
-        f"{_gain_text(after[first], gains.get(first), figures.get('train') or {})}, scored by {labels[first].lower()}.",
+        f"{_gain_text(after[first], gains.get(first), trained)}, scored by {labels[first].lower()}.",
         *_interval_plot(rows, {"majority class": figures["majority"], "chance": figures["chance"]}),
         *(
             f"  {labels[name].lower()}: {_share_text(before.get(name))} → {_share_text(after[name])}"

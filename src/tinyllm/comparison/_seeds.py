@@ -28,6 +28,7 @@ Right = NDArray[np.float64]
 
 ALPHA = 0.05
 _HALVINGS, _QUANTILES, _LEAST_P = 40, 400, 1e-15
+_BINS = 10  # of equal width, for calibration
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -351,17 +352,17 @@ class Calibration:
     error: float
 
 
-def calibration(confidence: NDArray[np.float64], right: NDArray[np.float64], bins: int = 10) -> Calibration:
+def calibration(confidence: NDArray[np.float64], right: NDArray[np.float64]) -> Calibration:
     """Return accuracy by confidence in bins of equal width; empty ones are left out.
 
     Args:
         confidence: probability that the student gave its answer, (n,).
         right: whether that was the right one, (n,).
     """
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    places = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
     found = [
         Bin(float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum()))
-        for inside in (places == b for b in range(bins))
+        for inside in (places == b for b in range(_BINS))
         if inside.any()
     ]
     total = sum(b.n for b in found)

@@ -34,7 +34,7 @@ def accuracy(right: Sequence[float]) -> Accuracy:
     return Accuracy.of(sum(right), len(right))
 
 
-def wilson(successes: float, n: int, z: float = _Z95) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> tuple[float, float]:
     """Return Wilson's score interval for a proportion.
 
     With p = k / n:  (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± 1.96 s.e., it stays within 0…1, and
@@ -42,7 +42,8 @@ def wilson(successes: float, n: int, z: float = _Z95) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
-    p, square = successes / n, z * z
+    p, z = successes / n, _Z95
+    square = z * z
     centre = p + square / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
     # At 0 and 1 the bound is p itself. Rounding must not move it past p.

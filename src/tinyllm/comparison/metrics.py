@@ -49,7 +49,8 @@ def metrics(
     }
     if config.evaluate.before:
         figures["before"] = _accuracies(predictions, "before")
-        figures["gain"] = _gains(predictions)
+        before, after = (_marks(_tested(predictions, stage)) for stage in ("before", "after"))
+        figures["gain"] = {by: asdict(paired(before[by], after[by])) for by in after if by in before}
     stages: tuple[Stage, ...] = ("before", "after") if config.evaluate.before else ("after",)
     majority = majority_right(splits.train, splits.test)
     figures |= {
@@ -127,8 +128,3 @@ def _calibration(config: Config, predictions: Sequence[Prediction], temperature:
         "reliability_uncalibrated": [asdict(b) for b in plain.bins],
         "n": len(ranked),
     }
-
-
-def _gains(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    before, after = (_marks(_tested(predictions, stage)) for stage in ("before", "after"))
-    return {scorer: asdict(paired(before[scorer], after[scorer])) for scorer in after if scorer in before}

@@ -115,8 +115,10 @@ class Outline:
         must be exactly one TinyLLM method.
         """
         like, settings = "tinyllm", control.settings
-        if _shuffles_opinions(settings):
-            like, settings = control.like, _unshuffled(settings)
+        train = dict((settings or {}).get("train") or {})
+        if (train.get("soft") or {}).get("shuffle"):
+            train["soft"] = {key: value for key, value in train["soft"].items() if key != "shuffle"}
+            like, settings = control.like, {**(settings or {}), "train": train}
         alike = [m for m in self.methods if m.kind != "control" and m.like == like and m.settings == settings]
         if control.settings is None and len(alike) > 1:
             return None
@@ -129,15 +131,3 @@ class Outline:
     def method(self, name: str) -> MethodOutline:
         """Return a method by its id."""
         return next(m for m in self.methods if m.id == name)
-
-
-def _shuffles_opinions(settings: Mapping[str, Any] | None) -> bool:
-    """Whether settings of a method are the control `train.soft.shuffle`."""
-    soft = ((settings or {}).get("train") or {}).get("soft") or {}
-    return bool(soft.get("shuffle"))
-
-
-def _unshuffled(settings: Mapping[str, Any] | None) -> dict[str, Any]:
-    train = (settings or {})["train"]
-    soft = {key: value for key, value in train["soft"].items() if key != "shuffle"}
-    return {**(settings or {}), "train": {**train, "soft": soft}}

@@ -230,23 +230,20 @@ class Results:
         return difference((runs, Runs(np.isin(scored.ids, known)[None].astype(np.float64), None)))
 
     def runs(
-        self, place: Place, scorer: Scorer, view: View = "asked", only: NDArray[np.bool_] | None = None
+        self,
+        place: Place,
+        scorer: Scorer,
+        view: View = "asked",
+        only: NDArray[np.bool_] | None = None,
+        settings: Settings | None = None,
     ) -> Runs | None:
         """Return the answers of a method's runs to the test questions; None without any.
 
         Args:
             only: which questions to keep, (questions,).
+            settings: of the runs; None: the chosen ones.
         """
-        return self._runs(self.of(place), place, scorer, view, only)
-
-    def _runs(
-        self,
-        records: Sequence[Record],
-        place: Place,
-        scorer: Scorer,
-        view: View = "asked",
-        only: NDArray[np.bool_] | None = None,
-    ) -> Runs | None:
+        records = self.of(place) if settings is None else self._with(place, settings)
         found = {r.seed: s.right for r in records if (s := r.answers.scored(scorer, "test", view)) is not None}
         if not found:
             return None
@@ -292,7 +289,7 @@ class Results:
         """Return the accuracy by α (the paper's Figure 2). Each α has the settings that were tuned for it."""
         curve = []
         for settings in self.outline.method(place.method).sweep.best_by_alpha(self._accuracies(place)):
-            found = self._runs(self._with(place, settings), place, scorer)
+            found = self.runs(place, scorer, settings=settings)
             accuracy = estimate(found) if found is not None else None
             if ALPHA in settings and accuracy is not None:
                 curve.append((float(settings[ALPHA]), accuracy))

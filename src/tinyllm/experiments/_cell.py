@@ -97,12 +97,18 @@ def run_job(job: Job, news: News) -> None:
             likelihoods = shared / f"likelihoods-{job.student}.json"
             _share(shared, work, likelihoods)
             trained = train_run(config, work, news, splits)
-            _give_back(work, likelihoods)
+            measured = work.likelihoods  # other runs can use them
+            if measured.is_file() and not (likelihoods.is_file() and filecmp.cmp(measured, likelihoods, shallow=False)):
+                with replacing(likelihoods) as draft:
+                    shutil.copyfile(measured, draft)
         else:
             trained = train_run(config, work, news, splits) if job.trains else {}
         asked = time.monotonic()
         if job.asks is None:
-            found = list(_answers(_student(job, config, work), splits, config.evaluate, job, news))
+            from tinyllm.student.model import load_student, read_student
+
+            student = read_student(work.student) if job.trains else load_student(config.student, student_card(config))
+            found = list(_answers(student, splits, config.evaluate, job, news))
         else:
             found = list(_teachers_answers(job, config, splits.test, news))
         temperature = float(trained.get("temperature") or _temperature(found, config))
@@ -153,12 +159,6 @@ def _seconds(started: float, asked: float, trained: Mapping[str, Any]) -> float:
     return max(now - started, float(trained.get("seconds") or 0.0) + now - asked)
 
 
-def _student(job: Job, config: Config, work: RunFolder) -> Student:
-    from tinyllm.student.model import load_student, read_student
-
-    return read_student(work.student) if job.trains else load_student(config.student, student_card(config))
-
-
 def _share(shared: Path, work: RunFolder, likelihoods: Path) -> None:
     """Put shared files into the folder of a run, as hard links where possible."""
     wanted = {shared / name: work.path / name for name in _SHARED_FILES} | {likelihoods: work.likelihoods}
@@ -169,14 +169,6 @@ def _share(shared: Path, work: RunFolder, likelihoods: Path) -> None:
                 os.link(source, place)
             except OSError:  # another file system
                 shutil.copyfile(source, place)
-
-
-def _give_back(work: RunFolder, likelihoods: Path) -> None:
-    """Share the likelihoods that this run measured."""
-    measured = work.likelihoods
-    if measured.is_file() and not (likelihoods.is_file() and filecmp.cmp(measured, likelihoods, shallow=False)):
-        with replacing(likelihoods) as draft:
-            shutil.copyfile(measured, draft)
 
 
 def _record(

@@ -100,18 +100,14 @@ class Forecast:
         """
         each = [self.seconds_of(c) for c in cells]
         total = sum(each) + (more * sum(each) / len(each) if each else 0.0)
-        correction = self._correction(done)
-        # Finished runs were measured while others ran beside them.
-        return total / self._at_once if correction is None else total * correction / self._places
-
-    def _correction(self, done: Iterable[Record]) -> float | None:
         took = expected = 0.0
         for record in done:
             cell, is_known = self._cells.get(record.key), self._machine in (None, record.machine)
             if cell is not None and is_known:
                 took += float(record.figures.get("seconds") or 0.0)
                 expected += self.seconds_of(cell)
-        return took / expected if took and expected else None
+        # Finished runs were measured while others ran beside them.
+        return total * (took / expected) / self._places if took and expected else total / self._at_once
 
     def _measure(self, group: Group) -> _Sizes:
         from tinyllm.student.model import load_tokenizer, parameters_in_use

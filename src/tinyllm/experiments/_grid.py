@@ -111,10 +111,6 @@ class Experiment:
         """Return the complete configuration of a run."""
         return build_config(_tree(self.grid, self.group(cell), cell.settings, cell.seed), source=cell.key)
 
-    def first_config(self, group: Group) -> Config:
-        """Return the configuration of a group's first run, for settings that all its runs share."""
-        return self.config(group.cells()[0])
-
     def dataset_config(self, dataset: str, student: str) -> Config:
         """Return a configuration of a dataset and a student, without a particular method."""
         group = next(g for g in self.groups if (g.dataset, g.student) == (dataset, student))
@@ -233,8 +229,10 @@ def _teachers(grid: Grid, dataset: str) -> Teachers:
 def _tree(grid: Grid, group: Group, settings: Settings, seed: int) -> dict[str, Any]:
     tree = merge(_common(grid, group.dataset, group.student), group.spec.patch)
     tuned = {k: v for k, v in settings.items() if k != ALPHA}
-    for key, value in tuned.items():
-        tree = merge(tree, _nested(key, value))
+    for path, value in tuned.items():
+        for key in reversed(path.split(".")):
+            value = {key: value}
+        tree = merge(tree, value)
     weights = _weights(grid, group, tree, settings)
     return merge(tree, {"train": {"seed": seed, **({"alpha": weights} if weights else {})}})
 
@@ -254,12 +252,6 @@ def _weights(grid: Grid, group: Group, tree: Mapping[str, Any], settings: Settin
     # A sweep does not change a weight of 0.
     swept = {t: settings[ALPHA] if ALPHA in settings and w else w for t, w in own.items()}
     return {t: w if t in group.spec.teachers else 0.0 for t, w in swept.items()}
-
-
-def _nested(path: str, value: Any) -> dict[str, Any]:
-    for key in reversed(path.split(".")):
-        value = {key: value}
-    return dict(value)
 
 
 # --- problems -----------------------------------------------------------------------------------------------------

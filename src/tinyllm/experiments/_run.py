@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyllm.experiments._forecast import Forecast
-from tinyllm.experiments._grid import Cell, Experiment, Group
+from tinyllm.experiments._grid import Experiment, Group
 from tinyllm.experiments._places import LocalProcess, Place
 from tinyllm.experiments._runner import Board, Runner
 from tinyllm.experiments._shared import (
@@ -113,13 +113,13 @@ def _planned(experiment: Experiment, folder: Path, news: News, workers: int, *, 
         news.say(line)
     forecast = _forecast(experiment, shared, news, workers, is_here=is_here)
     if _count(experiment, board) and not news.quiet:
-        news.console.print(Overview(experiment).plan(board, lambda g, known: _of_group(g, known, forecast, board)))
+        done = board.done.values()
+        news.console.print(
+            Overview(experiment).plan(
+                board, lambda group, known: forecast.left(known, max(0, board.not_ended(group) - len(known)), done)
+            )
+        )
     return _summary(experiment, forecast, board, 0, None)
-
-
-def _of_group(group: Group, known: Sequence[Cell], forecast: Forecast, board: Board) -> float:
-    """Return the time of a group's runs that are left. `known` are those whose settings are known."""
-    return forecast.left(known, max(0, board.not_ended(group) - len(known)), board.done.values())
 
 
 def _forecast(experiment: Experiment, shared: Shared, news: News, workers: int, *, is_here: bool) -> Forecast:

@@ -16,7 +16,6 @@ from tinyllm.config import Config, build_config, teachers_in_use
 from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._grid import Cell, Experiment
-from tinyllm.experiments._methods import MethodSpec
 from tinyllm.opinions.files import OPINIONS, read_opinions
 from tinyllm.questions import SPLITS, answered, gather, overlap
 from tinyllm.questions.types import Question, Splits
@@ -74,7 +73,14 @@ def read_questions(experiment: Experiment, news: News) -> Shared:
         questions |= {(dataset, student): questions_fingerprint(s) for student, s in of_student.items()}
         learnt |= {(dataset, student): learnt_fingerprint(s) for student, s in of_student.items()}
         splits[dataset] = _united(list(of_student.values()))
-        _check_splits(dataset, splits[dataset], experiment)
+        if not len(splits[dataset].test):
+            raise DataError(f"{dataset}: there are no test questions: give data.test, or data.cut with a test share.")
+        if not len(splits[dataset].valid) and any(g.sweep.chooses for g in experiment.groups):
+            raise DataError(
+                f"{dataset}: `alpha` and `tune` choose on validation questions, and there are none: give data.valid, "
+                "or data.cut with a share for them.",
+                page="experiments.md",
+            )
     return Shared(splits, questions, learnt)
 
 
@@ -89,17 +95,6 @@ def _united(of_students: Sequence[Splits]) -> Splits:
 
     largest = max(of_students, key=lambda s: len(s.train))
     return replace(largest, train=every("train"), valid=every("valid"), test=every("test"), more=every("more"))
-
-
-def _check_splits(dataset: str, splits: Splits, experiment: Experiment) -> None:
-    if not len(splits.test):
-        raise DataError(f"{dataset}: there are no test questions: give data.test, or data.cut with a test share.")
-    if not len(splits.valid) and any(g.sweep.chooses for g in experiment.groups):
-        raise DataError(
-            f"{dataset}: `alpha` and `tune` choose on validation questions, and there are none: give data.valid, or "
-            "data.cut with a share for them.",
-            page="experiments.md",
-        )
 
 
 def questions_fingerprint(splits: Splits) -> str:
@@ -164,7 +159,7 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
         (key, config, _explained(config, shared.splits[cell.dataset])) for key, (config, cell) in wanted.items()
     ]
     tested = {asked_key(g.dataset, g.spec.asks): g for g in experiment.groups if g.spec.asks is not None}
-    asked += [(key, experiment.first_config(g), shared.splits[g.dataset].test) for key, g in tested.items()]
+    asked += [(key, experiment.config(g.cells()[0]), shared.splits[g.dataset].test) for key, g in tested.items()]
     lines = []
     for key, config, questions in asked:
         run = RunFolder(folder / _SHARED / key)
@@ -256,9 +251,9 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
     for group in experiment.groups:
         spec, known = group.spec, methods.get(group.spec.id)
         datasets = dict.fromkeys((*(known.datasets if known else ()), group.dataset))
-        methods[spec.id] = MethodOutline(
-            spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets), _method_settings(spec)
-        )
+        train = {k: v for k, v in (spec.patch.get("train") or {}).items() if k != "method"}
+        own = {k: v for k, v in spec.patch.items() if k != "train"} | ({"train": train} if train else {})
+        methods[spec.id] = MethodOutline(spec.id, spec.like, spec.label, spec.kind, group.sweep, tuple(datasets), own)
     grid = experiment.grid
     first = next(iter(grid.datasets))
     return Outline(
@@ -271,13 +266,6 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
         seeds=grid.seeds,
         quoted=grid.quoted,
     )
-
-
-def _method_settings(spec: MethodSpec) -> dict[str, Any]:
-    """Return a method's own settings without `train.method`."""
-    train = {k: v for k, v in (spec.patch.get("train") or {}).items() if k != "method"}
-    others = {k: v for k, v in spec.patch.items() if k != "train"}
-    return {**others, **({"train": train} if train else {})}
 
 
 def _dataset(experiment: Experiment, shared: Shared, dataset: str) -> DatasetOutline:

@@ -61,7 +61,9 @@ def load_splits(
         return replace(load_splits(data, fetch=fetch, in_memory=in_memory, problems=problems), test=())
     source = _source(data, fetch)
     shares = data.cut or CutSection()
-    whole = _cut_from(source, shares)
+    there = {*source.rows, *(part for counts in source.cut.values() for part in counts)}
+    # Others are cut from these splits, so they must be read completely, whatever the limit.
+    whole = {*source.cut, *(["train"] if _missing(there, shares) else [])}
     limits: dict[str, int | None] = {
         s: data.limit.get(s) if isinstance(data.limit, dict) else data.limit for s in SPLITS
     }
@@ -94,7 +96,8 @@ def load_splits(
         raise found or error from None  # with the bad rows they may be enough
     if found is not None and problems is not None:
         problems.append(found)
-    limited = {split: _few_in_memory(part[: limits[split]], in_memory) for split, part in questions.items()}
+    limited = {split: part[: limits[split]] for split, part in questions.items()}
+    limited = {split: tuple(part) if len(part) <= in_memory else part for split, part in limited.items()}
     warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
     dropped = tuple(d for part in read.values() for d in part.dropped)
     splits = Splits(**limited, dropped=dropped, warnings=dict(warnings), overlaps={})
@@ -123,7 +126,9 @@ def _with_more(
             if problems is not None:
                 problems.extend(DataError(f"data.more, '{name}': {error}", page=error.page) for error in bad or ())
             dropped.extend(replace(d, split="more") for d in part.dropped)
-            prefix = _unused_prefix(f"{name}/", splits)
+            prefix = f"{name}/"
+            while any(q.id.startswith(prefix) for q in chain(splits.train, splits.valid, splits.test)):
+                prefix = f"+{prefix}"  # no id of the other questions may begin with it
             for question in part.train:
                 found = replace(
                     question, id=f"{prefix}{question.id}", answer=question.answer if section.answers else None
@@ -168,23 +173,6 @@ def _name_of_more(section: MoreSection, taken: set[str]) -> str:
     place = section.train or section.folder
     name = (section.name or section.dataset or (place.stem if place else "more")).replace("/", ".")
     return next(n for n in chain([name], (f"{name}-{k}" for k in range(2, len(taken) + 3))) if n not in taken)
-
-
-def _unused_prefix(prefix: str, splits: Splits) -> str:
-    """Return a prefix that no id of the other questions begins with."""
-    while any(q.id.startswith(prefix) for q in chain(splits.train, splits.valid, splits.test)):
-        prefix = f"+{prefix}"
-    return prefix
-
-
-def _cut_from(source: NamedSplits, shares: CutSection) -> set[str]:
-    """Return the splits from which others are cut. They must be read completely, whatever the limit."""
-    there = {*source.rows, *(part for counts in source.cut.values() for part in counts)}
-    return {*source.cut, *(["train"] if _missing(there, shares) else [])}
-
-
-def _few_in_memory(questions: Sequence[Question], in_memory: int) -> Sequence[Question]:
-    return tuple(questions) if len(questions) <= in_memory else questions
 
 
 # --- where the rows are ------------------------------------------------------------------------------------------

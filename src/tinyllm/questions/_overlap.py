@@ -1,6 +1,6 @@
-"""Overlap of test with training or validation questions: what a student may have by heart, or was chosen by.
+"""Overlap of test questions with training or validation questions. A student may have memorised the answers.
 
-`overlap` counts it between the splits of a dataset, as is usual. `HeldOut` is stricter, and keeps questions of other
+`overlap` finds it between the splits of a dataset, in the usual way. `HeldOut` is stricter. It keeps questions of other
 sources out of training.
 """
 
@@ -22,24 +22,19 @@ _BOILERPLATE = 20  # words in a row that stand in more than one of so many held-
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Test questions that are met in training (or among the validation questions), by id.
+    """Test questions that are also among the training (or validation) questions, by id.
 
     Attributes:
-        exact: the same context, question and choices, order and spelling of spaces aside.
-        ngram: thirteen words in a row of question and context are the same; exact ones are counted there only.
+        exact: context, question and choices are the same. Order, case and white space do not count.
+        ngram: the same thirteen words in a row, in question or context. Without those in `exact`.
     """
 
     exact: frozenset[str]
     ngram: frozenset[str]
 
-    @property
-    def touched(self) -> frozenset[str]:
-        """All test questions that are not clean."""
-        return self.exact | self.ngram
-
 
 def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
-    """Find the test questions that are met in training, or whatever other questions are given in its place."""
+    """Find the test questions that are also among the training questions (or other questions given in their place)."""
     wanted = {gram for q in test for gram in _grams(q)}
     whole = {_key(q) for q in test}
     seen_grams: set[tuple[str, ...]] = set()
@@ -54,7 +49,7 @@ def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
 
 
 def content_hash(question: Question) -> int:
-    """Return a number that questions share if context, question and choices are the same, as in `Overlap.exact`.
+    """Return a number that is equal for questions with the same context, question and choices, as in `Overlap.exact`.
 
     It has 64 bits and is the same in every process. A million of them need less memory than the texts.
     """
@@ -78,12 +73,10 @@ class HeldOut:
                 self._with.setdefault(word, []).append(place)
 
     def meets(self, question: Question) -> str | None:
-        """Say how a question is one of those held out, as in "the same as a validation or test question".
+        """Return how a question matches a held-out question, such as "the same as a validation or test question".
 
-        None: it is not one of them.
-
-        Nearly the same: thirteen words in a row of question or context, or 85 % of the different words of question,
-        context and choices.
+        Return None if it matches none. "Nearly the same" means: the same thirteen words in a row in question or
+        context, or 85 % of the different words of question, context and choices.
         """
         held_out = "as a validation or test question"
         if _key(question) in self._whole:
@@ -99,7 +92,7 @@ class HeldOut:
         return f"nearly the same {held_out}" if near else None
 
     def _rarest(self, words: frozenset[str]) -> list[str]:
-        """Return so many of the words that two questions with nearly the same words share one of them."""
+        """Return enough of the rarest words that two questions with nearly the same words share one of them."""
         part, of = _NEAR
         spare = len(words) - -(-part * len(words) // of)
         return sorted(words, key=lambda word: (self._counts[word], word))[: spare + 1]

@@ -33,7 +33,13 @@ class Visible:
 
 def visible(reply: Reply) -> Visible:
     """Return the visible text of a reply."""
-    said = _message(reply.message) if reply.message is not None else _Said(reply.text)
+    said = _Said(reply.text)
+    if reply.message is not None:
+        message = json.loads(reply.message)
+        said = _Said(thought=any(message.get(name) for name in _THOUGHT_FIELDS))
+        if isinstance(refusal := message.get("refusal"), str):
+            said.refusal = refusal
+        _add(message.get("content"), said)
     text, inline, open_ = _without_thoughts(said.text)
     while (again := _without_thoughts(text))[0] != text:  # tags may be nested
         text, inline, open_ = again[0], True, again[2]
@@ -61,15 +67,6 @@ class _Said:
 
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks", "thought")
 _THOUGHT_PARTS = re.compile(r"think|thought|reason|summary|analysis", re.IGNORECASE)
-
-
-def _message(raw: str) -> _Said:
-    message = json.loads(raw)
-    said = _Said(thought=any(message.get(name) for name in _THOUGHT_FIELDS))
-    if isinstance(refusal := message.get("refusal"), str):
-        said.refusal = refusal
-    _add(message.get("content"), said)
-    return said
 
 
 def _add(content: Any, said: _Said) -> None:

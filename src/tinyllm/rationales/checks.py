@@ -8,7 +8,7 @@ and LLaMA-2, and their matches were reviewed one by one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from tinyllm.config import CheckName
 from tinyllm.questions import Question
@@ -109,7 +109,9 @@ def _cut_half_sentence(text: str, reply: Reply) -> str:
         return text
     opening = _OPENING.match(text)
     start = opening.end() if opening else 0  # the common opening alone is not worth keeping
-    ends = [m.end() for m in _SENTENCE_END.finditer(text, start) if not _is_abbreviation(text, m.start())]
+    marks = [(m.start(), m.end()) for m in _SENTENCE_END.finditer(text, start)]
+    # Without the full stops of abbreviations and of the numbers in lists.
+    ends = [end for stop, end in marks if _NO_SENTENCE_END.search(text[max(0, stop - _TAIL) : stop]) is None]
     while ends and _stops_short(text[: ends[-1]], reply):
         ends.pop()
     return text[: ends[-1]] if ends else text
@@ -181,7 +183,16 @@ _CHECKS: Mapping[CheckName, Callable[[str, Reply, Question], bool]] = {
 
 def stated_choice(text: str, question: Question) -> int | None:
     """Return the choice that a text states as the answer, the last one if there are several; None if there is none."""
-    return max(_stated_answers(text, question), default=(0, None))[1]
+    stated: list[tuple[int, int]] = []  # where, and which choice
+    for match in _ANSWER_IS.finditer(text):
+        choice = _choice_at(text[match.end() :], question)
+        if choice is not None:
+            stated.append((match.start(), choice))
+    for match in _IS_ANSWER.finditer(text):
+        choice = ord((match["mark"] or match["letter"]).lower()) - ord("a")
+        if choice < len(question.choices):
+            stated.append((match.start(), choice))
+    return max(stated, default=(0, None))[1]
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------
@@ -195,11 +206,6 @@ def _stops_short(text: str, reply: Reply) -> bool:
     return _COMPLETE_END.search(tail) is None or _LIST_MARK_END.search(tail) is not None
 
 
-def _is_abbreviation(text: str, stop: int) -> bool:
-    """Whether the full stop belongs to an abbreviation, or to the number of a list item."""
-    return _NO_SENTENCE_END.search(text[max(0, stop - _TAIL) : stop]) is not None
-
-
 def _was_utf8(run: str) -> bool:
     """Whether the characters are UTF-8 that was decoded as Windows-1252."""
     try:
@@ -207,18 +213,6 @@ def _was_utf8(run: str) -> bool:
     except UnicodeError:
         return False
     return run not in ("Å²", "Å³")  # these mean square and cubic ångström
-
-
-def _stated_answers(text: str, question: Question) -> Iterator[tuple[int, int]]:
-    """Yield (position, choice) for every choice that the text states as the answer."""
-    for match in _ANSWER_IS.finditer(text):
-        choice = _choice_at(text[match.end() :], question)
-        if choice is not None:
-            yield match.start(), choice
-    for match in _IS_ANSWER.finditer(text):
-        choice = ord((match["mark"] or match["letter"]).lower()) - ord("a")
-        if choice < len(question.choices):
-            yield match.start(), choice
 
 
 def _choice_at(rest: str, question: Question) -> int | None:

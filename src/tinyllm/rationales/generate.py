@@ -287,7 +287,13 @@ class _Flow:
                         f"Teacher '{self.teacher.name}': the endpoint refuses every form of the request: {refused}\n"
                         "  To do: ask another model or endpoint."
                     ) from None
-                await self._learn(refused)
+                known = self._requests.manners
+                if refused.form == known.form and refused.manners in (
+                    None,
+                    known,
+                ):  # no other request has led to a change
+                    self._shared.progress.learnt(self._requests.learn(refused))
+                    await self._remember()
             else:
                 outcome = self._requests.verdict(ask.question, reply)
                 if self._requests.saw(outcome):
@@ -303,13 +309,6 @@ class _Flow:
             if settled:
                 return settled[0][1]
             ask = missing[0]
-
-    async def _learn(self, refused: ParameterRefused) -> None:
-        """Change the form of the requests, unless another request has led to a change already."""
-        known = self._requests.manners
-        if refused.form == known.form and refused.manners in (None, known):
-            self._shared.progress.learnt(self._requests.learn(refused))
-            await self._remember()
 
     async def _remember(self) -> None:
         if self.teacher.stored:

@@ -137,7 +137,8 @@ def _row(record: Any, where: str) -> Row:
         record = json.loads(record) if isinstance(record, bytes) else record
         asked = _canonical(record["request"])
         key = key_of(asked)
-        _must_match(key, record.get("key", key))
+        if record.get("key", key) != key:
+            raise ValueError("its request has been changed, and no longer matches its key")  # noqa: TRY301
         who = _text(record["teacher"]), _text(record["question_id"])
         said = (
             _text(record["text"]),
@@ -162,11 +163,6 @@ def _canonical(request: Any) -> str:
     if set(request) - {"options"} != _ASKED:
         raise ValueError(f"a request has {', '.join(sorted(_ASKED))}; got {', '.join(sorted(request))}")
     return json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def _must_match(key: str, said: Any) -> None:
-    if key != said:
-        raise ValueError("its request has been changed, and no longer matches its key")
 
 
 def _one_of(known: Sequence[str], value: Any) -> str:

@@ -143,8 +143,10 @@ def contents(path: Path, tell: Tell = silent) -> Contents:
     with reading(path) as db:
         for after, upto in _id_ranges(db, tell):
             for teacher, identity, *figures in db.execute(query, {"after": after, "upto": upto}):
-                known = teachers.get((teacher, identity))
-                teachers[teacher, identity] = figures if known is None else _added(known, figures)
+                known = teachers.setdefault((teacher, identity), figures)
+                if known is not figures:  # sums (None: unknown), the first and the last time
+                    known[:-2] = [b if a is None else a + (b or 0) for a, b in zip(known[:-2], figures, strict=False)]
+                    known[-2:] = min(known[-2], figures[-2]), max(known[-1], figures[-1])
         failures = db.execute("SELECT teacher, reason, count(*) FROM failures GROUP BY 1, 2 ORDER BY 1, 2").fetchall()
         spent = _ledger.spent(db)
     return Contents(
@@ -157,12 +159,6 @@ def contents(path: Path, tell: Tell = silent) -> Contents:
         failures=tuple(_Failed(*row) for row in failures),
         spent=tuple(_Paid(run, teacher, found) for (run, teacher), found in spent.items()),
     )
-
-
-def _added(one: list[Any], other: list[Any]) -> list[Any]:
-    """Add up the figures of two parts of the store: sums (None: unknown), the first and the last time."""
-    sums = [b if a is None else a + (b or 0) for a, b in zip(one[:-2], other[:-2], strict=True)]
-    return [*sums, min(one[-2], other[-2]), max(one[-1], other[-1])]
 
 
 def moment(created: float) -> str:

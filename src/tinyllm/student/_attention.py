@@ -1,11 +1,11 @@
-"""Attention over rows that lie end to end in one long row, without padding: who sees whom is a list of blocks.
+"""Packed attention: all rows of a micro-batch form one long row without padding. Blocks say which tokens see which.
 
-Everything else in a transformer treats each token by itself, so a micro-batch can be one row of all its tokens. Only
-attention has to know where a question ends. It is registered with transformers under `NAME`, and acts where a model is
-called with `packing=…`; anywhere else it is plain scaled-dot-product attention.
+All other layers of a transformer process each token separately. Only attention has to know where a row ends. It is
+registered with transformers under `NAME`. A model uses it if it is called with `packing=…`. Otherwise its attention is
+plain scaled-dot-product attention.
 
-    on the CPU    one small dense attention a block; the work is that of the blocks and not of the whole square
-    on a GPU      FlexAttention, whose compiled kernel leaves out what the mask hides (causal students)
+    on the CPU    one small dense attention per block, so the cost is that of the blocks and not of the whole square
+    on a GPU      FlexAttention, whose compiled kernel skips what the mask hides (causal students)
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -32,9 +33,9 @@ class Block:
     """Queries [query, query + queries) see keys [key, key + keys).
 
     Attributes:
-        branches_at: None, or where among the keys the branches begin: before it everything is seen, from it on a
-            token sees its own branch up to itself. The queries are then the keys from there on.
-        causal: as many queries as keys, each of which sees the keys up to itself.
+        branches_at: the first key of the branches; None: there are no branches. A query sees all keys before it, and
+            from there on its own branch up to itself. The queries are the keys from there on.
+        causal: each query sees the keys up to itself. There are as many queries as keys.
     """
 
     query: int
@@ -47,13 +48,13 @@ class Block:
 
 @dataclass(slots=True)
 class Packing:
-    """What attention has to know of a packed micro-batch.
+    """What attention needs to know about a packed micro-batch.
 
     Attributes:
         blocks: of self-attention; together their queries are all tokens, in order.
         cross: blocks of a decoder's attention to its encoder; empty elsewhere.
         segments, positions, rows: of each token (T,): its branch (`PROMPT` or 1, 2, …), its position in its own
-            sequence, and its row. A causal student's only.
+            sequence, and its row. For causal students only.
         longest: tokens of the longest block.
     """
 
@@ -63,18 +64,26 @@ class Packing:
     positions: Tensor | None = None
     rows: Tensor | None = None
     longest: int = 0
-    _masks: dict[tuple[Block, int | None], Tensor | None] = field(default_factory=dict)
+    _masks: dict[tuple[Block, int | None], Tensor] = field(default_factory=dict)
     _biases: dict[tuple[Block, int | None], Tensor | None] = field(default_factory=dict)
     _block_masks: dict[int | None, Any] = field(default_factory=dict)
 
     def mask(self, block: Block, window: int | None) -> Tensor | None:
-        """Return who may see whom in a block, (queries, keys); None where its kind says it all.
+        """Return which queries see which keys in a block, (queries, keys); None if no mask is needed.
 
         Args:
-            window: hide what is so many positions back or more.
+            window: hide keys that are so many positions back, or more.
         """
+        if block.branches_at is None and (window is None or block.keys <= window):
+            return None
         if (block, window) not in self._masks:
-            self._masks[block, window] = self._made_mask(block, window)
+            assert self.segments is not None  # noqa: S101
+            assert self.positions is not None  # noqa: S101
+            queries, keys = _places(block)
+            self._masks[block, window] = visible(
+                self.segments[None, queries], self.positions[None, queries],
+                self.segments[None, keys], self.positions[None, keys], window=window,
+            )[0]  # fmt: skip
         return self._masks[block, window]
 
     def bias(self, block: Block, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor | None:
@@ -87,21 +96,8 @@ class Packing:
             self._biases[block, window] = bias
         return self._biases[block, window]
 
-    def _made_mask(self, block: Block, window: int | None) -> Tensor | None:
-        fits = window is None or block.keys <= window
-        if fits and block.branches_at is None:
-            return None
-        assert self.segments is not None  # noqa: S101
-        assert self.positions is not None  # noqa: S101
-        keys = slice(block.key, block.key + block.keys)
-        queries = slice(block.query, block.query + block.queries)
-        return visible(
-            self.segments[None, queries], self.positions[None, queries],
-            self.segments[None, keys], self.positions[None, keys], window=window,
-        )[0]  # fmt: skip
-
     def block_mask(self, window: int | None) -> Any:
-        """Return who may see whom in the whole row, as FlexAttention takes it."""
+        """Return which tokens see which in the whole row, in the format of FlexAttention."""
         if window not in self._block_masks:
             from torch.nn.attention.flex_attention import create_block_mask
 
@@ -142,10 +138,12 @@ def visible(
     *,
     window: int | None = None,
 ) -> Tensor:
-    """Return who may see whom in rows with shared prompts, (B, Q, K): the prompt and one's own branch, up to oneself.
+    """Return which tokens see which in rows with shared prompts, (B, Q, K).
+
+    A token sees the prompt and its own branch, up to itself.
 
     Args:
-        query_segments, query_positions: (B, Q); of keys: (B, K). Positions go on from the prompt in every branch.
+        query_segments, query_positions: (B, Q); of keys: (B, K). In each branch, positions continue from the prompt.
         window: also hide what is `window` or more positions back (sliding attention).
     """
     back = query_positions[:, :, None] - key_positions[:, None, :]
@@ -158,9 +156,9 @@ def visible(
 
 
 def register() -> None:
-    """Make transformers know the attention; doing it again changes nothing.
+    """Register the attention with transformers. A second call changes nothing.
 
-    Where layers are compiled it stays outside: what it has to know of a micro-batch is another each time.
+    It is not compiled with the layers, because the packing is different for each micro-batch.
     """
     AttentionInterface.register(NAME, torch.compiler.disable(packed_attention))
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -180,7 +178,7 @@ def packed_attention(
     sliding_window: int | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attend within blocks.
+    """Compute attention within blocks.
 
     Args:
         query, key, value: (1, heads, T, size); keys and values may have fewer heads.
@@ -216,7 +214,7 @@ def packed_attention(
 
 
 def drops_scores(device: torch.device) -> bool:
-    """Whether packed attention can drop scores while it trains: FlexAttention cannot."""
+    """Return whether packed attention supports dropout on a device. FlexAttention does not."""
     return device.type != "cuda"
 
 
@@ -231,8 +229,12 @@ def _flex() -> Callable[..., Tensor]:
 def _dense_blocks(
     packing: Packing, query: Tensor, key: Tensor, value: Tensor, scale: float | None, dropout: float, window: int | None
 ) -> Tensor:
-    """One dense attention a block. A row's blocks share its keys; rows are split once, which has a cheap gradient."""
-    rows, half = _rows(packing.blocks), None if dropout else _half(query)
+    """Compute one dense attention per block. The blocks of a row share its keys.
+
+    Rows are split once, because that has a cheap gradient.
+    """
+    rows = [list(row) for _, row in groupby(packing.blocks, key=lambda block: block.key)]
+    half = None if dropout else _half(query)
     lengths = [row[-1].key + row[-1].keys - row[0].key for row in rows]
     parts = zip(*(t.split(lengths, dim=2) for t in (query, key, value)), strict=True)
     mixed = []
@@ -254,17 +256,19 @@ def _dense_blocks(
 
 
 def _half(query: Tensor) -> torch.dtype | None:
-    """Return the half precision that attention is worked out in; None if it is none."""
+    """Return the half-precision type in which attention is computed; None in full precision."""
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     return dtype if dtype in {torch.bfloat16, torch.float16} else None
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
-    """Attend by two products and a softmax: in half precision the CPU's fused kernel takes three times as long.
+    """Compute attention by two products and a softmax.
+
+    In half precision, the CPU's fused kernel takes three times as long.
 
     Args:
-        query: (1, heads, Q, size), of which those that share keys and values stand side by side.
+        query: (1, heads, Q, size). Heads that share keys and values are adjacent.
         key, value: (1, key heads, K, size).
         bias: (Q, K), or None.
     """
@@ -280,21 +284,10 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale
     return torch.bmm(shares, value[0]).view(1, heads, queries, size)
 
 
-def _rows(blocks: Sequence[Block]) -> list[list[Block]]:
-    """Group blocks whose keys begin at the same place."""
-    rows: list[list[Block]] = []
-    for block in blocks:
-        if rows and rows[-1][0].key == block.key:
-            rows[-1].append(block)
-        else:
-            rows.append([block])
-    return rows
-
-
 class _BiasedBlocks(torch.autograd.Function):
-    """softmax(scale · q kᵀ + bias) v in each block, with a gradient for the bias; the usual kernels have none.
+    """softmax(scale · q kᵀ + bias) v in each block, with a gradient for the bias. The usual kernels do not return it.
 
-    Written by hand, forward and backward, because the bias is shared by all blocks: its gradient is added up in place.
+    Forward and backward are written by hand. All blocks share the bias, so its gradient is summed in place.
     """
 
     @staticmethod
@@ -330,7 +323,10 @@ class _BiasedBlocks(torch.autograd.Function):
         """Return the gradients of query, key, value and bias."""
         query, key, value, *saved = ctx.saved_tensors
         bias = saved.pop(0) if ctx.has_bias else None
-        grad_q, grad_k, grad_v = (_like(t) for t in (query, key, value))
+        # (heads, T, size), with a token's heads side by side in memory, as the projections need them.
+        grad_q, grad_k, grad_v = (
+            t.new_zeros(t.shape[1], t.shape[0], t.shape[2]).transpose(0, 1) for t in (query, key, value)
+        )
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[3] else None
         per_block = 2 if ctx.dropout else 1
         for number, block in enumerate(ctx.blocks):
@@ -373,18 +369,13 @@ def _of(query: Tensor, key: Tensor, value: Tensor, block: Block) -> tuple[Tensor
     return query[:, queries], key[:, keys], value[:, keys]
 
 
-def _like(tensor: Tensor) -> Tensor:
-    """Zeros of (heads, T, size), with a token's heads side by side, as the projections want them."""
-    return tensor.new_zeros(tensor.shape[1], tensor.shape[0], tensor.shape[2]).transpose(0, 1)
-
-
 # --- T5's relative positions --------------------------------------------------------------------------------------
 
 
 def share_position_bias(model: nn.Module) -> None:
-    """Let T5's first layers work out their position bias for the longest block, instead of for all tokens at once.
+    """Make T5 compute its position bias for the longest block, and not for all tokens at once.
 
-    T5 makes the bias in the first layer of a stack and hands it on to the others. The hooks act on packed calls only.
+    T5 computes the bias in the first layer of a stack and passes it to the others. The hooks change packed calls only.
     """
     for module in model.modules():
         if callable(getattr(module, "compute_bias", None)) and hasattr(module, "has_relative_attention_bias"):

@@ -1,10 +1,10 @@
-"""From rows to tensors: what one forward pass of a student computes.
+"""From rows to tensors: the input of one forward pass of a student.
 
 Shapes: T tokens, U target tokens that a decoder is fed, S prompt tokens, N target tokens in all. A *packed* batch is
 one row of all tokens, without padding; a *padded* one has B rows as long as the longest.
 
-The shared-prompt row of a causal student. Every branch sees the prompt and itself, and no other branch; positions
-continue from the prompt. So each branch gets the logits it would get in a row of its own:
+The shared-prompt row of a causal student. Each branch sees the prompt and itself, and no other branch. Positions
+continue from the prompt. So each branch gets the same logits as in a row of its own:
 
     tokens     q0 q1 q2 | a0 a1 | b0 b1 b2        may see     q a b
     position    0  1  2    3  4    3  4  5          q         ◣ · ·      ◣ causal, ■ all, · none
@@ -40,7 +40,7 @@ def packed_causal_batch(micro: MicroBatch, tasks: Sequence[str]) -> Batch:
 
     Returns:
         input_ids, position_ids (1, T);
-        packing: who sees whom;
+        packing: which tokens see which;
         target_at (N,): where in T the logits of each target token are;
         labels, weights, task_ids, branch_ids (N,): see `_targets`.
     """
@@ -68,7 +68,7 @@ def padded_causal_batch(micro: MicroBatch, tasks: Sequence[str], pad: int, *, wh
     """Lay out rows with shared prompts side by side.
 
     Args:
-        whole: rows end with their last target token, though nothing that is wanted depends on it.
+        whole: include the last target token of each row, although no result depends on it.
 
     Returns:
         input_ids, position_ids, segments (B, T): segments are 0 for the prompt, 1… for branches, -1 for padding;
@@ -94,7 +94,7 @@ def packed_encoder_decoder_batch(micro: MicroBatch, tasks: Sequence[str], start:
     Returns:
         input_ids (1, S): the different prompts;
         decoder_input_ids (1, U): for each row the start token and the target but for its last token;
-        packing, decoder_packing: who sees whom in the encoder, and in the decoder;
+        packing, decoder_packing: which tokens see which in the encoder, and in the decoder;
         target_at (N,): where in U the logits of each target token are, which is everywhere;
         labels, weights, task_ids, branch_ids (N,): see `_targets`.
     """
@@ -143,7 +143,7 @@ def padded_encoder_decoder_batch(micro: MicroBatch, tasks: Sequence[str], pad: i
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move everything of a batch that lies somewhere."""
+    """Move all tensors of a batch to a device."""
     return {name: value.to(device) for name, value in batch.items()}
 
 
@@ -153,7 +153,7 @@ def _prompts(micro: MicroBatch) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A shared-prompt row as it is fed; `predicts` are the places whose logits predict target tokens."""
+    """The input for a shared-prompt row. `predicts`: the places whose logits predict target tokens."""
 
     tokens: list[int]
     positions: list[int]
@@ -190,9 +190,8 @@ def _blocks(row: Row, column: _Column, start: int) -> list[Block]:
 def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Any]:
     """Return, for each target token: its label, its weight in the loss, its task's and its branch's number.
 
-    Branches are numbered through the micro-batch, row by row. Tokens of choices that are compared have a weight of
-    their own only where they are learnt as a text, too; `choices`, which is there if there are any, says what else
-    becomes of them.
+    Branches are numbered across the micro-batch, row by row. The tokens of compared choices have weight 0 here, unless
+    they are also learnt as a text. `choices` says how they are compared. Without compared choices, this key is missing.
     """
     branches = [
         pair for row, weights in zip(micro.rows, micro.weights, strict=True)
@@ -214,7 +213,7 @@ def _targets(micro: MicroBatch, tasks: Sequence[str]) -> dict[str, Any]:
 
 
 def _choices(micro: MicroBatch, task: int) -> Choices | None:
-    """Return which target tokens are of which choice of which question; None where none are compared."""
+    """Return to which choice of which question each target token belongs; None if no choices are compared."""
     compared: dict[tuple[str, str, tuple[int, ...]], list[tuple[Choice, float, int]]] = {}
     end = 0
     for row, weights in zip(micro.rows, micro.weights, strict=True):
@@ -231,19 +230,14 @@ def _choices(micro: MicroBatch, task: int) -> Choices | None:
             places[start : start + len(branch.target)] = [question * width + number] * len(branch.target)
     return Choices(
         places=torch.tensor(places),
-        shares=_table([[b.share for b, _, _ in of] for of in compared.values()]),
-        scales=_table([[b.scale for b, _, _ in of] for of in compared.values()]),
+        shares=_pad([[b.share for b, _, _ in of] for of in compared.values()], 0.0),
+        scales=_pad([[b.scale for b, _, _ in of] for of in compared.values()], 0.0),
         weights=torch.tensor([of[0][1] for of in compared.values()], dtype=torch.float32),
         spans=tuple((of[0][2], of[-1][2] + len(of[-1][0].target)) for of in compared.values()),
         task=task,
     )
 
 
-def _table(rows: Sequence[Sequence[float]]) -> Tensor:
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows], dtype=torch.float32)
-
-
-def _pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+def _pad(rows: Sequence[Sequence[float]], value: float) -> Tensor:
     width = max(map(len, rows))
     return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])

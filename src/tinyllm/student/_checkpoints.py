@@ -1,8 +1,8 @@
-"""What a training leaves behind while it runs, so that it can go on from there: `checkpoints/` in the run folder.
+"""The folder `checkpoints/` of a run, from which an interrupted training continues.
 
 checkpoints/
-  fingerprint       of everything that is learnt; checkpoints of another one are discarded
-  checkpoint-N/     after step N; whole once it has `trainer_state.json`, which is written last
+  fingerprint       hash of everything that is learnt; checkpoints with another hash are deleted
+  checkpoint-N/     after step N; complete if it has `trainer_state.json`, which is written last
   best/             the weights with the best validation accuracy so far, and all accuracies
 """
 
@@ -27,7 +27,7 @@ _ACCURACIES = "accuracies.json"
 
 
 def keep_only_checkpoints_of(folder: Path, key: str) -> None:
-    """Discard checkpoints of a training on other targets; going on from them would mix the two."""
+    """Delete checkpoints of a training on other targets. Continuing from them would mix the two trainings."""
     note = folder / "fingerprint"
     if folder.is_dir() and (not note.is_file() or note.read_text(encoding="utf-8") != key):
         shutil.rmtree(folder)
@@ -36,20 +36,20 @@ def keep_only_checkpoints_of(folder: Path, key: str) -> None:
 
 
 def checkpoint_of_another(folder: Path, key: str) -> int:
-    """Return the steps of the newest checkpoint of a run if it is of a training on other targets; else 0."""
+    """Return the steps of the newest checkpoint of a run if it belongs to a training on other targets; otherwise 0."""
     note = folder / FOLDER / "fingerprint"
     is_of_this = note.is_file() and note.read_text(encoding="utf-8") == key
     return 0 if is_of_this else steps_done(newest_checkpoint(folder / FOLDER))
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint; one cut short by a crash lacks the state that is written last."""
+    """Return the newest complete checkpoint. After a crash, the state is missing, because it is written last."""
     whole = [c for c in folder.glob("checkpoint-*") if steps_done(c) > 0]
     return max(whole, key=steps_done, default=None)
 
 
 def steps_done(checkpoint: Path | None) -> int:
-    """Return the optimizer steps before a checkpoint; 0 where there is none, or only a part of one."""
+    """Return the optimizer steps of a checkpoint; 0 if there is none, or it is incomplete."""
     if checkpoint is None:
         return 0
     try:
@@ -71,10 +71,10 @@ def discard_checkpoints(folder: Path) -> None:
 
 
 def trained_weights(module: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Return what is trained and nothing else, on the CPU: all weights, or the adapters. Shards are put together.
+    """Return the trained weights on the CPU: all weights, or only the adapters. Shards are gathered.
 
     Args:
-        state: the module's whole state, where somebody has put its shards together already.
+        state: the state of the module, if its shards are gathered already.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     found = {name: whole(p) if state is None else state[name] for name, p in trained.items()}
@@ -82,57 +82,55 @@ def trained_weights(module: nn.Module, state: Mapping[str, Tensor] | None = None
 
 
 def gathered_weights(module: nn.Module) -> dict[str, Tensor] | None:
-    """Return what is trained, put together, where several processes hold it as shards (FSDP); else None."""
+    """Return the trained weights, gathered, if several processes hold shards of them (FSDP); otherwise None."""
     return trained_weights(module) if is_sharded(module) else None
 
 
 def write_weights(weights: Mapping[str, Tensor], file: Path) -> None:
-    """Write weights, whole or not at all."""
+    """Write weights atomically."""
     with replacing(file) as draft:
         save_file(dict(weights), draft)
 
 
 def load_weights(module: nn.Module, file: Path) -> None:
-    """Put back what was trained."""
+    """Load the trained weights of a module from a file."""
     put_weights(module, load_file(file))
 
 
 def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give a module weights by their names; it keeps the others."""
+    """Load weights into a module by name. Its other weights do not change."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if name in weights:
-                _put(parameter, weights[name])
+            if name not in weights:
+                continue
+            value = weights[name]
+            if hasattr(parameter, "full_tensor"):
+                from torch.distributed.tensor import distribute_tensor
+
+                shard: Any = parameter
+                value = distribute_tensor(value.to(shard.device), shard.device_mesh, shard.placements)
+            parameter.copy_(value)
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether several processes hold a module's weights together (FSDP)."""
+    """Return whether several processes hold shards of a module's weights (FSDP)."""
     return any(hasattr(p, "full_tensor") for p in module.parameters())
 
 
 def whole(parameter: Tensor) -> Tensor:
-    """Return a parameter that processes may share as shards (FSDP), put together; a collective operation then."""
+    """Return a parameter with its shards gathered (FSDP). If there are shards, this is a collective operation."""
     put_together = getattr(parameter, "full_tensor", None)
     found: Tensor = parameter if put_together is None else put_together()
     return found
-
-
-def _put(parameter: Tensor, value: Tensor) -> None:
-    if hasattr(parameter, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
-
-        shard: Any = parameter
-        value = distribute_tensor(value.to(shard.device), shard.device_mesh, shard.placements)
-    parameter.copy_(value)
 
 
 # --- the best so far ----------------------------------------------------------------------------------------------
 
 
 class Best:
-    """The best weights by validation accuracy, on the disk; the first of equals counts.
+    """The weights with the best validation accuracy, on disk. Of equal accuracies the first one counts.
 
-    What was found at later steps than a training resumes from is found again, and the same.
+    Accuracies after the step from which a training resumes are measured again, with the same result.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -148,17 +146,17 @@ class Best:
         return self._folder / WEIGHTS_FILE
 
     def best_step(self, until: int | None = None) -> int | None:
-        """Return the step with the best accuracy, of those until a step."""
+        """Return the step with the best accuracy up to a step."""
         known = {s: a for s, a in self.accuracies.items() if until is None or s <= until}
         return min(known, key=lambda s: (-known[s], s), default=None)
 
     def worse_since(self, step: int) -> int:
-        """Return how many looks in a row, the one at this step the last, were no better than the best before them."""
+        """Return how many validations after the best one, up to this step, were no better."""
         best = self.best_step(step)
         return sum(best is not None and best < s <= step for s in self.accuracies)
 
     def note(self, step: int, accuracy: float) -> bool:
-        """Keep an accuracy; True if its weights are the best so far and are to be saved (`weights`)."""
+        """Record an accuracy. Return whether it is the best so far, so that its weights must be saved (`weights`)."""
         self.accuracies[step] = accuracy
         return self.best_step(step) == step
 

@@ -1,8 +1,8 @@
-"""The loss of choosing: the choices of a question are compared, and the right ones are to win.
+"""The loss of choosing: cross-entropy between the target shares of the choices and the softmax of their scores.
 
-    s_j = log-likelihood of choice j, or its mean a token       L = Σ_questions weight · -Σ_j share_j · log softmax(s)_j
+    s_j = log-likelihood of choice j, or its mean per token     L = Σ_questions weight · -Σ_j share_j · log softmax(s)_j
 
-A token's weight in the loss is known when all choices of its question have been computed, and not before:
+The weight of a token is known only after all choices of its question are computed:
 
     dL / d cross-entropy of a token of choice j = weight · (share_j - softmax(s)_j) · (1, or 1 / tokens of choice j)
 """
@@ -18,13 +18,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """G questions whose choices, up to K a question, are compared; their tokens are among N target tokens.
+    """G questions whose choices are compared, up to K per question. Their tokens are among N target tokens.
 
     Attributes:
-        places (N,): of each target token its choice among the G · K; G · K for a token of none.
+        places (N,): for each target token, the index of its choice among the G · K; G · K if it belongs to none.
         shares, scales (G, K): see `encode.Choice`; 0 where a question has fewer choices.
         weights (G,): of each question's loss.
-        spans: of each question's choices, which follow each other: its first target token, and the one after its last.
+        spans: for each question, the first target token of its choices, and the one after the last. They are adjacent.
         task: the number of the task under which this loss is logged.
     """
 
@@ -42,13 +42,8 @@ class Choices:
 
     @property
     def longest(self) -> int:
-        """Target tokens of the question that has most."""
+        """The largest number of target tokens of a question."""
         return max(end - start for start, end in self.spans)
-
-    @property
-    def steepest(self) -> Tensor:
-        """The largest weight that a token can get."""
-        return (self.weights[:, None] * self.scales).abs().max()
 
     def loss(self, cross_entropy: Tensor) -> Tensor:
         """Return the loss of all questions, a scalar.
@@ -71,7 +66,7 @@ class Choices:
         return slopes
 
     def whole_parts(self, size: int) -> list[slice]:
-        """Cut the target tokens into parts of at most `size`, of more only where one question's choices have more."""
+        """Cut the target tokens into parts of at most `size`. The choices of one question stay in one part."""
         ends, tokens, at = [end for _, end in self.spans], len(self.places), 0
         parts: list[slice] = []
         while at < tokens:

@@ -1,4 +1,4 @@
-"""GGUF files as transformers models: read by transformers itself, with a faster reader underneath."""
+"""GGUF files as transformers models. transformers reads them, with a faster reader than its own."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Reader(GGUFReader):
 
 @contextlib.contextmanager
 def _read_once() -> Iterator[None]:
-    """Let transformers find the faster reader and, for the time of the block, read a file and name its tensors once.
+    """Make transformers use the faster reader inside the block, and read each file and name its tensors only once.
 
     It reads the file for the tokenizer, for the configuration and for the weights, and names the tensors anew for each
     module: 40 seconds for 135M weights. It looks these two up in `gguf` at each use.
@@ -65,7 +65,7 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
     """Return the tokenizer and the model, in float32, of a GGUF file.
 
     Raises:
-        Exception: the file is damaged; the reader raises whatever it stumbles over.
+        Exception: the file is damaged. The reader raises errors of many types.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

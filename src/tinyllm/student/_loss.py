@@ -1,13 +1,14 @@
-"""The weighted cross-entropy of target tokens, without the logits of all of them ever being there at once.
+"""The weighted cross-entropy of target tokens, computed in chunks, so that never all logits are in memory.
 
     L = L_A + Σ_m α_m L_m = Σ_tokens weight · cross-entropy
 
-Each token's weight already holds its task's α and the normalisers of the whole optimizer step (`plan`). Because the
-weights are known beforehand, a chunk's gradient can be worked out while its logits are there: three matrix products a
-chunk and no second look. For a vocabulary of 256,000 and a thousand target tokens that is 64 MiB instead of 1 GB.
+The weight of a token includes the α of its task and the normalisers of the whole optimizer step (`plan`). Weights are
+known in advance, so the gradient of a chunk is computed while its logits are in memory: three matrix products per
+chunk, and no logits are computed twice. For a vocabulary of 256,000 and a thousand target tokens, this takes 64 MiB
+instead of 1 GB.
 
-The weights of choices that are compared (`_choices`) are known when their question has been computed, so a chunk ends
-between questions. Where one question's choices are more than a chunk, a first look without a gradient finds them.
+The weights of compared choices (`_choices`) are known only after their question is computed, so a chunk ends between
+questions. If the choices of one question are larger than a chunk, a first pass without a gradient finds the weights.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _CHUNK_BYTES = 1 << 26  # of float32 logits
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What makes logits of hidden states.
+    """Computes logits from hidden states.
 
     Attributes:
         layer: usually one linear layer.
-        cap: None, or logits are cap · tanh(logits / cap) (Gemma 2).
+        cap: logits become cap · tanh(logits / cap) (Gemma 2); None: they do not change.
     """
 
     layer: nn.Module
@@ -44,11 +45,11 @@ class Head:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it is one matrix and nothing around it, such as an adapter."""
+        """Whether it is a single matrix, without an adapter."""
         return type(self.layer) is nn.Linear
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return (N, V) of (N, d); in float32 where no gradient is wanted, whatever the precision around it."""
+        """Return the logits (N, V) of hidden states (N, d). Without a gradient they are always in float32."""
         logits: Tensor = self.layer(hidden) if torch.is_grad_enabled() else logits_in_fp32(self.layer, hidden)
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
@@ -66,7 +67,7 @@ def logits_in_fp32(layer: nn.Module, hidden: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def head_in_fp32(layer: nn.Module) -> Iterator[None]:
-    """Have a model that is called as a whole compute its head in float32; for scoring, without a gradient."""
+    """Make a model compute its head in float32 when its whole forward is called; for scoring, without a gradient."""
     if isinstance(layer, nn.Embedding):  # FSMT names its table of tokens, which makes no logits
         yield
         return
@@ -111,10 +112,11 @@ def weighted_cross_entropy(
     Args:
         hidden: (N, d), whose logits predict the labels.
         labels, weights: (N,).
-        choices: those of the tokens that are compared.
-        chunk_bytes: about so much is taken by the logits that are there at once, in float32.
+        choices: the choices that are compared.
+        chunk_bytes: approximate size of the logits of one chunk, in float32.
     """
-    size = _chunk_tokens(head, chunk_bytes)
+    vocabulary = getattr(head.layer, "out_features", None) or 1 << 18
+    size = max(16, chunk_bytes // (4 * vocabulary))  # tokens of a chunk
     if not torch.is_grad_enabled():
         parts = zip(hidden.split(size), labels.split(size), strict=True)
         each = torch.cat([functional.cross_entropy(head.logits(h), y, reduction="none") for h, y in parts])
@@ -147,13 +149,8 @@ def sums_by_task(
     return sums
 
 
-def _chunk_tokens(head: Head, chunk_bytes: int) -> int:
-    vocabulary = getattr(head.layer, "out_features", None) or 1 << 18
-    return max(16, chunk_bytes // (4 * vocabulary))
-
-
 def _in_chunks(head: Head, hidden: Tensor, labels: Tensor, size: int) -> Tensor:
-    """For heads that are more than a matrix: logits are made again in the backward pass."""
+    """For heads that are more than a matrix. The backward pass computes the logits again."""
 
     def of(some: Tensor, their_labels: Tensor) -> Tensor:
         return functional.cross_entropy(head.logits(some).float(), their_labels, reduction="none")
@@ -163,7 +160,7 @@ def _in_chunks(head: Head, hidden: Tensor, labels: Tensor, size: int) -> Tensor:
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of a linear head, chunk by chunk; gradients are made on the way forward."""
+    """Cross-entropy of a linear head, chunk by chunk. The forward pass computes the gradients, too."""
 
     @staticmethod
     def forward(
@@ -181,16 +178,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grads = (
-            torch.zeros_like(hidden, dtype=torch.float32) if wants_hidden else None,
-            torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None,
-            torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None,
-        )
+        of_hidden = torch.zeros_like(hidden, dtype=torch.float32) if wants_hidden else None
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        of_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias and bias is not None else None
+        grads = (of_hidden, of_weight, of_bias)
         each = torch.zeros(len(labels), device=hidden.device)
         parts = [slice(at, at + size) for at in range(0, len(labels), size)]
         steepest = weights.abs().max()
         if choices is not None:
-            parts, steepest = choices.whole_parts(size), torch.maximum(steepest, choices.steepest)
+            parts = choices.whole_parts(size)
+            steepest = torch.maximum(steepest, (choices.weights[:, None] * choices.scales).abs().max())
         with torch.autocast(device, enabled=False):
             matrix = weight.to(dtype)
             # Gradients this small would vanish in half precision; the loss's own scaling comes too late for them.
@@ -215,7 +212,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 above = likely.mul_((weight_of / total)[:, None]).scatter_add_(1, column, -weight_of[:, None])
                 if slope is not None:
                     above.mul_(slope)
-                _add_gradients(grads, part, above, some, matrix, scale)
+                low = above.to(dtype)
+                if of_hidden is not None:
+                    of_hidden[part].add_(low @ matrix, alpha=1 / scale)
+                if of_weight is not None and dtype == torch.float32:
+                    of_weight.addmm_(low.T, some)
+                elif of_weight is not None:  # it is widened while it is added: no copy of the vocabulary's size
+                    of_weight.add_(low.T @ some, alpha=1 / scale)
+                if of_bias is not None:
+                    of_bias.add_(above.sum(0), alpha=1 / scale)
         ctx.save_for_backward(*grads)
         ctx.dtypes = hidden.dtype, weight.dtype, None if bias is None else bias.dtype
         ctx.mark_non_differentiable(each)
@@ -223,7 +228,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """Scale what was made on the way forward."""
+        """Scale the gradients that the forward pass computed."""
         grads = ctx.saved_tensors
         scaled = [None if g is None else (g * grad).to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)]
         return *scaled, *[None] * 5
@@ -235,7 +240,7 @@ def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _cap(logits: Tensor, cap: float | None) -> Tensor | None:
-    """Cap logits in place; return the slope of doing so."""
+    """Cap logits in place. Return the derivative."""
     if cap is None:
         return None
     logits.div_(cap).tanh_()
@@ -244,31 +249,11 @@ def _cap(logits: Tensor, cap: float | None) -> Tensor | None:
     return slope
 
 
-def _add_gradients(
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None],
-    part: slice,
-    above: Tensor,
-    hidden: Tensor,
-    matrix: Tensor,
-    scale: float,
-) -> None:
-    of_hidden, of_weight, of_bias = grads
-    low = above.to(matrix.dtype)
-    if of_hidden is not None:
-        of_hidden[part].add_(low @ matrix, alpha=1 / scale)
-    if of_weight is not None and matrix.dtype == torch.float32:
-        of_weight.addmm_(low.T, hidden)
-    elif of_weight is not None:
-        of_weight.add_(low.T @ hidden, alpha=1 / scale)  # widened on the way: no copy of the vocabulary's size
-    if of_bias is not None:
-        of_bias.add_(above.sum(0), alpha=1 / scale)
-
-
 # --- a kernel for GPUs --------------------------------------------------------------------------------------------
 
 
 def _has_fused_kernel(head: Head, hidden: Tensor) -> bool:
-    """Whether cut-cross-entropy is installed and takes this: bfloat16 on a GPU, and a plain matrix without a bias."""
+    """Return whether cut-cross-entropy can be used: installed, bfloat16 on a GPU, a plain matrix without a bias."""
     layer: Any = head.layer
     if not (hidden.is_cuda and head.is_linear and layer.bias is None and torch.is_autocast_enabled("cuda")):
         return False

@@ -1,4 +1,4 @@
-"""Text to tokens and nothing but text: what looks like a special token is spelled out, and no space is made up."""
+"""From text to tokens. Special tokens in a text are encoded as ordinary text, and no space is added."""
 
 from __future__ import annotations
 
@@ -66,10 +66,8 @@ class PlainText:
 
     def _tokens(self, text: str) -> tuple[int, ...]:
         found = tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
-        return found if self._special.isdisjoint(found) else self._spelled(text)
-
-    def _spelled(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of a text that holds what looks like a special token."""
+        if self._special.isdisjoint(found):
+            return found
         if self._speller is not None:
             return tuple(self._speller.encode(text, add_special_tokens=False).ids)
         return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)

@@ -1,4 +1,4 @@
-"""How long a row may be: positions that a model has learnt, and lengths at which it begins to compute otherwise."""
+"""How long a row may be: the positions of a model, and the lengths beyond which it computes differently."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_TABLE = re.compile(r"rel_|relative|bias|bucket|inv_freq|rotary|rope")
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """How many positions a model has: what is longer it cannot read. None: as many as are wanted.
+    """The number of positions of a model, which cannot read longer rows. None: there is no limit.
 
     Attributes:
         prompt: of an encoder; of a causal model, of prompt and target together.
@@ -40,14 +40,14 @@ class Positions:
 
     @property
     def shortest(self) -> int | None:
-        """The fewer of both."""
+        """The smaller of both numbers."""
         return min((n for n in (self.prompt, self.target) if n is not None), default=None)
 
     def check(self, prompt: int, target: int) -> None:
-        """Refuse what is longer.
+        """Check that rows are not longer.
 
         Raises:
-            StudentError: naming the setting to change.
+            StudentError: they are; the message names the setting to change.
         """
         both = "train.max_input_tokens" + (" or train.max_target_tokens" if self.target is None else "")
         for found, allowed, setting in (
@@ -62,7 +62,7 @@ class Positions:
 
 
 def positions_of(model: Any) -> Positions:
-    """Return how many positions a model has, read off its tables of positions."""
+    """Return the number of positions of a model, from its tables of positions."""
     get_base: Any = getattr(model, "get_base_model", None)
     inner = model if get_base is None else get_base()
     name = type(inner).__name__
@@ -107,14 +107,14 @@ def _is_table(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Bound:
-    """A length in tokens past which a model may compute otherwise, and its name in the configuration."""
+    """A length in tokens beyond which a model may compute differently, and its name in the configuration."""
 
     tokens: int
     name: str
 
     @property
     def counts_company(self) -> bool:
-        """Whether tokens of other rows may count; a sliding window goes by positions."""
+        """Whether the tokens of other rows may count. A sliding window counts positions only."""
         return self.name != "sliding_window"
 
 
@@ -124,12 +124,12 @@ def bounds(config: Any) -> list[Bound]:
 
 
 def exceeded_bound(config: Any, longest: int, room: int | None) -> Bound | None:
-    """Return the greatest bound that a row exceeds which has so many tokens; None where there is none.
+    """Return the largest bound that a row of so many tokens exceeds; None if it exceeds none.
 
-    Of several it has the name of one that counts company, if any does, because that takes more to probe.
+    Of several names, one that counts company is preferred, because it needs a larger probe.
 
     Args:
-        room: tokens that the model takes at most; a probe has to exceed the bound and still fit.
+        room: the most tokens that the model accepts. A probe must exceed the bound and still fit.
     """
     fitting = [b for b in bounds(config) if b.tokens < longest and (room is None or b.tokens + _SPARE <= room)]
     name = next((b.name for b in fitting if b.counts_company), None)
@@ -152,7 +152,7 @@ def _bounds(values: Mapping[str, Any], of_lengths: bool = False) -> Iterator[tup
 
 
 def forget_lengths(model: nn.Module) -> None:
-    """Have dynamic rotary positions begin anew: transformers keeps them as the longest row so far wanted them."""
+    """Reset dynamic rotary positions. transformers keeps them as the longest row so far needed them."""
     for module in model.modules():
         if "dynamic" not in str(getattr(module, "rope_type", "")):
             continue

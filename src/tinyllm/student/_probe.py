@@ -1,8 +1,8 @@
-"""What a probe of a student is made of: its rows, a model without noise, and when two results are the same.
+"""The parts of a probe of a student: its rows, a model without noise, and the comparison of two results.
 
-Architectures change what they do at certain lengths: past a sliding window or a chunk, when an expert is full, when
-there are more keys than an index keeps, past the length that rotary positions were trained for. Configurations name
-these lengths. A probe can only tell a wrong computation from a right one with rows that are longer.
+Architectures compute differently at certain lengths: beyond a sliding window or a chunk, when an expert is full, when
+there are more keys than an index keeps, beyond the length for which rotary positions were trained. Configurations name
+these lengths. Only longer rows can show whether a computation is right there.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def probe_prompts(tokens: Sequence[int], bound: Bound | None) -> list[tuple[int, ...]]:
-    """Return prompts to write on from: some of one length, and longer ones, to well beyond a bound."""
+    """Return prompts to continue: some of one length, and longer ones, up to well beyond a bound."""
     draw = random.Random(1)
     past = 9 if bound is None else bound.tokens
     lengths = (5, 5, 12, past + 7, past + _WELL_BEYOND)
@@ -118,7 +118,7 @@ def _token_ids(values: Mapping[str, Any]) -> Iterator[int]:
 
 @contextlib.contextmanager
 def without_noise(model: nn.Module) -> Iterator[None]:
-    """Have a model train without dropout and without noise in its routers, so that two computations can be compared."""
+    """Switch off dropout and the noise of routers inside the block, so that two computations can be compared."""
     kept: list[tuple[Any, str, float]] = []
     configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
     for holder in (*model.modules(), *configs.values()):
@@ -139,16 +139,12 @@ def without_noise(model: nn.Module) -> Iterator[None]:
 
 
 def same_logits(ours: Tensor, plain: Tensor) -> bool:
-    """Whether logits (N, V) are the same at every token, up to rounding and to what softmax does not see."""
+    """Return whether logits (N, V) are the same at every token, up to rounding and to a constant for each token."""
     if ours.shape != plain.shape or not torch.equal(ours.isfinite(), plain.isfinite()):
         return False
-    ours, plain = (_centred(t) for t in (ours, plain))
+    ours, plain = (t.float().nan_to_num(0.0, 0.0, 0.0) for t in (ours, plain))
+    ours, plain = (t - t.mean(-1, keepdim=True) for t in (ours, plain))
     return bool(((ours - plain).norm(dim=-1) <= _LOGITS * plain.norm(dim=-1).clamp_min(1e-6)).all())
-
-
-def _centred(logits: Tensor) -> Tensor:
-    logits = logits.float().nan_to_num(0.0, 0.0, 0.0)
-    return logits - logits.mean(-1, keepdim=True)
 
 
 def compared_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -168,7 +164,7 @@ Gradients = Sequence[Tensor | None]
 
 
 def same_gradients(ours: Gradients, plain: Gradients) -> bool:
-    """Whether gradients are the same, parameter by parameter, up to rounding."""
+    """Return whether gradients are the same, parameter by parameter, up to rounding."""
     whole = float(torch.stack([g.norm() for g in plain if g is not None] or [torch.zeros(())]).norm())
     if not torch.isfinite(torch.tensor(whole)):
         return False

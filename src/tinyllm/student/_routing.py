@@ -1,4 +1,4 @@
-"""Which of a question's rationales is taken, and what is made of its text: pure helpers of the mixtures."""
+"""Pure helpers of the mixtures: they choose among the rationales of a question, or change their texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FUNCTION_WORDS = frozenset(
 
 
 def best_of_each(rationales: Iterable[Rationale], merit: Callable[[Rationale], float]) -> list[Rationale]:
-    """Return one rationale a question, that of highest merit; of equals the first."""
+    """Return the rationale with the highest merit for each question; of equals the first one."""
     best: dict[str, tuple[float, Rationale]] = {}
     for rationale in rationales:
         worth = merit(rationale)
@@ -36,9 +36,9 @@ def best_of_each(rationales: Iterable[Rationale], merit: Callable[[Rationale], f
 
 
 def shuffled(rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
-    """Give each question another question's rationale of the same teacher; none keeps its own, unless it is alone.
+    """Give each question the rationale of another question by the same teacher, if there is another question.
 
-    Every text is used once, so length and manner of what a teacher says stay as they were.
+    Each text is used once, so the lengths and the style of a teacher's texts do not change.
     """
     of_teacher: dict[str, list[Rationale]] = {}
     for rationale in rationales:
@@ -52,7 +52,7 @@ def shuffled(rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
 
 
 def content_words(text: str) -> str:
-    """Return the words of a text that are no English function words, in their order, without punctuation."""
+    """Return the words of a text without English function words and punctuation, in order."""
     return " ".join(w for w in _WORD.findall(text) if w.casefold().replace("’", "'") not in _FUNCTION_WORDS)
 
 
@@ -64,7 +64,7 @@ class Nearness:
         self._index = Bm25([*self._texts.values(), *(r.text for r in rationales)])
 
     def __call__(self, rationale: Rationale) -> float:
-        """Return how near a rationale is; 0 where its question is not known."""
+        """Return the similarity of a rationale; 0 if its question is unknown."""
         wanted = self._index.vector(self._texts.get(rationale.question_id, ""))
         said = self._index.vector(rationale.text)
         return sum(weight * said.get(word, 0.0) for word, weight in wanted.items())

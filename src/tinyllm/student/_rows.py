@@ -1,4 +1,4 @@
-"""Rows: a prompt and what continues it, in tokens; what `encode` makes and `plan` puts into steps."""
+"""Rows: a prompt and its continuations, in tokens. `encode` makes them, and `plan` puts them into steps."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Choice(Branch):
-    """A branch that is compared with the other choices of its question, those of the same task.
+    """A branch that is compared with the other choices of its question in the same task.
 
-    All of them are computed in one forward pass: the loss of one depends on the others.
+    All of them are computed in one forward pass, because the loss of one depends on the others.
 
     Attributes:
-        share: the probability that is to go to it.
-        scale: what its log-likelihood is multiplied by before the comparison: 1, or 1 / tokens for the mean.
-        text: α of the same tokens as a text, where they are learnt as one, too. In a step of the plan: the weight of
-            each token as a text, divided by that of the question.
+        share: its target probability.
+        scale: the factor of its log-likelihood in the comparison: 1, or 1 / tokens for the mean.
+        text: α of the same tokens as a text, if they are also learnt as a text. In a step of the plan: the weight of
+            each token as a text, divided by the weight of the question.
     """
 
     share: float = 0.0
@@ -44,7 +44,7 @@ class Row:
     """A prompt and the branches that continue it; an encoder-decoder's row has exactly one, with an empty prefix.
 
     Attributes:
-        fading: where in the prompt the rationale begins and ends that is dropped step by step; nothing: (0, 0).
+        fading: begin and end, in the prompt, of the rationale that is dropped step by step; (0, 0): there is none.
     """
 
     question_id: str
@@ -54,25 +54,25 @@ class Row:
 
     @property
     def target_length(self) -> int:
-        """Tokens of all branches that a decoder is fed."""
+        """The tokens of all branches."""
         return sum(len(b.prefix) + len(b.target) for b in self.branches)
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and branches."""
+        """The tokens of the prompt and all branches."""
         return len(self.prompt) + self.target_length
 
     def apart(self) -> list[Row]:
-        """Return one row a branch, for models that cannot take the mask of a shared prompt."""
+        """Return one row per branch, for models that do not accept the mask of a shared prompt."""
         return [replace(self, branches=(branch,)) for branch in self.branches]
 
     def faded(self, share: float) -> Row:
-        """Return the row with this share of the rationale in its input."""
+        """Return the row with only this share of the rationale in its prompt."""
         start, end = self.fading
         kept = shortened(self.prompt[start:end], round(share * (end - start)))
         return replace(self, prompt=(*self.prompt[:start], *kept, *self.prompt[end:]), fading=(0, 0))
 
 
 def shortened(line: tuple[int, ...], tokens: int) -> tuple[int, ...]:
-    """Return so many tokens of a line; of a causal student's prompt the last one, which is kept, ends the line."""
+    """Return so many tokens of a line: the first ones and the last one, which ends the line."""
     return line if tokens >= len(line) else (*line[: tokens - 1], line[-1]) if tokens > 0 else ()

@@ -1,7 +1,7 @@
-"""`transformers.Trainer` over a step plan: the loop is its own; batches, loss and what a checkpoint holds are ours.
+"""`transformers.Trainer` over a step plan. The loop is the Trainer's; batches, loss and checkpoints are ours.
 
-One item of the data loader is one whole optimizer step. `training_step` runs its micro-batches; their token weights
-already hold α and the normalisers of the whole step, so the losses are summed, and nothing depends on the cut.
+One item of the data loader is one whole optimizer step. `training_step` runs its micro-batches. Their token weights
+include α and the normalisers of the whole step, so the losses are summed, and nothing depends on how a step is cut.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from tinyllm.errors import NonFiniteLossError
-from tinyllm.student._batch import Batch, to_device
+from tinyllm.student._batch import to_device
 from tinyllm.student._checkpoints import WEIGHTS_FILE, load_weights, trained_weights, write_weights
 from tinyllm.student._loss import sums_by_task
 from tinyllm.student._steps import Size
@@ -39,14 +39,14 @@ _LITTLE_SPACE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """What is told of one optimizer step, all processes together.
+    """The figures of one optimizer step, over all processes.
 
     Attributes:
         loss: L of the step.
-        losses: each task's own mean loss L_A, L_m, before its α.
-        tokens, padding: computed, and how many of them are padding.
-        target_tokens: learnt.
-        seconds: of computing the gradient.
+        losses: the mean loss of each task, L_A and L_m, without α.
+        tokens, padding: computed tokens, and those of them that are padding.
+        target_tokens: tokens that are learnt.
+        seconds: the time to compute the gradient.
     """
 
     loss: float = 0.0
@@ -57,7 +57,7 @@ class StepFigures:
     seconds: float = 0.0
 
     def as_logs(self) -> dict[str, float]:
-        """Return what loggers are told besides the loss and the learning rate."""
+        """Return what loggers receive besides the loss and the learning rate."""
         return {
             **{f"loss_{task}": loss for task, loss in self.losses.items()},
             "tokens_per_second": self.tokens / self.seconds if self.seconds else 0.0,
@@ -70,7 +70,7 @@ class PlanTrainer(Trainer):
     """`transformers.Trainer` over a step plan. Its `model` is a `Learner`.
 
     Attributes:
-        figures: of the step just done.
+        figures: of the last step.
         accuracy: on the validation questions, if it was measured after this step.
     """
 
@@ -84,12 +84,12 @@ class PlanTrainer(Trainer):
 
     @property
     def learner(self) -> Learner:
-        """The learner, without what distributes it."""
+        """The learner, without the wrapper that distributes it."""
         learner: Learner = self.accelerator.unwrap_model(self.model)
         return learner
 
     def any_process(self, wish: bool) -> bool:
-        """Tell whether any process wishes it; all have to ask."""
+        """Return whether the value is true in any process. All processes must call this."""
         if self.args.world_size == 1:
             return wish
         wishes = torch.tensor(float(wish), device=self.args.device)
@@ -98,7 +98,7 @@ class PlanTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return a loader whose every item is this process's share of one optimizer step.
 
-        It is not handed to Accelerate, which would deal whole steps out to the processes.
+        It does not go through Accelerate, which would give whole steps to single processes.
         """
         steps = _Steps(self.plan, self.model, self.tasks, self.args.process_index, self.args.world_size)
         return DataLoader(steps, batch_size=1, collate_fn=itemgetter(0))
@@ -106,7 +106,7 @@ class PlanTrainer(Trainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:  # noqa: ARG002
         """Run one optimizer step's micro-batches, forward and backward; return L.
 
-        DDP averages the gradients of its processes; their shares are to be summed, hence the factor.
+        DDP averages the gradients of the processes, but their shares must be summed. So the loss is multiplied.
         """
         began = time.monotonic()
         model.train()
@@ -116,9 +116,12 @@ class PlanTrainer(Trainer):
         for place, batch in enumerate(batches):
             last = place == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss, parts = self._micro_step(model, to_device(batch, self.args.device))
-            bad = place if bad is None and not math.isfinite(loss) else bad
-            sums += parts
+                part = to_device(batch, self.args.device)
+                with self.compute_loss_context_manager():
+                    loss, each = model(part)
+                self.accelerator.backward(loss * self.args.world_size)
+            bad = place if bad is None and not math.isfinite(float(loss.detach())) else bad
+            sums += sums_by_task(each, part["weights"], part["task_ids"], len(self.tasks), part.get("choices"))
         sums = torch.as_tensor(self.accelerator.reduce(sums, reduction="sum"))
         total = float(sums[0].sum())
         if not math.isfinite(total):
@@ -130,14 +133,6 @@ class PlanTrainer(Trainer):
             total, losses, size.computed, size.computed - size.real, inputs["target_tokens"], time.monotonic() - began
         )
         return sums[0].sum()
-
-    def _micro_step(self, model: torch.nn.Module, batch: Batch) -> tuple[float, Tensor]:
-        """Return a micro-batch's loss; and, by task, its sums of weight · loss and of weight."""
-        with self.compute_loss_context_manager():
-            loss, each = model(batch)
-        self.accelerator.backward(loss * self.args.world_size)
-        weights, tasks = batch["weights"], batch["task_ids"]
-        return float(loss.detach()), sums_by_task(each, weights, tasks, len(self.tasks), batch.get("choices"))
 
     def _non_finite(self, place: int | None, loss: float) -> NonFiniteLossError:
         step = self.plan[self.state.global_step]
@@ -152,7 +147,7 @@ class PlanTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add what is ours to what all loggers are told of a step."""
+        """Add our figures to those that all loggers receive."""
         if "loss" in logs:
             logs |= self.figures.as_logs() | ({} if self.accuracy is None else {"valid_accuracy": self.accuracy})
         super().log(logs, start_time)
@@ -167,7 +162,7 @@ class PlanTrainer(Trainer):
             raise
 
     def _save(self, output_dir: str | None = None, state_dict: Mapping[str, Tensor] | None = None) -> None:
-        """Save what is trained and nothing else: all weights, or the adapters. No pickled arguments."""
+        """Save only the trained weights: all weights, or the adapters. No pickled arguments."""
         weights = trained_weights(self.learner, state_dict)
         write_weights(weights, Path(output_dir or self.args.output_dir) / WEIGHTS_FILE)
 
@@ -176,14 +171,14 @@ class PlanTrainer(Trainer):
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory in use since `reset_peak_memory`: on the GPU if there is one, else of this process."""
+    """Return the peak memory since `reset_peak_memory`: of the GPU if there is one, otherwise of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return peak_resident_bytes()
 
 
 def reset_peak_memory() -> None:
-    """Count the peak anew: a process that trains several students must not tell each of the greatest of all."""
+    """Reset the peak, so that a process that trains several students reports the peak of each."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     forget_peak_resident()

@@ -1,4 +1,4 @@
-"""`tiny-untrained`: a model that is made here, of nothing, for dry runs; it knows no more than a coin does."""
+"""`tiny-untrained`: a tiny model with random weights for dry runs. It is made on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _SPECIAL = ("<pad>", "</s>", "<unk>")
 
 
 def untrained(cache: Path) -> Path:
-    """Return the folder of a Llama with two layers, 64 dimensions and a token a byte, made once; the same everywhere.
+    """Return the folder of a Llama with two layers, 64 dimensions and one token per byte.
+
+    It is made once, and has the same weights on every machine.
 
     Args:
         cache: folder under which it is kept.

@@ -1,4 +1,4 @@
-"""Verification of a student: which way to compute it is the fastest that gives what its own `forward` gives.
+"""Verification of a student: finds the fastest way to compute it that agrees with its own `forward`.
 
 See docs/decisions/0002-a-probe-decides-shared-prompts.md.
 """
@@ -30,7 +30,7 @@ from tinyllm.student._probe import (
     without_noise,
 )
 from tinyllm.student._rows import Row
-from tinyllm.student._ways import ALONE, UNFIT, Way, unwrapped
+from tinyllm.student._ways import ALONE, UNFIT, Way, first_line, unwrapped
 
 if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
@@ -46,7 +46,7 @@ class Verification:
         longest: tokens of the longest row of the run.
 
     Attributes:
-        reach: tokens of a row up to which the probe tells something. None: any number.
+        reach: the longest row, in tokens, for which the probe is valid; None: there is no limit.
         company: the same for all rows of a micro-batch together.
     """
 
@@ -81,10 +81,10 @@ class Verification:
                 break
 
     def refuse_if_it_sees_ahead(self) -> None:
-        """Look in a short row whether a change of a token changes what is predicted before it.
+        """Check on a short row that changing a token does not change the predictions before it.
 
         Raises:
-            StudentError: it does.
+            StudentError: they change.
         """
         self._learner.eval()
         self._learner.take(ALONE)
@@ -105,7 +105,7 @@ class Verification:
     # --- what the model itself gives ----------------------------------------------------------------------------------
 
     def _plain(self, parameters: Sequence[nn.Parameter]) -> _Plain:
-        """Compute the rows of the probe one by one, as the model itself does.
+        """Compute the rows of the probe one by one, by the model's own forward.
 
         Raises:
             StudentError: the model fails, is random, or looks ahead.
@@ -122,7 +122,7 @@ class Verification:
         except UNFIT as error:
             longest = max(r.length for r in (*rows, *more))
             raise StudentError(
-                f"student.model: {self._name} fails on rows of up to {longest} tokens: {_first_line(error)} "
+                f"student.model: {self._name} fails on rows of up to {longest} tokens: {first_line(error)} "
                 f"Choose {_USUAL}."
             ) from error
         plain = _Plain(results, parameters, of_long, trains)
@@ -133,9 +133,9 @@ class Verification:
         return plain
 
     def _of_training(self, row: Row, count: int, parameters: Sequence[nn.Parameter]) -> tuple[_Result, bool]:
-        """Return a row's result; and whether its gradient is that of training, not of answering.
+        """Return the result of a row, and whether its gradient is taken in training mode.
 
-        A model that is random while it trains, whatever its settings (a router that draws), is compared as it answers.
+        A model that is always random in training mode (because its router samples) is compared in evaluation mode.
         """
         if not parameters:
             return self._result([row], count), False
@@ -166,7 +166,7 @@ class Verification:
     # --- what a way gives ---------------------------------------------------------------------------------------------
 
     def _agrees(self, plain: _Plain) -> bool:
-        """Whether the way that the learner takes gives the plain results. Short rows come first, as they cost least."""
+        """Return whether the learner's way gives the plain results. Short rows come first, as they cost least."""
         learner = self._learner
         count, split = len(plain.results), len(apart(self._short))
         probes = [(self._short, plain.results[:split], plain.parameters)]
@@ -176,7 +176,8 @@ class Verification:
             for rows, results, parameters in probes:
                 asked = rows if learner.share_prompt else apart(rows)
                 found = self._result(asked, count, parameters, plain.trains)
-                gradients = [_sum(of) for of in zip(*(r.gradients for r in results), strict=False)]
+                parts = ([g for g in of if g is not None] for of in zip(*(r.gradients for r in results), strict=False))
+                gradients = [torch.stack(some).sum(0) if some else None for some in parts]
                 if not same_logits(found.logits, torch.cat([r.logits for r in results])):
                     return False
                 if parameters and not same_gradients(found.gradients, gradients):
@@ -200,7 +201,7 @@ class Verification:
 
         Args:
             branches: of all rows of the probe; the loss is the mean over them of the mean over tokens.
-            trains: as while it trains, but for noise; else as while it answers.
+            trains: in training mode without noise; otherwise in evaluation mode.
         """
         learner = self._learner
         batch = to_device(learner.collate(micro_batch(rows, branches), ()), learner.device)
@@ -217,7 +218,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a way gives for rows of a probe."""
+    """The results of a way for rows of a probe."""
 
     logits: Tensor
     gradients: Gradients
@@ -225,13 +226,13 @@ class _Result:
 
 @dataclass(frozen=True, slots=True)
 class _Plain:
-    """What the model itself gives for a probe, row by row.
+    """The results of the model itself for a probe, row by row.
 
     Attributes:
         results: of each branch of the short rows, then of the long ones.
         parameters: those whose gradients are compared.
-        of_long: the same for long rows, whose gradients only small models can afford.
-        trains: whether gradients are those of training, else of answering.
+        of_long: the same for long rows. Their gradients are compared for small models only.
+        trains: whether gradients are taken in training mode.
     """
 
     results: list[_Result]
@@ -241,20 +242,10 @@ class _Plain:
 
     @property
     def is_spoilt(self) -> bool:
-        """Whether logits are not numbers, so that nothing can be compared. Scoring or training will say where."""
+        """Whether a logit is not a number, so that nothing can be compared. Scoring or training reports it later."""
         return any(bool(r.logits.isnan().any()) for r in self.results)
 
 
 def _telling(rows: Sequence[Row]) -> Row:
     """Return the row with the most to predict."""
     return max(rows, key=lambda r: len(r.branches[0].target))
-
-
-def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
-    some = [g for g in gradients if g is not None]
-    return torch.stack(some).sum(0) if some else None
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""What is seen of a training while it runs: the log, the progress, Ctrl-C, validation, and other loggers."""
+"""Callbacks of a training: its log, the progress, Ctrl-C, validation, and other loggers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Progress = Callable[[int, int, str], None]
 """Called after each step with steps done, steps in all, and a note."""
 
 Validate = Callable[[], float]
-"""Returns the student's accuracy on validation questions, as it is now."""
+"""Returns the current accuracy of the student on the validation questions."""
 
 
 class TrainLog:
-    """`train_log.jsonl`: one line a step; lines after the step that a run resumes from are dropped."""
+    """`train_log.jsonl`, with one line per step. Lines after the step from which a run resumes are dropped."""
 
     def __init__(self, path: Path, keep_steps: int = 0) -> None:
         self.path = path
@@ -51,7 +51,7 @@ class TrainLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the steps logged so far; a line that a crash cut short is left out."""
+    """Return the steps logged so far, without a line that a crash cut off."""
     lines = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8").split("\n"):
@@ -61,7 +61,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class Watch(TrainerCallback):
-    """Writes the log and tells the progress."""
+    """Writes the log and reports the progress."""
 
     def __init__(self, trainer: PlanTrainer, log: TrainLog, progress: Progress | None) -> None:
         self.trainer, self.log, self.progress = trainer, log, progress
@@ -69,11 +69,11 @@ class Watch(TrainerCallback):
         self.began = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Start the clock, or go on where an interrupted training stopped it."""
+        """Start the clock. A resumed training continues its earlier time."""
         self.began = time.monotonic() - self.seconds
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Count the step's tokens and tell the progress."""
+        """Count the tokens of the step and report the progress."""
         figures = self.trainer.figures
         self.target_tokens += figures.target_tokens
         self.tokens += figures.tokens
@@ -84,7 +84,7 @@ class Watch(TrainerCallback):
             control.should_log = True  # the last step, whatever `logging_steps` is: the figures of a training end there
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:  # noqa: ARG002
-        """Write a line, when the Trainer logs a step."""
+        """Write a line when the Trainer logs a step."""
         if logs is None or "loss" not in logs:
             return
         figures = self.trainer.figures
@@ -108,7 +108,7 @@ class Watch(TrainerCallback):
 
 
 class Saving(TrainerCallback):
-    """Asks for a checkpoint every so many seconds: so many steps may be a second or an hour."""
+    """Requests a checkpoint at an interval in seconds, because a number of steps can take a second or an hour."""
 
     def __init__(self, trainer: PlanTrainer, every_s: float = SAVE_EVERY_S) -> None:
         self.trainer, self.every_s = trainer, every_s
@@ -119,24 +119,24 @@ class Saving(TrainerCallback):
         self.saved = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Ask for one, if any process thinks that it is time."""
+        """Request a checkpoint if the interval is over in any process."""
         if self.trainer.any_process(time.monotonic() - self.saved >= self.every_s):
             control.should_log = control.should_save = True  # what is resumed counts on from the log
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Begin to count anew, after the writing: a slow disk must not be all that there is."""
+        """Start the interval after the checkpoint is written, so that a slow disk leaves time to train."""
         self.saved = time.monotonic()
 
 
 class Validation(TrainerCallback):
-    """Looks at the validation accuracy every so many steps and after the last; keeps the best weights; stops early.
+    """Measures the validation accuracy at regular steps and after the last one, keeps the best weights, stops early.
 
-    Every process looks, so that all come to the same end.
+    Every process measures it, so that all stop at the same step.
 
     Args:
-        every: optimizer steps between two looks.
-        patience: stop after so many looks in a row that were no better; None: never.
-        keep: whether the best weights are wanted in the end.
+        every: optimizer steps between two measurements.
+        patience: stop after so many measurements in a row without improvement; None: never.
+        keep: whether the best weights are needed at the end.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Validation(TrainerCallback):
         self.every, self.patience, self.keep = every, patience, keep
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Look, keep, and stop."""
+        """Measure, keep the best weights, and stop if the accuracy has stopped improving."""
         step = state.global_step
         if step % self.every and step < len(self.trainer.plan):
             return
@@ -163,7 +163,7 @@ class Validation(TrainerCallback):
 
 
 class StopAt(TrainerCallback):
-    """Saves a checkpoint and stops after a step, or where another callback stops, so that it can go on from there."""
+    """Saves a checkpoint and stops after a step, or when another callback stops. The training can continue later."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -190,7 +190,7 @@ class _StopWhenAsked(TrainerCallback):
 
 @contextlib.contextmanager
 def interruptible(trainer: PlanTrainer) -> Iterator[None]:
-    """Let the first Ctrl-C, or SIGTERM, end the training after its step, with a checkpoint; a second Ctrl-C at once."""
+    """Let the first Ctrl-C or SIGTERM end the training after its step, with a checkpoint; a second Ctrl-C at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -217,7 +217,7 @@ def interruptible(trainer: PlanTrainer) -> Iterator[None]:
 
 
 def tensorboard(folder: Path) -> TrainerCallback:
-    """Log to the run folder; by itself it would log into the checkpoints, which go when training is done."""
+    """Log to the run folder. By default it would log to the checkpoints, which are deleted after training."""
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 

@@ -1,4 +1,4 @@
-"""In which ways a model can be computed, and what models have in common."""
+"""The ways to compute a model, and small functions for all models."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
-"""What models raise whose attention, head or masks have another interface."""
+"""The errors of models whose attention, head or masks have another interface."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to compute a student's loss; all give the same.
+    """A way to compute the loss of a student. All ways give the same loss.
 
     Attributes:
-        packed: all rows of a micro-batch end to end, without padding; else side by side, padded to the longest.
-        share_prompt: all tasks of a question in one row, where the student is causal; else a row each.
-        whole_forward: the model's own forward, with logits at every token; else its body, and its head at targets.
-        alone: each row by itself, by the model's own forward: what the others are held against.
+        packed: all rows of a micro-batch in one long row, without padding; otherwise each is padded to the longest.
+        share_prompt: all tasks of a question in one row, if the student is causal; otherwise one row per task.
+        whole_forward: the model's own forward, with logits at every token; otherwise its body, and its head at targets.
+        alone: each row by itself, by the model's own forward. The other ways are compared with this one.
     """
 
     packed: bool = True
@@ -28,11 +28,11 @@ class Way:
 
 
 ALONE = Way(packed=False, share_prompt=False, whole_forward=True, alone=True)
-"""The way that is right for every model, because it is the definition; and the slowest."""
+"""The way that is right for every model by definition. It is the slowest."""
 
 
 def decoder_start(model: Any) -> int:
-    """Return the token that an encoder-decoder's targets start from; where none is named, as transformers does."""
+    """Return the start token of an encoder-decoder. If the model names none, it is chosen as transformers does."""
     for name in ("decoder_start_token_id", "bos_token_id"):
         for config in (model.config, model.generation_config):
             if (start := getattr(config, name, None)) is not None:
@@ -41,6 +41,11 @@ def decoder_start(model: Any) -> int:
 
 
 def unwrapped(model: Any) -> Any:
-    """Return the model inside LoRA adapters; they are part of its layers, so they still act."""
+    """Return the model inside the LoRA wrapper. Its layers contain the adapters, so these stay active."""
     inner: Callable[[], Any] | None = getattr(model, "get_base_model", None)
     return model if inner is None else inner()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not blank; its type if there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

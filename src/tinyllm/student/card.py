@@ -1,4 +1,4 @@
-"""The model card that a saved student carries."""
+"""The model card of a saved student."""
 
 from __future__ import annotations
 

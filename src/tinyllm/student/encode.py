@@ -1,10 +1,10 @@
 """From text to tokens: the prompts of a student. Only the context is cut to the longest input.
 
-An encoder-decoder gets one row a task, with the prefix first (the paper):
+An encoder-decoder gets one row per task, with the prefix first (the paper):
 
     encoder: p_m [context] question choices </s>          decoder target: R^m </s>
 
-A causal student gets one row a question, with the prefix *after* the question, so that all tasks share the prompt:
+A causal student gets one row per question, with the prefix *after* the question, so that all tasks share the prompt:
 
     [context] question choices | p_A A </s> | p_1 R^1 </s> | …
 """
@@ -46,7 +46,7 @@ class _TooLong:
 
 
 def question_text(question: Question, layout: Layout) -> tuple[str, str]:
-    """Return (context, question) as a student reads them; the context is empty where there is none."""
+    """Return (context, question) as a student reads them. The context is empty if there is none."""
     choices = "\n".join(f"({label(i)}) {c}" for i, c in enumerate(question.choices))
     context = question.context or ""
     if layout == "cloze":
@@ -57,7 +57,7 @@ def question_text(question: Question, layout: Layout) -> tuple[str, str]:
 
 
 def label(index: int) -> str:
-    """Return what stands before a choice: a letter, and after z the number of the choice, counted from 1."""
+    """Return the label of a choice: a letter, and after z the number of the choice, counted from 1."""
     return _LETTERS[index] if index < len(_LETTERS) else str(index + 1)
 
 
@@ -88,7 +88,7 @@ def _shown(text: str) -> str:
 
 
 def _with_texts(targets: Sequence[Target]) -> list[tuple[Target, Target | None]]:
-    """Return targets; with one whose choices are compared the text that is learnt of the same task, if there is one."""
+    """Return each target. If its choices are compared, add the text of the same task that is learnt, too."""
     texts = {(t.task, t.prefix, t.mean): t for t in targets if not t.shares}
     found = [(t, texts.get((t.task, t.prefix, t.mean)) if t.shares else None) for t in targets]
     beside = [text for _, text in found if text is not None]
@@ -104,7 +104,7 @@ class Encoder:
         layout: how question and choices are written out.
         max_input_tokens: longest prompt, prefix included.
         max_target_tokens: longest target, end-of-text token included; the rest is cut.
-        share_prompt: False: one row a task for causal students too (for models that cannot take the mask).
+        share_prompt: False: causal students get one row per task, too (for models that do not accept the mask).
     """
 
     def __init__(
@@ -130,10 +130,10 @@ class Encoder:
         self._ends = (after or (self.end,)) if is_encoder_decoder else ()
 
     def rows(self, question: Question, targets: Sequence[Target]) -> list[Row]:
-        """Return the rows of one question: one a target for an encoder-decoder, one in all for a causal student.
+        """Return the rows of one question: one per target for an encoder-decoder, one in all for a causal student.
 
-        Targets of different readings have different prompts. Readings of the same tokens are one. A text that is one of
-        the choices that are compared is computed once, as that choice.
+        Targets with different readings have different prompts. Readings with the same tokens count as one. If a text is
+        also one of the compared choices, it is computed once, as that choice.
         """
         of_reading: dict[tuple[str, bool], list[Target]] = {}
         for target in targets:
@@ -162,7 +162,7 @@ class Encoder:
     def _branches(
         self, question: Question, target: Target, prefix: tuple[int, ...], text: Target | None
     ) -> list[Branch]:
-        """Return the branches of a target: its text, or every choice; and of a text that is learnt beside them."""
+        """Return the branches of a target: its text, or all choices and perhaps the text that is learnt with them."""
         if not target.shares:
             return [Branch(target.task, prefix, self.target(target.text), target.weight, target.mean)]
         by_token = compares_by_token(self.layout)
@@ -197,7 +197,7 @@ class Encoder:
         return [row] if self.share_prompt and not self.is_encoder_decoder else row.apart()
 
     def generation_prompt(self, question: Question, prefix: str, reading: str = "") -> tuple[int, ...]:
-        """Return what the student continues (causal) or encodes (encoder-decoder) to do one task."""
+        """Return the tokens that the student continues (causal) or encodes (encoder-decoder) for a task."""
         prompt, _ = self._with_reading(question, prefix, reading)
         return prompt if self.is_encoder_decoder else prompt + self._prefix(prefix)
 
@@ -206,7 +206,7 @@ class Encoder:
         return self._prompt(question, prefix)[0]
 
     def _with_reading(self, question: Question, prefix: str, reading: str) -> tuple[tuple[int, ...], tuple[int, int]]:
-        """Return the prompt with a rationale after the question, cut to the room that is left; and its place there."""
+        """Return the prompt with a rationale after the question, cut to fit, and the place of the rationale."""
         prompt = self.prompt(question, prefix)
         if not reading:
             return prompt, (0, 0)
@@ -219,40 +219,40 @@ class Encoder:
         return (*self._answer(text)[: self.max_target_tokens - 1], self.end)
 
     def _option(self, choice: str) -> tuple[int, ...]:
-        """Return the tokens by which a choice is compared with others: all of them, with the end-of-text token."""
+        """Return the tokens of a choice for comparison: all of them, with the end-of-text token."""
         return (*self._answer(choice), self.end)
 
     def text(self, text: str) -> tuple[int, ...]:
-        """Return any text as a prompt, as it is, however long; see `cut_text`."""
+        """Return any text as a prompt, without changing or cutting it; see `cut_text`."""
         return (*self._start, *self._plain(text), *self._ends)
 
     def cut_text(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """Return what `text` gave without the beginning that is too much for the longest input."""
+        """Return the result of `text`, with its beginning cut to fit the longest input."""
         start, over = len(self._start), len(tokens) - self.max_input_tokens
         return tokens if over <= 0 else (*self._start, *tokens[start + over :])
 
     def continuation(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of what goes on from a text, all of them, without an end-of-text token."""
+        """Return all tokens of the continuation of a text, without an end-of-text token."""
         return self._plain(text, after=":")
 
     def written(self, text: str) -> str:
-        """Return what is left of a text when it has been turned into tokens and back."""
+        """Return a text as it is after encoding and decoding."""
         return self.read(self._answer(text))
 
     def read(self, tokens: Iterable[int]) -> str:
         """Return the text of tokens that a student wrote, without special tokens.
 
-        An unknown token is shown, and spaces stay: without either, `x < 3` would be read as `x 3`, `n !` as `n!`.
+        Unknown tokens and spaces are kept. Otherwise `x < 3` would become `x 3`, and `n !` would become `n!`.
         """
         kept = self._plain.without_special(tokens)
         return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False)).strip()
 
     def answer_length(self, text: str) -> int:
-        """Return how many tokens an answer takes with its end-of-text token."""
+        """Return the number of tokens of an answer, with its end-of-text token."""
         return len(self._answer(text)) + 1
 
     def fit(self, questions: Iterable[Question], prefixes: Iterable[str]) -> _Fit:
-        """Return which questions do not fit even without their context, and whose context is cut to fit."""
+        """Return which questions do not fit even without their context, and which have their context cut to fit."""
         prefix = max(prefixes, key=lambda p: len(self._plain(p)))
         spare = self.max_input_tokens - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
         fit = _Fit([], [])
@@ -268,7 +268,7 @@ class Encoder:
         return fit
 
     def longest_prompt(self, questions: Iterable[Question], prefix: str, allowed: int) -> int:
-        """Return how many tokens the longest prompt takes with a prefix; 0 where none takes more than allowed."""
+        """Return the tokens of the longest prompt with a prefix; 0 if no prompt is longer than allowed."""
         spare = allowed - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
         long = (q for q in questions if _most_tokens("".join(question_text(q, self.layout))) > spare)
         return max((len(self.prompt(q, prefix)) + self._after(prefix) for q in long), default=0)
@@ -278,12 +278,12 @@ class Encoder:
         return self.fit(questions, prefixes).too_long
 
     def indistinct(self, choices: Sequence[str], *, learnt: bool = False) -> str | None:
-        """Say which choices the student cannot choose between, because they are nothing or the same in its tokens.
+        """Return which choices the student cannot tell apart, because they are empty or the same in its tokens.
 
-        Choices of the same text are not meant: whoever reads the questions sees those.
+        Choices with the same text are not reported here, but when the questions are read.
 
         Args:
-            learnt: the right choice will be a target, which is cut; when they are ranked no choice is.
+            learnt: the right choice will be a target, which is cut. Choices that are ranked are never cut.
         """
         if all(self._is_kept(c) for c in choices):
             return None  # nearly always, and many times faster than a tokenizer
@@ -302,13 +302,13 @@ class Encoder:
         return f"choices {named} are the same in the student's tokens"
 
     def is_cut(self, text: str) -> bool:
-        """Whether a target is longer than `max_target_tokens`."""
+        """Return whether a target is longer than `max_target_tokens`."""
         return (
             _most_tokens(" " + text) >= self.max_target_tokens - 1 and self.answer_length(text) > self.max_target_tokens
         )
 
     def _is_kept(self, text: str) -> bool:
-        """Whether a text is surely in its tokens, letter by letter: short, single spaces, characters told apart."""
+        """Return whether a text certainly keeps each letter in its tokens: it is short, with usual characters only."""
         return (
             len(text) < min(_SHORT, self.max_target_tokens)
             and self._told_apart.issuperset(text)
@@ -351,16 +351,16 @@ class Encoder:
         return (*self._start, *head, *cut[:room], *tail, *self._ends), True
 
     def _whole(self, prefix: str, text: str) -> tuple[int, ...]:
-        """Return the prompt of a text of which nothing is cut."""
+        """Return the prompt of a text without cutting it."""
         said = prefix + text if self.is_encoder_decoder else self._closed(text)
         return (*self._start, *self._plain(said), *self._ends)
 
     def _closed(self, text: str) -> str:
-        """Return a text as it ends: a causal student's prefix begins a line of its own."""
+        """Return a text with the right end: for a causal student, the prefix begins a new line."""
         return text if self.is_encoder_decoder else text.rstrip("\n") + "\n"
 
     def _after(self, prefix: str) -> int:
-        """Return how many tokens of the longest input a causal student's prefix takes."""
+        """Return the number of tokens that the prefix takes at the end of the input; 0 for an encoder-decoder."""
         return 0 if self.is_encoder_decoder else len(self._prefix(prefix))
 
     def _prefix(self, prefix: str) -> tuple[int, ...]:

@@ -26,11 +26,11 @@ _PROBED_TOKENS = 3
 def written_on(
     student: Student, end: int, prompts: Sequence[Sequence[int]], limits: Sequence[int], batch_tokens: int
 ) -> Iterator[dict[int, list[int]]]:
-    """Yield the likeliest tokens that follow the prompts, by the place of the prompt, group by group.
+    """Yield the most likely tokens after each prompt, by the place of the prompt, group by group.
 
     Args:
-        limits: of tokens that are written on from each prompt.
-        batch_tokens: that a group may have, padding included.
+        limits: the most tokens to write after each prompt.
+        batch_tokens: the most tokens of a group, with padding.
 
     Raises:
         StudentError: a prompt is longer than the model's positions.
@@ -43,7 +43,7 @@ def written_on(
 
 
 def _within_positions(student: Student, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[int]:
-    """Return how many tokens may be written on from each prompt: a text ends where the model's positions end.
+    """Return how many tokens may be written after each prompt. A text ends where the positions of the model end.
 
     Raises:
         StudentError: a prompt is longer than the model's positions.
@@ -61,11 +61,11 @@ def _within_positions(student: Student, prompts: Sequence[Sequence[int]], limits
 def _groups_of(
     student: Student, end: int, prompts: Sequence[Sequence[int]], limits: Sequence[int], batch_tokens: int
 ) -> list[list[int]]:
-    """Return the numbers of prompts that are written on from together, long ones first.
+    """Return groups of prompts that are continued together, by number, long ones first.
 
     Args:
-        limits: of tokens that are written on from each.
-        batch_tokens: that a group may have, padding included.
+        limits: the most tokens to write after each prompt.
+        batch_tokens: the most tokens of a group, with padding.
     """
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
     company: Company = "none"
@@ -87,7 +87,7 @@ def _groups_of(
 
 
 def _continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-    """Return the likeliest tokens that follow each prompt, one by one, whatever the model's own settings say."""
+    """Return the most likely tokens after each prompt by greedy decoding, whatever the settings of the model are."""
     output = _generated(student, end, prompts, max_new_tokens).sequences
     start = 1 if student.is_encoder_decoder else max(map(len, prompts))
     tokens: list[list[int]] = output[:, start:].tolist()
@@ -150,7 +150,7 @@ def _generated(
 
 
 def _makes_cache(config: Any) -> bool:
-    """Whether transformers makes a cache for a model; for BLT it fails, which writes without one, more slowly."""
+    """Return whether transformers can make a cache for a model. For BLT it cannot, so BLT writes more slowly."""
     from transformers import DynamicCache
 
     try:

@@ -1,4 +1,4 @@
-"""The learner: a student as a function from a batch to its part of the loss, and to each target's cross-entropy."""
+"""The learner: computes, for a batch, its part of the loss and the cross-entropy of each target token."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _MASKED_KINDS = {"sliding_attention", "chunked_attention"}
 class Learner(nn.Module):
     """Computes the loss of target tokens, with logits at targets only.
 
-    The transformer's body and its head are called apart, because logits for a vocabulary of 50,000 at every prompt
-    token cost more than the rest. Models differ in what they do between the two (scaling, capping), and in whether
-    their attention can be replaced; `verify` checks that this student's logits and gradients are the ones that its own
-    `forward` gives, and falls back where they aren't.
+    The body of the transformer and its head are called separately, because logits for a vocabulary of 50,000 at every
+    prompt token cost more than the rest. Models differ in what they do between the two (scaling, capping), and in
+    whether their attention can be replaced. `verify` checks that logits and gradients equal those of the student's own
+    `forward`. If they do not, it chooses a slower way.
 
     Args:
         model: a `PreTrainedModel`, or a `PeftModel` around one.
@@ -65,13 +65,13 @@ class Learner(nn.Module):
         return self.way.share_prompt
 
     def shape(self, tokens: int) -> Shape:
-        """Return the shape of micro-batches that suits this student, with a budget of so many tokens."""
+        """Return the shape of this student's micro-batches, for a budget of so many tokens."""
         if self._company is not None and not self.way.alone:
             tokens = min(tokens, self._company)
         return Shape(tokens, self.way.packed, self.is_encoder_decoder)
 
     def notes(self) -> tuple[str, ...]:
-        """Return what a person should know of a way that is not the fastest."""
+        """Return notes for the user if the way is not the fastest."""
         if self.way.alone:
             return ("this model's rows cannot share a batch exactly, so each is computed alone (slower)",)
         if not self.way.share_prompt:
@@ -84,7 +84,7 @@ class Learner(nn.Module):
         """Lay out a micro-batch for this student, on the CPU.
 
         Raises:
-            StudentError: a row is longer than the model's positions, or than the probe looked at.
+            StudentError: a row is longer than the positions of the model, or than the rows of the probe.
         """
         self._check_lengths(micro.rows)
         if self.is_encoder_decoder:
@@ -109,7 +109,7 @@ class Learner(nn.Module):
             )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the batch's part of the loss, a scalar; and each target token's cross-entropy (N,), without one."""
+        """Return the batch's part of the loss, a scalar, and the cross-entropies of target tokens, (N,), detached."""
         labels, weights, choices = batch["labels"], batch["weights"], batch.get("choices")
         if self.way.whole_forward:
             each = functional.cross_entropy(self.target_logits(batch).float(), labels, reduction="none")
@@ -117,7 +117,7 @@ class Learner(nn.Module):
         return weighted_cross_entropy(self._head(), self._target_states(batch), labels, weights, choices)
 
     def target_logits(self, batch: Batch) -> Tensor:
-        """Return the logits that predict the target tokens, (N, V); in float32 where no gradient is wanted."""
+        """Return the logits that predict the target tokens, (N, V). Without a gradient they are in float32."""
         if self.way.whole_forward:
             exact = contextlib.nullcontext() if torch.is_grad_enabled() else head_in_fp32(self._head().layer)
             with exact:
@@ -138,7 +138,7 @@ class Learner(nn.Module):
             learns: also compare the gradients.
 
         Raises:
-            StudentError: the model looks ahead at what it is to predict, is random, or fails.
+            StudentError: the model sees the tokens that it has to predict, is random, or fails.
         """
         was_training = self.training
         verification = self._verification(longest or _LONGEST)
@@ -147,7 +147,7 @@ class Learner(nn.Module):
         self.train(was_training)
 
     def take(self, way: Way) -> None:
-        """Compute this way from now on."""
+        """Use this way from now on."""
         self.way = way
         inner = unwrapped(self.student)
         implementation = NAME if way.packed else self._own_attention
@@ -159,10 +159,10 @@ class Learner(nn.Module):
 
     @contextlib.contextmanager
     def compiled(self) -> Iterator[None]:
-        """Compile the student's layers for the time being (torch.compile), one program for all layers that are alike.
+        """Compile the layers of the student inside the block (torch.compile). Layers of one kind share a program.
 
         Raises:
-            StudentError: the model does not say what its layers are.
+            StudentError: the model does not name its layers.
         """
         kinds = set(self._no_split_modules or ())
         layers: list[Any] = [m for m in unwrapped(self.student).modules() if type(m).__name__ in kinds]
@@ -180,15 +180,15 @@ class Learner(nn.Module):
                     layer._compiled_call_impl = None  # there is no other way back
 
     def refuse_if_it_sees_ahead(self) -> None:
-        """Look in a short row whether a change of a token changes what is predicted before it.
+        """Check on a short row that changing a token does not change the predictions before it.
 
         Raises:
-            StudentError: it does.
+            StudentError: they change.
         """
         self._verification(0).refuse_if_it_sees_ahead()
 
     def _verification(self, longest: int) -> Verification:
-        """Return a probe for rows of up to so many tokens, and note up to which lengths it tells anything."""
+        """Return a probe for rows of up to so many tokens, and store for which lengths it is valid."""
         verification = Verification(self, longest)
         self._reach, self._company = verification.reach, verification.company
         return verification
@@ -199,7 +199,7 @@ class Learner(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = next(self.student.parameters()).device
         return device
 
@@ -220,7 +220,11 @@ class Learner(nn.Module):
         if self.way.share_prompt:
             inputs["position_ids"] = batch["position_ids"]
         if self.way.packed:
-            inputs |= {"packing": batch["packing"], "attention_mask": self._no_masks(batch)}
+            # A mask that packed attention does not look at. It keeps the model from making its own.
+            none: Any = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch["input_ids"].device)
+            kinds = self._kinds()
+            mask = dict.fromkeys(kinds, none) if kinds & _MASKED_KINDS else none
+            inputs |= {"packing": batch["packing"], "attention_mask": mask}
         else:
             inputs |= {"attention_mask": self._masks(batch)}
         if self.way.whole_forward:
@@ -245,7 +249,7 @@ class Learner(nn.Module):
         return torch.cat(logits)
 
     def _logits_at(self, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
-        """Return the logits of one row at some places (N, V); those at others are not made where the model can."""
+        """Return the logits of one row at some places (N, V). Models that can do so compute no others."""
         forget_lengths(self.student)
         accepted = inspect.signature(unwrapped(self.student).forward).parameters
         # With a cache, FSMT's decoder sees ahead and BLT fails.
@@ -253,14 +257,8 @@ class Learner(nn.Module):
         logits = _logits(self.student(**inputs, **{n: v for n, v in wanted.items() if n in accepted}))[0]
         return logits if "logits_to_keep" in accepted and len(logits) == len(at) else logits[at]
 
-    def _no_masks(self, batch: Batch) -> Any:
-        """Return what keeps a model from making masks, which packed attention does not look at."""
-        none = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch["input_ids"].device)
-        kinds = self._kinds()
-        return dict.fromkeys(kinds, none) if kinds & _MASKED_KINDS else none
-
     def _masks(self, batch: Batch) -> Tensor | dict[str, Tensor]:
-        """Return the mask; one a kind of layer where the model mixes full attention with another."""
+        """Return the mask; one per kind of layer if the model mixes full attention with another kind."""
         if not self.way.share_prompt:
             padding: Tensor = batch["segments"] < 0
             return (~padding).long()
@@ -279,7 +277,7 @@ class Learner(nn.Module):
         return masks
 
     def _kinds(self) -> set[str]:
-        """Return the kinds of the model's layers, where it has several."""
+        """Return the kinds of the model's layers; empty if the configuration names none."""
         return set(getattr(self.config.get_text_config(), "layer_types", None) or ())
 
     def _encoder_decoder(self, batch: Batch) -> Tensor:
@@ -313,7 +311,7 @@ class Learner(nn.Module):
 
 
 def _attention(config: Any) -> Any:
-    """Return the kind of attention of a model; by part where it has parts, which need not know the same kinds."""
+    """Return the kind of attention of a model, or of each of its parts, which can support different kinds."""
     parts = {name: _attention(getattr(config, name, None)) for name in getattr(config, "sub_configs", ())}
     parts = {name: kind for name, kind in parts.items() if kind is not None}
     own = getattr(config, "_attn_implementation", None)
@@ -321,7 +319,7 @@ def _attention(config: Any) -> Any:
 
 
 def _at(states: Tensor, flat: Tensor) -> Tensor:
-    """Pick from (B, T, d) the places `flat` of (B·T), giving (N, d)."""
+    """Return (N, d): the rows `flat` of (B, T, d), flattened to (B·T, d)."""
     return states.reshape(-1, states.shape[-1]).index_select(0, flat)
 
 

@@ -24,12 +24,12 @@ class Target:
         task: `answer`, or the name of the teacher whose rationale this is.
         prefix: the text that tells the student which task it is.
         weight: α of the task in L = L_A + Σ_m α_m L_m; 1 for the answer. Always above 0.
-        mean: the targets that share a name here are averaged together; by default those of the same task.
-        shares: the probability that is to go to each of the question's choices. The student then learns to choose,
-            not to write: the cross-entropy between these shares and the softmax of the choices' log-likelihoods. A
-            question has at most one such target a task and reading; its text is empty.
-        reading: a rationale that the student reads before it does the task; in the prompt, after the question.
-        fades: the reading is dropped from its end, step by step, until nothing of it is left.
+        mean: targets with the same name here are averaged together; empty: those of the same task.
+        shares: the target probability of each choice. The student then learns to choose and not to write: the loss is
+            the cross-entropy between these shares and the softmax of the choices' log-likelihoods. A question has at
+            most one such target per task and reading. Its text is empty.
+        reading: a rationale that the student reads before it does the task. It is in the prompt, after the question.
+        fades: the reading is dropped step by step, from its end, until nothing is left.
     """
 
     question_id: str
@@ -48,23 +48,23 @@ class Target:
 
     @property
     def learnt(self) -> str:
-        """What logs and counts call it: its task, or that an answer is learnt by comparing the choices."""
+        """The name in logs and counts: its task, or `CHOICES_TASK` if choices are compared."""
         return CHOICES_TASK if self.shares else self.task
 
 
 @dataclass(frozen=True, slots=True)
 class MixtureSettings:
-    """What a mixture needs to know besides the texts.
+    """The input of a mixture besides the texts.
 
     Attributes:
         prefixes: the prefix of each task.
         alpha: α_m of each teacher that the method learns from (`config.teachers_in_use`).
         answer: how the right answer is learnt: as a text, by comparing the choices, or both.
         rationales: what the student does with a rationale (`train.rationales`).
-        seed: of what a method draws by lot.
-        shares: by question id, the probabilities that its choices are to get where that is not all for the answer.
-        likelihoods: how likely the untrained student finds each rationale, by (question id, teacher); for the one
-            method that goes by it (`needs_likelihoods`).
+        seed: the random seed of the method.
+        shares: target probabilities of the choices, by question id. Other questions have 1 for the answer.
+        likelihoods: the likelihood of each rationale for the untrained student, by (question id, teacher), for the
+            method that uses it (`needs_likelihoods`).
     """
 
     prefixes: Mapping[str, str]
@@ -79,97 +79,78 @@ class MixtureSettings:
 _ROUTED = "routed"
 _SUM_IS_OFF = 1e-6
 
-Mixture = Callable[[Sequence[Question], Sequence[Rationale], MixtureSettings], tuple[Target, ...]]
+Questions = Sequence[Question]
+Rationales = Sequence[Rationale]
+Targets = tuple[Target, ...]
+Mixture = Callable[[Questions, Rationales, MixtureSettings], Targets]
 
 
-def mix(
-    method: Method, questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def mix(method: Method, questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return the targets of a method, in the order of the questions, the answer first.
 
-    A question without a teacher's rationale simply has no target of that task: what is missing is masked.
+    A question without a rationale of a teacher has no target of that task: missing rationales are masked.
     """
     return _MIXTURES[method](questions, rationales, settings)
 
 
 def needs_likelihoods(method: Method) -> bool:
-    """Whether a method has to know how likely the untrained student finds each rationale."""
+    """Return whether a method needs the likelihood of each rationale for the untrained student."""
     return method == "student-likelihood"
 
 
 # --- the paper's methods ------------------------------------------------------------------------------------------
 
 
-def _fine_tuning(
-    questions: Sequence[Question],
-    rationales: Sequence[Rationale],  # noqa: ARG001
-    settings: MixtureSettings,
-) -> tuple[Target, ...]:
+def _fine_tuning(questions: Questions, _: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers only: L = L_A."""
     return _answers_and(questions, (), settings)
 
 
-def _step_by_step(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def _step_by_step(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers and one teacher's rationales (distilling step-by-step): L = L_A + α L_m."""
     return _answers_and(questions, [r for r in rationales if r.teacher in tuple(settings.alpha)[:1]], settings)
 
 
-def tinyllm(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
+def tinyllm(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
     """Return answers and every teacher's rationales (the paper): L = L_A + Σ_m α_m L_m; α_m = 0 leaves one out."""
     return _answers_and(questions, rationales, settings)
 
 
-# --- controls: as many words as TinyLLM sees, with less sense in them ---------------------------------------------
+# --- controls: as many words as for TinyLLM, with less meaning ----------------------------------------------------
 
 
-def _shuffled(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
-    """Return answers, and with each question the rationale that its teacher wrote for another one."""
+def _shuffled(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
+    """Return answers, and for each question a rationale that the same teacher wrote for another question."""
     return _answers_and(questions, routing.shuffled(rationales, settings.seed), settings)
 
 
-def _keywords(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
-    """Return answers, and of each rationale its content words alone."""
+def _keywords(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
+    """Return answers, and the content words of each rationale."""
     texts = [replace(r, text=routing.content_words(r.text)) for r in rationales]
     return _answers_and(questions, [r for r in texts if r.text], settings)
 
 
-# --- routers: one rationale a question, under the prefix of the teacher who wrote it ------------------------------
+# --- routers: one rationale per question, under the prefix of its teacher -----------------------------------------
 
 
-def _one_random(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
-    """Return answers, and with each question one of its rationales, drawn by lot."""
+def _one_random(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
+    """Return answers, and one rationale per question, drawn at random."""
     lot = random.Random(settings.seed)
     return _routed(questions, rationales, settings, lambda _: lot.random())
 
 
-def _shortest(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
-    """Return answers, and with each question its shortest rationale."""
+def _shortest(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
+    """Return answers, and the shortest rationale of each question."""
     return _routed(questions, rationales, settings, lambda r: -len(r.text))
 
 
-def _similarity(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
-    """Return answers, and with each question the rationale that is nearest to it and its answer, by tf-idf."""
+def _similarity(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
+    """Return answers, and for each question the rationale that is most similar to it and its answer, by tf-idf."""
     return _routed(questions, rationales, settings, routing.Nearness(questions, rationales))
 
 
-def _student_likelihood(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
-    """Return answers, and with each question the rationale that the untrained student finds likeliest, by token."""
+def _student_likelihood(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
+    """Return answers, and for each question the rationale with the highest likelihood per token before training."""
     return _routed(questions, rationales, settings, lambda r: settings.likelihoods[r.question_id, r.teacher])
 
 
@@ -187,25 +168,20 @@ _MIXTURES: Mapping[Method, Mixture] = {
 
 
 def _routed(
-    questions: Sequence[Question],
-    rationales: Sequence[Rationale],
-    settings: MixtureSettings,
-    merit: Callable[[Rationale], float],
-) -> tuple[Target, ...]:
-    """Return answers and one rationale a question, the one of highest merit: L = L_A + mean of α_m ℓ_m over all.
+    questions: Questions, rationales: Rationales, settings: MixtureSettings, merit: Callable[[Rationale], float]
+) -> Targets:
+    """Return answers, and the rationale of highest merit for each question: L = L_A + mean of α_m ℓ_m over all.
 
-    With a mean for each teacher, the few rationales of one who is seldom chosen would weigh as much as the many of the
-    others.
+    With a mean for each teacher, the few rationales of a teacher that is rarely chosen would weigh as much as the many
+    rationales of another one.
     """
     usable = [r for r in rationales if settings.alpha.get(r.teacher, 0.0) > 0]
     targets = _answers_and(questions, routing.best_of_each(usable, merit), settings)
     return tuple(t if t.task == ANSWER_TASK else replace(t, mean=_ROUTED) for t in targets)
 
 
-def _answers_and(
-    questions: Sequence[Question], rationales: Sequence[Rationale], settings: MixtureSettings
-) -> tuple[Target, ...]:
-    """Return what is learnt of each question and its rationales, in the way that the settings say."""
+def _answers_and(questions: Questions, rationales: Rationales, settings: MixtureSettings) -> Targets:
+    """Return the targets of each question and its rationales, as the settings say."""
     written: dict[str, list[Rationale]] = {}
     for rationale in rationales:
         if settings.alpha.get(rationale.teacher, 0.0) > 0:
@@ -229,7 +205,7 @@ def _written_first(question: Question, known: Sequence[Rationale], settings: Mix
 
     The loss is that of one text, the rationale and then the answer (Ho et al., "Large Language Models Are Reasoning
     Teachers", arXiv 2212.10071), but each part has its own mean and α. L_A is the mean over all rationales that are
-    read. A question without one teaches its answer alone.
+    read. For a question without a rationale, only the answer is learnt.
     """
     read = dict.fromkeys(r.text for r in known)
     answers = [replace(a, reading=text) for text in read or [""] for a in _answers(question, settings)]
@@ -237,10 +213,10 @@ def _written_first(question: Question, known: Sequence[Rationale], settings: Mix
 
 
 def _read(question: Question, known: Sequence[Rationale], settings: MixtureSettings) -> list[Target]:
-    """Return the answer alone; the rationales stand in the input, and are dropped step by step.
+    """Return the answer only. The rationales are in the input, and are dropped step by step.
 
-    After SKIntern (Liao et al., arXiv 2409.13183), which drops what a compressor finds least important. Here the end
-    is dropped first, where a rationale names the answer.
+    This follows SKIntern (Liao et al., arXiv 2409.13183), which drops what a compressor finds least important. Here the
+    end is dropped first, because a rationale names the answer there.
     """
     reading = "\n".join(dict.fromkeys(r.text for r in known))
     return [replace(a, reading=reading, fades=bool(reading)) for a in _answers(question, settings)]

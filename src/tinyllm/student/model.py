@@ -1,4 +1,4 @@
-"""Students on disk: loading from the hub, a folder or a GGUF file; LoRA; saving as a plain transformers model."""
+"""Students on disk: load from the hub, a folder or a GGUF file; add LoRA; save as a plain transformers model."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
 from tinyllm.student._positions import Bound
 from tinyllm.student._untrained import NAME as UNTRAINED
 from tinyllm.student._untrained import untrained
+from tinyllm.student._ways import first_line
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
 from tinyllm.system.packaged import cache_folder, known_models, model_file, sha256
@@ -34,16 +35,16 @@ CARD_FILE = "tinyllm.json"
 
 @dataclass(frozen=True, slots=True)
 class StudentCard:
-    """What one has to know, besides the model's own files, to ask a student.
+    """What is needed, besides the files of the model, to ask a student.
 
     Attributes:
-        prefixes: the prefix of each task, `answer` and one a teacher.
+        prefixes: the prefix of each task: `answer`, and one per teacher.
         layout: how question and choices are written out.
         max_input_tokens: longest input; the context is cut to fit.
-        temperature: by which the scores of choices are divided before they are made probabilities.
-        reasons_as: the teacher in whose manner it writes a rationale before it answers, which it then reads; empty: it
-            answers at once.
-        max_rationale_tokens: longest such rationale.
+        temperature: the scores of choices are divided by it before the softmax.
+        reasons_as: the teacher whose kind of rationale it writes and reads before it answers; empty: it answers at
+            once.
+        max_rationale_tokens: the longest such rationale.
     """
 
     prefixes: Mapping[str, str]
@@ -61,7 +62,7 @@ class StudentCard:
     def encoder(
         self, tokenizer: Any, *, is_encoder_decoder: bool, max_target_tokens: int = 256, share_prompt: bool = True
     ) -> Encoder:
-        """Return what turns questions into tokens the way this student is asked."""
+        """Return the encoder that turns questions into tokens as this student expects."""
         return Encoder(
             tokenizer,
             is_encoder_decoder=is_encoder_decoder,
@@ -73,7 +74,7 @@ class StudentCard:
 
 
 Company = Literal["any", "of one length", "none"]
-"""Beside which prompts a student writes on from a prompt as it does alone."""
+"""Which prompts may be in one batch without changing what the student writes."""
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Student:
     """A model, its tokenizer, and how it is asked.
 
     Attributes:
-        company: as a probe found it when the student wrote on from several prompts, by the bound that they exceed.
+        company: which prompts may be in one batch, as a probe found, by the bound that they exceed.
     """
 
     model: Any
@@ -91,11 +92,11 @@ class Student:
 
     @property
     def is_encoder_decoder(self) -> bool:
-        """T5 and its kin, as against causal models."""
+        """Whether it is an encoder-decoder, such as T5, and not a causal model."""
         return bool(self.model.config.is_encoder_decoder)
 
     def encoder(self, *, max_target_tokens: int = 256, share_prompt: bool = True) -> Encoder:
-        """Return what turns questions into this student's tokens; `share_prompt` as the learner found it possible."""
+        """Return the encoder of this student. `share_prompt`: as `Learner.share_prompt`."""
         return self.card.encoder(
             self.tokenizer,
             is_encoder_decoder=self.is_encoder_decoder,
@@ -104,11 +105,11 @@ class Student:
         )
 
     def learner(self, longest: int | None = None, *, learns: bool = True) -> Learner:
-        """Return the function from batches to cross-entropies, computed in a way that is right for this model.
+        """Return the learner, with the fastest way that is right for this model.
 
         Args:
             longest: tokens of the longest row; None: the longest input and 256 more.
-            learns: False where it will only answer.
+            learns: False if it will only answer.
 
         Raises:
             StudentError: there is no way: see `Learner.verify`.
@@ -119,24 +120,24 @@ class Student:
 
 
 def load_student(section: StudentSection, card: StudentCard) -> Student:
-    """Load the model that is to learn, in float32.
+    """Load the model to be trained, in float32.
 
     Raises:
-        StudentError: there is no such model, or it can't be read.
+        StudentError: there is no such model, or it cannot be read.
         MissingDependencyError: a GGUF file without the `llamacpp` extra.
     """
     return _read(_location(section), section.revision, card)
 
 
 def load_tokenizer(section: StudentSection) -> tuple[Any, Any]:
-    """Return the student's tokenizer and its model's configuration (a GGUF file is de-quantised for that, once)."""
+    """Return the tokenizer and the configuration of a student. For a GGUF file, this de-quantises it once."""
     return _tokenizer_and_config(_location(section), section.revision)
 
 
 def parameters_in_use(model_config: Any) -> tuple[int, int]:
-    """Return how many weights every token is multiplied by, and how many make its logits; without making them.
+    """Return the number of parameters without embeddings and head, and the number of the head. No weights are made.
 
-    Embeddings are looked up, and logits made of few tokens.
+    Embeddings are only looked up, and logits are computed for few tokens.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -171,7 +172,7 @@ def read_student(folder: Path) -> Student:
 
 
 def check_files(folder: Path, known: Mapping[str, str]) -> None:
-    """Refuse files of a model that are not those that were saved.
+    """Check that the files of a model are those that were saved.
 
     Args:
         known: SHA-256 by name of file; empty for a student that an earlier version saved.
@@ -190,16 +191,16 @@ def check_files(folder: Path, known: Mapping[str, str]) -> None:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a model that its answers depend on, by name."""
+    """Return the SHA-256, by name, of each file that the answers of a model depend on."""
     files = (f for f in folder.rglob("*") if f.is_file() and f.name != CARD_FILE and f.suffix != ".md")
     return {f.relative_to(folder).as_posix(): sha256(f) for f in sorted(files)}
 
 
 def add_lora(student: Student, section: LoraSection, seed: int) -> None:
-    """Freeze the student and put trainable low-rank adapters into its linear layers.
+    """Freeze the student and add trainable low-rank adapters to its linear layers.
 
     Raises:
-        StudentError: none of the modules named is in this model.
+        StudentError: the model has none of the named modules.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -237,12 +238,12 @@ def _tied_modules(model: Any) -> set[str]:
 
 
 def save_student(student: Student, folder: Path, model_card: str) -> None:
-    """Write the student so that plain `from_pretrained(folder)` loads it; adapters are merged into the weights.
+    """Write the student so that plain `from_pretrained(folder)` loads it. Adapters are merged into the weights.
 
-    The folder appears whole or not at all, and only if what is read back from it answers as the student did.
+    The folder appears complete or not at all, and only if the student that is read from it gives the same logits.
 
     Raises:
-        StudentError: it answers otherwise.
+        StudentError: it gives other logits.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     expected = _logits_on_a_probe(student)
@@ -288,7 +289,7 @@ def _logits_on_a_probe(student: Student) -> torch.Tensor:
 
 
 def _location(section: StudentSection) -> str:
-    """Return a hub name or a folder; a GGUF file is de-quantised into a folder first, once."""
+    """Return the name on the hub, or a folder. A GGUF file is de-quantised into a folder once."""
     if section.model == UNTRAINED:
         with _quietly():
             return str(untrained(cache_folder() / "students"))
@@ -359,15 +360,15 @@ def _loading(location: str) -> Iterator[None]:
         raise StudentError(
             f"student.model: cannot load '{location}'.{did_you_mean(location, _known())} Give a name on the "
             f"Hugging Face hub (needs the network), a folder with safetensors weights, a .gguf file, or one of "
-            f"{', '.join(_known())}. The loader says: {_first_line(error)}"
+            f"{', '.join(_known())}. The loader says: {first_line(error)}"
         ) from None
 
 
 def _dequantised(path: Path) -> Path:
-    """Return a folder with the safetensors that are made of a GGUF file, once.
+    """Return a folder with the weights of a GGUF file as safetensors. It is made once.
 
     Raises:
-        StudentError: the file can't be read.
+        StudentError: the file cannot be read.
         MissingDependencyError: without the `llamacpp` extra.
     """
     if importlib.util.find_spec("gguf") is None:
@@ -378,19 +379,15 @@ def _dequantised(path: Path) -> Path:
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     folder = cache_folder() / "students" / f"{path.stem}-{key}"
-    if not folder.is_dir():
-        _dequantise(path, folder)
-    return folder
-
-
-def _dequantise(path: Path, folder: Path) -> None:
+    if folder.is_dir():
+        return folder
     from tinyllm.student._gguf import read_gguf
 
     with _quietly():
         try:
             tokenizer, model = read_gguf(path)
         except Exception as error:  # the reader of a damaged file raises whatever it stumbles over
-            raise StudentError(f"student.model: cannot read {path} as a GGUF model: {_first_line(error)}") from error
+            raise StudentError(f"student.model: cannot read {path} as a GGUF model: {first_line(error)}") from error
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch, _quietly():
         made = Path(scratch) / "model"
@@ -398,15 +395,12 @@ def _dequantise(path: Path, folder: Path) -> None:
         tokenizer.save_pretrained(made)
         with contextlib.suppress(OSError):  # another process may have made it meanwhile
             made.rename(folder)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return folder
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence transformers' own bars and warnings; TinyLLM reports what matters itself."""
+    """Silence the progress bars and warnings of transformers. TinyLLM reports what matters."""
     from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()

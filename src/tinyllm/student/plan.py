@@ -1,17 +1,17 @@
 """The step plan: which questions form an optimizer step, and in what shapes they are computed.
 
-The *semantics* are the configuration's: `batch_size` questions a step, in a seeded order, each task with its α at that
-point of the training. The *shapes* are ours: the rows of a step are cut into micro-batches by a memory budget. So that
-the cut cannot change the result, every target token carries its weight in the loss of the whole step:
+The configuration decides the *semantics*: `batch_size` questions per step, in a seeded order, each task with its α at
+that point of the training. The plan decides the *shapes*: it cuts the rows of a step into micro-batches by a memory
+budget. Each target token has its weight in the loss of the whole step, so the cut cannot change the result:
 
     L = Σ_tokens weight · cross-entropy,    weight = α_task / N_task               (normalisation `tokens`)
                                             weight = α_task / (n_task · length)    (normalisation `examples`)
 
-with N_task the target tokens, and n_task the rows, of that task in the whole step; of all rationales together where a
-method takes one a question.
+N_task are the target tokens and n_task the rows of that task in the whole step. For methods that take one rationale per
+question, both count all rationales together.
 
-Where choices are compared, a question is one unit of the loss, with the weight α_task / (questions of the step) under
-both normalisations. The gradient of one choice depends on all of them, so no cut goes between them.
+If choices are compared, a question is one unit of the loss, with the weight α_task / (questions of the step) under both
+normalisations. The gradient of one choice depends on all of them, so they are never cut apart.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Normalisation = Literal["tokens", "examples"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """In what shape micro-batches are computed.
+    """The shape of micro-batches.
 
     Attributes:
-        tokens: memory budget of one forward pass, in tokens; longer rows stand alone.
-        packed: rows end to end; else padded to the longest.
-        encoder_decoder: prompts and targets go through different stacks, and equal prompts through theirs once.
+        tokens: memory budget of one forward pass, in tokens. Longer rows get their own pass.
+        packed: rows without padding; otherwise they are padded to the longest.
+        encoder_decoder: prompts and targets go through different stacks, and equal prompts are computed once.
     """
 
     tokens: int = 2048
@@ -45,7 +45,7 @@ class Shape:
     encoder_decoder: bool = False
 
     def size(self, rows: Sequence[Row]) -> Size:
-        """Return what a forward pass over these rows computes."""
+        """Return the size of a forward pass over these rows."""
         prompts = list({row.prompt for row in rows}) if self.encoder_decoder else [row.prompt for row in rows]
         real = sum(map(len, prompts)) + sum(row.target_length for row in rows)
         if self.packed:
@@ -62,18 +62,18 @@ class Shape:
 
 
 class StepPlan:
-    """All optimizer steps of a training, made one by one on demand; the same arguments give the same plan.
+    """All optimizer steps of a training, made on demand. The same arguments give the same plan.
 
     Args:
         questions: for each training question, its rows.
-        batch_size: questions a step.
-        epochs: passes over the questions; the last step of a pass may be smaller.
-        seed: seed of the order, another one each pass.
+        batch_size: questions per step.
+        epochs: passes over the questions. The last step of a pass may be smaller.
+        seed: seed of the order, which is different in each pass.
         normalisation: see the module.
-        schedule: of the rationales' weights; a target whose weight is 0 is not computed.
+        schedule: of the weights of rationales. A target with weight 0 is not computed.
         max_steps: end after so many steps.
         shape: of micro-batches.
-        processes: that share each step; the number of micro-batches is a multiple of it where that is possible.
+        processes: how many share each step. If possible, the number of micro-batches is a multiple of it.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class StepPlan:
         return (self[i] for i in range(len(self)))
 
     def totals(self, steps: int | None = None) -> Totals:
-        """Return what the first so many steps, or all, compute together."""
+        """Return the totals of the first steps, or of all steps."""
         sums: Counter[str] = Counter()
         dearest = 0
         for step in itertools.islice(self, steps):
@@ -130,10 +130,10 @@ class StepPlan:
         return Totals(**{name: sums[name] for name in names}, dearest=dearest)
 
     def as_json(self, steps: int | None = None) -> dict[str, Any]:
-        """Return the plan as JSON: what it depends on, and which questions and shapes its first steps have.
+        """Return the plan as JSON: its settings, and the questions and shapes of its first steps.
 
         Args:
-            steps: so many of them; None: all.
+            steps: the number of these steps; None: all.
         """
         return {
             "steps": len(self),
@@ -166,7 +166,7 @@ class StepPlan:
         }
 
     def _scheduled(self, rows: Sequence[Row], step: int) -> Sequence[Row]:
-        """Return a question's rows as they are at a step: with their weights then, without what has none."""
+        """Return the rows of a question at a step: with the weights of that step, without branches of weight 0."""
         if any(row.fading[1] for row in rows):
             rows = [row.faded(self.schedule.read(step, len(self))) for row in rows]
         if self.schedule.is_constant:

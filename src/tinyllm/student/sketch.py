@@ -1,4 +1,4 @@
-"""A model of two layers in the manner of a student, made of its configuration: what is known before it is loaded."""
+"""A model with two layers and the architecture of a student, to check the student before it is loaded."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ _WORDS = 1024
 
 
 def check_architecture(model_config: Any) -> Positions:
-    """Refuse a student whose architecture cannot learn answers, and return how many positions it has.
+    """Check that a student's architecture can learn answers, and return its positions.
 
     Raises:
-        StudentError: it sees the tokens that it is to predict.
+        StudentError: it sees the tokens that it has to predict.
     """
     try:
         model = _sketch(model_config)
         learner = Learner(model, pad=0)
     except (*UNFIT, StudentError):  # some configurations cannot be cut down: the whole model is looked at later
-        return _whole_positions(model_config)
+        try:
+            with torch.device("meta"):
+                return positions_of(_from_config(model_config))
+        except UNFIT:
+            return Positions(model_config.model_type)
     learner.refuse_if_it_sees_ahead()
     return learner.positions
 
@@ -48,14 +52,6 @@ def _sketch(model_config: Any) -> Any:
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         return _from_config(small).eval()
-
-
-def _whole_positions(model_config: Any) -> Positions:
-    try:
-        with torch.device("meta"):
-            return positions_of(_from_config(model_config))
-    except UNFIT:
-        return Positions(model_config.model_type)
 
 
 def _from_config(model_config: Any) -> Any:

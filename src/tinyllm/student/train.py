@@ -1,4 +1,4 @@
-"""Training a student: from targets to rows, from rows to a plan, and through the plan."""
+"""Training a student: from targets to rows, from rows to a plan, and the training by the plan."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ _LOGGERS = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio", "comet_m
 
 @dataclass(frozen=True, slots=True)
 class _TrainResult:
-    """Figures of a whole training, also if it was interrupted and resumed.
+    """The figures of a whole training, also if it was interrupted and resumed.
 
     Attributes:
         steps: optimizer steps that were done; fewer than planned if it stopped early.
-        best_step: of the weights that were kept, where that is the best and not the last.
-        seconds: spent in optimizer steps, and in looks at the validation questions.
-        tokens, target_tokens: computed, and learnt, over all steps.
-        valid_accuracy: by step, where it was measured.
-        fingerprint: of everything that was to be learnt; see `fingerprint`.
+        best_step: the step of the weights that were kept; None: the last one.
+        seconds: time of optimizer steps and validation.
+        tokens, target_tokens: tokens that were computed and tokens that were learnt, over all steps.
+        valid_accuracy: the validation accuracy, by step.
+        fingerprint: see `fingerprint`.
     """
 
     steps: int
@@ -81,7 +81,7 @@ class _TrainResult:
 
 
 def tokenise(encoder: Encoder, questions: Sequence[Question], targets: Sequence[Target]) -> list[list[Row]]:
-    """Return the rows of each question, in the order of the questions; a question without targets has none."""
+    """Return the rows of each question, in the order of the questions. A question without targets is left out."""
     of_question: dict[str, list[Target]] = {}
     for target in targets:
         of_question.setdefault(target.question_id, []).append(target)
@@ -95,8 +95,8 @@ def plan_steps(
     """Return the step plan that the configuration asks for.
 
     Args:
-        shape: in which the student computes (`Learner.shape`).
-        teachers: whose α the schedule is about.
+        shape: the shape of micro-batches (`Learner.shape`).
+        teachers: the teachers whose α has a schedule.
     """
     kinds = section.alpha_schedule
     of_teacher = {t: kinds.get(t, "constant") if isinstance(kinds, dict) else kinds for t in teachers}
@@ -125,20 +125,20 @@ def train(
     validate: Validate | None = None,
     until: int | None = None,
 ) -> _TrainResult:
-    """Train a student in place, resuming from the newest whole checkpoint in `folder/checkpoints`.
+    """Train a student in place. Resume from the newest complete checkpoint in `folder/checkpoints`.
 
-    With several processes (`torchrun`, `accelerate launch`) every one of them calls this with the same arguments.
+    With several processes (`torchrun`, `accelerate launch`), each of them calls this with the same arguments.
 
     Args:
         tasks: `answer` and the teachers, for the losses in the log.
         folder: gets `checkpoints/` while training, and `train_log.jsonl`. All processes must see it.
-        validate: returns the accuracy on validation questions; needed where the section asks for it.
-        until: stop after this optimizer step, with a checkpoint to go on from later; None: after the last. The rate
-            goes by the whole plan all the same. Of a training that stops here the last weights count, not the best.
+        validate: returns the accuracy on validation questions; required if the section asks for validation.
+        until: stop after this optimizer step with a checkpoint, to continue later; None: after the last step. The
+            learning rate follows the whole plan. A training that stops here keeps its last weights, not the best.
 
     Raises:
-        StudentError: fp16 with T5; precision or a compiler that this machine lacks; no weight has moved.
-        NonFiniteLossError: the loss is infinite or not a number; says at which step, on which questions.
+        StudentError: fp16 with T5; precision or a compiler that this machine lacks; no weight has changed.
+        NonFiniteLossError: the loss is infinite or not a number. The message names the step and the questions.
         MissingDependencyError: a logger is not installed.
     """
     check_training(student.model.config.model_type, section)
@@ -222,12 +222,12 @@ def _add_callbacks(
 
 
 def _sums(learner: Learner) -> list[float]:
-    """Return a figure of each tensor that is trained, to tell whether any has moved."""
+    """Return the sum of each trained tensor, to find out whether any has changed."""
     return [float(whole(p.detach().double().sum())) for p in learner.parameters() if p.requires_grad]
 
 
 def fingerprint(plan: StepPlan) -> str:
-    """Return a hash of everything that is learnt, in its order: another one means another training."""
+    """Return a hash of everything that is learnt, in order. Another hash means another training."""
     schedule = (sorted(plan.schedule.kinds.items()), plan.schedule.answers_only)
     settings = (plan.batch_size, plan.seed, plan.normalisation, len(plan), schedule)
     digest = hashlib.sha256(repr(settings).encode())
@@ -239,13 +239,17 @@ def fingerprint(plan: StepPlan) -> str:
 
 
 def check_training(model_type: str, section: TrainSection) -> None:
-    """Refuse arithmetic that the model or this machine cannot do, and loggers that are not installed.
+    """Check that the model and this machine support the precision, and that the loggers are installed.
 
     Raises:
         StudentError: fp16 with T5, fp16 without a GPU, bf16 on a GPU that lacks it.
-        MissingDependencyError: loggers are not installed: all in one message.
+        MissingDependencyError: loggers are not installed. One message names all of them.
     """
-    _check_loggers(section.report_to)
+    missing = [n for n in section.report_to if n in _LOGGERS and importlib.util.find_spec(_LOGGERS[n]) is None]
+    if "tensorboard" in section.report_to and importlib.util.find_spec("tensorboard") is None:
+        missing.append("'tinyllm-distill[tensorboard]'")
+    if missing:
+        raise MissingDependencyError(f"train.report_to: not installed: pip install {' '.join(missing)}")
     if section.precision == "fp16" and model_type in {"t5", "mt5", "umt5", "longt5"}:
         raise StudentError(
             "train.precision: fp16 makes T5 overflow to NaN (it was pre-trained in bfloat16, with larger activations "
@@ -258,7 +262,7 @@ def check_training(model_type: str, section: TrainSection) -> None:
 
 
 def _check_compiler(section: TrainSection) -> None:
-    """Refuse to compile where nothing can.
+    """Check that this machine can compile a model.
 
     Raises:
         StudentError: `compile` without a GPU and without a C++ compiler.
@@ -272,7 +276,7 @@ def _check_compiler(section: TrainSection) -> None:
 
 
 def _training_arguments(model: Any, plan: StepPlan, section: TrainSection, checkpoints: Path) -> TrainingArguments:
-    """Return what `transformers.Trainer` is told; also makes a model checkpoint its gradients, if the section asks."""
+    """Return the arguments of `transformers.Trainer`. Also switch on gradient checkpointing, if the section asks."""
     is_lora = hasattr(model, "peft_config")
     if section.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -305,11 +309,3 @@ def _training_arguments(model: Any, plan: StepPlan, section: TrainSection, check
     # Several GPUs in one process would split a batch's tensors apart (DataParallel); several processes are the way.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
-
-
-def _check_loggers(names: tuple[str, ...]) -> None:
-    missing = [n for n in names if n in _LOGGERS and importlib.util.find_spec(_LOGGERS[n]) is None]
-    if "tensorboard" in names and importlib.util.find_spec("tensorboard") is None:
-        missing.append("'tinyllm-distill[tensorboard]'")
-    if missing:
-        raise MissingDependencyError(f"train.report_to: not installed: pip install {' '.join(missing)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,25 +17,7 @@ def cache_bytes_per_token(file: Path) -> int | None:
 
     If layers differ, this is an upper bound.
     """
-    shape = _shape(file)
-    try:
-        heads = shape["attention.head_count"]
-        key_values = _most(shape.get("attention.head_count_kv", heads))
-        width = shape["embedding_length"] // _most(heads)
-        widths = shape.get("attention.key_length", width) + shape.get("attention.value_length", width)
-        return int(shape["block_count"] * key_values * widths * _CACHED_BYTES)
-    except (KeyError, TypeError, ZeroDivisionError):
-        return None
-
-
-def _most(value: Any) -> Any:
-    """Some models have one value for each layer."""
-    return max(value) if isinstance(value, list) else value
-
-
-def _shape(file: Path) -> Mapping[str, Any]:
-    """Return the fields of the header, without the architecture's name before the keys."""
-    found: dict[str, Any] = {}
+    shape: dict[str, Any] = {}  # the fields of the header, without the architecture's name before the keys
     try:
         with file.open("rb") as head:
             head.seek(16)
@@ -44,10 +25,19 @@ def _shape(file: Path) -> Mapping[str, Any]:
                 key = _string(head)
                 if key.startswith("tokenizer."):
                     break  # the shape comes before the vocabulary
-                found[key.partition(".")[2]] = _value(head, _number(head, "<I"))
-    except (struct.error, ValueError, KeyError, OSError, RecursionError):
-        return {}  # llama.cpp will report what is wrong
-    return found
+                shape[key.partition(".")[2]] = _value(head, _number(head, "<I"))
+        heads = shape["attention.head_count"]
+        key_values = _most(shape.get("attention.head_count_kv", heads))
+        width = shape["embedding_length"] // _most(heads)
+        widths = shape.get("attention.key_length", width) + shape.get("attention.value_length", width)
+        return int(shape["block_count"] * key_values * widths * _CACHED_BYTES)
+    except (struct.error, ValueError, KeyError, TypeError, ZeroDivisionError, OSError, RecursionError):
+        return None  # llama.cpp will report what is wrong with a damaged file
+
+
+def _most(value: Any) -> Any:
+    """Some models have one value for each layer."""
+    return max(value) if isinstance(value, list) else value
 
 
 def _value(head: IO[bytes], kind: int) -> Any:

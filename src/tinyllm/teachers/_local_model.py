@@ -32,8 +32,8 @@ class LocalModel:
     def __init__(self, spec: config.TransformersTeacher) -> None:
         self._spec = spec
         device = device_of(spec)
-        with _load_errors(spec):
-            options = {"revision": spec.revision, "trust_remote_code": False}
+        options = {"revision": spec.revision, "trust_remote_code": False}
+        try:
             settings = transformers.AutoConfig.from_pretrained(spec.model, **options)
             self._encoder_decoder = bool(settings.is_encoder_decoder)
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(spec.model, **options)
@@ -41,6 +41,17 @@ class LocalModel:
             model = family.from_pretrained(
                 spec.model, **options, config=settings, use_safetensors=True, dtype=getattr(torch, spec.dtype)
             )
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"Teacher '{spec.name}': '{spec.model}' needs a package that is not installed: {_first_line(error)}"
+            ) from None
+        except (OSError, ValueError, KeyError) as error:
+            raise TeacherError(
+                f"Teacher '{spec.name}': cannot load '{spec.model}'"
+                f"{f' at revision {spec.revision}' if spec.revision else ''}: {_first_line(error)}\n"
+                "  To do: give a folder with config.json, tokenizer and *.safetensors (no .bin, no remote code), "
+                "or owner/name of a model on the Hugging Face hub. When offline, only downloaded models are available."
+            ) from None
         self._model = model.to(device).eval()
         self._device = device
         if self._tokenizer.pad_token_id is None:
@@ -199,23 +210,6 @@ def _seed(requests: Sequence[Request]) -> int:
     """Return the seed of a batch. It depends on the questions, so that batches differ in their random numbers."""
     named = repr([(r.sampling.seed, r.sample, r.question_id) for r in requests])
     return int.from_bytes(hashlib.sha256(named.encode("utf-8", "surrogatepass")).digest()[:4], "big")
-
-
-@contextlib.contextmanager
-def _load_errors(spec: config.TransformersTeacher) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Teacher '{spec.name}': '{spec.model}' needs a package that is not installed: {_first_line(error)}"
-        ) from None
-    except (OSError, ValueError, KeyError) as error:
-        raise TeacherError(
-            f"Teacher '{spec.name}': cannot load '{spec.model}'"
-            f"{f' at revision {spec.revision}' if spec.revision else ''}: {_first_line(error)}\n"
-            "  To do: give a folder with config.json, tokenizer and *.safetensors (no .bin, no remote code), "
-            "or owner/name of a model on the Hugging Face hub. When offline, only downloaded models are available."
-        ) from None
 
 
 @contextlib.contextmanager

@@ -22,11 +22,11 @@ class ScriptedTeacher:
     Args:
         questions: those that it may be asked.
         script: template or function.
-        version: represents the function in the store's key, like a model's revision.
     """
 
     form: Form = "completion"
     stop: tuple[str, ...] = ()
+    stored = True
 
     def __init__(
         self,
@@ -34,28 +34,24 @@ class ScriptedTeacher:
         questions: Sequence[Question],
         script: str | Script,
         *,
-        version: str = "1",
         concurrency: int = 16,
         local: bool = False,
-        stored: bool = True,
     ) -> None:
         self.name = name
         self.concurrency = concurrency
         self.local = local
-        self.stored = stored
         self._questions = ById(questions)
         self._script = script
-        self._version = version
 
     def check(self) -> None:
         """Check nothing: nothing can be missing."""
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """The template's checksum, or the function's version."""
+        """The template's checksum; a function has none."""
         if isinstance(self._script, str):
             return {"kind": "scripted", "template": hashlib.sha256(self._script.encode()).hexdigest()}
-        return {"kind": "scripted", "name": self.name, "version": self._version}
+        return {"kind": "scripted", "name": self.name, "version": "1"}
 
     async def ask(self, request: Request, meter: Meter = UNMETERED) -> Reply | None:
         """Return what the script says about the question."""
@@ -64,7 +60,10 @@ class ScriptedTeacher:
             raise KeyError(request.question_id)
         await meter.begin()
         if isinstance(self._script, str):
-            said: str | Reply | None = _fill(self._script, question)
+            # In one pass, so that braces in the texts stay unchanged.
+            values = {"question": question.question, "answer": question.answer_text}
+            filled = re.sub(r"\{(question|answer)\}", lambda match: values[match[1]], self._script)
+            said: str | Reply | None = filled
         else:
             result = self._script(question, request)
             said = await result if inspect.isawaitable(result) else result
@@ -77,9 +76,3 @@ class ScriptedTeacher:
 
     async def __aexit__(self, *_: object) -> None:
         return None
-
-
-def _fill(template: str, question: Question) -> str:
-    """Fill in the template in one pass, so that braces in the texts stay unchanged."""
-    values = {"question": question.question, "answer": question.answer_text}
-    return re.sub(r"\{(question|answer)\}", lambda match: values[match[1]], template)

@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
         asked_to_stop = True
 
     signal.signal(signal.SIGTERM, stop)
-    _adopt_orphans()
+    # On Linux, become the parent of orphaned processes, because process 1 of a container may not reap them.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
         command = subprocess.Popen(arguments[1:], stdin=subprocess.DEVNULL, start_new_session=True)  # noqa: S603
     except OSError as error:
@@ -70,12 +72,6 @@ def _is_there(group: int) -> bool:
     except (ProcessLookupError, PermissionError):  # macOS raises PermissionError for dead processes
         return False
     return True
-
-
-def _adopt_orphans() -> None:
-    """On Linux, become the parent of orphaned processes, because process 1 of a container may not reap them."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,9 @@ class VllmTeacher(EndpointTeacher):
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:
-        self._port = _free_port()
+        with socket.socket() as free:  # the server opens it seconds later; the system does not reuse ports that quickly
+            free.bind((_HOST, 0))
+            self._port = int(free.getsockname()[1])
         self._server = ServerProcess(_command(self._spec, self._port), _environment(), label="vllm")
         try:
             await self._healthy(f"http://{_HOST}:{self._port}/health")
@@ -198,10 +200,3 @@ def _environment() -> Mapping[str, str]:
     """Return this process's environment without API keys. With VLLM_API_KEY, the server would require that key."""
     passed = {name: value for name, value in os.environ.items() if not name.upper().endswith("API_KEY")}
     return {"VLLM_NO_USAGE_STATS": "1", **passed}  # no telemetry
-
-
-def _free_port() -> int:
-    """Return a free port. The server opens it seconds later; the system does not reuse ports that quickly."""
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])

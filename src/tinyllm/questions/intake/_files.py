@@ -131,11 +131,10 @@ def _unzipped(path: Path) -> list[Bytes]:
     inside = [i for i in inside if not re.search(r"(readme|licen[cs]e)[^/]*$", i.filename, re.IGNORECASE)] or inside
     if not inside:
         raise DataError(f"{path}: is an empty zip")
-    return [_bytes(path, i.filename, functools.partial(_member, path, i.filename), "zip") for i in inside]
-
-
-def _member(path: Path, name: str) -> IO[bytes]:
-    return zipfile.ZipFile(path).open(name)
+    return [
+        _bytes(path, i.filename, functools.partial(lambda name: zipfile.ZipFile(path).open(name), i.filename), "zip")
+        for i in inside
+    ]
 
 
 # --- text --------------------------------------------------------------------------------------------------------
@@ -197,7 +196,14 @@ def _detect(file: Bytes) -> tuple[str, str]:
         bad = _first_not_utf8(file)
         if bad is None:
             return "utf-8", ""
-        _refuse_nearly_utf8(file, head, bad)
+        # With few bytes that are not UTF-8, the file is damaged: another encoding would change all letters.
+        text = head.decode("utf-8", "replace")
+        letters, damaged = sum(not c.isascii() for c in text), text.count("\ufffd")
+        if bad >= len(head) or letters - damaged > 4 * damaged:
+            raise DataError(
+                f"{file.path}: is UTF-8 except for some bytes, the first is byte {bad}; correct them, or give the "
+                "encoding with --encoding"
+            )
     return _detect_other(file, head)
 
 
@@ -213,17 +219,6 @@ def _first_not_utf8(file: Bytes) -> int | None:
             if not block:
                 return None
             done += len(block)
-
-
-def _refuse_nearly_utf8(file: Bytes, head: bytes, bad: int) -> None:
-    """Refuse a file with few bytes that are not UTF-8. It is damaged: another encoding would change all letters."""
-    text = head.decode("utf-8", "replace")
-    letters, damaged = sum(not c.isascii() for c in text), text.count("\ufffd")
-    if bad >= len(head) or letters - damaged > 4 * damaged:
-        raise DataError(
-            f"{file.path}: is UTF-8 except for some bytes, the first is byte {bad}; correct them, or give the encoding "
-            "with --encoding"
-        )
 
 
 def _detect_other(file: Bytes, head: bytes) -> tuple[str, str]:

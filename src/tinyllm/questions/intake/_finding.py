@@ -111,7 +111,10 @@ def _lists(looking: _Looking, column: str) -> None:
         beside = [c for c in looking.columns if c != column and _as_long(looking, column, c)]
         if beside:
             return  # the labels of another list
-    strip = looking.most(column, lambda v: _marks_follow([text_of(t) for t in v]))
+    # Whether each text begins with its mark, as in `A) x`.
+    strip = looking.most(
+        column, lambda v: _in_order([m[1] if (m := MARKED.match(text_of(t))) else "" for t in v], firsts=(1,))
+    )
     looking.found.append(ListChoices(column, labels, flags, strip, is_named=has_role(column, "choices") or bool(head)))
 
 
@@ -125,11 +128,6 @@ def _in_order(marks: Sequence[str], firsts: Sequence[int] = (0, 1)) -> bool:
     places = [place_of_mark(mark) for mark in marks]
     numbered = [[str(k + first) for k in range(len(marks))] for first in firsts]
     return [p[1] if p else -1 for p in places] == list(range(len(marks))) or list(marks) in numbered
-
-
-def _marks_follow(texts: Sequence[str]) -> bool:
-    """Tell whether each text begins with its mark, as in `A) x`."""
-    return _in_order([m[1] if (m := MARKED.match(text)) else "" for text in texts], firsts=(1,))
 
 
 def _objects(looking: _Looking, column: str) -> None:

@@ -78,7 +78,13 @@ class Candidate:
         if isinstance(options, str):
             self.first_why_not = self.first_why_not or f"{place}: {options}"
             return
-        self._note_identity(cells, split)
+        if self._named is None:
+            self._named = next((c for c in cells if has_role(c, "id") and is_scalar(cells[c])), "")
+        name = cells.get(self._named)
+        if isinstance(name, str | int) and not isinstance(name, bool) and text_of(name):
+            self._ids.append(hash((split, text_of(name))))
+        else:
+            self._named = ""  # some rows have no id
         if len(self._texts) < _COMPARED:
             self._texts.append("\x1f".join((text, *options.texts)))
         marked = SEVERAL if options.marked_wrongly else NOTHING
@@ -87,15 +93,6 @@ class Candidate:
             trial.see(place, cells, options)
             if number_of(cells.get(trial.column)) == -1:
                 self.withheld.add(trial.column)
-
-    def _note_identity(self, cells: Mapping[str, Any], split: str) -> None:
-        if self._named is None:
-            self._named = next((c for c in cells if has_role(c, "id") and is_scalar(cells[c])), "")
-        value = cells.get(self._named)
-        if isinstance(value, str | int) and not isinstance(value, bool) and text_of(value):
-            self._ids.append(hash((split, text_of(value))))
-        else:
-            self._named = ""  # some rows have no id
 
     @property
     def identity(self) -> str | None:

@@ -210,7 +210,9 @@ class BatchClient:
         **what: Any,
     ) -> _T:
         if file is not None:
-            what["data"] = _form(*file)  # a form can be sent once only
+            what["data"] = form = aiohttp.FormData()  # a form can be sent once only
+            form.add_field("purpose", "batch")
+            form.add_field("file", file[1], filename=file[0], content_type="application/jsonl")
         try:
             answer = await self._http.send(
                 method, self._base + path, params={**self._query, **(params or {})}, proxy=self._proxy, **what
@@ -272,13 +274,6 @@ KEPT = "Earlier replies are kept. Batches at the provider go on, and the next ru
 
 def _metadata(token: str) -> dict[str, str]:
     return {"tinyllm": token}
-
-
-def _form(name: str, lines: bytes) -> aiohttp.FormData:
-    form = aiohttp.FormData()
-    form.add_field("purpose", "batch")
-    form.add_field("file", lines, filename=name, content_type="application/jsonl")
-    return form
 
 
 def _identified(raw: bytes) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,15 +12,15 @@ from tinyllm.config import Form
 from tinyllm.teachers._batch.client import BatchClient, BatchPace
 from tinyllm.teachers._batch.desk import BatchDesk
 from tinyllm.teachers._batch.journal import Journal
-from tinyllm.teachers._http.envelope import envelope_of, identity_of
-from tinyllm.teachers._http.look import look_at
+from tinyllm.teachers._http.envelope import envelope_of
+from tinyllm.teachers._http.teacher import HostedTeacher
 from tinyllm.teachers.base import UNMETERED, Meter, ParameterRefused, Reply, Request, RequestFailed
 from tinyllm.teachers.manners import Manners
 
 _BATCHES_AT_ONCE = 4
 
 
-class OpenAIBatchTeacher:
+class OpenAIBatchTeacher(HostedTeacher):
     """Asks a model in batches. The API key is read from the environment when the teacher is entered.
 
     If a caller stops waiting, the batch goes on at the provider. The journal records it, and the next process that asks
@@ -38,6 +37,7 @@ class OpenAIBatchTeacher:
     stored = True
     local = False
     resumable = True
+    _spec: config.OpenAIBatchTeacher
 
     def __init__(self, spec: config.OpenAIBatchTeacher, journal: Path, *, pace: BatchPace | None = None) -> None:
         self._spec = spec
@@ -50,19 +50,6 @@ class OpenAIBatchTeacher:
         self.concurrency = spec.requests_per_batch * _BATCHES_AT_ONCE
         self.form: Form = spec.form
         self.stop = spec.stop
-
-    def check(self) -> None:
-        """Raise `TeacherError` if an environment variable is missing, such as the API key."""
-        envelope_of(self._spec)
-
-    async def look(self) -> list[str]:
-        """Return what the provider answers; see `look_at`."""
-        return await look_at(self.name, envelope_of(self._spec), self._spec.model)
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        """The identity of `kind: openai` with the same endpoint and model, so both kinds share stored replies."""
-        return identity_of(self._spec)
 
     def note(self) -> str:
         """Return the provider's progress as text; empty if it has no batch."""

@@ -163,24 +163,21 @@ class Endpoint:
             ParameterRefused: the endpoint refuses a part of it.
             TeacherError: the endpoint cannot answer any request.
         """
-        try:
-            return await self._answered(request, meter)
-        except TeacherError as error:
-            self._gave_up = str(error)
-            raise
-
-    async def _answered(self, request: Request, meter: Meter) -> Reply:
         prompt = request.prompt
         characters = sum(len(m.content) for m in prompt.messages) if prompt.messages else len(prompt.text)
         began = time.monotonic()
         job = _Job(request, meter, began, characters, self._replicas.pick(began))
-        while True:
-            try:
-                async with self._gate:
-                    return await self._attempt(job)
-            except AttemptFailed as failure:
-                pause_s = self._failed(job, failure)
-            await asyncio.sleep(pause_s)
+        try:
+            while True:
+                try:
+                    async with self._gate:
+                        return await self._attempt(job)
+                except AttemptFailed as failure:
+                    pause_s = self._failed(job, failure)
+                await asyncio.sleep(pause_s)
+        except TeacherError as error:
+            self._gave_up = str(error)
+            raise
 
     # --- one attempt --------------------------------------------------------------------------------------------
 
@@ -329,20 +326,17 @@ class Endpoint:
         replica.failed(now, job.sent, dead=failure.dead)
         if failure.refused and self._replicas.gone(ever=True):
             raise self._unreachable(str(failure)) from None
-        return self._back_off(job, failure, now)
-
-    def _back_off(self, job: _Job, failure: AttemptFailed, now: float) -> float:
-        job.avoid.add(job.replica)
+        job.avoid.add(replica)
         others = self._replicas.others(job.avoid)
-        if others and failure.dead and job.replica not in job.moved:
-            job.moved.add(job.replica)
+        if others and failure.dead and replica not in job.moved:
+            job.moved.add(replica)
             return 0.0
         job.attempts += 1
         patience = self._patience
         if job.attempts >= patience.attempts:
             if failure.refused and self._replicas.gone() and self._last_success < job.began:
                 raise self._unreachable(f"it stopped answering: {failure}") from None
-            raise RequestFailed(f"{failure} ({job.attempts} attempts at {job.replica.shown})") from None
+            raise RequestFailed(f"{failure} ({job.attempts} attempts at {replica.shown})") from None
         if any(r.usable(now) for r in others):
             return 0.0
         job.avoid.clear()

@@ -189,12 +189,8 @@ class AdaptiveLimit:
                 self._hold()
         if self._rest > 0:
             self._begin(now)
-        else:
-            self._try(now)
-
-    def _try(self, now: float) -> None:
-        """Change the limit. The next round shows whether that pays."""
-        assert self._held is not None  # noqa: S101
+            return
+        # Change the limit. The next round shows whether that pays.
         target = max(1, int(self.limit / _STEP)) if self._down else self._higher()
         if target == self.limit:
             self._hold()

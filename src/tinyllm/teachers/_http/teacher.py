@@ -9,7 +9,9 @@ from typing import Self
 from tinyllm import config
 from tinyllm.config import Form
 from tinyllm.teachers._http.endpoint import Endpoint
+from tinyllm.teachers._http.envelope import envelope_of, identity_of
 from tinyllm.teachers._http.limits import START
+from tinyllm.teachers._http.look import look_at
 from tinyllm.teachers._http.transport import Patience
 from tinyllm.teachers.base import UNMETERED, Meter, Reply, Request
 from tinyllm.teachers.manners import Manners
@@ -73,3 +75,23 @@ class RemoteTeacher(EndpointTeacher):
     def __init__(self, spec: config.EndpointTeacher, patience: Patience | None, replicas: int = 1) -> None:
         super().__init__(spec, spec.concurrency or START * replicas)
         self._patience = patience or Patience.of(spec)
+
+
+class HostedTeacher:
+    """What `kind: openai` and `kind: openai-batch` have in common: the endpoint, the model and the key."""
+
+    name: str
+    _spec: config.OpenAITeacher | config.OpenAIBatchTeacher
+
+    def check(self) -> None:
+        """Raise `TeacherError` if an environment variable is missing, such as the API key."""
+        envelope_of(self._spec)
+
+    async def look(self) -> list[str]:
+        """Return what each server answers; see `look_at`."""
+        return await look_at(self.name, envelope_of(self._spec), self._spec.model)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Endpoint, model, and the user's own fields. Both kinds share stored replies; see `identity_of`."""
+        return identity_of(self._spec)
