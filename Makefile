@@ -69,7 +69,8 @@ bench-evaluate: install
 bench-use: install
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.serve
-	$(BIN)/python -m benchmarks.export
+	$(BIN)/tinyllm demo
+	$(BIN)/python -m benchmarks.export runs/demo smollm2 t5-small
 	$(BIN)/python -m benchmarks.table
 
 # The experiments of docs/results.md on learning to choose: ARC with all labels, a hundred, or none. About an hour each on
