@@ -17,6 +17,7 @@ import torch
 from refusals import refused
 from safetensors.torch import load_file
 
+import tinyllm
 from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
@@ -97,6 +98,25 @@ def test_a_student_is_trained_again_when_the_questions_that_pick_it_have_changed
     assert said.code == 0, said.err
     assert "the validation questions have changed since, by which the student is picked: it trains anew" in said.err
     assert "already trained" not in said.err
+
+
+def test_a_student_is_calibrated_again_when_its_validation_questions_have_changed(cli, project):
+    valid = project.config.parent / "valid.jsonl"
+    write_jsonl(valid, rows(12))
+    project.change("data.cut", {"test": 0.3})
+    project.change("data.valid", str(valid))
+    assert cli("run", project.config).code == 0
+    first = read_student(project.run / "student").card.temperature
+    asked = tinyllm.load(project.run)
+    chosen = asked.choose([r["question"] for r in rows(12)], [r["choices"] for r in rows(12)])
+    write_jsonl(valid, [r | {"answer": c.choice} for r, c in zip(rows(12), chosen, strict=True)])
+    said = cli("run", project.config, "--json")
+    assert (said.code, "already trained" in said.err) == (0, True), said.err
+    assert "the validation questions have changed since: its probabilities are calibrated again" in said.err
+    second = read_student(project.run / "student").card.temperature
+    assert second != first
+    assert json.loads(said.out)["calibration"]["temperature"] == second
+    assert "calibrated again" not in cli("run", project.config).err
 
 
 def test_a_run_may_go_on_with_settings_that_change_only_the_speed(cli, project):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
+from tinyllm.report._verdict import Outcomes, Over, Shown, headline, verdict
 from tinyllm.report._words import decimal, duration, moment, p_value, plural, points, size
 
 LOW, HIGH = Shown(0.31, (0.22, 0.41), 100), Shown(0.46, (0.37, 0.56), 100)
@@ -101,3 +101,20 @@ def test_numbers_read_well() -> None:
     ]
     assert moment("2026-01-31T12:34:56+01:00") == "2026-01-31 11:34 UTC"
     assert moment("yesterday") == "yesterday"
+
+
+def test_the_headline_says_helped_only_if_the_paired_test_does() -> None:
+    helped = headline(LOW, HIGH, 0.2, Outcomes(20, 5, 26, 49, 0.004), 0.2, gain=(0.06, 0.24))
+    assert helped.startswith(
+        "Training helped: 31.0\u00a0% to 46.0\u00a0% (+15.0\u00a0points, 95\u00a0% interval +6.0 to"
+    )
+    assert headline(HIGH, LOW, 0.2, Outcomes(5, 20, 26, 49, 0.004), 0.2).startswith("Training hurt: ")
+    unsure = headline(LOW, HIGH, 0.2, Outcomes(27, 17, 19, 37, 0.17), 0.2)
+    assert unsure.startswith("Training is not shown to change the accuracy: ")
+
+
+def test_the_headline_hides_no_trivial_answer_that_is_as_good() -> None:
+    outcomes = Outcomes(20, 5, 26, 49, 0.004)
+    assert "most frequent" not in headline(LOW, HIGH, 0.2, outcomes, 0.2, Over(16, 4, 0.012))
+    assert "not shown to beat it" in headline(LOW, HIGH, 0.27, outcomes, 0.25, Over(40, 21, 0.06))
+    assert "It does not beat guessing" in headline(LOW, HIGH, 0.2, outcomes, 0.9)

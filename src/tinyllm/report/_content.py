@@ -17,7 +17,7 @@ from tinyllm.report._files import LogLine, RunFiles
 from tinyllm.report._opinions import opinions_of, reliability_line
 from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
 from tinyllm.report._search import search_of
-from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
+from tinyllm.report._verdict import Outcomes, Over, Shown, headline, verdict
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
 from tinyllm.scoring.predictions import Prediction
 
@@ -84,6 +84,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "calibration": list(_calibration(metrics)),
         "teachers": teacher_rows,
         "meanings": list(_meanings(teacher_rows)),
+        "has_rationales": any(row["bar"] for row in teacher_rows),
         "opinions": opinions_of(files.opinions),
         "data": list(_data(data)),
         "dropped": [_dropped(row) for row in dropped[:_DROPPED_SHOWN]],
@@ -148,6 +149,8 @@ def _head(files: RunFiles, teachers: Sequence[str]) -> _Facts:
     yield "Student", f"{model}, {'all weights' if adapter == 'full' else adapter}" if adapter else str(model)
     yield "Teachers", ", ".join(teachers) or "none"
     yield "Preset", str(metrics.get("preset") or config.get("preset") or NONE)
+    if (seconds := _number(_mapping(metrics, "train"), "seconds")) is not None:
+        yield "Training time", duration(seconds)
     yield "Date", moment(str((files.environment or {}).get("date") or NONE))
 
 
@@ -187,6 +190,7 @@ def _cards(
         if shown is None:
             continue
         outcomes = _outcomes(predictions, scorer)
+        compared = majority, outcomes, chance, _over(metrics, scorer)
         ties = _number(_mapping(metrics, "accuracy" if after else "before", scorer), "ties")
         yield {
             "label": label,
@@ -196,9 +200,16 @@ def _cards(
             "stage": "after training" if after else "before training",
             "note": f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}"
             + (f", {plural(int(ties), 'tie')}" if ties else ""),
-            "verdict": verdict(before, after, majority, outcomes, chance, _over(metrics, scorer)),
+            "headline": headline(before, after, *compared, _gain(metrics, scorer)),
+            "verdict": verdict(before, after, *compared),
             "outcomes": outcomes,
         }
+
+
+def _gain(metrics: Mapping[str, Any], scorer: str) -> tuple[float, float] | None:
+    """Return the 95 % interval of the change by training."""
+    ends = _list(_mapping(metrics, "gain", scorer), "ci95")
+    return (float(ends[0]), float(ends[1])) if len(ends) == 2 else None
 
 
 def _over(metrics: Mapping[str, Any], scorer: str) -> Over | None:

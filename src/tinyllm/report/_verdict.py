@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyllm.comparison import Accuracy
-from tinyllm.report._words import interval, p_value, percent, plural, points
+from tinyllm.report._words import interval, p_value, percent, plural, points, signed
 
 _SIGNIFICANT = 0.05
 
@@ -40,6 +40,35 @@ class Over:
     better: int
     worse: int
     p: float
+
+
+def headline(
+    before: Shown | None,
+    after: Shown | None,
+    majority: float | None,
+    outcomes: Outcomes | None,
+    chance: float | None = None,
+    over: Over | None = None,
+    gain: tuple[float, float] | None = None,
+) -> str:
+    """Say in one sentence whether training changed an accuracy, by the exact paired test.
+
+    A second sentence follows if the student is not shown to beat a trivial answer.
+
+    Args:
+        gain: the 95 % interval of the change.
+    """
+    if before is None or after is None or outcomes is None:
+        return verdict(before, after, majority, outcomes, chance, over)
+    by = points(after.value - before.value)
+    ends = f", 95\u00a0% interval {signed(gain[0])} to {signed(gain[1])}" if gain else ""
+    told = f"{percent(before.value)} to {percent(after.value)} ({by}{ends}, {p_value(outcomes.p)})"
+    shown = "helped" if after.value > before.value else "hurt"
+    if outcomes.p >= _SIGNIFICANT:
+        shown = "is not shown to change the accuracy"
+    trivial = _against_trivial(after, majority, chance, over)
+    warning = "" if trivial.startswith("It beats") else trivial
+    return f"Training {shown}: {told} on {plural(after.n, 'test question')}. {warning}".rstrip()
 
 
 def verdict(
