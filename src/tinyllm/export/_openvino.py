@@ -86,7 +86,8 @@ def _openvino() -> Any:
         MissingDependencyError: it is not installed.
     """
     require("openvino", "openvino")
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # OpenVINO then does without it
+    absent: Any = None  # an import of this package then fails, and OpenVINO does without it
+    sys.modules.setdefault("openvino_telemetry", absent)
     import openvino
 
     return openvino
