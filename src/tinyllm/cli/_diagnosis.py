@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, str] = {
     "litellm": "services with a protocol of their own (Anthropic, Gemini, Bedrock, …)",
     "ctranslate2": "tinyllm export --to ctranslate2",
     "onnx": "tinyllm export --to onnx",
+    "openvino": "tinyllm export --to openvino",
     "ray": "teachers and experiments on a Ray cluster",
     "cce": "less memory when training in bf16 on an NVIDIA GPU",
     "figures": "an experiment's figures as SVG and PNG",

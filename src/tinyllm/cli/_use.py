@@ -128,12 +128,14 @@ def serve(
 def export(
     folder: Run,
     to: Annotated[
-        str, typer.Option(help="Format: merged, gguf, onnx or ctranslate2.", autocompletion=_completion.formats)
+        str,
+        typer.Option(help="Format: merged, gguf, onnx, openvino or ctranslate2.", autocompletion=_completion.formats),
     ],
     quantize: Annotated[
         str | None,
         typer.Option(
-            help="Precision: fp32, bf16 (merged); f16, f32, q8_0, q4_k_m, q4_0 (gguf); fp32, int8 (onnx, ctranslate2)."
+            help="Precision: fp32, bf16 (merged); f16, f32, q8_0, q4_k_m, q4_0 (gguf); fp32, f16, int8 (openvino); "
+            "fp32, int8 (onnx, ctranslate2)."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: RUN/export/FORMAT-PRECISION.")] = None,

@@ -17,7 +17,7 @@ from tinyllm.questions.types import Question
 from tinyllm.scoring.runtime import Runtime, TorchRuntime
 from tinyllm.student.model import CARD_FILE, Student, StudentCard, check_files, checksums, read_student
 
-_FILES = {"gguf": "student.gguf", "onnx": "student.onnx", "ctranslate2": "ctranslate2"}
+_FILES = {"gguf": "student.gguf", "onnx": "student.onnx", "openvino": "student.xml", "ctranslate2": "ctranslate2"}
 
 
 def write_export(student: Student, folder: Path, kind: str, precision: str, name: str, example: Question) -> None:
@@ -69,6 +69,10 @@ def _write_model(student: Student, folder: Path, kind: str, precision: str, name
         from tinyllm.export._ctranslate2 import write_ctranslate2
 
         write_ctranslate2(student, folder / _FILES[kind], precision)
+    elif kind == "openvino":
+        from tinyllm.export._openvino import write_openvino
+
+        write_openvino(student, folder / _FILES[kind], precision)
     else:
         from tinyllm.export._onnx import write_onnx
 
@@ -124,6 +128,10 @@ def open_export(folder: Path) -> Runtime:
         from tinyllm.export._onnx import OnnxRuntime
 
         return OnnxRuntime(file, card, encoder, start=about.get("decoder_start"))
+    if kind == "openvino":
+        from tinyllm.export._openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(file, card, encoder, start=about.get("decoder_start"))
     from tinyllm.export._ctranslate2 import CTranslate2Runtime
 
     return CTranslate2Runtime(file, card, encoder)

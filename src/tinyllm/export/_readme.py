@@ -15,22 +15,35 @@ _UNSEEN = """\
 The student did not see choices in its prompts in training. It seldom writes one of yours word for word."""
 _SEEN = "The prompt must have the choices in the form below. The text may still be none of them."
 
-_ONNX_CAUSAL = """\
-onnxruntime. `student.onnx` takes `input_ids` (1, T), `position_ids` (1, T), `mask` (1, 1, T, T) and `at` (N). The mask
-is 0 where a token sees another one, and -1e9 where it does not. `at` has the positions of the tokens whose next token
-is scored. The result is `log_probabilities` (N, V). The file has no cache.
+_CAUSAL_INPUTS = """\
+The inputs are `input_ids` (1, T), `position_ids` (1, T), `mask` (1, 1, T, T) and `at` (N). The mask is 0 where a token
+sees another one, and -1e9 where it does not. `at` has the positions of the tokens whose next token is scored. The
+result is `log_probabilities` (N, V). The model has no cache."""
+
+_SEQ2SEQ_INPUTS = """\
+The inputs are `input_ids` (1, T) and `decoder_input_ids` (C, L). Each row of the latter begins with the decoder's start
+token, and there are at least two rows of at least two tokens. The result is `log_probabilities` (C, L, V)."""
+
+_ONNX = """\
+onnxruntime:
 
     session = onnxruntime.InferenceSession("student.onnx")
-    (log_probabilities,) = session.run(None, {"input_ids": …, "position_ids": …, "mask": …, "at": …})
+    (log_probabilities,) = session.run(None, {{"input_ids": …, {others}}})
+
+{inputs}
 """
 
-_ONNX_SEQ2SEQ = """\
-onnxruntime. `student.onnx` takes `input_ids` (1, T) and `decoder_input_ids` (C, L). Each row of the latter begins with
-the decoder's start token, and there are at least two rows of at least two tokens. The result is `log_probabilities`
-(C, L, V).
+_OPENVINO = """\
+OpenVINO:
 
-    session = onnxruntime.InferenceSession("student.onnx")
-    (log_probabilities,) = session.run(None, {"input_ids": …, "decoder_input_ids": …})
+    model = openvino.compile_model("student.xml", "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+    log_probabilities = model({{"input_ids": …, {others}}})["log_probabilities"]
+
+{inputs}
+
+Keep `student.bin` beside `student.xml`. Without the hint, OpenVINO computes in bf16 or f16 where the processor can, and
+the answers depend on the machine. Its Python package reports its use to Intel, until you run `opt_in_out --opt_out`.
+TinyLLM's commands don't report anything.
 """
 
 _CTRANSLATE2 = """\
@@ -52,10 +65,12 @@ def readme(name: str, kind: str, precision: str, student: Student, encoder: Enco
     """Return the README.md of an export."""
     prefix = student.card.prefixes[ANSWER_TASK]
     prompt = student.tokenizer.decode(list(encoder.generation_prompt(example, prefix)))
-    onnx = _ONNX_SEQ2SEQ if student.is_encoder_decoder else _ONNX_CAUSAL
+    inputs = _SEQ2SEQ_INPUTS if student.is_encoder_decoder else _CAUSAL_INPUTS
+    others = '"decoder_input_ids": …' if student.is_encoder_decoder else '"position_ids": …, "mask": …, "at": …'
     how = {
         "gguf": _gguf(student.card, example) if kind == "gguf" else "",
-        "onnx": onnx,
+        "onnx": _ONNX.format(inputs=inputs, others=others),
+        "openvino": _OPENVINO.format(inputs=inputs, others=others),
         "merged": _MERGED,
         "ctranslate2": _CTRANSLATE2,
     }
