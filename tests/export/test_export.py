@@ -72,8 +72,8 @@ def test_an_export_gives_the_answers_of_the_student(tmp_path, caplog, family, ki
     close = {"fp32": 1e-4, "f32": 1e-3, "f16": 2e-2}.get(precision)
     if close is not None:
         for one, other in zip(own.scores(QUESTIONS), runtime.scores(QUESTIONS), strict=True):
-            assert other.total == pytest.approx(one.total, abs=close)
-            assert other.unended == pytest.approx(one.unended, abs=close)
+            assert other.total == pytest.approx(one.total, abs=close, rel=close / 100)  # a long text adds many up
+            assert other.unended == pytest.approx(one.unended, abs=close, rel=close / 100)
     if precision in ("fp32", "f32"):
         assert runtime.texts(QUESTIONS[:2], "bob", 6) == own.texts(QUESTIONS[:2], "bob", 6)
     assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
