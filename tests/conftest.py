@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +11,18 @@ from pathlib import Path
 # Models this small are slower with several threads; set before torch is loaded, here and in processes started by tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis  # noqa: F401 - its import looks for referrers of objects, and does not see frozen ones
 import pytest
 
 import tinyllm.cli
 from projects import Project
 from support import save_tiny
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from modules and tests: each run of a command looks for garbage several times."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import runpy
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from forked import run_tinyllm
 from projects import in_thread
 from questions.test_release import put, string
 from serving.servers import serving
@@ -150,7 +150,7 @@ class Reader:
         if "--ray" in words or any("=ray" in w for w in words):
             return
         if "--nproc" in words:  # it starts its own command line again
-            assert subprocess.run([sys.executable, "-m", "tinyllm", *words], timeout=120).returncode == 0
+            assert run_tinyllm(*words).returncode == 0
             return
         with pytest.raises(SystemExit) as ended:
             main(words)

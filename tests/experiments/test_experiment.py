@@ -6,14 +6,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from experiments.grids import base, grid_tree, write_grid
+from forked import Started, start_tinyllm
 from projects import in_thread
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint, good
@@ -31,12 +30,8 @@ def grid(tmp_path, tiny_llama, monkeypatch):
     return written
 
 
-def start(grid: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tinyllm", "experiment", str(grid), *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=grid.parent,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if pytest was sent to the background
-    )  # fmt: skip
+def start(grid: Path, *more: str, **how: bool) -> Started:
+    return start_tinyllm("experiment", grid, *more, cwd=grid.parent, **how)
 
 
 def done(folder: Path) -> dict[str, float]:
@@ -143,11 +138,7 @@ def test_workers_end_with_the_experiment_even_where_ctrl_c_is_ignored(grid):
     """This is the case under nohup, and for background processes of a shell."""
     file = grid(base=base(batch_size=1, epochs=500))  # a training that does not end by itself
     folder = file.parent / "runs" / "small"
-    experiment = subprocess.Popen(
-        [sys.executable, "-m", "tinyllm", "experiment", str(file)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=file.parent,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )  # fmt: skip
+    experiment = start(file, ignores_ctrl_c=True)
     wait_for(lambda: list(folder.glob("work/*fine-tuning*/train_log.jsonl")))
     (worker,) = _workers(experiment.pid)
     experiment.kill()

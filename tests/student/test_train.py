@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from forked import Started
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, LoraSection, TrainSection
 from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
@@ -29,7 +29,7 @@ from tinyllm.student._checkpoints import (
     steps_done,
 )
 from tinyllm.student._trainer import PlanTrainer
-from tinyllm.student._watch import Saving, read_log
+from tinyllm.student._watch import Saving, TrainLog, read_log
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
 from tinyllm.student.train import plan_steps, tokenise, train
@@ -124,32 +124,32 @@ def test_unknown_lora_targets_name_the_modules_there_are():
         add_lora(tiny_student("llama"), LoraSection(targets=("nonsense",)), seed=0)
 
 
+def train_slowly(folder: Path, family: str) -> None:
+    """Train in a process of its own that is to be killed, with a moment for it after each step."""
+    add = TrainLog.add
+
+    def slow(log: TrainLog, line: dict) -> None:
+        add(log, line)
+        time.sleep(0.3)
+
+    TrainLog.add = slow
+    run_training(folder, tiny_student(family, dropout=0.1))
+
+
 @pytest.mark.parametrize(("family", "after"), [("t5", 1), ("t5", 5), ("llama", 3), ("llama", 8)])
 def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, family, after):
     whole = tiny_student(family, dropout=0.1)
     run_training(tmp_path / "whole", whole)
 
-    script = (
-        "import sys, time; sys.path[:0] = [{src!r}, {tests!r}]\n"
-        "from pathlib import Path\n"
-        "from support import tiny_student\n"
-        "from student.test_train import run_training, SECTION\n"
-        "import tinyllm.student._watch as t\n"
-        "add = t.TrainLog.add\n"
-        "def slow(self, line): add(self, line); time.sleep(0.3)\n"
-        "t.TrainLog.add = slow\n"
-        "run_training(Path({folder!r}), tiny_student({family!r}, dropout=0.1))\n"
-    ).format(src="src", tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "killed"), family=family)
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    process = Started(train_slowly, tmp_path / "killed", family)
     log = tmp_path / "killed" / "train_log.jsonl"
     deadline = time.monotonic() + 120
     while len(read_log(log)) < after:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, process.err
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
-    process.stderr.close()
     assert 0 < len(read_log(log)) < 9
 
     resumed = tiny_student(family, dropout=0.1)
