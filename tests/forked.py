@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+
+from tinyllm.system.launch import _environment as rank_environment
 
 PRELOADED = (
     "torch", "torch._dynamo", "transformers.trainer", "transformers.generation", "transformers.core_model_loading",
@@ -108,7 +111,7 @@ class Started:
 
 def start_tinyllm(*words: object, **how: object) -> Started:
     """Start the command line in a process of its own. `how` is as for `Started`."""
-    return Started(_tinyllm, [str(w) for w in words], **how)
+    return Started(tinyllm, [str(w) for w in words], **how)
 
 
 def run_tinyllm(*words: object, timeout: float = 200, **how: object) -> Started:
@@ -121,7 +124,27 @@ def run_tinyllm(*words: object, timeout: float = 200, **how: object) -> Started:
     return process
 
 
-def _tinyllm(words: list[str]) -> None:
+def run_together(
+    processes: int, work: Callable[..., object], *arguments: object, timeout: float = 200
+) -> list[Started]:
+    """Run a function in several processes that know of each other, as those of `tinyllm train --nproc` do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    ranks = [
+        Started(work, *arguments, environment=rank_environment(rank, processes, port)) for rank in range(processes)
+    ]
+    try:
+        for rank in ranks:
+            rank.wait(timeout)
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return ranks
+
+
+def tinyllm(words: list[str]) -> None:
+    """Be the command line."""
     from tinyllm.cli import main
 
     sys.argv = ["tinyllm", *words]  # `--nproc` starts this command line again
