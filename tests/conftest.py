@@ -18,6 +18,20 @@ import tinyllm.cli
 from projects import Project
 from support import save_tiny
 
+SLOWEST = (
+    "test_tutorials.py", "experiments/test_experiment.py", "cli/test_cli.py", "student/test_train.py",
+    "faults/test_use_faults.py", "faults/test_generation_faults.py", "test_docs.py", "student/test_choices.py",
+    "comparison/test_seeds.py",
+)  # fmt: skip
+"""Files that take longest. They come first, so that no worker is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first. `make test` tells pytest-xdist to keep the order."""
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(SLOWEST)))
+
 
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from modules and tests: each run of a command looks for garbage several times."""
