@@ -55,7 +55,7 @@ def serving(student: Path, *options: object, limits: Limits | None = None, **env
     else:
         process = Started(_serve, student, limits, environment=environment)
     try:
-        while (found := re.search(r"Serving on (http://\S+)\n", process.err)) is None:
+        while (found := re.search(r"Serving on (http://\S+)[^\n]*\n", process.err)) is None:
             assert process.poll() is None, process.err
             time.sleep(0.01)
         yield Served(process, found[1])
