@@ -14,6 +14,7 @@ from support import repository
 
 SOURCE = repository() / "src" / "tinyllm"
 PUBLIC_NAMES = 350
+LINES = 450
 
 
 def name_of(file: Path) -> str:
@@ -100,6 +101,11 @@ def test_a_module_without_an_underscore_is_an_entry():
 def test_there_are_few_public_names():
     names = public_names()
     assert len(names) <= PUBLIC_NAMES, f"{len(names)} public names; the aim is {PUBLIC_NAMES}"
+
+
+def test_no_file_is_long():
+    lines = {name_of(file): len(file.read_text("utf-8").splitlines()) for file in SOURCE.rglob("*.py")}
+    assert not {name: count for name, count in lines.items() if count > LINES}
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md", "docs/decisions/0016-rooms.md"])

@@ -17,7 +17,11 @@ import torch
 from refusals import refused
 from safetensors.torch import load_file
 
+<<<<<<< HEAD
 from forked import run_tinyllm, run_together, start_tinyllm, tinyllm
+=======
+import tinyllm
+>>>>>>> main
 from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
@@ -98,6 +102,25 @@ def test_a_student_is_trained_again_when_the_questions_that_pick_it_have_changed
     assert said.code == 0, said.err
     assert "the validation questions have changed since, by which the student is picked: it trains anew" in said.err
     assert "already trained" not in said.err
+
+
+def test_a_student_is_calibrated_again_when_its_validation_questions_have_changed(cli, project):
+    valid = project.config.parent / "valid.jsonl"
+    write_jsonl(valid, rows(12))
+    project.change("data.cut", {"test": 0.3})
+    project.change("data.valid", str(valid))
+    assert cli("run", project.config).code == 0
+    first = read_student(project.run / "student").card.temperature
+    asked = tinyllm.load(project.run)
+    chosen = asked.choose([r["question"] for r in rows(12)], [r["choices"] for r in rows(12)])
+    write_jsonl(valid, [r | {"answer": c.choice} for r, c in zip(rows(12), chosen, strict=True)])
+    said = cli("run", project.config, "--json")
+    assert (said.code, "already trained" in said.err) == (0, True), said.err
+    assert "the validation questions have changed since: its probabilities are calibrated again" in said.err
+    second = read_student(project.run / "student").card.temperature
+    assert second != first
+    assert json.loads(said.out)["calibration"]["temperature"] == second
+    assert "calibrated again" not in cli("run", project.config).err
 
 
 def test_a_run_may_go_on_with_settings_that_change_only_the_speed(cli, project):
@@ -450,6 +473,29 @@ def test_bad_rows_are_named_with_their_line_and_can_be_left_out(cli, project, ca
     assert len(dropped) == 1
     assert "line 3" in dropped[0]["where"]
     assert "line 3" in (project.run / "report.html").read_text(encoding="utf-8")
+
+
+def test_all_problems_of_the_questions_are_told_at_once(cli, project):
+    some = rows(20)
+    some[1] |= {"id": "q0", "choices": ["only"]}  # two problems of one row
+    some[2] |= {"answer": 9}
+    some[3] |= {"answer": None}
+    some[4] |= {"question": "why " * 300}
+    project.write_questions(some)
+    said = cli("check", project.config, "--set", "train.max_input_tokens=256", "--set", "data.cut.test=0")
+    refused(
+        said,
+        "questions: 3 problems",
+        "line 2: 1 choice; a question needs at least two",
+        "line 2: its id is also that of line 1",
+        "line 3: answer 9 is out of range",
+        "1 of 16 ('q3'), needed to train on",
+        "question 'q4': ",
+        "data.on_invalid: drop",
+    )
+    project.write_questions(some)
+    project.change("student.model", str(project.folder / "nowhere"))
+    refused(cli("check", project.config), "line 3: answer 9", "nowhere")
 
 
 def test_bad_files(cli, project):

@@ -101,6 +101,13 @@ def test_chance():
     assert chance_rate([ask(0), ask(0, ("a", "b"))]) == pytest.approx((1 / 3 + 1 / 2) / 2)
 
 
+def test_the_test_stays_exact_with_many_differences_and_ties():
+    changes = [-1] * 20 + [1] * 45
+    whole = paired([float(c < 0) for c in changes], [float(c > 0) for c in changes])
+    halves = paired([(c < 0) / 2 for c in changes], [(c > 0) / 2 for c in changes])
+    assert halves.p == pytest.approx(whole.p, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "shares", [(1, 1, 1, 1, 1 / 3), (1, 1, 1, 1, 1 / 4), (1, 1, 1, 1, 1, -1 / 3), (1, 1, 1, 1 / 2)]
 )

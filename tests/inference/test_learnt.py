@@ -49,7 +49,10 @@ def test_the_accuracy_is_on_new_questions_and_the_others_are_counted_apart(cli, 
     assert (done["accuracy"]["n"], done["accuracy"]["value"]) == (NEW, mean(new))
     assert (done["accuracy_learnt"]["n"], done["accuracy_learnt"]["value"]) == (TRAINED_ON, mean(learnt))
     text = cli("predict", project.run / place, project.questions, "-o", "out.csv").out
-    first, second = text.index(f"on {NEW} questions that are new to the student"), text.index(f"{TRAINED_ON} more rows")
+    first, second = (
+        text.index(f"on {NEW} answered questions that are new to the student"),
+        text.index(f"{TRAINED_ON} more rows"),
+    )
     assert first < second
     assert f"on them: {100 * done['accuracy_learnt']['value']:.1f} %" in text
 

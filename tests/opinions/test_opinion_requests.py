@@ -89,14 +89,39 @@ def test_a_letter_without_a_probability_gets_at_most_the_rest():
 
 @pytest.mark.parametrize(
     ("text", "choice"),
-    [("B", 1), ("(C)", 2), ("**D.** the moon", 3), ("B) water", 1), ("The answer is C.", 2), ("It is water.", 1)],
+    [
+        ("B", 1),
+        ("(C)", 2),
+        ("b", 1),
+        ("b.", 1),
+        ("**D.** the moon", 3),
+        ("B) water", 1),
+        ("The answer is C.", 2),
+        ("It is water.", 1),
+        ("The correct choice: B, since option A is wrong", 1),
+        ("C. It is denser than A.", 2),
+        ("The answer may be A. But steam rises, so the answer is option D.", 3),
+        ("Option C", 2),
+    ],
 )
 def test_a_vote_is_read_by_letter_or_by_text(text, choice):
     scored = requests("votes").verdict(ASKED[0], Reply(text, "stop"))
     assert scored.probabilities.index(1.0) == choice
 
 
-@pytest.mark.parametrize("text", ["A good question", "ice or water", "none of them", "E"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A good question",
+        "ice or water",
+        "none of them",
+        "E",
+        "Not water",
+        "It isn't water.",
+        "A: no. B: yes",
+        "Option A or option B",
+    ],
+)
 def test_a_reply_that_names_no_choice_is_rejected(text):
     assert requests("votes").verdict(ASKED[0], Reply(text, "stop")).reason == NO_CHOICE
 

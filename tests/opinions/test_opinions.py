@@ -16,6 +16,7 @@ from teachers.fake_endpoint import FakeEndpoint, good, status
 from tinyllm.cli.app import main
 from tinyllm.errors import RunFolderError
 from tinyllm.opinions.files import read_opinions
+from tinyllm.system.files import read_jsonl
 
 LIKES = {"ice": 2.0, "water": 1.0, "iron": 0.0, "the moon": -1.0}  # logits of the choices, the same for each question
 PLACES = (1.5, 0.0, 0.0, -0.5)  # bias of the logit at each position
@@ -99,11 +100,16 @@ def test_opinions_without_a_reply_are_reported_and_asked_again(project, capsys):
     with in_thread(FakeEndpoint(status(500), biased)) as url:
         project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1, "max_attempts": 1}
         project.save()
-        assert run(project, "generate", "--quiet") == 3
-        assert "1 of cat (opinions) (failed)" in capsys.readouterr().err
+        assert run(project, "generate") == 3
+        said = capsys.readouterr().err
+        assert "1 of cat (opinions) (failed)" in said
+        assert "1 request gave none (1 failed), see rejected.jsonl" in said
+        (line,) = read_jsonl(project.run / "rejected.jsonl")
+        assert (line["teacher"], line["reason"], line["kind"]) == ("cat", "failed", "opinion")
         assert {o.orders for o in read_opinions(project.run)} == {3, 4}  # the opinion uses the other replies
         assert run(project, "generate", "--quiet") == 0
     assert {o.orders for o in read_opinions(project.run)} == {4}
+    assert read_jsonl(project.run / "rejected.jsonl") == []
 
 
 def test_the_error_about_refused_logprobs_names_votes(project, capsys):

@@ -109,6 +109,22 @@ def test_opinions_as_good_as_guessing_are_not_used():
     assert pool.trusted_from([]) == 0.0
 
 
+def test_an_opinion_that_ties_is_right_only_by_chance():
+    draw = random.Random(2)
+    sure = [(opinion(draw, a, 0.95, 0.9), a) for a in (draw.randrange(4) for _ in range(100))]
+    unsure = [((0.25,) * 4, draw.randrange(4)) for _ in range(100)]
+    assert pool.trusted_from([*unsure, *sure]) == pytest.approx(0.9)
+
+
+def test_opinions_that_are_never_better_than_guessing_are_all_left_out():
+    assert pool.trusted_from([((0.25,) * 4, n % 4) for n in range(100)]) == 1.0
+    assert pool.trusted_from([((0.7, 0.1, 0.1, 0.1), n % 4) for n in range(100)]) == 1.0
+    questions = [Question(f"q{n}", f"Which of {n}?", ("a", "b"), None) for n in range(4)]
+    opinions = [Opinion(q.id, "one", (1.0, 0.0), "given", 1, 1.0) for q in questions]
+    found = pool_opinions(SoftSection(teachers={"one": 5.0}, trust=1), ["one"], (questions, opinions), ((), ()))
+    assert (dict(found.shares), found.untrusted) == ({}, 4)
+
+
 @given(st.lists(st.integers(2, 5), min_size=1, max_size=30), st.integers(0, 5))
 def test_the_control_moves_each_opinion_to_another_question_with_the_same_number_of_choices(counts, seed):
     pooled = {f"q{i}": (i / 100, *([(1 - i / 100) / (n - 1)] * (n - 1))) for i, n in enumerate(counts)}

@@ -197,7 +197,7 @@ def test_a_parquet_file_that_is_damaged_in_its_middle_is_told_as_such(tmp_path: 
 def test_a_column_that_comes_late_is_no_missing_column(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     late = [json.dumps({k: v for k, v in r.items() if k != "choices"}) for r in rows(30)]
-    path.write_text("\n".join([*late, *(json.dumps(r) for r in rows(31))]))
+    path.write_text("\n".join([*late, *(json.dumps(r) for r in list(rows(61))[30:])]))
     with pytest.raises(DataError, match=r"^questions: 30 problems\n.*line 1: no choices \(column 'choices'\)"):
         load(train=path)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from tinyllm.errors import RunFolderError
-from tinyllm.rationales.files import read_rationales, read_yields, write_rationales
+from tinyllm.rationales.files import read_rationales, read_yields, write_rationales, writing_rejections
 from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
 
 YIELDS = {
@@ -38,9 +38,29 @@ def test_written_files_can_be_read(tmp_path):
     assert read_rationales(tmp_path / "run") == RATIONALES
     assert read_yields(tmp_path / "run") == YIELDS
     rejected = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
-    assert rejected[0] == {"question_id": "q2", "teacher": "ada", "reason": "cut_off", "text": 'It "is\n'}
+    first = {"question_id": "q2", "teacher": "ada", "reason": "cut_off", "text": 'It "is\n', "kind": "rationale"}
+    assert rejected[0] == first
     assert len(rejected) == 2
     assert sorted(os.listdir(tmp_path / "run")) == ["rationales.parquet", "rejected.jsonl", "yields.json"]
+
+
+def test_rejected_rationales_and_opinions_are_in_one_file_and_each_kind_is_written_anew(tmp_path):
+    def lines():
+        found = map(json.loads, (tmp_path / "rejected.jsonl").read_text("utf-8").split("\n")[:-1])
+        return [(row["question_id"], row.get("kind")) for row in found]
+
+    def reject(*names):
+        with writing_rejections(tmp_path, "opinion") as add:
+            for name in names:
+                add(Rejection(name, "ada", "no_choice", "Well\u2028 …"))
+
+    (tmp_path / "rejected.jsonl").write_text('{"question_id": "old", "teacher": "ada", "reason": "empty"}\n{"quest')
+    reject("q7", "q8")
+    assert lines() == [("old", None), ("q7", "opinion"), ("q8", "opinion")]
+    write_rationales(tmp_path, MADE)
+    assert lines() == [("q7", "opinion"), ("q8", "opinion"), ("q2", "rationale"), ("q3", "rationale")]
+    reject("q9")
+    assert lines() == [("q2", "rationale"), ("q3", "rationale"), ("q9", "opinion")]
 
 
 def test_empty_files_are_written(tmp_path):

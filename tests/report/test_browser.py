@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from made_up import SCRIPT
+from made_up import EVIL_TEACHER, SCRIPT
 
+from tinyllm.opinions.files import writing_opinions
+from tinyllm.opinions.types import Opinion
 from tinyllm.report import write_report
 
 CHROMIUM = next(
@@ -19,6 +21,9 @@ CHROMIUM = next(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_script_draws_the_first_questions_without_console_messages(made_up_run: Path, tmp_path: Path) -> None:
+    with writing_opinions(made_up_run) as writer:
+        writer.add("test", {EVIL_TEACHER: Opinion("test-0", EVIL_TEACHER, (0.7, 0.1, 0.1, 0.1), "letters", 2)})
+        writer.add("test", {"qwen": Opinion("test-1", "qwen", (0.61, 0.19, 0.1, 0.1), "letters", 2)})
     page = write_report(made_up_run).resolve()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     profile, log = f"--user-data-dir={tmp_path / 'profile'}", ["--enable-logging=stderr", "--v=0"]
@@ -35,3 +40,6 @@ def test_the_script_draws_the_first_questions_without_console_messages(made_up_r
     assert "130 of 130 questions, 10 shown" in drawn
     assert "✓ right answer" in drawn
     assert SCRIPT not in drawn
+    told = [re.sub("<[^>]*>", "", line) for line in re.findall(r'<p class="said">.*?</p>', drawn)]
+    assert "Opinion of evil&lt;script&gt;alert(1)&lt;/script&gt;: A it takes up water (70 %, right)" in told
+    assert "Opinion of qwen: A it takes up water (61 %, wrong)" in told

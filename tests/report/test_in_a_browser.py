@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 
 import pytest
 from axe_core_python.selenium import Axe
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -16,30 +14,7 @@ from selenium.webdriver.support.ui import Select
 from comparison.made_up import made_up_experiment
 from tinyllm.report import write_experiment, write_report
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.skipif(
-        shutil.which("chromium") is None or shutil.which("chromedriver") is None,
-        reason="Chromium is not here: apt-get install chromium chromium-driver",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A headless Chromium that logs its console and its requests."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                 "disable-background-networking", "disable-component-update", f"user-data-dir={profile}",
-                 "window-size=1280,900", "disable-dev-shm-usage", "force-prefers-reduced-motion"):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 def opened(browser, page):
@@ -129,6 +104,40 @@ def test_it_can_be_used_by_keyboard_and_on_a_phone(browser, page):
         assert unlabelled == 0
     finally:
         browser.set_window_size(1280, 900)
+
+
+_TOO_WIDE = """
+const edge = document.body.getBoundingClientRect().right - parseFloat(getComputedStyle(document.body).paddingRight) + 1;
+const boxed = (e) => e && (getComputedStyle(e).overflowX !== "visible" || boxed(e.parentElement));
+return [...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > edge && !boxed(e.parentElement))
+  .map((e) => `${e.tagName}: ${e.textContent.slice(0, 60)}`);
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("kind", ["experiment", "run"])
+def test_nothing_reaches_beyond_the_edge_of_the_text(browser, page, made_up_run, kind, width):
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)  # a window is 500 wide or more
+    try:
+        opened(browser, page if kind == "experiment" else write_report(made_up_run))
+        browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert browser.execute_script(_TOO_WIDE) == []
+        names = browser.find_elements(By.CSS_SELECTOR, "table.stack tbody th")
+        assert all(n.rect["width"] >= 60 for n in names if n.is_displayed()), "a name is broken into letters"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_durations_and_sizes_are_sorted_by_what_they_mean(browser, page):
+    opened(browser, page)
+    table = browser.find_element(By.CSS_SELECTOR, "#cost table")
+    said = ["1\u00a0h 2\u00a0min", "3\u00a0min 32\u00a0s", "50\u00a0s", "900\u00a0MiB"]
+    fill = "[...arguments[0].tBodies[0].rows].forEach((r, i) => { r.cells[2].textContent = arguments[1][i] ?? '–' })"
+    browser.execute_script(fill, table, said)
+    table.find_elements(By.CLASS_NAME, "sort")[2].click()
+    read = "return [...arguments[0].tBodies[0].rows].map((r) => r.cells[2].textContent)"
+    assert browser.execute_script(read, table)[:3] == said[2::-1]
 
 
 def test_a_click_on_a_head_sorts_a_table_and_another_scorer_is_a_click_away(browser, page):

@@ -4,49 +4,56 @@ from __future__ import annotations
 
 import pytest
 
-from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
+from tinyllm.report._verdict import Outcomes, Over, Shown, headline, verdict
 from tinyllm.report._words import decimal, duration, moment, p_value, plural, points, size
 
 LOW, HIGH = Shown(0.31, (0.22, 0.41), 100), Shown(0.46, (0.37, 0.56), 100)
 
 
-def test_overlapping_intervals_may_be_noise() -> None:
-    said = verdict(LOW, HIGH, None, None)
-    assert said == (
-        "Training moved accuracy from 31.0\u00a0% to 46.0\u00a0% (+15.0\u00a0points, 100 questions). "
-        "The 95\u00a0% intervals (22.0 to 41.0\u00a0% and 37.0 to 56.0\u00a0%) overlap, so this may be noise."
+def outcomes(fixed: int, broken: int, p: float) -> Outcomes:
+    difference = (fixed - broken) / 100
+    return Outcomes(fixed, broken, 20, 80 - fixed - broken, p, difference, (difference - 0.1, difference + 0.1))
+
+
+def test_a_gain_is_one_sentence_with_the_difference_its_interval_and_p() -> None:
+    assert verdict(LOW, HIGH, None, outcomes(20, 5, 0.004)) == (
+        "Training helped: 31.0\u00a0% to 46.0\u00a0% (+15.0\u00a0points, 95\u00a0% interval +5.0 to +25.0, "
+        "p\u00a0=\u00a00.004) on 100 test questions."
     )
 
 
-def test_intervals_apart_are_hardly_noise() -> None:
-    said = verdict(LOW, Shown(0.6, (0.5, 0.7), 100), None, None)
-    assert "do not overlap, so noise is an unlikely explanation" in said
-
-
-def test_intervals_that_touch_overlap() -> None:
-    touching = Shown(0.5, (0.41, 0.59), 100)
-    assert "overlap, so this may be noise" in verdict(LOW, touching, None, None)
-    assert "overlap, so this may be noise" in verdict(touching, LOW, None, None)
-
-
-def test_a_paired_test_can_tell_where_intervals_cannot() -> None:
-    told = verdict(LOW, HIGH, None, Outcomes(20, 5, 26, 49, 0.004))
-    assert "by these alone this may be noise; but question by question it fixed 20 and broke 5" in told
-    assert "p\u00a0=\u00a00.004" in told
-    untold = verdict(LOW, HIGH, None, Outcomes(27, 17, 19, 37, 0.17))
-    assert "overlap, so this may be noise: question by question, it fixed 27 and broke 17" in untold
+def test_a_change_that_can_be_chance_is_no_change() -> None:
+    assert verdict(LOW, HIGH, None, outcomes(27, 12, 0.17)).startswith(
+        "Training is not shown to change the accuracy: 31.0\u00a0% to 46.0\u00a0% (+15.0\u00a0points, 95"
+    )
+    assert "31.0\u00a0% to 31.0\u00a0% (±0.0\u00a0points" in verdict(LOW, LOW, None, outcomes(4, 4, 1.0))
 
 
 def test_a_loss_is_told_as_one() -> None:
-    said = verdict(HIGH, LOW, 0.5, None)
-    assert "from 46.0\u00a0% to 31.0\u00a0% (−15.0\u00a0points" in said
-    assert "It does not beat always giving the most frequent answer (50.0\u00a0%)." in said
+    said = verdict(HIGH, LOW, 0.5, outcomes(5, 20, 0.004))
+    assert said.startswith(
+        "Training hurt: 46.0\u00a0% to 31.0\u00a0% (−15.0\u00a0points, 95\u00a0% interval −25.0 to −5.0, p"
+    )
+    assert said.endswith("It does not beat always giving the most frequent answer (50.0\u00a0%).")
+
+
+def test_without_the_answers_to_single_questions_nothing_is_tested() -> None:
+    said = verdict(LOW, HIGH, None, None)
+    assert said.startswith("The accuracy went from 31.0\u00a0% to 46.0\u00a0%. The change is not tested")
+
+
+def test_it_has_at_most_two_sentences_on_the_choices_and_no_talk_of_overlaps() -> None:
+    for p in (0.001, 0.5):
+        for over in (None, Over(16, 4, 0.012), Over(40, 21, 0.06)):
+            said = verdict(LOW, HIGH, 0.4, outcomes(20, 5, p), 0.25, over)
+            assert said.count(". ") == 1, said
+            assert "overlap" not in said
 
 
 @pytest.mark.parametrize(
     ("majority", "said"),
     [
-        (0.27, "It is above always giving the most frequent answer (27.0\u00a0%); whether by more than noise"),
+        (0.27, "It is not shown to beat always giving the most frequent answer (27.0\u00a0%)."),
         (0.46, "It does not beat"),
     ],
 )
@@ -57,26 +64,23 @@ def test_the_majority_rate_is_not_taken_as_exact(majority: float, said: str) -> 
 
 def test_the_majority_answer_is_beaten_in_pairs_on_the_same_questions() -> None:
     beats = verdict(LOW, HIGH, 0.4, None, 0.25, Over(16, 4, 0.012))
-    assert "It beats always giving the most frequent answer (40.0\u00a0%): it alone is right on 16 questions, " in beats
-    assert "that answer alone on 4 (exact paired test, p\u00a0=\u00a00.012)" in beats
-    assert "not shown to beat it" in verdict(LOW, HIGH, 0.27, None, 0.25, Over(40, 21, 0.06))
+    assert "It beats always giving the most frequent answer (40.0\u00a0%, p\u00a0=\u00a00.012)." in beats
+    unshown = verdict(LOW, HIGH, 0.27, None, 0.25, Over(40, 21, 0.06))
+    assert (
+        "It is not shown to beat always giving the most frequent answer (27.0\u00a0%, p\u00a0=\u00a00.060)." in unshown
+    )
     assert "It does not beat always" in verdict(LOW, HIGH, 0.5, None, 0.25, Over(3, 10, 0.09))
 
 
-def test_no_change_is_no_move() -> None:
-    assert verdict(LOW, LOW, None, None).startswith("Training left accuracy at 31.0\u00a0%")
-    assert "fixed 4 and broke 4" in verdict(LOW, LOW, None, Outcomes(4, 4, 27, 65, 1.0))
-
-
 def test_one_score_makes_no_comparison() -> None:
-    assert "cannot say what training did" in verdict(None, HIGH, None, None)
+    assert "it was not scored before training" in verdict(None, HIGH, None, None)
     assert "not been scored after training" in verdict(LOW, None, 0.2, None)
     assert verdict(None, None, None, None) == "The student has not been scored yet."
 
 
 def test_different_tests_are_told() -> None:
     said = verdict(Shown(0.3, (0.2, 0.4), 50), HIGH, None, None)
-    assert "50 questions before, 100 after: not the same test" in said
+    assert "on different questions (50 questions before, 100 after), so the change is not tested" in said
 
 
 def test_a_gain_in_form_is_told() -> None:
@@ -101,3 +105,18 @@ def test_numbers_read_well() -> None:
     ]
     assert moment("2026-01-31T12:34:56+01:00") == "2026-01-31 11:34 UTC"
     assert moment("yesterday") == "yesterday"
+
+
+def test_the_headline_says_helped_only_if_the_paired_test_does() -> None:
+    helped = headline(LOW, HIGH, 0.2, outcomes(20, 5, 0.004), 0.2, Over(16, 4, 0.012))
+    assert helped == verdict(LOW, HIGH, None, outcomes(20, 5, 0.004))  # one sentence
+    assert headline(HIGH, LOW, 0.2, outcomes(5, 20, 0.004), 0.2).startswith("Training hurt: ")
+    unsure = headline(LOW, HIGH, 0.2, outcomes(27, 12, 0.17), 0.2)
+    assert unsure.startswith("Training is not shown to change the accuracy: ")
+
+
+def test_the_headline_hides_no_trivial_answer_that_is_as_good() -> None:
+    found = outcomes(20, 5, 0.004)
+    assert "most frequent" not in headline(LOW, HIGH, 0.2, found, 0.2, Over(16, 4, 0.012))
+    assert "not shown to beat always" in headline(LOW, HIGH, 0.27, found, 0.25, Over(40, 21, 0.06))
+    assert "It does not beat guessing" in headline(LOW, HIGH, 0.2, found, 0.9)

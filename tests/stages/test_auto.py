@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 
 from forked import start_tinyllm
 from projects import rows
+from tinyllm.comparison._statistics import wilson
 from tinyllm.config import build_config, candidates_of, teachers_in_use
-from tinyllm.stages._auto import _Look, _rank, search_of
+from tinyllm.questions import Question, Splits
+from tinyllm.stages._auto import _Look, _rank, few_to_choose_by, search_of
 from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student.model import read_student
 from tinyllm.system.files import read_jsonl, write_jsonl
@@ -65,6 +67,35 @@ def test_the_default_candidates_depend_on_the_teachers():
     assert [t.name for t in teachers_in_use(taught)] == ["ada"]
     unheard = config(teachers=[{"name": "ada", "kind": "given"}], auto={"candidates": [{"answer": "choices"}]})
     assert teachers_in_use(unheard) == (), "a teacher is asked although no candidate learns from it"
+
+
+def test_few_validation_questions_are_told_with_the_width_of_the_interval():
+    def told(count, **sections):
+        return few_to_choose_by(config(**sections), Splits((), valid=tuple(made(count))))
+
+    assert "on 12 validation questions. The 95 % interval" in told(12)
+    assert "is up to 49 points wide" in told(12)
+    low, high = wilson(6, 12)
+    assert round(100 * (high - low)) == 49
+    assert "at least 100 (data.valid, data.cut.valid, train.validate_questions)" in told(99)
+    assert told(100) == ""
+    assert "on 50 validation questions" in told(100, train={"method": "auto", "validate_questions": 50})
+    assert told(12, train={"method": "fine-tuning"}) == ""
+    assert told(12, auto={"candidates": [{"answer": "choices"}]}) == ""  # nothing to choose
+
+
+def test_check_warns_of_few_validation_questions(cli, searching):
+    assert (
+        "warning: train.method: auto compares settings on 12 validation questions."
+        in cli("check", searching.config).err
+    )
+    searching.change("data.train", str(searching.folder / "valid.jsonl"))
+    searching.change("auto.candidates", [{"answer": "choices"}])
+    assert "warning: train.method" not in cli("check", searching.config).err
+
+
+def made(count):
+    return (Question(f"q{i}", "Why?", ("x", "y"), 0) for i in range(count))
 
 
 def test_each_rung_keeps_a_fraction_and_the_last_finishes_the_training():
@@ -134,6 +165,7 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     monkeypatch.setattr(PlanTrainer, "training_step", counted)
     said = cli("run", searching.config, "--json")
     assert said.code == 0, said.err
+    assert "warning: train.method: auto compares settings on 12 validation questions." in said.err
     assert len(trained) == 20
     found = json.loads((searching.run / "auto.json").read_text())
     chosen = found["candidates"][found["chosen"] - 1]
@@ -151,6 +183,7 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert "(chosen)" in page
     again = cli("run", searching.config)
     assert (again.code, "already trained" in again.err, "candidate" in again.err) == (0, True, False)
+    assert "warning" not in again.err
 
     assert "12 optimizer steps" in cli("train", searching.config, "--plan").out
 

@@ -139,6 +139,21 @@ def test_a_file_that_is_not_there(cli, tmp_path, monkeypatch):
     assert not (tmp_path / "mine.yaml").exists()
 
 
+@pytest.mark.parametrize("name", ["qiuz.csv", "qiuz.CSV", "qiuz", "./qiuz", "qiuz.odt", "data/qiuz"])
+def test_a_mistyped_file_is_no_configuration_to_write(cli, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quiz.csv").write_text(FILES["letters.csv"][0], encoding="utf-8")
+    said = cli("init", name)
+    assert (said.code, f"no file or folder of questions {Path(name)}" in said.err) == (2, True), said
+    assert ".xlsx" in said.err
+    if "data" not in name:
+        assert "Did you mean 'quiz.csv'?" in said.err
+        assert "In " in said.err
+    else:
+        assert "There is no folder data either." in said.err
+    assert [p.name for p in tmp_path.iterdir()] == ["quiz.csv"]
+
+
 def test_a_file_without_answers_gets_a_configuration_that_learns_from_opinions(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("blank.csv").write_text("question,A,B\nWhich is cold?,ice,fire\nWhich is hot?,ice,fire\n", "utf-8")

@@ -98,6 +98,25 @@ def test_opinions_are_learnt_with_and_without_answers(project):
     assert "explains the pooled opinion" in page  # of the script
 
 
+def test_the_report_shows_the_opinions_on_training_questions_without_an_answer(project):
+    made = with_opinions(30)
+    parts = {"train": [row | {"answer": None} for row in made[:10]], "valid": made[10:22], "test": made[22:]}
+    for name, part in parts.items():
+        (project.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    project.change("data", {name: str(project.folder / f"{name}.jsonl") for name in parts})
+    project.change("evaluate.before", True)
+    assert run(project) == 0
+    page = (project.run / "report.html").read_text("utf-8")
+    questions = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page)[1])["questions"]
+    shown = {q["id"]: dict(q["opinions"]) for q in questions if q["split"] == "train"}
+    assert len(shown) == 3  # evaluate.train_questions
+    assert shown["q1"].keys() == {"expert", "dull", ""}
+    assert shown["q1"]["expert"].index(max(shown["q1"]["expert"])) == 1
+    assert shown["q1"][""].index(max(shown["q1"][""])) == 1
+    assert all(q["answer"] is None for q in questions if q["split"] == "train")
+    assert not any("opinions" in q for q in questions if q["split"] == "test")  # nobody is asked about them
+
+
 def test_the_plan_has_the_pooled_opinions_as_targets(project):
     assert run(project, "generate") == 0
     found, _ = prepared(project)

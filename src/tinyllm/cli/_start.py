@@ -22,7 +22,8 @@ models_app = typer.Typer(name="models", help="Language models that come as packa
 @reads_questions
 def init(
     path: Annotated[
-        Path, typer.Argument(help="A file or folder of questions to read, or the configuration (.yaml) to write.")
+        Path,
+        typer.Argument(help="A file or folder of questions to read, or the configuration to write (NAME.yaml)."),
     ] = Path("tinyllm.yaml"),
     data: Annotated[
         Path | None, typer.Option("--data", help="The questions, if PATH is the configuration to write.")

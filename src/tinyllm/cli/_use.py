@@ -243,7 +243,7 @@ def _accuracy_lines(done: Predictions) -> Iterator[str]:
     if new is not None:
         low, high = new.ci95
         on = (
-            f"{new.n} {'question that is' if new.n == 1 else 'questions that are'} new to the student"
+            f"{new.n} answered {'question that is' if new.n == 1 else 'questions that are'} new to the student"
             if done.records_learnt
             else f"the {new.n} rows with a choice and a known answer"
         )

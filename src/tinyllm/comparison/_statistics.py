@@ -12,7 +12,7 @@ from itertools import chain
 from tinyllm.questions.types import Question
 
 _Z95 = 1.959963984540054
-_FEW = 20  # questions; with five, the approximation gives p < 0.05 where the exact p is 0.0625
+_MOST_STEPS = 10**9  # of the exact sign test: a second; only ties of many different sizes need more
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     The interval is Agresti and Min's for a difference of paired proportions. It adds half a question to each of the
     four outcomes, so its width is never 0. p comes from McNemar's exact test (two-sided binomial) on the questions on
     which the two differ. Where ties make fractional differences, p comes from the sign-flip test, of which McNemar's
-    is a special case. That test is exact for up to `_FEW` differences. For more, it is the normal approximation with
-    Edwards' correction for continuity.
+    is a special case. It is exact, except where ties of many different sizes would make it take more than a second:
+    then it is the normal approximation with Edwards' correction for continuity.
     """
     n = len(first)
     changes = [b - a for a, b in zip(first, second, strict=True)]
@@ -90,16 +90,22 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
 
 
 def _sign_test(changes: Sequence[float]) -> float:
+    import numpy as np
+
     moved = [Fraction(c).limit_denominator(1000) for c in changes if c]
-    if len(moved) > _FEW:
+    unit = math.lcm(*(c.denominator for c in moved))
+    whole = [abs(int(c * unit)) for c in moved]
+    span, seen = sum(whole), abs(sum(int(c * unit) for c in moved))
+    if span * len(whole) > _MOST_STEPS:
         excess = max(0.0, abs(sum(changes)) - float(min(map(abs, moved))))
         return math.erfc(excess / math.sqrt(2 * sum(c * c for c in changes)))
-    unit = math.lcm(*(c.denominator for c in moved))
-    whole = [int(c * unit) for c in moved]
-    ways = Counter({0: 1})  # how many choices of signs give each sum
-    for c in whole:
-        ways = Counter({s: ways[s - c] + ways[s + c] for s in {at + by for at in ways for by in (-c, c)}})
-    return sum(n for s, n in ways.items() if abs(s) >= abs(sum(whole))) / (1 << len(whole))
+    chances = np.zeros(span + 1)  # of each sum of the changes that are positive, where each sign is as likely
+    chances[0] = 1.0
+    for change in whole:
+        chances[change:] += chances[:-change].copy()
+        chances /= 2
+    sums = 2 * np.arange(span + 1) - span
+    return min(1.0, float(chances[np.abs(sums) >= seen].sum()))
 
 
 def _mcnemar(b: int, c: int) -> float:

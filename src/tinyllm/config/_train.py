@@ -27,7 +27,8 @@ class SoftSection(Section):
         ge=0,
         le=1,
         description="Weight of the pooled opinion in the target of a question with an answer. Without an answer, the "
-        "target is the pooled opinion alone.",
+        "target is the pooled opinion alone. 1: the answers of training questions are not used, as if they were "
+        "unknown.",
     )
     temperature: float = Field(
         1.0, gt=0, description="Temperature of the pooled opinion. Above 1 it is flatter, below 1 sharper."
@@ -42,7 +43,8 @@ class SoftSection(Section):
     trust: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
         "auto",
         description="A question without an answer is learnt only if the pooled opinion gives one choice at least this "
-        "probability. `auto`: chosen on validation questions; if these have no answers, all questions are learnt.",
+        "probability. 0: all are learnt; 1: none is. `auto`: chosen on validation questions; if fewer than ten of "
+        "these have an answer, all questions are learnt.",
     )
     shuffle: bool = Field(
         False,

@@ -19,8 +19,14 @@ NO_CHOICE = "no_choice"
 """Reason of a rejection: the reply names no choice."""
 
 _LETTER = re.compile(r"^\W*([A-Z])\W*$")  # a first token that is a letter, with spaces or punctuation around it
-_VOTE = re.compile(r"^\W*([A-Z])(?:\W*$|[.):*\]])")
-_SAID = re.compile(r"\b(?:answer|option|choice)\b\W*(?:\bis\b\W*)?([A-Z])\b(?!['’])")
+_ALONE = re.compile(r"^\W*([A-Za-z])\W*$")
+_FIRST = re.compile(r"^\W*([A-Za-z])[.):*\]]")
+_LISTED = re.compile(r"(?:^|[\s(*])([A-Z])[:)]")
+_ANSWER = re.compile(
+    r"\b(?:[Aa]nswer|[Cc]orrect (?:option|choice))\b\W*(?:\bis\b\W*)?(?:\b(?:option|choice)\b\W*)?([A-Z])\b(?!['’])"
+)
+_OPTION = re.compile(r"\b(?:[Oo]ption|[Cc]hoice)\b\W*([A-Z])\b(?!['’])")
+_NOT = re.compile(r"\b(?:not|no|never|neither|nor|without)\b|n['’]t\b", re.IGNORECASE)
 
 
 def by_letter(question: Question, teacher: str, top: Sequence[tuple[str, float]]) -> Verdict:
@@ -60,18 +66,39 @@ def vote(question: Question, teacher: str, reply: Reply) -> Verdict:
     if isinstance(seen, Rejection):
         return seen
     letters = letters_of(question)
-    named = _VOTE.match(seen.text) or next(iter([*_SAID.finditer(seen.text)][-1:]), None)
-    place = letters.find(named[1]) if named else _named_by_text(question, seen.text)
+    letter = _named_by_letter(seen.text)
+    place = letters.find(letter) if letter else _named_by_text(question, seen.text)
     if place < 0:
         return Rejection(question.id, teacher, NO_CHOICE, seen.text)
     return Scored(tuple(float(i == place) for i in range(len(letters))))
 
 
+def _named_by_letter(text: str) -> str:
+    """Return the letter that a reply names as its answer; empty if there is none, or if it may be one of several.
+
+    A letter alone is the answer. So is the last one after "answer" or "correct option", since reasoning comes before
+    it. Letters at the beginning of lines or after "option" only count if all of them are the same.
+    """
+    if alone := _ALONE.match(text):
+        return alone[1].upper()
+    if said := _ANSWER.findall(text):
+        return str(said[-1])
+    first = _FIRST.match(text)
+    for letters in ({*_LISTED.findall(text), *([first[1].upper()] if first else [])}, {*_OPTION.findall(text)}):
+        if letters:
+            return letters.pop() if len(letters) == 1 else ""
+    return ""
+
+
 def _named_by_text(question: Question, text: str) -> int:
-    """Return the index of the choice whose text is in a reply; -1 if there is no such choice, or more than one."""
+    """Return the index of the choice whose text is in a reply; -1 if there is none, or more than one, or if something
+    besides the choice is denied."""
     said = _words(text)
     named = [i for i, choice in enumerate(question.choices) if _words(choice) in said]
-    return named[0] if len(named) == 1 else -1
+    if len(named) != 1:
+        return -1
+    is_denied = len(_NOT.findall(text)) > len(_NOT.findall(question.choices[named[0]]))
+    return -1 if is_denied else named[0]
 
 
 def _words(text: str) -> str:

@@ -136,27 +136,32 @@ def _power(opinions: Sequence[Shares], right: float) -> float:
 
 
 def trusted_from(known: Sequence[tuple[Shares, int]]) -> float:
-    """Return the lowest confidence at which a pooled opinion is used; 0 if all are used.
+    """Return the lowest confidence at which a pooled opinion is used; 0 if all are used, 1 if none is.
 
     The most confident tenth of the questions is tried, then two tenths, and so on. The part with the most information
     about the answers is taken: its size, times the information in one choice of its accuracy (the capacity of a
-    symmetric channel).
+    symmetric channel). With fewer than `FEW` questions, nothing can be measured, and all opinions are used.
     """
-    ordered = sorted(known, key=lambda one: -max(one[0]))
-    best, least = -1.0, 0.0
+    if len(known) < FEW:
+        return 0.0
+    confidences = sorted((max(shares) for shares, _ in known), reverse=True)
+    best, least = 0.0, 1.0
     for part in range(_PARTS, 0, -1):
-        taken = ordered[: -(-len(ordered) * part // _PARTS)]
-        if len(taken) < FEW or (found := _information(taken)) <= best:
-            continue
-        best, least = found, 0.0 if part == _PARTS else max(taken[-1][0])
+        limit = confidences[-(-len(known) * part // _PARTS) - 1]
+        taken = [one for one in known if max(one[0]) >= limit]
+        if len(taken) >= FEW and (found := _information(taken)) > best:
+            best, least = found, 0.0 if part == _PARTS else limit
     return round(least, _DIGITS)
 
 
 def _information(known: Sequence[tuple[Shares, int]]) -> float:
     """Return the information about the answers in the first choices of some opinions, in nats."""
-    right = (sum(max(shares) == shares[answer] for shares, answer in known) + 0.5) / (len(known) + 1)
     entropy = sum(math.log(len(shares)) for shares, _ in known) / len(known)
+    chance = math.exp(-entropy)
+    # Where choices tie, each counts as part of the first choice: a teacher without an opinion is right by chance.
+    hits = sum((shares[answer] == max(shares)) / shares.count(max(shares)) for shares, answer in known)
+    right = (hits + chance) / (len(known) + 1)
+    if right <= chance + _CONVERGED:
+        return 0.0
     others = sum(math.log(len(shares) - 1) for shares, _ in known) / len(known)
-    per_choice = entropy + right * math.log(right) + (1 - right) * (math.log(1 - right) - others)
-    is_better = right > math.exp(-entropy)
-    return len(known) * max(0.0, per_choice) if is_better else 0.0
+    return len(known) * (entropy + right * math.log(right) + (1 - right) * (math.log(1 - right) - others))

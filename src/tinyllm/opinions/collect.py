@@ -6,7 +6,7 @@ No request is sent here. The opinions are a stream and are not kept in memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -68,11 +68,17 @@ class OpinionCollection:
         self._store = store
         self.usage = {r.teacher.name: _Usage(r.way) for r in teachers} | {name: _Usage("given") for name in given}
 
-    def over(self, questions: Sequence[Question]) -> Iterator[tuple[Question, dict[str, Opinion]]]:
-        """Yield each question with its opinions by teacher. Teachers without an opinion on it are left out."""
+    def over(
+        self, questions: Sequence[Question], reject: Callable[[Rejection], None]
+    ) -> Iterator[tuple[Question, dict[str, Opinion]]]:
+        """Yield each question with its opinions by teacher. Teachers without an opinion on it are left out.
+
+        Args:
+            reject: is called for each reply without an opinion, and for each request without a reply.
+        """
         for start in range(0, len(questions), _CHUNK):
             some = questions[start : start + _CHUNK]
-            columns = {r.teacher.name: self._chunk(r, start, some) for r in self._teachers}
+            columns = {r.teacher.name: self._chunk(r, start, some, reject) for r in self._teachers}
             columns |= {name: [_given(q, name, source) for q in some] for name, source in self._given.items()}
             for place, question in enumerate(some):
                 found = {name: o for name, column in columns.items() if (o := column[place]) is not None}
@@ -81,9 +87,11 @@ class OpinionCollection:
                     usage.opinions += name in found
                 yield question, found
 
-    def _chunk(self, requests: OpinionRequests, start: int, some: Sequence[Question]) -> list[Opinion | None]:
+    def _chunk(
+        self, requests: OpinionRequests, start: int, some: Sequence[Question], reject: Callable[[Rejection], None]
+    ) -> list[Opinion | None]:
         each = requests.repeats
-        scored = self._scored(requests, requests.between(each * start, each * (start + len(some))))
+        scored = self._scored(requests, requests.between(each * start, each * (start + len(some))), reject)
         for place, found in scored.items():
             own = requests.own_order(some[place // each - start], place, found)
             scored[place] = Scored(own, found.mass)
@@ -92,12 +100,18 @@ class OpinionCollection:
             for p, question in enumerate(some, start)
         ]
 
-    def _scored(self, requests: OpinionRequests, asks: Sequence[Ask]) -> dict[int, Scored]:
+    def _scored(
+        self, requests: OpinionRequests, asks: Sequence[Ask], reject: Callable[[Rejection], None]
+    ) -> dict[int, Scored]:
         """Return the probabilities in the stored replies, by place of the request."""
         assert self._store is not None, "a teacher that is asked has a store"  # noqa: S101
         usage = self.usage[requests.teacher.name]
         found: dict[int, Scored] = {}
         missing: list[Ask] = []
+
+        def rejected(rejection: Rejection) -> None:
+            usage.reject(rejection.reason)
+            reject(rejection)
 
         def heard(_ask: Ask, reply: Reply, _outcome: Verdict) -> None:
             usage.reply(reply)
@@ -106,12 +120,12 @@ class OpinionCollection:
             if isinstance(outcome, Scored):
                 found[ask.place] = outcome
             elif isinstance(outcome, Rejection):
-                usage.reject(outcome.reason)
+                rejected(outcome)
             else:
                 missing.append(ask)
         failures = self._store.failures({ask.key for ask in missing})
         for ask in missing:
-            usage.reject(why_unanswered(ask, requests.teacher.name, failures.get(ask.key)).reason)
+            rejected(why_unanswered(ask, requests.teacher.name, failures.get(ask.key)))
         return found
 
 

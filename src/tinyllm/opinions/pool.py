@@ -84,7 +84,7 @@ def pool_opinions(
     untrusted = 0
     for name, found in opinions.items():
         plain, pooled = pool(found, weights), pool(found, weights, section.temperature)
-        if name in blank and plain is not None and max(plain) < trust:
+        if name in blank and plain is not None and (max(plain) < trust or trust == 1):
             untrusted += 1
         elif pooled is not None:
             shares[name] = pooled

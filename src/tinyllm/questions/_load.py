@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from tinyllm.config import CutSection, DataSection, FieldMap, MoreSection
-from tinyllm.errors import DataError
+from tinyllm.errors import DataError, TinyLLMError
 from tinyllm.questions._cut import cut
 from tinyllm.questions._files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions._named import SPLITS, Fetch, NamedSplits, load_named
@@ -27,7 +27,12 @@ _STEMS: Mapping[str, tuple[str, ...]] = {
 
 
 def load_splits(
-    data: DataSection, *, fetch: Fetch | None = None, in_memory: int = IN_MEMORY, test: bool = True
+    data: DataSection,
+    *,
+    fetch: Fetch | None = None,
+    in_memory: int = IN_MEMORY,
+    test: bool = True,
+    problems: list[TinyLLMError] | None = None,
 ) -> Splits:
     """Read, check and cut the questions of a run.
 
@@ -45,13 +50,15 @@ def load_splits(
         test: False: without the test questions. Their file is not opened, unless `data.more` is compared with them.
         fetch: how to read from the Hugging Face hub; for tests.
         in_memory: more questions than this are kept on disk.
+        problems: if given, bad rows are told by adding to this list, and the other questions are returned. So a caller
+            can say at once what else is wrong.
 
     Raises:
         DataError: all problems of all splits in one message. With `on_invalid: drop`, only problems of whole files, and
             splits without a valid row.
     """
     if data.more and not test:
-        return replace(load_splits(data, fetch=fetch, in_memory=in_memory), test=())
+        return replace(load_splits(data, fetch=fetch, in_memory=in_memory, problems=problems), test=())
     source = _source(data, fetch)
     shares = data.cut or CutSection()
     whole = _cut_from(source, shares)
@@ -72,22 +79,31 @@ def load_splits(
         for split, rows in source.rows.items()
         if test or split != "test" or split in source.cut
     }
-    _raise_problems(list(read.values()), drop=data.on_invalid == "drop")
+    found = _problems(list(read.values()), drop=data.on_invalid == "drop")
+    if found is not None and (problems is None or any(part.fatal or not part.questions for part in read.values())):
+        raise found
     questions = {split: part.questions for split, part in read.items()}
     questions |= {split: () for split in source.rows if split not in read}
     for split, counts in source.cut.items():
         parts = cut(questions[split], counts, seed=0)
         parts[split] = parts.pop("train")
         questions |= parts
-    questions = _cut_missing(questions, shares) | ({} if test else {"test": ()})
+    try:
+        questions = _cut_missing(questions, shares) | ({} if test else {"test": ()})
+    except DataError as error:
+        raise found or error from None  # with the bad rows they may be enough
+    if found is not None and problems is not None:
+        problems.append(found)
     limited = {split: _few_in_memory(part[: limits[split]], in_memory) for split, part in questions.items()}
     warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
     dropped = tuple(d for part in read.values() for d in part.dropped)
     splits = Splits(**limited, dropped=dropped, warnings=dict(warnings), overlaps={})
-    return _with_more(splits, data, fetch, in_memory) if data.more else splits
+    return _with_more(splits, data, fetch, in_memory, problems) if data.more else splits
 
 
-def _with_more(splits: Splits, data: DataSection, fetch: Fetch | None, in_memory: int) -> Splits:
+def _with_more(
+    splits: Splits, data: DataSection, fetch: Fetch | None, in_memory: int, problems: list[TinyLLMError] | None
+) -> Splits:
     """Add the questions of `data.more`, but for those that are among the other questions already."""
     held_out = HeldOut([*splits.valid, *splits.test])
     learnt = {content_hash(q) for q in splits.train}
@@ -99,10 +115,13 @@ def _with_more(splits: Splits, data: DataSection, fetch: Fetch | None, in_memory
         for section in data.more:
             name = _name_of_more(section, names)
             names.add(name)
+            bad: list[TinyLLMError] | None = None if problems is None else []
             try:
-                part = load_splits(_as_data(section, data), fetch=fetch, in_memory=in_memory)
+                part = load_splits(_as_data(section, data), fetch=fetch, in_memory=in_memory, problems=bad)
             except DataError as error:
                 raise DataError(f"data.more, '{name}': {error}") from None
+            if problems is not None:
+                problems.extend(DataError(f"data.more, '{name}': {error}", page=error.page) for error in bad or ())
             dropped.extend(replace(d, split="more") for d in part.dropped)
             prefix = _unused_prefix(f"{name}/", splits)
             for question in part.train:
@@ -214,13 +233,14 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
 # --- problems, and the cut ----------------------------------------------------------------------------------------
 
 
-def _raise_problems(parts: Sequence[ReadSplit], *, drop: bool) -> None:
+def _problems(parts: Sequence[ReadSplit], *, drop: bool) -> DataError | None:
+    """Return an error that lists what is wrong with the rows and files of all splits; None if nothing is."""
     bad = [] if drop else [p for part in parts for p in part.bad]
     # If a split has no valid row, its bad rows are listed instead, unless they are dropped.
     fatal = [p for part in parts for p in part.fatal if drop or not part.bad]
     count = len(fatal) + (0 if drop else sum(part.bad_count for part in parts))
     if not count:
-        return
+        return None
     lines = [f"  - {p}" for p in (fatal + bad)[:MOST_LISTED]]
     if count > MOST_LISTED:
         lines.append(f"  and {count - MOST_LISTED} more")
@@ -228,7 +248,7 @@ def _raise_problems(parts: Sequence[ReadSplit], *, drop: bool) -> None:
         lines.append(
             "Correct these rows, or set `data.on_invalid: drop` to leave them out (the report counts and names them)."
         )
-    raise DataError(f"questions: {count} problem{'' if count == 1 else 's'}\n" + "\n".join(lines), page="questions.md")
+    return DataError(f"questions: {count} problem{'' if count == 1 else 's'}\n" + "\n".join(lines), page="questions.md")
 
 
 def _missing(there: Iterable[str], shares: CutSection) -> dict[str, float]:

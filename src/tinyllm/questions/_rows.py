@@ -42,7 +42,7 @@ def to_question(row: Row, form: RowForm, split: str) -> Question | list[str]:
     """
     problems: list[str] = []
     fields = form.fields
-    name = _id(row, fields, split, problems)
+    name = own_id(row, form, problems) or f"{split}-{row.number}"
     question = _question(row, fields, problems)
     choices = _choices(row, fields, problems) if form.choices is None else list(form.choices)
     answer = _answer(row, fields, choices, problems)
@@ -54,6 +54,13 @@ def to_question(row: Row, form: RowForm, split: str) -> Question | list[str]:
     if form.question is not None:
         question, context = form.question, "\n".join(filter(None, (context, question)))
     return Question(name, question, tuple(choices), answer, context, rationales, opinions)
+
+
+def own_id(row: Row, form: RowForm, problems: list[str]) -> str:
+    """Return the id that a row has; empty if it has none, or after adding a problem."""
+    value = None if form.fields.id is None else _cell(row, form.fields.id)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_number else _text(value, "the id", problems)
 
 
 def oddities(question: Question) -> list[str]:
@@ -171,13 +178,6 @@ def _shown(value: Any) -> str:
 
 
 # --- the parts of a question -------------------------------------------------------------------------------------
-
-
-def _id(row: Row, fields: FieldMap, split: str, problems: list[str]) -> str:
-    value = None if fields.id is None else _cell(row, fields.id)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return _text(value, "the id", problems) or f"{split}-{row.number}"
 
 
 def _question(row: Row, fields: FieldMap, problems: list[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from tinyllm.questions._by_id import repeated_ids
 from tinyllm.questions._files import Problem, SplitRows
-from tinyllm.questions._rows import MissingColumns, RowForm, oddities, to_question
+from tinyllm.questions._rows import MissingColumns, RowForm, oddities, own_id, to_question
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question
 
@@ -46,8 +46,11 @@ class ReadSplit:
         self._hashes = array("q")
         self._lines = array("Q")
         self._unit = ""
+        self._bad_hashes = array("q")
+        self._bad_lines = array("Q")
         columns = MissingColumns(form)
         self.questions = self._without_repeated_ids(gather(self._read(form, columns, stop_after), in_memory))
+        self._tell_repeated_ids_of_bad_rows()
         if not self.fatal:
             self.fatal = columns.problems(source.where)
         if not self.fatal and not self.questions:
@@ -69,14 +72,17 @@ class ReadSplit:
                 self._leave_out(row.where, [row.text])
                 continue
             columns.see(row)
+            self._unit = row.unit
             result = to_question(row, form, self._split)
             if not isinstance(result, Question):
                 self._leave_out(row.where, result)
+                if not self._drop and (name := own_id(row, form, [])):
+                    self._bad_hashes.append(hash(name))
+                    self._bad_lines.append(row.place)
                 continue
             self.warnings.update(oddities(result))
             self._hashes.append(hash(result.id))
             self._lines.append(row.place)
-            self._unit = row.unit
             yield result
             if stop_after is not None:
                 different.add(self._hashes[-1])
@@ -94,6 +100,19 @@ class ReadSplit:
             self.warnings.subtract(oddities(question))
             repeated.append(place)
         return leave_out(questions, repeated)
+
+    def _tell_repeated_ids_of_bad_rows(self) -> None:
+        """Tell now which bad rows repeat an id. Else it would be the next problem, once they are corrected."""
+        first: dict[int, int | None] = dict.fromkeys(self._bad_hashes)
+        for code, line in zip(self._hashes, self._lines, strict=True) if first else ():
+            if code in first and first[code] is None:
+                first[code] = line
+        for code, line in zip(self._bad_hashes, self._bad_lines, strict=True):
+            if (before := first[code]) is None:
+                first[code] = line
+            else:
+                text = f"its id is also that of {self._unit} {before}; give each question its own id"
+                self._leave_out(f"{self._source.where}, {self._unit} {line}", [text])
 
     def _leave_out(self, where: str, reasons: Sequence[str]) -> None:
         self.bad_count += len(reasons)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from collections.abc import Collection as Container
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from tinyllm.rationales.types import Rationale, Rejection, TeacherYield
 from tinyllm.system.files import replacing, write_json
 
 RATIONALES = "rationales.parquet"
-REJECTED = "rejected.jsonl"
+_REJECTED = "rejected.jsonl"
 _YIELDS = "yields.json"
 _ROWS_AT_ONCE = 4096
 
@@ -31,12 +31,42 @@ def write_rationales(folder: Path, collection: Collection, pooled: Container[str
         OSError: the disk is full, or the folder cannot be written; earlier files are unchanged.
     """
     with replacing(folder / RATIONALES) as parquet:
-        with replacing(folder / REJECTED) as rejected:
-            _stream(collection, pooled, parquet, rejected)
+        with writing_rejections(folder, "rationale") as reject:
+            _stream(collection, pooled, parquet, reject)
         write_json(folder / _YIELDS, {name: asdict(found) for name, found in collection.yields.items()})
 
 
-def _stream(collection: Collection, pooled: Container[str], parquet: Path, rejected: Path) -> None:
+@contextmanager
+def writing_rejections(folder: Path, kind: str) -> Iterator[Callable[[Rejection], None]]:
+    """Open `rejected.jsonl` for new lines of a kind. Lines of other kinds stay.
+
+    Yields:
+        A function that adds a line.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; the earlier file is unchanged.
+    """
+    with replacing(folder / _REJECTED) as draft, draft.open("w", encoding="utf-8") as lines:
+        if (folder / _REJECTED).is_file():
+            with (folder / _REJECTED).open(encoding="utf-8", errors="replace") as earlier:
+                lines.writelines(line for line in earlier if _kind_of(line) not in (kind, None))
+
+        def reject(rejection: Rejection) -> None:
+            lines.write(json.dumps(asdict(replace(rejection, kind=kind)), ensure_ascii=False) + "\n")
+
+        yield reject
+        lines.flush()
+
+
+def _kind_of(line: str) -> str | None:
+    """Return the kind of a line of `rejected.jsonl`; None if it is damaged."""
+    try:
+        return str(json.loads(line).get("kind", "rationale"))
+    except (ValueError, AttributeError):
+        return None
+
+
+def _stream(collection: Collection, pooled: Container[str], parquet: Path, reject: Callable[[Rejection], None]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -51,10 +81,10 @@ def _stream(collection: Collection, pooled: Container[str], parquet: Path, rejec
         table.write_table(pa.Table.from_pydict(columns, schema=schema))
         group.clear()
 
-    with pq.ParquetWriter(parquet, schema) as table, rejected.open("w", encoding="utf-8") as lines:
+    with pq.ParquetWriter(parquet, schema) as table:
         for outcome in collection:
             if isinstance(outcome, Rejection):
-                lines.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
+                reject(outcome)
                 continue
             group.append(replace(outcome, pooled=outcome.question_id in pooled))
             if len(group) == _ROWS_AT_ONCE:

@@ -29,17 +29,19 @@ class Rationale:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A question without a rationale.
+    """A question without a rationale, or a request for an opinion that gave none.
 
     Attributes:
         reason: a check's name; `unfinished_thought`; or one of `_UNANSWERED`.
         text: the text that failed the check, or the error of the server.
+        kind: `rationale` or `opinion`.
     """
 
     question_id: str
     teacher: str
     reason: str
     text: str
+    kind: str = "rationale"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tinyllm.rationales.types import Rationale, Rejection
+from tinyllm.report._opinions import Shares
 from tinyllm.scoring.predictions import Prediction
 
 SCORERS: Mapping[str, str] = {
@@ -53,7 +54,8 @@ def question_rows(
             | ({"pooled": True} if rationale.pooled else {})
         )
     for reply in rejected:
-        failed[reply.question_id].append({"teacher": reply.teacher, "reason": reply.reason, "text": reply.text})
+        note = {"teacher": reply.teacher, "reason": reply.reason, "text": reply.text}
+        failed[reply.question_id].append(note | ({"opinion": True} if reply.kind == "opinion" else {}))
     if not predictions:
         rows = {("train", name): {"id": name, "split": "train"} for name in [*kept, *failed]}
     for (split, name), row in rows.items():
@@ -61,6 +63,17 @@ def question_rows(
             row |= {"kept": kept[name]} if kept[name] else {}
             row |= {"rejected": failed[name]} if failed[name] else {}
     return sorted(rows.values(), key=lambda row: _SPLITS.index(row["split"]))
+
+
+def add_opinions(rows: Iterable[dict[str, Any]], opinions: Mapping[tuple[str, str], Mapping[str, Shares]]) -> None:
+    """Add to each row the teachers' opinions on its question, the pooled one last.
+
+    Args:
+        opinions: by split and id, then by teacher; the name of the pooled one is empty.
+    """
+    for row in rows:
+        if found := opinions.get((row["split"], row["id"])):
+            row["opinions"] = [[name, [round(share, 3) for share in shares]] for name, shares in found.items()]
 
 
 def island(rows: Sequence[Mapping[str, Any]], teachers: Sequence[str], scored_by: Mapping[str, str]) -> str:

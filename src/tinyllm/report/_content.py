@@ -14,10 +14,10 @@ from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import RunFolderError
 from tinyllm.report import _browser as browser
 from tinyllm.report._files import LogLine, RunFiles
-from tinyllm.report._opinions import opinions_of, reliability_line
+from tinyllm.report._opinions import opinions_of, opinions_on, reliability_line
 from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
 from tinyllm.report._search import search_of
-from tinyllm.report._verdict import Outcomes, Over, Shown, verdict
+from tinyllm.report._verdict import Outcomes, Over, Shown, headline, verdict
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
 from tinyllm.scoring.predictions import Prediction
 
@@ -65,6 +65,10 @@ def build_page(files: RunFiles) -> dict[str, Any]:
     curves = _curves(files.log or (), teachers)
     scorers = browser.scorers(by_token=_section(files.config, "student").get("layout") == "cloze")
     rows = browser.question_rows(predictions, files.rationales or (), files.rejected or (), tuple(scorers))
+    shown = rows[: browser.MAX_QUESTIONS]
+    asked = {(p.split, p.question.id): p.question for p in predictions}
+    keys = [(row["split"], row["id"]) for row in shown]
+    browser.add_opinions(shown, opinions_on(files, {key: asked[key] for key in keys if key in asked}))
     data = _mapping(metrics, "data")
     dropped, warnings = _list(data, "dropped"), _mapping(data, "warnings")
     teacher_rows = [_teacher(files, name) for name in teachers]
@@ -84,15 +88,16 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "calibration": list(_calibration(metrics)),
         "teachers": teacher_rows,
         "meanings": list(_meanings(teacher_rows)),
+        "has_rationales": any(row["bar"] for row in teacher_rows),
         "opinions": opinions_of(files.opinions),
         "data": list(_data(data)),
         "dropped": [_dropped(row) for row in dropped[:_DROPPED_SHOWN]],
         "dropped_more": max(0, len(dropped) - _DROPPED_SHOWN),
         "warnings": [(str(text), count(_number(warnings, text))) for text in warnings],
         "only_rationales": not predictions,
-        "questions": len(rows[: browser.MAX_QUESTIONS]),
+        "questions": len(shown),
         "questions_left_out": max(0, len(rows) - browser.MAX_QUESTIONS),
-        "island": browser.island(rows[: browser.MAX_QUESTIONS], teachers, scorers),
+        "island": browser.island(shown, teachers, scorers),
         "config_text": files.config_text,
         "environment": list(_flat(files.environment or {})),
     }
@@ -148,6 +153,8 @@ def _head(files: RunFiles, teachers: Sequence[str]) -> _Facts:
     yield "Student", f"{model}, {'all weights' if adapter == 'full' else adapter}" if adapter else str(model)
     yield "Teachers", ", ".join(teachers) or "none"
     yield "Preset", str(metrics.get("preset") or config.get("preset") or NONE)
+    if (seconds := _number(_mapping(metrics, "train"), "seconds")) is not None:
+        yield "Training time", duration(seconds)
     yield "Date", moment(str((files.environment or {}).get("date") or NONE))
 
 
@@ -187,6 +194,7 @@ def _cards(
         if shown is None:
             continue
         outcomes = _outcomes(predictions, scorer)
+        compared = majority, outcomes, chance, _over(metrics, scorer)
         ties = _number(_mapping(metrics, "accuracy" if after else "before", scorer), "ties")
         yield {
             "label": label,
@@ -196,7 +204,8 @@ def _cards(
             "stage": "after training" if after else "before training",
             "note": f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}"
             + (f", {plural(int(ties), 'tie')}" if ties else ""),
-            "verdict": verdict(before, after, majority, outcomes, chance, _over(metrics, scorer)),
+            "headline": headline(before, after, *compared),
+            "verdict": verdict(before, after, *compared),
             "outcomes": outcomes,
         }
 
@@ -218,7 +227,7 @@ def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None
     compared = paired(before, after)
     same = sum(b == a > 0 for b, a in zip(before, after, strict=True))
     wrong = compared.n - same - compared.fixed - compared.broken
-    return Outcomes(compared.fixed, compared.broken, same, wrong, compared.p)
+    return Outcomes(compared.fixed, compared.broken, same, wrong, compared.p, compared.difference, compared.ci95)
 
 
 def _dots(metrics: Mapping[str, Any], scorers: Mapping[str, str]) -> Iterable[Dot]:
@@ -337,7 +346,7 @@ def _teacher(files: RunFiles, name: str) -> dict[str, Any]:
         kept, missing = int(_number(entry, "rationales") or 0), int(_number(entry, "missing") or 0)
     else:  # generation is running: count in the files, which do not hold the number of missing texts
         mine = [r for r in files.rationales or () if r.teacher == name]
-        rejected = Counter(r.reason for r in files.rejected or () if r.teacher == name)
+        rejected = Counter(r.reason for r in files.rejected or () if (r.teacher, r.kind) == (name, "rationale"))
         repaired = Counter(chain.from_iterable(r.repaired for r in mine))
         kept, missing = len(mine), 0
     asked = kept + missing + sum(rejected.values())

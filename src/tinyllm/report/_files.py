@@ -43,6 +43,7 @@ class RunFiles:
     yields: Mapping[str, Any] | None
     opinions: Mapping[str, Any] | None
     search: Mapping[str, Any] | None
+    trained: Mapping[str, Any] | None
     log: tuple[LogLine, ...] | None
     predictions: tuple[Prediction, ...] | None
     rationales: tuple[Rationale, ...] | None
@@ -70,6 +71,7 @@ def read_run(folder: Path) -> RunFiles:
         yields=read("yields.json", _mapping, "generate"),
         opinions=read("opinions.json", _mapping, "generate"),
         search=read("auto.json", _mapping, "train"),
+        trained=read("train_result.json", _mapping, "train"),
         log=read("train_log.jsonl", lambda text: _lines(text, _log_line), "train"),
         predictions=read("predictions.jsonl", lambda text: _lines(text, Prediction.from_json), "evaluate"),
         rationales=read_rationales(folder) if (folder / RATIONALES).exists() else None,
@@ -133,4 +135,10 @@ def _log_line(row: Any) -> LogLine:
 
 
 def _rejection(row: Any) -> Rejection:
-    return Rejection(str(row["question_id"]), str(row["teacher"]), str(row["reason"]), str(row.get("text") or ""))
+    return Rejection(
+        str(row["question_id"]),
+        str(row["teacher"]),
+        str(row["reason"]),
+        str(row.get("text") or ""),
+        row.get("kind", "rationale"),
+    )

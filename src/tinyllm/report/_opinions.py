@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tinyllm.config import SoftSection
 from tinyllm.errors import RunFolderError
+from tinyllm.opinions.files import OPINIONS, read_opinions
+from tinyllm.opinions.pool import pool_opinions
+from tinyllm.opinions.types import Opinion
+from tinyllm.questions import Question
+from tinyllm.report._files import RunFiles
 from tinyllm.report._plots import Line, Point
 from tinyllm.report._words import NONE, count, decimal, interval, percent
+
+Shares = tuple[float, ...]
+"""One probability per choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,7 @@ class OpinionRow:
     way: str
     opinions: str
     missing: str
+    rejected: str
     accuracy: str
     interval: str
     ece: str
@@ -71,14 +81,47 @@ def opinions_of(figures: Mapping[str, Any] | None) -> Opinions:
         ) from None
 
 
+def opinions_on(
+    files: RunFiles, questions: Mapping[tuple[str, str], Question]
+) -> dict[tuple[str, str], dict[str, Shares]]:
+    """Return the opinions on questions, by split and id, then by teacher. The name of the pooled opinion is empty.
+
+    It is pooled with the weights of the training, or else with equal weights if there are several teachers.
+    """
+    if not (files.folder / OPINIONS).is_file():
+        return {}
+    found: dict[tuple[str, str], dict[str, Shares]] = {}
+    for split in dict.fromkeys(split for split, _ in questions):
+        asked = {name: q for (of, name), q in questions.items() if of == split}
+        opinions = [o for o in read_opinions(files.folder, split) if o.question_id in asked]
+        for opinion in opinions:
+            found.setdefault((split, opinion.question_id), {})[opinion.teacher] = opinion.probabilities
+        for name, shares in _pooled(files, list(asked.values()), opinions).items():
+            found[split, name][""] = shares
+    return found
+
+
+def _pooled(files: RunFiles, questions: Sequence[Question], opinions: Sequence[Opinion]) -> Mapping[str, Shares]:
+    teachers = sorted({o.teacher for o in opinions})
+    weights = ((files.trained or {}).get("soft") or {}).get("weights")
+    if weights is None:
+        if len(teachers) < 2:
+            return {}
+        weights = dict.fromkeys(teachers, 1 / len(teachers))
+    section = SoftSection(teachers=weights, trust=0.0)
+    return pool_opinions(section, teachers, (questions, opinions), ((), ())).shares
+
+
 def _row(name: str, colour: int, found: Mapping[str, Any]) -> OpinionRow:
     accuracy = found["accuracy"]
+    rejected = sorted(found["rejected"].items(), key=lambda item: -item[1])
     return OpinionRow(
         name=name,
         colour=colour,
         way=str(found["way"]),
         opinions=count(found["opinions"]),
         missing=count(found["questions"] - found["opinions"]),
+        rejected=", ".join(f"{count(n)} {reason}" for reason, n in rejected) or "0",
         accuracy=percent(accuracy["value"]) if accuracy else NONE,
         interval=interval(*accuracy["ci95"]) if accuracy else "",
         ece=decimal(found["ece"]),

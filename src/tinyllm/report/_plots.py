@@ -18,6 +18,8 @@ WIDE, NARROW = 860, 335
 _COLOURS = 6  # the number in page.css; more lines use the colours again with another dash
 _MAX_POINTS = 400
 _MARKED = 30  # a line with more points has no dots
+_CHARACTER = 8.2  # the width of a label's character, at most on average
+_MARGIN = 0.03  # of accuracy, at both ends of the axis
 _TOLD = 12  # points of a line in the text for screen readers
 
 
@@ -60,23 +62,22 @@ class Line:
     colour: int
 
 
-def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int, scale: tuple[float, float] = (0.0, 1.0)) -> str:
-    """Draw shares with their intervals on one axis, with the shares to compare with.
-
-    Args:
-        scale: the ends of the axis. Values beyond an end are drawn at the end.
-    """
+def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int) -> str:
+    """Draw shares with their intervals on one axis, with the shares to compare with."""
     wide = width >= 600
-    left, right = (250, 200) if wide else (8, 8)
+    longest = max((len(dot.label) for dot in dots), default=0)
+    left, right = (min(max(90, round(_CHARACTER * longest) + 16), 250), 200) if wide else (8, 8)
     row, top = (34 if wide else 46), 22 * len(marks) + 10
     bottom = top + row * len(dots)
     span = width - left - right
+    ends = [end for dot in dots for end in (dot.low, dot.high)] + [mark.value for mark in marks]
+    low, high = max(0.0, min(ends, default=0) - _MARGIN), min(1.0, max(ends, default=1) + _MARGIN)
 
     def x(share: float) -> float:
-        return left + span * min(max((share - scale[0]) / (scale[1] - scale[0]), 0.0), 1.0)
+        return left + span * (share - low) / (high - low)
 
     parts: list[str] = []
-    percents = ticks(100 * scale[0], 100 * scale[1], 6 if wide else 4)
+    percents = ticks(100 * low, 100 * high, 6 if wide else 4)
     for tick in percents:
         at = x(tick / 100)
         anchor = "middle" if wide else {percents[-1]: "end", percents[0]: "start"}.get(tick, "middle")
@@ -85,7 +86,11 @@ def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int, scale: tupl
     for index, mark in enumerate(marks):
         at, y = x(mark.value), 14 + 22 * index
         end = at > left + span / 2
-        parts.append(_line(at, y - 10, at, bottom, f"mark m{index}"))
+        parts += [_line(at, y - 10, at, top, f"mark m{index}")]
+        for number, dot in enumerate(dots):
+            texts = left + _CHARACTER * len(dot.label), width - right - _CHARACTER * len(dot.short)
+            start = top + row * number + (0 if wide or texts[0] < at < texts[1] else row - 24)
+            parts.append(_line(at, start, at, top + row * (number + 1), f"mark m{index}"))
         parts.append(_text(at + (-6 if end else 6), y, mark.label, "tick", "end" if end else "start"))
     for index, dot in enumerate(dots):
         y = top + row * index + (row // 2 if wide else row - 12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyllm.comparison import Accuracy
-from tinyllm.report._words import interval, p_value, percent, plural, points
+from tinyllm.report._words import interval, p_value, percent, plural, points, signed
 
 _SIGNIFICANT = 0.05
 
@@ -19,13 +19,20 @@ class Shown(Accuracy):
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """The same test questions before and after training. `p` is from the exact paired test."""
+    """The same test questions before and after training.
+
+    Attributes:
+        p: of the exact paired test.
+        difference: of the accuracies, with its interval.
+    """
 
     fixed: int
     broken: int
     right: int
     wrong: int
     p: float
+    difference: float
+    ci95: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,24 @@ class Over:
     better: int
     worse: int
     p: float
+
+
+def headline(
+    before: Shown | None,
+    after: Shown | None,
+    majority: float | None,
+    outcomes: Outcomes | None,
+    chance: float | None = None,
+    over: Over | None = None,
+) -> str:
+    """Say in one sentence whether training changed an accuracy, by the exact paired test.
+
+    A second sentence follows if the student is not shown to beat a trivial answer.
+    """
+    if before is None or after is None or outcomes is None:
+        return verdict(before, after, majority, outcomes, chance, over)
+    trivial = _against_trivial(after, majority, chance, over)
+    return f"{_change(before, after, outcomes)} {'' if trivial.startswith('It beats') else trivial}".rstrip()
 
 
 def verdict(
@@ -60,12 +85,9 @@ def verdict(
             return "The student has not been scored yet."
         return f"Before training the student gets {_full(before)} right; it has not been scored after training yet."
     if before is None:
-        moved = (
-            f"The student gets {_full(after)} right. It was not scored before training, "
-            "so this page cannot say what training did."
-        )
+        moved = f"The student gets {_full(after)} right; it was not scored before training."
     else:
-        moved = f"{_moved(before, after)} {_noise(before, after, outcomes)}"
+        moved = _change(before, after, outcomes)
     sentences = (moved, _against_trivial(after, majority, chance, over), _unreadable(before, after))
     return " ".join(s for s in sentences if s)
 
@@ -76,39 +98,20 @@ def _full(accuracy: Shown) -> str:
     )
 
 
-def _moved(before: Shown, after: Shown) -> str:
-    numbers = plural(after.n, "question")
+def _change(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
+    moved = f"{percent(before.value)} to {percent(after.value)}"
     if before.n != after.n:
-        numbers = f"{plural(before.n, 'question')} before, {after.n:,} after: not the same test"
-    if percent(before.value) == percent(after.value):
-        return f"Training left accuracy at {percent(after.value)} ({numbers})."
-    change = points(after.value - before.value)
-    return f"Training moved accuracy from {percent(before.value)} to {percent(after.value)} ({change}, {numbers})."
-
-
-def _noise(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
-    ranges = f"{interval(*before.ci95)} and {interval(*after.ci95)}"
-    overlaps = before.ci95[0] <= after.ci95[1] and after.ci95[0] <= before.ci95[1]
-    same = percent(before.value) == percent(after.value)
+        questions = f"{plural(before.n, 'question')} before, {after.n:,} after"
+        return f"The accuracy went from {moved}, on different questions ({questions}), so the change is not tested."
     if outcomes is None:
-        if same:
-            return f"The 95\u00a0% intervals are {ranges}."
-        if overlaps:
-            return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise."
-        return f"The 95\u00a0% intervals ({ranges}) do not overlap, so noise is an unlikely explanation."
-    changes = f"it fixed {outcomes.fixed:,} and broke {outcomes.broken:,} (exact paired test, {p_value(outcomes.p)})"
-    real = outcomes.p < _SIGNIFICANT
-    if same:
-        return f"Question by question, {changes}."
-    if not overlaps:
-        found = "" if real else ", but the paired test does not exclude noise"
-        return f"The 95\u00a0% intervals ({ranges}) do not overlap; question by question, {changes}{found}."
-    if real:
-        return (
-            f"The 95\u00a0% intervals ({ranges}) overlap, so by these alone this may be noise; "
-            f"but question by question {changes}, which noise rarely does."
-        )
-    return f"The 95\u00a0% intervals ({ranges}) overlap, so this may be noise: question by question, {changes}."
+        return f"The accuracy went from {moved}. The change is not tested: the answers to single questions are missing."
+    if outcomes.p >= _SIGNIFICANT:
+        shown = "is not shown to change the accuracy"
+    else:
+        shown = "helped" if outcomes.difference > 0 else "hurt"
+    low, high = (signed(end) for end in outcomes.ci95)
+    by = f"{points(outcomes.difference)}, 95\u00a0% interval {low} to {high}, {p_value(outcomes.p)}"
+    return f"Training {shown}: {moved} ({by}) on {plural(after.n, 'test question')}."
 
 
 def _against_trivial(after: Shown, majority: float | None, chance: float | None, over: Over | None) -> str:
@@ -116,23 +119,15 @@ def _against_trivial(after: Shown, majority: float | None, chance: float | None,
         return ""
     if chance is not None and chance > majority:
         rate = f"guessing ({percent(chance)})"
-        if after.ci95[0] > chance:
-            return f"It beats {rate}: the whole interval is above it."
-        if after.value > chance:
-            return f"It is above {rate}, but the interval includes that value, so a real difference is not shown."
+        return _compared(rate, after.value > chance, after.ci95[0] > chance)
+    rate = f"always giving the most frequent answer ({percent(majority)}{f', {p_value(over.p)}' if over else ''})"
+    return _compared(rate, after.value > majority, over is not None and over.p < _SIGNIFICANT)
+
+
+def _compared(rate: str, is_above: bool, is_shown: bool) -> str:
+    if not is_above:
         return f"It does not beat {rate}."
-    rate = f"always giving the most frequent answer ({percent(majority)})"
-    if after.value <= majority:
-        return f"It does not beat {rate}."
-    if over is None:
-        return f"It is above {rate}; whether by more than noise was not tested when it was evaluated."
-    told = (
-        f"it alone is right on {plural(over.better, 'question')}, that answer alone on {over.worse:,} (exact paired "
-        f"test, {p_value(over.p)})"
-    )
-    if over.p < _SIGNIFICANT:
-        return f"It beats {rate}: {told}."
-    return f"It is above {rate}, but not shown to beat it: {told}."
+    return f"It beats {rate}." if is_shown else f"It is not shown to beat {rate}."
 
 
 def _unreadable(before: Shown | None, after: Shown) -> str:

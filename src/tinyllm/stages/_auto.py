@@ -32,6 +32,9 @@ from tinyllm.stages.student import mixture_settings
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
 
+_FEW = 100  # validation questions
+_Z95 = 1.96
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -64,6 +67,22 @@ def search_of(config: Config, questions: int) -> Search:
         if most <= allowed or count == 1:
             break
     return Search(tuple(names[:count]), tuple(steps[:count]), rungs, most, tuple(names[count:]))
+
+
+def few_to_choose_by(config: Config, splits: Splits) -> str:
+    """Return a warning if `method: auto` has too few validation questions to tell settings apart; empty otherwise."""
+    if config.train.method != "auto" or len(candidates_of(config)) < 2:
+        return ""
+    count = sum(q.answer is not None for q in looked_at(config, splits))
+    if count >= _FEW:
+        return ""
+    width = 100 * _Z95 / math.sqrt(count + _Z95**2)  # Wilson's interval of an accuracy of 50 %
+    return (
+        f"train.method: auto compares settings on {count} validation question{'' if count == 1 else 's'}. The 95 % "
+        f"interval of an accuracy on so few is up to {width:.0f} points wide, so chance decides between settings that "
+        f"differ by less. Give at least {_FEW} (data.valid, data.cut.valid, train.validate_questions), or set another "
+        "train.method."
+    )
 
 
 def _steps(config: Config, questions: int) -> int:

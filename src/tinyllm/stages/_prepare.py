@@ -144,9 +144,7 @@ def needs_validation(config: Config) -> bool:
 
 
 def validation_fingerprint(config: Config, splits: Splits) -> str:
-    """Return a hash of the validation questions that training looks at; empty where it looks at none."""
-    if config.train.validate_steps is None:
-        return ""
+    """Return a hash of the validation questions that checkpoints are chosen by, and probabilities calibrated with."""
     asked = [(q.id, q.question, q.choices, q.context, q.answer) for q in looked_at(config, splits)]
     return hashlib.sha256(repr(asked).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -121,10 +121,16 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _all(config: Config, splits: Splits) -> Sequence[Question]:
-    """Return the questions that may be learnt. Without opinions these are the questions with a known answer."""
+    """Return the questions that may be learnt.
+
+    Without opinions these are the questions with a known answer. With opinions alone (a weight of 1) no answer is
+    known, so that the student learns what it would learn from questions that really have none.
+    """
     questions = gather(chain(splits.train, splits.more)) if len(splits.more) else splits.train
-    needs_answers = config.train.soft is None and splits.warnings.get("no answer")
-    return answered(questions) if needs_answers else questions
+    soft = config.train.soft
+    if soft is None:
+        return answered(questions) if splits.warnings.get("no answer") else questions
+    return gather(replace(q, answer=None) for q in questions) if soft.weight == 1 else questions
 
 
 def _settled(questions: Sequence[Question], opinions: Mapping[str, tuple[float, ...]], weight: float) -> Taught:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinyllm.config import ANSWER_TASK, Config, candidates_of, task_prefixes, teachers_in_use
-from tinyllm.errors import DataError, RunFolderError
+from tinyllm.errors import DataError, RunFolderError, TinyLLMError
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
-from tinyllm.stages._auto import Search, search_of
+from tinyllm.stages._auto import Search, few_to_choose_by, search_of
 from tinyllm.stages._prepare import cut_targets, needs_validation
 from tinyllm.stages._soft import supposed
 from tinyllm.stages.asking import opened_asking
@@ -51,12 +52,12 @@ class Checked:
     search: Search | None = None
 
 
-def _load_questions(config: Config, news: News, *, test: bool) -> Splits:
-    """Read the questions of a run and say what was left out."""
+def _load_questions(config: Config, news: News, problems: list[TinyLLMError], *, test: bool) -> Splits:
+    """Read the questions of a run and say what was left out. Bad rows are added to the problems."""
     from tinyllm.questions import load_splits
 
     with news.task("Reading questions") as task:
-        splits = load_splits(config.data, test=test)
+        splits = load_splits(config.data, test=test, problems=problems)
         task.note = f"{len(splits.train)} train, {len(splits.valid)} valid"
         task.note += f", {len(splits.test)} test" if test else ""
         task.note += f", {len(splits.more)} more to train on" if len(splits.more) else ""
@@ -165,6 +166,8 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
     if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
         raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
     splits, encoder = checked_questions(config, news)
+    if text := few_to_choose_by(config, splits):
+        news.say(f"  warning: {text}")
     forecasts = _forecasts(config, run, splits, news, pilot, dry_run)
     questions = supposed(config, splits)
     given = _given_rationales(config, questions if config.rationales.pooled else splits.train)
@@ -225,34 +228,58 @@ def checked_questions(
     Args:
         answers: the splits whose answers are needed; `valid` is one of them where training looks at its accuracy.
         test: False: without the test questions, whose file is not opened.
-    """
-    from tinyllm.student.model import load_tokenizer
-    from tinyllm.student.train import check_training
 
-    splits = _load_questions(config, news, test=test)
+    Raises:
+        TinyLLMError: all that is wrong, in one message: bad rows, missing answers, a student that cannot be taken,
+            questions that it cannot be asked.
+    """
+    problems: list[TinyLLMError] = []
+    splits = _load_questions(config, news, problems, test=test)
     looked_at = ("valid",) if needs_validation(config) else ()
     needed = {*answers, *looked_at}
     if config.train.soft is not None:  # opinions stand in for answers
         needed -= {"train"}
-    splits = with_answers(splits, needed, drop=config.data.on_invalid == "drop")
-    for line in _soft_notes(config, splits):
-        news.say(f"  note: {line}")
+    with _collected(problems):
+        splits = with_answers(splits, needed, drop=config.data.on_invalid == "drop")
+        for line in _soft_notes(config, splits):
+            news.say(f"  note: {line}")
+    if needs_validation(config) and not len(splits.valid):
+        what = "method: auto" if config.train.method == "auto" else "validate_steps"
+        text = f"train.{what} needs validation questions: give data.valid, or data.cut."
+        problems.append(DataError(text, page="training.md"))
+    prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
+    with _collected(problems):
+        encoder, model_config = _student_encoder(config, news)
+        splits = _fit_questions(splits, encoder, prefixes, config.data.on_invalid, news)
+    if problems:
+        raise problems[0] if len(problems) == 1 else DataError("\n".join(map(str, problems)), page="questions.md")
+    _check_lengths(config, model_config, encoder, splits, prefixes, news)
+    return splits, encoder
+
+
+@contextmanager
+def _collected(problems: list[TinyLLMError]) -> Iterator[None]:
+    """Add an error of the block to the problems instead of raising it."""
+    try:
+        yield
+    except TinyLLMError as error:
+        problems.append(error)
+
+
+def _student_encoder(config: Config, news: News) -> tuple[Encoder, Any]:
+    """Return what turns questions into the student's tokens, and the configuration of its model."""
+    from tinyllm.student.model import load_tokenizer
+    from tinyllm.student.train import check_training
+
     with news.task("Reading the student's tokenizer and configuration"):
         tokenizer, model_config = load_tokenizer(config.student)
     check_training(model_config.model_type, config.train)
-    if needs_validation(config) and not len(splits.valid):
-        what = "method: auto" if config.train.method == "auto" else "validate_steps"
-        raise DataError(f"train.{what} needs validation questions: give data.valid, or data.cut.", page="training.md")
-    card = student_card(config)
-    encoder = card.encoder(
+    encoder = student_card(config).encoder(
         tokenizer,
         is_encoder_decoder=bool(model_config.is_encoder_decoder),
         max_target_tokens=config.train.max_target_tokens,
     )
-    prefixes = task_prefixes(config.student.prefixes, [t.name for t in config.teachers])
-    splits = _fit_questions(splits, encoder, prefixes, config.data.on_invalid, news)
-    _check_lengths(config, model_config, encoder, splits, prefixes, news)
-    return splits, encoder
+    return encoder, model_config
 
 
 def _soft_notes(config: Config, splits: Splits) -> Iterator[str]:

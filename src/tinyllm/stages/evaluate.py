@@ -46,7 +46,9 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
             student: Student = (
                 load_student(config.student, untrained) if stage == "before" else read_student(run.student)
             )
-            known = islice((q for q in splits.train if q.answer is not None), config.evaluate.train_questions)
+            # The report shows these questions, with the teachers' opinions.
+            may_be_shown = (q for q in splits.train if q.answer is not None or config.opinions.teachers)
+            known = islice(may_be_shown, config.evaluate.train_questions)
             taught = tuple(known) if stage == "after" else ()
             predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
             task.note = ""

@@ -29,11 +29,14 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
         TeacherError: a teacher can answer nothing more; the others have finished by then.
         KeyboardInterrupt: it was interrupted; every reply that came is stored.
     """
-    from tinyllm.rationales.files import write_rationales
+    from tinyllm.rationales.files import write_rationales, writing_rejections
 
     splits = splits or checked_questions(config, news)[0]
     if config.opinions.teachers:
         ask_opinions(config, run, splits, news)
+    else:
+        with writing_rejections(run.path, "opinion"):
+            pass  # removes the lines of opinions that were asked before
     questions, guessed = explained(config, run, splits)
     examples = answered(splits.train) if config.rationales.pooled else questions
     with opened_asking(config, run, questions, examples=examples) as asking:

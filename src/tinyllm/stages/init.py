@@ -6,6 +6,7 @@ What a file's rows prove is written down, and a run reads it so. A file of a sha
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import json
 import re
@@ -79,6 +80,8 @@ _STARTER = """\
   # train: questions.csv        # columns: question, choices (or choices: [A, B, C, D]), answer
 """
 
+_LISTED = 10
+_CONFIG_ENDINGS = (".yaml", ".yml")
 _QUESTION_ENDINGS = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
     ".xlsx", ".xls", ".xlsb", ".ods", ".gz", ".bz2", ".xz", ".zst", ".zip", ".xml", ".pdf", ".docx",
@@ -98,16 +101,32 @@ def config_for(path: Path) -> Path | None:
     """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere.
 
     Returns:
-        None if the path is no file or folder of questions, but a configuration to write.
+        None if the path is a configuration to write.
     """
-    is_config = path.suffix.lower() in (".yaml", ".yml")
-    is_questions = not is_config and (path.exists() or path.suffix.lower() in _QUESTION_ENDINGS)
-    return Path(f"{_stem(path)}.yaml") if is_questions else None
+    return None if path.suffix.lower() in _CONFIG_ENDINGS else Path(f"{_stem(path)}.yaml")
+
+
+def _not_there(data: Path) -> str:
+    """Say that there is no such file of questions, what there is, and what is allowed."""
+    if data.parent.is_dir():
+        inside = [p for p in data.parent.iterdir() if not p.name.startswith(".")]
+        here = sorted(p.name for p in inside if p.is_dir() or p.suffix.lower() in _QUESTION_ENDINGS)
+        listed = ", ".join(here[:_LISTED]) + (", …" if len(here) > _LISTED else "")
+        near = difflib.get_close_matches(data.stem.lower(), [Path(name).stem.lower() for name in here], n=1)
+        meant = next((name for name in here if Path(name).stem.lower() in near), None)
+        found = f" Did you mean '{meant}'?" if meant else ""
+        found += f" In {data.parent.resolve()}: {listed or 'no questions'}."
+    else:
+        found = f" There is no folder {data.parent} either."
+    return (
+        f"There is no file or folder of questions {data}.{found} Give a file ({', '.join(_QUESTION_ENDINGS)}) or a "
+        "folder of such files; or a name that ends in .yaml, to write a configuration for the starter dataset."
+    )
 
 
 def _stem(path: Path) -> str:
     name = path.resolve().name
-    while Path(name).suffix.lower() in (*_QUESTION_ENDINGS, ".yaml", ".yml") and Path(name).stem:
+    while Path(name).suffix.lower() in (*_QUESTION_ENDINGS, *_CONFIG_ENDINGS) and Path(name).stem:
         name = Path(name).stem
     return name
 
@@ -124,7 +143,7 @@ def write_config(
     """Write a configuration for a file of questions, or for the starter dataset.
 
     Args:
-        path: the configuration to write; or, without `data`, the questions.
+        path: the configuration to write; or, without `data` and with another ending than .yaml, the questions.
         wishes: what is settled about the file.
         out: the configuration to write, whatever `path` is.
         teachers: their sections; None: the two small packaged models.
@@ -135,6 +154,8 @@ def write_config(
     """
     if data is None and (config := config_for(path)) is not None:
         data, path = path, config
+    if data is not None and not data.exists():
+        raise DataError(_not_there(data), page="questions.md")
     path = out or path
     if path.exists():
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")

@@ -30,7 +30,8 @@ _FIGURES = "opinions.json"
 def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> dict[str, Any]:
     """Ask the teachers in `opinions`, and write `opinions.parquet` and `opinions.json`. Return the figures.
 
-    A request whose reply is in the store is not sent again.
+    Replies without an opinion and requests without a reply are listed in `rejected.jsonl`. A request whose reply is in
+    the store is not sent again.
 
     Raises:
         TeacherError: a teacher cannot be asked any more. The other teachers finish first.
@@ -38,6 +39,7 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
     """
     from tinyllm.comparison.opinions import OpinionFigures
     from tinyllm.opinions.files import writing_opinions
+    from tinyllm.rationales.files import writing_rejections
 
     asked = _questions(config, splits, news)
     given = _given(config, asked)
@@ -50,8 +52,12 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
         collection = asking.opinions(given)
         tally = OpinionFigures(collection.usage)
         names = (name for name, questions in asked.items() for _ in range(len(questions)))
-        with news.task("Reading the opinions"), writing_opinions(run.path) as writer:
-            for split, (question, opinions) in zip(names, collection.over(together), strict=True):
+        with (
+            news.task("Reading the opinions"),
+            writing_opinions(run.path) as writer,
+            writing_rejections(run.path, "opinion") as reject,
+        ):
+            for split, (question, opinions) in zip(names, collection.over(together, reject), strict=True):
                 writer.add(split, opinions)
                 tally.add(question, opinions)
         figures = tally.figures(collection.usage, asking.costs(collection))
@@ -193,6 +199,8 @@ def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, st
 
 def _opinion_text(name: str, found: dict[str, Any]) -> str:
     missing = found["questions"] - found["opinions"]
+    number = sum(found["rejected"].values())
+    gave = f"{number:,} request{'' if number == 1 else 's'} gave none"
     why = ", ".join(f"{n} {reason}" for reason, n in sorted(found["rejected"].items(), key=lambda i: -i[1]))
     worth = ""
     if found["accuracy"]:
@@ -202,5 +210,5 @@ def _opinion_text(name: str, found: dict[str, Any]) -> str:
     return (
         f"  {name}: {found['opinions']:,} opinions by {found['way']}{worth}"
         + (f", {missing:,} questions without an opinion" if missing else "")
-        + (f" (replies without an opinion: {why})" if why else "")
+        + (f"; {gave} ({why}), see rejected.jsonl" if number else "")
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from tinyllm.config import Config
 from tinyllm.questions import with_answers
+from tinyllm.stages._auto import few_to_choose_by
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.evaluate import evaluate_run
 from tinyllm.stages.folder import RunFolder
@@ -39,6 +40,8 @@ def run_all(config: Config, run: RunFolder, news: News) -> _Outcome:
 
     has_opinions = config.train.soft is not None
     splits, _ = checked_questions(config, news, ("train",) if has_opinions else ("train", "test"))
+    if not run.is_trained and (text := few_to_choose_by(config, splits)):
+        news.say(f"  warning: {text}")
     can_score = not has_opinions or any(q.answer is not None for q in splits.test)
     if can_score:
         splits = with_answers(splits, ("test",), drop=config.data.on_invalid == "drop")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import ANSWER_TASK, Config
 from tinyllm.errors import RunFolderError
@@ -22,6 +22,10 @@ from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared, mixture_settings
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
+
+if TYPE_CHECKING:
+    from tinyllm.student.learner import Learner
+    from tinyllm.student.model import Student
 
 
 def plan_run(config: Config, run: RunFolder, news: News, *, processes: int = 1) -> Prepared:
@@ -62,7 +66,8 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     processes = Processes.joined()
     prepared = prepare_training(config, run, news, splits, processes=processes.count)
     plan, student, learner = prepared.plan, prepared.student, prepared.learner
-    looked_at = validation_fingerprint(config, splits)
+    calibrates_with = validation_fingerprint(config, splits)
+    looked_at = calibrates_with if config.train.validate_steps is not None else ""
     plan_file = run.path / "plan.json"
     was_looked_at = read_json(plan_file).get("validation") if plan_file.is_file() else None
     is_same = was_looked_at in (None, looked_at)  # an older plan does not say
@@ -70,6 +75,9 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     processes.wait()  # until everyone has looked
     if done:
         news.say(f"✓ The student is already trained ({run.student})")
+        figures = read_json(run.train_result)
+        if figures.get("calibrated_with", calibrates_with) != calibrates_with:  # an older result does not say
+            _calibrate_again(config, run, news, splits, figures | {"calibrated_with": calibrates_with})
         return read_json(run.train_result)
     if processes.is_first:
         if not is_same:
@@ -102,12 +110,9 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
     if result.best_step is not None:
         news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
-    temperature = 1.0
-    if len(splits.valid):
-        with news.task("Calibrating its probabilities on validation questions") as task:
-            temperature = fitted_temperature(config, student, learner, splits)
-            task.note = f"temperature {temperature:g}"
+    temperature = _temperature(config, news, student, learner, splits)
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
+    figures["calibrated_with"] = calibrates_with
     if prepared.soft:
         figures["soft"] = prepared.soft
     if searches:
@@ -124,6 +129,32 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             discard_checkpoints(run.path)
         processes.wait()
     return figures
+
+
+def _temperature(config: Config, news: News, student: Student, learner: Learner, splits: Splits) -> float:
+    if not len(splits.valid):
+        return 1.0
+    with news.task("Calibrating its probabilities on validation questions") as task:
+        temperature = fitted_temperature(config, student, learner, splits)
+        task.note = f"temperature {temperature:g}"
+    return temperature
+
+
+def _calibrate_again(config: Config, run: RunFolder, news: News, splits: Splits, figures: dict[str, Any]) -> None:
+    """Fit the temperature of a trained student to other validation questions. Every process has to call this."""
+    from tinyllm.student.model import CARD_FILE, read_student
+    from tinyllm.student.processes import Processes
+
+    news.say("  note: the validation questions have changed since: its probabilities are calibrated again")
+    student = read_student(run.student)
+    temperature = _temperature(config, news, student, student.learner(learns=False), splits)
+    processes = Processes.joined()
+    if processes.is_first:
+        run.metrics.unlink(missing_ok=True)  # they have the probabilities of before
+        card = run.student / CARD_FILE
+        write_json(card, read_json(card) | {"temperature": temperature})
+        write_json(run.train_result, figures | {"temperature": temperature})
+    processes.wait()
 
 
 def _model_card(config: Config, learnt: dict[str, Any]) -> str:

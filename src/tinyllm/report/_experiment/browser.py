@@ -14,7 +14,7 @@ from tinyllm.config import DataSection
 from tinyllm.errors import TinyLLMError
 from tinyllm.questions import load_splits
 from tinyllm.questions.types import Question, Splits
-from tinyllm.rationales.files import RATIONALES, REJECTED, read_rationales
+from tinyllm.rationales.files import RATIONALES, read_rationales
 from tinyllm.report._browser import MAX_QUESTIONS, safe_json
 from tinyllm.system.files import read_jsonl
 
@@ -113,7 +113,9 @@ def _notes(folder: Path, facts: DatasetOutline) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = defaultdict(lambda: {"kept": [], "rejected": []})
     for rationale in read_rationales(folder / facts.rationales):
         found[rationale.question_id]["kept"].append([rationale.teacher, rationale.text, ", ".join(rationale.repaired)])
-    for row in read_jsonl(folder / facts.rationales / REJECTED):
+    for row in read_jsonl(folder / facts.rationales / "rejected.jsonl"):
+        if row.get("kind", "rationale") != "rationale":
+            continue
         found[str(row["question_id"])]["rejected"].append([row["teacher"], row.get("text") or "", row["reason"]])
     return dict(found)
 

@@ -23,8 +23,6 @@ from tinyllm.report._page import both_widths, rendered, write_page
 from tinyllm.report._words import count, duration, interval, percent
 from tinyllm.system.files import write_text
 
-_MARGIN = 0.03  # of accuracy, at both ends of the axis
-
 
 def write_experiment(folder: Path) -> Path:
     """Write `report.html`, `tables/` and `figures/` into an experiment's folder, from its records.
@@ -126,9 +124,7 @@ def _forests(results: Results, scorer: Scorer) -> Iterator[dict[str, Any]]:
             if (base := own.get(results.outline.baseline)) is not None:
                 label = results.outline.method(results.outline.baseline).label
                 marks.append(plots.Mark(f"{label} {percent(base.accuracy.value)}", base.accuracy.value))
-            ends = [v for d in dots for v in (d.low, d.high)] + [m.value for m in marks]
-            scale = max(0.0, min(ends) - _MARGIN), min(1.0, max(ends) + _MARGIN)
-            draw = partial(plots.dot_plot, dots, marks, scale=scale)
+            draw = partial(plots.dot_plot, dots, marks)
             yield {"title": results.outline.where(student, dataset), "plots": both_widths(draw), "legend": ()}
 
 

@@ -105,8 +105,8 @@ def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str,
     if untested:
         yield _note(
             f"{where}: against {baseline}: {'; '.join(untested)}. Only one seed is common to both, so these are "
-            "differences between two trainings, with intervals over questions only. They do not compare methods. More "
-            "`seeds` are needed for a test."
+            "differences between two trainings, with intervals over questions only. They do not compare methods. A "
+            "test needs more seeds."
         )
     if apart:
         yield _note(f"{where}: {', '.join(apart)} cannot be compared with {baseline}: no seed is finished for both.")

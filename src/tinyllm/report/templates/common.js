@@ -36,10 +36,14 @@ const page = {
   },
 };
 
-// A click on the head of a column sorts a table by it: by the first number of each cell, or by text.
+// A click on the head of a column sorts a table by it: by the first number of each cell, by a duration or size, or by text.
 (() => {
+  const UNITS = { s: 1, min: 60, h: 3600, d: 86400, KiB: 1, MiB: 1024, GiB: 1048576 };
+
   function value(cell) {
     const text = cell.textContent.trim().replaceAll("\u2212", "-").replaceAll(",", "");
+    const parts = [...text.matchAll(/([\d.]+)\s(s|min|h|d|KiB|MiB|GiB)\b/g)];
+    if (parts.length && /^\d/.test(text)) return parts.reduce((sum, [, number, unit]) => sum + number * UNITS[unit], 0);
     const number = text.match(/[-+]?\d+(\.\d+)?/);
     return number && /^[^A-Za-z]*[-+\d]/.test(text) ? Number(number[0]) : text.toLowerCase();
   }

@@ -22,7 +22,7 @@
 
   function rightAt(row, stage, scorer) {
     const choice = row[stage] ? row[stage].pred[scorer] : -1;
-    return choice === -1 ? null : choice === row.answer; // null in the data: the text matches no choice, so it is wrong
+    return choice === -1 || row.answer === null ? null : choice === row.answer; // null in the data: the text matches no choice, so it is wrong
   }
 
   function outcome(row, scorer) {
@@ -53,7 +53,7 @@
     const title = make("h3", "", row.question === undefined ? `Question ${row.id}` : row.question);
     const top = make("div", "top", make("span", "", row.split), make("span", "", row.id));
     if (kind !== "none") top.prepend(make("b", tone, OUTCOMES[kind]));
-    return make("article", "item", top, title, drawContext(row), drawChoices(row, scorer), ...drawSaid(row), drawVoices(row));
+    return make("article", "item", top, title, drawContext(row), drawChoices(row, scorer), ...drawSaid(row), ...drawOpinions(row), drawVoices(row));
   }
 
   function drawContext(row) {
@@ -103,6 +103,16 @@
     });
   }
 
+  function drawOpinions(row) {
+    return (row.opinions || []).map(([name, shares]) => {
+      const best = shares.indexOf(Math.max(...shares));
+      const mark = row.answer === null ? "" : best === row.answer ? ", right" : ", wrong";
+      const who = make("span", "muted", name ? `Opinion of ${name}: ` : "Pooled opinion: ");
+      const how = make("span", "muted", ` (${(100 * shares[best]).toFixed(0)} %${mark})`);
+      return make("p", "said", who, make("b", "", letter(best)), ` ${row.choices[best]}`, how);
+    });
+  }
+
   function drawVoices(row) {
     const own = (stage, name) => ((row[stage] || {}).rationales || {})[name];
     const named = [...Object.keys((row.before || {}).rationales || {}), ...Object.keys((row.after || {}).rationales || {})];
@@ -119,7 +129,7 @@
         if (note.repaired) voice.append(make("p", "note", `repaired: ${note.repaired.join(", ")}`));
       }
       for (const note of rejected) {
-        const summary = make("summary", "", `Rejected reply: ${note.reason}`);
+        const summary = make("summary", "", `${note.opinion ? "No opinion" : "Rejected reply"}: ${note.reason}`);
         voice.append(make("details", "", summary, make("p", "", note.text || "(empty)")));
       }
       for (const [stage, text] of [["before", before], ["after", after]]) {

@@ -1,0 +1,89 @@
+"""What is printed before a run: what it will take, and what each step would train on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinyllm.config import Config
+    from tinyllm.stages.check import Checked
+    from tinyllm.stages.folder import RunFolder
+    from tinyllm.stages.student import Prepared
+
+_SHOWN_STEPS = 10
+
+
+def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0) -> str:
+    """Return what `tinyllm check` and `--dry-run` say of a run.
+
+    Args:
+        pilot: questions of the pilot that is forecast; 0: the run is forecast.
+    """
+    from tinyllm.stages.asking import forecast_lines
+
+    sizes = ", ".join(f"{n} {name}" for name, n in checked.questions.items())
+    lines = [
+        f"No problems found in '{config.name}' (preset {config.preset}, method {config.train.method}).",
+        f"Questions: {sizes}" + (f", {checked.dropped} left out" if checked.dropped else ""),
+        f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}",
+        *(f"  {name}: {n} rationales come with the data" for name, n in checked.given.items()),
+    ]
+    if checked.forecasts:
+        what = "Forecast" if not pilot else f"Forecast of the pilot ({pilot} questions for each teacher)"
+        lines += [f"{what}, without the replies that are already stored:", *forecast_lines(checked.forecasts)]
+        if not pilot and any(f.hours is None for f in checked.forecasts):
+            lines.append("  To measure the duration, add --pilot 8 to this command (the replies are kept)")
+        lines += _over_budget(config, checked)
+    return "\n".join([*lines, *_training_text(checked), f"Run folder: {run.path}"])
+
+
+def _training_text(checked: Checked) -> list[str]:
+    search = checked.search
+    if search is None:
+        return [f"Training: {checked.steps} optimizer steps"]
+    rungs = ", then ".join(f"{count} until {100 * share:.0f} %" for count, share in search.rungs)
+    return [
+        f"Training: at most {checked.steps} optimizer steps, the search of `method: auto` included",
+        f"  It tries these settings on validation questions ({rungs} of their steps):",
+        *(f"  {n + 1}. {name} ({search.steps[n]} steps)" for n, name in enumerate(search.names)),
+        *(f"  left out, by auto.budget: {name}" for name in search.left_out),
+    ]
+
+
+def _over_budget(config: Config, checked: Checked) -> list[str]:
+    cap, asked = config.rationales.budget, checked.forecasts
+    needed: dict[str, tuple[float, float | None]] = {
+        "usd": (sum(f.usd or 0.0 for f in asked), cap.usd),
+        "tokens": (sum(f.prompt_tokens + f.completion_tokens for f in asked), cap.tokens),
+        "hours": (sum(f.hours or 0.0 for f in asked), cap.hours),
+    }
+    return [
+        f"  This exceeds rationales.budget.{what}: about {amount:,.4g}, allowed {allowed:g}."
+        for what, (amount, allowed) in needed.items()
+        if allowed is not None and amount > allowed
+    ]
+
+
+def plan_text(prepared: Prepared) -> str:
+    """Return the first steps of a training, for `tinyllm train --plan`."""
+    from tinyllm.report import plural
+
+    plan, totals = prepared.plan, prepared.plan.totals()
+    targets = ", ".join(f"{n} {task}" for task, n in prepared.targets.items())
+    packed = "packed" if plan.shape.packed else "padded"
+    batches = plural(totals.micro_batches, "micro-batch", "micro-batches")
+    padding = f"{100 * totals.padding_fraction:.1f} % padding"
+    lines = [
+        f"{plural(len(plan), 'optimizer step')} of up to {plural(plan.batch_size, 'question')}; targets: {targets}",
+        f"{batches}, {packed}, the largest of {totals.dearest:,} tokens",
+        f"{totals.computed:,} tokens, {padding}; {totals.target_tokens:,} are target tokens",
+        *(f"note: {note}" for note in prepared.notes),
+        "",
+        f"{'step':>4}  {'questions':>9}  {'micro-batches: rows=tokens':<55}  α",
+    ]
+    for step in plan.as_json(_SHOWN_STEPS)["plan"]:
+        shapes = " + ".join(f"{m['rows']}r={m['tokens']}" for m in step["micro_batches"])
+        alpha = ", ".join(f"{task} {weight:g}" for task, weight in step["alpha"].items())
+        lines.append(f"{step['step']:>4}  {len(step['questions']):>9}  {shapes:<55}  {alpha}")
+    more = len(plan) - _SHOWN_STEPS
+    return "\n".join([*lines, *([f"… and {more} more; --json prints all"] if more > 0 else [])])

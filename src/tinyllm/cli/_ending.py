@@ -1,0 +1,131 @@
+"""What is printed at the end of a run: what training changed, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinyllm.config import Config
+    from tinyllm.stages.folder import RunFolder
+
+_FEW = 100  # questions; with fewer, the interval is about 20 points wide
+_SIGNIFICANT = 0.05
+_PLOT_WIDTH = 50  # characters
+
+
+def ending_text(figures: dict[str, Any], config: Config, folder: RunFolder, page: Path) -> str:
+    """Return what `tinyllm run` and `tinyllm demo` print at their end."""
+    return accuracy_text(figures, config) + _next_steps(folder, page, config)
+
+
+def accuracy_text(figures: dict[str, Any], config: Config) -> str:
+    """Say in a sentence what training changed, draw it, and give the figures of every scorer."""
+    from tinyllm.report import scorers
+
+    if "accuracy" not in figures:
+        return "The student is trained. No test question has an answer, so it is not scored."
+    before, after, gains = (figures.get(key) or {} for key in ("before", "accuracy", "gain"))
+    labels = scorers(by_token=config.student.layout == "cloze")
+    names = [s for s in labels if s in after]
+    if not names:
+        return "The student is trained, and nothing was scored."
+    first = names[0]
+    n = max(found["n"] for found in after.values())
+    rows = [(when, of[first]) for when, of in (("before", before), ("after", after)) if first in of]
+    lines = [
+        f"{_gain_text(after[first], gains.get(first), config)}, scored by {labels[first].lower()}.",
+        *_interval_plot(rows, {"majority class": figures["majority"], "chance": figures["chance"]}),
+        *(
+            f"  {labels[name].lower()}: {_share_text(before.get(name))} → {_share_text(after[name])}"
+            + (f", p = {gains[name]['p']:.2g}" if name in gains else "")
+            for name in names
+        ),
+    ]
+    if "generation" in names and config.student.layout == "cloze":
+        lines.append("  It ranks choices that it is not shown, so an answer that it writes is rarely one of them.")
+    lines += _chosen_text(figures.get("train") or {})
+    if n < _FEW:
+        lines.append(f"  {n} questions only show large changes; add test questions (data.test, data.cut)")
+    return "\n".join(lines)
+
+
+def _gain_text(after: Mapping[str, Any], gain: Mapping[str, Any] | None, config: Config) -> str:
+    """Say whether the trained student is better than before, by the exact paired test."""
+    if gain is None:
+        return f"The student answers {100 * after['value']:.1f} % of {after['n']} test questions right"
+    change, low, high = (f"{100 * share:+.1f}" for share in (gain["difference"], *gain["ci95"]))
+    told = f"{change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
+    soft = config.train.soft
+    what = "Training" if soft is None or soft.weight < 1 else "Training on the teachers' opinions, without an answer,"
+    if gain["p"] >= _SIGNIFICANT:
+        return f"{what} is not shown to change the accuracy: {told}"
+    return f"{what} {'helped' if gain['difference'] > 0 else 'hurt'}: {told}"
+
+
+def _chosen_text(trained: Mapping[str, Any]) -> list[str]:
+    """Say what `method: auto` chose, and whether the student learnt rationales then."""
+    chosen = trained.get("chosen")
+    if not chosen:
+        return []
+    lines = [f"  auto chose on validation questions: {chosen['name']}"]
+    if all(task.startswith("answer") for task in trained.get("targets", ())):
+        lines.append("  So the student learnt no rationales and cannot explain; `train.method: tinyllm` learns them.")
+    return lines
+
+
+def _interval_plot(rows: Sequence[tuple[str, Mapping[str, Any]]], marks: Mapping[str, float]) -> list[str]:
+    """Draw accuracies with their 95 % intervals, one a line, and the accuracies to compare with below."""
+    ends = [end for _, found in rows for end in found["ci95"]] + list(marks.values())
+    low, high = min(ends), max(ends)
+
+    def place(share: float) -> int:
+        return round((_PLOT_WIDTH - 1) * (share - low) / (high - low)) if high > low else 0
+
+    lines = []
+    for label, found in rows:
+        start, value, end = (place(share) for share in (found["ci95"][0], found["value"], found["ci95"][1]))
+        bar = "├" + "─" * (end - start - 1) + "┤" if end > start else ""
+        drawn = list(" " * start + bar + " " * (_PLOT_WIDTH - end - 1))
+        drawn[value : value + 1] = "●"
+        lines.append(f"  {label:<15}{''.join(drawn):<{_PLOT_WIDTH}}  {100 * found['value']:.1f} %")
+    for label, share in marks.items():
+        lines.append(f"  {label:<15}{' ' * place(share) + '│':<{_PLOT_WIDTH}}  {100 * share:.1f} %")
+    return lines
+
+
+def _share_text(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "—"
+    low, high = found["ci95"]
+    counted = "".join(f", {found[what]} {what}" for what in ("ties", "unparsed") if found.get(what))
+    return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{counted})"
+
+
+def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
+    explain = " --explain" if config.train.method not in ("fine-tuning", "auto") else ""
+    return (
+        f"\n\nReport: {page.resolve()}\n"
+        "What to try next:\n"
+        "  open the report in a browser: the test questions with the student's answers, the teachers, the training\n"
+        f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
+        "  tinyllm init FILE                     write a configuration for your own questions\n"
+        "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (docs/experiments.md)"
+    )
+
+
+def export_text(figures: dict[str, Any]) -> str:
+    """Return the accuracy of an export, beside that of the student that it was made of."""
+    of, own, change = figures["accuracy"], figures["run"], figures["change"]
+    lines = [
+        f"Accuracy on {of['n']} test questions, with its 95 % interval, by {figures['runtime']}: {_share_text(of)}"
+    ]
+    if own is None:
+        return "\n".join(
+            [*lines, "The run was not evaluated on these questions, so there is nothing to compare it with."]
+        )
+    return "\n".join([
+        *lines, f"  the run's own student: {_share_text(own)} on {own['n']} of them",
+        f"  changed: {change['fixed']} now right, {change['broken']} now wrong (p = {change['p']:.2g}, paired)",
+    ])  # fmt: skip
