@@ -111,7 +111,7 @@ class Started:
 
 def start_tinyllm(*words: object, **how: object) -> Started:
     """Start the command line in a process of its own. `how` is as for `Started`."""
-    return Started(tinyllm, [str(w) for w in words], **how)
+    return Started(command_line, [str(w) for w in words], **how)
 
 
 def run_tinyllm(*words: object, timeout: float = 200, **how: object) -> Started:
@@ -143,7 +143,7 @@ def run_together(
     return ranks
 
 
-def tinyllm(words: list[str]) -> None:
+def command_line(words: list[str]) -> None:
     """Be the command line."""
     from tinyllm.cli import main
 

@@ -17,11 +17,8 @@ import torch
 from refusals import refused
 from safetensors.torch import load_file
 
-<<<<<<< HEAD
-from forked import run_tinyllm, run_together, start_tinyllm, tinyllm
-=======
 import tinyllm
->>>>>>> main
+from forked import command_line, run_tinyllm, run_together, start_tinyllm
 from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
@@ -278,7 +275,7 @@ def test_several_processes_train_the_student_of_one(cli, project):
 def test_a_mistake_is_told_once_whatever_the_number_of_processes(cli, project):
     assert cli("generate", project.config).code == 0
     project.change("student.model", "nowhere/to-be-found")
-    ranks = run_together(2, tinyllm, ["train", str(project.config)])
+    ranks = run_together(2, command_line, ["train", str(project.config)])
     assert [rank.returncode for rank in ranks] == [2, 2]
     # Of the second, `launch` shows nothing if the first has an error of its own (tests/system/test_launch.py).
     assert ranks[0].err.count("cannot load 'nowhere/to-be-found'") == 1
