@@ -31,9 +31,9 @@ demo-best: install
 	$(BIN)/tinyllm models get qwen2.5-coder-1.5b-instruct
 	$(BIN)/tinyllm demo --best
 
-# A worker a core; the tests of a file stay together, because they share what is dear to make.
+# One worker per core. The tests of a file stay together, because they share fixtures. tests/conftest.py sets the order of files.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Ten central lines are broken, one at a time; each must turn a test red.
 test-mutations: install

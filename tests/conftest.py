@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,11 +13,32 @@ from typing import Any
 # Models this small are slower with several threads; set before torch is loaded, here and in processes started by tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis  # noqa: F401 - its import looks for referrers of objects, and does not see frozen ones
 import pytest
 
 import tinyllm.cli
 from projects import Project
 from support import save_tiny
+
+SLOWEST = (
+    "test_tutorials.py", "experiments/test_experiment.py", "cli/test_cli.py", "student/test_train.py",
+    "faults/test_use_faults.py", "faults/test_generation_faults.py", "test_docs.py", "student/test_choices.py",
+    "comparison/test_seeds.py",
+)  # fmt: skip
+"""Files that take longest. They come first, so that no worker is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slowest files first. `make test` tells pytest-xdist to keep the order."""
+    here = Path(__file__).parent
+    places = {here / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(SLOWEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from modules and tests: each run of a command looks for garbage several times."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

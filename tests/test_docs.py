@@ -145,6 +145,7 @@ def test_the_tutorial_on_opinions_runs_with_a_tiny_student_and_local_teachers(na
     write_jsonl(tmp_path / "unlabelled.jsonl", unlabelled)
     tree["student"]["model"] = str(tiny_t5)
     tree["evaluate"] = {"max_new_tokens": 4, "rationales": 0, "train_questions": 2, "before": False}
+    tree["auto"] = {"candidates": [{"answer": "choices"}, {"answer": "both"}], "rungs": 2}
     with in_thread(FakeEndpoint(by_letter)) as url:
         names = [t["name"] for t in tree["teachers"]]
         local = {"kind": "openai", "base_url": url, "api_key_env": None, "price": {"prompt": 0.15, "completion": 0.6}}

@@ -18,6 +18,7 @@ from refusals import refused
 from safetensors.torch import load_file
 
 import tinyllm
+from forked import command_line, run_tinyllm, run_together, start_tinyllm
 from projects import in_thread, rows
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint
@@ -257,14 +258,13 @@ def test_the_plan_can_be_printed_and_is_kept(cli, project):
 def test_several_processes_train_the_student_of_one(cli, project):
     project.change("train.micro_batch_tokens", 200)
     assert cli("generate", project.config).code == 0
-    command = [sys.executable, "-m", "tinyllm", "train", str(project.config), "--json"]
     found = {}
     for name, more in (("one", []), ("two", ["--nproc", "2"])):
         shutil.rmtree(project.run / "student", ignore_errors=True)
-        done = subprocess.run([*command, *more], cwd=project.folder, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["steps"] == 3, "one of them speaks"
-        assert done.stderr.count("Saving the student") <= 2
+        done = run_tinyllm("train", project.config, "--json", *more)
+        assert done.returncode == 0, done.err
+        assert json.loads(done.out)["steps"] == 3, "one of them speaks"
+        assert done.err.count("Saving the student") <= 2
         found[name] = load_file(project.run / "student" / "model.safetensors")
         log = read_jsonl(project.run / "train_log.jsonl")
         found[name]["losses"] = torch.tensor([line["loss"] for line in log])
@@ -275,11 +275,11 @@ def test_several_processes_train_the_student_of_one(cli, project):
 def test_a_mistake_is_told_once_whatever_the_number_of_processes(cli, project):
     assert cli("generate", project.config).code == 0
     project.change("student.model", "nowhere/to-be-found")
-    command = [sys.executable, "-m", "tinyllm", "train", str(project.config), "--nproc", "2"]
-    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 2
-    assert done.stderr.count("cannot load 'nowhere/to-be-found'") == 1
-    assert "Traceback" not in done.stderr
+    ranks = run_together(2, command_line, ["train", str(project.config)])
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    # Of the second, `launch` shows nothing if the first has an error of its own (tests/system/test_launch.py).
+    assert ranks[0].err.count("cannot load 'nowhere/to-be-found'") == 1
+    assert not any("Traceback" in rank.err for rank in ranks)
 
 
 def test_settings_of_training_that_do_not_go_together_are_told_together(cli, project):
@@ -659,24 +659,22 @@ def test_a_full_disk_loses_nothing_and_says_so(cli, project, stage):
 
 def test_an_interrupted_training_keeps_its_checkpoint_and_goes_on(project):
     project.change("train.epochs", 40)
-    command = [sys.executable, "-m", "tinyllm", "run", str(project.config)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=project.folder)
+    process = start_tinyllm("run", project.config)
     log = project.run / "train_log.jsonl"
     deadline = time.monotonic() + 120
     while not (log.is_file() and len(log.read_text(encoding="utf-8").splitlines()) > 5):
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, process.err
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err.decode()
-    assert b"Everything finished so far is kept" in err
-    assert b"Traceback" not in err
+    assert process.wait(60) == 130, process.err
+    assert "Everything finished so far is kept" in process.err
+    assert "Traceback" not in process.err
     steps = len(log.read_text(encoding="utf-8").splitlines())
     assert (project.run / "checkpoints" / f"checkpoint-{steps}" / "trainer_state.json").is_file()
 
-    done = subprocess.run(command, capture_output=True, cwd=project.folder, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    done = run_tinyllm("run", project.config)
+    assert done.returncode == 0, done.err
     lines = [json.loads(line)["step"] for line in log.read_text(encoding="utf-8").splitlines()]
     assert lines == list(range(1, 121))
 

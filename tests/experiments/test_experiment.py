@@ -6,14 +6,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from experiments.grids import base, grid_tree, write_grid
+from forked import Started, start_tinyllm
 from projects import in_thread
 from support import repository
 from teachers.fake_endpoint import FakeEndpoint, good
@@ -31,12 +30,8 @@ def grid(tmp_path, tiny_llama, monkeypatch):
     return written
 
 
-def start(grid: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tinyllm", "experiment", str(grid), *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=grid.parent,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored if pytest was sent to the background
-    )  # fmt: skip
+def start(grid: Path, *more: str, **how: bool) -> Started:
+    return start_tinyllm("experiment", grid, *more, cwd=grid.parent, **how)
 
 
 def done(folder: Path) -> dict[str, float]:
@@ -50,8 +45,11 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.05)
 
 
-def test_a_killed_experiment_continues_and_writes_page_tables_and_figures(grid):
-    file = grid(methods=["inference", "fine-tuning", "lora", "step-by-step", "tinyllm", "student-likelihood"])
+def test_a_killed_experiment_continues_and_writes_page_tables_and_figures(grid, tmp_path):
+    file = grid(
+        datasets={"one": {"data": {"folder": str(tmp_path / "one")}}},
+        methods=["inference", "fine-tuning", "lora", "step-by-step", "tinyllm", "student-likelihood"],
+    )
     folder = file.parent / "runs" / "small"
     first = start(file)
     try:
@@ -66,7 +64,7 @@ def test_a_killed_experiment_continues_and_writes_page_tables_and_figures(grid):
     out, err = second.communicate(timeout=280)
     assert second.returncode == 0, err
     summary = json.loads(out)
-    assert (summary["failed"], summary["left"], summary["done"]) == ({}, 0, 2 * (1 + 6 * 2))
+    assert (summary["failed"], summary["left"], summary["done"]) == ({}, 0, 1 + 6 * 2)
     assert {k: v for k, v in done(folder).items() if k in kept} == kept  # none of them was done again
     assert not list((folder / "work").glob("*/student"))
     for name in ("report.html", "tables/table1.csv", "tables/table1.md", "tables/table1.tex", "figures/accuracy.svg",
@@ -143,11 +141,7 @@ def test_workers_end_with_the_experiment_even_where_ctrl_c_is_ignored(grid):
     """This is the case under nohup, and for background processes of a shell."""
     file = grid(base=base(batch_size=1, epochs=500))  # a training that does not end by itself
     folder = file.parent / "runs" / "small"
-    experiment = subprocess.Popen(
-        [sys.executable, "-m", "tinyllm", "experiment", str(file)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=file.parent,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )  # fmt: skip
+    experiment = start(file, ignores_ctrl_c=True)
     wait_for(lambda: list(folder.glob("work/*fine-tuning*/train_log.jsonl")))
     (worker,) = _workers(experiment.pid)
     experiment.kill()

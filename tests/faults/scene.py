@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import yaml
 from benchmarks.server import Running
 
+from forked import start_tinyllm
 from tinyllm.replies._store import Store
 
 PATIENCE_S = 120.0
@@ -51,8 +50,7 @@ class Scene:
         """Start `tinyllm generate` in a process of its own."""
         config = self.folder / "tinyllm.yaml"
         config.write_text(yaml.safe_dump(self.tree), encoding="utf-8")
-        command = [sys.executable, "-m", "tinyllm", "generate", str(config), "--run-dir", str(run or self.run)]
-        return Command([*command, *arguments], dict(env or {}))
+        return Command("generate", config, "--run-dir", run or self.run, *arguments, env=env)
 
     def generate(self, *arguments: str, env: Mapping[str, str] | None = None) -> Command:
         """Run `tinyllm generate` to its end."""
@@ -79,18 +77,15 @@ class Scene:
 
 
 class Command:
-    """A command in a process of its own, with what it says on stderr in a file."""
+    """A command in a process of its own."""
 
-    def __init__(self, arguments: list[str], env: dict[str, str]) -> None:
-        self._log = Path(arguments[arguments.index("--run-dir") + 1]).with_suffix(f".{time.monotonic_ns()}.log")
-        quiet = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(arguments, env=os.environ | quiet | env, stdout=log, stderr=log)
+    def __init__(self, *arguments: object, env: Mapping[str, str] | None) -> None:
+        self.process = start_tinyllm(*arguments, environment=env)
 
     @property
     def said(self) -> str:
         """All that it has said so far."""
-        return self._log.read_text(errors="replace")
+        return self.process.out + self.process.err
 
     @property
     def code(self) -> int | None:

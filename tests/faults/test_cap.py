@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from faults import billing
+from forked import forking
 
 QUESTIONS = 24
 MOODS = (
@@ -26,11 +26,7 @@ MOODS = (
 @pytest.fixture(scope="module")
 def processes():
     """Processes are forked from one that has imported everything, so that each starts in milliseconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["faults.billing", "tinyllm.stages.asking", "tinyllm.rationales.generate", "tinyllm.teachers._openai"]
-    )
-    return context
+    return forking()
 
 
 def spelt(draw: random.Random, folder: Path) -> Path:

@@ -14,8 +14,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +24,7 @@ import aiohttp
 import pytest
 
 import tinyllm
+from forked import run_tinyllm, start_tinyllm
 from projects import rows
 from serving.servers import Served, serving
 from support import saved_student, some_questions
@@ -278,10 +277,10 @@ def test_after_kill_9_no_row_is_lost_or_doubled(folder, tmp_path, full, figures)
     count = 20_000 if full else 1000
     given, out = tmp_path / "many.jsonl", tmp_path / "out.jsonl"
     given.write_text("".join(json.dumps(r) + "\n" for r in rows(count)), "utf-8")
-    command = [sys.executable, "-m", "tinyllm", "predict", str(folder), str(given), "-o", str(out), "--json"]
+    command = ["predict", folder, given, "-o", out, "--json"]
     part, kills = tmp_path / "out.jsonl.part", 0
     for at_least in range(1, count * 4 // 5, count // 20 if full else 700):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start_tinyllm(*command)
         while process.poll() is None and (not part.exists() or part.read_bytes().count(b"\n") <= at_least):
             time.sleep(0.01)
         process.kill()
@@ -290,7 +289,7 @@ def test_after_kill_9_no_row_is_lost_or_doubled(folder, tmp_path, full, figures)
             file.write(b'{"row": 99, "id": "to')  # a write that the kill cut off
     assert kills >= 2
     kept = part.read_bytes().count(b"\n")
-    done = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    done = json.loads(run_tinyllm(*command).out)
     assert done["kept"] == kept
     found = Counter(json.loads(line)["id"] for line in out.read_text("utf-8").splitlines())
     lost, doubled = sum(f"q{n}" not in found for n in range(count)), sum(n - 1 for n in found.values())
@@ -312,9 +311,8 @@ def test_a_damaged_model_is_neither_loaded_nor_served(folder, tmp_path, full, fi
         with contextlib.suppress(StudentError):
             tinyllm.load(copy)
             taken += 1
-    command = [sys.executable, "-m", "tinyllm", "serve", str(copy), "--port", "0"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    said = run_tinyllm("serve", copy, "--port", 0)
     figures("fault: a damaged model file", tries=tries, loaded=taken, wrong=taken + (said.returncode != 2))
     assert (taken, said.returncode) == (0, 2)
-    assert "is damaged or was replaced" in said.stderr
-    assert "Traceback" not in said.stderr
+    assert "is damaged or was replaced" in said.err
+    assert "Traceback" not in said.err

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
+from forked import run_tinyllm, start_tinyllm
 from projects import rows, trained
 from support import repository
 
@@ -34,28 +34,26 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_llama) -> Path:
-    """A folder with what the README supposes: a trained run, a file of questions, and `tinyllm` on the path."""
+    """A folder with what the README supposes: a trained run, and a file of questions."""
     folder = tmp_path_factory.mktemp("use")
     trained(folder, tiny_llama)
     asked = [f"{r['question']},{','.join(r['choices'])},{'ABCD'[r['answer']]}" for r in rows(12)]
     (folder / "questions.csv").write_text("\n".join(["question,A,B,C,D,answer", *asked]) + "\n", "utf-8")
-    (folder / "bin").mkdir()
-    (folder / "bin" / "tinyllm").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tinyllm "$@"\n', "utf-8")
-    (folder / "bin" / "tinyllm").chmod(0o755)
     return folder
 
 
-def environment(place: Path) -> dict[str, str]:
-    return os.environ | {"PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
+def words(command: str) -> list[str]:
+    """What follows `tinyllm` in a command line."""
+    name, *rest = shlex.split(command, comments=True)
+    assert name == "tinyllm"
+    return rest
 
 
 def ended(place: Path, command: str) -> str:
     """Run a command as the README has it, and return what it printed; it has to end with 0."""
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=place, env=environment(place), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, f"{command}\n{done.stderr}"
-    return done.stdout
+    done = run_tinyllm(*words(command), cwd=place)
+    assert done.returncode == 0, f"{command}\n{done.err}"
+    return done.out
 
 
 def test_predict_writes_the_answers(place):
@@ -76,16 +74,17 @@ def test_serve_answers_curl(place):
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
             serve, curl = serve.replace("runs/mine", f"runs/mine --port {port}"), curl.replace(str(PORT), str(port))
-    with subprocess.Popen(["bash", "-c", f"exec {serve}"], cwd=place, env=environment(place)) as server:
-        try:
-            for _ in range(600):
-                if server.poll() is not None or _is_up(port):
-                    break
-                time.sleep(0.1)
-            answer = json.loads(ended(place, curl))
-        finally:
-            server.terminate()
-        assert server.wait(60) == 0
+    server = start_tinyllm(*words(serve), cwd=place)
+    try:
+        for _ in range(600):
+            if server.poll() is not None or _is_up(port):
+                break
+            time.sleep(0.1)
+        asked = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, timeout=120, check=True)
+        answer = json.loads(asked.stdout)
+    finally:
+        server.terminate()
+    assert server.wait(60) == 0
     assert answer["text"] in ("mass", "temperature", "time")
     assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-3)
     assert set(answer["rationales"]) == {"ada", "bob"}

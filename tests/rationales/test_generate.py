@@ -1,15 +1,13 @@
 """The scheduler: nothing is lost and nothing is asked twice, also after an interruption."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from forked import Started
 from generation import GOOD, REASON, Counting, Made, Recorder, ask, questions, run
 from tinyllm.config import BudgetSection, ExamplesSection, PriceSection, RationalesSection
 from tinyllm.errors import TeacherError
@@ -439,16 +437,8 @@ def main(path: str, log: str, count: str) -> None:
     print(len(made.rationales), len({r.question_id for r in made.rationales}))
 
 
-def start(tmp_path: Path, count: int) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *(p for p in sys.path if p)])
-    code = f"import test_generate; test_generate.main({str(tmp_path / 's')!r}, {str(tmp_path / 'log')!r}, '{count}')"
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(tmp_path: Path, count: int) -> Started:
+    return Started(main, str(tmp_path / "s"), str(tmp_path / "log"), str(count))
 
 
 def asks(tmp_path: Path) -> list[str]:

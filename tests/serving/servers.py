@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
-import subprocess
-import sys
-import threading
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tinyllm.serving import Limits
+from forked import Started, start_tinyllm
+from tinyllm.serving import Limits, serve
+from tinyllm.system.news import News
 
 
 @dataclass
 class Served:
     """A server under way."""
 
-    process: subprocess.Popen[str]
+    process: Started
     url: str
-    said: list[str] = field(default_factory=list)
+
+    @property
+    def said(self) -> list[str]:
+        """The lines that it has written so far."""
+        return self.process.err.splitlines()
 
     @property
     def resident_kb(self) -> int:
@@ -36,13 +39,8 @@ class Served:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
 
-_WITH_LIMITS = """
-import json, sys
-from pathlib import Path
-from tinyllm.serving import Limits, serve
-from tinyllm.system.news import News
-serve(Path(sys.argv[1]), "127.0.0.1", 0, None, Limits(**json.loads(sys.argv[2])), News())
-"""
+def _serve(student: Path, limits: Limits) -> None:
+    serve(student, "127.0.0.1", 0, None, limits, News())
 
 
 @contextlib.contextmanager
@@ -52,25 +50,15 @@ def serving(student: Path, *options: object, limits: Limits | None = None, **env
     Args:
         limits: other limits than the command has options for.
     """
-    command = [sys.executable, "-m", "tinyllm", "serve", str(student), "--port", "0", *map(str, options)]
-    if limits is not None:
-        command = [sys.executable, "-c", _WITH_LIMITS, str(student), json.dumps(asdict(limits))]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
-    said: list[str] = []
-    assert process.stderr is not None
-    for line in process.stderr:
-        said.append(line)
-        if found := re.search(r"Serving on (http://\S+)", line):
-            break
+    if limits is None:
+        process = start_tinyllm("serve", student, "--port", 0, *options, environment=environment)
     else:
-        raise AssertionError("".join(said))
-    reader = threading.Thread(target=said.extend, args=(process.stderr,), daemon=True)
-    reader.start()
+        process = Started(_serve, student, limits, environment=environment)
     try:
-        yield Served(process, found[1], said)
+        while (found := re.search(r"Serving on (http://\S+)[^\n]*\n", process.err)) is None:
+            assert process.poll() is None, process.err
+            time.sleep(0.01)
+        yield Served(process, found[1])
     finally:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.wait()
-        reader.join(5)
-        process.stderr.close()

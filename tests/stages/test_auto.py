@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from forked import start_tinyllm
 from projects import rows
-from support import repository
 from tinyllm.comparison._statistics import wilson
 from tinyllm.config import build_config, candidates_of, teachers_in_use
 from tinyllm.questions import Question, Splits
@@ -227,13 +223,12 @@ def test_a_killed_search_continues_and_ends_with_the_same_student(cli, searching
     for folder in (whole, killed):
         assert cli("generate", searching.config, "--run-dir", folder).code == 0
     assert cli("train", searching.config, "--run-dir", whole).code == 0
-    command = [sys.executable, "-m", "tinyllm", "train", str(searching.config), "--run-dir", str(killed), "--quiet"]
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(repository() / "src")})
+    process = start_tinyllm("train", searching.config, "--run-dir", killed, "--quiet")
     log = killed / "auto" / "2" / "train_log.jsonl"
     while not (log.is_file() and len(log.read_text().splitlines()) >= 2):
         assert process.poll() is None, "the training ended before it was killed"
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     before = json.loads((killed / "auto.json").read_text())
     assert (before["chosen"], len(before["candidates"][0]["looks"])) == (None, 1)

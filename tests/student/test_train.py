@@ -6,16 +6,17 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
+from forked import Started, run_together
 from support import FAMILIES, TEACHERS, some_questions, some_rationales, tiny_student
 from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, LoraSection, TrainSection
 from tinyllm.errors import MissingDependencyError, NonFiniteLossError, StudentError
@@ -24,16 +25,19 @@ from tinyllm.student._checkpoints import (
     FOLDER,
     WEIGHTS_FILE,
     discard_checkpoints,
+    is_sharded,
     load_weights,
     newest_checkpoint,
+    put_weights,
     steps_done,
+    trained_weights,
+    whole,
 )
 from tinyllm.student._trainer import PlanTrainer
-from tinyllm.student._watch import Saving, read_log
+from tinyllm.student._watch import Saving, TrainLog, read_log
 from tinyllm.student.mixture import MixtureSettings, mix
 from tinyllm.student.model import Student, add_lora, read_student, save_student
 from tinyllm.student.train import plan_steps, tokenise, train
-from tinyllm.system.launch import launch
 
 TASKS = (ANSWER_TASK, *TEACHERS)
 SECTION = TrainSection(batch_size=4, epochs=3, micro_batch_tokens=400, learning_rate=1e-2, save_steps=2, seed=3)
@@ -124,32 +128,32 @@ def test_unknown_lora_targets_name_the_modules_there_are():
         add_lora(tiny_student("llama"), LoraSection(targets=("nonsense",)), seed=0)
 
 
+def train_slowly(folder: Path, family: str) -> None:
+    """Train in a process of its own that is to be killed, with a moment for it after each step."""
+    add = TrainLog.add
+
+    def slow(log: TrainLog, line: dict) -> None:
+        add(log, line)
+        time.sleep(0.3)
+
+    TrainLog.add = slow
+    run_training(folder, tiny_student(family, dropout=0.1))
+
+
 @pytest.mark.parametrize(("family", "after"), [("t5", 1), ("t5", 5), ("llama", 3), ("llama", 8)])
 def test_a_training_killed_at_any_step_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, family, after):
     whole = tiny_student(family, dropout=0.1)
     run_training(tmp_path / "whole", whole)
 
-    script = (
-        "import sys, time; sys.path[:0] = [{src!r}, {tests!r}]\n"
-        "from pathlib import Path\n"
-        "from support import tiny_student\n"
-        "from student.test_train import run_training, SECTION\n"
-        "import tinyllm.student._watch as t\n"
-        "add = t.TrainLog.add\n"
-        "def slow(self, line): add(self, line); time.sleep(0.3)\n"
-        "t.TrainLog.add = slow\n"
-        "run_training(Path({folder!r}), tiny_student({family!r}, dropout=0.1))\n"
-    ).format(src="src", tests=str(Path(__file__).parents[1]), folder=str(tmp_path / "killed"), family=family)
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    process = Started(train_slowly, tmp_path / "killed", family)
     log = tmp_path / "killed" / "train_log.jsonl"
     deadline = time.monotonic() + 120
     while len(read_log(log)) < after:
-        assert process.poll() is None, process.stderr.read().decode()
+        assert process.poll() is None, process.err
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
-    process.stderr.close()
     assert 0 < len(read_log(log)) < 9
 
     resumed = tiny_student(family, dropout=0.1)
@@ -222,23 +226,30 @@ def test_a_checkpoint_cut_short_is_ignored(tmp_path):
     assert newest_checkpoint(tmp_path / "checkpoints") is None
 
 
-def in_two_processes(code: str) -> None:
-    """Run code in two processes that know of each other."""
-    paths = f"import sys; sys.path[:0] = ['src', {str(Path(__file__).parents[1])!r}]\n"
-    head = "from pathlib import Path\nimport torch, torch.distributed as dist\ntorch.set_num_threads(1)\n"
-    assert launch([sys.executable, "-c", paths + head + code + "\ndist.destroy_process_group()"], 2) == 0
+def in_two_processes(work: Callable[..., object], *arguments: object) -> None:
+    """Run a function in two processes that know of each other; the first saves what it returns."""
+    for rank in run_together(2, _saving, work, *arguments):
+        assert rank.returncode == 0, rank.err
+
+
+def _saving(work: Callable[..., object], file: Path, *arguments: object) -> None:
+    torch.set_num_threads(1)
+    found = work(*arguments)
+    if dist.get_rank() == 0:
+        torch.save(found, file)
+    dist.destroy_process_group()
+
+
+def _trained_weights(folder: Path) -> dict[str, torch.Tensor]:
+    student = tiny_student("t5")
+    run_training(folder, student, answer="both")
+    return weights(student)
 
 
 def test_two_processes_give_the_weights_of_one(tmp_path):
     one = tiny_student("t5")
     run_training(tmp_path / "one", one, answer="both")
-    in_two_processes(
-        "from support import tiny_student\n"
-        "from student.test_train import run_training, weights\n"
-        "student = tiny_student('t5')\n"
-        f"run_training(Path({str(tmp_path / 'two')!r}), student, answer='both')\n"
-        f"if dist.get_rank() == 0: torch.save(weights(student), {str(tmp_path / 'two.pt')!r})"
-    )
+    in_two_processes(_trained_weights, tmp_path / "two.pt", tmp_path / "two")
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     for name, weight in weights(one).items():
         torch.testing.assert_close(two[name], weight, rtol=1e-4, atol=1e-5, msg=name)
@@ -261,34 +272,32 @@ def first_loss(learner) -> torch.Tensor:
     return loss.detach()
 
 
-@pytest.mark.parametrize(
-    ("family", "layers"),
-    [("llama", "student.model.model.layers"), ("t5", "[*student.model.encoder.block, *student.model.decoder.block]")],
-)
-def test_a_student_whose_weights_are_shards_has_the_loss_and_gradients_of_a_whole_one(tmp_path, family, layers):
-    whole = tiny_student(family)
-    loss = first_loss(whole.learner())
-    in_two_processes(
-        "from torch.distributed.device_mesh import init_device_mesh\n"
-        "from torch.distributed.fsdp import fully_shard\n"
-        "from support import tiny_student\n"
-        "from student.test_train import first_loss\n"
-        "from tinyllm.student._checkpoints import is_sharded, put_weights, trained_weights, whole\n"
-        "dist.init_process_group('gloo')\n"
-        "mesh = init_device_mesh('cpu', (2,))\n"
-        f"student = tiny_student({family!r}); learner = student.learner()\n"
-        f"for layer in {layers}: fully_shard(layer, mesh=mesh)\n"
-        "fully_shard(learner, mesh=mesh)\n"
-        "assert is_sharded(learner)\n"
-        "loss = first_loss(learner)\n"
-        "gradients = {n: whole(p.grad) for n, p in learner.named_parameters()}\n"
-        "put_weights(learner, trained_weights(learner))\n"
-        "found = {'loss': loss, 'weights': trained_weights(learner), 'gradients': gradients}\n"
-        f"if dist.get_rank() == 0: torch.save(found, {str(tmp_path / 'found.pt')!r})"
-    )
+def _sharded(family: str) -> dict[str, object]:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo")
+    mesh = init_device_mesh("cpu", (2,))
+    student = tiny_student(family)
+    learner, model = student.learner(), student.model
+    for layer in model.model.layers if family == "llama" else [*model.encoder.block, *model.decoder.block]:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(learner, mesh=mesh)
+    assert is_sharded(learner)
+    loss = first_loss(learner)
+    gradients = {n: whole(p.grad) for n, p in learner.named_parameters()}
+    put_weights(learner, trained_weights(learner))
+    return {"loss": loss, "weights": trained_weights(learner), "gradients": gradients}
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_student_whose_weights_are_shards_has_the_loss_and_gradients_of_a_whole_one(tmp_path, family):
+    one = tiny_student(family)
+    loss = first_loss(one.learner())
+    in_two_processes(_sharded, tmp_path / "found.pt", family)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     assert float(found["loss"]) == pytest.approx(float(loss), rel=1e-5)
-    for name, parameter in whole.model.named_parameters():
+    for name, parameter in one.model.named_parameters():
         assert torch.equal(found["weights"][f"student.{name}"], parameter.detach()), name
         torch.testing.assert_close(
             found["gradients"][f"student.{name}"], parameter.grad, rtol=1e-4, atol=1e-6, msg=name

@@ -143,8 +143,9 @@ def _old_objects_left_alone() -> Iterator[None]:
 
     The libraries loaded by now have made a million objects that live on, and to walk them again and again takes a third
     of the time at hundreds of requests in flight. Each request makes some hundred objects that go by themselves, so
-    cycles are looked for less often, too.
+    cycles are looked for less often, too. What a caller has frozen stays frozen.
     """
+    frozen = gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     usual = gc.get_threshold()
@@ -153,7 +154,8 @@ def _old_objects_left_alone() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*usual)
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
 
 
 @contextlib.contextmanager
