@@ -89,12 +89,13 @@ def test_likelihoods_are_measured_anew_for_other_prompts(tmp_path):
     assert measured(asked)[0] != first, "the choices are not shown"
 
 
-def test_the_validation_questions_by_which_a_student_is_picked_have_a_hash():
+def test_the_validation_questions_that_a_student_is_picked_by_and_calibrated_with_have_a_hash():
     given = {"data": {"train": "q.csv"}, "student": {"model": "tiny"}}
-    looks = {"method": "fine-tuning", "validate_steps": 5, "validate_questions": 4}
+    config = build_config(given | {"train": {"method": "fine-tuning", "validate_questions": 4}}, source="test")
     asked = some_questions(12)
-    at, never = (build_config(given | {"train": train}, source="test") for train in (looks, {"method": "fine-tuning"}))
     changed = [replace(asked[0], answer=(asked[0].answer + 1) % 4), *asked[1:]]
-    splits, others = Splits(train=(), valid=asked), Splits(train=(), valid=changed)
-    assert validation_fingerprint(at, splits) != validation_fingerprint(at, others)
-    assert validation_fingerprint(never, splits) == validation_fingerprint(never, others) == ""
+    unread = [asked[0], replace(asked[1], answer=(asked[1].answer + 1) % 4), *asked[2:]]  # four are spread over twelve
+    first, second, third = (
+        validation_fingerprint(config, Splits(train=(), valid=valid)) for valid in (asked, changed, unread)
+    )
+    assert first == third != second
