@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,9 +112,11 @@ def _share_text(found: Mapping[str, Any] | None) -> str:
 
 def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
     explain = " --explain" if config.train.method not in ("fine-tuning", "auto") else ""
+    activate = Path(sys.executable).with_name("activate")
+    is_known = shutil.which("tinyllm") is not None or not activate.is_file()
     return (
         f"\n\nReport: {page.resolve()}\n"
-        "What to try next:\n"
+        f"What to try next{'' if is_known else f' (first: source {shlex.quote(os.path.relpath(activate))})'}:\n"
         "  open the report in a browser: the test questions with the student's answers, the teachers, the training\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
         "  tinyllm init FILE                     write a configuration for your own questions\n"

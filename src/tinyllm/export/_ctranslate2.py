@@ -35,7 +35,7 @@ def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
     if not student.is_encoder_decoder:
         raise StudentError(
             "This student is a causal model, and ctranslate2 exports take encoder-decoders (T5) only. Use --to gguf, "
-            "onnx or merged."
+            "onnx, openvino or merged."
         )
     from ctranslate2.converters import TransformersConverter
 
@@ -54,7 +54,9 @@ def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
         try:
             Converter(plain).convert(str(folder), quantization=_QUANTISED[quantise])
         except ValueError as error:
-            raise StudentError(f"CTranslate2 cannot convert this model: {error}. Use --to onnx or merged.") from None
+            raise StudentError(
+                f"CTranslate2 cannot convert this model: {error}. Use --to onnx, openvino or merged."
+            ) from None
 
 
 class CTranslate2Runtime:
@@ -92,7 +94,7 @@ class CTranslate2Runtime:
             if len(result.log_probs) != len(target):
                 raise StudentError(
                     f"CTranslate2 scored {len(result.log_probs)} tokens of a choice, expected {len(target)}. Export "
-                    "the student to onnx or merged."
+                    "the student to onnx, openvino or merged."
                 )
             each = np.array(result.log_probs, np.float64)
             found[n] |= {int(number): each for number in task.split()}

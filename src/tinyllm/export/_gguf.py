@@ -57,12 +57,12 @@ def write_gguf(student: Student, file: Path, quantise: str, name: str, around: t
     if architecture is None:
         raise StudentError(
             f"The GGUF export does not support models of type '{config.model_type}'. Supported: "
-            f"{', '.join(_ARCHITECTURES)}. Use --to onnx or merged."
+            f"{', '.join(_ARCHITECTURES)}. Use --to onnx, openvino or merged."
         )
     if getattr(config, "rope_scaling", None) and config.rope_scaling.get("rope_type", "default") != "default":
         raise StudentError(
             "The GGUF export does not support models with scaled positions, and this one has "
-            f"rope_type '{config.rope_scaling['rope_type']}'. Use --to onnx or merged."
+            f"rope_type '{config.rope_scaling['rope_type']}'. Use --to onnx, openvino or merged."
         )
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture])
     writer.add_name(name)
@@ -112,7 +112,7 @@ def _write_weights(writer: gguf.GGUFWriter, model: Any, architecture: gguf.MODEL
         known = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if known is None:
             raise StudentError(
-                f"The GGUF export does not support this model: the format has no weight '{name}'. Use --to onnx or "
+                f"The GGUF export does not support this model: the format has no weight '{name}'. Use --to onnx, openvino or "
                 "merged."
             )
         part = name.split(".")[-2]
@@ -167,7 +167,7 @@ def _write_tokenizer(writer: gguf.GGUFWriter, student: Student, template: str) -
     if spec["model"].get("type") != "BPE" or spec["model"].get("byte_fallback"):
         raise StudentError(
             "The GGUF export supports byte-level BPE tokenizers only, and the student has another one "
-            f"({spec['model'].get('type') or type(student.tokenizer).__name__}). Use --to onnx or merged."
+            f"({spec['model'].get('type') or type(student.tokenizer).__name__}). Use --to onnx, openvino or merged."
         )
     size = int(student.model.config.vocab_size)
     added = {int(t["id"]): t for t in spec.get("added_tokens", ())}
@@ -220,5 +220,5 @@ def _pre_tokenizer(spec: Mapping[str, Any]) -> str:
             return "qwen2"
     raise StudentError(
         f"The GGUF export does not support the word splitting of this tokenizer ({', '.join(map(str, kinds))}). "
-        "Supported: that of GPT-2, SmolLM, Llama 3 and Qwen2. Use --to onnx or merged."
+        "Supported: that of GPT-2, SmolLM, Llama 3 and Qwen2. Use --to onnx, openvino or merged."
     )

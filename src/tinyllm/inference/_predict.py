@@ -30,6 +30,7 @@ from tinyllm.system.news import News, Task
 from tinyllm.system.packaged import file_checksum
 
 _WINDOW = 256  # questions that are computed together; a kill loses at most one window
+_WINDOW_OF_EXPORT = 32  # an export computes each question alone, so smaller windows only show progress more often
 _PLAIN = ".jsonl"
 
 
@@ -146,7 +147,8 @@ def _answer(
     """Answer the remaining rows and append them, one window after the other."""
     began, before = time.monotonic(), count.rows
     left = islice(found.rows(), count.rows, None)
-    while window := list(islice(left, _WINDOW)):
+    size = _WINDOW if student.runtime == "torch" else _WINDOW_OF_EXPORT
+    while window := list(islice(left, size)):
         asked = [q for _, _, q, _ in window if isinstance(q, Question)]
         answers = student.answers(asked)
         sound = [q for q, a in zip(asked, answers, strict=True) if isinstance(a, Chosen)]

@@ -6,10 +6,12 @@ probabilities, to weigh the teachers, and to score the student.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from tinyllm.config import Config, build_config, load_config
+from tinyllm.errors import RunFolderError
 from tinyllm.report import plural
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.generate import generate_run
@@ -22,6 +24,7 @@ _PASS = 6.2e12  # operations of one epoch over the 160 training questions with t
 _REACHED = 0.4  # share of a matrix product's speed that small batches reach
 _TRAINING_S = 110.0  # what remains of five minutes after opinions and two evaluations
 _MOST, _MOST_OF_BEST = 4, 6  # epochs
+_SPACE_BYTES = 4_000_000_000  # two checkpoints with the optimizer's state, and the student
 
 
 def run_demo(run: RunFolder, news: News, *, best: bool = False) -> tuple[Config, dict[str, Any], Path]:
@@ -36,6 +39,12 @@ def run_demo(run: RunFolder, news: News, *, best: bool = False) -> tuple[Config,
         config, said = _fitted(best)
         for line in said:
             news.say(line)
+    free = shutil.disk_usage(next(folder for folder in run.path.absolute().parents if folder.exists())).free
+    if free < _SPACE_BYTES and not run.is_trained:
+        raise RunFolderError(
+            f"The demo needs {_SPACE_BYTES / 1e9:.0f} GB of disk for checkpoints while it trains, and {run.path} has "
+            f"{free / 1e9:.1f} GB. Free some space, or name a folder on another disk with --run-dir."
+        )
     with run.claimed(config, renews_rationales=True):
         generate_run(config, run, news)
         for line in _one_question(config, run):
