@@ -112,8 +112,8 @@ def _write_weights(writer: gguf.GGUFWriter, model: Any, architecture: gguf.MODEL
         known = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if known is None:
             raise StudentError(
-                f"The GGUF export does not support this model: the format has no weight '{name}'. Use --to onnx, openvino or "
-                "merged."
+                f"The GGUF export does not support this model: the format has no weight '{name}'. Use --to "
+                "onnx, openvino or merged."
             )
         part = name.split(".")[-2]
         values = _rotated(weight, turn[part]) if part in turn else weight
