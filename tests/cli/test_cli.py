@@ -439,11 +439,18 @@ def test_alpha_and_teachers_must_agree(cli, project):
 
 def test_a_configuration_that_is_not_there_or_not_yaml(cli, project):
     refused(cli("run", "tinyllm.yml"), "There is no configuration tinyllm.yml", "Did you mean 'tinyllm.yaml'?")
+    refused(cli("run", "other.yaml"), "Configurations there: tinyllm.yaml.")
     project.config.write_text("data: [1, 2\ntrain: {", encoding="utf-8")
     refused(cli("run", project.config), "tinyllm.yaml, line 2: not YAML")
     project.config.write_bytes(b"name: \xff\xfe")
     refused(cli("run", project.config), "is not UTF-8 (byte 6)")
     refused(cli("run", project.folder), "There is no configuration")
+
+
+def test_a_setting_without_an_equals_sign(cli, project):
+    refused(cli("check", project.config, "--set", "train.epochs", "1"), "Write --set train.epochs=1")
+    refused(cli("check", project.config, "--set", "train.epochs"), "as in --set train.epochs=VALUE")
+    refused(cli("check", project.config, "--set", "epochs"), "as in --set train.seed=1")
 
 
 BAD_ROWS = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import python_calamine
 
 import tinyllm
 from support import saved_student
@@ -81,6 +82,27 @@ def test_the_three_formats_have_the_same_content(cli, here, student):
             three["choice"], three["probabilities"], three["rationale_bob"],
         )  # fmt: skip
         assert json.loads(two["probabilities"]) == one["probabilities"]
+
+
+def test_a_workbook_has_the_same_rows_and_no_formula(cli, here, student):
+    asked = rows(3)
+    asked[1]["question"] = "=1+1"
+    Path("f.jsonl").write_text("".join(json.dumps(r) + "\n" for r in asked), "utf-8")
+    for name in ("out.csv", "out.xlsx"):
+        assert cli("predict", student, "f.jsonl", "-o", name, "-q").code == 0
+    head, *body = python_calamine.CalamineWorkbook.from_path("out.xlsx").get_sheet_by_name("predictions").to_python()
+    with Path("out.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert head == list(table[0])
+    assert [(row[1], row[2], row[4]) for row in body] == [(r["id"], r["question"], r["letter"]) for r in table]
+    assert body[1][2] == "=1+1"  # as text
+    assert {row[4] for row in body} <= {"A", "B"}
+
+
+def test_a_file_with_more_rows_than_a_sheet_is_refused_before_it_is_answered(cli, here, student, monkeypatch):
+    monkeypatch.setattr(_predict, "MOST_ROWS_OF_WORKBOOK", 19)
+    said = cli("predict", student, "some.jsonl", "-o", "out.xlsx")
+    assert (said.code, "has 20 rows" in said.err, Path("out.xlsx.part").exists()) == (2, True, False)
 
 
 def test_explain_without_a_name_means_all_teachers(cli, here, student):

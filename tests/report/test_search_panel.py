@@ -42,3 +42,18 @@ def test_a_search_under_way_a_run_without_one_and_a_damaged_file(tmp_path):
     write_json(tmp_path / "auto.json", {"chosen": 1})
     with pytest.raises(RunFolderError, match=r"auto.json is damaged"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [
+        ({"chosen": {"name": "answer choices"}, "targets": {"answer": 9}}, "ada, bob (auto chose to learn from none of them)"),
+        ({"chosen": {"name": "soft"}, "targets": {"answer": 9}, "soft": {"weights": {"ada": 1.0, "bob": 0.0}}}, "ada, bob (auto chose to learn from ada)"),
+        ({"chosen": {"name": "method tinyllm"}, "targets": {"answer": 9, "ada": 8, "bob": 7}}, "ada, bob<"),
+        ({"chosen": {"name": "rationales input"}, "targets": {"answer": 9}}, "ada, bob<"),
+        ({"targets": {"answer": 9}}, "ada, bob<"),
+    ],
+)  # fmt: skip
+def test_the_head_names_the_teachers_that_auto_chose(tmp_path, trained, said):
+    write_json(tmp_path / "metrics.json", {"train": trained, "teachers": {"ada": {"kept": 9}, "bob": {"kept": 9}}})
+    assert said in write_report(tmp_path).read_text("utf-8")

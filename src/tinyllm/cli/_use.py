@@ -60,7 +60,7 @@ def predict(
         typer.Option(
             "--out",
             "-o",
-            help="File of the answers: .jsonl, .csv or .parquet; default: FILE.predictions.jsonl in this folder.",
+            help="File of the answers: .jsonl, .csv, .xlsx or .parquet; default: FILE.predictions.jsonl here.",
         ),
     ] = None,
     explain: Annotated[

@@ -115,9 +115,12 @@ def _address(page: str) -> str:
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse names that are not UTF-8, and empty names, which would mean the current folder."""
+    """Refuse names that are not UTF-8, empty names, which would mean the current folder, and `--set KEY VALUE`."""
     from tinyllm.errors import TinyLLMError
 
+    for option, key, value in zip(arguments, arguments[1:], [*arguments[2:], "-"], strict=False):
+        if option == "--set" and "." in key and "=" not in key and not value.startswith("-"):
+            raise TinyLLMError(f"--set takes KEY=VALUE in one word. Got: {key} {value}. Write --set {key}={value}")
     for before, argument in zip(["tinyllm", *arguments], arguments, strict=False):
         try:
             argument.encode()

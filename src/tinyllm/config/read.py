@@ -105,7 +105,8 @@ def apply_overrides(
         path, equals, text = override.partition("=")
         keys = path.split(".")
         if not equals or not all(keys) or len(keys) > _MOST_KEYS:
-            problems.append(f"--set {short(override)}: expected section.key=value, as in --set train.seed=1")
+            example = f"{path}=VALUE" if all(keys) and len(keys) > 1 and not equals else "train.seed=1"
+            problems.append(f"--set {short(override)}: expected section.key=value, as in --set {short(example)}")
             continue
         try:
             value = plain_number(parse_yaml(text)[0])

@@ -14,6 +14,7 @@ Lines = Mapping[tuple[str | int, ...], int]
 """The line of each key of a YAML file, by its path."""
 
 _DEEPEST = 50  # levels; a configuration has six
+_LISTED = 10
 _MOST = 100_000  # values; values repeated by an alias count each time
 
 
@@ -80,8 +81,12 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
         if path.is_symlink():
             raise ConfigError(f"{path} is a symbolic link to {path.readlink()}, which does not exist.") from None
         here = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        known = (
+            f" Configurations there: {', '.join(here[:_LISTED])}{', …' if len(here) > _LISTED else ''}." if here else ""
+        )
         raise ConfigError(
-            f"There is no configuration {path}.{did_you_mean(str(path), here)} `tinyllm init {path}` writes a new one."
+            f"There is no configuration {path}.{did_you_mean(str(path), here) or known} `tinyllm init {path}` writes a "
+            "new one."
         ) from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder; give a YAML file, or a run folder with a config.yaml in it.") from None

@@ -21,7 +21,15 @@ from typing import IO, Any
 
 from tinyllm.comparison import Accuracy
 from tinyllm.errors import DataError
-from tinyllm.inference._rows import WRITERS, Count, answered_row, problem_row, read_rows
+from tinyllm.inference._rows import (
+    MOST_ROWS_OF_WORKBOOK,
+    WORKBOOK,
+    WRITERS,
+    Count,
+    answered_row,
+    problem_row,
+    read_rows,
+)
 from tinyllm.inference._student import Chosen, LoadedStudent
 from tinyllm.questions.intake import Found, Wishes, find_reading
 from tinyllm.questions.types import Question, Splits
@@ -78,7 +86,7 @@ def predict_file(
     """Answer every question of a file, and write the answers. The file may have any shape that `tinyllm init` reads.
 
     Args:
-        out: the file to write. It ends in .jsonl, .csv or .parquet.
+        out: the file to write. It ends in .jsonl, .csv, .parquet or .xlsx.
         wishes: how the questions file is to be read.
         teachers: the teachers in whose style the student explains each answer (`LoadedStudent.styles`).
         min_confidence: the smallest probability at which a choice is taken.
@@ -97,6 +105,11 @@ def predict_file(
     with news.task(f"Reading {file}"):
         found = find_reading(file, wishes)
         total = sum(1 for table in found.shape.tables for _ in table.rows())
+    if out.suffix.lower() == WORKBOOK and total > MOST_ROWS_OF_WORKBOOK:
+        raise DataError(
+            f"{file} has {total:,} rows, and a workbook can have {MOST_ROWS_OF_WORKBOOK:,} below its heading. "
+            "Give a .parquet, .csv or .jsonl file with -o."
+        )
     is_learnt = _learnt(student.folder)
     asked = {
         "student": student.identity, "questions": _checksum(file), "wishes": repr(wishes),

@@ -11,9 +11,13 @@ from typing import Any
 
 from tinyllm.inference._student import Chosen
 from tinyllm.questions.types import Question
+from tinyllm.student.encode import label
 
 _ROWS_AT_ONCE = 1000
 _DIGITS = 6
+_LONGEST_CELL = 32_767  # characters; Excel's limit, as that of the rows
+MOST_ROWS_OF_WORKBOOK = 1_048_575
+WORKBOOK = ".xlsx"
 
 
 def answered_row(
@@ -27,6 +31,7 @@ def answered_row(
         "id": question.id,
         "question": question.question,
         "choice": None if abstains else chosen.choice,
+        "letter": None if abstains else label(chosen.choice).upper(),
         "text": None if abstains else chosen.text,
         "probability": probability,
         "probabilities": [round(p, _DIGITS) for p in chosen.probabilities],
@@ -44,7 +49,7 @@ def answered_row(
 
 def problem_row(number: int, name: str, problem: str) -> dict[str, Any]:
     """Return the row of something that is not a question, or of a question that the student cannot be asked."""
-    return {"row": number, "id": name, "choice": None, "text": None, "problem": problem}
+    return {"row": number, "id": name, "choice": None, "letter": None, "text": None, "problem": problem}
 
 
 @dataclass(slots=True)
@@ -96,9 +101,21 @@ def _csv(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str])
         writer = csv.DictWriter(out, _columns(teachers))
         writer.writeheader()
         for row in rows:
-            flat = _flat(row, teachers)
-            lists = {k: json.dumps(v) for k, v in flat.items() if isinstance(v, list)}
-            writer.writerow(flat | lists)
+            writer.writerow(_without_lists(_flat(row, teachers)))
+
+
+def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str]) -> None:
+    """Write a workbook. Texts are never formulas or links, and each row is written before the next is read."""
+    import xlsxwriter
+
+    plain = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
+    with xlsxwriter.Workbook(file, plain) as book:
+        sheet = book.add_worksheet("predictions")
+        sheet.freeze_panes(1, 0)
+        sheet.write_row(0, 0, _columns(teachers), book.add_format({"bold": True}))
+        for number, row in enumerate(rows, 1):
+            cells = _without_lists(_flat(row, teachers)).values()
+            sheet.write_row(number, 0, [c[:_LONGEST_CELL] if isinstance(c, str) else c for c in cells])
 
 
 def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str]) -> None:
@@ -122,14 +139,19 @@ def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[s
 
 
 Writer = Callable[[Iterable[Mapping[str, Any]], Path, Sequence[str]], None]
-WRITERS: Mapping[str, Writer] = {".csv": _csv, ".parquet": _parquet}
+WRITERS: Mapping[str, Writer] = {".csv": _csv, ".parquet": _parquet, WORKBOOK: _workbook}
 """The writers by the ending of the file. They write a column for the rationales of each teacher."""
+
+
+def _without_lists(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its lists as JSON texts."""
+    return {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
 
 
 def _columns(teachers: Sequence[str]) -> list[str]:
     return [
-        "row", "id", "question", "choice", "text", "probability", "probabilities", "answer", "mark", "abstained",
-        "tied", "context_cut", "learnt", *map(_rationale, teachers), "problem",
+        "row", "id", "question", "choice", "letter", "text", "probability", "probabilities", "answer", "mark",
+        "abstained", "tied", "context_cut", "learnt", *map(_rationale, teachers), "problem",
     ]  # fmt: skip
 
 

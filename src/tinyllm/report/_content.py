@@ -151,11 +151,21 @@ def _head(files: RunFiles, teachers: Sequence[str]) -> _Facts:
     adapter = student.get("adapter")
     yield "Method", str(metrics.get("method") or _section(config, "train").get("method") or NONE)
     yield "Student", f"{model}, {'all weights' if adapter == 'full' else adapter}" if adapter else str(model)
-    yield "Teachers", ", ".join(teachers) or "none"
+    yield "Teachers", (", ".join(teachers) or "none") + _chosen_teachers(_mapping(metrics, "train"), teachers)
     yield "Preset", str(metrics.get("preset") or config.get("preset") or NONE)
     if (seconds := _number(_mapping(metrics, "train"), "seconds")) is not None:
         yield "Training time", duration(seconds)
     yield "Date", moment(str((files.environment or {}).get("date") or NONE))
+
+
+def _chosen_teachers(trained: Mapping[str, Any], teachers: Sequence[str]) -> str:
+    """Say which teachers the student learnt from, if `method: auto` chose settings that do not use all of them."""
+    name = str(_mapping(trained, "chosen").get("name", ""))
+    if not name or "rationales input" in name:  # those that it reads with the questions are not recorded
+        return ""
+    targets, weights = _mapping(trained, "targets"), _mapping(trained, "soft", "weights")
+    used = [t for t in teachers if targets.get(t) or weights.get(t)]
+    return "" if len(used) == len(teachers) else f" (auto chose to learn from {', '.join(used) or 'none of them'})"
 
 
 def _section(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -226,7 +226,10 @@ class _Halving:
         if self._processes.is_first:
             folder.mkdir(parents=True, exist_ok=True)
         self._processes.wait()
-        self._news.say(f"  candidate {number + 1} of {len(self.candidates)}: {self._plan.names[number]}")
+        self._news.say(
+            f"  rung {rung + 1} of {len(self._plan.rungs)}, candidate {number + 1} of {len(self.candidates)}: "
+            f"{self._plan.names[number]}"
+        )
         prepared = prepare_training(config, self._run, self._news, self._learnt_from, processes=self._processes.count)
         plan, student, learner = prepared.plan, prepared.student, prepared.learner
         until = _until(share, len(plan))

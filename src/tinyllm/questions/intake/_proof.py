@@ -292,9 +292,11 @@ def _but(trial: Trial, way: Way) -> str:
     results = trial.results(way)
     parts = []
     if nothing := int((results == NOTHING).sum()):
-        parts.append(f"{nothing} have none")
+        parts.append(f"{nothing} row{' has' if nothing == 1 else 's have'} no answer")
     if bad := int((results < NOTHING).sum()):
-        parts.append(f"{bad} match no choice or several, and are left out")
+        parts.append(
+            f"{bad} match{'es' if bad == 1 else ''} no choice or several, and {'is' if bad == 1 else 'are'} left out"
+        )
     return f" ({', '.join(parts)})" if parts else ""
 
 
