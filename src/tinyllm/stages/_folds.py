@@ -113,8 +113,9 @@ class Folds:
                     found = score_options(
                         student, learner, asked, batch_tokens=section.batch_tokens, progress=task.update
                     )
+        temperature = student.card.temperature  # the probabilities are calibrated, as those of the teacher itself
         rows = read_jsonl(self._file(fold)) + [
-            {"id": q.id, "asked": _exactly(q), "scores": s.ranking(student.card.layout)}
+            {"id": q.id, "asked": _exactly(q), "scores": [r / temperature for r in s.ranking(student.card.layout)]}
             for q, s in zip(asked, found, strict=True)
         ]
         write_jsonl(self._file(fold), rows)
