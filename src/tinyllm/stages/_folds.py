@@ -153,7 +153,15 @@ class Folds:
 
     @cached_property
     def _config(self) -> Config:
-        return self._origin.config()
+        from tinyllm.student.model import CARD_FILE, student_folder
+
+        config = self._origin.config()
+        if (student_folder(Path(config.student.model).expanduser()) / CARD_FILE).is_file():
+            raise self._error(
+                f"it started from another student, {config.student.model}, which may have learnt from these questions. "
+                f"The out-of-fold students would start from it, too. Name a run that started from a model, {_OR_NONE}."
+            )
+        return config
 
     @cached_property
     def _splits(self) -> Splits:
