@@ -14,7 +14,6 @@ from tinyllm.config import Config, build_config, load_config
 from tinyllm.errors import RunFolderError
 from tinyllm.report import plural
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.generate import generate_run
 from tinyllm.stages.run import run_all
 from tinyllm.system.machine import peak_flops
 from tinyllm.system.news import News
@@ -46,10 +45,7 @@ def run_demo(run: RunFolder, news: News, *, best: bool = False) -> tuple[Config,
             f"{free / 1e9:.1f} GB. Free some space, or name a folder on another disk with --run-dir."
         )
     with run.claimed(config, renews_rationales=True):
-        generate_run(config, run, news)
-        for line in _one_question(config, run):
-            news.say(line)
-        outcome = run_all(config, run, news)
+        outcome = run_all(config, run, news, lambda: _one_question(config, run))
     return config, outcome.metrics, outcome.report
 
 
