@@ -311,10 +311,8 @@ def _tokenizer_of(spec: TeacherConfig, teacher: Teacher) -> CountTokens | None:
     model = named or getattr(spec, "model", None)
     if model is None or (named is None and not Path(model).is_dir()):
         return None
-    from tinyllm.student.model import load_tokenizer
-
-    tokenizer, _ = load_tokenizer(StudentSection(model=model))
-    return lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
+    count = _counter(model)
+    return lambda texts: list(map(count, texts))
 
 
 def _counter(model: str) -> Callable[[str], int]:

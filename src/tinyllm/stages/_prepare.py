@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
@@ -16,7 +17,7 @@ from tinyllm.stages._soft import soft_lines, taught
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared, mixture_settings, student_card
 from tinyllm.system.files import read_json, write_json
-from tinyllm.system.news import News
+from tinyllm.system.news import News, Task
 
 if TYPE_CHECKING:
     from tinyllm.rationales.types import Rationale
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
     from tinyllm.student.mixture import Target
     from tinyllm.student.model import Student
+    from tinyllm.student.train import TrainResult
 
 _LEAST = 1e-12  # of a probability, so that its logarithm is one
 
@@ -31,7 +33,7 @@ _LEAST = 1e-12  # of a probability, so that its logarithm is one
 def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
     """Load the student, and plan what it learns from the rationales of the run; trains nothing."""
     from tinyllm.rationales.files import read_rationales
-    from tinyllm.student.mixture import mix, needs_likelihoods
+    from tinyllm.student.mixture import mix
     from tinyllm.student.train import plan_steps, tokenise
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
@@ -43,7 +45,7 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
         learner = student.learner(config.train.max_input_tokens + config.train.max_target_tokens)
-    if needs_likelihoods(config.train.method):
+    if config.train.method == "student-likelihood":
         known = _rationale_likelihoods(config, run, news, student, learner, learnt.questions, rationales)
         settings = replace(settings, likelihoods=known)
     targets = mix(config.train.method, learnt.questions, rationales, settings)
@@ -58,6 +60,29 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
         )
     notes = (*soft_lines(learnt.figures), *learner.notes(), *cut_targets(encoder, targets))
     return Prepared(plan, student, learner, dict(Counter(t.learnt for t in targets)), learnt.figures, notes)
+
+
+def train_prepared(
+    config: Config, prepared: Prepared, splits: Splits, folder: Path, task: Task, until: int | None = None
+) -> TrainResult:
+    """Train a student by its plan, and measure its accuracy on the validation questions if there are any.
+
+    Args:
+        folder, until: as of `student.train.train`.
+    """
+    from tinyllm.student.train import train
+
+    return train(
+        prepared.student,
+        prepared.learner,
+        prepared.plan,
+        config.train,
+        tasks=tuple(dict.fromkeys((ANSWER_TASK, *mixture_settings(config).alpha, *prepared.targets))),
+        folder=folder,
+        progress=task.update,
+        validate=validation(config, prepared.student, prepared.learner, splits),
+        until=until,
+    )
 
 
 def cut_targets(encoder: Encoder, targets: Sequence[Target]) -> list[str]:

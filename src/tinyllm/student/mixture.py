@@ -64,7 +64,7 @@ class MixtureSettings:
         seed: the random seed of the method.
         shares: target probabilities of the choices, by question id. Other questions have 1 for the answer.
         likelihoods: the likelihood of each rationale for the untrained student, by (question id, teacher), for the
-            method that uses it (`needs_likelihoods`).
+            method `student-likelihood`.
     """
 
     prefixes: Mapping[str, str]
@@ -91,11 +91,6 @@ def mix(method: Method, questions: Questions, rationales: Rationales, settings: 
     A question without a rationale of a teacher has no target of that task: missing rationales are masked.
     """
     return _MIXTURES[method](questions, rationales, settings)
-
-
-def needs_likelihoods(method: Method) -> bool:
-    """Return whether a method needs the likelihood of each rationale for the untrained student."""
-    return method == "student-likelihood"
 
 
 # --- the paper's methods ------------------------------------------------------------------------------------------
