@@ -243,11 +243,7 @@ def _fact(topic: str, name: str, look: Callable[[], str]) -> Fact:
 
 
 def _teacher(spec: TeacherConfig) -> str:
-    """Return what can be said of a teacher at no cost.
-
-    Raises:
-        TinyLLMError: something is missing, or a server does not answer.
-    """
+    """Return what can be said of a teacher at no cost. Raise `TinyLLMError` if it cannot be used."""
     from tinyllm.teachers import make_teacher
     from tinyllm.teachers.base import Reachable
 
@@ -273,11 +269,7 @@ def _teacher(spec: TeacherConfig) -> str:
 
 
 def _local(model: str) -> str:
-    """Return where a model is, without reading it.
-
-    Raises:
-        TinyLLMError: it is a packaged model that is not installed, or its reader is missing.
-    """
+    """Return where a model is, without reading it. Raise `TinyLLMError` if it cannot be used."""
     state = next((s for s in model_states() if s.name == model), None)
     path = Path(model).expanduser()
     if state is not None and not state.installed:

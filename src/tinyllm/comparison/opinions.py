@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from typing import Any
 
-from tinyllm.comparison._statistics import Accuracy, wilson
+from tinyllm.comparison._statistics import Accuracy
 from tinyllm.opinions.types import Opinion
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import credit, leaders
@@ -72,10 +72,9 @@ def _worth(marks: _Marks) -> dict[str, Any]:
     """Return accuracy with its interval, and ECE: |confidence - accuracy| averaged over the bins by their questions."""
     if not marks.n:
         return {"accuracy": None, "ece": None, "reliability": []}
-    accuracy = Accuracy(marks.right / marks.n, wilson(marks.right, marks.n), marks.n)
     filled = [(int(n), confidence / n, right / n) for n, confidence, right in marks.bins if n]
     return {
-        "accuracy": asdict(accuracy),
+        "accuracy": asdict(Accuracy.of(marks.right, marks.n)),
         "ece": sum(n * abs(confidence - right) for n, confidence, right in filled) / marks.n,
         "reliability": [{"n": n, "confidence": c, "accuracy": r} for n, c, r in filled],
     }

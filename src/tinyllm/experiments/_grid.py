@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from tinyllm.comparison.outline import AVERAGE, Kind
@@ -141,11 +140,6 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
             f"{path}: {count}\n" + "\n".join(f"  - {p}" for p in unique), page="configuration.md#experiments"
         )
     return Experiment(grid, groups)
-
-
-def dump_grid(grid: Grid) -> str:
-    """Return an experiment as YAML, which `load_experiment` reads."""
-    return yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _grid(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Grid | None:

@@ -20,6 +20,7 @@ from tinyllm.config import (
     Config,
     build_config,
     describe_differences,
+    dump_config,
     load_config,
     prefixes_in_use,
     teacher_weights,
@@ -27,7 +28,7 @@ from tinyllm.config import (
 )
 from tinyllm.errors import ConfigError, RunFolderError, TinyLLMError
 from tinyllm.experiments._cell import KEPT, Job
-from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName, dump_grid
+from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName
 from tinyllm.experiments._places import Place
 from tinyllm.experiments._shared import (
     Shared,
@@ -113,7 +114,7 @@ class Runner:
 
     def open(self) -> None:
         """Write the grid and the outline, and remove files of earlier starts that are not needed."""
-        write_text(self.folder / EXPERIMENT_FILE, dump_grid(self.experiment.grid))
+        write_text(self.folder / EXPERIMENT_FILE, dump_config(self.experiment.grid))
         outline(self.experiment, self.shared).write(self.folder)
         for file in failures(self.folder).glob("*.json"):
             file.unlink()

@@ -17,7 +17,7 @@ from tinyllm.report._files import LogLine, RunFiles
 from tinyllm.report._opinions import opinions_of, opinions_on, reliability_line
 from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
 from tinyllm.report._search import search_of
-from tinyllm.report._verdict import Outcomes, Over, Shown, headline, verdict
+from tinyllm.report._verdict import Outcomes, Shown, verdict
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
 from tinyllm.scoring.predictions import Prediction
 
@@ -97,7 +97,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "only_rationales": not predictions,
         "questions": len(shown),
         "questions_left_out": max(0, len(rows) - browser.MAX_QUESTIONS),
-        "island": browser.island(shown, teachers, scorers),
+        "island": browser.safe_json({"scorers": list(scorers.items()), "teachers": teachers, "questions": shown}),
         "config_text": files.config_text,
         "environment": list(_flat(files.environment or {})),
     }
@@ -204,7 +204,8 @@ def _cards(
         if shown is None:
             continue
         outcomes = _outcomes(predictions, scorer)
-        compared = majority, outcomes, chance, _over(metrics, scorer)
+        over_majority = _number(_mapping(metrics, "over_majority", scorer), "p")
+        said = verdict(before, after, majority, outcomes, chance, over_majority)
         ties = _number(_mapping(metrics, "accuracy" if after else "before", scorer), "ties")
         yield {
             "label": label,
@@ -214,16 +215,10 @@ def _cards(
             "stage": "after training" if after else "before training",
             "note": f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}"
             + (f", {plural(int(ties), 'tie')}" if ties else ""),
-            "headline": headline(before, after, *compared),
-            "verdict": verdict(before, after, *compared),
+            "headline": said.headline,
+            "verdict": said.text,
             "outcomes": outcomes,
         }
-
-
-def _over(metrics: Mapping[str, Any], scorer: str) -> Over | None:
-    found = _mapping(metrics, "over_majority", scorer)
-    better, worse, p = (_number(found, key) for key in ("fixed", "broken", "p"))
-    return None if better is None or worse is None or p is None else Over(round(better), round(worse), p)
 
 
 def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None:

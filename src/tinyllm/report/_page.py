@@ -37,7 +37,7 @@ def write_report(run: Path) -> Path:
         dot_plots=both_widths(lambda width: plots.dot_plot(page["dots"], page["marks"], width)) if page["dots"] else (),
         curve_plots=both_widths(lambda width: plots.learning_curve(page["curves"], width)),
         reliability_plots=both_widths(
-            lambda width: plots.line_plot(page["opinions"].lines, *axes, width, diagonal=True)
+            lambda width: plots.line_plot(page["opinions"]["lines"], *axes, width, diagonal=True)
         ),
         calibration_plots=both_widths(lambda width: plots.line_plot(page["calibration"], *axes, width, diagonal=True)),
         share_bar=lambda parts: Markup(plots.share_bar(parts)),  # noqa: S704  plots escapes its labels
