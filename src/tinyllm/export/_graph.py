@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError
+from tinyllm.export._scores import option_scores
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Branch, Encoder
@@ -147,14 +148,7 @@ class GraphRuntime(ABC):
         rows = self.encoder.options(question, self.card.prefixes[ANSWER_TASK])
         branches = [b for row in rows for b in row.branches]
         each = self._log_probabilities(rows[0].prompt, branches)
-        of_choice = {int(n): of for b, of in zip(branches, each, strict=True) for n in b.task.split()}
-        found = [of_choice[n] for n in range(len(question.choices))]
-        return OptionScores(
-            total=tuple(float(np.float32(of.sum())) for of in found),
-            mean=tuple(float(np.float32(of.mean())) for of in found),
-            unended=tuple(float(np.float32(of[:-1].sum())) for of in found),
-            characters=tuple(map(len, question.choices)),
-        )
+        return option_scores(question, zip(branches, each, strict=True))
 
     def _log_probabilities(self, prompt: Sequence[int], branches: Sequence[Branch]) -> list[Any]:
         """Return the log-probability of each target token of each branch, in float64."""
