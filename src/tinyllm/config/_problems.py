@@ -39,12 +39,12 @@ _TEACHER_KINDS = {
 
 def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> list[str]:
     """Return a schema's errors as messages. Each names line and setting, what it got, and what is allowed."""
-    return [_one_problem(detail, root, lines) for detail in error.errors() if not _follows(detail)]
-
-
-def _follows(detail: Any) -> bool:
-    """Whether a list is only too short because pydantic left out its wrong items, which are reported themselves."""
-    return bool(detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"])
+    problems = []
+    for detail in error.errors():
+        # pydantic left out the wrong items of a list, so that it is too short. They are reported themselves.
+        if detail["type"] != "too_short" or len(detail["input"]) < detail["ctx"]["min_length"]:
+            problems.append(_one_problem(detail, root, lines))
+    return problems
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
         return f"{where}: missing; this setting has no default"
     if detail["type"] == "union_tag_invalid":
         kind = str(detail["ctx"]["tag"])
-        kinds = [str(k) for k in _TEACHER_KINDS]
-        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}"
+        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, _TEACHER_KINDS)} Known: {', '.join(_TEACHER_KINDS)}"
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
     if detail["type"] == "too_short":

@@ -74,7 +74,8 @@ class Group:
 
     def cell(self, settings: Settings, seed: int) -> Cell:
         """Return one of its runs."""
-        varied = [f"{k.rpartition('.')[2]}={_short(v)}" for k, v in sorted(settings.items())]
+        short = {k: f"{v:g}" if isinstance(v, float) else v for k, v in sorted(settings.items())}
+        varied = [f"{k.rpartition('.')[2]}={v}" for k, v in short.items()]
         parts = [self.dataset, self.student, self.spec.id, *varied, f"seed{seed}"]
         key = "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "_", part) for part in parts)
         first = seed == self.sweep.seeds[0]
@@ -83,10 +84,6 @@ class Group:
     def cells(self) -> list[Cell]:
         """Return all runs that can become necessary, with any choice of settings."""
         return [self.cell(s, seed) for of in self.sweep.by_alpha() for s in of for seed in self.sweep.seeds]
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 class Experiment:

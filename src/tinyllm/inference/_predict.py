@@ -139,11 +139,8 @@ def predict_file(
 
 
 def _learnt(folder: Path | None) -> Callable[[Question], bool] | None:
-    """Return what says whether the student has used a question, by the record of its run; None without a record.
-
-    A student is in `RUN/student`, an export is in `RUN/export/NAME`.
-    """
-    around = folder.resolve().parents[:2] if folder is not None else ()
+    """Return what says whether the student has used a question, by the record of its run; None without a record."""
+    around = folder.resolve().parents[:2] if folder is not None else ()  # it is RUN/student or RUN/export/NAME
     return next((found for run in around if (found := Splits.read_learnt(run)) is not None), None)
 
 

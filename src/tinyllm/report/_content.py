@@ -72,6 +72,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
     data = _mapping(metrics, "data")
     dropped, warnings = _list(data, "dropped"), _mapping(data, "warnings")
     teacher_rows = [_teacher(files, name) for name in teachers]
+    checks = {share.name for row in teacher_rows for key in ("repaired", "rejected", "resampled") for share in row[key]}
     return {
         "name": str(metrics.get("name") or files.config.get("name") or files.folder.resolve().name),
         "facts": list(_head(files, teachers)),
@@ -87,7 +88,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "search": search_of(files.search),
         "calibration": list(_calibration(metrics)),
         "teachers": teacher_rows,
-        "meanings": list(_meanings(teacher_rows)),
+        "meanings": [(name, meaning) for name, meaning in CHECKS.items() if name in checks],
         "has_rationales": any(row["bar"] for row in teacher_rows),
         "opinions": opinions_of(files.opinions),
         "data": list(_data(data)),
@@ -392,11 +393,6 @@ def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
         yield Share("replies", count(replies), NONE)
         if thoughts := int(_number(entry, "thinking_tokens") or 0):
             yield Share("thoughts", count(thoughts), percent(thoughts / replies))
-
-
-def _meanings(teachers: Iterable[Mapping[str, Any]]) -> _Facts:
-    shown = {share.name for row in teachers for key in ("repaired", "rejected", "resampled") for share in row[key]}
-    return ((name, meaning) for name, meaning in CHECKS.items() if name in shown)
 
 
 # --- data and environment -----------------------------------------------------------------------------------------
