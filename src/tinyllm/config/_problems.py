@@ -39,12 +39,12 @@ _TEACHER_KINDS = {
 
 def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> list[str]:
     """Return a schema's errors as messages. Each names line and setting, what it got, and what is allowed."""
-    problems = []
-    for detail in error.errors():
-        # pydantic left out the wrong items of a list, so that it is too short. They are reported themselves.
-        if detail["type"] != "too_short" or len(detail["input"]) < detail["ctx"]["min_length"]:
-            problems.append(_one_problem(detail, root, lines))
-    return problems
+    return [
+        _one_problem(detail, root, lines)
+        for detail in error.errors()
+        # pydantic leaves out the wrong items of a list, so that it is too short. They are reported themselves.
+        if detail["type"] != "too_short" or len(detail["input"]) < detail["ctx"]["min_length"]
+    ]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
         return f"{where}: missing; this setting has no default"
     if detail["type"] == "union_tag_invalid":
         kind = str(detail["ctx"]["tag"])
-        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, _TEACHER_KINDS)} Known: {', '.join(_TEACHER_KINDS)}"
+        known = ", ".join(_TEACHER_KINDS)
+        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, _TEACHER_KINDS)} Known: {known}"
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
     if detail["type"] == "too_short":
