@@ -12,16 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.comparison._seeds import (
-    Calibration,
-    Difference,
-    Estimate,
-    Runs,
-    calibration,
-    difference,
-    estimate,
-    holm,
-)
+from tinyllm.comparison._seeds import Calibration, Difference, Estimate, Runs, calibration, difference, estimate, holm
 from tinyllm.comparison._stored import from_json
 from tinyllm.comparison.answers import SCORERS, Scorer
 from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline

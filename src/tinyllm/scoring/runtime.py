@@ -54,9 +54,5 @@ class TorchRuntime:
     def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
         """Return the texts; they are written in batches where each is what the student writes alone."""
         return generate_texts(
-            self._student,
-            questions,
-            task=teacher,
-            max_new_tokens=max_new_tokens,
-            batch_tokens=self._batch_tokens,
+            self._student, questions, task=teacher, max_new_tokens=max_new_tokens, batch_tokens=self._batch_tokens
         )

@@ -8,13 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import (
-    BudgetSection,
-    Config,
-    PromptedTeacher,
-    StudentSection,
-    TeacherConfig,
-)
+from tinyllm.config import BudgetSection, Config, PromptedTeacher, StudentSection, TeacherConfig
 from tinyllm.errors import RunFolderError, TeacherError
 from tinyllm.questions.types import Question
 from tinyllm.rationales.forecast import Forecast

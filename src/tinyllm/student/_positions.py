@@ -51,10 +51,7 @@ class Positions:
             StudentError: they are; the message names the setting to change.
         """
         both = "train.max_input_tokens" + (" or train.max_target_tokens" if self.target is None else "")
-        for found, allowed, setting in (
-            (prompt, self.prompt, both),
-            (target, self.target, "train.max_target_tokens"),
-        ):
+        for found, allowed, setting in ((prompt, self.prompt, both), (target, self.target, "train.max_target_tokens")):
             if allowed is not None and found > allowed:
                 raise StudentError(
                     f"student.model: {self.name} has {allowed} positions, and {found} are needed for the longest row. "
