@@ -68,7 +68,6 @@ class Forecast:
 
     Args:
         places: the number of runs at the same time.
-        gpus: the number of GPUs of this machine.
         is_here: whether runs happen on this machine, and not on a cluster.
     """
 

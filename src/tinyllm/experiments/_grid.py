@@ -90,7 +90,6 @@ class Experiment:
     """An experiment in which the configuration of each run is valid.
 
     Args:
-        grid: the contents of the file.
         groups: in the order of datasets, students and methods.
     """
 

@@ -68,10 +68,6 @@ class Board:
 class Runner:
     """Does the runs of an experiment that are left.
 
-    Args:
-        folder: the folder of the experiment with its records.
-        shared: what the runs share.
-
     Raises:
         RunFolderError: the folder holds runs with other settings, questions or rationales.
     """

@@ -25,7 +25,6 @@ def write_export(student: Student, folder: Path, kind: str, precision: str, name
 
     Args:
         kind, precision: a format in `FORMATS`, and one of its precisions.
-        name: the name of the run.
         example: the question that the README of the folder shows.
 
     Raises:

@@ -45,8 +45,6 @@ def write_gguf(student: Student, file: Path, quantise: str, name: str, around: t
     """Write a student as a GGUF file.
 
     Args:
-        quantise: a precision in `FORMATS`.
-        name: the name of the model in the file.
         around: the texts before and after a user's message. The chat template adds them.
 
     Raises:

@@ -63,8 +63,6 @@ class Graph:
     """What is traced.
 
     Attributes:
-        module: computes the log-probabilities.
-        given: an example of each input.
         shapes: the inputs by name, and which of their dimensions vary.
     """
 

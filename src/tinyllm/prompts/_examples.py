@@ -111,7 +111,6 @@ class _Pool:
     Attributes:
         entries: one for each question that may be shown; see `_entries`.
         named: places of the questions that are shown first.
-        count: how many examples are shown.
         by_place: whether the entries are places, in order.
     """
 

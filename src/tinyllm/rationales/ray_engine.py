@@ -198,7 +198,6 @@ class _RayTeacher:
 
     Args:
         teacher: the original, which is not started on this machine.
-        workers: number of workers.
         questions: sent along to a teacher that answers from the question itself.
     """
 

@@ -14,13 +14,7 @@ from tinyllm.student.model import Student, StudentCard
 
 
 class Runtime(Protocol):
-    """A student that is loaded, in any program that can compute it. Calls come one at a time.
-
-    Attributes:
-        name: of the program, for people.
-        card: how the student is asked.
-        encoder: turns questions into its tokens.
-    """
+    """A student that is loaded, in any program that can compute it. Calls come one at a time."""
 
     name: str
     card: StudentCard

@@ -26,7 +26,6 @@ class _Pushed:
 
     Attributes:
         files: size in bytes, by name.
-        card: the text of README.md, which is the first of the files.
         url: the address of the commit; None if nothing was sent.
     """
 

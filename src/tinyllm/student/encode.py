@@ -90,9 +90,7 @@ class Encoder:
     """Turns questions and targets into rows for one kind of student.
 
     Args:
-        tokenizer: the student's own.
         is_encoder_decoder: which of the two shapes above.
-        layout: how question and choices are written out.
         max_input_tokens: longest prompt, prefix included.
         max_target_tokens: longest target, end-of-text token included; the rest is cut.
         share_prompt: False: causal students get one row per task, too (for models that do not accept the mask).

