@@ -16,10 +16,11 @@ from tinyllm.comparison.records import LOG_FILE, Record, cells
 from tinyllm.config import Config, EvaluateSection, build_config, compares_by_token
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
+from tinyllm.experiments._views import unrotated, viewed
 from tinyllm.questions import SPLITS
 from tinyllm.questions.types import Question, Splits
 from tinyllm.scoring.calibration import fit_temperature, probabilities
-from tinyllm.scoring.views import View, unrotated, viewed
+from tinyllm.scoring.predictions import View
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import student_card

@@ -32,7 +32,7 @@ from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName
 from tinyllm.experiments._places import Place
 from tinyllm.experiments._shared import Shared, learnt_from, outline, rationale_key
 from tinyllm.experiments._worker import log_file
-from tinyllm.scoring.views import View
+from tinyllm.scoring.predictions import View
 from tinyllm.system.files import write_json, write_text
 
 _SHOWN = 12  # differences in a message

@@ -18,7 +18,7 @@ from tinyllm.config import ANSWER_TASK
 from tinyllm.report._experiment.tables import settings_text
 from tinyllm.report._plots import Line, Point, smooth, thin, window
 from tinyllm.report._words import NONE, count, duration, p_value, percent, plural, points, signed, size
-from tinyllm.scoring.views import View
+from tinyllm.scoring.predictions import View
 
 _CURVE_POINTS = 200
 
