@@ -49,11 +49,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def build_config(
-    tree: Mapping[str, Any],
-    overrides: Sequence[str] = (),
-    *,
-    source: str = "configuration",
-    lines: Lines | None = None,
+    tree: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str = "configuration", lines: Lines | None = None
 ) -> Config:
     """Turn a mapping into a configuration; see `load_config`."""
     problems: list[str] = []

@@ -197,11 +197,7 @@ def _asked_file(out: Path) -> Path:
 
 @contextlib.contextmanager
 def _journal(out: Path, asked: dict[str, Any]) -> Iterator[tuple[IO[bytes], Count]]:
-    """Open and count the rows that are answered so far. Other processes cannot open them until the block ends.
-
-    Raises:
-        DataError: another process is writing the file, or the rows are of another student, file or setting.
-    """
+    """Open and count the rows that are answered so far. Other processes cannot open them until the block ends."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part, said = _part(out), _asked_file(out)
     with part.open("a+b") as file:

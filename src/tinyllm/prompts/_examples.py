@@ -255,16 +255,12 @@ def _diverse(pool: _Pool, _seed: int) -> Strategy:
     return pick
 
 
-def _none(_pool: _Pool, _seed: int) -> Strategy:
-    return lambda _block: ()
-
-
 _STRATEGIES: Mapping[str, Callable[[_Pool, int], Strategy]] = {
     "random": _random,
     "similar": _similar,
     "diverse": _diverse,
     "fixed": _fixed,
-    "none": _none,
+    "none": lambda _pool, _seed: lambda _block: (),
 }
 
 

@@ -106,11 +106,7 @@ class _Cluster:
         self._thread = ThreadPoolExecutor(1)
 
     async def connect(self) -> Any:
-        """Return the module `ray`, connected.
-
-        Raises:
-            TeacherError: there is no such cluster.
-        """
+        """Return the module `ray`, connected."""
         async with self._lock:
             if self._ray is None:
                 ray = ray_module(self._address)

@@ -125,12 +125,7 @@ def _unfit_text(kind: _Unfit, those: Sequence[Dropped]) -> str:
 
 
 def _unfit(
-    questions: Sequence[Question],
-    encoder: Encoder,
-    prefixes: Sequence[str],
-    task: Task,
-    cut: Counter[str],
-    split: str,
+    questions: Sequence[Question], encoder: Encoder, prefixes: Sequence[str], task: Task, cut: Counter[str], split: str
 ) -> Iterator[tuple[int, Question, _Unfit, str]]:
     """Yield the place of each question that the student cannot be asked, and why; count the others' cut contexts."""
     for start in range(0, len(questions), _CHUNK):

@@ -105,11 +105,7 @@ class Verification:
     # --- what the model itself gives ----------------------------------------------------------------------------------
 
     def _plain(self, parameters: Sequence[nn.Parameter]) -> _Plain:
-        """Compute the rows of the probe one by one, by the model's own forward.
-
-        Raises:
-            StudentError: the model fails, is random, or looks ahead.
-        """
+        """Compute the rows of the probe one by one, by the model's own forward."""
         rows, more = apart(self._short), apart(self._long)
         count, row = len(rows) + len(more), _telling(rows)
         size = sum(p.numel() for p in self._learner.parameters())
@@ -191,11 +187,7 @@ class Verification:
         return True
 
     def _result(
-        self,
-        rows: Sequence[Row],
-        branches: int = 1,
-        parameters: Sequence[nn.Parameter] = (),
-        trains: bool = False,
+        self, rows: Sequence[Row], branches: int = 1, parameters: Sequence[nn.Parameter] = (), trains: bool = False
     ) -> _Result:
         """Return the logits of rows, and the gradient of their loss.
 

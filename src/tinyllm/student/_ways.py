@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
 """The errors of models whose attention, head or masks have another interface."""
 
@@ -38,6 +40,14 @@ def decoder_start(model: Any) -> int:
             if (start := getattr(config, name, None)) is not None:
                 return int(start)
     return int(model.config.pad_token_id)
+
+
+def from_config(model_config: Any) -> Any:
+    """Return a model with random weights."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind: Any = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
+    return kind.from_config(model_config, dtype=torch.float32)
 
 
 def unwrapped(model: Any) -> Any:

@@ -220,10 +220,7 @@ def runs_text(cell: Cell | None) -> str:
 
 def as_markdown(table: Table) -> str:
     """Return a table as Markdown."""
-    lines = [
-        f"| {' | '.join(['', *map(markdown, table.columns)])} |",
-        f"|---|{'---:|' * len(table.columns)}",
-    ]
+    lines = [f"| {' | '.join(['', *map(markdown, table.columns)])} |", f"|---|{'---:|' * len(table.columns)}"]
     for row in table.rows:
         if row.kind == "head":
             lines.append(f"| **{markdown(row.label)}** |{' |' * len(table.columns)}")

@@ -302,11 +302,7 @@ class Endpoint:
         )
 
     def _failed(self, job: _Job, failure: AttemptFailed) -> float:
-        """Account for a failed attempt. Return the seconds to wait before the next.
-
-        Raises:
-            RequestFailed, TeacherError: there is no next attempt.
-        """
+        """Account for a failed attempt. Return the seconds to wait before the next."""
         now, replica = time.monotonic(), job.replica
         self.faults[failure.kind] += 1
         if failure.overload and isinstance(self._limit, AdaptiveLimit):
