@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tinyllm.errors import DataError, did_you_mean
 from tinyllm.questions.types import Question
-from tinyllm.system.files import write_text
+from tinyllm.system.files import well_formed, write_text
 
 Format = Literal["jsonl", "csv", "parquet"]
 EXTENSIONS: Mapping[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -292,10 +292,8 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
         DataError: the file cannot be written (no permission, disk full). The old file is then unchanged.
     """
     text = "".join(json.dumps(to_record(q), ensure_ascii=False) + "\n" for q in questions)
-    # UTF-8 cannot encode a lone surrogate. It becomes U+FFFD, which the check `encoding` finds.
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     try:
-        write_text(path, text)
+        write_text(path, well_formed(text))  # the check `encoding` finds what this replaces
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"{path} cannot be written: {reason}; make room or give another folder") from None

@@ -54,11 +54,11 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
         names = (name for name, questions in asked.items() for _ in range(len(questions)))
         with (
             news.task("Reading the opinions"),
-            writing_opinions(run.path) as writer,
+            writing_opinions(run.path) as add,
             writing_rejections(run.path, "opinion") as reject,
         ):
             for split, (question, opinions) in zip(names, collection.over(together, reject), strict=True):
-                writer.add(split, opinions)
+                add(split, opinions)
                 tally.add(question, opinions)
         figures = tally.figures(collection.usage, asking.costs(collection))
     write_json(run.path / _FIGURES, figures)
