@@ -23,9 +23,6 @@ _BATCH_TOKENS = 4096
 def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
     """Write a T5 student in CTranslate2's format.
 
-    Args:
-        quantise: fp32 or int8.
-
     Raises:
         MissingDependencyError: ctranslate2 is not installed.
         StudentError: the student is not an encoder-decoder, or CTranslate2 does not know its architecture.

@@ -204,11 +204,7 @@ def _listed(
     letters: bool = False,
     name: str = "",
 ) -> dict[str, Any]:
-    """Convert a format with a list of choices and the answer as index or letter, or -1 or nothing if withheld.
-
-    Args:
-        name: column of the id.
-    """
+    """Convert a format with a list of choices and the answer as index or letter, or -1 or nothing if withheld."""
     given = str(theirs[answer]).strip()
     return {
         "id": str(theirs[name]) if name else None,

@@ -65,11 +65,7 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
 def train_prepared(
     config: Config, prepared: Prepared, splits: Splits, folder: Path, task: Task, until: int | None = None
 ) -> TrainResult:
-    """Train a student by its plan, and measure its accuracy on the validation questions if there are any.
-
-    Args:
-        folder, until: as of `student.train.train`.
-    """
+    """Train a student by its plan, and measure its accuracy on the validation questions if there are any."""
     from tinyllm.student.train import train
 
     return train(

@@ -59,11 +59,7 @@ def steps_done(checkpoint: Path | None) -> int:
 
 
 def discard_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a finished training.
-
-    Args:
-        folder: of the run.
-    """
+    """Remove the checkpoints from the folder of a run whose training is finished."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 

@@ -64,13 +64,10 @@ class Verification:
         self.company = next((b.tokens for b in known if b.counts_company and b.tokens >= together), None)
 
     def take_fastest(self, *, learns: bool) -> None:
-        """Let the learner take the fastest way that agrees with the model's plain `forward`.
+        """Let the learner take the fastest way that agrees with the model's plain `forward`; see `Learner.verify`.
 
         Args:
             learns: also compare the gradients.
-
-        Raises:
-            StudentError: see `Learner.verify`.
         """
         learner = self._learner
         learner.take(ALONE)
@@ -81,11 +78,7 @@ class Verification:
                 break
 
     def refuse_if_it_sees_ahead(self) -> None:
-        """Check on a short row that changing a token does not change the predictions before it.
-
-        Raises:
-            StudentError: they change.
-        """
+        """Raise `StudentError` if changing a token of a short row changes the predictions before it."""
         self._learner.eval()
         self._learner.take(ALONE)
         row = _telling(apart(self._short))
