@@ -69,6 +69,7 @@ bench-evaluate: install
 # The figures about predicting, serving and exports; an hour, and nothing else should run meanwhile. Needs the real data.
 bench-use: install
 	$(BIN)/python -m benchmarks.predict
+	$(BIN)/python -m benchmarks.predict memory
 	$(BIN)/python -m benchmarks.serve
 	$(BIN)/tinyllm demo
 	$(BIN)/python -m benchmarks.export runs/demo smollm2 t5-small

@@ -132,14 +132,15 @@ def generate(tree: Tree) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Command:
-    """What a run of `tinyllm generate` printed and took.
+    """What a command of `tinyllm` printed and took.
 
     Attributes:
+        printed: the JSON that it printed.
         began: seconds since 1970, before the process was started.
         peak_bytes: its greatest resident memory, or that of a process it started, whichever is more.
     """
 
-    yields: dict[str, Any]
+    printed: dict[str, Any]
     began: float
     seconds: float
     peak_bytes: int
@@ -147,17 +148,12 @@ class Command:
 
 def run_command(config: Path, folder: Path) -> Command:
     """Run `tinyllm generate` as a person does; its run folder lies in `folder`."""
-    words: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "tinyllm",
-        "generate",
-        config,
-        "--run-dir",
-        folder / "run",
-        "--json",
-        "--quiet",
-    ]
+    return measured("generate", config, "--run-dir", folder / "run", folder=folder)
+
+
+def measured(*arguments: str | Path, folder: Path) -> Command:
+    """Run a command of `tinyllm` as a person does, and print JSON; its messages go to a file in `folder`."""
+    words = [sys.executable, "-m", "tinyllm", *arguments, "--json", "--quiet"]
     said = folder / "stderr.txt"
     began = time.time()
     with said.open("wb") as errors, subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors) as process:
@@ -166,7 +162,9 @@ def run_command(config: Path, folder: Path) -> Command:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"`tinyllm generate` ended with {process.returncode}:\n{said.read_text('utf-8')[-4000:]}")
+        raise SystemExit(
+            f"`tinyllm {arguments[0]}` ended with {process.returncode}:\n{said.read_text('utf-8')[-4000:]}"
+        )
     peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return Command(json.loads(printed), began, time.time() - began, peak)
 

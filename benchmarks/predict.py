@@ -1,4 +1,4 @@
-"""The benchmark of predicting: `python -m benchmarks.predict`, alone on the machine."""
+"""The benchmarks of predicting: `python -m benchmarks.predict [memory]`; the speed alone on the machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from benchmarks import common
 from benchmarks.common import Reach, Result, child, row, say
 from benchmarks.evaluate import LM_EVAL, accuracy, arc_job, harness
 from benchmarks.material import fresh_folder
+from benchmarks.memory import predict_memory
 from benchmarks.train import smollm_folder
 from benchmarks.training.material import DATA
 from tinyllm.config import StudentSection, compares_by_token
@@ -143,6 +144,8 @@ def _result(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and write its result."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["speed", "memory"], default="speed", help="what is measured")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000], help="memory: questions")
     parser.add_argument("--out", type=Path, default=common.RESULTS, help="folder of the results")
     parser.add_argument("--rounds", type=int, default=2, help="rounds")
     parser.add_argument("--questions", type=int, help="at most so many questions; by default all")
@@ -151,9 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--note", help="the reason where something falls short; without it, the one before stays")
     options = parser.parse_args(arguments)
-    if not DATA.is_dir():
+    if options.what == "memory":
+        result = predict_memory(options.sizes, options.rounds)
+    elif DATA.is_dir():
+        result = predict(options.questions, options.layout, options.rounds)
+    else:
         raise SystemExit(f"The real data are not at {DATA}; this benchmark needs them.")
-    result = predict(options.questions, options.layout, options.rounds)
     file = common.write(result, options.out, options.note)
     for line in result.rows:
         met = {True: "met", False: "NOT met", None: ""}[line.met]

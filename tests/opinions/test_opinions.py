@@ -237,6 +237,8 @@ def test_the_opinion_of_a_student_is_its_probabilities(project, tmp_path):
     alone = ("teachers=[]", "train.method=fine-tuning", "train.alpha=1.0", "opinions.teachers={}")
     assert run(project, "train", "--quiet", *(part for setting in alone for part in ("--set", setting))) == 0
     student = project.run.rename(tmp_path / "earlier")
+    card = student / "student" / "tinyllm.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"temperature": 0.02}))
     project.tree["teachers"][2] = {"name": "tot", "kind": "student", "run": str(student), "folds": 0}
     project.change("train.alpha", {"ada": 1.0, "bob": 1.0})
     project.change("opinions", {"teachers": ["tot"]})

@@ -125,6 +125,12 @@ def test_a_student_without_its_run_is_refused(tmp_path, tiny_t5, origin, capsys)
     assert "write `folds: 0`" in capsys.readouterr().err
 
 
+def test_a_student_that_started_from_another_student_is_refused(tmp_path, tiny_t5, origin, capsys):
+    again = trained(tmp_path, origin / "student", QUESTIONS[:8])
+    assert tinyllm("generate", asking(tmp_path / "chain", tiny_t5, again)) == 2
+    assert "it started from another student" in capsys.readouterr().err
+
+
 def folds_of(tmp_path, train: dict, splits: Splits, result: dict | None = None) -> Folds:
     """Folds of a teacher that was trained with some settings, without its files."""
     spec = StudentTeacher(name="tot", kind="student", run=tmp_path, folds=FOLDS)

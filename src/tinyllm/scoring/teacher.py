@@ -63,7 +63,8 @@ class StudentAsTeacher(BatchingTeacher):
             own = [q for q, other in zip(asked, others, strict=True) if q is not None and other is None]
             # The scores that it ranks choices by are means over tokens already, where they should be.
             scored = score_options(student, learner, own) if own else ()
-            scores = iter([s.ranking(student.card.layout) for s in scored])
+            card = student.card
+            scores = iter([[r / card.temperature for r in s.ranking(card.layout)] for s in scored])
             latency = time.perf_counter() - began
             return [
                 RequestFailed("another question of the run has the same id", "bad_request")

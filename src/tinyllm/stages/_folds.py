@@ -114,8 +114,9 @@ class Folds:
                     found = score_options(
                         student, learner, asked, batch_tokens=section.batch_tokens, progress=task.update
                     )
+        temperature = student.card.temperature  # the probabilities are calibrated, as those of the teacher itself
         rows = read_jsonl(self._file(fold)) + [
-            {"id": q.id, "asked": _exactly(q), "scores": s.ranking(student.card.layout)}
+            {"id": q.id, "asked": _exactly(q), "scores": [r / temperature for r in s.ranking(student.card.layout)]}
             for q, s in zip(asked, found, strict=True)
         ]
         write_jsonl(self._file(fold), rows)
@@ -153,7 +154,15 @@ class Folds:
 
     @cached_property
     def _config(self) -> Config:
-        return self._origin.config()
+        from tinyllm.student.model import CARD_FILE, student_folder
+
+        config = self._origin.config()
+        if (student_folder(Path(config.student.model).expanduser()) / CARD_FILE).is_file():
+            raise self._error(
+                f"it started from another student, {config.student.model}, which may have learnt from these questions. "
+                f"The out-of-fold students would start from it, too. Name a run that started from a model, {_OR_NONE}."
+            )
+        return config
 
     @cached_property
     def _splits(self) -> Splits:
