@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyllm.config import ANSWER_TASK
-from tinyllm.errors import MissingDependencyError, StudentError
+from tinyllm.errors import MissingDependencyError, StudentError, first_line
 from tinyllm.export._scores import option_scores
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
@@ -111,8 +111,7 @@ def exporting(to: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:  # exporters raise errors of many types
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise StudentError(f"torch cannot export this model to {to}: {first}. Use --to merged.") from error
+        raise StudentError(f"torch cannot export this model to {to}: {first_line(error)}. Use --to merged.") from error
     finally:
         logging.disable(before)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyllm.errors import DataError, did_you_mean
+from tinyllm.errors import DataError, did_you_mean, first_line
 from tinyllm.questions.types import Question
 from tinyllm.system.files import well_formed, write_text
 
@@ -261,8 +261,7 @@ def _read_parquet(path: Path) -> Iterator[Row | Problem]:
             for k, cells in enumerate((cells for batch in batches for cells in batch.to_pylist()), 1):
                 yield Row(k, str(path), k, cells, "parquet")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise _UnreadableError(f"not a readable Parquet file ({reason}); write it again") from None
+        raise _UnreadableError(f"not a readable Parquet file ({first_line(error)}); write it again") from None
 
 
 _READERS: Mapping[Format, Callable[[Path], Iterator[Row | Problem]]] = {

@@ -15,7 +15,7 @@ from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._soft import soft_lines, taught
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import Prepared, mixture_settings, student_card
+from tinyllm.stages.student import Prepared, student_card
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News, Task
 
@@ -33,7 +33,7 @@ _LEAST = 1e-12  # of a probability, so that its logarithm is one
 def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
     """Load the student, and plan what it learns from the rationales of the run; trains nothing."""
     from tinyllm.rationales.files import read_rationales
-    from tinyllm.student.mixture import mix
+    from tinyllm.student.mixture import MixtureSettings, mix
     from tinyllm.student.train import plan_steps, tokenise
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
@@ -41,7 +41,7 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     if rationales:  # of questions that are left out here nothing is learnt, not even under another question
         learnt_from = {q.id for q in learnt.questions}
         rationales = tuple(r for r in rationales if r.question_id in learnt_from)
-    settings = mixture_settings(config, learnt.shares)
+    settings = MixtureSettings.of(config, learnt.shares)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
         learner = student.learner(config.train.max_input_tokens + config.train.max_target_tokens)
@@ -73,7 +73,7 @@ def train_prepared(
         prepared.learner,
         prepared.plan,
         config.train,
-        tasks=tuple(dict.fromkeys((ANSWER_TASK, *mixture_settings(config).alpha, *prepared.targets))),
+        tasks=tuple(dict.fromkeys((ANSWER_TASK, *(t.name for t in teachers_in_use(config)), *prepared.targets))),
         folder=folder,
         progress=task.update,
         validate=validation(config, prepared.student, prepared.learner, splits),
@@ -105,9 +105,9 @@ def _rationale_likelihoods(
     """
     from tinyllm.scoring.predictions import CONVENTION
     from tinyllm.scoring.score import arithmetic, score_targets
-    from tinyllm.student.mixture import tinyllm
+    from tinyllm.student.mixture import MixtureSettings, tinyllm
 
-    written = replace(mixture_settings(config), rationales="target")
+    written = replace(MixtureSettings.of(config), rationales="target")
     targets = [t for t in tinyllm(questions, rationales, written) if t.task != ANSWER_TASK]
     section = config.evaluate
     read = (

@@ -1,18 +1,18 @@
-"""The student of a run: how it is asked, what its mixture needs to know, and what it is about to learn."""
+"""The student of a run: how it is asked, and what it is about to learn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import ANSWER_TASK, Config, candidates_of, prefixes_in_use, teacher_weights, teachers_in_use
+from tinyllm.config import ANSWER_TASK, Config, candidates_of, prefixes_in_use, teachers_in_use
 from tinyllm.questions.types import Question
 
 if TYPE_CHECKING:
     from tinyllm.rationales.types import Rationale
     from tinyllm.student.learner import Learner
-    from tinyllm.student.mixture import MixtureSettings, Targets
+    from tinyllm.student.mixture import Targets
     from tinyllm.student.model import Student, StudentCard
     from tinyllm.student.plan import StepPlan
 
@@ -30,25 +30,6 @@ def student_card(config: Config) -> StudentCard:
         max_input_tokens=config.train.max_input_tokens,
         reasons_as=teachers_in_use(config)[0].name if config.train.rationales == "before" else "",
         max_rationale_tokens=config.evaluate.max_rationale_tokens,
-    )
-
-
-def mixture_settings(config: Config, shares: Mapping[str, tuple[float, ...]] | None = None) -> MixtureSettings:
-    """Return what the mixture of a run needs to know besides the texts.
-
-    Args:
-        shares: what the choices of a question are to get, by question id, where that is not all for the answer.
-    """
-    from tinyllm.student.mixture import MixtureSettings
-
-    weights = teacher_weights(config)
-    return MixtureSettings(
-        prefixes=prefixes_in_use(config),
-        alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
-        answer=config.train.answer,
-        rationales=config.train.rationales,
-        seed=config.train.seed,
-        shares=shares or {},
     )
 
 
@@ -72,11 +53,11 @@ def most_targets(
 
     Their number does not depend on which rationale is likelier, so no student is needed.
     """
-    from tinyllm.student.mixture import mix
+    from tinyllm.student.mixture import MixtureSettings, mix
 
     config = max(candidates_of(config), key=lambda c: len(teachers_in_use(c)))
     likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in rationales), 0.0)
-    settings = replace(mixture_settings(config), likelihoods=likelihoods)
+    settings = replace(MixtureSettings.of(config), likelihoods=likelihoods)
     return config, mix(config.train.method, questions, rationales, settings)
 
 

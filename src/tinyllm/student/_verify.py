@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tinyllm.errors import StudentError
+from tinyllm.errors import StudentError, first_line
 from tinyllm.student._attention import drops_scores
 from tinyllm.student._batch import to_device
 from tinyllm.student._positions import bounds, exceeded_bound
@@ -30,7 +30,7 @@ from tinyllm.student._probe import (
     without_noise,
 )
 from tinyllm.student._rows import Row
-from tinyllm.student._ways import ALONE, UNFIT, Way, first_line, unwrapped
+from tinyllm.student._ways import ALONE, UNFIT, Way, unwrapped
 
 if TYPE_CHECKING:
     from tinyllm.student.learner import Learner

@@ -54,8 +54,3 @@ def unwrapped(model: Any) -> Any:
     """Return the model inside the LoRA wrapper. Its layers contain the adapters, so these stay active."""
     inner: Callable[[], Any] | None = getattr(model, "get_base_model", None)
     return model if inner is None else inner()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not blank; its type if there is none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

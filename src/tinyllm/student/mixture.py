@@ -10,7 +10,17 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, Method, RationaleUse
+from tinyllm.config import (
+    ANSWER_TASK,
+    CHOICES_TASK,
+    AnswerKind,
+    Config,
+    Method,
+    RationaleUse,
+    prefixes_in_use,
+    teacher_weights,
+    teachers_in_use,
+)
 from tinyllm.questions.types import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student import _routing as routing
@@ -74,6 +84,13 @@ class MixtureSettings:
     seed: int = 0
     shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     likelihoods: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Config, shares: Mapping[str, tuple[float, ...]] | None = None) -> MixtureSettings:
+        """Return those of a run."""
+        weights, train = teacher_weights(config), config.train
+        alpha = {t.name: weights[t.name] for t in teachers_in_use(config)}
+        return cls(prefixes_in_use(config), alpha, train.answer, train.rationales, train.seed, shares or {})
 
 
 _ROUTED = "routed"

@@ -19,11 +19,11 @@ import torch
 from safetensors import SafetensorError
 
 from tinyllm.config import ANSWER_TASK, Layout, LoraSection, StudentSection
-from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
+from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean, first_line
 from tinyllm.student._positions import Bound
 from tinyllm.student._untrained import NAME as UNTRAINED
 from tinyllm.student._untrained import untrained
-from tinyllm.student._ways import first_line, from_config
+from tinyllm.student._ways import from_config
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
 from tinyllm.system.packaged import cache_folder, known_models, model_file, sha256
