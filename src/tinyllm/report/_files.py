@@ -132,5 +132,5 @@ def _log_line(row: Any) -> LogLine:
 
 
 def _rejection(row: Any) -> Rejection:
-    known = (str(row[key]) for key in ("question_id", "teacher", "reason"))
-    return Rejection(*known, str(row.get("text") or ""), row.get("kind", "rationale"))
+    question_id, teacher, reason = (str(row[key]) for key in ("question_id", "teacher", "reason"))
+    return Rejection(question_id, teacher, reason, str(row.get("text") or ""), row.get("kind", "rationale"))
