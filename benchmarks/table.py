@@ -14,7 +14,7 @@ from benchmarks.common import RESULTS, ROOT
 PAGE = ROOT / "docs" / "benchmarks.md"
 ORDER = (
     "train-t5", "train-smollm-2", "train-smollm-4", "train-share", "evaluate", "predict", "predict-memory", "serve",
-    "export", "page", "throughput", "peers", "memory", "startup", "real", "prefix",
+    "export", "page", "demo", "throughput", "peers", "memory", "startup", "real", "prefix",
 )  # fmt: skip
 _ELSEWHERE = ("statistics", "architectures")  # have hundreds of rows, and pages of their own
 _INTRO = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,14 @@ class _Outcome:
     unanswered: dict[str, dict[str, int]]
 
 
-def run_all(config: Config, run: RunFolder, news: News) -> _Outcome:
-    """Run every stage that is not done yet."""
+def run_all(
+    config: Config, run: RunFolder, news: News, after_generate: Callable[[], Iterable[str]] = tuple
+) -> _Outcome:
+    """Run every stage that is not done yet.
+
+    Args:
+        after_generate: gives lines to print when the teachers have answered.
+    """
     from tinyllm.comparison.metrics import evaluation_fingerprint
 
     has_opinions = config.train.soft is not None
@@ -46,6 +53,8 @@ def run_all(config: Config, run: RunFolder, news: News) -> _Outcome:
     if can_score:
         splits = with_answers(splits, ("test",), drop=config.data.on_invalid == "drop")
     yields = generate_run(config, run, news, splits)
+    for line in after_generate():
+        news.say(line)
     trained = train_run(config, run, news, splits)
     if not can_score:
         news.say("  note: no test question has an answer, so the student is not scored")

@@ -1,0 +1,38 @@
+"""`tinyllm demo`: how it fits itself to a machine, and what it prints, with a tiny student and the recorded teacher."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinyllm.config import build_config
+from tinyllm.stages import demo
+
+
+@pytest.mark.parametrize(
+    ("fp32", "bf16", "precision", "epochs"),
+    [(40e9, 10e9, "fp32", 1), (216e9, 20e9, "fp32", 3), (200e9, 210e9, "fp32", 2), (300e9, 888e9, "bf16", 4)],
+)
+def test_the_length_of_the_training_fits_the_machine(monkeypatch, fp32, bf16, precision, epochs):
+    monkeypatch.setattr(demo, "peak_flops", {"fp32": fp32, "bf16": bf16}.__getitem__)
+    config, said = demo._fitted(False)
+    assert (config.train.precision, config.train.epochs) == (precision, epochs)
+    assert f"Training takes {epochs} epoch" in said[-1]
+
+
+def test_it_tells_each_step_once_and_ends_with_the_gain_and_what_to_do_next(tmp_path, tiny_t5, monkeypatch, cli):
+    monkeypatch.setattr(demo, "peak_flops", lambda precision: 1e9)
+    config, said = demo._fitted(False)
+    tree = config.model_dump(mode="json", exclude_unset=True)
+    tree["teachers"] = tree["teachers"][:1]
+    tree["opinions"]["teachers"].pop("gemma3")
+    tree["student"] |= {"model": str(tiny_t5), "adapter": "full"}
+    tree["train"] |= {"max_steps": 2, "method": "fine-tuning"}
+    monkeypatch.setattr(demo, "_fitted", lambda best: (build_config(tree), said))
+    told = cli("demo", "--run-dir", tmp_path / "demo")
+    assert told.code == 0, told.err
+    for step in ("Reading questions", "Training", "Evaluating the student", "What the teachers think of one question"):
+        assert told.err.count(f"\n{'' if ' of ' in step else '✓ '}{step}") == 1, step
+    for words in ("Training on the teachers' opinions, without an answer,", "95 % interval", "What to try next"):
+        assert words in told.out
+    again = cli("demo", "--run-dir", tmp_path / "demo")
+    assert (again.code, "✓ The student is already evaluated" in again.err) == (0, True)
