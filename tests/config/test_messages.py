@@ -39,6 +39,8 @@ def told(**sections) -> str:
             {"rationales": {"examples": {"ids": ["1"]}}},
             "rationales.examples.ids: `strategy: random` does not use them; set `strategy: fixed`, or remove `ids`",
         ),
+        ({"max_steps": 6}, "max_steps: unknown key. Did you mean 'train.max_steps'?"),
+        ({"train": {"alpha": "0,5"}}, "train.alpha: a number or a mapping is needed, got '0,5' (write a point, not a"),
         ({"rationales": {"budget": {"usd": 1}}}, "no teacher has a price, so spending is always 0"),
     ],
 )  # fmt: skip

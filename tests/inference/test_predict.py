@@ -136,6 +136,7 @@ def test_rows_that_cannot_be_answered_get_a_row_with_the_reason(cli, here, stude
     found = lines(here / "bad.predictions.jsonl")
     assert [r["row"] for r in found] == list(range(1, 64))
     assert "tokens with its choices" in found[3]["problem"]
+    assert found[3]["question"].startswith("very very")
     assert "different choices" in found[4]["problem"]
     assert found[62]["choice"] is None
 

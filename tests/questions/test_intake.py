@@ -271,7 +271,7 @@ def test_of_several_sheets_with_questions_the_person_says_which(tmp_path: Path) 
     assert "--sheet" in text
     assert same(read(path, sheet="Two"), PLAIN[:-1])
     (tmp_path / "config.yaml").unlink()
-    (tmp_path / "q.questions.jsonl").unlink()
+    (tmp_path / "config.questions.jsonl").unlink()
     assert "no sheet 'Three'. Sheets: One, Two" in refusal(path, sheet="Three")
 
 
@@ -678,3 +678,10 @@ def test_an_opendocument_table(tmp_path: Path) -> None:
             f'<office:document-content {spaces}><office:body><office:spreadsheet><table:table table:name="S">{body}</table:table></office:spreadsheet></office:body></office:document-content>',
         )
     assert same(read(path), PLAIN)
+
+
+def test_a_refusal_names_the_cells_that_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    answers = ["A", "B"] * 10 + ["F", "?"]
+    path.write_text("question,A,B,answer\n" + "".join(f"Which {n}?,ice,fire,{a}\n" for n, a in enumerate(answers)))
+    assert "it fits 20 of 22 rows, and not line 22: 'F', line 23: '?'. Correct or remove" in refusal(path)

@@ -103,11 +103,14 @@ def test_a_file_that_is_converted_is_beside_its_configuration_and_none_is_writte
     (tmp_path / "quiz.tsv").write_text(FILES["letters.csv"][0].replace(",", "\t"), encoding="utf-8")
     said = cli("init", "quiz.tsv", "--out", "made/mine.yaml")
     assert said.code == 0, said.err
-    assert "converted to made/quiz.questions.jsonl" in said.out
+    assert "converted to made/mine.questions.jsonl" in said.out
     assert len(load_splits(load_config(tmp_path / "made" / "mine.yaml").data).train) == 7
-    again = cli("init", "quiz.tsv", "--out", "made/other.yaml")
-    assert (again.code, "quiz.questions.jsonl is there already" in again.err) == (2, True)
-    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["mine.yaml", "quiz.questions.jsonl"]
+    (tmp_path / "made" / "mine.yaml").unlink()
+    again = cli("init", "quiz.tsv", "--out", "made/mine.yaml")
+    assert (again.code, "mine.questions.jsonl is there already" in again.err) == (2, True)
+    assert cli("init", "quiz.tsv", "--out", "made/other.yaml").code == 0
+    found = sorted(p.name for p in (tmp_path / "made").iterdir())
+    assert found == ["mine.questions.jsonl", "other.questions.jsonl", "other.yaml"]
 
 
 def test_the_options_that_settle_what_is_open(cli, tmp_path, monkeypatch):

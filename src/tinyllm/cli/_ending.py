@@ -119,8 +119,17 @@ def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
         f"What to try next{'' if is_known else f' (first: source {shlex.quote(os.path.relpath(activate))})'}:\n"
         "  open the report in a browser: the test questions with the student's answers, the teachers, the training\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
-        "  tinyllm init FILE                     write a configuration for your own questions\n"
+        f"{_own_questions(config, folder)}"
         "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (docs/experiments.md)"
+    )
+
+
+def _own_questions(config: Config, folder: RunFolder) -> str:
+    if config.data.dataset == "starter":
+        return "  tinyllm init FILE                     write a configuration for your own questions\n"
+    return (
+        f"  tinyllm predict {folder.path} FILE -o answers.xlsx     answer every question of a file\n"
+        f"  tinyllm serve {folder.path}     a page to ask, and an API; `tinyllm export` for llama.cpp, onnxruntime, …\n"
     )
 
 

@@ -61,7 +61,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Train a small student model on the rationales of several large language models."""
+    """Train a small student model from the rationales and opinions of several large language models, and use it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -29,6 +29,7 @@ _PLAINLY = {
     "bool_type": "true or false is needed",
     "path_type": "a path is needed",
 }
+_IS_NEEDED = re.compile(r"(?P<where>.*?): (?P<kind>[^:]*) is needed(?P<got>, got .*)", re.DOTALL)
 _MAY_HOLD_SECRETS = ("base_url", "api_key_env", "headers", "query", "extra_body", "arguments")
 """Settings into which users paste keys by mistake. Messages do not repeat their values."""
 
@@ -39,12 +40,24 @@ _TEACHER_KINDS = {
 
 def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> list[str]:
     """Return a schema's errors as messages. Each names line and setting, what it got, and what is allowed."""
-    return [
-        _one_problem(detail, root, lines)
-        for detail in error.errors()
-        # pydantic leaves out the wrong items of a list, so that it is too short. They are reported themselves.
-        if detail["type"] != "too_short" or len(detail["input"]) < detail["ctx"]["min_length"]
-    ]
+    found = [_one_problem(detail, root, lines) for detail in error.errors() if not _follows(detail)]
+    kinds: dict[tuple[str, str], list[str]] = {}  # what may stand in a place, where the schema allows several
+    for problem in found:
+        if alike := _IS_NEEDED.fullmatch(problem):
+            kinds.setdefault((alike["where"], alike["got"]), []).append(alike["kind"])
+    return list(dict.fromkeys(_together(problem, kinds) for problem in found))
+
+
+def _together(problem: str, kinds: Mapping[tuple[str, str], list[str]]) -> str:
+    alike = _IS_NEEDED.fullmatch(problem)
+    if alike is None:
+        return problem
+    return f"{alike['where']}: {' or '.join(kinds[alike['where'], alike['got']])} is needed{alike['got']}"
+
+
+def _follows(detail: Any) -> bool:
+    """Whether a list is only too short because pydantic left out its wrong items, which are reported themselves."""
+    return bool(detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"])
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,8 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
     got = detail.get("input")
     if detail["type"] == "extra_forbidden":
         key = str(place.keys[-1])
-        return f"{where}: unknown key.{did_you_mean(key, place.known)} Known: {', '.join(place.known)}"
+        meant = did_you_mean(key, place.known) or _within_a_section(key, root if len(place.keys) == 1 else None)
+        return f"{where}: unknown key.{meant} Known: {', '.join(place.known)}"
     if detail["type"] == "missing":
         return f"{where}: missing; this setting has no default"
     if detail["type"] == "union_tag_invalid":
@@ -84,9 +98,19 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
     if any(key in _MAY_HOLD_SECRETS for key in place.keys):
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
     if detail["type"] in _PLAINLY:
-        return f"{where}: {_PLAINLY[detail['type']]}, got {short(repr(got))}"
+        point = " (write a point, not a comma)" if re.fullmatch(r"-?\d+,\d+", str(got)) else ""
+        return f"{where}: {_PLAINLY[detail['type']]}, got {short(repr(got))}{point}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
     return f"{where}: {detail['msg']}, got {short(repr(got))}.{hint}"
+
+
+def _within_a_section(key: str, root: type[BaseModel] | None) -> str:
+    """Return `" Did you mean 'train.epochs'?"` for a setting that is given without its section."""
+    for name, section in root.model_fields.items() if root else ():
+        kind = section.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields:
+            return f" Did you mean '{name}.{key}'?"
+    return ""
 
 
 def short(text: str) -> str:

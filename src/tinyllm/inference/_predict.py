@@ -171,7 +171,7 @@ def _answer(
                 continue
             answer = next(said)
             if isinstance(answer, str):
-                rows.append(problem_row(number, question.id, answer))
+                rows.append(problem_row(number, question.id, answer, question.question))
             else:
                 row = answered_row(number, question, answer, next(explained), min_confidence)
                 rows.append(row if is_learnt is None else row | {"learnt": is_learnt(question)})

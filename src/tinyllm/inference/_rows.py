@@ -47,9 +47,17 @@ def answered_row(
     return row
 
 
-def problem_row(number: int, name: str, problem: str) -> dict[str, Any]:
+def problem_row(number: int, name: str, problem: str, question: str | None = None) -> dict[str, Any]:
     """Return the row of something that is not a question, or of a question that the student cannot be asked."""
-    return {"row": number, "id": name, "choice": None, "letter": None, "text": None, "problem": problem}
+    return {
+        "row": number,
+        "id": name,
+        "question": question,
+        "choice": None,
+        "letter": None,
+        "text": None,
+        "problem": problem,
+    }
 
 
 @dataclass(slots=True)

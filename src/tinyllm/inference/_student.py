@@ -229,7 +229,11 @@ def load(folder: str | Path) -> LoadedStudent:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise RunFolderError(f"There is no folder {folder}. Give the folder of a run, of its student, or of an export.")
+        beside = [str(f) for f in folder.parent.glob("*") if f.is_dir()]
+        raise RunFolderError(
+            f"There is no folder {folder}.{did_you_mean(str(folder), beside)} Give the folder of a run, of its "
+            "student, or of an export."
+        )
     folder = student_folder(folder)
     return LoadedStudent(open_export(folder), folder_checksum(folder) or "", folder)
 

@@ -60,6 +60,8 @@ def _load_questions(config: Config, news: News, problems: list[TinyLLMError], *,
         splits = load_splits(config.data, test=test, problems=problems)
         task.note = f"{len(splits.train)} train, {len(splits.valid)} valid"
         task.note += f", {len(splits.test)} test" if test else ""
+        known = sum(q.answer is not None for q in splits.test)
+        task.note += f" ({known} with an answer)" if known < len(splits.test) else ""
         task.note += f", {len(splits.more)} more to train on" if len(splits.more) else ""
     for text, count in splits.warnings.items():
         news.say(f"  note: {count} × {text}")
@@ -280,8 +282,8 @@ def _soft_notes(config: Config, splits: Splits) -> Iterator[str]:
         yield f"{blank} questions without an answer are learnt from the teachers' pooled opinions, where trusted"
     if config.train.answer == "text":
         yield (
-            "with train.answer: text the choice of the pooled opinion is the text where there is no answer, and where "
-            "there is one opinions change nothing; `choices` and `both` learn the probabilities"
+            "train.answer: text learns only the likeliest choice of the pooled opinion, and only where there is no "
+            "answer. `choices` and `both` learn its probabilities, for all questions"
         )
 
 

@@ -71,7 +71,7 @@ _TRAIN_WITHOUT_ANSWERS = """\
   answer: choices               # learns the probabilities, not only the best choice
   soft: {}                      # from the teachers' opinions
 """
-_STUDENT = "smollm2-135m-instruct"
+_STUDENT = "smollm2-135m-instruct"  # English; docs/howto/other-languages.md names others
 _METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
 _WITHOUT_VALIDATION = "# auto needs validation questions, and there are none"
 
@@ -212,7 +212,7 @@ def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[st
         said = f"Read {_count(tally.questions)} from {data}"
     else:
         settings, tally = {}, Tally()
-        where = _converted(found, config.parent / f"{_stem(data)}.questions.jsonl", tally)
+        where = _converted(found, config.parent / f"{_stem(config)}.questions.jsonl", tally)
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
     if not tally.questions:
         raise DataError(f"{data}: no row is a question: " + "; ".join(tally.reasons.values()))
@@ -235,7 +235,7 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
     taken = folder if several else target
     if taken.exists():
         raise ConfigError(
-            f"{taken} is there already, and the questions would be written there; move it, or give --out."
+            f"{taken} is there already, and the questions would be written there. Move it, or give another --out."
         )
     folder.mkdir(parents=True, exist_ok=True)
     parts = {s: p.with_name(f"{p.name}.part") for s, p in paths.items()}
@@ -293,7 +293,10 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
         if len(tally.answers) == 1 and total > 1:
             yield f"  note:     every right answer is {next(iter(tally.answers))}: there is nothing to learn"
     if 0 < tally.unanswered < tally.questions:
-        yield f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out"
+        yield (
+            f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out. "
+            "docs/opinions.md says how a student learns from them"
+        )
     elif tally.unanswered:
         yield "  note:     no answers are known: the student learns from the teachers' opinions, and is not scored"
     if tally.left_out:

@@ -160,9 +160,10 @@ def read_student(folder: Path) -> Student:
         raw = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         known = {f.name: raw[f.name] for f in fields(StudentCard) if f.name in raw}
         card = StudentCard(**known)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError):
         raise StudentError(
-            f"{folder} holds no student that TinyLLM saved ({CARD_FILE}: {error}); `tinyllm train` makes one."
+            f"{folder} holds no student that TinyLLM saved: {CARD_FILE} is missing or cannot be read. `tinyllm train` "
+            "trains one."
         ) from None
     check_files(folder, raw.get("sha256", {}))
     return _read(str(folder), None, card)

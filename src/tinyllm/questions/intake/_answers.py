@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tinyllm.errors import printable
 from tinyllm.questions.intake._cells import fold, is_scalar, number_of, text_of
 from tinyllm.questions.intake._choices import Options
 from tinyllm.questions.intake._names import place_of_mark, plain
@@ -24,6 +25,7 @@ SAID: Mapping[Way, str] = {
     "from 0": "its number, counted from 0",
     "from 1": "its number, counted from 1",
 }
+_SHOWN, _SHOWN_CHARACTERS = 3, 40  # cells that mean no choice, and how much of each
 _TOLERATED = 0.05  # so many rows may match no choice (they are left out and reported)
 
 _LEAD = re.compile(
@@ -151,12 +153,14 @@ class Trial:
         names: the names of the classes, if the column holds class numbers.
         zero: place of the first 0.
         last: place of the first number that equals the number of choices in its row.
+        misfits: places and values of the first cells that are not empty and mean no choice, for each way.
     """
 
     column: str
     columns: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     found: dict[Way, array[int]] = field(default_factory=lambda: {way: array("h") for way in WAYS})
+    misfits: dict[Way, list[str]] = field(default_factory=lambda: {way: [] for way in WAYS})
     zero: str | None = None
     last: str | None = None
 
@@ -169,7 +173,10 @@ class Trial:
         if number == options.places[-1] + 1 and self.last is None:
             self.last = place
         for way in WAYS:
-            self.found[way].append(resolve(value, options, way, self.columns, self.names))
+            choice = resolve(value, options, way, self.columns, self.names)
+            self.found[way].append(choice)
+            if choice < NOTHING and len(self.misfits[way]) < _SHOWN:
+                self.misfits[way].append(f"{place}: '{printable(str(value))[:_SHOWN_CHARACTERS]}'")
 
     def fits(self, way: Way) -> bool:
         """Tell whether this way gives a choice in nearly every row."""

@@ -23,7 +23,7 @@ from tinyllm.questions.types import Question
 
 _NOTHING = "it is not a table, not JSON, and not a quiz with lettered choices (Aiken, GIFT)"
 _FEW = 3  # different questions that are needed for three splits
-_SHOWN = 3  # reasons that are shown for rows left out
+_SHOWN = 10  # reasons that are shown for rows left out
 
 
 @dataclass(slots=True)

@@ -277,12 +277,11 @@ def _of_numbers(trial: Trial, numbers: Sequence[Way], wishes: Wishes) -> Meaning
     else:
         best = max(WAYS, key=lambda w: int((trial.results(w) >= 0).sum()))
         results = trial.results(best)
-        bad = np.flatnonzero(results < NOTHING)
         reason = (
             f"{name} does not name a choice by letter, number or text in every row. Read as {SAID[best]}, it fits "
             f"{int((results >= 0).sum())} of {int((results != NOTHING).sum())} rows"
-            + (f"; the first row that does not fit is row {int(bad[0]) + 1}" if len(bad) else "")
-            + ". Give another column with --answer COL, or use --no-answers"
+            + (f", and not {', '.join(trial.misfits[best])}" if trial.misfits[best] else "")
+            + ". Correct or remove the rows that do not fit, give another column with --answer COL, or use --no-answers"
         )
         return Doubt(reason, rank=4, about_answer=True)
     return Doubt(reason, rank=5, about_answer=True)
