@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tinyllm.comparison.results import Results, read_results
-from tinyllm.report._experiment.content import comparisons, tried, without_questions
+from tinyllm.report._experiment.content import comparisons, tried, viewed
 from tinyllm.report._experiment.statements import statements
 from tinyllm.report._experiment.tables import Row, as_markdown, markdown, runs_text, tables
 from tinyllm.system.news import duration
@@ -76,7 +76,7 @@ def _compared(results: Results) -> Iterator[str]:
 
 
 def _withheld(results: Results) -> Iterator[str]:
-    rows = without_questions(results)
+    rows = viewed(results, "choices-only")
     if rows:
         yield "### Question withheld\n"
         yield "Asked with the first seed alone; the accuracy as asked is of the same runs.\n"

@@ -122,7 +122,7 @@ def test_a_key_and_a_model_that_a_configuration_needs_and_that_are_missing(cli, 
         {"name": "bob", "kind": "llamacpp", "model": "gemma3-270m"},
         {"name": "eve", "kind": "given"},
     ])  # fmt: skip
-    monkeypatch.setattr(packaged, "_is_installed", lambda _: False)
+    monkeypatch.setattr(packaged._PackagedModel, "installed", property(lambda _: False))
     said = cli("doctor", project.config, "--json")
     assert said.code == 2
     tree = json.loads(said.out)
@@ -143,7 +143,7 @@ def test_a_wrong_configuration_is_one_problem_beside_the_facts(cli, project):
 def test_checksums_are_compared_when_asked_for(cli, monkeypatch, tmp_path):
     file = tmp_path / "model.gguf"
     file.write_bytes(b"damaged")
-    monkeypatch.setattr(packaged, "_is_installed", lambda model: model.name == "gemma3-270m")
+    monkeypatch.setattr(packaged._PackagedModel, "installed", property(lambda model: model.name == "gemma3-270m"))
     monkeypatch.setattr(_diagnosis, "model_file", lambda _: file)
     assert "gemma3-270m                  installed\n" in cli("doctor").out
     said = cli("doctor", "--checksums")

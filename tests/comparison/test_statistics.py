@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.comparison._statistics import accuracy, chance_rate, majority_right, paired, wilson
+from tinyllm.comparison._statistics import Accuracy, chance_rate, majority_right, paired, wilson
 from tinyllm.questions import Question
 
 
@@ -35,7 +35,7 @@ def test_wilson_covers_the_true_rate_about_95_times_in_100():
 
 
 def test_nothing_to_count():
-    assert accuracy([]).ci95 == (0.0, 1.0)
+    assert Accuracy.of(0, 0).ci95 == (0.0, 1.0)
     assert paired([], []).p == 1.0
 
 
@@ -67,7 +67,7 @@ def test_the_paired_test_rejects_about_5_times_in_100_when_there_is_nothing():
 
 
 def test_ties_count_as_shares_and_hold_their_level():
-    assert accuracy([0.5, 0.5, 1.0, 0.0]).value == 0.5
+    assert Accuracy.of(0.5 + 0.5 + 1.0 + 0.0, 4).value == 0.5
     found = paired([0.5, 1.0, 0.0, 1.0], [1.0, 1.0, 0.5, 0.0])
     assert (found.difference, found.fixed, found.broken, found.n) == (0.0, 2, 1, 4)
     assert found.p == 1.0

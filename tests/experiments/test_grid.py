@@ -9,8 +9,9 @@ import pytest
 from experiments.grids import grid_tree, write_grid
 from support import repository
 from tinyllm.comparison.selection import ALPHA
+from tinyllm.config import dump_config
 from tinyllm.errors import ConfigError
-from tinyllm.experiments._grid import dump_grid, load_experiment
+from tinyllm.experiments._grid import load_experiment
 from tinyllm.experiments._methods import METHODS
 
 ASKED = [{"name": n, "kind": "openai", "model": "m"} for n in ("ada", "bob")]
@@ -161,7 +162,7 @@ def test_a_number_as_people_write_it_is_a_number(load):
 def test_what_is_dumped_loads_to_the_same(load, tmp_path):
     experiment = load(alpha=[0.5], tune={"train.epochs": [1, 2]}, quoted={"GPT": {"one": 70.0}})
     file = tmp_path / "again.yaml"
-    file.write_text(dump_grid(experiment.grid), encoding="utf-8")
+    file.write_text(dump_config(experiment.grid), encoding="utf-8")
     again = load_experiment(file)
     assert again.grid == experiment.grid
     assert again.groups == experiment.groups

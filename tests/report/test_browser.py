@@ -21,9 +21,9 @@ CHROMIUM = next(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_script_draws_the_first_questions_without_console_messages(made_up_run: Path, tmp_path: Path) -> None:
-    with writing_opinions(made_up_run) as writer:
-        writer.add("test", {EVIL_TEACHER: Opinion("test-0", EVIL_TEACHER, (0.7, 0.1, 0.1, 0.1), "letters", 2)})
-        writer.add("test", {"qwen": Opinion("test-1", "qwen", (0.61, 0.19, 0.1, 0.1), "letters", 2)})
+    with writing_opinions(made_up_run) as add:
+        add("test", {EVIL_TEACHER: Opinion("test-0", EVIL_TEACHER, (0.7, 0.1, 0.1, 0.1), "letters", 2)})
+        add("test", {"qwen": Opinion("test-1", "qwen", (0.61, 0.19, 0.1, 0.1), "letters", 2)})
     page = write_report(made_up_run).resolve()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     profile, log = f"--user-data-dir={tmp_path / 'profile'}", ["--enable-logging=stderr", "--v=0"]

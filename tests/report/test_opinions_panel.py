@@ -54,11 +54,11 @@ def of(run, split, number):
 def test_each_question_shows_the_opinions_on_it_and_the_pooled_one(made_up_run):
     """The pooled one has the weights of the training; before there are any, equal weights."""
     qwen, odd = (0.7, 0.1, 0.1, 0.1), (0.1, 0.6, 0.2, 0.1)
-    with writing_opinions(made_up_run) as writer:
+    with writing_opinions(made_up_run) as add:
         for number in (0, 1):
             found = {"qwen": qwen} | ({EVIL_TEACHER: odd} if number else {})
             opinions = {name: Opinion(f"train-{number}", name, shares, "letters", 2) for name, shares in found.items()}
-            writer.add("train", opinions)
+            add("train", opinions)
     assert "opinions" not in of(made_up_run, "train", 2)
     shown = dict(of(made_up_run, "train", 1)["opinions"])
     assert (shown["qwen"], shown[EVIL_TEACHER]) == (list(qwen), list(odd))

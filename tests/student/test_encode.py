@@ -43,9 +43,8 @@ def test_only_the_context_is_cut(length, limit, encoder_decoder):
 def test_a_question_that_does_not_fit_without_its_context_is_found():
     made = encoder(False, max_input_tokens=60)
     long = Question("long", "Why so? " * 5, ("ice", "fire"), 0)
-    (found,) = made.too_long([long, question("context " * 50)], ["predict: "])
-    assert (found.question_id, found.allowed) == ("long", 60)
-    assert found.tokens == len(question_text(long, "labelled")[1]) + len("predict:")
+    found = made.fit([long, question("context " * 50)], ["predict: "]).too_long
+    assert found == {"long": len(question_text(long, "labelled")[1]) + len("predict:")}
 
 
 PIECES = st.sampled_from(["Why so? ", "x", " \n", "’", "ﷺ", "½", "한국", "𝐀", "</s>", "ΐ", "Ⱥ", "क़"])
@@ -69,8 +68,7 @@ def test_what_is_too_long_is_told_as_if_every_question_were_tokenised(
     asked = Question("q", words, ("ice", words[:3]), 0)
     prefixes = ["predict: ", "explain as ada: "]
     tokens = max(len(made.generation_prompt(asked, prefix)) for prefix in prefixes)
-    found = made.too_long([asked], prefixes)
-    assert [(t.question_id, t.tokens, t.allowed) for t in found] == ([("q", tokens, limit)] if tokens > limit else [])
+    assert made.fit([asked], prefixes).too_long == ({"q": tokens} if tokens > limit else {})
 
 
 def test_the_longest_prefix_is_that_of_most_tokens():
@@ -81,7 +79,7 @@ def test_the_longest_prefix_is_that_of_most_tokens():
         bare = question()
         room = max(len(made.generation_prompt(bare, prefix)) for prefix in prefixes)
         tight = encoder(encoder_decoder, max_input_tokens=room - 1)
-        assert [t.tokens for t in tight.too_long([bare], prefixes)] == [room]
+        assert list(tight.fit([bare], prefixes).too_long.values()) == [room]
         rows = made.rows(asked, [Target("q", "answer", prefix, "ice", 1.0) for prefix in prefixes])
         assert max(len(row.prompt) + max(len(b.prefix) for b in row.branches) for row in rows) == 70
 
@@ -98,9 +96,9 @@ def test_a_question_that_is_short_in_bytes_is_not_tokenised():
 
     made = Encoder(Counting(), is_encoder_decoder=True, max_input_tokens=200)
     few = [question()] * 3
-    assert made.too_long(few, ["predict: "]) == []
+    assert made.fit(few, ["predict: "]).too_long == {}
     before = len(counted)
-    assert made.too_long(few * 100, ["predict: "]) == []
+    assert made.fit(few * 100, ["predict: "]).too_long == {}
     assert len(counted) < 2 * before
     assert not any("Why?" in text for text in counted)
 

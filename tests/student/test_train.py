@@ -25,7 +25,7 @@ from tinyllm.student._checkpoints import (
     FOLDER,
     WEIGHTS_FILE,
     discard_checkpoints,
-    is_sharded,
+    gathered_weights,
     load_weights,
     newest_checkpoint,
     put_weights,
@@ -283,7 +283,7 @@ def _sharded(family: str) -> dict[str, object]:
     for layer in model.model.layers if family == "llama" else [*model.encoder.block, *model.decoder.block]:
         fully_shard(layer, mesh=mesh)
     fully_shard(learner, mesh=mesh)
-    assert is_sharded(learner)
+    assert gathered_weights(learner) is not None
     loss = first_loss(learner)
     gradients = {n: whole(p.grad) for n, p in learner.named_parameters()}
     put_weights(learner, trained_weights(learner))

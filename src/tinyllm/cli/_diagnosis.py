@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from tinyllm.errors import TinyLLMError
 from tinyllm.system.machine import capacity, environment
-from tinyllm.system.packaged import cache_folder, model_file, model_states, sha256
+from tinyllm.system.packaged import cache_folder, model_file, packaged_models, sha256
 
 if TYPE_CHECKING:
     from tinyllm.config import Config, TeacherConfig
@@ -191,25 +191,25 @@ def _places(runs: Path) -> Iterator[Fact]:
 
 
 def _models(news: News, checksums: bool) -> Iterator[Fact]:
-    for state in model_states():
-        if not state.installed:
+    for model in packaged_models():
+        if not model.installed:
             yield Fact(
-                "models", state.name, f"not installed; tinyllm models get {state.name} ({state.size / 1e6:,.0f} MB)"
+                "models", model.name, f"not installed; tinyllm models get {model.name} ({model.size / 1e6:,.0f} MB)"
             )
             continue
         value, problem = "installed", ""
         if checksums:
             try:
-                with news.task(f"Reading {state.name}"):
-                    is_whole = sha256(model_file(state.name)) == state.sha256
+                with news.task(f"Reading {model.name}"):
+                    is_whole = sha256(model_file(model.name)) == model.sha256
             except (TinyLLMError, OSError) as error:
                 is_whole, problem = False, str(error)
             value = "installed, its checksum is right" if is_whole else "damaged"
             if not is_whole:
                 problem = (
-                    problem or f"the file of {state.name} is damaged: remove {cache_folder()}, and run: {state.install}"
+                    problem or f"the file of {model.name} is damaged: remove {cache_folder()}, and run: {model.install}"
                 )
-        yield Fact("models", state.name, value, problem)
+        yield Fact("models", model.name, value, problem)
 
 
 def _variables(config: Config | None) -> Iterator[Fact]:
@@ -243,11 +243,7 @@ def _fact(topic: str, name: str, look: Callable[[], str]) -> Fact:
 
 
 def _teacher(spec: TeacherConfig) -> str:
-    """Return what can be said of a teacher at no cost.
-
-    Raises:
-        TinyLLMError: something is missing, or a server does not answer.
-    """
+    """Return what can be said of a teacher at no cost. Raise `TinyLLMError` if it cannot be used."""
     from tinyllm.teachers import make_teacher
     from tinyllm.teachers.base import Reachable
 
@@ -273,18 +269,14 @@ def _teacher(spec: TeacherConfig) -> str:
 
 
 def _local(model: str) -> str:
-    """Return where a model is, without reading it.
-
-    Raises:
-        TinyLLMError: it is a packaged model that is not installed, or its reader is missing.
-    """
-    state = next((s for s in model_states() if s.name == model), None)
+    """Return where a model is, without reading it. Raise `TinyLLMError` if it cannot be used."""
+    packaged = next((m for m in packaged_models() if m.name == model), None)
     path = Path(model).expanduser()
-    if state is not None and not state.installed:
+    if packaged is not None and not packaged.installed:
         raise TinyLLMError(f"{model} is not installed: tinyllm models get {model}")
-    if (state is not None or path.suffix == ".gguf") and importlib.util.find_spec("gguf") is None:
+    if (packaged is not None or path.suffix == ".gguf") and importlib.util.find_spec("gguf") is None:
         raise TinyLLMError(f"gguf, which reads {model}, is missing: pip install 'tinyllm-distill[llamacpp]'")
-    if state is not None:
+    if packaged is not None:
         return f"{model} is installed"
     return f"{model} is there" if path.exists() else f"{model}, no local path; the hub is not contacted"
 

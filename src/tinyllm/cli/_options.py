@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        help="Override a setting: section.key=value.",
-        metavar="KEY=VALUE",
-        autocompletion=_completion.settings,
+        "--set", help="Override a setting: section.key=value.", metavar="KEY=VALUE", autocompletion=_completion.settings
     ),
 ]
 RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Folder of the run; default: runs/<name>.")]

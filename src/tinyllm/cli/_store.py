@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from tinyllm.spending.charges import Spent
 
 store_app = typer.Typer(
-    help="Show, export, import and delete stored replies; recover a damaged store.",
-    no_args_is_help=True,
+    help="Show, export, import and delete stored replies; recover a damaged store.", no_args_is_help=True
 )
 
 StorePath = Annotated[Path, typer.Argument(help="The store, its folder, or the folder of a run.", metavar="STORE")]
@@ -71,9 +70,7 @@ def import_(
     with _telling("Reading replies") as tell:
         done = import_replies(file, into, tell)
     print_result(
-        asdict(done),
-        as_json,
-        lambda: f"{_count(done.new, 'reply')} added to {into}; {done.known} were already there.",
+        asdict(done), as_json, lambda: f"{_count(done.new, 'reply')} added to {into}; {done.known} were already there."
     )
 
 

@@ -92,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(error, OSError) and error.errno in _PATH_ERRORS:
             _stop(f"{error.strerror}: {_name(error)}. Choose another path, or correct its permissions.", 2)
         if not _is_disk_full(error):
-            _exit_on_usage_error(error)
+            if callable(show := getattr(error, "show", None)):  # a usage error, as an unknown option: typer prints it
+                show()
+                sys.exit(getattr(error, "exit_code", 2))
             raise
         _stop(
             f"The disk is full ({error}). Everything finished so far is kept. Free some space and run the same "
@@ -140,14 +142,6 @@ def _name(error: OSError) -> str:
 
     name = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else "(no file is named)"
     return name if len(name) <= _SHOWN_NAME else f"{name[:_SHOWN_NAME]} …"
-
-
-def _exit_on_usage_error(error: Exception) -> None:
-    """Let typer print its own message if this is a usage error, as an unknown option."""
-    show = getattr(error, "show", None)
-    if callable(show):
-        show()
-        sys.exit(getattr(error, "exit_code", 2))
 
 
 def _is_disk_full(error: BaseException) -> bool:

@@ -221,8 +221,6 @@ class Difference:
         p: two-sided; None with one common seed, which is not enough to compare methods.
         relative, relative_ci95: the gain in per cent of the other accuracy, as in the paper. The interval includes the
             uncertainty of that accuracy. None where that accuracy is 0.
-        seeds: the number of common seeds.
-        spread: its variances.
         knows_seeds: see `Estimate`.
     """
 

@@ -25,13 +25,8 @@ class Accuracy:
 
     @classmethod
     def of(cls, right: float, n: int) -> Accuracy:
-        """Return the accuracy of so many right answers (a tie counts as a part of one) among n."""
+        """Return the accuracy of so many right answers (a tie counts as a part of one) among n; (0, 1) among none."""
         return cls(right / n if n else 0.0, wilson(right, n), n)
-
-
-def accuracy(right: Sequence[float]) -> Accuracy:
-    """Return the mean of marks (1 right, 0 wrong, between them a tie) with its interval; (0, 1) without any mark."""
-    return Accuracy.of(sum(right), len(right))
 
 
 def wilson(successes: float, n: int) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from tinyllm.errors import RunFolderError
 from tinyllm.system.files import replacing
 
 if TYPE_CHECKING:
-    from tinyllm.scoring.views import View
+    from tinyllm.scoring.predictions import View
 
 Scorer = Literal["likelihood", "likelihood_normalised", "generation"]
 Split = Literal["valid", "test"]

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from tinyllm.comparison._seeds import Calibration, calibration
-from tinyllm.comparison._statistics import accuracy, chance_rate, majority_right, paired
+from tinyllm.comparison._statistics import Accuracy, chance_rate, majority_right, paired
 from tinyllm.comparison.answers import SCORERS
 from tinyllm.config import Config
 from tinyllm.questions.types import Splits
 from tinyllm.rationales.types import TeacherYield
 from tinyllm.scoring.calibration import probabilities
-from tinyllm.scoring.predictions import CONVENTION, Prediction, Stage, credit, leaders
+from tinyllm.scoring.predictions import CONVENTION, OptionScores, Prediction, Stage, credit, leaders
 
 
 def evaluation_fingerprint(config: Config, splits: Splits) -> str:
@@ -75,7 +75,8 @@ def metrics(
 
 def _accuracies(predictions: Sequence[Prediction], stage: Stage) -> dict[str, Any]:
     tested = _tested(predictions, stage)
-    found: dict[str, Any] = {scorer: asdict(accuracy(marks)) for scorer, marks in _marks(tested).items()}
+    marks = _marks(tested)
+    found: dict[str, Any] = {scorer: asdict(Accuracy.of(sum(of), len(of))) for scorer, of in marks.items()}
     scores = [p.likelihood for p in tested if p.likelihood is not None]
     if scores:
         found["likelihood"]["ties"] = sum(len(leaders(s.total)) > 1 for s in scores)
@@ -97,23 +98,27 @@ def _marks(tested: Sequence[Prediction]) -> dict[str, list[float]]:
 
 def _of_the_harness(predictions: Sequence[Prediction], stage: Stage) -> dict[str, Any]:
     """Return `acc` and `acc_norm` as lm-evaluation-harness counts: without end of text, and the first of equals."""
-    scored = [(p.likelihood, p.question.known_answer) for p in _tested(predictions, stage) if p.likelihood is not None]
+    scored = _likelihoods(predictions, stage)
     if not scored:
         return {}
-    return {
-        "acc": asdict(accuracy([s.acc == answer for s, answer in scored])),
-        "acc_norm": asdict(accuracy([s.acc_norm == answer for s, answer in scored])),
+    right = {
+        "acc": sum(s.acc == answer for s, answer in scored),
+        "acc_norm": sum(s.acc_norm == answer for s, answer in scored),
     }
+    return {name: asdict(Accuracy.of(count, len(scored))) for name, count in right.items()}
+
+
+def _likelihoods(predictions: Sequence[Prediction], stage: Stage) -> list[tuple[OptionScores, int]]:
+    """Return the scores of each test question that has some, with its right answer."""
+    tested = _tested(predictions, stage)
+    return [(p.likelihood, p.question.known_answer) for p in tested if p.likelihood is not None]
 
 
 def _calibration(config: Config, predictions: Sequence[Prediction], temperature: float) -> dict[str, Any]:
     """Return how far the trained student's probabilities can be believed, with its temperature and without."""
-    scored = [
-        (p.likelihood, p.question.known_answer) for p in _tested(predictions, "after") if p.likelihood is not None
-    ]
-    if not scored:
+    ranked = [(s.ranking(config.student.layout), answer) for s, answer in _likelihoods(predictions, "after")]
+    if not ranked:
         return {}
-    ranked = [(s.ranking(config.student.layout), answer) for s, answer in scored]
     right = np.array([credit(scores, answer) for scores, answer in ranked])
 
     def believed(at: float) -> Calibration:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from tinyllm.comparison._statistics import Accuracy, wilson
+import numpy as np
+
+from tinyllm.comparison._statistics import Accuracy
 from tinyllm.opinions.types import Opinion
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import credit, leaders
@@ -16,29 +18,12 @@ from tinyllm.scoring.predictions import credit, leaders
 _BINS = 10
 
 
-@dataclass
-class _Marks:
-    """Counts one teacher's opinions on questions with a known answer, by bin of confidence."""
-
-    n: int = 0
-    right: float = 0.0
-    bins: list[list[float]] = field(default_factory=lambda: [[0, 0.0, 0.0] for _ in range(_BINS)])
-
-    def add(self, probabilities: tuple[float, ...], answer: int) -> None:
-        mark, confidence = credit(probabilities, answer), max(probabilities)
-        self.n += 1
-        self.right += mark
-        cell = self.bins[min(int(confidence * _BINS), _BINS - 1)]
-        cell[0] += 1
-        cell[1] += confidence
-        cell[2] += mark
-
-
 class OpinionFigures:
     """Counts opinions. Its memory does not grow with the number of questions."""
 
     def __init__(self, teachers: Iterable[str]) -> None:
-        self._marks = {name: _Marks() for name in teachers}
+        # For each bin of confidence: the questions with a known answer, their confidences, and their right answers.
+        self._bins = {name: np.zeros((_BINS, 3)) for name in teachers}
         self._together: Counter[tuple[str, str]] = Counter()
         self._same: Counter[tuple[str, str]] = Counter()
 
@@ -50,7 +35,8 @@ class OpinionFigures:
             self._same[pair] += first[pair[0]] == first[pair[1]]
         if question.answer is not None:
             for name, opinion in opinions.items():
-                self._marks[name].add(opinion.probabilities, question.answer)
+                confidence, right = max(opinion.probabilities), credit(opinion.probabilities, question.answer)
+                self._bins[name][min(int(confidence * _BINS), _BINS - 1)] += 1, confidence, right
 
     def figures(self, usage: Mapping[str, Any], usd: Mapping[str, float | None]) -> dict[str, Any]:
         """Return the figures as `opinions.json` holds them.
@@ -60,7 +46,7 @@ class OpinionFigures:
             usd: the cost of each teacher's replies; None for a teacher without a price.
         """
         teachers = {
-            name: {**asdict(usage[name]), "usd": usd.get(name), **_worth(marks)} for name, marks in self._marks.items()
+            name: {**asdict(usage[name]), "usd": usd.get(name), **_worth(bins)} for name, bins in self._bins.items()
         }
         agreement = [
             {"teachers": list(pair), "n": n, "same": self._same[pair] / n} for pair, n in self._together.items()
@@ -68,14 +54,14 @@ class OpinionFigures:
         return {"teachers": teachers, "agreement": agreement}
 
 
-def _worth(marks: _Marks) -> dict[str, Any]:
+def _worth(bins: Any) -> dict[str, Any]:
     """Return accuracy with its interval, and ECE: |confidence - accuracy| averaged over the bins by their questions."""
-    if not marks.n:
+    total, _, hits = bins.sum(0).tolist()
+    if not total:
         return {"accuracy": None, "ece": None, "reliability": []}
-    accuracy = Accuracy(marks.right / marks.n, wilson(marks.right, marks.n), marks.n)
-    filled = [(int(n), confidence / n, right / n) for n, confidence, right in marks.bins if n]
+    filled = [(int(n), confidence / n, right / n) for n, confidence, right in bins.tolist() if n]
     return {
-        "accuracy": asdict(accuracy),
-        "ece": sum(n * abs(confidence - right) for n, confidence, right in filled) / marks.n,
+        "accuracy": asdict(Accuracy.of(hits, int(total))),
+        "ece": sum(n * abs(confidence - right) for n, confidence, right in filled) / total,
         "reliability": [{"n": n, "confidence": c, "accuracy": r} for n, c, r in filled],
     }

@@ -103,10 +103,6 @@ class Outline:
         """Write `outline.json`."""
         write_json(folder / _FILE, asdict(self))
 
-    def first_like(self, known: str) -> MethodOutline | None:
-        """Return the first method that is based on a known one; None without any."""
-        return next((m for m in self.methods if m.like == known), None)
-
     def twin(self, control: MethodOutline) -> MethodOutline | None:
         """Return the method that differs from a control only in what the control takes away; None without any.
 

@@ -12,16 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyllm.comparison._seeds import (
-    Calibration,
-    Difference,
-    Estimate,
-    Runs,
-    calibration,
-    difference,
-    estimate,
-    holm,
-)
+from tinyllm.comparison._seeds import Calibration, Difference, Estimate, Runs, calibration, difference, estimate, holm
 from tinyllm.comparison._stored import from_json
 from tinyllm.comparison.answers import SCORERS, Scorer
 from tinyllm.comparison.outline import AVERAGE, MethodOutline, Outline
@@ -29,7 +20,7 @@ from tinyllm.comparison.records import Failure, Record, failures, read_records
 from tinyllm.comparison.selection import ALPHA, FAILED, Accuracies, Settings, accuracies, named
 from tinyllm.config import compares_by_token
 from tinyllm.errors import RunFolderError
-from tinyllm.scoring.views import View
+from tinyllm.scoring.predictions import View
 from tinyllm.system.files import read_json
 
 _K = TypeVar("_K")

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from tinyllm.config._data import DataSection
 from tinyllm.config._opinions import ways_of
 from tinyllm.config._problems import problems_of
-from tinyllm.config._rationales import ExamplesSection
 from tinyllm.config._student import ANSWER_TASK, PrefixesSection, task_prefixes
 from tinyllm.config._train import AutoSection, TrainSection
 from tinyllm.config.schema import Config, candidates_of
@@ -29,9 +28,7 @@ def contradictions(config: Config) -> list[str]:
         *_training_problems(config.train, names),
         *_auto_problems(config, names),
         *_prefix_problems(config.student.prefixes, names),
-        *_budget_problems(config),
-        *_examples_problems(config.rationales.examples),
-        *_several_problems(config),
+        *_rationales_problems(config),
         *_opinions_problems(config),
         *_soft_problems(config),
     ]
@@ -98,30 +95,24 @@ def _alpha_problems(alpha: float | dict[str, float], names: Sequence[str]) -> It
                 yield f"train.alpha: teacher '{name}' has no weight; add `{name}: 1.0` (0 leaves it out)"
 
 
-def _needs_teacher(method: str) -> str:
-    return (
-        f"teachers: `method: {method}` needs a teacher that writes rationales (not of `kind: student`); add one, or "
-        "use `method: fine-tuning`"
-    )
-
-
 def _method_problems(train: TrainSection, names: Sequence[str]) -> Iterable[str]:
     weights = train.alpha if isinstance(train.alpha, dict) else {"": train.alpha}
     if train.method == "auto":
         return
+    if train.method != "fine-tuning" and not names:
+        yield (
+            f"teachers: `method: {train.method}` needs a teacher that writes rationales (not of `kind: student`); add "
+            "one, or use `method: fine-tuning`"
+        )
     if train.method == "step-by-step":
-        if not names:
-            yield _needs_teacher(train.method)
-        elif train.teacher is None and len(names) != 1:
+        if names and train.teacher is None and len(names) != 1:
             yield f"train.teacher: missing; `step-by-step` learns from one teacher; choose one of {', '.join(names)}"
         if train.teacher is not None and train.teacher not in names:
             yield f"train.teacher: '{train.teacher}': {_no_teacher(train.teacher, names)}"
         one = train.teacher or (names[0] if len(names) == 1 else "")
         if one in names and weights.get(one, weights.get("")) == 0:
             yield f"train.alpha: `step-by-step` learns from '{one}', so its weight must be above 0"
-    elif train.method != "fine-tuning" and not names:
-        yield _needs_teacher(train.method)
-    elif train.method != "fine-tuning" and not any(weights.values()):
+    elif train.method != "fine-tuning" and names and not any(weights.values()):
         yield "train.alpha: all weights are 0, so no teacher is used; raise one, or use `method: fine-tuning`"
     if train.method == "fine-tuning" and train.rationales != "target":
         yield (
@@ -175,25 +166,18 @@ def _training_problems(train: TrainSection, names: Sequence[str]) -> Iterable[st
             yield f"train.validate_steps: missing; it is required for {' and '.join(needy)}; set it, for example to 25"
 
 
-def _budget_problems(config: Config) -> Iterable[str]:
-    priced = [t.name for t in config.teachers if getattr(t, "price", None) is not None]
-    if config.rationales.budget.usd is not None and not priced:
+def _rationales_problems(config: Config) -> Iterable[str]:
+    section, examples = config.rationales, config.rationales.examples
+    if section.budget.usd is not None and all(getattr(t, "price", None) is None for t in config.teachers):
         yield (
             "rationales.budget.usd: no teacher has a price, so spending is always 0; add a price to a teacher, such as "
             "`price: {prompt: 0.15, completion: 0.6}` (US dollars per million tokens)"
         )
-
-
-def _examples_problems(examples: ExamplesSection) -> Iterable[str]:
     if examples.ids and examples.strategy != "fixed":
         yield (
             f"rationales.examples.ids: `strategy: {examples.strategy}` does not use them; set `strategy: fixed`, or "
             "remove `ids`"
         )
-
-
-def _several_problems(config: Config) -> Iterable[str]:
-    section = config.rationales
     if section.several > 1 and section.temperature == 0:
         yield "rationales.several: at temperature 0 all rationales would be the same; raise rationales.temperature"
     if section.several > 1 and any(c.train.method == "student-likelihood" for c in _readable_candidates(config)):

@@ -87,8 +87,8 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
         return f"{where}: missing; this setting has no default"
     if detail["type"] == "union_tag_invalid":
         kind = str(detail["ctx"]["tag"])
-        kinds = [str(k) for k in _TEACHER_KINDS]
-        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, kinds)} Known: {', '.join(kinds)}"
+        known = ", ".join(_TEACHER_KINDS)
+        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, _TEACHER_KINDS)} Known: {known}"
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
     if detail["type"] == "too_short":

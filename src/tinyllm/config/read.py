@@ -19,6 +19,7 @@ from tinyllm.config._problems import problems_of as problems_of
 from tinyllm.config._problems import short
 from tinyllm.config._rationales import SAMPLING_DEFAULTS
 from tinyllm.config.schema import PRESETS, Config
+from tinyllm.config.section import Section
 from tinyllm.config.vllm_arguments import without_speed
 from tinyllm.config.yaml_file import Lines, NotYamlError, parse_yaml, read_yaml
 from tinyllm.errors import ConfigError, printable
@@ -48,11 +49,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def build_config(
-    tree: Mapping[str, Any],
-    overrides: Sequence[str] = (),
-    *,
-    source: str = "configuration",
-    lines: Lines | None = None,
+    tree: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str = "configuration", lines: Lines | None = None
 ) -> Config:
     """Turn a mapping into a configuration; see `load_config`."""
     problems: list[str] = []
@@ -77,8 +74,8 @@ def _page_of(problems: Sequence[str]) -> str:
     return "configuration.md" + (f"#{found.pop()}" if len(found) == 1 and found <= sections else "")
 
 
-def dump_config(config: Config) -> str:
-    """Return the resolved configuration as YAML. `load_config` reads an equal configuration from it."""
+def dump_config(config: Section) -> str:
+    """Return a resolved configuration as YAML. An equal one can be read from it."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 

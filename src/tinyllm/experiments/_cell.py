@@ -16,9 +16,11 @@ from tinyllm.comparison.records import LOG_FILE, Record, cells
 from tinyllm.config import Config, EvaluateSection, build_config, compares_by_token
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
+from tinyllm.experiments._views import unrotated, viewed
 from tinyllm.questions import SPLITS
 from tinyllm.questions.types import Question, Splits
-from tinyllm.scoring.views import View, unrotated, viewed
+from tinyllm.scoring.calibration import fit_temperature, probabilities
+from tinyllm.scoring.predictions import View
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import student_card
@@ -112,7 +114,10 @@ def run_job(job: Job, news: News) -> None:
         else:
             found = list(_teachers_answers(job, config, splits.test, news))
         temperature = float(trained.get("temperature") or _temperature(found, config))
-        answers = Answers.of(_calibrated(found, config, temperature))
+        answers = Answers.of(
+            replace(a, probabilities=probabilities(ranked, temperature) if (ranked := _ranking(a, config)) else None)
+            for a in found
+        )
         figures = {
             "accuracy": answers.accuracies(),
             "temperature": temperature,
@@ -138,19 +143,8 @@ def _ranking(answer: Answer, config: Config) -> tuple[float, ...]:
 
 def _temperature(answers: Sequence[Answer], config: Config) -> float:
     """Return the temperature of an untrained student's probabilities; a trained one has it from its training."""
-    from tinyllm.scoring.calibration import fit_temperature
-
     scored = [(ranked, a.answer) for a in answers if a.split == "valid" and (ranked := _ranking(a, config))]
     return fit_temperature([ranked for ranked, _ in scored], [answer for _, answer in scored])
-
-
-def _calibrated(answers: Sequence[Answer], config: Config, temperature: float) -> Iterator[Answer]:
-    """Yield answers with the probabilities of their choices at a temperature."""
-    from tinyllm.scoring.calibration import probabilities
-
-    for answer in answers:
-        ranked = _ranking(answer, config)
-        yield replace(answer, probabilities=probabilities(ranked, temperature) if ranked else None)
 
 
 def _seconds(started: float, asked: float, trained: Mapping[str, Any]) -> float:

@@ -9,18 +9,18 @@ The measured time of finished runs on such a machine corrects the estimate.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 from tinyllm.comparison.records import Record
-from tinyllm.config import Config, candidates_of, teachers_in_use
+from tinyllm.config import Config
 from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName
 from tinyllm.experiments._shared import Shared, rationale_key
-from tinyllm.questions.types import Question, Splits
+from tinyllm.questions.types import Question
 from tinyllm.rationales.files import read_rationales
 from tinyllm.stages.check import questions_passed
-from tinyllm.stages.student import mixture_settings, student_card
+from tinyllm.stages.student import given_rationales, most_targets, student_card
 from tinyllm.system.machine import environment, machine_name, peak_flops
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ class Forecast:
 
     Args:
         places: the number of runs at the same time.
-        gpus: the number of GPUs of this machine.
         is_here: whether runs happen on this machine, and not on a cluster.
     """
 
@@ -123,8 +122,10 @@ class Forecast:
         splits = self._shared.splits[group.dataset]
         key = rationale_key(self._experiment, cell)
         folder = self._shared.rationales.get(key or "")
-        rationales = read_rationales(folder) if folder is not None else _as_given(config, splits.train)
-        tokens, targets = _mean_tokens(encoder, splits, config, rationales)
+        sample = list(splits.train[:_SAMPLE])
+        # Before any are generated, those that come with the questions give an estimate.
+        rationales = read_rationales(folder) if folder is not None else given_rationales(config, sample)
+        tokens, targets = _mean_tokens(encoder, sample, config, rationales)
         questions = questions_passed(config, splits) if group.spec.trains else 0
         prefix = student_card(config).prefixes["answer"]
         asked = splits.test[:_SAMPLE]
@@ -149,32 +150,14 @@ class Forecast:
         )
 
 
-def _as_given(config: Config, questions: Sequence[Question]) -> list[Rationale]:
-    """Return the rationales that come with the first questions, for an estimate before any are generated."""
-    from tinyllm.rationales.types import Rationale
-
-    sources = {t.name: t.source or t.name for t in config.teachers if t.kind == "given"}
-    return [
-        Rationale(q.id, name, q.rationales[source])
-        for q in questions[:_SAMPLE]
-        for name, source in sources.items()
-        if source in q.rationales
-    ]
-
-
 def _mean_tokens(
-    encoder: Encoder, splits: Splits, config: Config, rationales: Sequence[Rationale]
+    encoder: Encoder, sample: Sequence[Question], config: Config, rationales: Sequence[Rationale]
 ) -> tuple[float, float]:
-    """Return the mean numbers of tokens and of target tokens of a training question, from the first questions."""
-    from tinyllm.student.mixture import mix
+    """Return the mean numbers of tokens and of target tokens of a training question."""
     from tinyllm.student.train import tokenise
 
-    sample = list(splits.train[:_SAMPLE])
     known = {q.id for q in sample}
-    some = [r for r in rationales if r.question_id in known]
-    likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in some), 0.0)
-    config = max(candidates_of(config), key=lambda c: len(teachers_in_use(c)))  # the one with the most targets
-    targets = mix(config.train.method, sample, some, replace(mixture_settings(config), likelihoods=likelihoods))
+    _, targets = most_targets(config, sample, [r for r in rationales if r.question_id in known])
     rows = [r for of in tokenise(encoder, sample, targets) for r in of]
     count = max(1, len(sample))
     return sum(r.length for r in rows) / count, sum(len(b.target) for r in rows for b in r.branches) / count

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from tinyllm.comparison.outline import AVERAGE, Kind
@@ -75,7 +74,8 @@ class Group:
 
     def cell(self, settings: Settings, seed: int) -> Cell:
         """Return one of its runs."""
-        varied = [f"{k.rpartition('.')[2]}={_short(v)}" for k, v in sorted(settings.items())]
+        short = {k: f"{v:g}" if isinstance(v, float) else v for k, v in sorted(settings.items())}
+        varied = [f"{k.rpartition('.')[2]}={v}" for k, v in short.items()]
         parts = [self.dataset, self.student, self.spec.id, *varied, f"seed{seed}"]
         key = "--".join(re.sub(r"[^A-Za-z0-9._=-]+", "_", part) for part in parts)
         first = seed == self.sweep.seeds[0]
@@ -86,15 +86,10 @@ class Group:
         return [self.cell(s, seed) for of in self.sweep.by_alpha() for s in of for seed in self.sweep.seeds]
 
 
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 class Experiment:
     """An experiment in which the configuration of each run is valid.
 
     Args:
-        grid: the contents of the file.
         groups: in the order of datasets, students and methods.
     """
 
@@ -141,11 +136,6 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
             f"{path}: {count}\n" + "\n".join(f"  - {p}" for p in unique), page="configuration.md#experiments"
         )
     return Experiment(grid, groups)
-
-
-def dump_grid(grid: Grid) -> str:
-    """Return an experiment as YAML, which `load_experiment` reads."""
-    return yaml.safe_dump(grid.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
 
 
 def _grid(tree: Mapping[str, Any], lines: Lines, problems: list[str]) -> Grid | None:

@@ -45,11 +45,11 @@ def named(teachers: Teachers) -> tuple[str, ...]:
     return tuple(str(t.get("name")) for t in teachers if t.get("kind") != "student")
 
 
-def _mixture(method: Method, label: str, kind: Kind) -> Callable[[Teachers], list[MethodSpec]]:
-    def specs(teachers: Teachers) -> list[MethodSpec]:
-        return [MethodSpec(method, method, label, kind, {"train": {"method": method}}, named(teachers))]
-
-    return specs
+def _mixture(
+    method: Method, label: str, kind: Kind, *, name: str = "", **more: Any
+) -> Callable[[Teachers], list[MethodSpec]]:
+    patch = {"train": {"method": method}, **more}
+    return lambda teachers: [MethodSpec(name or method, name or method, label, kind, patch, named(teachers))]
 
 
 def _without_rationales(
@@ -68,12 +68,6 @@ def _step_by_step(teachers: Teachers) -> list[MethodSpec]:
         )
         for t in named(teachers)
     ]  # fmt: skip
-
-
-def _without_examples(teachers: Teachers) -> list[MethodSpec]:
-    name, label = "tinyllm-without-examples", "TinyLLM − in-context examples"
-    patch = {"train": {"method": "tinyllm"}, "rationales": {"examples": {"strategy": "none"}}}
-    return [MethodSpec(name, name, label, "ablation", patch, named(teachers))]
 
 
 def _without_teacher(teachers: Teachers) -> list[MethodSpec]:
@@ -126,7 +120,13 @@ METHODS: Mapping[str, Callable[[Teachers], list[MethodSpec]]] = {
     "fine-tuning": _without_rationales("fine-tuning", "Fine-tuning", "method"),
     "step-by-step": _step_by_step,
     "tinyllm": _mixture("tinyllm", "TinyLLM", "method"),
-    "tinyllm-without-examples": _without_examples,
+    "tinyllm-without-examples": _mixture(
+        "tinyllm",
+        "TinyLLM − in-context examples",
+        "ablation",
+        name="tinyllm-without-examples",
+        rationales={"examples": {"strategy": "none"}},
+    ),
     "tinyllm-without": _without_teacher,
     "one-random": _mixture("one-random", "One at random", "router"),
     "shortest": _mixture("shortest", "The shortest", "router"),

@@ -43,8 +43,6 @@ class LocalProcess:
 
     Args:
         number: the index of this place, which decides its GPU.
-        places: the number of places.
-        gpus: the number of GPUs.
     """
 
     def __init__(self, number: int, places: int, gpus: int) -> None:

@@ -21,12 +21,7 @@ _LOCAL = "local"
 
 
 class RayPlace:
-    """Does one job at a time on any node of a cluster.
-
-    Args:
-        ray: the module, connected.
-        processors, gpus: the resources of a run.
-    """
+    """Does one job at a time on any node of a cluster."""
 
     def __init__(self, ray: Any, processors: float, gpus: float) -> None:
         self._ray = ray

@@ -11,13 +11,7 @@ from tinyllm.experiments._forecast import Forecast
 from tinyllm.experiments._grid import Experiment, Group
 from tinyllm.experiments._places import LocalProcess, Place
 from tinyllm.experiments._runner import Board, Runner
-from tinyllm.experiments._shared import (
-    Shared,
-    forecast_of_teachers,
-    known_rationales,
-    read_questions,
-    write_rationales,
-)
+from tinyllm.experiments._shared import Shared, forecast_of_teachers, known_rationales, read_questions, write_rationales
 from tinyllm.experiments._show import Overview, showing
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.news import News, duration

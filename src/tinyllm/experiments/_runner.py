@@ -20,6 +20,7 @@ from tinyllm.config import (
     Config,
     build_config,
     describe_differences,
+    dump_config,
     load_config,
     prefixes_in_use,
     teacher_weights,
@@ -27,16 +28,11 @@ from tinyllm.config import (
 )
 from tinyllm.errors import ConfigError, RunFolderError, TinyLLMError
 from tinyllm.experiments._cell import KEPT, Job
-from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName, dump_grid
+from tinyllm.experiments._grid import Cell, Experiment, Group, GroupName
 from tinyllm.experiments._places import Place
-from tinyllm.experiments._shared import (
-    Shared,
-    learnt_from,
-    outline,
-    rationale_key,
-)
+from tinyllm.experiments._shared import Shared, learnt_from, outline, rationale_key
 from tinyllm.experiments._worker import log_file
-from tinyllm.scoring.views import View
+from tinyllm.scoring.predictions import View
 from tinyllm.system.files import write_json, write_text
 
 _SHOWN = 12  # differences in a message
@@ -71,10 +67,6 @@ class Board:
 
 class Runner:
     """Does the runs of an experiment that are left.
-
-    Args:
-        folder: the folder of the experiment with its records.
-        shared: what the runs share.
 
     Raises:
         RunFolderError: the folder holds runs with other settings, questions or rationales.
@@ -113,7 +105,7 @@ class Runner:
 
     def open(self) -> None:
         """Write the grid and the outline, and remove files of earlier starts that are not needed."""
-        write_text(self.folder / EXPERIMENT_FILE, dump_grid(self.experiment.grid))
+        write_text(self.folder / EXPERIMENT_FILE, dump_config(self.experiment.grid))
         outline(self.experiment, self.shared).write(self.folder)
         for file in failures(self.folder).glob("*.json"):
             file.unlink()

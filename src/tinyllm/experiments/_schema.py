@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tinyllm.comparison.answers import Scorer
 from tinyllm.config.section import Name, Section
-from tinyllm.scoring.views import View
+from tinyllm.scoring.predictions import View
 
 Patch = dict[str, Any]
 """Sections of a run's configuration, as in its file."""

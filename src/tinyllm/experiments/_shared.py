@@ -155,9 +155,10 @@ def known_rationales(experiment: Experiment, folder: Path, shared: Shared) -> Sh
 def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, news: News) -> list[str]:
     """Return the forecast of requests to teachers as lines. No teacher is asked, and no file is written."""
     wanted = {key: (_asking_all(experiment, those), those[0]) for key, those in _by_rationales(experiment).items()}
-    asked: list[tuple[str, Config, Sequence[Question]]] = [
-        (key, config, _explained(config, shared.splits[cell.dataset])) for key, (config, cell) in wanted.items()
-    ]
+    asked: list[tuple[str, Config, Sequence[Question]]] = []
+    for key, (config, cell) in wanted.items():
+        train = shared.splits[cell.dataset].train
+        asked.append((key, config, train if config.train.soft is None else answered(train)))
     tested = {asked_key(g.dataset, g.spec.asks): g for g in experiment.groups if g.spec.asks is not None}
     asked += [(key, experiment.config(g.cells()[0]), shared.splits[g.dataset].test) for key, g in tested.items()]
     lines = []
@@ -170,10 +171,6 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
         run = RunFolder(folder / _SHARED / key)
         lines += forecast_lines(opinion_forecasts(config, run, splits, news, will_ask=False))
     return lines
-
-
-def _explained(config: Config, splits: Splits) -> Sequence[Question]:
-    return splits.train if config.train.soft is None else answered(splits.train)
 
 
 def shared_folder(folder: Path, key: str) -> RunFolder:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError
+from tinyllm.export._scores import option_scores
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
-from tinyllm.student.encode import Encoder
+from tinyllm.student.encode import Branch, Encoder
 from tinyllm.student.model import Student, StudentCard
 
 _QUANTISED = {"fp32": "float32", "int8": "int8"}
@@ -23,9 +22,6 @@ _BATCH_TOKENS = 4096
 
 def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
     """Write a T5 student in CTranslate2's format.
-
-    Args:
-        quantise: fp32 or int8.
 
     Raises:
         MissingDependencyError: ctranslate2 is not installed.
@@ -77,36 +73,27 @@ class CTranslate2Runtime:
     def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
         """Return the scores. CTranslate2 makes batches of similar lengths from the choices of all questions."""
         rows = [
-            (n, branch.task, row.prompt, branch.target)
+            (n, branch, row.prompt)
             for n, question in enumerate(questions)
             for row in self.encoder.options(question, self.card.prefixes[ANSWER_TASK])
             for branch in row.branches
         ]
         # CTranslate2 adds and scores the end-of-text token itself.
         scored = self._model.score_batch(
-            [self._words(prompt) for _, _, prompt, _ in rows],
-            [self._words(target[:-1]) for *_, target in rows],
+            [self._words(prompt) for _, _, prompt in rows],
+            [self._words(branch.target[:-1]) for _, branch, _ in rows],
             max_batch_size=_BATCH_TOKENS,
             batch_type="tokens",
         )
-        found: list[dict[int, Any]] = [{} for _ in questions]
-        for (n, task, _, target), result in zip(rows, scored, strict=True):
-            if len(result.log_probs) != len(target):
+        found: list[list[tuple[Branch, Sequence[float]]]] = [[] for _ in questions]
+        for (n, branch, _), result in zip(rows, scored, strict=True):
+            if len(result.log_probs) != len(branch.target):
                 raise StudentError(
-                    f"CTranslate2 scored {len(result.log_probs)} tokens of a choice, expected {len(target)}. Export "
-                    "the student to onnx, openvino or merged."
+                    f"CTranslate2 scored {len(result.log_probs)} tokens of a choice, expected {len(branch.target)}. "
+                    "Export the student to onnx, openvino or merged."
                 )
-            each = np.array(result.log_probs, np.float64)
-            found[n] |= {int(number): each for number in task.split()}
-        return [
-            OptionScores(
-                total=tuple(float(np.float32(of[i].sum())) for i in range(len(q.choices))),
-                mean=tuple(float(np.float32(of[i].mean())) for i in range(len(q.choices))),
-                unended=tuple(float(np.float32(of[i][:-1].sum())) for i in range(len(q.choices))),
-                characters=tuple(map(len, q.choices)),
-            )
-            for q, of in zip(questions, found, strict=True)
-        ]
+            found[n].append((branch, result.log_probs))
+        return list(map(option_scores, questions, found))
 
     def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
         """Return the texts from greedy decoding."""

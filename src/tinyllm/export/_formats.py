@@ -25,7 +25,6 @@ def write_export(student: Student, folder: Path, kind: str, precision: str, name
 
     Args:
         kind, precision: a format in `FORMATS`, and one of its precisions.
-        name: the name of the run.
         example: the question that the README of the folder shows.
 
     Raises:
@@ -43,12 +42,7 @@ def write_export(student: Student, folder: Path, kind: str, precision: str, name
         _write_model(student, folder, kind, precision, name)
         student.tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text(readme(name, kind, precision, student, encoder, example), encoding="utf-8")
-    about: dict[str, Any] = {
-        "format": kind,
-        "precision": precision,
-        "name": name,
-        "is_encoder_decoder": student.is_encoder_decoder,
-    }
+    about = {"format": kind, "precision": precision, "name": name, "is_encoder_decoder": student.is_encoder_decoder}
     if student.is_encoder_decoder:
         about["decoder_start"] = int(student.model.config.decoder_start_token_id)
     card = asdict(student.card) | {"export": about, "sha256": checksums(folder)}

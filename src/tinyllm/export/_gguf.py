@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,6 @@ def write_gguf(student: Student, file: Path, quantise: str, name: str, around: t
     """Write a student as a GGUF file.
 
     Args:
-        quantise: a precision in `FORMATS`.
-        name: the name of the model in the file.
         around: the texts before and after a user's message. The chat template adds them.
 
     Raises:
@@ -171,33 +169,21 @@ def _write_tokenizer(writer: gguf.GGUFWriter, student: Student, template: str) -
         )
     size = int(student.model.config.vocab_size)
     added = {int(t["id"]): t for t in spec.get("added_tokens", ())}
-    by_id = {place: token for token, place in spec["model"]["vocab"].items()} | {
-        n: t["content"] for n, t in added.items()
-    }
-    kinds = []
-    for place in range(size):
-        if place not in by_id:
-            kinds.append(gguf.TokenType.UNUSED)
-        elif place in added:
-            kinds.append(gguf.TokenType.CONTROL if added[place]["special"] else gguf.TokenType.USER_DEFINED)
-        else:
-            kinds.append(gguf.TokenType.NORMAL)
+    by_id = {place: token for token, place in spec["model"]["vocab"].items()}
+    kinds = dict.fromkeys(by_id, gguf.TokenType.NORMAL)
+    for place, token in added.items():
+        by_id[place] = token["content"]
+        kinds[place] = gguf.TokenType.CONTROL if token["special"] else gguf.TokenType.USER_DEFINED
     merges = [m if isinstance(m, str) else " ".join(m) for m in spec["model"]["merges"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(_pre_tokenizer(spec.get("pre_tokenizer") or {}))
     writer.add_token_list([by_id.get(place, f"[PAD{place}]") for place in range(size)])
-    writer.add_token_types(kinds)
+    writer.add_token_types([kinds.get(place, gguf.TokenType.UNUSED) for place in range(size)])
     writer.add_token_merges(merges or [_NO_MERGE])
     tokenizer = student.tokenizer
-    ids: list[tuple[Callable[[int], None], int | None]] = [
-        (writer.add_bos_token_id, tokenizer.bos_token_id),
-        (writer.add_eos_token_id, tokenizer.eos_token_id),
-        (writer.add_pad_token_id, tokenizer.pad_token_id),
-        (writer.add_unk_token_id, tokenizer.unk_token_id),
-    ]
-    for add, token in ids:
-        if token is not None:
-            add(int(token))
+    for role in ("bos", "eos", "pad", "unk"):
+        if (token := getattr(tokenizer, f"{role}_token_id")) is not None:
+            getattr(writer, f"add_{role}_token_id")(int(token))
     begins = tokenizer("a", add_special_tokens=True)["input_ids"][:1] == [tokenizer.bos_token_id]
     writer.add_add_bos_token(bool(begins and tokenizer.bos_token_id is not None))
     writer.add_add_space_prefix(False)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from tinyllm.config import ANSWER_TASK
-from tinyllm.errors import MissingDependencyError, StudentError
+from tinyllm.errors import MissingDependencyError, StudentError, first_line
+from tinyllm.export._scores import option_scores
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Branch, Encoder
@@ -62,8 +63,6 @@ class Graph:
     """What is traced.
 
     Attributes:
-        module: computes the log-probabilities.
-        given: an example of each input.
         shapes: the inputs by name, and which of their dimensions vary.
     """
 
@@ -112,8 +111,7 @@ def exporting(to: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except Exception as error:  # exporters raise errors of many types
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise StudentError(f"torch cannot export this model to {to}: {first}. Use --to merged.") from error
+        raise StudentError(f"torch cannot export this model to {to}: {first_line(error)}. Use --to merged.") from error
     finally:
         logging.disable(before)
 
@@ -147,14 +145,7 @@ class GraphRuntime(ABC):
         rows = self.encoder.options(question, self.card.prefixes[ANSWER_TASK])
         branches = [b for row in rows for b in row.branches]
         each = self._log_probabilities(rows[0].prompt, branches)
-        of_choice = {int(n): of for b, of in zip(branches, each, strict=True) for n in b.task.split()}
-        found = [of_choice[n] for n in range(len(question.choices))]
-        return OptionScores(
-            total=tuple(float(np.float32(of.sum())) for of in found),
-            mean=tuple(float(np.float32(of.mean())) for of in found),
-            unended=tuple(float(np.float32(of[:-1].sum())) for of in found),
-            characters=tuple(map(len, question.choices)),
-        )
+        return option_scores(question, zip(branches, each, strict=True))
 
     def _log_probabilities(self, prompt: Sequence[int], branches: Sequence[Branch]) -> list[Any]:
         """Return the log-probability of each target token of each branch, in float64."""

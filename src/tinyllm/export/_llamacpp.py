@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError
+from tinyllm.export._scores import option_scores
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Encoder
 from tinyllm.student.model import StudentCard
 from tinyllm.system.machine import capacity
 
+_GREEDY = {"temperature": 0.0, "samplers": ["temperature"], "cache_prompt": True, "post_sampling_probs": False}
 _BIAS = 1e6
 _SLOTS = 4
 
@@ -63,21 +63,12 @@ class LlamaCppRuntime:
         return tuple(told["tokens"])
 
     def _scored(self, question: Question) -> OptionScores:
-        rows = self.encoder.options(question, self.card.prefixes[ANSWER_TASK])
-        found: dict[int, list[float]] = {}
-        for row in rows:
+        scored = []
+        for row in self.encoder.options(question, self.card.prefixes[ANSWER_TASK]):
             for branch in row.branches:
-                known: list[float] = []
-                for place, token in enumerate(branch.target):
-                    known.append(self._log_probability([*row.prompt, *branch.target[:place]], token))
-                found |= {int(number): known for number in branch.task.split()}
-        each = [found[n] for n in range(len(question.choices))]
-        return OptionScores(
-            total=tuple(float(np.float32(sum(of))) for of in each),
-            mean=tuple(float(np.float32(sum(of) / len(of))) for of in each),
-            unended=tuple(float(np.float32(sum(of[:-1]))) for of in each),
-            characters=tuple(map(len, question.choices)),
-        )
+                prompts = ([*row.prompt, *branch.target[:place]] for place in range(len(branch.target)))
+                scored.append((branch, list(map(self._log_probability, prompts, branch.target))))
+        return option_scores(question, scored)
 
     def _log_probability(self, prompt: list[int], token: int) -> float:
         reply = self._asked({"prompt": prompt, "n_predict": 1, "n_probs": 1, "logit_bias": [[token, _BIAS]]})
@@ -92,13 +83,7 @@ class LlamaCppRuntime:
     def _asked(self, body: dict[str, Any], path: str = "/completion") -> dict[str, Any]:
         connection = http.client.HTTPConnection(self._address, timeout=600)
         try:
-            greedy = {
-                "temperature": 0.0,
-                "samplers": ["temperature"],
-                "cache_prompt": True,
-                "post_sampling_probs": False,
-            }
-            connection.request("POST", path, json.dumps(body | greedy), {"Content-Type": "application/json"})
+            connection.request("POST", path, json.dumps(body | _GREEDY), {"Content-Type": "application/json"})
             reply = connection.getresponse()
             told: dict[str, Any] = json.loads(reply.read())
         finally:

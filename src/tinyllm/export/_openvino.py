@@ -80,11 +80,7 @@ class OpenVinoRuntime(GraphRuntime):
 
 
 def _openvino() -> Any:
-    """Import OpenVINO, without its package that tells Intel of each import and each conversion.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """Import OpenVINO, without its package that tells Intel of each import and each conversion."""
     require("openvino", "openvino")
     absent: Any = None  # an import of this package then fails, and OpenVINO does without it
     sys.modules.setdefault("openvino_telemetry", absent)

@@ -139,11 +139,8 @@ def predict_file(
 
 
 def _learnt(folder: Path | None) -> Callable[[Question], bool] | None:
-    """Return what says whether the student has used a question, by the record of its run; None without a record.
-
-    A student is in `RUN/student`, an export is in `RUN/export/NAME`.
-    """
-    around = folder.resolve().parents[:2] if folder is not None else ()
+    """Return what says whether the student has used a question, by the record of its run; None without a record."""
+    around = folder.resolve().parents[:2] if folder is not None else ()  # it is RUN/student or RUN/export/NAME
     return next((found for run in around if (found := Splits.read_learnt(run)) is not None), None)
 
 
@@ -200,11 +197,7 @@ def _asked_file(out: Path) -> Path:
 
 @contextlib.contextmanager
 def _journal(out: Path, asked: dict[str, Any]) -> Iterator[tuple[IO[bytes], Count]]:
-    """Open and count the rows that are answered so far. Other processes cannot open them until the block ends.
-
-    Raises:
-        DataError: another process is writing the file, or the rows are of another student, file or setting.
-    """
+    """Open and count the rows that are answered so far. Other processes cannot open them until the block ends."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part, said = _part(out), _asked_file(out)
     with part.open("a+b") as file:

@@ -203,10 +203,10 @@ class LoadedStudent:
         found = [_problem(q) for q in questions]
         numbered = [replace(q, id=str(n)) for n, q in enumerate(questions) if found[n] is None]
         fit = encoder.fit(numbered, self._runtime.card.prefixes.values())
-        for long in fit.too_long:
-            found[int(long.question_id)] = (
-                f"The question has {long.tokens} tokens with its choices; the student takes at most {long.allowed}. "
-                "Shorten it."
+        for place, tokens in fit.too_long.items():
+            found[int(place)] = (
+                f"The question has {tokens} tokens with its choices; the student takes at most "
+                f"{encoder.max_input_tokens}. Shorten it."
             )
         for question in numbered:
             if found[int(question.id)] is None and (alike := encoder.indistinct(question.choices)):

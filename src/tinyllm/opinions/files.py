@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,35 +16,11 @@ OPINIONS = "opinions.parquet"
 _ROWS_AT_ONCE = 4096
 
 
-class _Writer:
-    """Writes opinions in blocks of rows."""
-
-    def __init__(self, table: Any, schema: Any) -> None:
-        self._table, self._schema = table, schema
-        self._rows: list[dict[str, Any]] = []
-
-    def add(self, split: str, opinions: Mapping[str, Opinion]) -> None:
-        """Add the opinions on one question, by teacher."""
-        self._rows += [
-            {"split": split, **{f.name: getattr(o, f.name) for f in fields(Opinion)}} for o in opinions.values()
-        ]
-        if len(self._rows) >= _ROWS_AT_ONCE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the rows that are in memory."""
-        import pyarrow as pa
-
-        self._table.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows.clear()
-
-
 @contextlib.contextmanager
-def writing_opinions(folder: Path) -> Iterator[_Writer]:
-    """Open a writer of opinions. The file appears at the end of the block, complete; after an error it does not appear.
+def writing_opinions(folder: Path) -> Iterator[Callable[[str, Mapping[str, Opinion]], None]]:
+    """Yield a function that adds the opinions on a question: its split, and the opinions by teacher.
 
-    Raises:
-        OSError: the disk is full, or the folder cannot be written. An earlier file stays unchanged.
+    The file appears at the end of the block, complete. After an error, an earlier file stays unchanged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -56,10 +32,20 @@ def writing_opinions(folder: Path) -> Iterator[_Writer]:
             ("way", text), ("orders", pa.int32()), ("mass", number),
         ]
     )  # fmt: skip
+    rows: list[dict[str, Any]] = []
     with replacing(folder / OPINIONS) as draft, pq.ParquetWriter(draft, schema) as table:
-        writer = _Writer(table, schema)
-        yield writer
-        writer.flush()
+
+        def flush() -> None:
+            table.write_table(pa.Table.from_pylist(rows, schema=schema))
+            rows.clear()
+
+        def add(split: str, opinions: Mapping[str, Opinion]) -> None:
+            rows.extend({"split": split} | {f.name: getattr(o, f.name) for f in fields(o)} for o in opinions.values())
+            if len(rows) >= _ROWS_AT_ONCE:
+                flush()
+
+        yield add
+        flush()
 
 
 def read_opinions(folder: Path, split: str = "train") -> Iterator[Opinion]:

@@ -111,7 +111,6 @@ class _Pool:
     Attributes:
         entries: one for each question that may be shown; see `_entries`.
         named: places of the questions that are shown first.
-        count: how many examples are shown.
         by_place: whether the entries are places, in order.
     """
 
@@ -256,16 +255,12 @@ def _diverse(pool: _Pool, _seed: int) -> Strategy:
     return pick
 
 
-def _none(_pool: _Pool, _seed: int) -> Strategy:
-    return lambda _block: ()
-
-
 _STRATEGIES: Mapping[str, Callable[[_Pool, int], Strategy]] = {
     "random": _random,
     "similar": _similar,
     "diverse": _diverse,
     "fixed": _fixed,
-    "none": _none,
+    "none": lambda _pool, _seed: lambda _block: (),
 }
 
 

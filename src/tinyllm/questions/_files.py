@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyllm.errors import DataError, did_you_mean
+from tinyllm.errors import DataError, did_you_mean, first_line
 from tinyllm.questions.types import Question
-from tinyllm.system.files import write_text
+from tinyllm.system.files import well_formed, write_text
 
 Format = Literal["jsonl", "csv", "parquet"]
 EXTENSIONS: Mapping[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
@@ -261,8 +261,7 @@ def _read_parquet(path: Path) -> Iterator[Row | Problem]:
             for k, cells in enumerate((cells for batch in batches for cells in batch.to_pylist()), 1):
                 yield Row(k, str(path), k, cells, "parquet")
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise _UnreadableError(f"not a readable Parquet file ({reason}); write it again") from None
+        raise _UnreadableError(f"not a readable Parquet file ({first_line(error)}); write it again") from None
 
 
 _READERS: Mapping[Format, Callable[[Path], Iterator[Row | Problem]]] = {
@@ -292,10 +291,8 @@ def write_questions(path: Path, questions: Iterable[Question]) -> None:
         DataError: the file cannot be written (no permission, disk full). The old file is then unchanged.
     """
     text = "".join(json.dumps(to_record(q), ensure_ascii=False) + "\n" for q in questions)
-    # UTF-8 cannot encode a lone surrogate. It becomes U+FFFD, which the check `encoding` finds.
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     try:
-        write_text(path, text)
+        write_text(path, well_formed(text))  # the check `encoding` finds what this replaces
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"{path} cannot be written: {reason}; make room or give another folder") from None

@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from tinyllm.errors import DataError, did_you_mean
+from tinyllm.errors import DataError, did_you_mean, first_line
 from tinyllm.questions._files import Row, SplitRows, read_file
 from tinyllm.questions._rows import RowForm
 
@@ -131,9 +131,8 @@ def _fetch(fetch: Fetch, name: str, repository: str, subset: str | None, revisio
     try:
         return fetch(repository, subset, revision)
     except Exception as error:  # the hub's libraries raise many types: offline, no such name, gated, moved
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
-            f"data.dataset: {name} could not be read from the Hugging Face hub ({repository}): {reason}. "
+            f"data.dataset: {name} could not be read from the Hugging Face hub ({repository}): {first_line(error)}. "
             "Without the hub, give a local folder with train, valid and test files (.jsonl, .csv, .parquet): "
             "`data.folder: DIR`"
         ) from error
@@ -204,11 +203,7 @@ def _listed(
     letters: bool = False,
     name: str = "",
 ) -> dict[str, Any]:
-    """Convert a format with a list of choices and the answer as index or letter, or -1 or nothing if withheld.
-
-    Args:
-        name: column of the id.
-    """
+    """Convert a format with a list of choices and the answer as index or letter, or -1 or nothing if withheld."""
     given = str(theirs[answer]).strip()
     return {
         "id": str(theirs[name]) if name else None,

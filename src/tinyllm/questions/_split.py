@@ -26,8 +26,6 @@ class ReadSplit:
     Attributes:
         fatal: problems with the whole file. If there are any, the questions do not count.
         bad: the first problems with single rows, at most `MOST_LISTED`.
-        bad_count: the number of all such problems.
-        dropped: the rows left out; empty unless `drop`.
         warnings: counts of oddities of the questions.
     """
 

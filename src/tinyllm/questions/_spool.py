@@ -68,7 +68,6 @@ class _Spool(Sequence[Question]):
     """Questions on disk. Immutable and safe for threads. Slices share the rows.
 
     Args:
-        rows: the rows on disk.
         places: which rows, in which order; None: all.
     """
 

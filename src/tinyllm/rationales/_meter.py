@@ -20,7 +20,6 @@ class RequestMeter(Meter):
     """Charges the attempts of one request to the budget, and stores its reply; see `teachers.base.Meter`.
 
     Args:
-        may_send: whether something new may be sent.
         over_budget: is called if the budget does not allow another attempt.
         resumes: whether an earlier process may have made an attempt.
     """

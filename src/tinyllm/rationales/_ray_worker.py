@@ -72,7 +72,6 @@ class Worker:
     pickled.
 
     Args:
-        spec: the teacher's section, as JSON.
         identity: the identity that the teacher must have on this node, too.
     """
 

@@ -26,9 +26,6 @@ def write_rationales(folder: Path, collection: Collection, pooled: Container[str
 
     Args:
         pooled: ids of the questions whose answer is that of the teachers' pooled opinion.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; earlier files are unchanged.
     """
     with replacing(folder / RATIONALES) as parquet:
         with writing_rejections(folder, "rationale") as reject:
@@ -38,14 +35,7 @@ def write_rationales(folder: Path, collection: Collection, pooled: Container[str
 
 @contextmanager
 def writing_rejections(folder: Path, kind: str) -> Iterator[Callable[[Rejection], None]]:
-    """Open `rejected.jsonl` for new lines of a kind. Lines of other kinds stay.
-
-    Yields:
-        A function that adds a line.
-
-    Raises:
-        OSError: the disk is full, or the folder cannot be written; the earlier file is unchanged.
-    """
+    """Yield a function that adds a line of a kind to `rejected.jsonl`. Earlier lines of the kind go, others stay."""
     with replacing(folder / _REJECTED) as draft, draft.open("w", encoding="utf-8") as lines:
         if (folder / _REJECTED).is_file():
             with (folder / _REJECTED).open(encoding="utf-8", errors="replace") as earlier:

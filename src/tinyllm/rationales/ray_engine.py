@@ -106,11 +106,7 @@ class _Cluster:
         self._thread = ThreadPoolExecutor(1)
 
     async def connect(self) -> Any:
-        """Return the module `ray`, connected.
-
-        Raises:
-            TeacherError: there is no such cluster.
-        """
+        """Return the module `ray`, connected."""
         async with self._lock:
             if self._ray is None:
                 ray = ray_module(self._address)
@@ -198,7 +194,6 @@ class _RayTeacher:
 
     Args:
         teacher: the original, which is not started on this machine.
-        workers: number of workers.
         questions: sent along to a teacher that answers from the question itself.
     """
 

@@ -302,10 +302,7 @@ def answered(requests: Requests, store: Store, asks: Sequence[Ask]) -> tuple[lis
 
 
 def walk(
-    requests: Requests,
-    store: Store,
-    asks: Sequence[Ask],
-    heard: Callable[[Ask, Reply, Verdict], None] | None = None,
+    requests: Requests, store: Store, asks: Sequence[Ask], heard: Callable[[Ask, Reply, Verdict], None] | None = None
 ) -> Iterator[tuple[Ask, Verdict | Ask]]:
     """Go through the stored samples of some questions. Yield the last request of each question, and its verdict.
 

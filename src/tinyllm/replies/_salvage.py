@@ -39,9 +39,7 @@ class Salvaged:
     """The result of a salvage.
 
     Attributes:
-        replies: replies that were saved.
         damaged: replies that were recognised but are incomplete; they were left out.
-        pages: pages of the file and its log.
         unreadable_pages: pages that could not be read in full; their contents are unknown.
     """
 

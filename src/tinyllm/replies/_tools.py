@@ -63,15 +63,11 @@ class Selection:
 
     def sql(self) -> tuple[str, dict[str, Any]]:
         """Return a condition for WHERE, and its values."""
-        given: dict[str, tuple[str, Any]] = {}
-        if self.teacher is not None:
-            given["teacher"] = "teacher = :teacher", self.teacher
-        if self.since is not None:
-            given["since"] = "created >= :since", self.since.timestamp()
-        if self.before is not None:
-            given["before"] = "created < :before", self.before.timestamp()
-        condition = " AND ".join(condition for condition, _ in given.values())
-        return condition or "TRUE", {name: value for name, (_, value) in given.items()}
+        conditions = {"teacher": "teacher = :teacher", "since": "created >= :since", "before": "created < :before"}
+        since, before = (None if at is None else at.timestamp() for at in (self.since, self.before))
+        values = {"teacher": self.teacher, "since": since, "before": before}
+        given = {name: value for name, value in values.items() if value is not None}
+        return " AND ".join(conditions[name] for name in given) or "TRUE", given
 
 
 EVERYTHING = Selection()

@@ -76,11 +76,6 @@ def add_opinions(rows: Iterable[dict[str, Any]], opinions: Mapping[tuple[str, st
             row["opinions"] = [[name, [round(share, 3) for share in shares]] for name, shares in found.items()]
 
 
-def island(rows: Sequence[Mapping[str, Any]], teachers: Sequence[str], scored_by: Mapping[str, str]) -> str:
-    """Return the JSON for the page's script."""
-    return safe_json({"scorers": list(scored_by.items()), "teachers": list(teachers), "questions": rows})
-
-
 def safe_json(data: Any) -> str:
     """Return JSON without any character that could open or close an HTML element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -17,7 +17,7 @@ from tinyllm.report._files import LogLine, RunFiles
 from tinyllm.report._opinions import opinions_of, opinions_on, reliability_line
 from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
 from tinyllm.report._search import search_of
-from tinyllm.report._verdict import Outcomes, Over, Shown, headline, verdict
+from tinyllm.report._verdict import Outcomes, Shown, verdict
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
 from tinyllm.scoring.predictions import Prediction
 
@@ -72,6 +72,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
     data = _mapping(metrics, "data")
     dropped, warnings = _list(data, "dropped"), _mapping(data, "warnings")
     teacher_rows = [_teacher(files, name) for name in teachers]
+    checks = {share.name for row in teacher_rows for key in ("repaired", "rejected", "resampled") for share in row[key]}
     return {
         "name": str(metrics.get("name") or files.config.get("name") or files.folder.resolve().name),
         "facts": list(_head(files, teachers)),
@@ -87,7 +88,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "search": search_of(files.search),
         "calibration": list(_calibration(metrics)),
         "teachers": teacher_rows,
-        "meanings": list(_meanings(teacher_rows)),
+        "meanings": [(name, meaning) for name, meaning in CHECKS.items() if name in checks],
         "has_rationales": any(row["bar"] for row in teacher_rows),
         "opinions": opinions_of(files.opinions),
         "data": list(_data(data)),
@@ -97,7 +98,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "only_rationales": not predictions,
         "questions": len(shown),
         "questions_left_out": max(0, len(rows) - browser.MAX_QUESTIONS),
-        "island": browser.island(shown, teachers, scorers),
+        "island": browser.safe_json({"scorers": list(scorers.items()), "teachers": teachers, "questions": shown}),
         "config_text": files.config_text,
         "environment": list(_flat(files.environment or {})),
     }
@@ -204,7 +205,8 @@ def _cards(
         if shown is None:
             continue
         outcomes = _outcomes(predictions, scorer)
-        compared = majority, outcomes, chance, _over(metrics, scorer)
+        over_majority = _number(_mapping(metrics, "over_majority", scorer), "p")
+        said = verdict(before, after, majority, outcomes, chance, over_majority)
         ties = _number(_mapping(metrics, "accuracy" if after else "before", scorer), "ties")
         yield {
             "label": label,
@@ -214,16 +216,10 @@ def _cards(
             "stage": "after training" if after else "before training",
             "note": f"{interval(*shown.ci95)}, {plural(shown.n, 'question')}"
             + (f", {plural(int(ties), 'tie')}" if ties else ""),
-            "headline": headline(before, after, *compared),
-            "verdict": verdict(before, after, *compared),
+            "headline": said.headline,
+            "verdict": said.text,
             "outcomes": outcomes,
         }
-
-
-def _over(metrics: Mapping[str, Any], scorer: str) -> Over | None:
-    found = _mapping(metrics, "over_majority", scorer)
-    better, worse, p = (_number(found, key) for key in ("fixed", "broken", "p"))
-    return None if better is None or worse is None or p is None else Over(round(better), round(worse), p)
 
 
 def _outcomes(predictions: Sequence[Prediction], scorer: str) -> Outcomes | None:
@@ -397,11 +393,6 @@ def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
         yield Share("replies", count(replies), NONE)
         if thoughts := int(_number(entry, "thinking_tokens") or 0):
             yield Share("thoughts", count(thoughts), percent(thoughts / replies))
-
-
-def _meanings(teachers: Iterable[Mapping[str, Any]]) -> _Facts:
-    shown = {share.name for row in teachers for key in ("repaired", "rejected", "resampled") for share in row[key]}
-    return ((name, meaning) for name, meaning in CHECKS.items() if name in shown)
 
 
 # --- data and environment -----------------------------------------------------------------------------------------

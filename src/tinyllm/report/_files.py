@@ -60,7 +60,16 @@ def read_run(folder: Path) -> RunFiles:
         raise RunFolderError(f"No run folder at {folder}. `tinyllm run CONFIG` makes one.")
 
     def read(name: str, parse: Callable[[str], _T], stage: str | None = None) -> _T | None:
-        return _read(folder / name, parse, stage)
+        path = folder / name
+        try:
+            return parse(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RunFolderError(f"Cannot read {path}: {error.strerror or error}.") from None
+        except _DAMAGE as error:
+            advice = f" `tinyllm {stage} {folder}` writes a new one." if stage else ""
+            raise RunFolderError(f"{path} is damaged: {error}.{advice}") from None
 
     return RunFiles(
         folder=folder,
@@ -77,18 +86,6 @@ def read_run(folder: Path) -> RunFiles:
         rationales=read_rationales(folder) if (folder / RATIONALES).exists() else None,
         rejected=read("rejected.jsonl", lambda text: _lines(text, _rejection), "generate"),
     )
-
-
-def _read(path: Path, parse: Callable[[str], _T], stage: str | None) -> _T | None:
-    try:
-        return parse(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RunFolderError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except _DAMAGE as error:
-        advice = f" `tinyllm {stage} {path.parent}` writes a new one." if stage else ""
-        raise RunFolderError(f"{path} is damaged: {error}.{advice}") from None
 
 
 def _yaml(text: str) -> Mapping[str, Any]:
@@ -135,10 +132,5 @@ def _log_line(row: Any) -> LogLine:
 
 
 def _rejection(row: Any) -> Rejection:
-    return Rejection(
-        str(row["question_id"]),
-        str(row["teacher"]),
-        str(row["reason"]),
-        str(row.get("text") or ""),
-        row.get("kind", "rationale"),
-    )
+    question_id, teacher, reason = (str(row[key]) for key in ("question_id", "teacher", "reason"))
+    return Rejection(question_id, teacher, reason, str(row.get("text") or ""), row.get("kind", "rationale"))

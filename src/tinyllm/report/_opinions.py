@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tinyllm.config import SoftSection
@@ -20,61 +19,21 @@ Shares = tuple[float, ...]
 """One probability per choice."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpinionRow:
-    """One teacher's opinions, and what they are worth on the questions whose answer is known."""
-
-    name: str
-    colour: int
-    way: str
-    opinions: str
-    missing: str
-    rejected: str
-    accuracy: str
-    interval: str
-    ece: str
-    tokens: str
-    cost: str
-
-
-@dataclass(frozen=True, slots=True)
-class AgreementRow:
-    """How often two teachers would give the same answer."""
-
-    teachers: str
-    same: str
-    questions: str
-
-
-@dataclass(frozen=True, slots=True)
-class Opinions:
-    """The panel: its rows, and the lines of its reliability plot."""
-
-    rows: tuple[OpinionRow, ...] = ()
-    agreement: tuple[AgreementRow, ...] = ()
-    lines: tuple[Line, ...] = ()
-
-
-def opinions_of(figures: Mapping[str, Any] | None) -> Opinions:
-    """Return the panel's content; nothing where no opinions were asked.
+def opinions_of(figures: Mapping[str, Any] | None) -> dict[str, list[Any]]:
+    """Return the panel's content: its rows, the agreement of each two teachers, and the lines of its plot.
 
     Raises:
         RunFolderError: the file holds something else than its figures.
     """
-    if not figures:
-        return Opinions()
+    known = figures or {"teachers": {}, "agreement": []}
     try:
-        teachers = figures["teachers"].items()
-        return Opinions(
-            tuple(_row(name, colour, found) for colour, (name, found) in enumerate(teachers)),
-            tuple(
-                AgreementRow(" and ".join(map(str, a["teachers"])), percent(a["same"]), count(a["n"]))
-                for a in figures["agreement"]
-            ),
-            tuple(
-                reliability_line(name, colour, found["reliability"]) for colour, (name, found) in enumerate(teachers)
-            ),
-        )
+        teachers = [(name, colour, found) for colour, (name, found) in enumerate(known["teachers"].items())]
+        agreement = [
+            {"teachers": " and ".join(map(str, a["teachers"])), "same": percent(a["same"]), "questions": count(a["n"])}
+            for a in known["agreement"]
+        ]
+        lines = [reliability_line(name, colour, found["reliability"]) for name, colour, found in teachers]
+        return {"rows": [_row(*teacher) for teacher in teachers], "agreement": agreement, "lines": lines}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise RunFolderError(
             f"opinions.json is damaged ({error!r}); `tinyllm generate` writes it anew, and stored replies cost nothing."
@@ -112,22 +71,23 @@ def _pooled(files: RunFiles, questions: Sequence[Question], opinions: Sequence[O
     return pool_opinions(section, teachers, (questions, opinions), ((), ())).shares
 
 
-def _row(name: str, colour: int, found: Mapping[str, Any]) -> OpinionRow:
+def _row(name: str, colour: int, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one teacher's opinions, and what they are worth on the questions whose answer is known."""
     accuracy = found["accuracy"]
     rejected = sorted(found["rejected"].items(), key=lambda item: -item[1])
-    return OpinionRow(
-        name=name,
-        colour=colour,
-        way=str(found["way"]),
-        opinions=count(found["opinions"]),
-        missing=count(found["questions"] - found["opinions"]),
-        rejected=", ".join(f"{count(n)} {reason}" for reason, n in rejected) or "0",
-        accuracy=percent(accuracy["value"]) if accuracy else NONE,
-        interval=interval(*accuracy["ci95"]) if accuracy else "",
-        ece=decimal(found["ece"]),
-        tokens=count(found["prompt_tokens"] + found["completion_tokens"]),
-        cost=NONE if found["usd"] is None else f"${found['usd']:,.4f}",
-    )
+    return {
+        "name": name,
+        "colour": colour,
+        "way": str(found["way"]),
+        "opinions": count(found["opinions"]),
+        "missing": count(found["questions"] - found["opinions"]),
+        "rejected": ", ".join(f"{count(n)} {reason}" for reason, n in rejected) or "0",
+        "accuracy": percent(accuracy["value"]) if accuracy else NONE,
+        "interval": interval(*accuracy["ci95"]) if accuracy else "",
+        "ece": decimal(found["ece"]),
+        "tokens": count(found["prompt_tokens"] + found["completion_tokens"]),
+        "cost": NONE if found["usd"] is None else f"${found['usd']:,.4f}",
+    }
 
 
 def reliability_line(name: str, colour: int, bins: Sequence[Mapping[str, Any]]) -> Line:

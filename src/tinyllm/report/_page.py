@@ -37,7 +37,7 @@ def write_report(run: Path) -> Path:
         dot_plots=both_widths(lambda width: plots.dot_plot(page["dots"], page["marks"], width)) if page["dots"] else (),
         curve_plots=both_widths(lambda width: plots.learning_curve(page["curves"], width)),
         reliability_plots=both_widths(
-            lambda width: plots.line_plot(page["opinions"].lines, *axes, width, diagonal=True)
+            lambda width: plots.line_plot(page["opinions"]["lines"], *axes, width, diagonal=True)
         ),
         calibration_plots=both_widths(lambda width: plots.line_plot(page["calibration"], *axes, width, diagonal=True)),
         share_bar=lambda parts: Markup(plots.share_bar(parts)),  # noqa: S704  plots escapes its labels
@@ -62,7 +62,9 @@ def write_page(folder: Path, html: str) -> Path:
 
 def rendered(template: str, script_name: str, **values: Any) -> str:
     """Return a page as HTML. It loads nothing, and its security policy forbids to load anything."""
-    style, script = _asset("page.css"), _asset("common.js") + _asset(script_name)
+    templates = resources.files("tinyllm.report") / "templates"
+    style, *scripts = ((templates / name).read_text("utf-8") for name in ("page.css", "common.js", script_name))
+    script = "".join(scripts)
     sources = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
     return (
         environment()
@@ -81,11 +83,6 @@ def both_widths(draw: Callable[[int], str]) -> tuple[Markup, ...]:
     """Return a plot for wide windows and one for narrow windows. The style sheet shows the one that fits."""
     svgs = (draw(width) for width in (plots.WIDE, plots.NARROW))
     return tuple(Markup(svg) for svg in svgs if svg)  # noqa: S704  plots escapes its labels
-
-
-def _asset(name: str) -> str:
-    """Return a file from the folder of the templates."""
-    return resources.files("tinyllm.report").joinpath("templates", name).read_text("utf-8")
 
 
 def environment() -> Environment:

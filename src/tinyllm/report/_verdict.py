@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tinyllm.comparison import Accuracy
 from tinyllm.report._words import interval, p_value, percent, plural, points, signed
@@ -35,36 +36,11 @@ class Outcomes:
     ci95: tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Over:
-    """The trained student against always giving the most frequent answer, on the same test questions.
+class Verdict(NamedTuple):
+    """What the accuracies show. The headline is one sentence, or two if the student may not beat a trivial answer."""
 
-    Attributes:
-        better, worse: questions that only the student gets right, and that only that answer gets right.
-        p: of the exact paired test.
-    """
-
-    better: int
-    worse: int
-    p: float
-
-
-def headline(
-    before: Shown | None,
-    after: Shown | None,
-    majority: float | None,
-    outcomes: Outcomes | None,
-    chance: float | None = None,
-    over: Over | None = None,
-) -> str:
-    """Say in one sentence whether training changed an accuracy, by the exact paired test.
-
-    A second sentence follows if the student is not shown to beat a trivial answer.
-    """
-    if before is None or after is None or outcomes is None:
-        return verdict(before, after, majority, outcomes, chance, over)
-    trivial = _against_trivial(after, majority, chance, over)
-    return f"{_change(before, after, outcomes)} {'' if trivial.startswith('It beats') else trivial}".rstrip()
+    headline: str
+    text: str
 
 
 def verdict(
@@ -73,23 +49,30 @@ def verdict(
     majority: float | None,
     outcomes: Outcomes | None,
     chance: float | None = None,
-    over: Over | None = None,
-) -> str:
+    over_majority: float | None = None,
+) -> Verdict:
     """Say how training changed an accuracy, whether the change can be noise, and whether it beats a trivial answer.
 
     The trivial answer is guessing, whose expected accuracy is exact, or the most frequent answer, which is compared
     with the student in pairs. The better of the two counts.
+
+    Args:
+        over_majority: p of the exact paired test of the student against the most frequent answer.
     """
     if after is None:
-        if before is None:
-            return "The student has not been scored yet."
-        return f"Before training the student gets {_full(before)} right; it has not been scored after training yet."
+        said = "The student has not been scored yet."
+        if before is not None:
+            said = f"Before training the student gets {_full(before)} right; it has not been scored after training yet."
+        return Verdict(said, said)
     if before is None:
         moved = f"The student gets {_full(after)} right; it was not scored before training."
     else:
         moved = _change(before, after, outcomes)
-    sentences = (moved, _against_trivial(after, majority, chance, over), _unreadable(before, after))
-    return " ".join(s for s in sentences if s)
+    trivial = _against_trivial(after, majority, chance, over_majority)
+    text = " ".join(filter(None, (moved, trivial, _unreadable(before, after))))
+    if before is None or outcomes is None:
+        return Verdict(text, text)
+    return Verdict(moved if trivial.startswith("It beats") else f"{moved} {trivial}".rstrip(), text)
 
 
 def _full(accuracy: Shown) -> str:
@@ -114,17 +97,15 @@ def _change(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
     return f"Training {shown}: {moved} ({by}) on {plural(after.n, 'test question')}."
 
 
-def _against_trivial(after: Shown, majority: float | None, chance: float | None, over: Over | None) -> str:
+def _against_trivial(after: Shown, majority: float | None, chance: float | None, p: float | None) -> str:
     if majority is None:
         return ""
     if chance is not None and chance > majority:
         rate = f"guessing ({percent(chance)})"
-        return _compared(rate, after.value > chance, after.ci95[0] > chance)
-    rate = f"always giving the most frequent answer ({percent(majority)}{f', {p_value(over.p)}' if over else ''})"
-    return _compared(rate, after.value > majority, over is not None and over.p < _SIGNIFICANT)
-
-
-def _compared(rate: str, is_above: bool, is_shown: bool) -> str:
+        is_above, is_shown = after.value > chance, after.ci95[0] > chance
+    else:
+        rate = f"always giving the most frequent answer ({percent(majority)}{'' if p is None else f', {p_value(p)}'})"
+        is_above, is_shown = after.value > majority, p is not None and p < _SIGNIFICANT
     if not is_above:
         return f"It does not beat {rate}."
     return f"It beats {rate}." if is_shown else f"It is not shown to beat {rate}."

@@ -44,7 +44,7 @@ def match_choice(text: str, choices: Sequence[str], written: Callable[[str], str
 
 
 def _matched(text: str, known: Sequence[tuple[str, str]]) -> int | None:
-    for fold in (str.strip, _spaced, _bare, _caseless, _normalise, _without_articles):
+    for fold in (str.strip, _spaced, _bare, lambda t: _spaced(t.casefold()), _normalise, _without_articles):
         said = fold(text)
         hits = [i for i, of in enumerate(known) if said and said in map(fold, of)]
         if len(hits) == 1:
@@ -58,10 +58,6 @@ def _spaced(text: str) -> str:
 
 def _bare(text: str) -> str:
     return _spaced(text).strip(_QUOTES).rstrip(".,;:!。，；：！").strip(_QUOTES)
-
-
-def _caseless(text: str) -> str:
-    return _spaced(text.casefold())
 
 
 def _normalise(text: str) -> str:

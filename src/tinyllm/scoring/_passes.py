@@ -38,11 +38,7 @@ class BranchScore(NamedTuple):
 
 @torch.no_grad()
 def branch_scores(
-    learner: Learner,
-    rows: Sequence[Sequence[Row]],
-    batch_tokens: int,
-    progress: Progress = silence,
-    note: str = "",
+    learner: Learner, rows: Sequence[Sequence[Row]], batch_tokens: int, progress: Progress = silence, note: str = ""
 ) -> list[dict[str, BranchScore]]:
     """Return the log-likelihood of each branch by task, for the rows of each question. Sums are in float64."""
     learner.eval()

@@ -41,11 +41,7 @@ _PREFIX = "tinyllm_"
 
 
 def _require() -> None:
-    """Raise unless lm-evaluation-harness is installed.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
+    """Raise unless lm-evaluation-harness is installed."""
     if importlib.util.find_spec("lm_eval") is None:
         raise MissingDependencyError("lm-evaluation-harness is missing: pip install 'tinyllm-distill[lm-eval]'")
 
@@ -113,11 +109,7 @@ def write_task(folder: Path, name: str, questions: Sequence[Question], card: Stu
 
 
 def _prompt_text(question: Question, card: StudentCard) -> str:
-    """Return the prompt of a causal student: the question, then the prefix that asks for the answer on its own line.
-
-    Raises:
-        StudentError: it writes a rationale first, and the harness compares the choices at once.
-    """
+    """Return the prompt of a causal student: the question, then the prefix that asks for the answer on its own line."""
     if card.reasons_as:
         raise StudentError(
             "This student writes a rationale before it answers (train.rationales: before), and lm-evaluation-harness "

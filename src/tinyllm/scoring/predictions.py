@@ -15,6 +15,9 @@ from tinyllm.questions.types import Question
 from tinyllm.scoring._matching import Generated
 
 Stage = Literal["before", "after"]
+View = Literal["asked", "rotated", "choices-only"]
+"""How a question is asked; `experiments._views` explains them."""
+
 CONVENTION = "ended"
 """The name of the rules for scoring and matching (docs/decisions/0013-scores.md). Other rules give other figures."""
 

@@ -14,13 +14,7 @@ from tinyllm.student.model import Student, StudentCard
 
 
 class Runtime(Protocol):
-    """A student that is loaded, in any program that can compute it. Calls come one at a time.
-
-    Attributes:
-        name: of the program, for people.
-        card: how the student is asked.
-        encoder: turns questions into its tokens.
-    """
+    """A student that is loaded, in any program that can compute it. Calls come one at a time."""
 
     name: str
     card: StudentCard
@@ -54,9 +48,5 @@ class TorchRuntime:
     def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
         """Return the texts; they are written in batches where each is what the student writes alone."""
         return generate_texts(
-            self._student,
-            questions,
-            task=teacher,
-            max_new_tokens=max_new_tokens,
-            batch_tokens=self._batch_tokens,
+            self._student, questions, task=teacher, max_new_tokens=max_new_tokens, batch_tokens=self._batch_tokens
         )

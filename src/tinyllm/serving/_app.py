@@ -107,7 +107,8 @@ class _Routes:
         self._student, self._key, self._limits = student, key, limits
         self._names = {*_LOCAL_NAMES, host.lower()}
         self._metrics = Metrics(lambda: self._batcher.waiting)
-        self._page = {path: _page_file(name) for path, (name, _) in _PAGE_FILES.items()}
+        folder = resources.files("tinyllm.serving") / "page"
+        self._page = {path: (folder / name).read_bytes() for path, (name, _) in _PAGE_FILES.items()}
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -354,7 +355,3 @@ def _as_json(question: Question, answer: Answer) -> dict[str, Any]:
         return {"id": question.id, "problem": answer.chosen}
     told = asdict(answer.chosen) | {"probability": answer.chosen.probability}
     return {"id": question.id} | told | ({"rationales": answer.rationales} if answer.rationales else {})
-
-
-def _page_file(name: str) -> bytes:
-    return (resources.files("tinyllm.serving") / "page" / name).read_bytes()

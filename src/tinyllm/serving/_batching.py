@@ -123,8 +123,8 @@ class Batcher:
             job = queue.popleft()
             if job.done.done():
                 continue
-            fits = not jobs or queue is self._answering or _settings(job) == _settings(jobs[0])
-            if not fits:
+            alike = not jobs or (job.teachers, job.max_tokens) == (jobs[0].teachers, jobs[0].max_tokens)
+            if queue is self._writing and not alike:  # one call of the student writes with one setting
                 queue.appendleft(job)
                 break
             jobs.append(job)
@@ -172,8 +172,3 @@ class Batcher:
         sound = [q for job in jobs for q, a in zip(job.questions, job.answers, strict=True) if isinstance(a, Chosen)]
         texts = iter(self._student.rationales(sound, jobs[0].teachers, jobs[0].max_tokens))
         return [[Answer(a, next(texts) if isinstance(a, Chosen) else {}) for a in job.answers] for job in jobs]
-
-
-def _settings(job: _Job) -> tuple[tuple[str, ...], int]:
-    """Return the settings that the rationales of one batch must share."""
-    return job.teachers, job.max_tokens

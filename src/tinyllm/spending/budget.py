@@ -27,12 +27,8 @@ class Budget:
     """What a run may spend, and what it has spent.
 
     Args:
-        cap: the caps.
-        prices: of each teacher, by name.
         spent: what this run spent earlier, by teacher.
-        run: name of the account.
         counts: tokenizers of the teachers that have one.
-        clock: returns seconds.
 
     Attributes:
         usd, tokens: spent so far, including what is reserved now.

@@ -8,13 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import (
-    BudgetSection,
-    Config,
-    PromptedTeacher,
-    StudentSection,
-    TeacherConfig,
-)
+from tinyllm.config import BudgetSection, Config, PromptedTeacher, StudentSection, TeacherConfig
 from tinyllm.errors import RunFolderError, TeacherError
 from tinyllm.questions.types import Question
 from tinyllm.rationales.forecast import Forecast
@@ -311,10 +305,8 @@ def _tokenizer_of(spec: TeacherConfig, teacher: Teacher) -> CountTokens | None:
     model = named or getattr(spec, "model", None)
     if model is None or (named is None and not Path(model).is_dir()):
         return None
-    from tinyllm.student.model import load_tokenizer
-
-    tokenizer, _ = load_tokenizer(StudentSection(model=model))
-    return lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]]
+    count = _counter(model)
+    return lambda texts: list(map(count, texts))
 
 
 def _counter(model: str) -> Callable[[str], int]:

@@ -21,14 +21,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tinyllm.config import ANSWER_TASK, Config, candidates_of
+from tinyllm.config import Config, candidates_of
 from tinyllm.config.read import SPEED_ONLY
 from tinyllm.errors import DataError
 from tinyllm.questions.types import Question, Splits
-from tinyllm.stages._prepare import looked_at, prepare_training, validation, validation_scores
+from tinyllm.stages._prepare import looked_at, prepare_training, train_prepared, validation_scores
 from tinyllm.stages._soft import supposed
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import mixture_settings
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
 
@@ -117,11 +116,8 @@ def _names(candidates: Sequence[Config]) -> list[str]:
     """Name each candidate by the settings in which the candidates differ."""
     told = [c.train.model_dump(mode="json") for c in candidates]
     differ = [key for key in told[0] if len({repr(of[key]) for of in told}) > 1]
-    return [", ".join(f"{key} {_short(of[key])}" for key in differ) or of["method"] for of in told]
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    short = [{key: f"{of[key]:.3g}" if isinstance(of[key], float) else of[key] for key in differ} for of in told]
+    return [", ".join(f"{key} {value}" for key, value in of.items()) or told[0]["method"] for of in short]
 
 
 def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config:
@@ -219,8 +215,6 @@ class _Halving:
         return list(numbers) if rung < 0 else sorted(numbers, key=lambda n: (_rank(self._looks[n][rung]), n))
 
     def _look(self, number: int, rung: int, share: float) -> _Look:
-        from tinyllm.student.train import train
-
         config, folder = self.candidates[number], self._of(number)
         began = time.monotonic()
         if self._processes.is_first:
@@ -231,23 +225,13 @@ class _Halving:
             f"{self._plan.names[number]}"
         )
         prepared = prepare_training(config, self._run, self._news, self._learnt_from, processes=self._processes.count)
-        plan, student, learner = prepared.plan, prepared.student, prepared.learner
-        until = _until(share, len(plan))
-        with self._news.task(f"Training to step {until} of {len(plan)}", len(plan)) as task:
-            result = train(
-                student,
-                learner,
-                plan,
-                config.train,
-                tasks=tuple(dict.fromkeys((ANSWER_TASK, *mixture_settings(config).alpha, *prepared.targets))),
-                folder=folder,
-                progress=lambda done, total, note: task.update(done, total, note),
-                validate=validation(config, student, learner, self._splits),
-                until=until,
-            )
-            accuracy, log_loss = validation_scores(config, student, learner, self._splits)
+        steps = len(prepared.plan)
+        until = _until(share, steps)
+        with self._news.task(f"Training to step {until} of {steps}", steps) as task:
+            result = train_prepared(config, prepared, self._splits, folder, task, until)
+            accuracy, log_loss = validation_scores(config, prepared.student, prepared.learner, self._splits)
             task.note = f"{100 * accuracy:.1f} % of validation questions, log-loss {log_loss:.3f}"
-        del prepared, plan, student, learner
+        del prepared
         gc.collect()  # a student and its optimizer take gigabytes, and reference cycles would keep them
         return _Look(rung, result.steps, accuracy, log_loss, round(time.monotonic() - began, 2))
 

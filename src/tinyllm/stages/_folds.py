@@ -58,7 +58,8 @@ class Folds:
             The scores; an empty sequence before the question is scored; None if the teacher was not trained on the
             question and can answer it itself.
         """
-        if not self._was_seen(question):
+        place = self._seen.searchsorted(code := _alike(question))
+        if place == len(self._seen) or self._seen[place] != code:
             return None
         return self._kept.get(_exactly(question), ())
 
@@ -193,10 +194,6 @@ class Folds:
         fitted_by = self._splits.valid if needs_validation(self._config) or pools_by(self._config) else ()
         seen = chain(self._splits.train, self._splits.more, fitted_by)
         return np.sort(np.fromiter(map(_alike, seen), np.uint64))
-
-    def _was_seen(self, question: Question) -> bool:
-        place = self._seen.searchsorted(code := _alike(question))
-        return bool(place < len(self._seen) and self._seen[place] == code)
 
     def _fold(self, question: Question) -> int:
         return _alike(question) % self._spec.folds

@@ -8,15 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._soft import soft_lines, taught
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import Prepared, mixture_settings, student_card
+from tinyllm.stages.student import Prepared, student_card
 from tinyllm.system.files import read_json, write_json
-from tinyllm.system.news import News
+from tinyllm.system.news import News, Task
 
 if TYPE_CHECKING:
     from tinyllm.rationales.types import Rationale
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
     from tinyllm.student.mixture import Target
     from tinyllm.student.model import Student
+    from tinyllm.student.train import TrainResult
 
 _LEAST = 1e-12  # of a probability, so that its logarithm is one
 
@@ -31,7 +33,7 @@ _LEAST = 1e-12  # of a probability, so that its logarithm is one
 def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
     """Load the student, and plan what it learns from the rationales of the run; trains nothing."""
     from tinyllm.rationales.files import read_rationales
-    from tinyllm.student.mixture import mix, needs_likelihoods
+    from tinyllm.student.mixture import MixtureSettings, mix
     from tinyllm.student.train import plan_steps, tokenise
 
     rationales = read_rationales(run.path) if teachers_in_use(config) else ()
@@ -39,11 +41,11 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     if rationales:  # of questions that are left out here nothing is learnt, not even under another question
         learnt_from = {q.id for q in learnt.questions}
         rationales = tuple(r for r in rationales if r.question_id in learnt_from)
-    settings = mixture_settings(config, learnt.shares)
+    settings = MixtureSettings.of(config, learnt.shares)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)
         learner = student.learner(config.train.max_input_tokens + config.train.max_target_tokens)
-    if needs_likelihoods(config.train.method):
+    if config.train.method == "student-likelihood":
         known = _rationale_likelihoods(config, run, news, student, learner, learnt.questions, rationales)
         settings = replace(settings, likelihoods=known)
     targets = mix(config.train.method, learnt.questions, rationales, settings)
@@ -58,6 +60,25 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
         )
     notes = (*soft_lines(learnt.figures), *learner.notes(), *cut_targets(encoder, targets))
     return Prepared(plan, student, learner, dict(Counter(t.learnt for t in targets)), learnt.figures, notes)
+
+
+def train_prepared(
+    config: Config, prepared: Prepared, splits: Splits, folder: Path, task: Task, until: int | None = None
+) -> TrainResult:
+    """Train a student by its plan, and measure its accuracy on the validation questions if there are any."""
+    from tinyllm.student.train import train
+
+    return train(
+        prepared.student,
+        prepared.learner,
+        prepared.plan,
+        config.train,
+        tasks=tuple(dict.fromkeys((ANSWER_TASK, *(t.name for t in teachers_in_use(config)), *prepared.targets))),
+        folder=folder,
+        progress=task.update,
+        validate=validation(config, prepared.student, prepared.learner, splits),
+        until=until,
+    )
 
 
 def cut_targets(encoder: Encoder, targets: Sequence[Target]) -> list[str]:
@@ -84,9 +105,9 @@ def _rationale_likelihoods(
     """
     from tinyllm.scoring.predictions import CONVENTION
     from tinyllm.scoring.score import arithmetic, score_targets
-    from tinyllm.student.mixture import tinyllm
+    from tinyllm.student.mixture import MixtureSettings, tinyllm
 
-    written = replace(mixture_settings(config), rationales="target")
+    written = replace(MixtureSettings.of(config), rationales="target")
     targets = [t for t in tinyllm(questions, rationales, written) if t.task != ANSWER_TASK]
     section = config.evaluate
     read = (

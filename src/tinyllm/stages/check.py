@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-from tinyllm.config import ANSWER_TASK, Config, candidates_of, task_prefixes, teachers_in_use
+from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError, TinyLLMError
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
@@ -19,7 +19,7 @@ from tinyllm.stages._soft import supposed
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.opinions import opinion_forecasts
-from tinyllm.stages.student import mixture_settings, student_card
+from tinyllm.stages.student import given_rationales, most_targets, student_card
 from tinyllm.system.news import News, Task
 
 if TYPE_CHECKING:
@@ -80,9 +80,6 @@ def _fit_questions(
     It cannot be asked a question that is too long even without its context, nor one with choices that are nothing, or
     the same, in its tokens. What is left out depends on no method: training questions must fit under the prefix of
     every teacher, the others under that of answering. So figures of different methods are of the same questions.
-
-    Raises:
-        DataError: there are some, and `on_invalid` is `error`; or no training question is left.
     """
     learnt, asked = tuple(prefixes.values()), (prefixes[ANSWER_TASK],)
     needed = {"train": learnt, "more": learnt, "valid": asked, "test": asked}
@@ -130,25 +127,20 @@ def _unfit_text(kind: _Unfit, those: Sequence[Dropped]) -> str:
 
 
 def _unfit(
-    questions: Sequence[Question],
-    encoder: Encoder,
-    prefixes: Sequence[str],
-    task: Task,
-    cut: Counter[str],
-    split: str,
+    questions: Sequence[Question], encoder: Encoder, prefixes: Sequence[str], task: Task, cut: Counter[str], split: str
 ) -> Iterator[tuple[int, Question, _Unfit, str]]:
     """Yield the place of each question that the student cannot be asked, and why; count the others' cut contexts."""
     for start in range(0, len(questions), _CHUNK):
         chunk = questions[start : start + _CHUNK]
         fit = encoder.fit(chunk, prefixes)
-        long, of_context = {t.question_id: t for t in fit.too_long}, set(fit.cut)
         task.update(task.done + len(chunk))
         for place, question in enumerate(chunk, start):
-            if (t := long.get(question.id)) is not None:
-                yield place, question, "too long", f"{t.tokens} tokens of question and choices, {t.allowed} allowed"
+            if (tokens := fit.too_long.get(question.id)) is not None:
+                allowed = f"{encoder.max_input_tokens} allowed"
+                yield place, question, "too long", f"{tokens} tokens of question and choices, {allowed}"
             elif reason := encoder.indistinct(question.choices, learnt=split in ("train", "more")):
                 yield place, question, "indistinct", reason
-            elif question.id in of_context:
+            elif question.id in fit.cut:
                 cut[split] += 1
 
 
@@ -160,7 +152,6 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         dry_run: ask nobody; with a pilot, forecast what the pilot will take.
     """
     from tinyllm.rationales.ray_engine import check_engine
-    from tinyllm.student.mixture import mix
     from tinyllm.student.plan import Shape
     from tinyllm.student.train import plan_steps, tokenise
 
@@ -172,18 +163,14 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         news.say(f"  warning: {text}")
     forecasts = _forecasts(config, run, splits, news, pilot, dry_run)
     questions = supposed(config, splits)
-    given = _given_rationales(config, questions if config.rationales.pooled else splits.train)
-    # How many targets there are does not depend on which rationale is likelier, and the student is not at hand.
-    likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in given), 0.0)
+    given = given_rationales(config, questions if config.rationales.pooled else splits.train)
     search = search_of(config, len(questions)) if config.train.method == "auto" else None
-    learnt = max(candidates_of(config), key=lambda c: len(teachers_in_use(c)))  # the one with the most targets
-    settings = replace(mixture_settings(learnt), likelihoods=likelihoods)
-    targets = mix(learnt.train.method, questions, given, settings)
+    learnt, targets = most_targets(config, questions, given)
     for note in cut_targets(encoder, targets):
         news.say(f"  note: {note}")
     rows = tokenise(encoder, questions, targets)
     shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
-    plan = plan_steps(rows, learnt.train, shape, teachers=tuple(settings.alpha))
+    plan = plan_steps(rows, learnt.train, shape, teachers=[t.name for t in teachers_in_use(learnt)])
     return Checked(
         questions={
             name: len(questions) for name in _SPLITS if len(questions := getattr(splits, name)) or name != "more"
@@ -303,11 +290,7 @@ def _soft_notes(config: Config, splits: Splits) -> Iterator[str]:
 def _check_lengths(
     config: Config, model_config: Any, encoder: Encoder, splits: Splits, prefixes: Mapping[str, str], news: News
 ) -> None:
-    """Refuse a student that cannot read rows as long as the questions ask for, before teachers are paid.
-
-    Raises:
-        StudentError: it has too few positions, or sees the tokens that it is to predict.
-    """
+    """Refuse a student that cannot read rows as long as the questions ask for, before teachers are paid."""
     from tinyllm.student.sketch import check_architecture
 
     with news.task("Looking at the student's architecture"):
@@ -336,15 +319,3 @@ def _check_lengths(
             f"  note: rows may have {prompt + after} tokens, and the student was trained with {trained} at most "
             "(max_position_embeddings): expect worse answers beyond, or lower train.max_input_tokens"
         )
-
-
-def _given_rationales(config: Config, questions: Sequence[Question]) -> list[Any]:
-    from tinyllm.rationales.types import Rationale
-
-    sources = {t.name: t.source or t.name for t in teachers_in_use(config) if t.kind == "given"}
-    return [
-        Rationale(q.id, name, q.rationales[source])
-        for q in questions
-        for name, source in sources.items()
-        if source in q.rationales
-    ]

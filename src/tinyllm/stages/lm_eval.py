@@ -32,7 +32,6 @@ def write_harness_tasks(folder: Path, datasets: Sequence[str], out: Path, limit:
     """Write the test questions of datasets as tasks of lm-evaluation-harness, in the words that a student is asked.
 
     Args:
-        folder, datasets: as of `score_by_harness`.
         out: gets a YAML file and the questions of each dataset.
     """
     from tinyllm.scoring.harness import write_task

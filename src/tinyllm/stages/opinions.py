@@ -54,11 +54,11 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
         names = (name for name, questions in asked.items() for _ in range(len(questions)))
         with (
             news.task("Reading the opinions"),
-            writing_opinions(run.path) as writer,
+            writing_opinions(run.path) as add,
             writing_rejections(run.path, "opinion") as reject,
         ):
             for split, (question, opinions) in zip(names, collection.over(together, reject), strict=True):
-                writer.add(split, opinions)
+                add(split, opinions)
                 tally.add(question, opinions)
         figures = tally.figures(collection.usage, asking.costs(collection))
     write_json(run.path / _FIGURES, figures)
@@ -108,15 +108,7 @@ def opinion_forecasts(
 def _opened(
     config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
 ) -> Iterator[Asking]:
-    """Load the teachers that are asked for opinions and open the store, until the block ends.
-
-    Args:
-        questions: the questions that they are asked.
-        may_write, will_ask: as in `opened_asking`.
-
-    Raises:
-        TeacherError, RunFolderError: as `opened_asking`.
-    """
+    """Load the teachers that are asked for opinions and open the store, until the block ends; see `opened_asking`."""
     from tinyllm.opinions.requests import OpinionRequests
     from tinyllm.replies import open_store, store_of
 
@@ -178,11 +170,7 @@ def _joined(asked: dict[str, Sequence[Question]]) -> Sequence[Question]:
 
 
 def _given(config: Config, asked: dict[str, Sequence[Question]]) -> dict[str, str]:
-    """Return the keys under which the questions carry opinions, by teacher.
-
-    Raises:
-        TeacherError: no question has such a key.
-    """
+    """Return the keys under which the questions carry opinions, by teacher."""
     ways = _ways(config)
     given = {t.name: t.source or t.name for t in config.teachers if t.kind == "given" and t.name in ways}
     for name, source in given.items():

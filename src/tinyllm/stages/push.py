@@ -14,7 +14,7 @@ from tinyllm.stages._auto import trained_with
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json
 from tinyllm.system.news import News
-from tinyllm.system.packaged import model_states
+from tinyllm.system.packaged import packaged_models
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB = "https://huggingface.co/"
@@ -26,7 +26,6 @@ class _Pushed:
 
     Attributes:
         files: size in bytes, by name.
-        card: the text of README.md, which is the first of the files.
         url: the address of the commit; None if nothing was sent.
     """
 
@@ -105,7 +104,7 @@ def push_run(
 
 def _base_model(model: str, given: str) -> str:
     """Return the name of the base model on the hub. A local path is refused, because others cannot use it."""
-    packaged = {state.name: state.source.removeprefix(_HUB) for state in model_states()}
+    packaged = {each.name: each.source.removeprefix(_HUB) for each in packaged_models()}
     found = given or packaged.get(model, model)
     if not _HUB_NAME.fullmatch(found) or (not given and Path(model).exists()):
         raise TinyLLMError(

@@ -1,16 +1,18 @@
-"""The student of a run: how it is asked, what its mixture needs to know, and what it is about to learn."""
+"""The student of a run: how it is asked, and what it is about to learn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import ANSWER_TASK, Config, prefixes_in_use, teacher_weights, teachers_in_use
+from tinyllm.config import ANSWER_TASK, Config, candidates_of, prefixes_in_use, teachers_in_use
+from tinyllm.questions.types import Question
 
 if TYPE_CHECKING:
+    from tinyllm.rationales.types import Rationale
     from tinyllm.student.learner import Learner
-    from tinyllm.student.mixture import MixtureSettings
+    from tinyllm.student.mixture import Targets
     from tinyllm.student.model import Student, StudentCard
     from tinyllm.student.plan import StepPlan
 
@@ -31,23 +33,32 @@ def student_card(config: Config) -> StudentCard:
     )
 
 
-def mixture_settings(config: Config, shares: Mapping[str, tuple[float, ...]] | None = None) -> MixtureSettings:
-    """Return what the mixture of a run needs to know besides the texts.
+def given_rationales(config: Config, questions: Sequence[Question]) -> list[Rationale]:
+    """Return the rationales that come with questions, of the teachers in use."""
+    from tinyllm.rationales.types import Rationale
 
-    Args:
-        shares: what the choices of a question are to get, by question id, where that is not all for the answer.
+    sources = {t.name: t.source or t.name for t in teachers_in_use(config) if t.kind == "given"}
+    return [
+        Rationale(q.id, name, q.rationales[source])
+        for q in questions
+        for name, source in sources.items()
+        if source in q.rationales
+    ]
+
+
+def most_targets(
+    config: Config, questions: Sequence[Question], rationales: Sequence[Rationale]
+) -> tuple[Config, Targets]:
+    """Return the candidate of `method: auto` with the most targets, and its targets.
+
+    Their number does not depend on which rationale is likelier, so no student is needed.
     """
-    from tinyllm.student.mixture import MixtureSettings
+    from tinyllm.student.mixture import MixtureSettings, mix
 
-    weights = teacher_weights(config)
-    return MixtureSettings(
-        prefixes=prefixes_in_use(config),
-        alpha={t.name: weights[t.name] for t in teachers_in_use(config)},
-        answer=config.train.answer,
-        rationales=config.train.rationales,
-        seed=config.train.seed,
-        shares=shares or {},
-    )
+    config = max(candidates_of(config), key=lambda c: len(teachers_in_use(c)))
+    likelihoods = dict.fromkeys(((r.question_id, r.teacher) for r in rationales), 0.0)
+    settings = replace(MixtureSettings.of(config), likelihoods=likelihoods)
+    return config, mix(config.train.method, questions, rationales, settings)
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import ANSWER_TASK, Config
+from tinyllm.config import Config
 from tinyllm.errors import RunFolderError
 from tinyllm.questions.types import Splits
 from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
     fitted_temperature,
     prepare_training,
+    train_prepared,
     training_fingerprint,
-    validation,
     validation_fingerprint,
     whole_student,
 )
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.student import Prepared, mixture_settings
+from tinyllm.stages.student import Prepared
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News
 
@@ -56,16 +56,17 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     of them writes. Writes `student/`, `learnt.npy`, `train_log.jsonl`, `plan.json`, `train_result.json`.
     """
     from tinyllm.student import checkpoint_of_another, discard_checkpoints
+    from tinyllm.student.card import model_card
     from tinyllm.student.model import save_student
     from tinyllm.student.processes import Processes
-    from tinyllm.student.train import fingerprint, train
+    from tinyllm.student.train import fingerprint
 
     splits = splits or checked_questions(config, news, test=False)[0]
     searches = config.train.method == "auto"
     config = chosen(config, run, news, splits) if searches else config
     processes = Processes.joined()
     prepared = prepare_training(config, run, news, splits, processes=processes.count)
-    plan, student, learner = prepared.plan, prepared.student, prepared.learner
+    plan = prepared.plan
     calibrates_with = validation_fingerprint(config, splits)
     looked_at = calibrates_with if config.train.validate_steps is not None else ""
     plan_file = run.path / "plan.json"
@@ -95,22 +96,13 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     for note in prepared.notes:
         news.say(f"  note: {note}")
     with news.task("Training", len(plan)) as task:
-        result = train(
-            student,
-            learner,
-            plan,
-            config.train,
-            tasks=tuple(dict.fromkeys((ANSWER_TASK, *mixture_settings(config).alpha, *prepared.targets))),
-            folder=run.path,
-            progress=lambda done, total, note: task.update(done, total, note),
-            validate=validation(config, student, learner, splits),
-        )
+        result = train_prepared(config, prepared, splits, run.path, task)
         task.note = f"loss {result.final_loss:.3f}" if result.final_loss is not None else ""
     if result.steps < len(plan):
         news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
     if result.best_step is not None:
         news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
-    temperature = _temperature(config, news, student, learner, splits)
+    temperature = _temperature(config, news, prepared.student, prepared.learner, splits)
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
     figures["calibrated_with"] = calibrates_with
     if prepared.soft:
@@ -124,7 +116,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         if processes.is_first:
             run.forget_training()  # a student of other targets stays until this one is done
             splits.write_learnt(run.path)
-            save_student(student, run.student, _model_card(config, figures))
+            save_student(student, run.student, model_card(config, figures))
             write_json(run.train_result, figures)
             discard_checkpoints(run.path)
         processes.wait()
@@ -155,9 +147,3 @@ def _calibrate_again(config: Config, run: RunFolder, news: News, splits: Splits,
         write_json(card, read_json(card) | {"temperature": temperature})
         write_json(run.train_result, figures | {"temperature": temperature})
     processes.wait()
-
-
-def _model_card(config: Config, learnt: dict[str, Any]) -> str:
-    from tinyllm.student.card import model_card
-
-    return model_card(config, learnt)

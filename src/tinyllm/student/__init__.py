@@ -13,20 +13,9 @@ from tinyllm.system.lazy import lazily
 
 if TYPE_CHECKING:
     from tinyllm.student._batch import to_device
-    from tinyllm.student._checkpoints import (
-        checkpoint_of_another,
-        discard_checkpoints,
-        gathered_weights,
-        put_weights,
-    )
+    from tinyllm.student._checkpoints import checkpoint_of_another, discard_checkpoints, gathered_weights, put_weights
 
-__all__ = [
-    "checkpoint_of_another",
-    "discard_checkpoints",
-    "gathered_weights",
-    "put_weights",
-    "to_device",
-]
+__all__ = ["checkpoint_of_another", "discard_checkpoints", "gathered_weights", "put_weights", "to_device"]
 
 __getattr__ = lazily(
     __name__,

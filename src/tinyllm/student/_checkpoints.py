@@ -59,11 +59,7 @@ def steps_done(checkpoint: Path | None) -> int:
 
 
 def discard_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a finished training.
-
-    Args:
-        folder: of the run.
-    """
+    """Remove the checkpoints from the folder of a run whose training is finished."""
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
@@ -83,7 +79,8 @@ def trained_weights(module: nn.Module, state: Mapping[str, Tensor] | None = None
 
 def gathered_weights(module: nn.Module) -> dict[str, Tensor] | None:
     """Return the trained weights, gathered, if several processes hold shards of them (FSDP); otherwise None."""
-    return trained_weights(module) if is_sharded(module) else None
+    is_sharded = any(hasattr(p, "full_tensor") for p in module.parameters())
+    return trained_weights(module) if is_sharded else None
 
 
 def write_weights(weights: Mapping[str, Tensor], file: Path) -> None:
@@ -110,11 +107,6 @@ def put_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 shard: Any = parameter
                 value = distribute_tensor(value.to(shard.device), shard.device_mesh, shard.placements)
             parameter.copy_(value)
-
-
-def is_sharded(module: nn.Module) -> bool:
-    """Return whether several processes hold shards of a module's weights (FSDP)."""
-    return any(hasattr(p, "full_tensor") for p in module.parameters())
 
 
 def whole(parameter: Tensor) -> Tensor:

@@ -194,7 +194,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             scale = 1.0 if dtype != torch.float16 else float(1 / steepest.clamp_min(1e-30))
             for part in parts:
                 some = hidden[part].to(dtype)
-                logits = _logits(some, matrix, bias)
+                logits = (some @ matrix.T).float()
+                if bias is not None:
+                    logits.add_(bias)
                 slope = _cap(logits, cap)
                 column = labels[part, None]
                 named = logits.gather(1, column)[:, 0]
@@ -232,11 +234,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grads = ctx.saved_tensors
         scaled = [None if g is None else (g * grad).to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)]
         return *scaled, *[None] * 5
-
-
-def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    logits = (hidden @ matrix.T).float()
-    return logits if bias is None else logits.add_(bias)
 
 
 def _cap(logits: Tensor, cap: float | None) -> Tensor | None:

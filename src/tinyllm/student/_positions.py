@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tinyllm.errors import StudentError
+from tinyllm.student._ways import unwrapped
 
 _BOUND = re.compile(r"window|chunk|capacity|top_?k|block_(size|length)|radius|local_attention|compress|budget")
 _NO_BOUND = re.compile(
@@ -50,10 +51,7 @@ class Positions:
             StudentError: they are; the message names the setting to change.
         """
         both = "train.max_input_tokens" + (" or train.max_target_tokens" if self.target is None else "")
-        for found, allowed, setting in (
-            (prompt, self.prompt, both),
-            (target, self.target, "train.max_target_tokens"),
-        ):
+        for found, allowed, setting in ((prompt, self.prompt, both), (target, self.target, "train.max_target_tokens")):
             if allowed is not None and found > allowed:
                 raise StudentError(
                     f"student.model: {self.name} has {allowed} positions, and {found} are needed for the longest row. "
@@ -63,8 +61,7 @@ class Positions:
 
 def positions_of(model: Any) -> Positions:
     """Return the number of positions of a model, from its tables of positions."""
-    get_base: Any = getattr(model, "get_base_model", None)
-    inner = model if get_base is None else get_base()
+    inner = unwrapped(model)
     name = type(inner).__name__
     if not inner.config.is_encoder_decoder:
         return Positions(name, _fewest(inner))

@@ -31,11 +31,7 @@ _NOISE = re.compile(r"drop|jitter|noise")
 
 
 def short_rows(tokens: Sequence[int], *, is_encoder_decoder: bool) -> list[Row]:
-    """Return rows of different lengths that exceed no bound; one prompt has two branches.
-
-    Args:
-        tokens: that may stand in a row.
-    """
+    """Return rows of different lengths that exceed no bound; one prompt has two branches."""
     made = _Rows(tokens, is_encoder_decoder)
     made.add(3, (1, 3))
     made.add(11, (2, 5), (0, 9))

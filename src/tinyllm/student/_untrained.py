@@ -15,9 +15,6 @@ def untrained(cache: Path) -> Path:
     """Return the folder of a Llama with two layers, 64 dimensions and one token per byte.
 
     It is made once, and has the same weights on every machine.
-
-    Args:
-        cache: folder under which it is kept.
     """
     folder = cache / _FOLDER
     if not folder.is_dir():

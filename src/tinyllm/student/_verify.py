@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from tinyllm.errors import StudentError
+from tinyllm.errors import StudentError, first_line
 from tinyllm.student._attention import drops_scores
 from tinyllm.student._batch import to_device
 from tinyllm.student._positions import bounds, exceeded_bound
@@ -30,7 +30,7 @@ from tinyllm.student._probe import (
     without_noise,
 )
 from tinyllm.student._rows import Row
-from tinyllm.student._ways import ALONE, UNFIT, Way, first_line, unwrapped
+from tinyllm.student._ways import ALONE, UNFIT, Way, unwrapped
 
 if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
@@ -64,13 +64,10 @@ class Verification:
         self.company = next((b.tokens for b in known if b.counts_company and b.tokens >= together), None)
 
     def take_fastest(self, *, learns: bool) -> None:
-        """Let the learner take the fastest way that agrees with the model's plain `forward`.
+        """Let the learner take the fastest way that agrees with the model's plain `forward`; see `Learner.verify`.
 
         Args:
             learns: also compare the gradients.
-
-        Raises:
-            StudentError: see `Learner.verify`.
         """
         learner = self._learner
         learner.take(ALONE)
@@ -81,11 +78,7 @@ class Verification:
                 break
 
     def refuse_if_it_sees_ahead(self) -> None:
-        """Check on a short row that changing a token does not change the predictions before it.
-
-        Raises:
-            StudentError: they change.
-        """
+        """Raise `StudentError` if changing a token of a short row changes the predictions before it."""
         self._learner.eval()
         self._learner.take(ALONE)
         row = _telling(apart(self._short))
@@ -105,11 +98,7 @@ class Verification:
     # --- what the model itself gives ----------------------------------------------------------------------------------
 
     def _plain(self, parameters: Sequence[nn.Parameter]) -> _Plain:
-        """Compute the rows of the probe one by one, by the model's own forward.
-
-        Raises:
-            StudentError: the model fails, is random, or looks ahead.
-        """
+        """Compute the rows of the probe one by one, by the model's own forward."""
         rows, more = apart(self._short), apart(self._long)
         count, row = len(rows) + len(more), _telling(rows)
         size = sum(p.numel() for p in self._learner.parameters())
@@ -191,11 +180,7 @@ class Verification:
         return True
 
     def _result(
-        self,
-        rows: Sequence[Row],
-        branches: int = 1,
-        parameters: Sequence[nn.Parameter] = (),
-        trains: bool = False,
+        self, rows: Sequence[Row], branches: int = 1, parameters: Sequence[nn.Parameter] = (), trains: bool = False
     ) -> _Result:
         """Return the logits of rows, and the gradient of their loss.
 

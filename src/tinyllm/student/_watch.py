@@ -35,17 +35,13 @@ class TrainLog:
     def __init__(self, path: Path, keep_steps: int = 0) -> None:
         self.path = path
         kept = [line for line in read_log(path) if line["step"] <= keep_steps]
-        last = kept[-1] if kept else {}
-        self.last_loss: float | None = last.get("loss")
-        self.seconds: float = last.get("seconds", 0.0)
-        self.target_tokens: int = last.get("target_tokens", 0)
-        self.tokens: int = last.get("tokens", 0)
+        none: dict[str, Any] = {"loss": None, "seconds": 0.0, "target_tokens": 0, "tokens": 0}
+        self.last: Mapping[str, Any] = none | (kept[-1] if kept else {})
         write_jsonl(path, kept)
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append one step."""
-        self.last_loss, self.seconds, self.target_tokens = line["loss"], line["seconds"], line["target_tokens"]
-        self.tokens = line["tokens"]
+        self.last = line
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -65,12 +61,12 @@ class Watch(TrainerCallback):
 
     def __init__(self, trainer: PlanTrainer, log: TrainLog, progress: Progress | None) -> None:
         self.trainer, self.log, self.progress = trainer, log, progress
-        self.seconds, self.target_tokens, self.tokens = log.seconds, log.target_tokens, log.tokens
+        self.target_tokens, self.tokens = log.last["target_tokens"], log.last["tokens"]
         self.began = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Start the clock. A resumed training continues its earlier time."""
-        self.began = time.monotonic() - self.seconds
+        self.began = time.monotonic() - self.log.last["seconds"]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Count the tokens of the step and report the progress."""

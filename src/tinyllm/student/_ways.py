@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 UNFIT = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
 """The errors of models whose attention, head or masks have another interface."""
 
@@ -40,12 +42,15 @@ def decoder_start(model: Any) -> int:
     return int(model.config.pad_token_id)
 
 
+def from_config(model_config: Any) -> Any:
+    """Return a model with random weights."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind: Any = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
+    return kind.from_config(model_config, dtype=torch.float32)
+
+
 def unwrapped(model: Any) -> Any:
     """Return the model inside the LoRA wrapper. Its layers contain the adapters, so these stay active."""
     inner: Callable[[], Any] | None = getattr(model, "get_base_model", None)
     return model if inner is None else inner()
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not blank; its type if there is none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

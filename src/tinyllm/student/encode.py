@@ -36,15 +36,6 @@ _SHORT = 80  # characters; WordPiece takes a word of a hundred for one unknown t
 _SHOWN = 40  # characters of a choice in a message
 
 
-@dataclass(frozen=True, slots=True)
-class _TooLong:
-    """A question whose text and choices alone exceed the longest input."""
-
-    question_id: str
-    tokens: int
-    allowed: int
-
-
 def question_text(question: Question, layout: Layout) -> tuple[str, str]:
     """Return (context, question) as a student reads them. The context is empty if there is none."""
     choices = "\n".join(f"({label(i)}) {c}" for i, c in enumerate(question.choices))
@@ -63,10 +54,10 @@ def label(index: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """Questions that are too long for the longest input, and ids of those whose context is cut to fit."""
+    """The tokens of each question that is too long even without its context; and whose context is cut. By id."""
 
-    too_long: list[_TooLong]
-    cut: list[str]
+    too_long: dict[str, int]
+    cut: set[str]
 
 
 def _most_tokens(text: str) -> int:
@@ -99,9 +90,7 @@ class Encoder:
     """Turns questions and targets into rows for one kind of student.
 
     Args:
-        tokenizer: the student's own.
         is_encoder_decoder: which of the two shapes above.
-        layout: how question and choices are written out.
         max_input_tokens: longest prompt, prefix included.
         max_target_tokens: longest target, end-of-text token included; the rest is cut.
         share_prompt: False: causal students get one row per task, too (for models that do not accept the mask).
@@ -255,16 +244,16 @@ class Encoder:
         """Return which questions do not fit even without their context, and which have their context cut to fit."""
         prefix = max(prefixes, key=lambda p: len(self._plain(p)))
         spare = self.max_input_tokens - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
-        fit = _Fit([], [])
+        fit = _Fit({}, set())
         for question in questions:
             if _most_tokens("".join(question_text(question, self.layout))) <= spare:
                 continue  # nearly always, and many times faster than a tokenizer
             prompt, is_cut = self._prompt(question, prefix)
             tokens = len(prompt) + self._after(prefix)
             if tokens > self.max_input_tokens:
-                fit.too_long.append(_TooLong(question.id, tokens, self.max_input_tokens))
+                fit.too_long[question.id] = tokens
             elif is_cut:
-                fit.cut.append(question.id)
+                fit.cut.add(question.id)
         return fit
 
     def longest_prompt(self, questions: Iterable[Question], prefix: str, allowed: int) -> int:
@@ -272,10 +261,6 @@ class Encoder:
         spare = allowed - len(self._whole(prefix, "")) - self._after(prefix) - _MARGIN
         long = (q for q in questions if _most_tokens("".join(question_text(q, self.layout))) > spare)
         return max((len(self.prompt(q, prefix)) + self._after(prefix) for q in long), default=0)
-
-    def too_long(self, questions: Iterable[Question], prefixes: Iterable[str]) -> list[_TooLong]:
-        """Return the questions that do not fit even without their context."""
-        return self.fit(questions, prefixes).too_long
 
     def indistinct(self, choices: Sequence[str], *, learnt: bool = False) -> str | None:
         """Return which choices the student cannot tell apart, because they are empty or the same in its tokens.

@@ -43,11 +43,7 @@ def written_on(
 
 
 def _within_positions(student: Student, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[int]:
-    """Return how many tokens may be written after each prompt. A text ends where the positions of the model end.
-
-    Raises:
-        StudentError: a prompt is longer than the model's positions.
-    """
+    """Return how many tokens may be written after each prompt. A text ends where the positions of the model end."""
     positions = positions_of(student.model)
     positions.check(max(map(len, prompts), default=0), 0)
     if student.is_encoder_decoder:
@@ -61,12 +57,7 @@ def _within_positions(student: Student, prompts: Sequence[Sequence[int]], limits
 def _groups_of(
     student: Student, end: int, prompts: Sequence[Sequence[int]], limits: Sequence[int], batch_tokens: int
 ) -> list[list[int]]:
-    """Return groups of prompts that are continued together, by number, long ones first.
-
-    Args:
-        limits: the most tokens to write after each prompt.
-        batch_tokens: the most tokens of a group, with padding.
-    """
+    """Return groups of prompts that are continued together, by number, long ones first; see `written_on`."""
     lengths = [len(p) + limit for p, limit in zip(prompts, limits, strict=True)]
     company: Company = "none"
     if any(a + b <= batch_tokens for a, b in pairwise(sorted(lengths))):

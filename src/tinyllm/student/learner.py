@@ -236,6 +236,7 @@ class Learner(nn.Module):
         """Return the logits of targets, (N, V), by one plain forward of each row."""
         of_decoder = batch["decoder_input_ids"] if self.is_encoder_decoder else batch["input_ids"]
         rows, places = batch["target_at"] // of_decoder.shape[1], batch["target_at"] % of_decoder.shape[1]
+        accepted = inspect.signature(unwrapped(self.student).forward).parameters
         logits = []
         for row, length in enumerate(batch["lengths"].tolist()):
             at, tokens = places[rows == row], of_decoder[row : row + 1, :length]
@@ -245,17 +246,12 @@ class Learner(nn.Module):
                 inputs = {"input_ids": batch["input_ids"][prompt][real][None], "decoder_input_ids": tokens}
             else:
                 inputs = {"input_ids": tokens}
-            logits.append(self._logits_at(inputs, at))
+            # Models that can do so compute no other logits. With a cache, FSMT's decoder sees ahead and BLT fails.
+            wanted = {"logits_to_keep": at, "use_cache": False}
+            forget_lengths(self.student)
+            found = _logits(self.student(**inputs, **{n: v for n, v in wanted.items() if n in accepted}))[0]
+            logits.append(found if "logits_to_keep" in accepted and len(found) == len(at) else found[at])
         return torch.cat(logits)
-
-    def _logits_at(self, inputs: dict[str, Tensor], at: Tensor) -> Tensor:
-        """Return the logits of one row at some places (N, V). Models that can do so compute no others."""
-        forget_lengths(self.student)
-        accepted = inspect.signature(unwrapped(self.student).forward).parameters
-        # With a cache, FSMT's decoder sees ahead and BLT fails.
-        wanted = {"logits_to_keep": at, "use_cache": False}
-        logits = _logits(self.student(**inputs, **{n: v for n, v in wanted.items() if n in accepted}))[0]
-        return logits if "logits_to_keep" in accepted and len(logits) == len(at) else logits[at]
 
     def _masks(self, batch: Batch) -> Tensor | dict[str, Tensor]:
         """Return the mask; one per kind of layer if the model mixes full attention with another kind."""

@@ -10,7 +10,17 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tinyllm.config import ANSWER_TASK, CHOICES_TASK, AnswerKind, Method, RationaleUse
+from tinyllm.config import (
+    ANSWER_TASK,
+    CHOICES_TASK,
+    AnswerKind,
+    Config,
+    Method,
+    RationaleUse,
+    prefixes_in_use,
+    teacher_weights,
+    teachers_in_use,
+)
 from tinyllm.questions.types import Question
 from tinyllm.rationales.types import Rationale
 from tinyllm.student import _routing as routing
@@ -64,7 +74,7 @@ class MixtureSettings:
         seed: the random seed of the method.
         shares: target probabilities of the choices, by question id. Other questions have 1 for the answer.
         likelihoods: the likelihood of each rationale for the untrained student, by (question id, teacher), for the
-            method that uses it (`needs_likelihoods`).
+            method `student-likelihood`.
     """
 
     prefixes: Mapping[str, str]
@@ -74,6 +84,13 @@ class MixtureSettings:
     seed: int = 0
     shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     likelihoods: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Config, shares: Mapping[str, tuple[float, ...]] | None = None) -> MixtureSettings:
+        """Return those of a run."""
+        weights, train = teacher_weights(config), config.train
+        alpha = {t.name: weights[t.name] for t in teachers_in_use(config)}
+        return cls(prefixes_in_use(config), alpha, train.answer, train.rationales, train.seed, shares or {})
 
 
 _ROUTED = "routed"
@@ -91,11 +108,6 @@ def mix(method: Method, questions: Questions, rationales: Rationales, settings: 
     A question without a rationale of a teacher has no target of that task: missing rationales are masked.
     """
     return _MIXTURES[method](questions, rationales, settings)
-
-
-def needs_likelihoods(method: Method) -> bool:
-    """Return whether a method needs the likelihood of each rationale for the untrained student."""
-    return method == "student-likelihood"
 
 
 # --- the paper's methods ------------------------------------------------------------------------------------------

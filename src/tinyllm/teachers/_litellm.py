@@ -229,12 +229,7 @@ class _Library:
         return AsyncOpenAI(api_key=key, base_url=self._url, http_client=client, max_retries=0)
 
     def _without_reply(self, error: Exception, wire: _Wire) -> Answer:
-        """Return the service's answer to an attempt that brought no reply.
-
-        Raises:
-            AttemptFailed: there is no answer.
-            MissingDependencyError: the library needs another package for this service.
-        """
+        """Return the service's answer to an attempt that brought no reply."""
         if wire.failure is not None:
             raise wire.failure
         if wire.answer is not None:

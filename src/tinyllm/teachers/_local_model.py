@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from tinyllm import config
-from tinyllm.errors import MissingDependencyError, TeacherError
+from tinyllm.errors import MissingDependencyError, TeacherError, first_line
 from tinyllm.prompts import Message, Prompt
 from tinyllm.teachers._transformers import device_of
 from tinyllm.teachers.base import FinishReason, Reply, Request, RequestFailed, Sampling
@@ -43,12 +43,12 @@ class LocalModel:
             )
         except ImportError as error:
             raise MissingDependencyError(
-                f"Teacher '{spec.name}': '{spec.model}' needs a package that is not installed: {_first_line(error)}"
+                f"Teacher '{spec.name}': '{spec.model}' needs a package that is not installed: {first_line(error)}"
             ) from None
         except (OSError, ValueError, KeyError) as error:
             raise TeacherError(
                 f"Teacher '{spec.name}': cannot load '{spec.model}'"
-                f"{f' at revision {spec.revision}' if spec.revision else ''}: {_first_line(error)}\n"
+                f"{f' at revision {spec.revision}' if spec.revision else ''}: {first_line(error)}\n"
                 "  To do: give a folder with config.json, tokenizer and *.safetensors (no .bin, no remote code), "
                 "or owner/name of a model on the Hugging Face hub. When offline, only downloaded models are available."
             ) from None
@@ -218,10 +218,6 @@ def _memory_errors(spec: config.TransformersTeacher) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TeacherError(
-            f"Teacher '{spec.name}': out of memory: {_first_line(error)}\n"
+            f"Teacher '{spec.name}': out of memory: {first_line(error)}\n"
             f"  To do: lower `batch_size` ({spec.batch_size}) or `rationales.max_tokens`, or use `dtype: bfloat16`."
         ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

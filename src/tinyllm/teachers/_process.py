@@ -26,11 +26,7 @@ class ServerProcess:
     """A running command. It ends with `stop`, or when this process ends, even if this process is killed.
 
     Args:
-        label: part of the log's name.
         stop_s: seconds to end after SIGTERM, before it is killed.
-
-    Attributes:
-        log: the file with its output.
 
     Raises:
         OSError: the process or the file cannot be created.

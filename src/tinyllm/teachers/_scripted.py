@@ -17,12 +17,7 @@ Script = Callable[[Question, Request], str | Reply | Awaitable[str | Reply | Non
 
 
 class ScriptedTeacher:
-    """Fills in a template (`{question}`, `{answer}`), or calls a function.
-
-    Args:
-        questions: those that it may be asked.
-        script: template or function.
-    """
+    """Fills in a template (`{question}`, `{answer}`), or calls a function."""
 
     form: Form = "completion"
     stop: tuple[str, ...] = ()

@@ -120,11 +120,7 @@ class VllmTeacher(EndpointTeacher):
             await self._end(keep_log=self._server is not None and self._server.exit_code is not None)
 
     async def _healthy(self, url: str) -> None:
-        """Wait until the server is healthy.
-
-        Raises:
-            TeacherError: it has ended, or is not healthy in time.
-        """
+        """Wait until the server is healthy."""
         assert self._server is not None  # noqa: S101
         deadline = time.monotonic() + self._spec.start_s
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0)) as session:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinyllm.errors import DataError
+from tinyllm.errors import DataError, first_line
 from tinyllm.questions.intake._delimited import with_headers
 from tinyllm.questions.intake._documents import SPLITS
 from tinyllm.questions.intake._files import Bytes
@@ -113,8 +113,7 @@ def _readable(file: Bytes) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DataError(f"{file.path}: not a readable {file.kind} file ({reason}); write it again") from None
+        raise DataError(f"{file.path}: not a readable {file.kind} file ({first_line(error)}); write it again") from None
 
 
 def _class_names(file: Bytes) -> dict[str, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from tinyllm.config import ANSWER_TASK
 from tinyllm.report._experiment.tables import settings_text
 from tinyllm.report._plots import Line, Point, smooth, thin, window
 from tinyllm.report._words import NONE, count, duration, p_value, percent, plural, points, signed, size
-from tinyllm.scoring.views import View
+from tinyllm.scoring.predictions import View
 
 _CURVE_POINTS = 200
 
@@ -155,25 +155,17 @@ def comparisons(results: Results, scorer: Scorer) -> list[Comparison]:
     ]
 
 
-def rotations(results: Results) -> list[Checked]:
-    """Return accuracies with the choices moved by one place. A change shows an effect of the position.
+def viewed(results: Results, view: View) -> list[Checked]:
+    """Return accuracies in a view.
 
-    A student that is not shown the choices (`layout: cloze`) cannot see the move.
+    With the choices moved by one place (`rotated`), a change shows an effect of the position. A student that is not
+    shown the choices (`layout: cloze`) cannot see the move. `choices-only` shows what the choices alone tell.
     """
-    return list(_viewed(results, "rotated"))
-
-
-def without_questions(results: Results) -> list[Checked]:
-    """Return accuracies without the question, which show what the choices alone tell."""
-    return list(_viewed(results, "choices-only"))
-
-
-def _viewed(results: Results, view: View) -> Iterator[Checked]:
-    for place in results.places():
-        found = results.views(place, view)
-        if found is not None:
-            note = f"{percent(found.same)} of the answers stay the same"
-            yield _checked(results, place, found.asked, found.viewed, note)
+    return [
+        _checked(results, place, found.asked, found.viewed, f"{percent(found.same)} of the answers stay the same")
+        for place in results.places()
+        if (found := results.views(place, view)) is not None
+    ]
 
 
 def _checked(results: Results, place: Place, asked: float, other: Estimate, note: str) -> Checked:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from tinyllm.comparison.answers import Scorer
 from tinyllm.comparison.results import Place, Results
-from tinyllm.errors import MissingDependencyError
 from tinyllm.report._experiment.content import alpha_lines, calibration_lines, loss_lines
 from tinyllm.report._plots import Line
 from tinyllm.system.files import replacing
@@ -30,13 +29,7 @@ def can_draw() -> bool:
 
 
 def write_figures(results: Results, scorer: Scorer, folder: Path) -> list[Path]:
-    """Write all figures that have data, as SVG and as PNG, and return the files.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    if not can_draw():
-        raise MissingDependencyError("Figures need matplotlib: pip install 'tinyllm-distill[figures]'")
+    """Write all figures that have data, as SVG and as PNG, and return the files. It needs matplotlib (`can_draw`)."""
     written: list[Path] = []
     for name, figure in _figures(results, scorer):
         written += [_save(figure, folder / f"{name}.{kind}") for kind in ("svg", "png")]

@@ -168,7 +168,7 @@ def sign(figure: Figure) -> int:
 
 def _relative(results: Results, figures: Mapping[Place, Figure], student: str, columns: Sequence[str]) -> Iterator[Row]:
     """Yield TinyLLM's gain in per cent of the baseline's accuracy, as in the paper."""
-    tinyllm = results.outline.first_like("tinyllm")
+    tinyllm = next((m for m in results.outline.methods if m.like == "tinyllm"), None)
     if tinyllm is None:
         return
     found = [figures.get(Place(student, column, tinyllm.id)) for column in columns]
@@ -220,10 +220,7 @@ def runs_text(cell: Cell | None) -> str:
 
 def as_markdown(table: Table) -> str:
     """Return a table as Markdown."""
-    lines = [
-        f"| {' | '.join(['', *map(markdown, table.columns)])} |",
-        f"|---|{'---:|' * len(table.columns)}",
-    ]
+    lines = [f"| {' | '.join(['', *map(markdown, table.columns)])} |", f"|---|{'---:|' * len(table.columns)}"]
     for row in table.rows:
         if row.kind == "head":
             lines.append(f"| **{markdown(row.label)}** |{' |' * len(table.columns)}")

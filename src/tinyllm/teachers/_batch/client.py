@@ -104,12 +104,7 @@ class BatchClient:
 
     async def create(self, token: str, file: str, endpoint: str) -> str:
         """Start a batch. Return its id. If the answer is lost, search for the batch before starting another one."""
-        body = {
-            "input_file_id": file,
-            "endpoint": endpoint,
-            "completion_window": "24h",
-            "metadata": _metadata(token),
-        }
+        body = {"input_file_id": file, "endpoint": endpoint, "completion_window": "24h", "metadata": _metadata(token)}
 
         async def existing() -> dict[str, Any] | None:
             try:

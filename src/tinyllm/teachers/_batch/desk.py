@@ -76,7 +76,6 @@ class BatchDesk:
     """Takes requests and returns replies. `async with` reads the journal; leaving it drops requests that were not sent.
 
     Args:
-        identity: the teacher's identity.
         client: it must be entered already.
         manners: returns which forms of request the endpoint accepts now.
     """

@@ -49,7 +49,6 @@ class Journal:
 
     Args:
         folder: of all journals of one store.
-        identity: the teacher's identity.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:

@@ -25,14 +25,7 @@ from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.system.gate import Gate
 from tinyllm.teachers._http.envelope import Envelope, public_url
 from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Pace
-from tinyllm.teachers._http.refusals import (
-    about_one_prompt,
-    meant,
-    no_credit,
-    refused_parameter,
-    seconds_of,
-    words_of,
-)
+from tinyllm.teachers._http.refusals import about_one_prompt, meant, no_credit, refused_parameter, seconds_of, words_of
 from tinyllm.teachers._http.replicas import Replica, Replicas
 from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, ThoughtFirst, read_completion
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Patience, Transport, proxy_for
@@ -309,11 +302,7 @@ class Endpoint:
         )
 
     def _failed(self, job: _Job, failure: AttemptFailed) -> float:
-        """Account for a failed attempt. Return the seconds to wait before the next.
-
-        Raises:
-            RequestFailed, TeacherError: there is no next attempt.
-        """
+        """Account for a failed attempt. Return the seconds to wait before the next."""
         now, replica = time.monotonic(), job.replica
         self.faults[failure.kind] += 1
         if failure.overload and isinstance(self._limit, AdaptiveLimit):

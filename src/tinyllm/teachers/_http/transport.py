@@ -105,7 +105,6 @@ class Transport:
     """A pool of connections. `async with` opens and closes it.
 
     Args:
-        headers: sent with every request.
         secrets: removed from every message.
     """
 

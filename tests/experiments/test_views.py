@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinyllm.experiments._views import unrotated, viewed
 from tinyllm.questions import Question
-from tinyllm.scoring.views import unrotated, viewed
 
 
 @given(st.integers(2, 6), st.data())

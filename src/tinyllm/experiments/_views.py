@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from tinyllm.questions.types import Question
+from tinyllm.scoring.predictions import View
 
-View = Literal["asked", "rotated", "choices-only"]
 _T = TypeVar("_T")
 
 
