@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,13 +76,13 @@ def _t5() -> Student:
     return Student(model, tokenizer, _CARD)
 
 
-def _rows(subject: _Subject) -> list[Row]:
-    """Write each format that suits a student in each precision, and compare."""
+def _rows(subject: _Subject, kinds: Collection[str]) -> list[Row]:
+    """Write each of these formats that suits a student in each precision, and compare."""
     unsuited = "gguf" if subject.load().is_encoder_decoder else "ctranslate2"
     own = _Remembering(subject.load())
     return [
         found
-        for kind, precisions in FORMATS.items() if kind != unsuited
+        for kind, precisions in FORMATS.items() if kind in kinds and kind != unsuited
         for precision in precisions
         for found in _compared(subject, own, kind, precision)
     ]  # fmt: skip
@@ -119,19 +120,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("students", nargs="*", default=["smollm2", "t5-small"], help="run folders, smollm2, t5-small")
     parser.add_argument("--out", type=Path, default=common.RESULTS, help="folder of the results")
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="only measure these anew")
     parser.add_argument("--questions", type=int, default=200, help="at most so many questions")
     options = parser.parse_args(arguments)
+    file = options.out / "export.json"
+    before = [r["name"] for r in json.loads(file.read_text("utf-8"))["rows"]] if file.is_file() else []
+    anew = {name for name in before if name.split(": ")[1].split()[0] in options.formats}
     rows: list[Row] = []
     asked: dict[str, int] = {}
     for subject in [_subject(name, options.questions) for name in options.students]:
-        rows += _rows(subject)
+        rows += _rows(subject, options.formats)
         asked[f"questions, {subject.name}"] = len(subject.asked)
         command = " ".join(("python -m benchmarks.export", *map(_shown, options.students)))
         result = Result(
             name="export", title="Exports", about=_ABOUT, command=command, rows=rows,
             settings=asked, versions={package: importlib.metadata.version(package) for package in _PROGRAMS},
         )  # fmt: skip
-        say(f"wrote {common.write(result, options.out, None)}")
+        names = anew | {r.name for r in rows}  # a name has the size of the file and the greatest difference in it
+        say(f"wrote {common.write(result, options.out, None, replaces=names)}")
 
 
 if __name__ == "__main__":

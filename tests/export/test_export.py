@@ -79,6 +79,34 @@ def test_an_export_gives_the_answers_of_the_student(tmp_path, caplog, family, ki
     assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
 
 
+def test_8_bit_weights_keep_the_scores_where_one_feature_is_much_larger_than_the_others(tmp_path):
+    pytest.importorskip("onnxruntime")
+
+    def student():
+        made = tiny_student("llama", width=128)
+        with torch.no_grad():  # the same function, with an outlier among the activations, as trained models have them
+            for layer in made.model.model.layers:
+                readers = layer.mlp.gate_proj, layer.mlp.up_proj
+                for norm, read in (
+                    (layer.post_attention_layernorm, readers),
+                    (layer.input_layernorm, _attention(layer)),
+                ):
+                    norm.weight[3] *= 30
+                    for linear in read:
+                        linear.weight[:, 3] /= 30
+        return made
+
+    write_export(student(), tmp_path / "out", "onnx", "int8", "mine", QUESTIONS[0])
+    for one, other in zip(
+        TorchRuntime(student()).scores(QUESTIONS), open_export(tmp_path / "out").scores(QUESTIONS), strict=True
+    ):
+        assert other.total == pytest.approx(one.total, abs=0.1)
+
+
+def _attention(layer):
+    return layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj
+
+
 @pytest.mark.parametrize("layout", ["cloze", "labelled", "release"])
 def test_a_message_in_ollama_becomes_exactly_the_prompt_of_the_student(tmp_path, layout):
     student = tiny_student("llama", width=32)

@@ -13,6 +13,8 @@ from tinyllm.export._graph import OUTPUT, GraphRuntime, exporting, graph, requir
 from tinyllm.student.encode import Encoder
 from tinyllm.student.model import Student, StudentCard
 
+_INT8 = 4  # onnxruntime's name for the arithmetic of matrix products in 8 bits
+
 
 def write_onnx(student: Student, file: Path, quantise: str) -> None:
     """Write a student as an ONNX file.
@@ -38,13 +40,19 @@ def write_onnx(student: Student, file: Path, quantise: str) -> None:
 
 
 def _quantise(file: Path) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    """Give the weights of matrix products 8 bits, with a scale for each block of 32.
 
-    whole = file.with_name(f"whole-{file.name}")
-    file.rename(whole)
-    quantize_dynamic(whole, file, weight_type=QuantType.QInt8, use_external_data_format=False)
-    for left in (whole, file.with_name(f"{file.name}.data")):
-        left.unlink(missing_ok=True)
+    Only weights are rounded beforehand. onnxruntime rounds activations block by block, too, as it computes. Its dynamic
+    quantization has one scale for a whole matrix of activations. With it, 30 % of a trained student's choices changed.
+    """
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    model = onnx.load(file)
+    MatMulNBitsQuantizer(model, bits=8, block_size=32, is_symmetric=True, accuracy_level=_INT8).process()
+    weights = f"{file.name}.data"
+    file.with_name(weights).unlink()
+    onnx.save(model, file, save_as_external_data=True, location=weights)
 
 
 class OnnxRuntime(GraphRuntime):
