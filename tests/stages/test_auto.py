@@ -107,6 +107,20 @@ def test_each_rung_keeps_a_fraction_and_the_last_finishes_the_training():
     assert found.names[:2] == ("learning_rate 1e-05", "learning_rate 2e-05")
 
 
+def test_a_candidate_is_named_by_the_settings_in_which_it_differs():
+    tried = [{"soft": None}, {"soft": {"weight": 0.5}}, {"soft": {"weight": 1, "trust": 0.5}}]
+    found = search_of(
+        config(
+            auto={"candidates": tried, "budget": 100},
+            teachers=[{"name": "ada", "kind": "given"}],
+            opinions={"teachers": {"ada": "given"}},
+            train={"method": "auto", "answer": "choices", "soft": {}},
+        ),
+        160,
+    )
+    assert found.names == ("soft off", "soft weight 0.5 trust auto", "soft weight 1 trust 0.5")
+
+
 def test_the_budget_leaves_out_the_last_candidates():
     tried = [{"learning_rate": 1e-5 * n, "epochs": n} for n in range(1, 10)]
     found = search_of(config(auto={"candidates": tried, "budget": 1.5}), 1600)

@@ -116,8 +116,19 @@ def _names(candidates: Sequence[Config]) -> list[str]:
     """Name each candidate by the settings in which the candidates differ."""
     told = [c.train.model_dump(mode="json") for c in candidates]
     differ = [key for key in told[0] if len({repr(of[key]) for of in told}) > 1]
-    short = [{key: f"{of[key]:.3g}" if isinstance(of[key], float) else of[key] for key in differ} for of in told]
-    return [", ".join(f"{key} {value}" for key, value in of.items()) or told[0]["method"] for of in short]
+    names = [", ".join(f"{key} {_short(of[key], [o[key] for o in told])}" for key in differ) for of in told]
+    return [name or of["method"] for name, of in zip(names, told, strict=True)]
+
+
+def _short(value: Any, values: Sequence[Any]) -> str:
+    """Return a setting in a few words. Of a section, the settings that differ; the first, if none does."""
+    if isinstance(value, dict):
+        sections = [of for of in values if isinstance(of, dict)]
+        differ = [key for key in value if len({repr(of.get(key)) for of in sections}) > 1] or list(value)[:1]
+        return " ".join(f"{key} {_short(value[key], ())}" for key in differ)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "off" if value is None else str(value)
 
 
 def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config:
