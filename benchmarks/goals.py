@@ -1,6 +1,6 @@
 """Do teachers help a student that learns to choose? `python -m benchmarks.goals` reads it from the kept experiments.
 
-It trains nothing: `results/choose` and `results/few-labels` have every answer (`make bench-results` makes them anew).
+It trains nothing: `results/choose` and `results/few-labels` have every answer (`make bench-results` makes a part anew).
 Each row is an accuracy on test questions beside another one; which method counts as the best is decided on validation
 questions.
 """
@@ -46,11 +46,15 @@ class _Methods:
     def seeds(self, method: str) -> int:
         return len(self._results.of(self.place(method)))
 
-    def on_test(self, method: str) -> float:
-        """Return per cent, the mean over seeds."""
+    def on_test(self, method: str, beside: str | None = None) -> float:
+        """Return per cent, the mean over seeds; over the seeds that another method has, too, if one is given."""
         runs = self._results.runs(self.place(method), self._results.outline.scorer)
         assert runs is not None, method
-        return 100 * float(runs.right.mean())
+        if beside is None:
+            return 100 * float(runs.right.mean())
+        other = self._results.runs(self.place(beside), self._results.outline.scorer)
+        assert other is not None, beside
+        return 100 * float(runs.right[[seed in other.seeds for seed in runs.seeds]].mean())
 
     def on_valid(self, method: str) -> float:
         found = [r.accuracy("valid", self._results.outline.scorer) for r in self._results.of(self.place(method))]
@@ -82,15 +86,16 @@ class _Methods:
         low, high = (100 * end for end in gain.ci95)
         p = "one seed, not tested" if gain.p is None else f"p = {gain.p:.2g}"
         shown = gain.p
-        if other == self._results.outline.baseline:  # a planned comparison
-            shown = self._results.figures(self._results.outline.scorer)[self.place(method)].holm
+        if (baseline := self._results.outline.baseline) in (method, other):  # a planned comparison
+            planned = self.place(other if method == baseline else method)
+            shown = self._results.figures(self._results.outline.scorer)[planned].holm
             p += "" if shown is None else f", after Holm {shown:.2g}"
         ratio = 1 + gain.relative / 100
         reach = Reach("ratio", "at least", least) if least is not None else None
         return Row(
             name=f"{self.dataset}: {name}",
-            ours=round(self.on_test(method), 2),
-            peer=round(self.on_test(other), 2),
+            ours=round(self.on_test(method, other), 2),
+            peer=round(self.on_test(other, method), 2),
             peer_name=f"{what or self.label(other)}: {100 * gain.value:+.1f} points ({low:+.1f} to {high:+.1f}; {p})",
             ratio=round(ratio, 3),
             reach=str(reach or ""),
@@ -109,32 +114,36 @@ class _Methods:
         return Row(f"{self.dataset}: {name}", found, None, "", None, str(reach), met, "", (found, found), seeds)
 
 
-def _rows(m: _Methods, few: _Methods | None) -> Iterator[Row]:
+def _all_labels(m: _Methods) -> Iterator[Row]:
     yield m.beside("choosing", "choices", "fine-tuning", 1.10)
     taught, alone = m.best(_WITH), m.best(_WITHOUT)
     best = f"best with opinions ({m.label(taught)})"
     yield m.beside(best, taught, alone, 1.05, f"best without ({m.label(alone)})")
     yield m.beside(f"{best}, control", taught, "opinions-shuffled", None)
     yield m.beside("with opinions", taught, "fine-tuning", None)
-    before, every = m.on_test("inference"), m.on_test("choices")
+    every, before = m.on_test("choices"), m.on_test("inference")
     yield m.share("opinions only, share of the gain of all labels", "no-labels", every, before)
     error, reach = round(m.calibration_error(alone), 4), Reach("ours", "at most", 0.05)
     name = f"{m.dataset}: calibration error (ECE) of {m.label(alone)}"
     met = reach.met(error, None) if m.seeds(alone) > 1 else None
     yield Row(name, error, None, "", None, str(reach), met, "", (error, error), m.seeds(alone))
-    if few is not None:
-        taught, alone = few.best(_FEW_WITH), few.best(_FEW_WITHOUT)
-        best = f"opinions on the rest, best ({few.label(taught)})"
-        yield few.beside(best, taught, alone, 1.15, f"best of a hundred labels alone ({few.label(alone)})")
-        yield few.beside("opinions on the rest, control", "opinions", "opinions-shuffled", None)
+
+
+def _few_labels(m: _Methods, whole: _Methods | None) -> Iterator[Row]:
+    taught, alone = m.best(_FEW_WITH), m.best(_FEW_WITHOUT)
+    best = f"opinions on the rest, best ({m.label(taught)})"
+    yield m.beside(best, taught, alone, 1.15, f"best of a hundred labels alone ({m.label(alone)})")
+    yield m.beside("opinions alone", "no-labels", alone, None)
+    yield m.beside("opinions on the rest, control", "opinions", "opinions-shuffled", None)
+    if whole is not None:
         name = "opinions only and a hundred validation labels, share of the gain of all labels"
-        yield few.share(name, "no-labels", every, before)
+        yield m.share(name, "no-labels", whole.on_test("choices"), whole.on_test("inference"))
 
 
 def goals(folder: Path) -> Result:
-    """Compare the kept answers of both experiments."""
-    few = folder / "few-labels"
-    rows = list(_rows(_Methods(folder / "choose"), _Methods(few) if few.is_dir() else None))
+    """Compare the kept answers of the experiments that are in a folder."""
+    whole, few = (_Methods(of) if (of := folder / name).is_dir() else None for name in ("choose", "few-labels"))
+    rows = [*(_all_labels(whole) if whole else ()), *(_few_labels(few, whole) if few else ())]
     for r in rows:
         say(f"{r.name}: {r.ours} {r.unit} beside {r.peer} ({r.peer_name}), ratio {r.ratio}; {r.reach} {r.met}")
     return Result(
