@@ -169,7 +169,7 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     ours, sums = planned_loss(learner, student, in_other_order, targets, normalisation, tokens, processes)
 
     # A choice's score is a sum of some hundred, so where the loss is near 0 its last digits are those of the scores.
-    torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(ours, expected.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(sums[0].sum(), ours, rtol=1e-5, atol=0)
     learnt = {t.learnt for t in targets}
     assert {task for task, weight in zip(TASKS, sums[1].tolist(), strict=True) if weight > 0} == learnt
@@ -177,7 +177,7 @@ def test_loss_and_gradients_are_those_of_one_plain_forward_a_choice(
     whole = torch.stack([g.norm() for g in expected_gradients.values()]).norm()  # of which each has the rounding
     for name, gradient in expected_gradients.items():
         difference, size = (found[name] - gradient).norm(), gradient.norm()
-        assert difference <= 1e-5 * size + 1e-6 * whole.clamp_min(1.0), (name, difference, size, whole)
+        assert difference <= 1e-5 * (size + whole.clamp_min(1.0)), (name, difference, size, whole)
 
 
 # --- parts of it --------------------------------------------------------------------------------------------------
