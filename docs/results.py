@@ -20,6 +20,7 @@ from tinyllm.system.news import duration
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
+_IN_README = "few-labels"
 _BEGIN, _END = "<!-- made by docs/results.py -->", "<!-- end -->"
 _INTRO = """\
 # Results
@@ -124,11 +125,11 @@ def _made_with(results: Results) -> Iterator[str]:
 
 
 def readme() -> str:
-    """Return README.md with a short table of the first experiment in its place."""
+    """Return README.md with a short table of one experiment in its place."""
     before, rest = README.read_text("utf-8").split(_BEGIN)
     after = rest.split(_END)[1]
-    made = [_short(r) for r in _kept().values()]
-    return f"{before}{_BEGIN}\n{made[0] if made else 'No results yet.'}\n{_END}{after}"
+    made = next((_short(r) for folder, r in _kept().items() if folder.name == _IN_README), "No results yet.")
+    return f"{before}{_BEGIN}\n{made}\n{_END}{after}"
 
 
 def _short(results: Results) -> str:
