@@ -117,10 +117,10 @@ def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
     return (
         f"\n\nReport: {page.resolve()}\n"
         f"What to try next{'' if is_known else f' (first: source {shlex.quote(os.path.relpath(activate))})'}:\n"
-        "  open the report in a browser: the test questions with the student's answers, the teachers, the training\n"
+        "  open the report in a browser: the student's answers, the teachers, the training\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
         f"{_own_questions(config, folder)}"
-        "  tinyllm experiment GRID.yaml          test whether the teachers helped: methods, seeds (docs/experiments.md)"
+        "  tinyllm experiment GRID.yaml          test whether the teachers helped (docs/experiments.md)"
     )
 
 
@@ -129,7 +129,8 @@ def _own_questions(config: Config, folder: RunFolder) -> str:
         return "  tinyllm init FILE                     write a configuration for your own questions\n"
     return (
         f"  tinyllm predict {folder.path} FILE -o answers.xlsx     answer every question of a file\n"
-        f"  tinyllm serve {folder.path}     a page to ask, and an API; `tinyllm export` for llama.cpp, onnxruntime, …\n"
+        f"  tinyllm serve {folder.path}     a page to ask, and an API\n"
+        f"  tinyllm export {folder.path} --to gguf     for llama.cpp; also onnx, openvino, ctranslate2, merged\n"
     )
 
 
