@@ -49,6 +49,8 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(cli, spending, options):
     assert (server.requests, server.looks) == ([], [])
     assert files(project.folder) == before
     assert "ada" in said.out + said.err
+    if options[0] == "check":
+        assert "as in the paper (preset: paper)" in said.out
 
 
 def test_the_same_commands_ask_without_it(cli, spending):

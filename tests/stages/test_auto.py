@@ -156,6 +156,7 @@ def test_check_lists_the_candidates_and_the_steps(cli, searching):
     said = cli("check", searching.config)
     assert said.code == 0, said.err
     assert "at most 20 optimizer steps" in said.out  # 3 candidates x 4 steps, and the 8 that are left of one
+    assert "(3 up to 33 % of their steps, then the best 1 up to 100 %):" in said.out
     assert "2. method tinyllm, answer text, alpha 0.5, learning_rate 0.01 (12 steps)" in said.out
     planned = cli("train", searching.config, "--plan")
     assert (planned.code, "has not chosen yet what is learnt" in planned.err) == (2, True)

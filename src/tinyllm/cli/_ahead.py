@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from tinyllm.stages.student import Prepared
 
 _SHOWN_STEPS = 10
+_PRESETS: Mapping[str, str] = {"paper": "the paper", "release": "the authors' code"}
 
 
 def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0) -> str:
@@ -23,7 +25,8 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0)
 
     sizes = ", ".join(f"{n} {name}" for name, n in checked.questions.items())
     lines = [
-        f"No problems found in '{config.name}' (preset {config.preset}, method {config.train.method}).",
+        f"No problems found in '{config.name}' (method {config.train.method}).",
+        f"Settings that the file does not name: as in {_PRESETS[config.preset]} (preset: {config.preset})",
         f"Questions: {sizes}" + (f", {checked.dropped} left out" if checked.dropped else ""),
         f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}",
         *(f"  {name}: {n} rationales come with the data" for name, n in checked.given.items()),
@@ -41,10 +44,12 @@ def _training_text(checked: Checked) -> list[str]:
     search = checked.search
     if search is None:
         return [f"Training: {checked.steps} optimizer steps"]
-    rungs = ", then ".join(f"{count} until {100 * share:.0f} %" for count, share in search.rungs)
+    (all_of_them, first), *later = search.rungs
+    rungs = f"{all_of_them} up to {100 * first:.0f} % of their steps"
+    rungs += "".join(f", then the best {count} up to {100 * share:.0f} %" for count, share in later)
     return [
         f"Training: at most {checked.steps} optimizer steps, the search of `method: auto` included",
-        f"  It tries these settings on validation questions ({rungs} of their steps):",
+        f"  It tries these settings on validation questions ({rungs}):",
         *(f"  {n + 1}. {name} ({search.steps[n]} steps)" for n, name in enumerate(search.names)),
         *(f"  left out, by auto.budget: {name}" for name in search.left_out),
     ]
