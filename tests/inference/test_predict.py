@@ -81,7 +81,32 @@ def test_the_three_formats_have_the_same_content(cli, here, student):
         assert (one["choice"], one["probabilities"], one["rationales"]["bob"]) == (
             three["choice"], three["probabilities"], three["rationale_bob"],
         )  # fmt: skip
+        assert (one["answer_letter"], one["letter"]) == ("AB"[one["answer"]], "ABCDE"[one["choice"]])
+        for name in ("answer_letter", "letter"):
+            assert one[name] == two[name] == three[name]
         assert json.loads(two["probabilities"]) == one["probabilities"]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "separator", "begins"),
+    [("q.csv", "utf-8-sig", ";", b"\xef\xbb\xbfrow;id;"), ("q.csv", "utf-8", ",", b"row,id,"),
+     ("q.csv", "windows-1252", ";", b"\xef\xbb\xbfrow;id;"), ("q.tsv", "utf-8-sig", "\t", b"row,id,")],
+)  # fmt: skip
+def test_a_table_of_answers_opens_where_the_table_of_questions_does(
+    cli, here, student, name, encoding, separator, begins
+):
+    asked = [
+        ["Frage", "A", "B", "Antwort"],
+        *(["Wie heißt Öl, Käse; Büro?", "Müll", "Mäuse", "AB"[n % 2]] for n in range(6)),
+    ]
+    with Path(name).open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(asked)
+    said = cli("predict", student, name, "-o", "out.csv", "-q")
+    assert said.code == 0, said.err
+    assert (here / "out.csv").read_bytes().startswith(begins)
+    with (here / "out.csv").open(newline="", encoding="utf-8-sig") as file:
+        table = list(csv.DictReader(file, delimiter=chr(begins[begins.index(b"row") + 3])))
+    assert {row["question"] for row in table} == {"Wie heißt Öl, Käse; Büro?"}
 
 
 def test_a_workbook_has_the_same_rows_and_no_formula(cli, here, student):

@@ -60,7 +60,8 @@ def predict(
         typer.Option(
             "--out",
             "-o",
-            help="File of the answers: .jsonl, .csv, .xlsx or .parquet; default: FILE.predictions.jsonl here.",
+            help="File of the answers: .jsonl, .csv (with the separator of FILE, if FILE is .csv), .xlsx or .parquet; "
+            "default: FILE.predictions.jsonl here.",
         ),
     ] = None,
     explain: Annotated[

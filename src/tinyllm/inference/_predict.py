@@ -31,7 +31,7 @@ from tinyllm.inference._rows import (
     read_rows,
 )
 from tinyllm.inference._student import Chosen, LoadedStudent
-from tinyllm.questions.intake import Found, Wishes, find_reading
+from tinyllm.questions.intake import Dialect, Found, Wishes, find_reading
 from tinyllm.questions.types import Question, Splits
 from tinyllm.system.files import read_json, replacing, write_json
 from tinyllm.system.news import News, Task
@@ -123,7 +123,7 @@ def predict_file(
         with news.task(f"Answering {file.name}", total) as task:
             _answer(student, found, part, count, teachers, min_confidence, is_learnt, task)
         seconds = time.monotonic() - began
-    _finish(out, teachers)
+    _finish(out, teachers, found.shape.dialect)
     return Predictions(
         file=out,
         rows=count.rows,
@@ -237,14 +237,14 @@ def _counted(file: IO[bytes]) -> Count:
     return count
 
 
-def _finish(out: Path, teachers: tuple[str, ...]) -> None:
+def _finish(out: Path, teachers: tuple[str, ...], dialect: Dialect) -> None:
     """Turn the unfinished file into `out`, in the format of its ending."""
     part = _part(out)
     if out.suffix.lower() == _PLAIN:
         part.replace(out)
     else:
         with replacing(out) as draft:
-            WRITERS[out.suffix.lower()](read_rows(part), draft, teachers)
+            WRITERS[out.suffix.lower()](read_rows(part), draft, teachers, dialect)
         part.unlink()
     _asked_file(out).unlink(missing_ok=True)
 

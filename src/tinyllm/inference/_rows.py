@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.inference._student import Chosen
+from tinyllm.questions.intake import Dialect
 from tinyllm.questions.types import Question
 from tinyllm.student.encode import label
 
@@ -31,13 +32,13 @@ def answered_row(
         "id": question.id,
         "question": question.question,
         "choice": None if abstains else chosen.choice,
-        "letter": None if abstains else label(chosen.choice).upper(),
+        "letter": None if abstains else _letter(chosen.choice),
         "text": None if abstains else chosen.text,
         "probability": probability,
         "probabilities": [round(p, _DIGITS) for p in chosen.probabilities],
     }
     if question.answer is not None:
-        row["answer"] = question.answer
+        row |= {"answer": question.answer, "answer_letter": _letter(question.answer)}
         best = chosen.tied or (chosen.choice,)
         row["mark"] = 1 / len(best) if question.answer in best else 0.0
     row |= {"abstained": True} if abstains else {}
@@ -45,6 +46,10 @@ def answered_row(
     row |= {"context_cut": True} if chosen.context_cut else {}
     row |= {"rationales": dict(rationales)} if rationales else {}
     return row
+
+
+def _letter(choice: int) -> str:
+    return label(choice).upper()
 
 
 def problem_row(number: int, name: str, problem: str, question: str | None = None) -> dict[str, Any]:
@@ -104,15 +109,15 @@ def read_rows(part: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _csv(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str]) -> None:
-    with file.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, _columns(teachers))
+def _csv(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], dialect: Dialect) -> None:
+    with file.open("w", encoding="utf-8-sig" if dialect.marked else "utf-8", newline="") as out:
+        writer = csv.DictWriter(out, _columns(teachers), delimiter=dialect.separator)
         writer.writeheader()
         for row in rows:
             writer.writerow(_without_lists(_flat(row, teachers)))
 
 
-def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str]) -> None:
+def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], _: Dialect) -> None:
     """Write a workbook. Texts are never formulas or links, and each row is written before the next is read."""
     import xlsxwriter
 
@@ -126,7 +131,7 @@ def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[
             sheet.write_row(number, 0, [c[:_LONGEST_CELL] if isinstance(c, str) else c for c in cells])
 
 
-def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str]) -> None:
+def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], _: Dialect) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -146,9 +151,10 @@ def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[s
         writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
-Writer = Callable[[Iterable[Mapping[str, Any]], Path, Sequence[str]], None]
+Writer = Callable[[Iterable[Mapping[str, Any]], Path, Sequence[str], Dialect], None]
 WRITERS: Mapping[str, Writer] = {".csv": _csv, ".parquet": _parquet, WORKBOOK: _workbook}
-"""The writers by the ending of the file. They write a column for the rationales of each teacher."""
+"""The writers by the ending of the file. They write a column for the rationales of each teacher. A CSV file is written in
+the dialect of the questions file."""
 
 
 def _without_lists(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +164,8 @@ def _without_lists(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _columns(teachers: Sequence[str]) -> list[str]:
     return [
-        "row", "id", "question", "choice", "letter", "text", "probability", "probabilities", "answer", "mark",
+        "row", "id", "question", "choice", "letter", "text", "probability", "probabilities", "answer", "answer_letter",
+        "mark",
         "abstained", "tied", "context_cut", "learnt", *map(_rationale, teachers), "problem",
     ]  # fmt: skip
 

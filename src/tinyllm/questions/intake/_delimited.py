@@ -6,12 +6,13 @@ import csv
 import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinyllm.questions.intake._files import Bytes, Text, as_text
-from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
+from tinyllm.questions.intake._types import Bad, Dialect, Line, Shape, Table, Wishes
 
 _SNIFFED = 1 << 15  # characters from which a separator is detected
 _TITLE_ROWS = 12  # at most so many rows are above a header
@@ -43,9 +44,12 @@ def delimited(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
             how.append(f"cells separated by {_NAMES.get(separator, repr(separator))}")
         if not quoting:
             how.append("quotes are part of the texts")
+        csv_file = Path(file.name).suffix.lower() == ".csv"
         plain = text.encoding in ("utf-8", "utf-8-sig") and separator == "," and told is None and quoting
-        plain = plain and not file.packed and file.path.suffix.lower() == ".csv"
-        yield from with_headers(records, str(file.path), "line", tuple(how), file.path if plain else None)
+        in_place = file.path if plain and csv_file and not file.packed else None
+        dialect = Dialect(separator, text.encoding != "utf-8") if csv_file else Dialect()
+        for shape in with_headers(records, str(file.path), "line", tuple(how), in_place):
+            yield replace(shape, dialect=dialect)
 
 
 def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> list[str]:

@@ -46,6 +46,19 @@ class Table:
     file: Path | None = None
 
 
+class Dialect(NamedTuple):
+    """How a CSV file is written.
+
+    Attributes:
+        separator: what is between two cells.
+        marked: whether Excel needs the mark of UTF-8 (BOM) at the beginning to read a file beside it in UTF-8: the file
+            has this mark, or is in another encoding.
+    """
+
+    separator: str = ","
+    marked: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One way to read a file as tables.
@@ -55,6 +68,7 @@ class Shape:
         named: whether the columns have names. Otherwise they are called `column 1`, `column 2`, …
         sheet: name of the sheet, in a workbook.
         apart: other parts of the file that may hold the answers.
+        dialect: of a CSV file; otherwise the usual one.
     """
 
     tables: tuple[Table, ...]
@@ -62,6 +76,7 @@ class Shape:
     named: bool = True
     sheet: str | None = None
     apart: tuple[str, ...] = ()
+    dialect: Dialect = Dialect()
 
     def changed(self, rows: Callable[[Table], Rows], said: str, **more: Any) -> Shape:
         """Return the shape with other rows, which a run cannot read from the file itself."""
