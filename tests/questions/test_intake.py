@@ -24,7 +24,7 @@ from support import repository
 from tinyllm.config import CutSection, load_config
 from tinyllm.errors import DataError
 from tinyllm.questions import load_splits
-from tinyllm.questions.intake._types import Wishes
+from tinyllm.questions.intake import Wishes, find_reading
 from tinyllm.stages.init import write_config
 
 LETTERS = "ABCDEFGH"
@@ -39,6 +39,10 @@ def read(path: Path, **wishes: Any) -> list[Q]:
     splits = load_splits(load_config(config).data)
     found = [q for part in (splits.train, splits.valid, splits.test) for q in part]
     return [Q(q.question, q.choices, q.answer, q.context) for q in found]
+
+
+def ids(path: Path) -> list[str]:
+    return [q if isinstance(q, str) else q.id for _, _, q, _ in find_reading(path, Wishes()).rows()]
 
 
 def refusal(path: Path, **wishes: Any) -> str:
@@ -263,6 +267,16 @@ def test_workbooks(tmp_path: Path) -> None:
     assert [q.choices for q in sorted(read(path))] == [("3", "2.5"), ("True", "False"), ("2024-03-09", "never")]
 
 
+@pytest.mark.parametrize("name", ["Nr", "No.", "#", "N°", "Q#", "Question No", "Frage Nr.", "Sl. No", "题号"])
+def test_the_number_of_a_question_is_its_id_where_no_other_question_has_it(tmp_path: Path, name: str) -> None:
+    numbers = [7, 9, 3, 12][: len(PLAIN)]
+    rows = [[n, *row] for n, row in zip(numbers, SHEET[1:], strict=True)]
+    workbook(tmp_path / "q.xlsx", {"Sheet1": [[name, "Q", *HEAD[1:]], *rows]})
+    assert ids(tmp_path / "q.xlsx") == [str(n) for n in numbers]
+    workbook(tmp_path / "twice.xlsx", {"Sheet1": [[name, "Q", *HEAD[1:]], [7, *SHEET[-1]], *rows[:-1]]})
+    assert ids(tmp_path / "twice.xlsx") == [f"train-{k}" for k in range(1, len(PLAIN) + 1)]
+
+
 def test_of_several_sheets_with_questions_the_person_says_which(tmp_path: Path) -> None:
     path = tmp_path / "q.xlsx"
     workbook(path, {"One": SHEET, "Two": SHEET[:-1]})
@@ -434,6 +448,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "all_several.csv": (table(HEAD, lettered(name="{},D")[:2] + lettered(name="A,{}")[2:]), ["several right choices"]),
     "no_names.csv": (table((*HEAD[:5], "helyes"), [[*r[:-1], LETTERS.index(r[-1]) + 1] for r in lettered()]), ["helyes"]),
     "unknown_numbers.csv": (table([*HEAD[:5], "zuzena"], [[*r[:-1], LETTERS.index(r[-1]) + 1] for r in lettered()]), ["'zuzena'", "--answer COL", "--no-answers"]),
+    "numbers_of_a_name.csv": (table([*HEAD[:5], "key"], [[*r[:-1], LETTERS.index(r[-1]) + 1] for r in lettered()]), ["'key'", "--answer COL", "--no-answers"]),
     "numbers_or_texts.csv": (table(["question", "A", "B", "C", "answer"], [["What is one and one?", "1", "2", "3", "1"], ["What is two and one?", "2", "3", "1", "3"]]), ["'answer'", "--answers-as"]),
     "class_numbers.csv": (table(["text", "label"], [["Good.", 1], ["Bad.", 0], ["Nice.", 1], ["Awful.", 0]]), ["'label'", "--classes"]),
     "long_text.csv": (table(["Notizen", *HEAD], [[c, *r] for c, r in zip(STORIES, lettered(), strict=True)]), ["'Notizen'", "--context", "--no-context"]),

@@ -57,7 +57,7 @@ _WORDS: Mapping[str, str] = {
         标签|类别|分类|ラベル|カテゴリ|레이블""",
     "id": """
         id|qid|uid|uuid|question id|questionid|example id|item id|record id|row id|idx|index|ind|no|nr|num|number|#|source id|
-        lfd nr|nummer|numero|numer|cislo|sorszam|номер|编号|序号|番号|번호|unnamed 0""",
+        lfd nr|nummer|numero|numer|cislo|sorszam|номер|编号|序号|番号|번호|题号|題號|fragenummer|unnamed 0""",
     "explanation": """
         explanation|explanations|rationale|rationales|reason|reasoning|cot|cot content|feedback|hint|evidence|long answer|exp|
         justification|commentary|notes|note|solution|worked solution|remark|correct answer explanation|
@@ -94,6 +94,8 @@ _ANSWER_WORDS = _RIGHT_WORDS | {
     "key", "label", "idx", "index", "id", "letter", "option", "choice", "number", "num", "no", "text", "value", "the", "best",
     "final", "true", "is", "of", "position",
 }  # fmt: skip
+_NUMBER_WORDS = {"id", "no", "nr", "num", "number", "nummer", "numero", "#", "№", "n°", "nº"}
+_SERIAL_WORDS = {"s", "sl", "sr", "serial", "lfd", "row", "quiz", "mcq"}
 _MARK_ROWS = ("abcdefghijklmnopqrst", "αβγδεζηθ", "абвгдежз", "甲乙丙丁戊己庚辛", "①②③④⑤⑥⑦⑧", "ㄱㄴㄷㄹㅁㅂ")
 _PLACES = {mark: (row, place) for row, marks in enumerate(_MARK_ROWS) for place, mark in enumerate(marks)}
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
@@ -101,7 +103,7 @@ _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 
 def has_role(column: str, role: str) -> bool:
     """Tell whether a name fits a `role`: the whole name, its last part after a dot, or its first words."""
-    if role == "id" and column.strip() in ("#", "№"):
+    if role == "id" and _is_number_of_question(column):
         return True
     last = column.rpartition(".")[2] or column
     short = re.split(r"\s[-–—:]\s|[(\[（【:]", column, maxsplit=1)[0]
@@ -110,6 +112,15 @@ def has_role(column: str, role: str) -> bool:
     if role == "answer" and any((w := set(n.split())) <= _ANSWER_WORDS and w & _RIGHT_WORDS for n in named):
         return True  # `correct_answer_id`, `gold idx`
     return not named.isdisjoint(_ROLES[role])
+
+
+def _is_number_of_question(column: str) -> bool:
+    """Tell whether a name is a word for a number, alone or after a word for a question: `Question No.`, `Q#`, `Sl. No`."""
+    *before, last = re.findall(r"[#№]|n[°º]|[^\W_]+", column.casefold()) or [""]
+    if last not in _NUMBER_WORDS:
+        return False
+    what = plain(" ".join(before))
+    return not what or what in _SERIAL_WORDS or what in _ROLES["question"]
 
 
 def rank(column: str, role: str) -> int:
@@ -163,12 +174,14 @@ def groups(columns: Sequence[str]) -> list[Group]:
     """Return the groups of two or more columns with consecutive marks, starting with the first mark."""
     found: dict[tuple[str, object], list[tuple[int, str, str]]] = {}
     for column in columns:
-        for stem, mark, kind, place in _marked(column):
+        for stem, mark, kind, place in () if has_role(column, "id") else _marked(column):
             found.setdefault((stem, kind), []).append((place, mark, column))
     result = []
     for (stem, kind), members in found.items():
         first_of_each = {member[0]: member for member in reversed(members)}
         members = [first_of_each[place] for place in sorted(first_of_each)]
+        if members[-1][1] in ("Q", "q") and 1 < len(members) < members[-1][0]:
+            members.pop()  # Q for the question, beside A, B, C
         places = [place for place, _, _ in members]
         if len(members) < 2 or places != list(range(places[0], places[0] + len(members))):
             continue

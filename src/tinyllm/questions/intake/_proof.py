@@ -81,7 +81,7 @@ class Candidate:
         if self._named is None:
             self._named = next((c for c in cells if has_role(c, "id") and is_scalar(cells[c])), "")
         name = cells.get(self._named)
-        if isinstance(name, str | int) and not isinstance(name, bool) and text_of(name):
+        if (isinstance(name, str) and text_of(name)) or number_of(name) is not None:
             self._ids.append(hash((split, text_of(name))))
         else:
             self._named = ""  # some rows have no id
@@ -144,7 +144,8 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
     telling = [t for t in others if _fits_any(t, "text", "label") and _varies(t)]
     if telling:
         return _agreed(telling, candidate, wishes) or Doubt("no answers", rank=1)
-    numbers = [t for t in others if _fits_any(t, "from 0", "from 1") and not _counts_rows(t)]
+    unsaid = [*(trials[c] for c in picked.maybe if c in trials and not has_role(c, "id")), *others]
+    numbers = [t for t in unsaid if _fits_any(t, "from 0", "from 1") and not _counts_rows(t)]
     if numbers:
         listed = ", ".join(f"'{t.column}'" for t in numbers)
         return Doubt(
