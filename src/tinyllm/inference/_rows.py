@@ -153,8 +153,8 @@ def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[s
 
 Writer = Callable[[Iterable[Mapping[str, Any]], Path, Sequence[str], Dialect], None]
 WRITERS: Mapping[str, Writer] = {".csv": _csv, ".parquet": _parquet, WORKBOOK: _workbook}
-"""The writers by the ending of the file. They write a column for the rationales of each teacher. A CSV file is written in
-the dialect of the questions file."""
+"""The writers by the ending of the file. They write a column for the rationales of each teacher. CSV is written in the
+dialect of the questions file."""
 
 
 def _without_lists(row: Mapping[str, Any]) -> dict[str, Any]:

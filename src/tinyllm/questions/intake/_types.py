@@ -76,7 +76,7 @@ class Shape:
     named: bool = True
     sheet: str | None = None
     apart: tuple[str, ...] = ()
-    dialect: Dialect = Dialect()
+    dialect: Dialect = field(default_factory=Dialect)
 
     def changed(self, rows: Callable[[Table], Rows], said: str, **more: Any) -> Shape:
         """Return the shape with other rows, which a run cannot read from the file itself."""
