@@ -70,7 +70,7 @@ def test_a_full_run_shows_its_figures(made_up_run: Path) -> None:
         "Chance 25.0\u00a0%", "Majority 27.0\u00a0%",
         "3\u00a0min 7\u00a0s", "48,211", "6.4\u00a0%", "1.80\u00a0GiB", "6.42",
         "wrong_answer 14 (7.0\u00a0%)", "cut_off 44 (25.7\u00a0%)", "171 (85.5\u00a0%)", "2 (1.0\u00a0%)",
-        "a wrong choice stands twice × 3", "train.jsonl, line 17", "And 11 more.",
+        "a wrong choice stands twice × 3", "train.jsonl, line 17", "And 11 more.", "340 of 401 rows were used.",
         "machine.processor", "two cores", "alpha: {smollm2: 1.0, gemma3: 0.5}",
     ):  # fmt: skip
         assert text in page.text, text

@@ -9,6 +9,7 @@ import pytest
 
 from tinyllm.config import FieldMap, load_config
 from tinyllm.questions import load_splits
+from tinyllm.stages.init import write_config
 from tinyllm.system import packaged
 
 FILES = {
@@ -75,10 +76,50 @@ def test_a_few_bad_rows_are_left_out_and_told(cli, tmp_path, monkeypatch):
     (tmp_path / "some.csv").write_text("question,A,B,answer\n" + "".join(rows), encoding="utf-8")
     said = cli("init", "some.csv")
     assert said.code == 0, said.err
-    assert "left out: 1 row; line 22: the answer 'air' in 'answer' is none of the choices" in said.out
+    assert "left out: 1 of 21 rows, which the report names; line 22: the answer 'air' in 'answer' is none" in said.out
     config = load_config(tmp_path / "some.yaml")
     assert (config.data.fields.answer_as, config.data.on_invalid) == ("letter", "drop")
     assert len(load_splits(config.data).dropped) == 1
+
+
+def test_rows_that_a_conversion_leaves_out_are_told_by_the_run(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"Which is cold {i}?;ice;fire;{'AB'[i % 2]}\n" for i in range(27)]
+    rows[7:7] = ["Which?;ice;;A\n", ";ice;fire;A\n", "Which?;lava;;A\n"]
+    (tmp_path / "some.csv").write_text("question;A;B;answer\n" + "".join(rows), encoding="utf-8")
+    said = cli("init", "some.csv")
+    assert said.code == 0, said.err
+    assert "left out: 3 of 30 rows, which the report names; line 9, line 11: " in said.out
+    splits = load_splits(load_config(tmp_path / "some.yaml").data)
+    assert len(splits.train) + len(splits.valid) + len(splits.test) == 27
+    assert [d.where for d in splits.dropped] == [f"some.questions.jsonl, line {n}" for n in (8, 9, 10)]
+    assert splits.dropped[1].reason == "line 10 of some.csv: no question in 'question'"
+    again = cli("init", "some.questions.jsonl", "--out", "again.yaml")
+    assert "left out: 3 of 30 rows" in again.out, again.err
+    assert load_splits(load_config(tmp_path / "again.yaml").data) == splits
+
+
+@pytest.mark.parametrize(
+    ("question", "letters"),
+    [("Welche Farbe hat der Käse in der Küche {i}?", "ä, ü"), ("水在多少度结冰 {i}？", "冰"), ("Какого цвета сыр {i}?", "а, о"),
+     ("Που είναι το {i};", "ο"), ("What is the angle β if α is {i} and it is cold outside?", ""),
+     ("Which is cold {i}?", "")],
+)  # fmt: skip
+def test_questions_in_another_language_than_that_of_the_packaged_models_are_noted(
+    cli, tmp_path, monkeypatch, question, letters
+):
+    monkeypatch.chdir(tmp_path)
+    text = "".join(f"{question.format(i=i)},ice cream from the shop,fire and smoke,{'AB'[i % 2]}\n" for i in range(9))
+    (tmp_path / "some.csv").write_text(
+        "question,A,B,answer\n"
+        + text.replace(",ice cream from the shop", ",Eis" if letters else ",ice cream from the shop"),
+        encoding="utf-8",
+    )
+    said = cli("init", "some.csv").out
+    assert ("the packaged models know English only" in said) == bool(letters), said
+    assert all(letter in said for letter in letters.split(", "))
+    own = write_config(tmp_path / "own.yaml", tmp_path / "some.csv", teachers=[], student="Qwen/Qwen2.5-0.5B-Instruct")
+    assert not any("English" in line for line in own.lines)
 
 
 def test_a_question_file_as_the_argument_is_read_and_the_configuration_gets_its_name(cli, tmp_path, monkeypatch):

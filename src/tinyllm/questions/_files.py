@@ -22,6 +22,8 @@ from tinyllm.system.files import well_formed, write_text
 Format = Literal["jsonl", "csv", "parquet"]
 EXTENSIONS: Mapping[str, Format] = {".jsonl": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 _EMPTY = "empty file; write one question per row, or leave this split out"
+LEFT_OUT = "left_out"
+"""The only key of a line that stands for a row that `init` left out. It says which row, and why."""
 _BUFFER_BYTES = 1 << 18
 _ROWS_AT_ONCE = 1000
 
@@ -189,6 +191,8 @@ def _parse_line(path: Path, k: int, number: int, line: str, last: bool) -> Row |
     if not isinstance(value, dict):
         expected = "{'question': …, 'choices': […], 'answer': …}"
         return Problem(f"{path}, line {number}", f"{kind_of(value)}, not an object; write {expected}")
+    if [*value] == [LEFT_OUT]:
+        return Problem(f"{path}, line {number}", str(value[LEFT_OUT]))
     return Row(k, str(path), number, value, "jsonl")
 
 

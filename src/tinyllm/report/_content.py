@@ -22,6 +22,7 @@ from tinyllm.report._words import NONE, count, decimal, duration, interval, mome
 from tinyllm.scoring.predictions import Prediction
 
 _DROPPED_SHOWN = 50
+_SPLITS = ("train", "valid", "test")
 
 CHECKS: Mapping[str, str] = {
     "empty": "The text has too few words.",
@@ -92,6 +93,8 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "has_rationales": any(row["bar"] for row in teacher_rows),
         "opinions": opinions_of(files.opinions),
         "data": list(_data(data)),
+        "rows_used": sum(_number(data, split) for split in (*_SPLITS, "more") if data.get(split)),
+        "rows_dropped": len(dropped),
         "dropped": [_dropped(row) for row in dropped[:_DROPPED_SHOWN]],
         "dropped_more": max(0, len(dropped) - _DROPPED_SHOWN),
         "warnings": [(str(text), count(_number(warnings, text))) for text in warnings],
@@ -399,7 +402,7 @@ def _tokens(entry: Mapping[str, Any]) -> Iterable[Share]:
 
 
 def _data(data: Mapping[str, Any]) -> _Facts:
-    for split in ("train", "valid", "test"):
+    for split in _SPLITS:
         if data.get(split) is not None:
             yield f"{split.capitalize()} questions", count(_number(data, split))
     if data.get("more"):

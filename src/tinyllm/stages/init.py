@@ -10,6 +10,8 @@ import difflib
 import importlib.util
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -81,6 +83,20 @@ _STARTER = """\
 """
 
 _LISTED = 10
+_FEW_LETTERS = (
+    0.01  # share of the letters that may have accents in an English text; German and Spanish have twice as many
+)
+_OF_FORMULAS = (
+    "GREEK",
+    "MATHEMATICAL",
+    "MICRO",
+    "DOUBLE-STRUCK",
+    "MODIFIER",
+    "SCRIPT",
+    "SUPERSCRIPT",
+    "SUBSCRIPT",
+    "ANGSTROM",
+)
 _CONFIG_ENDINGS = (".yaml", ".yml")
 _QUESTION_ENDINGS = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
@@ -160,7 +176,11 @@ def write_config(
     if path.exists():
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
-    section, lines, has_answers = (_STARTER, [], True) if data is None else _read(data, path, wishes)
+    section, lines, has_answers = (
+        (_STARTER, [], True)
+        if data is None
+        else _read(data, path, wishes, packaged=teachers is None or student == _STUDENT)
+    )
     if not has_answers and teachers == []:
         raise ConfigError("Without answers the student learns from teachers' opinions: name at least one teacher.")
     method = _METHOD
@@ -197,10 +217,13 @@ def _needs(text: str) -> Iterator[str]:
             yield f"tinyllm models get {model.name}"
 
 
-def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[str], bool]:
+def _read(data: Path, config: Path, wishes: Wishes | None, *, packaged: bool) -> tuple[str, list[str], bool]:
     """Return the `data` section for a file, what was found, and whether answers are known.
 
     Converts the file where that is needed.
+
+    Args:
+        packaged: the student, or the teachers, are packaged models.
     """
     from tinyllm.questions.intake import Tally, Wishes, find_reading
 
@@ -212,20 +235,24 @@ def _read(data: Path, config: Path, wishes: Wishes | None) -> tuple[str, list[st
         said = f"Read {_count(tally.questions)} from {data}"
     else:
         settings, tally = {}, Tally()
-        where = _converted(found, config.parent / f"{_stem(config)}.questions.jsonl", tally)
+        where = _converted(found, data.name, config.parent / f"{_stem(config)}.questions.jsonl", tally)
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
     if not tally.questions:
-        raise DataError(f"{data}: no row is a question: " + "; ".join(tally.reasons.values()))
+        raise DataError(f"{data}: no row is a question: {_left_out(tally)}")
     has_answers = tally.unanswered < tally.questions
-    return _section(where, settings, tally), [said, *_report(found, tally)], has_answers
+    return _section(where, settings, tally), [said, *_report(found, tally, packaged=packaged)], has_answers
 
 
 def _count(number: int) -> str:
     return f"{number} question{'' if number == 1 else 's'}"
 
 
-def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
-    """Write the questions in TinyLLM's own form: to a file, or, if there are splits, to a folder with one file each."""
+def _converted(found: Found, name: str, target: Path, tally: Tally) -> dict[str, Any]:
+    """Write the questions in TinyLLM's own form: to a file, or, if there are splits, to a folder with one file each.
+
+    Args:
+        name: of the file that is converted, for the rows that are left out.
+    """
     from tinyllm.questions.intake import record
 
     splits = [table.split for table in found.shape.tables]
@@ -242,8 +269,8 @@ def _converted(found: Found, target: Path, tally: Tally) -> dict[str, Any]:
     try:
         with ExitStack() as stack:
             files = {s: stack.enter_context(p.open("w", encoding="utf-8")) for s, p in parts.items()}
-            for split, question, cells in found.questions(tally):
-                files[split if several else "train"].write(record(question, cells))
+            for split, place, question, cells in found.counted(tally):
+                files[split if several else "train"].write(record(question, cells, f"{place} of {name}"))
         for split, part in parts.items():
             part.replace(paths[split])
     except OSError as error:
@@ -275,7 +302,7 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
     return "\n".join(lines) + "\n"
 
 
-def _report(found: Found, tally: Tally) -> Iterator[str]:
+def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
     """Say how the file was understood, and show the first question as a person can check it."""
     reading = found.reading
     for how in found.shape.how:
@@ -300,15 +327,19 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
     elif tally.unanswered:
         yield "  note:     no answers are known: the student learns from the teachers' opinions, and is not scored"
     if tally.left_out:
-        yield f"  left out: {tally.left_out} row{'' if tally.left_out == 1 else 's'}; " + "; ".join(
-            tally.reasons.values()
-        )
+        rows = tally.questions + tally.left_out
+        yield f"  left out: {tally.left_out} of {rows} rows, which the report names; {_left_out(tally)}"
     for other in found.others:
         yield f"  not read: {other}"
     if reading.unused:
         yield "  not used: the columns " + ", ".join(f"'{c}'" for c in reading.unused)
     if told := reading.explanations:
         yield f"  note:     '{told[0]}' may explain the answers; docs/questions.md says how a student learns from that"
+    if packaged and (letters := _foreign_letters(tally.texts)):
+        yield (
+            f"  note:     the questions do not look English ({letters}), and the packaged models know English only; "
+            "docs/howto/other-languages.md names others"
+        )
     if (first := tally.first) is not None:
         yield "The first question:"
         if first.context:
@@ -316,6 +347,24 @@ def _report(found: Found, tally: Tally) -> Iterator[str]:
         yield f"    {_short(first.question)}"
         for k, choice in enumerate(first.choices):
             yield f"    {'→' if k == first.answer else ' '} {_short(choice)}"
+
+
+def _left_out(tally: Tally) -> str:
+    """Name the first rows that are left out, by reason."""
+    return "; ".join(f"{', '.join(places)}: {reason}" for reason, places in tally.reasons.items())
+
+
+def _foreign_letters(texts: Sequence[str]) -> str:
+    """Return the most frequent letters that English does not have; nothing if they are rare, as in English texts.
+
+    Greek letters and those of formulas count only where most of the text is written in them.
+    """
+    letters = Counter(c for text in texts for c in text.casefold() if c.isalpha())
+    foreign = {c: n for c, n in letters.items() if not c.isascii()}
+    words = {c: n for c, n in foreign.items() if unicodedata.name(c, "").split(" ")[0] not in _OF_FORMULAS}
+    if sum(words.values()) < _FEW_LETTERS * letters.total() and sum(foreign.values()) < letters.total() / 3:
+        return ""
+    return ", ".join(sorted(foreign, key=lambda c: -foreign[c])[:3])
 
 
 def _short(text: str) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from tinyllm.errors import DataError
+from tinyllm.questions._files import LEFT_OUT
 from tinyllm.questions.intake._files import Bytes, Text, as_text
 from tinyllm.questions.intake._names import has_role, plain
 from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
@@ -77,7 +78,10 @@ def _lines(text: Text) -> Iterator[Line | Bad]:
             except (ValueError, RecursionError) as error:
                 yield Bad(place, f"not JSON ({error})")
                 continue
-            yield Line(place, found) if isinstance(found, dict) else Bad(place, "not an object")
+            if not isinstance(found, dict):
+                yield Bad(place, "not an object")
+            else:
+                yield Bad(place, str(found[LEFT_OUT])) if [*found] == [LEFT_OUT] else Line(place, found)
 
 
 # --- one document ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
-from tinyllm.questions._files import Row, read_file, to_record
+from tinyllm.questions._files import LEFT_OUT, Row, read_file, to_record
 from tinyllm.questions._rows import RowForm, to_question
 from tinyllm.questions.intake._choices import LETTERS, FixedChoices
 from tinyllm.questions.intake._reading import Reading
@@ -23,19 +23,27 @@ from tinyllm.questions.types import Question
 
 _NOTHING = "it is not a table, not JSON, and not a quiz with lettered choices (Aiken, GIFT)"
 _FEW = 3  # different questions that are needed for three splits
-_SHOWN = 10  # reasons that are shown for rows left out
+_SHOWN = 10  # reasons that are shown for rows left out, and rows for each reason
+_SAMPLE = 1000  # questions whose texts are looked at
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts: questions by split, right answers by place or class, and rows left out, with their reasons."""
+    """Counts: questions by split, right answers by place or class, and rows left out.
+
+    Attributes:
+        different: hashes of the first different questions, up to `_FEW`.
+        reasons: places of the first rows left out, by reason.
+        texts: the first questions with their choices.
+    """
 
     splits: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     left_out: int = 0
-    different: set[int] = field(default_factory=set)  # hashes of the first different questions, up to `_FEW`
-    reasons: dict[str, str] = field(default_factory=dict)
+    different: set[int] = field(default_factory=set)
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+    texts: list[str] = field(default_factory=list)
     first: Question | None = None
 
     @property
@@ -47,6 +55,25 @@ class Tally:
     def can_be_cut(self) -> bool:
         """Whether there are enough different questions for three splits."""
         return len(self.different) >= _FEW
+
+    def add(self, split: str, place: str, question: Question | str, *, by_class: bool) -> None:
+        """Count a row: its question, or why it is not a question."""
+        if isinstance(question, str):
+            self.left_out += 1
+            if len(self.reasons) < _SHOWN or question in self.reasons:
+                places = self.reasons.setdefault(question, [])
+                places += [place] if len(places) < _SHOWN else []
+            return
+        self.splits[split] += 1
+        self.first = self.first or question
+        if len(self.texts) < _SAMPLE:
+            self.texts.append(" ".join((question.question, *question.choices)))
+        if not self.can_be_cut:
+            self.different.add(hash((question.question, question.context, *sorted(question.choices))))
+        if question.answer is None:
+            self.unanswered += 1
+        else:
+            self.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +101,12 @@ class Found:
                 else:
                     yield split, place, self.reading.of(item.cells, f"{split}-{numbers[split]}"), item.cells
 
-    def questions(self, tally: Tally) -> Iterator[tuple[str, Question, Mapping[str, Any]]]:
-        """Yield the split, question and cells of every row that is a question. Count all rows in `tally`."""
+    def counted(self, tally: Tally) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
+        """Yield what `rows` yields, and count it in `tally`."""
+        by_class = isinstance(self.reading.choices, FixedChoices)
         for split, place, question, cells in self.rows():
-            if isinstance(question, str):
-                tally.left_out += 1
-                if len(tally.reasons) < _SHOWN or question in tally.reasons:
-                    tally.reasons.setdefault(question, f"{place}: {question}")
-                continue
-            tally.splits[split] += 1
-            tally.first = tally.first or question
-            if not tally.can_be_cut:
-                tally.different.add(hash((question.question, question.context, *sorted(question.choices))))
-            if question.answer is None:
-                tally.unanswered += 1
-            else:
-                by_class = isinstance(self.reading.choices, FixedChoices)
-                tally.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
-            yield split, question, cells
+            tally.add(split, place, question, by_class=by_class)
+            yield split, place, question, cells
 
     def settings(self, tally: Tally) -> dict[str, Any] | None:
         """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
@@ -111,7 +126,7 @@ class Found:
             for item in read_file(file).items
             if isinstance(item, Row) and isinstance(question := to_question(item, form, "train"), Question)
         )
-        ours = (_compared(question) for _, question, _ in self.questions(tally))
+        ours = (_compared(q) for _, _, q, _ in self.counted(tally) if isinstance(q, Question))
         return settings if all(a == b for a, b in zip_longest(ours, theirs)) else None
 
 
@@ -156,8 +171,15 @@ def _compared(q: Question) -> tuple[Any, ...]:
     return q.id, q.question, q.choices, q.answer, q.context
 
 
-def record(question: Question, cells: Mapping[str, Any]) -> str:
-    """Return a line of a questions file, with the rationales by teacher that the row has."""
+def record(question: Question | str, cells: Mapping[str, Any], where: str) -> str:
+    """Return a line of a questions file, with the rationales by teacher that the row has.
+
+    Args:
+        question: the question of the row, or why it is not a question. A run then reports the row as left out.
+        where: the row.
+    """
+    if isinstance(question, str):
+        return json.dumps({LEFT_OUT: f"{where}: {question}"}, ensure_ascii=False) + "\n"
     row = to_record(question)
     given = cells.get("rationales")
     if isinstance(given, dict) and (texts := {k: v for k, v in given.items() if isinstance(v, str) and v.strip()}):
