@@ -140,6 +140,7 @@ def test_a_wrong_request_is_refused_with_a_message_and_the_server_continues(serv
     [
         (b'{"question": "\xff\xfe"}', "application/json", 400, "not UTF-8: byte 14 is wrong"),
         (b"{", "application/json", 400, "not JSON"),
+        (b"[]", "application/json", 400, "the body: Input should be a JSON object"),
         (b"[" * 50_000, "application/json", 400, "not JSON"),
         (b"question=1", "application/x-www-form-urlencoded", 415, "Content-Type: application/json"),
     ],

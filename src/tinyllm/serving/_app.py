@@ -345,7 +345,9 @@ def _valid(kind: type[_Body], body: Any) -> _Body:
         return kind.model_validate(body)
     except ValidationError as error:
         told = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'the body'}: {e['msg']}" for e in error.errors(include_url=False)[:5]
+            f"{'.'.join(map(str, e['loc'])) or 'the body'}: "
+            + ("Input should be a JSON object" if e["type"] == "model_type" else e["msg"])
+            for e in error.errors(include_url=False)[:5]
         )
         raise _Refused(400, f"The request has wrong fields: {told}. docs/serving.md shows the format.") from None
 
