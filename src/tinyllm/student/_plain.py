@@ -65,7 +65,7 @@ class PlainText:
         return None if found is None or is_other else int(found)
 
     def _tokens(self, text: str) -> tuple[int, ...]:
-        found = tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
+        found = tuple(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
         if self._special.isdisjoint(found):
             return found
         if self._speller is not None:
