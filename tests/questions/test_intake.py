@@ -267,6 +267,28 @@ def test_workbooks(tmp_path: Path) -> None:
     assert [q.choices for q in sorted(read(path))] == [("3", "2.5"), ("True", "False"), ("2024-03-09", "never")]
 
 
+def test_a_question_may_have_many_choices(tmp_path: Path) -> None:
+    for count, names in ((30, [f"option {k}" for k in range(1, 31)]), (26, list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))):
+        made = [Q(f"Which {k}?", tuple(f"{k}-{n}" for n in range(count)), k % count, None) for k in range(count)]
+        answers = [names[q.answer] if count == 26 else q.answer + 1 for q in made]
+        rows = [[q.question, *q.choices, a] for q, a in zip(made, answers, strict=True)]
+        (tmp_path / "q.csv").write_text(table(["question", *names, "answer"], rows), encoding="utf-8")
+        assert same(read(tmp_path / "q.csv"), made)
+    several = [
+        {"question": f"Which {k}?", "choices": [str(n) for n in range(65 - 5 * (k > 0))], "answer": k} for k in range(9)
+    ]
+    (tmp_path / "q.jsonl").write_text(lines(several), encoding="utf-8")
+    *_, (_, _, first, _) = reversed([*find_reading(tmp_path / "q.jsonl", Wishes()).rows()])
+    assert first == "65 choices; a question has at most 64"
+    assert len(ids(tmp_path / "q.jsonl")) == 9
+
+
+def test_zero_bytes_in_a_table_are_left_out(tmp_path: Path) -> None:
+    rows = [[f"{q.question} {'so ' * 20}", *lettered()[k][1:]] for k, q in enumerate(PLAIN)]
+    (tmp_path / "q.csv").write_text(table(HEAD, rows).replace("so so", "so\0 so", 1), encoding="utf-8")
+    assert [q.question for q in read(tmp_path / "q.csv") if "\0" in q.question] == []
+
+
 @pytest.mark.parametrize("name", ["Nr", "No.", "#", "N°", "Q#", "Question No", "Frage Nr.", "Sl. No", "题号"])
 def test_the_number_of_a_question_is_its_id_where_no_other_question_has_it(tmp_path: Path, name: str) -> None:
     numbers = [7, 9, 3, 12][: len(PLAIN)]

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 from tinyllm.questions.intake._cells import fold, is_scalar, number_of, text_of
 
-LETTERS = "ABCDEFGHIJKLMNOPQRST"
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_MOST_CHOICES = 64
 MARKED = re.compile(r"^\s*[(\[（]?\s*([^\W_]{1,3}|[①-⑧])\s*[)\].:、．）]\s*(.+)$", re.DOTALL)
 FLAGS: Mapping[str, bool] = {
     "1": True, "0": False, "true": True, "false": False, "yes": True, "no": False, "x": True, "": False,
@@ -63,6 +64,11 @@ class Choices(Protocol):
         ...
 
 
+def labels_for(count: int) -> tuple[str, ...]:
+    """Return labels for choices that have none: letters, and after Z the number of the choice, counted from 1."""
+    return (*_LETTERS[:count], *(str(k + 1) for k in range(len(_LETTERS), count)))
+
+
 def _options(
     texts: Sequence[str], labels: Sequence[str] | None = None, flags: Sequence[Any] | None = None
 ) -> Options | str:
@@ -72,8 +78,10 @@ def _options(
         labels: one per text; None: letters.
         flags: one per remaining choice, marks of the right one; None: there are no marks.
     """
-    labels = list(labels) if labels is not None else list(LETTERS[: len(texts)])
-    if len(texts) > len(LETTERS) or len(labels) != len(texts):
+    labels = labels_for(len(texts)) if labels is None else list(labels)
+    if len(texts) > _MOST_CHOICES:
+        return f"{len(texts)} choices; a question has at most {_MOST_CHOICES}"
+    if len(labels) != len(texts):
         return f"{len(texts)} choices and {len(labels)} labels"
     kept = [(t, x, k) for k, (t, x) in enumerate(zip(texts, labels, strict=True)) if t]
     if len(kept) < 2:
@@ -312,8 +320,8 @@ class FixedChoices:
 
 def cut_at_marks(text: str) -> list[tuple[str, str]]:
     """Split a text at its marks A), B), … or 1), 2), …, and return marks and texts; empty if a mark is missing."""
-    marks = list(re.finditer(r"(?:^|(?<=[\s,;|]))[(\[（]?\s?([A-Ta-t]|\d{1,2})\s?[)\].:、．）]\s*", text))
-    for names in (list(LETTERS), [str(k) for k in range(1, 21)]):
+    marks = list(re.finditer(r"(?:^|(?<=[\s,;|]))[(\[（]?\s?([A-Za-z]|\d{1,2})\s?[)\].:、．）]\s*", text))
+    for names in (list(_LETTERS), [str(k) for k in range(1, 21)]):
         places: list[re.Match[str]] = []
         for mark in marks:
             if len(places) < len(names) and mark[1].upper() == names[len(places)]:

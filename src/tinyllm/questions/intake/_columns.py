@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyllm.questions.intake._answers import Way
 from tinyllm.questions.intake._cells import fold, is_scalar, number_of, text_of
-from tinyllm.questions.intake._choices import LETTERS, Choices, ColumnChoices
+from tinyllm.questions.intake._choices import Choices, ColumnChoices, labels_for
 from tinyllm.questions.intake._names import has_role, is_wrong, rank
 from tinyllm.questions.intake._types import Wishes
 
@@ -187,7 +187,7 @@ def by_position(sample: Sequence[Mapping[str, Any]], columns: Sequence[str], nam
             any(has_role(c, r) for c in inside for r in ("question", "answer")) or has_role(answer, "question")
         )
         if len(inside) > 1 and _is_text(sample, question) and not misnamed:
-            labels = tuple(LETTERS[: len(inside)])
+            labels = labels_for(len(inside))
             found.append(PositionedChoices(tuple(inside), labels, is_named=False, position=(question, answer)))
     return found
 

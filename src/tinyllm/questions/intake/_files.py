@@ -20,6 +20,7 @@ from tinyllm.errors import DataError
 
 Kind = Literal["text", "parquet", "arrow", "workbook"]
 _SNIFFED = 1 << 20  # bytes from which an encoding is detected
+_FEW_ZEROS = 0.01  # share of zero bytes that a damaged text may have; UTF-16 has many
 _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "a PDF; copy the questions into a table or a text file"),
     (b"SQLite format 3", "an SQLite database; export the table as CSV"),
@@ -192,7 +193,7 @@ def _detect(file: Bytes) -> tuple[str, str]:
         if head.startswith(mark):
             _check_decodes(file, name)
             return name, "" if name == "utf-8-sig" else f"encoding {name}"
-    if b"\x00" not in head:
+    if head.count(0) <= _FEW_ZEROS * len(head):
         bad = _first_not_utf8(file)
         if bad is None:
             return "utf-8", ""

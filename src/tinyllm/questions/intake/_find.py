@@ -14,7 +14,7 @@ from tinyllm.config import DataSection
 from tinyllm.errors import DataError
 from tinyllm.questions._files import LEFT_OUT, Row, read_file, to_record
 from tinyllm.questions._rows import RowForm, to_question
-from tinyllm.questions.intake._choices import LETTERS, FixedChoices
+from tinyllm.questions.intake._choices import FixedChoices, labels_for
 from tinyllm.questions.intake._reading import Reading
 from tinyllm.questions.intake._shapes import shapes_of
 from tinyllm.questions.intake._types import Bad, Shape, Wishes
@@ -73,7 +73,9 @@ class Tally:
         if question.answer is None:
             self.unanswered += 1
         else:
-            self.answers[question.choices[question.answer] if by_class else LETTERS[question.answer]] += 1
+            self.answers[
+                question.choices[question.answer] if by_class else labels_for(len(question.choices))[question.answer]
+            ] += 1
 
 
 @dataclass(frozen=True, slots=True)

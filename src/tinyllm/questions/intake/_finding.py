@@ -9,7 +9,6 @@ from typing import Any
 from tinyllm.questions.intake._cells import is_scalar, number_of, text_of
 from tinyllm.questions.intake._choices import (
     FLAGS,
-    LETTERS,
     MARKED,
     ApartChoices,
     Choices,
@@ -19,6 +18,7 @@ from tinyllm.questions.intake._choices import (
     TextChoices,
     cut_at_marks,
     flag_of,
+    labels_for,
 )
 from tinyllm.questions.intake._names import (
     Group,
@@ -54,7 +54,7 @@ def find_choices(
     """
     if len(wanted) > 1:
         marks = next((g for g in groups(columns) if set(g.columns) == set(wanted)), None)
-        return [_of_group(marks)] if marks else [ColumnChoices(tuple(wanted), tuple(LETTERS[: len(wanted)]))]
+        return [_of_group(marks)] if marks else [ColumnChoices(tuple(wanted), labels_for(len(wanted)))]
     looking = _Looking(sample, columns)
     for column in wanted or columns:
         _lists(looking, column)
@@ -75,7 +75,7 @@ def _of_group(group: Group, flags: tuple[str, ...] = ()) -> ColumnChoices:
     if not named and "." in group.columns[0]:
         named = has_role(group.columns[0].rpartition(".")[0], "choices")
     # The number in `option1` is not a label: the answer 0 may mean `sol1`.
-    labels = group.marks if group.bare or letters else tuple(LETTERS[: len(group.columns)])
+    labels = group.marks if group.bare or letters else labels_for(len(group.columns))
     return ColumnChoices(group.columns, labels, group.bare or letters, named, flags)
 
 

@@ -96,7 +96,7 @@ _ANSWER_WORDS = _RIGHT_WORDS | {
 }  # fmt: skip
 _NUMBER_WORDS = {"id", "no", "nr", "num", "number", "nummer", "numero", "#", "№", "n°", "nº"}
 _SERIAL_WORDS = {"s", "sl", "sr", "serial", "lfd", "row", "quiz", "mcq"}
-_MARK_ROWS = ("abcdefghijklmnopqrst", "αβγδεζηθ", "абвгдежз", "甲乙丙丁戊己庚辛", "①②③④⑤⑥⑦⑧", "ㄱㄴㄷㄹㅁㅂ")
+_MARK_ROWS = ("abcdefghijklmnopqrstuvwxyz", "αβγδεζηθ", "абвгдежз", "甲乙丙丁戊己庚辛", "①②③④⑤⑥⑦⑧", "ㄱㄴㄷㄹㅁㅂ")
 _PLACES = {mark: (row, place) for row, marks in enumerate(_MARK_ROWS) for place, mark in enumerate(marks)}
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 
@@ -180,8 +180,9 @@ def groups(columns: Sequence[str]) -> list[Group]:
     for (stem, kind), members in found.items():
         first_of_each = {member[0]: member for member in reversed(members)}
         members = [first_of_each[place] for place in sorted(first_of_each)]
-        if members[-1][1] in ("Q", "q") and 1 < len(members) < members[-1][0]:
-            members.pop()  # Q for the question, beside A, B, C
+        run = [member for k, member in enumerate(members) if member[0] == members[0][0] + k]
+        if stem == "•" and kind != "number" and all(m[0] > 2 * len(run) for m in members[len(run) :]):
+            members = run  # beside A, B, C, a column Q holds the question
         places = [place for place, _, _ in members]
         if len(members) < 2 or places != list(range(places[0], places[0] + len(members))):
             continue
