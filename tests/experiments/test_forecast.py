@@ -15,7 +15,6 @@ from tinyllm.experiments._shared import read_questions, write_rationales
 from tinyllm.system.machine import environment, peak_flops
 from tinyllm.system.news import News
 
-
 _VALIDATED = {"name": "validated", "like": "fine-tuning", "set": {"train": {"validate_steps": 1, "keep": "best"}}}
 
 
