@@ -7,7 +7,7 @@ import time
 import pytest
 
 import tinyllm.system.news
-from tinyllm.system.news import News
+from tinyllm.system.news import News, duration
 
 
 def test_lines_come_while_one_waits_and_the_end_is_told(capsys, monkeypatch):
@@ -39,3 +39,9 @@ def test_an_error_inside_a_task_is_not_reported_as_done(capsys):
 def test_foreign_words_cannot_rewrite_the_terminal(capsys) -> None:
     News().say("the server says \x1b[2J\x1b]0;title\x07no \u202emodel")
     assert capsys.readouterr().err == "the server says no model\n"
+
+
+def test_a_duration_is_rounded_before_it_is_split_into_units():
+    assert [duration(s) for s in (0.2, 59.4, 59.7, 119.6, 3599.7, 7500)] == [
+        "0 s", "59 s", "1 min 0 s", "2 min 0 s", "1 h 0 min", "2 h 5 min"
+    ]  # fmt: skip

@@ -132,9 +132,8 @@ def ticking(every_s: float) -> Iterator[list[Callable[[], None]]]:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words, as in `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    """Return a duration in words, in its two largest units, as in `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
