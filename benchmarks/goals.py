@@ -1,7 +1,7 @@
 """Do teachers help a student that learns to choose? `python -m benchmarks.goals` reads it from the kept experiments.
 
-It trains nothing: `results/choose`, `results/few-labels`, `results/few-labels-obqa` and `results/qwen-student` have every
-answer (`make bench-results` makes a part anew).
+It trains nothing: `results/choose`, `results/few-labels`, `results/few-labels-obqa` and `results/qwen-student` have
+every answer (`make bench-results` makes a part anew).
 Each row is an accuracy on test questions beside another one; which method counts as the best is decided on validation
 questions.
 """
