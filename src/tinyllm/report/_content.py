@@ -412,7 +412,7 @@ def _data(data: Mapping[str, Any]) -> _Facts:
         number = count(_number(data["overlaps"], how))
         yield f"Left out of data.more: {how}", number
     if "dropped" in data:
-        yield "Dropped rows", count(len(_list(data, "dropped")))
+        yield "Rows left out", count(len(_list(data, "dropped")))
 
 
 def _dropped(row: Any) -> tuple[str, ...]:

@@ -83,20 +83,8 @@ _STARTER = """\
 """
 
 _LISTED = 10
-_FEW_LETTERS = (
-    0.01  # share of the letters that may have accents in an English text; German and Spanish have twice as many
-)
-_OF_FORMULAS = (
-    "GREEK",
-    "MATHEMATICAL",
-    "MICRO",
-    "DOUBLE-STRUCK",
-    "MODIFIER",
-    "SCRIPT",
-    "SUPERSCRIPT",
-    "SUBSCRIPT",
-    "ANGSTROM",
-)
+_FEW_LETTERS = 0.01  # share of letters with accents that an English text may have; German has 0.02
+_OF_FORMULAS = {"GREEK", "MATHEMATICAL", "MICRO", "DOUBLE-STRUCK", "MODIFIER", "SCRIPT", "SUPERSCRIPT", "ANGSTROM"}
 _CONFIG_ENDINGS = (".yaml", ".yml")
 _QUESTION_ENDINGS = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
@@ -176,11 +164,10 @@ def write_config(
     if path.exists():
         raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
-    section, lines, has_answers = (
-        (_STARTER, [], True)
-        if data is None
-        else _read(data, path, wishes, packaged=teachers is None or student == _STUDENT)
-    )
+    section, lines, has_answers = _STARTER, list[str](), True
+    if data is not None:
+        packaged = teachers is None or student == _STUDENT
+        section, lines, has_answers = _read(data, path, wishes, packaged=packaged)
     if not has_answers and teachers == []:
         raise ConfigError("Without answers the student learns from teachers' opinions: name at least one teacher.")
     method = _METHOD
@@ -357,7 +344,7 @@ def _left_out(tally: Tally) -> str:
 def _foreign_letters(texts: Sequence[str]) -> str:
     """Return the most frequent letters that English does not have; nothing if they are rare, as in English texts.
 
-    Greek letters and those of formulas count only where most of the text is written in them.
+    Greek letters and those of formulas count only where a third of the text is written in them.
     """
     letters = Counter(c for text in texts for c in text.casefold() if c.isalpha())
     foreign = {c: n for c, n in letters.items() if not c.isascii()}
