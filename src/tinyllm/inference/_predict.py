@@ -31,7 +31,7 @@ from tinyllm.inference._rows import (
     read_rows,
 )
 from tinyllm.inference._student import Chosen, LoadedStudent
-from tinyllm.questions.intake import Dialect, Found, Wishes, find_reading
+from tinyllm.questions.intake import Found, Wishes, find_reading
 from tinyllm.questions.types import Question, Splits
 from tinyllm.system.files import read_json, replacing, write_json
 from tinyllm.system.news import News, Task
@@ -237,7 +237,7 @@ def _counted(file: IO[bytes]) -> Count:
     return count
 
 
-def _finish(out: Path, teachers: tuple[str, ...], dialect: Dialect) -> None:
+def _finish(out: Path, teachers: tuple[str, ...], dialect: tuple[str, str]) -> None:
     """Turn the unfinished file into `out`, in the format of its ending."""
     part = _part(out)
     if out.suffix.lower() == _PLAIN:

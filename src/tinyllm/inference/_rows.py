@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.inference._student import Chosen
-from tinyllm.questions.intake import Dialect
 from tinyllm.questions.types import Question
 from tinyllm.student.encode import label
 
@@ -19,6 +18,7 @@ _DIGITS = 6
 _LONGEST_CELL = 32_767  # characters; Excel's limit, as that of the rows
 MOST_ROWS_OF_WORKBOOK = 1_048_575
 WORKBOOK = ".xlsx"
+_Dialect = tuple[str, str]  # separator and encoding of CSV
 
 
 def answered_row(
@@ -109,15 +109,16 @@ def read_rows(part: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def _csv(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], dialect: Dialect) -> None:
-    with file.open("w", encoding="utf-8-sig" if dialect.marked else "utf-8", newline="") as out:
-        writer = csv.DictWriter(out, _columns(teachers), delimiter=dialect.separator)
+def _csv(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], dialect: _Dialect) -> None:
+    separator, encoding = dialect
+    with file.open("w", encoding=encoding, newline="") as out:
+        writer = csv.DictWriter(out, _columns(teachers), delimiter=separator)
         writer.writeheader()
         for row in rows:
             writer.writerow(_without_lists(_flat(row, teachers)))
 
 
-def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], _: Dialect) -> None:
+def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], _: _Dialect) -> None:
     """Write a workbook. Texts are never formulas or links, and each row is written before the next is read."""
     import xlsxwriter
 
@@ -131,7 +132,7 @@ def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[
             sheet.write_row(number, 0, [c[:_LONGEST_CELL] if isinstance(c, str) else c for c in cells])
 
 
-def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], _: Dialect) -> None:
+def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], _: _Dialect) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -151,7 +152,7 @@ def _parquet(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[s
         writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
-Writer = Callable[[Iterable[Mapping[str, Any]], Path, Sequence[str], Dialect], None]
+Writer = Callable[[Iterable[Mapping[str, Any]], Path, Sequence[str], _Dialect], None]
 WRITERS: Mapping[str, Writer] = {".csv": _csv, ".parquet": _parquet, WORKBOOK: _workbook}
 """The writers by the ending of the file. They write a column for the rationales of each teacher. CSV is written in the
 dialect of the questions file."""

@@ -8,6 +8,6 @@ A run never guesses. It reads what `init` wrote down. `predict` reads a file as 
 """
 
 from tinyllm.questions.intake._find import Found, Tally, find_reading, record
-from tinyllm.questions.intake._types import Dialect, Wishes
+from tinyllm.questions.intake._types import Wishes
 
-__all__ = ["Dialect", "Found", "Tally", "Wishes", "find_reading", "record"]
+__all__ = ["Found", "Tally", "Wishes", "find_reading", "record"]

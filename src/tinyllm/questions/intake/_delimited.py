@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.questions.intake._files import Bytes, Text, as_text
-from tinyllm.questions.intake._types import Bad, Dialect, Line, Shape, Table, Wishes
+from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 
 _SNIFFED = 1 << 15  # characters from which a separator is detected
 _TITLE_ROWS = 12  # at most so many rows are above a header
@@ -47,9 +47,9 @@ def delimited(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
         csv_file = Path(file.name).suffix.lower() == ".csv"
         plain = text.encoding in ("utf-8", "utf-8-sig") and separator == "," and told is None and quoting
         in_place = file.path if plain and csv_file and not file.packed else None
-        dialect = Dialect(separator, text.encoding != "utf-8") if csv_file else Dialect()
+        dialect = separator, "utf-8" if text.encoding == "utf-8" else "utf-8-sig"
         for shape in with_headers(records, str(file.path), "line", tuple(how), in_place):
-            yield replace(shape, dialect=dialect)
+            yield replace(shape, dialect=dialect) if csv_file else shape
 
 
 def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> list[str]:

@@ -46,19 +46,6 @@ class Table:
     file: Path | None = None
 
 
-class Dialect(NamedTuple):
-    """How a CSV file is written.
-
-    Attributes:
-        separator: what is between two cells.
-        marked: whether Excel needs the mark of UTF-8 (BOM) at the beginning to read a file beside it in UTF-8: the file
-            has this mark, or is in another encoding.
-    """
-
-    separator: str = ","
-    marked: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One way to read a file as tables.
@@ -68,7 +55,8 @@ class Shape:
         named: whether the columns have names. Otherwise they are called `column 1`, `column 2`, …
         sheet: name of the sheet, in a workbook.
         apart: other parts of the file that may hold the answers.
-        dialect: of a CSV file; otherwise the usual one.
+        dialect: separator and encoding with which another CSV file opens where this one does (Excel needs the mark of
+            UTF-8).
     """
 
     tables: tuple[Table, ...]
@@ -76,7 +64,7 @@ class Shape:
     named: bool = True
     sheet: str | None = None
     apart: tuple[str, ...] = ()
-    dialect: Dialect = field(default_factory=Dialect)
+    dialect: tuple[str, str] = (",", "utf-8")
 
     def changed(self, rows: Callable[[Table], Rows], said: str, **more: Any) -> Shape:
         """Return the shape with other rows, which a run cannot read from the file itself."""
