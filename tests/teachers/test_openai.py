@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import json
 import socket
 import time
 from collections import Counter
@@ -101,6 +102,24 @@ def test_a_rate_limit_is_waited_for_and_is_no_attempt():
     assert reply.text == "Because it is so."
     assert len(server.requests) == 7  # three attempts were allowed
     assert all(later - earlier >= 0.05 for earlier, later in zip(server.times, server.times[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [status(503, "loading", retry_after="0.05"), status(503, "The model is overloaded."), status(529, "Overloaded")],
+    ids=["503 with a time", "503", "529"],
+)
+def test_an_overload_is_waited_for_like_a_rate_limit(told):
+    server, (reply,) = ask(*[told] * 6, good, patience=Patience(attempts=3, backoff_s=0.01))
+    assert reply.text == "Because it is so."
+    assert len(server.requests) == 7  # three attempts were allowed
+
+
+def test_a_pause_is_read_from_the_error_if_no_header_tells_it():
+    about = {"code": 429, "message": "Quota exceeded.", "details": [{"retryDelay": "0.3s"}]}
+    server, (reply,) = ask(raw(json.dumps([{"error": about}]), 429), good)
+    assert reply.text
+    assert server.times[1] - server.times[0] >= 0.3
 
 
 def test_a_rate_limit_given_as_a_date_is_waited_for():

@@ -1,6 +1,6 @@
 """One OpenAI-compatible endpoint: sends requests, reads replies, and handles errors. It knows no questions.
 
-429                                   all requests wait as long as it says; does not count as an attempt
+429, overloaded, 503 with a time       all requests wait as long as it says; does not count as an attempt
 5xx, dropped, timed out, not JSON     ask another replica, or back off with jitter; after `attempts`, RequestFailed
 a dead replica                        it rests; its requests move to others at once, which is no attempt
 400 about a parameter                 ParameterRefused: the caller changes the form of the request
@@ -25,7 +25,7 @@ from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.system.gate import Gate
 from tinyllm.teachers._http.envelope import Envelope, public_url
 from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Pace
-from tinyllm.teachers._http.refusals import about_one_prompt, meant, no_credit, refused_parameter, seconds_of, words_of
+from tinyllm.teachers._http.refusals import about_one_prompt, meant, no_credit, pause_of, refused_parameter, words_of
 from tinyllm.teachers._http.replicas import Replica, Replicas
 from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, ThoughtFirst, read_completion
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Patience, Transport, proxy_for
@@ -268,13 +268,18 @@ class Endpoint:
         words = words_of(answer.body, self._secrets) or "(it gave no reason)"
         status = meant(answer.status, words)
         about = about_one_prompt(status, words)
+        after_s = pause_of(answer.retry_after, answer.body)
         if about is None and status == 429 and not no_credit(words):
-            return AttemptFailed("429", words, overload=True, billed=False, after_s=seconds_of(answer.retry_after))
+            return AttemptFailed("429", words, limited=True, overload=True, billed=False, after_s=after_s)
         said = f"HTTP {answer.status}: {words}"
         if status >= 500 or status in (408, 409, 425):
-            after_s, billed = seconds_of(answer.retry_after), status in _MAY_BE_BILLED
+            overload, billed = status in (503, 529), status in _MAY_BE_BILLED
+            limited = overload and (after_s is not None or "overload" in words.casefold())
+            after_s = None if after_s is None else min(after_s, self._patience.backoff_max_s)  # it may recover earlier
             if status != 501:
-                return AttemptFailed(f"http {status}", said, overload=status == 503, billed=billed, after_s=after_s)
+                return AttemptFailed(
+                    f"http {status}", said, limited=limited, overload=overload, billed=billed, after_s=after_s
+                )
         job.meter.free()
         self.faults[f"http {answer.status}"] += 1
         if about is None and (refused := refused_parameter(status, answer.body, job.body, self._secrets)):
@@ -307,7 +312,7 @@ class Endpoint:
         self.faults[failure.kind] += 1
         if failure.overload and isinstance(self._limit, AdaptiveLimit):
             self._limit.overloaded(now, now - job.sent)
-        if failure.kind == "429":
+        if failure.limited:
             self._limited(job, failure, now)
             return 0.0  # all requests wait for the end of the pause
         if failure.refused and self._pace is not None:
@@ -330,7 +335,7 @@ class Endpoint:
             return 0.0
         job.avoid.clear()
         longest = min(patience.backoff_max_s, patience.backoff_s * 2.0 ** (job.attempts - 1))
-        return max(random.uniform(0.5, 1.0) * longest, min(failure.after_s or 0.0, patience.backoff_max_s))
+        return max(random.uniform(0.5, 1.0) * longest, failure.after_s or 0.0)
 
     def _unreachable(self, reason: str) -> TeacherError:
         return TeacherError(
@@ -347,12 +352,12 @@ class Endpoint:
             r.rests > 0 or r.limited_beyond(now, most) for r in self._replicas
         ):
             raise TeacherError(
-                f"Teacher '{self._owner}': {replica.shown} is limiting its rate, and asks to wait {after_s:.0f} s "
-                f"more: {failure}\n  To do: run again later. Earlier replies are kept.",
+                f"Teacher '{self._owner}': {replica.shown} limits its rate or is overloaded, and asks to wait "
+                f"{after_s:.0f} s more: {failure}\n  To do: run again later. Earlier replies are kept.",
                 page="teachers.md#parallel-requests",
             ) from None
         if now - job.limited_since > most:
-            raise RequestFailed(f"HTTP 429 for {now - job.limited_since:.0f} s: {failure}") from None
+            raise RequestFailed(f"no room for {now - job.limited_since:.0f} s: {failure}") from None
 
 
 def request_body(

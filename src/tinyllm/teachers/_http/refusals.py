@@ -21,8 +21,11 @@ _FILTERED = (
     "content_filter", "content filter", "content policy", "content_policy", "content management", "usage policy",
     "usage policies", "input was flagged", "prompt was flagged", "request was flagged", "safety system", "moderation",
 )  # fmt: skip
-_NO_CREDIT = ("insufficient_quota", "billing", "credit balance")
-_NO_CREDIT_AT_ALL = ("insufficient_quota", "credit balance", "insufficient balance", "insufficient credit")
+# A limit per minute may also mention the plan and the billing page, so these words alone mean nothing.
+_NO_CREDIT = (
+    "insufficient_quota", "credit balance", "insufficient balance", "insufficient credit", "exceeded_current_quota",
+    "billing_hard_limit", "billing hard limit", "billing_not_active", "account is not active",
+)  # fmt: skip
 _NO_KEY = (
     "api key not valid", "api_key_invalid", "invalid api key", "invalid_api_key", "invalid x-api-key",
     "api key expired", "incorrect api key", "security token included in the request is", "unrecognizedclient",
@@ -49,7 +52,7 @@ def meant(status: int, words: str) -> int:
     said = words.casefold()
     if status in (400, 403) and any(sign in said for sign in _NO_KEY):
         return 401
-    if status in (400, 403) and any(sign in said for sign in _NO_CREDIT_AT_ALL):
+    if status in (400, 403) and no_credit(words):
         return 402
     return status
 
@@ -94,13 +97,15 @@ def seconds_of(retry_after: str | None) -> float | None:
     return max(0.0, seconds) if seconds <= _LONGEST_WAIT_S else None
 
 
-def delay_of(raw: bytes) -> str | None:
-    """Return the seconds to wait from the details of an error (`RetryInfo` of Google's services)."""
+def pause_of(retry_after: str | None, raw: bytes) -> float | None:
+    """Return the seconds to wait: from `Retry-After`, or from the error (`RetryInfo` of Google's services)."""
+    if retry_after:
+        return seconds_of(retry_after)
     error = _error_of(raw)
     details = error.get("details") if isinstance(error, dict) else None
     for row in details if isinstance(details, list) else ():
         if isinstance(row, dict) and isinstance(delay := row.get("retryDelay"), str):
-            return delay.removesuffix("s")
+            return seconds_of(delay.removesuffix("s"))
     return None
 
 
