@@ -42,6 +42,20 @@ def test_a_refusal_is_a_reply_with_its_own_reason():
     assert reply.finish_reason == "refusal"
 
 
+@pytest.mark.parametrize(
+    ("finish", "read", "why"),
+    [
+        ("length", "length", "unfinished_thought"),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter", "content_filter"),
+    ],
+)
+def test_a_message_without_content_is_a_reply_if_it_says_why_it_ended(finish, read, why):
+    reply = read_completion(completion(finish=finish, role="assistant"), "chat", 0.1)
+    assert (reply.text, reply.finish_reason, visible(reply).withheld) == ("", read, why)
+    with pytest.raises(NotACompletion):
+        read_completion(completion(finish=None, role="assistant"), "chat", 0.1)
+
+
 @pytest.mark.parametrize("raw", [b"", b"null", b"{}", b'{"choices": [{"message": "hello"}]}', b"[" * 5000, b"\xff"])
 def test_an_answer_that_is_no_completion_is_an_error(raw):
     with pytest.raises(NotACompletion):

@@ -79,7 +79,7 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
     message = choice.get("message") if form == "chat" else {"content": choice.get("text")}
     if not isinstance(message, dict) or not isinstance(message.get("content"), str | list | dict | None):
         raise NotACompletion("its reply holds no text")
-    if "content" not in message and not message.keys() - {"role"}:
+    if "content" not in message and not message.keys() - {"role"} and _finish(choice) == "unknown":
         raise NotACompletion("its reply is not a completion")
     reply = _reply(answer, choice, message, latency_s)
     if not rated:
@@ -92,7 +92,7 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
 
 
 def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mapping[str, Any], latency_s: float) -> Reply:
-    finish = _FINISHED.get(str(choice.get("finish_reason")).casefold(), "unknown")
+    finish = _finish(choice)
     content, refusal = message.get("content"), message.get("refusal")
     text = content if isinstance(content, str) else ""
     if isinstance(refusal, str) and refusal:
@@ -107,6 +107,11 @@ def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mappin
     thinking = _count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens")
     held = None if alone else json.dumps(whole, ensure_ascii=False)
     return Reply(text, finish, prompt, completion, latency_s, _cached(usage, answer.get("timings")), thinking, held)
+
+
+def _finish(choice: Mapping[str, Any]) -> FinishReason:
+    """Return why a reply ended. Some services add details: `content_filter: PROHIBITED_CONTENT`."""
+    return _FINISHED.get(str(choice.get("finish_reason")).casefold().partition(":")[0], "unknown")
 
 
 def _top_logprobs(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
