@@ -210,6 +210,18 @@ def test_a_stream_of_a_completion_of_thoughts_and_of_parts():
     assert visible(read_completion(stream(*parts), "chat", 0.1)).text == "So it is."
 
 
+def test_a_stream_may_begin_with_empty_log_probabilities():
+    top = [{"token": "A", "logprob": -0.5}]
+    parts = (
+        {"delta": {"role": "assistant", "content": ""}, "logprobs": {"content": [], "refusal": None}},
+        {"delta": {"content": "A"}, "logprobs": {"content": [{"token": "A", "top_logprobs": top}]}},
+        {"delta": {}, "logprobs": None, "finish_reason": "length"},
+    )
+    raw = b"".join(b"data: " + json.dumps({"choices": [part]}).encode() + b"\n\n" for part in parts)
+    reply = read_completion(raw, "chat", 0.1, rated=True)
+    assert json.loads(reply.message) == {"top_logprobs": [["A", -0.5]]}
+
+
 def test_a_stream_that_breaks_off_is_no_reply_unless_it_was_finished():
     with pytest.raises(NotACompletion):
         read_completion(stream(*CHUNKS[:3], end=""), "chat", 0.1)

@@ -223,7 +223,8 @@ def _add(choice: dict[str, Any], message: dict[str, Any], part: Mapping[str, Any
     for name in ("finish_reason", "error"):
         if part.get(name) is not None:
             choice[name] = part[name]
-    if part.get("logprobs") and not choice.get("logprobs"):  # those of the first token
+    # Those of the first token. Before it, some services send empty ones with the role.
+    if any(_mapping(part.get("logprobs")).values()) and not choice.get("logprobs"):
         choice["logprobs"] = part["logprobs"]
 
 
