@@ -127,6 +127,7 @@ def test_no_part_of_a_secret_is_left_where_the_words_are_cut():
         ({"choices": [], "error": {"message": "x", "code": 500}}, 500),
         ({"choices": [{"error": {"message": "x", "code": 429}, "finish_reason": "error", "message": {}}]}, 429),
         ({"choices": [{"finish_reason": "error", "message": {"content": "So it"}}]}, 502),
+        ({"choices": [{"finish_reason": "insufficient_system_resource", "message": {"content": "So it"}}]}, 502),
         ({"choices": [{"finish_reason": "stop", "message": {"content": "So."}}], "error": {"code": 502}}, 502),
     ],
 )

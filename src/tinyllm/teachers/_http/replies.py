@@ -18,6 +18,7 @@ _FINISHED: Mapping[str, FinishReason] = {
     "content_filtered": "content_filter", "recitation": "content_filter", "blocklist": "content_filter",
     "refusal": "refusal",
 }  # fmt: skip
+_BROKEN_OFF = ("error", "insufficient_system_resource", "abort")  # of OpenRouter, DeepSeek, vLLM
 _TEXT_ALONE = {"role", "content", "refusal", "tool_calls", "function_call", "audio", "annotations", "name"}
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT = re.compile(
@@ -74,7 +75,7 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
         raise NotACompletion("its reply is not a completion")
     choice: dict[str, Any] = choices[0]
     _raise_error(answer.get("error") or choice.get("error"))
-    if str(choice.get("finish_reason")).casefold() == "error":
+    if str(choice.get("finish_reason")).casefold() in _BROKEN_OFF:
         _raise_error({"message": "the reply ended with an error", **_mapping(choice.get("message"))})
     message = choice.get("message") if form == "chat" else {"content": choice.get("text")}
     if not isinstance(message, dict) or not isinstance(message.get("content"), str | list | dict | None):
