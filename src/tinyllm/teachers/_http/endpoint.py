@@ -25,7 +25,15 @@ from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.system.gate import Gate
 from tinyllm.teachers._http.envelope import Envelope, public_url
 from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Pace
-from tinyllm.teachers._http.refusals import about_one_prompt, meant, no_credit, pause_of, refused_parameter, words_of
+from tinyllm.teachers._http.refusals import (
+    about_one_prompt,
+    meant,
+    no_credit,
+    only_thought,
+    pause_of,
+    refused_parameter,
+    words_of,
+)
 from tinyllm.teachers._http.replicas import Replica, Replicas
 from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, ThoughtFirst, read_completion
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Patience, Transport, proxy_for
@@ -241,9 +249,11 @@ class Endpoint:
         return job.encoded
 
     def _read(self, job: _Job, answer: Answer) -> Reply:
+        rated, latency_s = bool(job.request.options), time.monotonic() - job.sent
+        if only_thought(answer.status, answer.body) and not rated:
+            return Reply("", "length", latency_s=latency_s)
         if 200 <= answer.status < 300:
             try:
-                rated, latency_s = bool(job.request.options), time.monotonic() - job.sent
                 reply = read_completion(answer.body, self._form, latency_s, rated=rated)
             except NotACompletion as error:
                 words = words_of(answer.body, self._secrets)

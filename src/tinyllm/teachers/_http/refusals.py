@@ -47,6 +47,11 @@ def about_one_prompt(status: int, words: str) -> FailureReason | None:
     return None
 
 
+def only_thought(status: int, raw: bytes) -> bool:
+    """Return whether an error says that all tokens went into a thought. OpenAI answers so instead of an empty reply."""
+    return status == 400 and b"could not finish the message" in raw.lower()
+
+
 def meant(status: int, words: str) -> int:
     """Return the status that an error should have. Some services answer 400 or 403 if the account is refused."""
     said = words.casefold()
