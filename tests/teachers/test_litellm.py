@@ -323,7 +323,7 @@ def test_a_parameter_that_is_refused_is_told_apart(service, field, words):
     server, refused, meter = ask(service, service.error(400, words))
     assert isinstance(refused, ParameterRefused), refused
     assert refused.names[0] == field
-    assert refused.most_tokens == (64 if field == "max_tokens" else None)
+    assert refused.limit == (64 if field == "max_tokens" else None)
     assert len(server.requests) == meter.freed == 1
 
 

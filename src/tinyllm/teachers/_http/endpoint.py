@@ -54,9 +54,6 @@ REMEDIES: Mapping[int, str] = {
 }
 """What the user can do about a status, or about a server that does not answer."""
 
-TOP_LOGPROBS = 20
-"""The number of first tokens whose log-probabilities are requested: the most that OpenAI and vLLM return."""
-
 _ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # every other prompt would fail, too
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _JSON = {"Content-Type": "application/json"}
@@ -389,7 +386,8 @@ def request_body(
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if request.options:
-        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if form == "chat" else {"logprobs": TOP_LOGPROBS}
+        top = manners.top_logprobs
+        body |= {"logprobs": True, "top_logprobs": top} if form == "chat" else {"logprobs": top}
         body |= WITHOUT_THOUGHTS[manners.thoughts_off] if form == "chat" else {}
     if stream:
         body["stream"] = True
