@@ -209,6 +209,15 @@ def test_without_a_reply_an_unknown_error_stops_the_teacher(code):
     assert len(server.requests) == 18
 
 
+def test_an_address_of_a_web_page_stops_the_teacher():
+    page = raw("<!doctype html><title>Sign in</title>")
+    server, errors = ask(page, times=4, concurrency=1)
+    assert all(isinstance(e, TeacherError) and "base_url" in str(e) and "Sign in" in str(e) for e in errors)
+    assert len(server.requests) <= 4 * 2 + 1  # the first that fails for the third time stops the others
+    _, outcomes = ask(good, page, times=4, concurrency=1)  # a gateway in trouble
+    assert [type(o).__name__ for o in outcomes] == ["Reply", *["RequestFailed"] * 3]
+
+
 def test_an_endpoint_that_does_not_answer_is_named():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -96,7 +96,7 @@ class Endpoint:
         remedies: what the user can do about a status.
 
     Attributes:
-        faults: how often each kind of failure occurred: `429`, `http 500`, `timeout`, `connection`, `malformed`, ….
+        faults: how often each kind of failure occurred: `429`, `http 500`, `timeout`, `connection`, `malformed`, `web page`, ….
     """
 
     def __init__(
@@ -145,6 +145,10 @@ class Endpoint:
     def concurrency(self) -> int:
         """The number of attempts that may be in flight now."""
         return self._limit if isinstance(self._limit, int) else self._limit.limit
+
+    @property
+    def _has_worked(self) -> bool:
+        return self._manners().worked or self._last_success > 0
 
     async def __aenter__(self) -> Self:
         await self._carrier.__aenter__()
@@ -253,8 +257,9 @@ class Endpoint:
             try:
                 reply = read_completion(answer.body, self._form, latency_s, rated=rated)
             except NotACompletion as error:
-                words = words_of(answer.body, self._secrets)
-                raise AttemptFailed("malformed", f"{error}: {words!r}") from None
+                is_page = answer.body.lstrip()[:1] == b"<"
+                words = f"{error}: {words_of(answer.body, self._secrets)!r}"
+                raise AttemptFailed("web page" if is_page else "malformed", words) from None
             except ErrorInReply as error:
                 answer = replace(answer, status=error.status, body=error.body)
             except ThoughtFirst as error:
@@ -292,7 +297,7 @@ class Endpoint:
         if about is None and (refused := refused_parameter(status, answer.body, job.body, self._secrets)):
             refused.manners = job.manners
             return refused
-        has_worked = self._manners().worked or self._last_success > 0
+        has_worked = self._has_worked
         own = None if has_worked else next((name for name in self._envelope.extra_body if name in words), None)
         if about is None and own is None and status >= 400 and status not in _ABOUT_TEACHER:
             self._refused += 1
@@ -337,6 +342,12 @@ class Endpoint:
         if job.attempts >= patience.attempts:
             if failure.refused and self._replicas.gone() and self._last_success < job.began:
                 raise self._unreachable(f"it stopped answering: {failure}") from None
+            if failure.kind == "web page" and not self._has_worked:
+                raise TeacherError(
+                    f"Teacher '{self._owner}': {replica.shown} answers with a web page: {failure}\n"
+                    f"  To do: {self._remedies[404].format(model=self._model)}. Earlier replies are kept.",
+                    page="configuration.md#endpoints-examples",
+                ) from None
             raise RequestFailed(f"{failure} ({job.attempts} attempts at {replica.shown})") from None
         if any(r.usable(now) for r in others):
             return 0.0

@@ -57,7 +57,7 @@ class Patience:
 class AttemptFailed(Exception):
     """An attempt failed. Another attempt may succeed."""
 
-    kind: str  # how it is counted: `429`, `http 500`, `timeout`, `connection`, `malformed`
+    kind: str  # how it is counted: `429`, `http 500`, `timeout`, `connection`, `malformed`, `web page`
     words: str
     _: KW_ONLY
     limited: bool = False  # it asks for a pause: no request succeeds before, so this counts as no attempt
