@@ -11,6 +11,7 @@ from tinyllm.config._data import DataSection
 from tinyllm.config._opinions import ways_of
 from tinyllm.config._problems import problems_of
 from tinyllm.config._student import ANSWER_TASK, PrefixesSection, task_prefixes
+from tinyllm.config._teachers import LiteLLMTeacher, OpenAIBatchTeacher, OpenAITeacher, TeacherConfig
 from tinyllm.config._train import AutoSection, TrainSection
 from tinyllm.config.schema import Config, candidates_of
 from tinyllm.errors import did_you_mean
@@ -166,12 +167,22 @@ def _training_problems(train: TrainSection, names: Sequence[str]) -> Iterable[st
             yield f"train.validate_steps: missing; it is required for {' and '.join(needy)}; set it, for example to 25"
 
 
+def _is_paid(teacher: TeacherConfig) -> bool:
+    """Return whether a teacher probably costs money: a service that asks for a key."""
+    if isinstance(teacher, LiteLLMTeacher):
+        return teacher.base_url is None
+    return isinstance(teacher, OpenAITeacher | OpenAIBatchTeacher) and teacher.api_key_env is not None
+
+
 def _rationales_problems(config: Config) -> Iterable[str]:
     section, examples = config.rationales, config.rationales.examples
-    if section.budget.usd is not None and all(getattr(t, "price", None) is None for t in config.teachers):
+    unpriced = [t for t in config.teachers if getattr(t, "price", None) is None]
+    missing = "no teacher has a price" if len(unpriced) == len(config.teachers) else ""
+    missing = missing or ", ".join(f"'{t.name}' has no price" for t in unpriced if _is_paid(t))
+    if section.budget.usd is not None and missing:
         yield (
-            "rationales.budget.usd: no teacher has a price, so spending is always 0; add a price to a teacher, such as "
-            "`price: {prompt: 0.15, completion: 0.6}` (US dollars per million tokens)"
+            f"rationales.budget.usd: {missing}, so what it costs does not count; add one, such as "
+            "`price: {prompt: 0.15, completion: 0.6}` (US dollars per million tokens; 0 if it is free)"
         )
     if examples.ids and examples.strategy != "fixed":
         yield (
