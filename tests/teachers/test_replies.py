@@ -91,8 +91,12 @@ def test_an_empty_account_is_told_from_a_rate_limit():
     assert no_credit("You exceeded your quota: insufficient_quota")
     assert no_credit("billing_not_active: Your account is not active, please check your billing details")
     assert not no_credit("Rate limit reached for requests")
-    assert not no_credit("You exceeded your current quota, please check your plan and billing details. Please retry in 9s.")
-    assert not no_credit("Rate limit reached, limit: 3 / min. Visit example.com/account/billing to add a payment method.")
+    assert not no_credit(
+        "You exceeded your current quota, please check your plan and billing details. Please retry in 9s."
+    )
+    assert not no_credit(
+        "Rate limit reached, limit: 3 / min. Visit example.com/account/billing to add a payment method."
+    )
 
 
 def test_the_servers_own_words_are_one_line_of_bounded_length():

@@ -96,7 +96,7 @@ class Endpoint:
         remedies: what the user can do about a status.
 
     Attributes:
-        faults: how often each kind of failure occurred: `429`, `http 500`, `timeout`, `connection`, `malformed`, `web page`, ….
+        faults: how often each kind of failure occurred: `429`, `http 500`, `timeout`, `connection`, `malformed`, ….
     """
 
     def __init__(

@@ -243,7 +243,9 @@ def _mentioned(words: str) -> Iterator[str]:
 def _limit(words: str, sent: int, least: int) -> int | None:
     """Return the largest number that a message allows, if it names one from `least` to below what was sent."""
     if not re.search(
-        r"at most|maxim|max allowed|less than|up to|<=|limit|exceed|too (?:large|high|big)|between", words, re.IGNORECASE
+        r"at most|maxim|max allowed|less than|up to|<=|limit|exceed|too (?:large|high|big)|between",
+        words,
+        re.IGNORECASE,
     ):
         return None
     numbers = [int(n.replace(",", "")) for n in re.findall(r"(?<![\w.-])\d[\d,]*", words) if len(n) < 12]
