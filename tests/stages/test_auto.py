@@ -201,6 +201,7 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert len(np.load(searching.run / "learnt.npy")) == 16, "the 12 validation questions are among the 16 of training"
     page = (searching.run / "report.html").read_text("utf-8")
     assert "Settings tried on validation questions" in page
+    assert "Its validation accuracy is optimistic, because it is the highest of several." in page
     assert "(chosen)" in page
     again = cli("run", searching.config)
     assert (again.code, "already trained" in again.err, "candidate" in again.err) == (0, True, False)
