@@ -1,6 +1,7 @@
 """Do teachers help a student that learns to choose? `python -m benchmarks.goals` reads it from the kept experiments.
 
-It trains nothing: `results/choose` and `results/few-labels` have every answer (`make bench-results` makes a part anew).
+It trains nothing: `results/choose`, `results/few-labels`, `results/few-labels-obqa` and `results/qwen-student` have
+every answer (`make bench-results` makes a part anew).
 Each row is an accuracy on test questions beside another one; which method counts as the best is decided on validation
 questions.
 """
@@ -15,27 +16,29 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import ROOT, Reach, Result, Row, say
-from tinyllm.comparison.results import Place, read_results
+from tinyllm.comparison.results import Place, Results, read_results
 
 _ABOUT = """\
 Accuracy in per cent on the test questions, the mean over seeds. The ratio is of two means, in brackets with its 95 %
 interval; the difference in points is paired by question, and p includes how much seeds differ. With one seed nothing is
 tested, and no goal counts as met. A goal of a planned comparison is met only if its ratio is reached and p is below
 0.05 after Holm's correction. *Best* is the method with the highest accuracy on validation questions. What each method
-is: `configs/experiments/choose.yaml` (all labels) and `few-labels.yaml` (a hundred labels to learn from and a hundred
-to validate with; the other training questions without). Both have one dataset and one learning rate, where the goals
-speak of six and of tuned rates."""
+is: `configs/experiments/choose.yaml` (ARC, all labels), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels
+to learn from and a hundred to validate with; the other training questions without) and `qwen-student.yaml` (a larger
+student). Each dataset has one learning rate, where the goals speak of six datasets and of tuned rates."""
+_FEW = ("few-labels", "few-labels-obqa")
 _WITHOUT, _FEW_WITHOUT = ("fine-tuning", "choices"), ("choices", "choices-short")
 _WITH, _FEW_WITH = ("opinions",), ("opinions", "no-labels")
 _ALPHA = 0.05
 
 
 class _Methods:
-    """The accuracies of an experiment's methods on its only dataset."""
+    """The accuracies of an experiment's methods on one dataset; on its only one, if none is named."""
 
-    def __init__(self, folder: Path) -> None:
-        self._results = read_results(folder)
-        (self._student,), (self.dataset,) = self._results.outline.students, self._results.outline.datasets
+    def __init__(self, results: Results, dataset: str | None = None) -> None:
+        self._results = results
+        (self._student,) = results.outline.students
+        self.dataset = dataset or next(iter(results.outline.datasets))
 
     def place(self, method: str) -> Place:
         return Place(self._student, self.dataset, method)
@@ -121,6 +124,8 @@ def _all_labels(m: _Methods) -> Iterator[Row]:
     yield m.beside(best, taught, alone, 1.05, f"best without ({m.label(alone)})")
     yield m.beside(f"{best}, control", taught, "opinions-shuffled", None)
     yield m.beside("with opinions", taught, "fine-tuning", None)
+    if m.has("auto"):
+        yield m.beside("auto", "auto", "fine-tuning", 1.1257)
     every, before = m.on_test("choices"), m.on_test("inference")
     yield m.share("opinions only, share of the gain of all labels", "no-labels", every, before)
     error, reach = round(m.calibration_error(alone), 4), Reach("ours", "at most", 0.05)
@@ -133,17 +138,24 @@ def _few_labels(m: _Methods, whole: _Methods | None) -> Iterator[Row]:
     taught, alone = m.best(_FEW_WITH), m.best(_FEW_WITHOUT)
     best = f"opinions on the rest, best ({m.label(taught)})"
     yield m.beside(best, taught, alone, 1.15, f"best of a hundred labels alone ({m.label(alone)})")
-    yield m.beside("opinions alone", "no-labels", alone, None)
     yield m.beside("opinions on the rest, control", "opinions", "opinions-shuffled", None)
-    if whole is not None:
+    if m.has("no-labels"):
+        yield m.beside("opinions alone", "no-labels", alone, None)
+    if m.has("no-labels") and whole is not None:
         name = "opinions only and a hundred validation labels, share of the gain of all labels"
         yield m.share(name, "no-labels", whole.on_test("choices"), whole.on_test("inference"))
 
 
 def goals(folder: Path) -> Result:
     """Compare the kept answers of the experiments that are in a folder."""
-    whole, few = (_Methods(of) if (of := folder / name).is_dir() else None for name in ("choose", "few-labels"))
-    rows = [*(_all_labels(whole) if whole else ()), *(_few_labels(few, whole) if few else ())]
+    found = {name: read_results(at) for name in ("choose", *_FEW, "qwen-student") if (at := folder / name).is_dir()}
+    whole = _Methods(found["choose"]) if "choose" in found else None
+    rows = [*(_all_labels(whole) if whole else ())]
+    for few in (_Methods(found[name]) for name in _FEW if name in found):
+        rows += _few_labels(few, whole if few.dataset == "arc-100" else None)
+    if (larger := found.get("qwen-student")) is not None:
+        each = (_Methods(larger, dataset) for dataset in larger.outline.datasets)
+        rows += [m.beside("a student of 0.5B parameters, choosing", "choices", "inference", None) for m in each]
     for r in rows:
         say(f"{r.name}: {r.ours} {r.unit} beside {r.peer} ({r.peer_name}), ratio {r.ratio}; {r.reach} {r.met}")
     return Result(

@@ -15,13 +15,14 @@ from tinyllm.experiments._shared import read_questions, write_rationales
 from tinyllm.system.machine import environment, peak_flops
 from tinyllm.system.news import News
 
+_VALIDATED = {"name": "validated", "like": "fine-tuning", "set": {"train": {"validate_steps": 1, "keep": "best"}}}
+
 
 @pytest.fixture
 def made(tmp_path, tiny_t5):
     """A forecast of a small grid, and its first cells by method."""
-    experiment = load_experiment(
-        write_grid(tmp_path, grid_tree(tmp_path, tiny_t5, methods=["inference", "fine-tuning", "lora", "tinyllm"]))
-    )
+    methods = ["inference", "fine-tuning", _VALIDATED, "lora", "tinyllm"]
+    experiment = load_experiment(write_grid(tmp_path, grid_tree(tmp_path, tiny_t5, methods=methods)))
     news = News(quiet=True)
     forecast = Forecast(
         experiment, write_rationales(experiment, tmp_path / "out", read_questions(experiment, news), news)
@@ -35,6 +36,7 @@ def test_more_work_takes_longer(made):
     forecast, cells = made
     seconds = {name: forecast.seconds_of(cell) for name, cell in cells.items()}
     assert seconds["inference"] < seconds["lora"] < seconds["fine-tuning"] < seconds["tinyllm"]
+    assert seconds["fine-tuning"] < seconds["validated"]
     later = forecast.seconds_of(replace(cells["tinyllm"], is_first=False))
     assert later < seconds["tinyllm"]  # which is asked in fewer views
 

@@ -38,6 +38,23 @@ def test_a_change_that_can_be_chance_is_no_change() -> None:
     assert "31.0\u00a0% to 31.0\u00a0% (±0.0\u00a0points" in verdict(LOW, LOW, None, outcomes(4, 4, 1.0))
 
 
+@pytest.mark.parametrize(
+    ("soft", "said"),
+    [
+        ({}, "Training helped: "),
+        ({"learnt_without_answer": 9, "with_answer": 5}, "Training helped: "),
+        (
+            {"learnt_without_answer": 9, "with_answer": 0},
+            "Training on the teachers' opinions, without an answer, helped",
+        ),
+        ({"shuffled": True}, "Training on opinions about other questions (train.soft.shuffle) helped: "),
+    ],
+)
+def test_it_says_what_the_training_was_on(soft, said) -> None:
+    what = _verdict.training_in_words(soft)
+    assert verdict(LOW, HIGH, None, outcomes(20, 5, 0.004), what=what).startswith(said)
+
+
 def test_a_loss_is_told_as_one() -> None:
     said = verdict(HIGH, LOW, 0.5, outcomes(5, 20, 0.004))
     assert said.startswith(
@@ -104,7 +121,12 @@ def test_a_gain_in_form_is_told() -> None:
 def test_numbers_read_well() -> None:
     assert [points(x) for x in (0.15, -0.0301, 0.0)] == ["+15.0\u00a0points", "−3.0\u00a0points", "±0.0\u00a0points"]
     assert [decimal(x) for x in (5e-5, 0.000198, 6.4211, None)] == ["5e-5", "0.000198", "6.42", "–"]
-    assert [duration(s) for s in (3.21, 187.3, 3725)] == ["3.2\u00a0s", "3\u00a0min 7\u00a0s", "1\u00a0h 2\u00a0min"]
+    assert [duration(s) for s in (3.21, 59.97, 187.3, 3725)] == [
+        "3.2\u00a0s",
+        "60.0\u00a0s",
+        "3\u00a0min 7\u00a0s",
+        "1\u00a0h 2\u00a0min",
+    ]
     assert [size(n) for n in (512, 2**20, 3 * 2**30)] == ["512\u00a0bytes", "1\u00a0MiB", "3.00\u00a0GiB"]
     assert [plural(n, "question") for n in (1, 2000)] == ["1 question", "2,000 questions"]
     assert [p_value(p) for p in (0.0001, 0.0123, 0.5)] == [

@@ -7,18 +7,19 @@ import time
 import pytest
 
 import tinyllm.system.news
-from tinyllm.system.news import News
+from tinyllm.system.news import News, Task, duration
 
 
 def test_lines_come_while_one_waits_and_the_end_is_told(capsys, monkeypatch):
     monkeypatch.setattr(tinyllm.system.news, "_LINE_EVERY_S", 0.05)
     with News().task("Counting", 4) as task:
-        task.update(1, note="one [bold]")
+        task.update(1)
+        task.update(2, note="two [bold]")
         time.sleep(0.4)
     err = capsys.readouterr().err
-    assert err.count("Counting · 1/4 · about") >= 2
+    assert err.count("Counting · 2/4 · about") >= 2
     assert "to go" in err
-    assert "one [bold]" in err, "a note is text, not markup"
+    assert "two [bold]" in err, "a note is text, not markup"
     assert "✓ Counting · 0 s" in err
 
 
@@ -39,3 +40,18 @@ def test_an_error_inside_a_task_is_not_reported_as_done(capsys):
 def test_foreign_words_cannot_rewrite_the_terminal(capsys) -> None:
     News().say("the server says \x1b[2J\x1b]0;title\x07no \u202emodel")
     assert capsys.readouterr().err == "the server says no model\n"
+
+
+def test_the_time_to_go_does_not_count_what_was_done_before_an_interruption(monkeypatch):
+    clock = iter([0.0, 10.0, 20.0, 20.0])  # the start, the first update, the second one's look
+    monkeypatch.setattr(tinyllm.system.news.time, "monotonic", lambda: next(clock))
+    task = Task("Training", 100)
+    task.update(78)
+    task.update(80)
+    assert task.to_go() == "about 1 min 40 s to go"  # two steps in ten seconds, and twenty remain
+
+
+def test_a_duration_is_rounded_before_it_is_split_into_units():
+    assert [duration(s) for s in (0.2, 59.4, 59.7, 119.6, 3599.7, 7500)] == [
+        "0 s", "59 s", "1 min 0 s", "2 min 0 s", "1 h 0 min", "2 h 5 min"
+    ]  # fmt: skip

@@ -57,15 +57,13 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
 
 def _gain_text(after: Mapping[str, Any], gain: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> str:
     """Say whether the trained student is better than before, by the exact paired test."""
+    from tinyllm.report import training_in_words
+
     if gain is None:
         return f"The student answers {100 * after['value']:.1f} % of {after['n']} test questions right"
     change, low, high = (f"{100 * share:+.1f}" for share in (gain["difference"], *gain["ci95"]))
     told = f"{change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
-    soft, what = trained.get("soft") or {}, "Training"
-    if soft.get("learnt_without_answer") and not soft["with_answer"]:
-        what = "Training on the teachers' opinions, without an answer,"
-    if soft.get("shuffled"):
-        what = "Training on opinions about other questions (train.soft.shuffle)"
+    what = training_in_words(trained.get("soft") or {})
     if gain["p"] >= _SIGNIFICANT:
         return f"{what} is not shown to change the accuracy: {told}"
     return f"{what} {'helped' if gain['difference'] > 0 else 'hurt'}: {told}"

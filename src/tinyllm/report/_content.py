@@ -17,7 +17,7 @@ from tinyllm.report._files import LogLine, RunFiles
 from tinyllm.report._opinions import opinions_of, opinions_on, reliability_line
 from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
 from tinyllm.report._search import search_of
-from tinyllm.report._verdict import Outcomes, Shown, verdict
+from tinyllm.report._verdict import Outcomes, Shown, training_in_words, verdict
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
 from tinyllm.scoring.predictions import Prediction
 
@@ -199,6 +199,7 @@ def _cards(
     metrics: Mapping[str, Any], predictions: Sequence[Prediction], scorers: Mapping[str, str]
 ) -> Iterable[dict[str, Any]]:
     majority, chance = _number(metrics, "majority"), _number(metrics, "chance")
+    what = training_in_words(_mapping(metrics, "train", "soft"))
     for scorer, label in scorers.items():
         before, after = _accuracy(metrics, "before", scorer), _accuracy(metrics, "accuracy", scorer)
         shown = after or before
@@ -206,7 +207,7 @@ def _cards(
             continue
         outcomes = _outcomes(predictions, scorer)
         over_majority = _number(_mapping(metrics, "over_majority", scorer), "p")
-        said = verdict(before, after, majority, outcomes, chance, over_majority)
+        said = verdict(before, after, majority, outcomes, chance, over_majority, what)
         ties = _number(_mapping(metrics, "accuracy" if after else "before", scorer), "ties")
         yield {
             "label": label,

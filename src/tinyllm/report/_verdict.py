@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinyllm.comparison import Accuracy
 from tinyllm.report._words import interval, p_value, percent, plural, points, signed
@@ -43,6 +44,15 @@ class Verdict(NamedTuple):
     text: str
 
 
+def training_in_words(soft: Mapping[str, Any]) -> str:
+    """Return the subject of a sentence about a training, by the soft targets that it learnt (`train.soft`)."""
+    if soft.get("shuffled"):
+        return "Training on opinions about other questions (train.soft.shuffle)"
+    if soft.get("learnt_without_answer") and not soft["with_answer"]:
+        return "Training on the teachers' opinions, without an answer,"
+    return "Training"
+
+
 def verdict(
     before: Shown | None,
     after: Shown | None,
@@ -50,6 +60,7 @@ def verdict(
     outcomes: Outcomes | None,
     chance: float | None = None,
     over_majority: float | None = None,
+    what: str = "Training",
 ) -> Verdict:
     """Say how training changed an accuracy, whether the change can be noise, and whether it beats a trivial answer.
 
@@ -58,6 +69,7 @@ def verdict(
 
     Args:
         over_majority: p of the exact paired test of the student against the most frequent answer.
+        what: the training in words.
     """
     if after is None:
         said = "The student has not been scored yet."
@@ -67,7 +79,7 @@ def verdict(
     if before is None:
         moved = f"The student gets {_full(after)} right; it was not scored before training."
     else:
-        moved = _change(before, after, outcomes)
+        moved = _change(before, after, outcomes, what)
     trivial = _against_trivial(after, majority, chance, over_majority)
     text = " ".join(filter(None, (moved, trivial, _unreadable(before, after))))
     if before is None or outcomes is None:
@@ -81,7 +93,7 @@ def _full(accuracy: Shown) -> str:
     )
 
 
-def _change(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
+def _change(before: Shown, after: Shown, outcomes: Outcomes | None, what: str) -> str:
     moved = f"{percent(before.value)} to {percent(after.value)}"
     if before.n != after.n:
         questions = f"{plural(before.n, 'question')} before, {after.n:,} after"
@@ -94,7 +106,7 @@ def _change(before: Shown, after: Shown, outcomes: Outcomes | None) -> str:
         shown = "helped" if outcomes.difference > 0 else "hurt"
     low, high = (signed(end) for end in outcomes.ci95)
     by = f"{points(outcomes.difference)}, 95\u00a0% interval {low} to {high}, {p_value(outcomes.p)}"
-    return f"Training {shown}: {moved} ({by}) on {plural(after.n, 'test question')}."
+    return f"{what} {shown}: {moved} ({by}) on {plural(after.n, 'test question')}."
 
 
 def _against_trivial(after: Shown, majority: float | None, chance: float | None, p: float | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
+from tinyllm.system import news
+
 NONE = "–"
 _MINUS = "\u2212"
 
@@ -57,10 +59,7 @@ def duration(seconds: float | None) -> str:
         return NONE
     if seconds < 60:
         return f"{seconds:.1f}\u00a0s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}\u00a0min {rest}\u00a0s"
-    return f"{minutes // 60}\u00a0h {minutes % 60}\u00a0min"
+    return re.sub(r"(?<=\d) ", "\u00a0", news.duration(seconds))
 
 
 def size(number: float | None) -> str:

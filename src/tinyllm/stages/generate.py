@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from tinyllm.config import Config
 from tinyllm.questions import answered
 from tinyllm.questions.types import Splits
+from tinyllm.stages._opinions import ask_opinions
 from tinyllm.stages._soft import explained
 from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
-from tinyllm.stages.opinions import ask_opinions
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:

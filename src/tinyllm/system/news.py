@@ -22,6 +22,7 @@ class Task:
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done, self.note = label, total, 0, ""
         self.started = time.monotonic()
+        self._first: tuple[int, float] | None = None  # count and time of the first update: a resumed work begins there
         self.look: Callable[[Task], None] | None = None
         """Called before the task is shown, to update it. For values that change more often than they are shown."""
         self.to_go_s: float | None = None
@@ -30,6 +31,7 @@ class Task:
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Set the progress. `total` may change during the work."""
         self.done, self.note = done, note
+        self._first = self._first or (done, time.monotonic())
         if total is not None:
             self.total = total
 
@@ -43,8 +45,10 @@ class Task:
         if not self.total or self.done >= self.total:
             return ""
         seconds = self.to_go_s
-        if seconds is None and self.done > 0 and self.look is None:  # `look` sets `to_go_s` where it can
-            seconds = (time.monotonic() - self.started) * (self.total - self.done) / self.done
+        if seconds is None and self._first and self.look is None:  # `look` sets `to_go_s` where it can
+            before, at = self._first
+            if self.done > before:
+                seconds = (time.monotonic() - at) * (self.total - self.done) / (self.done - before)
         return "" if seconds is None else f"about {duration(seconds)} to go"
 
     def line(self) -> str:
@@ -132,9 +136,8 @@ def ticking(every_s: float) -> Iterator[list[Callable[[], None]]]:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words, as in `2 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-    return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min"
+    """Return a duration in words, in its two largest units, as in `2 h 5 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
