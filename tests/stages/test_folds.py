@@ -120,6 +120,10 @@ def test_test_questions_that_a_teacher_has_learnt_are_told(tmp_path, tiny_t5, or
     text = "test question that the teacher 'tot' was trained or tuned on"
     assert f"4 × {text}" in said.err
     assert json.loads(said.out)["warnings"][text] == 4
+    project.change("train.soft", None)
+    project.change("student.model", str(origin / "student"))
+    assert tinyllm("check", project) == 0
+    assert "4 × test question that the student was trained or tuned on before" in capsys.readouterr().err
 
 
 def test_the_forecast_counts_the_training(tmp_path, tiny_t5, origin, capsys):
