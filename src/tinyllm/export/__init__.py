@@ -1,7 +1,7 @@
 """Export: writes a student in the format of another program, and compares the answers of both.
 
 Add a format: a writer and a `Runtime` (`scoring/runtime.py`) in a new file, its name and precisions in `_kinds`, and
-its case in `_formats` (`_write_model` and `open_export`). How much the answers may differ: `_parity`.
+its file and its cases in `_formats` (`_FILES`, `_write_model`, `open_export`). How much answers may differ: `_parity`.
 """
 
 from __future__ import annotations

@@ -67,10 +67,12 @@ def _write_model(student: Student, folder: Path, kind: str, precision: str, name
         from tinyllm.export._openvino import write_openvino
 
         write_openvino(student, folder / _FILES[kind], precision)
-    else:
+    elif kind == "onnx":
         from tinyllm.export._onnx import write_onnx
 
         write_onnx(student, folder / _FILES[kind], precision)
+    else:
+        raise NotImplementedError(kind)
 
 
 @contextlib.contextmanager
@@ -126,9 +128,11 @@ def open_export(folder: Path) -> Runtime:
         from tinyllm.export._openvino import OpenVinoRuntime
 
         return OpenVinoRuntime(file, card, encoder, start=about.get("decoder_start"))
-    from tinyllm.export._ctranslate2 import CTranslate2Runtime
+    if kind == "ctranslate2":
+        from tinyllm.export._ctranslate2 import CTranslate2Runtime
 
-    return CTranslate2Runtime(file, card, encoder)
+        return CTranslate2Runtime(file, card, encoder)
+    raise NotImplementedError(kind)
 
 
 def _tokenizer(folder: Path) -> Any:

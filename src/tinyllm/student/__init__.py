@@ -1,7 +1,7 @@
 """Student: what it learns (mixture), in which steps and shapes (plan, batch), and how (learner, train).
 
 Add a method or a router: a pure function in `mixture`, a line in its table, and its name in `config/_train.py: Method`.
-How a router ranks rationales: `_routing`. The form of a prompt and its prefix: `encode`. The token budget of a
+What several routers rank by: `_routing`. The form of a prompt and its prefix: `encode`. The token budget of a
 micro-batch: `plan`. A format to save in: a file beside `model`.
 """
 

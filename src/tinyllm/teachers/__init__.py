@@ -1,7 +1,7 @@
 """Teachers: sources of rationales behind one protocol (`base.Teacher`), one module per kind.
 
-Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/_teachers.py` (also in its
-`TeacherConfig` and, for opinions, in `ways_of` of `config/_opinions.py`).
+Add a kind of teacher: a module here, a case in `make_teacher`, a section in `config/_teachers.py` that is in its
+`TeacherConfig`, its export in `config/__init__.py`. If it gives opinions: `ways_of` of `config/_opinions.py`.
 
 The module of a kind is imported only when a teacher of that kind is made.
 """
