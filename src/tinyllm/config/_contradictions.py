@@ -223,6 +223,11 @@ def _soft_problems(config: Config) -> Iterable[str]:
         if config.rationales.pooled:
             yield "rationales.pooled: there is no pooled opinion without `train.soft`; set `train: {soft: {}}`, too"
         return
+    if not config.rationales.pooled and any(map(_explains_unused_answers, _readable_candidates(config))):
+        yield (
+            "train.soft.weight: 1 uses no answer of a training question, but rationales explain these answers; set "
+            "`method: fine-tuning`, a weight below 1, or `rationales: {pooled: true}`"
+        )
     if not asked:
         yield "train.soft: no teacher is asked for an opinion; name teachers, as in `opinions: {teachers: [NAME]}`"
     elif "train" not in config.opinions.splits:
@@ -236,6 +241,10 @@ def _soft_problems(config: Config) -> Iterable[str]:
             yield f"train.soft.teachers.{name}: a weight must be a finite number, at least 0, got {weight}"
     if soft.teachers != "pooled" and not any(weights.values()):
         yield "train.soft.teachers: no teacher has a weight above 0; give one, or write `pooled`"
+
+
+def _explains_unused_answers(config: Config) -> bool:
+    return config.train.soft is not None and config.train.soft.weight == 1 and config.train.method != "fine-tuning"
 
 
 def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:
