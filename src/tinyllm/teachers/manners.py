@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from tinyllm.teachers.base import Request
 
-TOP_LOGPROBS = 20
+_TOP_LOGPROBS = 20
 """The most log-probabilities of a first token that OpenAI and vLLM return."""
 
 LENGTHS = ("max_tokens", "max_completion_tokens")
@@ -97,7 +97,7 @@ class Manners:
     thinks: bool = False
     thoughts_off: int = 0
     worked: bool = False
-    top_logprobs: int = TOP_LOGPROBS
+    top_logprobs: int = _TOP_LOGPROBS
 
     def dump(self) -> str:
         """Return it as JSON, for the store."""
