@@ -81,7 +81,10 @@ def test_a_student_is_trained_again_when_its_questions_have_changed(cli, project
     said = cli("run", project.config, "--json")
     assert said.code == 0, said.err
     assert "already trained" not in said.err
-    assert "questions or rationales have changed since the student was trained: it is trained again" in said.err
+    assert (
+        "questions, rationales or chosen settings have changed since the student was trained: it is trained again"
+        in said.err
+    )
     assert json.loads(said.out)["data"]["train"] > 12
 
 

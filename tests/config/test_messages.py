@@ -41,7 +41,18 @@ def told(**sections) -> str:
         ),
         ({"max_steps": 6}, "max_steps: unknown key. Did you mean 'train.max_steps'?"),
         ({"train": {"alpha": "0,5"}}, "train.alpha: a number or a mapping is needed, got '0,5' (write a point, not a"),
-        ({"rationales": {"budget": {"usd": 1}}}, "no teacher has a price, so spending is always 0"),
+        ({"rationales": {"budget": {"usd": 1}}}, "no teacher has a price, so what it costs does not count"),
+        (
+            {
+                "rationales": {"budget": {"usd": 1}},
+                "teachers": [
+                    {"kind": "openai", "name": "a", "model": "m", "price": {"prompt": 1, "completion": 1}},
+                    {"kind": "openai", "name": "b", "model": "m"},
+                    {"kind": "openai", "name": "c", "model": "m", "api_key_env": None},
+                ],
+            },
+            "budget.usd: 'b' has no price, so what it costs does not count",
+        ),
     ],
 )  # fmt: skip
 def test_a_wrong_setting(sections, words):

@@ -102,6 +102,8 @@ def test_a_letter_without_a_probability_gets_at_most_the_rest():
         ("C. It is denser than A.", 2),
         ("The answer may be A. But steam rises, so the answer is option D.", 3),
         ("Option C", 2),
+        (r"\boxed{C}", 2),
+        (r"The answer is $\boxed{\text{D}}$.", 3),
     ],
 )
 def test_a_vote_is_read_by_letter_or_by_text(text, choice):

@@ -112,6 +112,28 @@ def test_opinions_without_a_reply_are_reported_and_asked_again(project, capsys):
     assert read_jsonl(project.run / "rejected.jsonl") == []
 
 
+def test_an_endpoint_with_limits_of_its_own_is_asked_within_them(project, capsys):
+    def limited(body):
+        if body["top_logprobs"] > 5:
+            return status(400, "Requested sample logprobs of 20, which is greater than max allowed: 5")(body)
+        if body["max_tokens"] < 16:
+            return status(400, "Invalid 'max_output_tokens': below minimum value. Expected a value >= 16, got 1.")(body)
+        return biased(body)
+
+    endpoint = FakeEndpoint(limited)
+    with in_thread(endpoint) as url:
+        project.tree["teachers"][2] |= {"base_url": url, "concurrency": 1}
+        project.save()
+        assert run(project, "generate") == 0
+        assert len(endpoint.requests) == 4 * 12 + 2
+        assert run(project, "generate", "--quiet") == 0
+        assert len(endpoint.requests) == 4 * 12 + 2  # the store knows both limits, and nothing is paid again
+    said = capsys.readouterr().err
+    assert "at most 5 log-probabilities" in said
+    assert "at least 16 tokens" in said
+    assert {o.orders for o in read_opinions(project.run)} == {4}
+
+
 def test_the_error_about_refused_logprobs_names_votes(project, capsys):
     with in_thread(
         FakeEndpoint(status(400, "Unsupported parameter: 'logprobs' is not supported with this model."))

@@ -93,6 +93,15 @@ def test_the_agreement_of_three_teachers_gives_their_accuracies():
     assert np.mean([np.argmax(p) == a for p, a in zip(pooled, answers, strict=True)]) > 0.84
 
 
+def test_teachers_without_an_opinion_do_not_seem_to_agree():
+    """Two that find all choices alike are no majority against one that knows the answers."""
+    opinions = [
+        found | {"one": (0.25,) * 4, "other": (0.25,) * 4} for found, _ in asked(300, {"good": (0.9, 0.9)})
+    ]  # fmt: skip
+    alone = pool.weights_by_agreement([{"good": o["good"]} for o in opinions], ["good", "one", "other"])
+    assert pool.weights_by_agreement(opinions, ["good", "one", "other"])["good"] == alone["good"]
+
+
 def test_two_teachers_have_equal_weights_without_answers():
     opinions = [found for found, _ in asked(50, {"a": (0.9, 0.9), "b": (0.3, 0.9)})]
     assert pool.weights_by_agreement(opinions, ["a", "b"]) == {"a": 0.5, "b": 0.5}

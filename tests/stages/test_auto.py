@@ -16,6 +16,7 @@ from projects import rows
 from tinyllm.comparison._statistics import wilson
 from tinyllm.config import build_config, candidates_of, teachers_in_use
 from tinyllm.questions import Question, Splits
+from tinyllm.stages import _auto
 from tinyllm.stages._auto import _Look, _rank, few_to_choose_by, search_of
 from tinyllm.student._trainer import PlanTrainer
 from tinyllm.student.model import read_student
@@ -65,6 +66,9 @@ def test_the_default_candidates_depend_on_the_teachers():
         ("tinyllm", "choices", "input"),
     }
     assert [t.name for t in teachers_in_use(taught)] == ["ada"]
+    opinions = {"opinions": {"teachers": ["ada"]}, "train": {"method": "auto", "soft": {"weight": 1}}}
+    blind = candidates_of(config(teachers=[{"name": "ada", "kind": "given"}], **opinions))
+    assert {(c.train.method, c.train.soft.weight) for c in blind} == {("fine-tuning", 1)}, "one learns the answers"
     unheard = config(teachers=[{"name": "ada", "kind": "given"}], auto={"candidates": [{"answer": "choices"}]})
     assert teachers_in_use(unheard) == (), "a teacher is asked although no candidate learns from it"
 
@@ -181,6 +185,9 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     said = cli("run", searching.config, "--json")
     assert said.code == 0, said.err
     assert "warning: train.method: auto compares settings on 12 validation questions." in said.err
+    learnt = "test question that is also a training or validation question"
+    assert f"warning: 6 × {learnt}." in said.err
+    assert json.loads(said.out)["data"]["warnings"][learnt] == 6
     assert len(trained) == 20
     found = json.loads((searching.run / "auto.json").read_text())
     chosen = found["candidates"][found["chosen"] - 1]
@@ -195,6 +202,7 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert len(np.load(searching.run / "learnt.npy")) == 16, "the 12 validation questions are among the 16 of training"
     page = (searching.run / "report.html").read_text("utf-8")
     assert "Settings tried on validation questions" in page
+    assert "Its validation accuracy is optimistic, because it is the highest of several." in page
     assert "(chosen)" in page
     again = cli("run", searching.config)
     assert (again.code, "already trained" in again.err, "candidate" in again.err) == (0, True, False)
@@ -231,6 +239,29 @@ def test_changed_validation_questions_restart_the_search(cli, searching):
     said = cli("train", searching.config)
     assert said.code == 0, said.err
     assert "so the search starts again" in said.err
+
+
+def test_another_choice_replaces_the_student_of_the_earlier_one(cli, searching, monkeypatch):
+    """The two differ in the learning rate alone, so they learn the same targets in the same order."""
+    searching.change("auto.candidates", [{"learning_rate": rate} for rate in _RATES[1:]])
+    searching.change("train.epochs", 1)
+
+    def prefer(rate):
+        liked = lambda config, *_: (float(config.train.learning_rate == rate), 1.0)  # noqa: E731
+        monkeypatch.setattr(_auto, "validation_scores", liked)
+
+    prefer(_RATES[1])
+    assert cli("train", searching.config).code == 0
+    first = weights(searching.run / "student")
+    write_jsonl(searching.folder / "valid.jsonl", rows(12)[1:])
+    prefer(_RATES[2])
+    said = cli("train", searching.config)
+    assert said.code == 0, said.err
+    assert json.loads((searching.run / "auto.json").read_text())["chosen"] == 2
+    assert not same(first, weights(searching.run / "student"))
+    figures = json.loads((searching.run / "train_result.json").read_text())
+    assert figures["chosen"]["name"] == "learning_rate 0.03"
+    assert "already trained" in cli("train", searching.config).err
 
 
 def test_a_killed_search_continues_and_ends_with_the_same_student(cli, searching):

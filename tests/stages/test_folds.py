@@ -106,6 +106,26 @@ def test_scores_are_kept_and_no_student_is_trained_twice(tmp_path, tiny_t5, orig
     assert kept[1].stat().st_mtime_ns == times[1]
 
 
+@pytest.mark.parametrize("part", ["", "student"])
+def test_test_questions_that_a_teacher_has_learnt_are_told(tmp_path, tiny_t5, origin, capsys, part):
+    project = asking(tmp_path / "asks", tiny_t5, origin / part)
+    assert tinyllm("check", project) == 0
+    assert "was trained or tuned on" not in capsys.readouterr().err, "both have the same test questions"
+    project.change("data.cut.seed", 1)
+    assert tinyllm("check", project) == 0
+    assert "was trained or tuned on" not in capsys.readouterr().err, "nothing is learnt from its opinions"
+    project.change("train.soft", {})
+    assert tinyllm("check", project, "--json") == 0
+    said = capsys.readouterr()
+    text = "test question that the teacher 'tot' was trained or tuned on"
+    assert f"4 × {text}" in said.err
+    assert json.loads(said.out)["warnings"][text] == 4
+    project.change("train.soft", None)
+    project.change("student.model", str(origin / "student"))
+    assert tinyllm("check", project) == 0
+    assert "4 × test question that the student was trained or tuned on before" in capsys.readouterr().err
+
+
 def test_the_forecast_counts_the_training(tmp_path, tiny_t5, origin, capsys):
     project = asking(tmp_path / "counted", tiny_t5, origin)
     assert tinyllm("check", project, "--json") == 0

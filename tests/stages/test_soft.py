@@ -13,10 +13,11 @@ from projects import Project, in_thread, rows
 from teachers.fake_endpoint import FakeEndpoint, good
 from tinyllm.cli import main
 from tinyllm.cli._ending import _gain_text
-from tinyllm.config import load_config
+from tinyllm.config import Config, SoftSection, load_config
 from tinyllm.errors import DataError
 from tinyllm.inference import load
 from tinyllm.rationales.files import read_rationales
+from tinyllm.stages._prepare import prepare_training
 from tinyllm.stages._soft import _mixed, explained, taught
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
@@ -267,6 +268,7 @@ def test_a_student_can_be_trained_without_any_answer(tmp_path, tiny_t5, capsys, 
         ({"train.soft": {"teachers": {"expert": 0}}}, "no teacher has a weight above 0"),
         ({"train.soft": {"teachers": {"expert": -1}}}, "a weight must be a finite number, at least 0, got -1"),
         ({"train.soft": {"weight": 2}}, "train.soft.weight"),
+        ({"train.soft": {"weight": 1}, "train.method": "tinyllm"}, "train.soft.weight: 1 uses no answer of a training"),
         ({"train.soft": None, "rationales": {"pooled": True}}, "there is no pooled opinion without `train.soft`"),
         ({"data.more": [{"name": "x"}]}, "data.more[0]: it names no questions; give a file, or exactly one of"),
         ({"data.more": [{"trian": "x"}]}, "data.more[0].trian: unknown key. Did you mean 'train'?"),
@@ -308,6 +310,28 @@ def test_a_weight_of_1_uses_no_answer_of_a_training_question(project):
     project.change("train.soft", {"weight": 1, "teachers": {"expert": 1.0}, "trust": 0.9})
     with pytest.raises(DataError, match="None of the 44 questions has an answer"):
         prepared(project)
+
+
+def test_a_weight_of_1_learns_no_rationale_of_a_known_answer(project):
+    """Also where other runs have asked for these rationales, as in an experiment."""
+    project.tree["teachers"].append({"name": "ada", "kind": "scripted"})
+    project.change("train.method", "tinyllm")
+    project.change("train.alpha", {"expert": 0, "dull": 0, "ada": 1.0})
+    assert run(project, "generate") == 0
+    config, folder = load_config(project.config), RunFolder(project.run)
+    blind = replace_soft(config, weight=1, teachers={"expert": 1.0}, trust=0)
+    splits, _ = checked_questions(config, News(quiet=True))
+    assert prepare_training(config, folder, News(quiet=True), splits).targets["ada"] == 24
+    assert "ada" not in prepare_training(blind, folder, News(quiet=True), splits).targets
+    project.change("rationales", {"pooled": True})
+    project.change("train.soft", {"weight": 1, "teachers": {"expert": 1.0}, "trust": 0})
+    assert run(project, "generate") == 0
+    assert {r.pooled for r in read_rationales(project.run)} == {True}
+
+
+def replace_soft(config: Config, **soft) -> Config:
+    train = config.train.model_copy(update={"soft": SoftSection(**soft)})
+    return config.model_copy(update={"train": train})
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,15 @@ def test_shuffled_gives_each_question_anothers_rationale_of_the_same_teacher_and
     assert targets == mixed("shuffled", questions, own_words(questions), seed=seed)
 
 
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 100))
+def test_shuffled_gives_no_question_one_of_its_several_rationales(count, several, seed):
+    questions = some_questions(count)
+    own = [Rationale(q.id, "ada", f"{q.id}, {n}") for q in questions for n in range(several)]
+    found = [t for t in mixed("shuffled", questions, own, {"ada": 1.0}, seed=seed) if t.task == "ada"]
+    assert sorted(t.text for t in found) == sorted(r.text for r in own)
+    assert all(not t.text.startswith(t.question_id) for t in found)
+
+
 def test_shuffled_keeps_to_the_questions_that_have_one():
     questions = some_questions(4)
     rationales = [r for r in own_words(questions) if (r.question_id, r.teacher) != ("q2", "bob")]

@@ -162,6 +162,22 @@ def test_after_a_cut_thought_more_tokens_are_allowed(store):
     assert sum(isinstance(o, Rationale) for o in outcomes) == 10
 
 
+def test_an_error_that_tells_of_a_cut_thought_is_a_cut_thought(store):
+    said = "Could not finish the message because max_tokens or model output limit was reached."
+
+    def answer(body):
+        if body["max_tokens"] < 1000:
+            return web.json_response({"error": {"message": said, "type": "invalid_request_error"}}, status=400)
+        return good(body, REASON)
+
+    server, _, ended, outcomes = run(store, 8, answer, concurrency=1)
+    assert ended == Ended(None, ())
+    assert all(isinstance(o, Rationale) for o in outcomes)
+    assert len(server.requests) <= 16
+    server, _, _, _ = run(store, 13, answer)  # the room is known from the beginning
+    assert len(server.requests) == 5
+
+
 def test_configured_thinking_tokens_are_added_and_doubled(store):
     server, _, _, outcomes = run(store, 1, thinks(1500), thinking_tokens=400)
     assert [body["max_tokens"] for body in server.requests] == [656, 1056, 1856]

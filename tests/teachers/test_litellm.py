@@ -25,7 +25,7 @@ from tinyllm.rationales.requests import Requests
 from tinyllm.replies._store import Store
 from tinyllm.spending.budget import Budget
 from tinyllm.teachers import make_teacher
-from tinyllm.teachers._http.refusals import delay_of, meant
+from tinyllm.teachers._http.refusals import meant, pause_of
 from tinyllm.teachers._http.transport import Patience, Transport
 from tinyllm.teachers._litellm import LiteLLMTeacher, _Wire
 from tinyllm.teachers.base import ParameterRefused, Reply, Request, RequestFailed, Sampling
@@ -323,7 +323,7 @@ def test_a_parameter_that_is_refused_is_told_apart(service, field, words):
     server, refused, meter = ask(service, service.error(400, words))
     assert isinstance(refused, ParameterRefused), refused
     assert refused.names[0] == field
-    assert refused.most_tokens == (64 if field == "max_tokens" else None)
+    assert refused.limit == (64 if field == "max_tokens" else None)
     assert len(server.requests) == meter.freed == 1
 
 
@@ -609,7 +609,8 @@ def test_settings_that_are_taken():
 
 
 def test_a_delay_is_read_where_there_is_one():
-    assert delay_of(b'{"error": {"details": [{"a": 1}, {"retryDelay": "34.5s"}]}}') == "34.5"
+    told = b'{"error": {"details": [{"a": 1}, {"retryDelay": "34.5s"}]}}'
+    assert (pause_of(None, told), pause_of("2", told)) == (34.5, 2)
     for odd in (
         b"",
         b"[]",
@@ -617,7 +618,7 @@ def test_a_delay_is_read_where_there_is_one():
         b'{"error": {"details": {}}}',
         b'{"error": {"details": [1, {"retryDelay": 3}]}}',
     ):
-        assert delay_of(odd) is None
+        assert pause_of(None, odd) is None
 
 
 @given(st.integers(100, 599), st.text())

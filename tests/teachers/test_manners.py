@@ -95,7 +95,25 @@ def test_other_errors_are_about_no_parameter(status, raw):
 def test_the_longest_length_is_read_from_the_words(words, most):
     refused = refused_parameter(400, error(words), BODY | {"max_tokens": 8448})
     assert refused is not None
-    assert refused.most_tokens == most
+    assert refused.limit == most
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "names", "limit"),
+    [
+        (400, "Requested sample logprobs of 20, which is greater than max allowed: 5", ("top_logprobs",), 5),
+        (400, "top_logprobs must be between 0 and 8", ("top_logprobs",), 8),
+        (400, "logprobs is not supported by gpt-5", ("logprobs",), None),
+        (403, "You are not allowed to request logprobs from this model", ("logprobs",), None),
+        (400, "Invalid 'max_output_tokens': integer below minimum value. Expected a value >= 16, but got 1 instead.",
+         ("fewest_tokens",), 16),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("length", ["max_tokens", "max_completion_tokens"])
+def test_limits_of_a_request_for_log_probabilities_are_read(length, status, words, names, limit):
+    body = {"model": "m", length: 1, "messages": [], "logprobs": True, "top_logprobs": 20}
+    refused = refused_parameter(status, error(words), body)
+    assert (refused.names, refused.limit) == (names, limit)
 
 
 def test_configured_parameters_never_change():
@@ -122,9 +140,10 @@ def test_the_key_covers_what_is_sent():
         SentForm(("seed", "top_p")),
         SentForm(most_tokens=64),
         SentForm(system=False),
+        SentForm(fewest_tokens=512),
     ):
         keys.add(reply_key({}, form.applied_to(ASKED)))
-    assert len(keys) == 6
+    assert len(keys) == 7
     assert SentForm().applied_to(ASKED) is ASKED
     assert SentForm(("seed",)).applied_to(ASKED, kept={"seed"}) is ASKED
     assert SentForm().applied_to(ASKED, omitted={"seed"}).sampling.seed is None

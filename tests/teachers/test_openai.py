@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import json
 import socket
 import time
 from collections import Counter
@@ -103,6 +104,24 @@ def test_a_rate_limit_is_waited_for_and_is_no_attempt():
     assert all(later - earlier >= 0.05 for earlier, later in zip(server.times, server.times[1:], strict=False))
 
 
+@pytest.mark.parametrize(
+    "told",
+    [status(503, "loading", retry_after="0.05"), status(503, "The model is overloaded."), status(529, "Overloaded")],
+    ids=["503 with a time", "503", "529"],
+)
+def test_an_overload_is_waited_for_like_a_rate_limit(told):
+    server, (reply,) = ask(*[told] * 6, good, patience=Patience(attempts=3, backoff_s=0.01))
+    assert reply.text == "Because it is so."
+    assert len(server.requests) == 7  # three attempts were allowed
+
+
+def test_a_pause_is_read_from_the_error_if_no_header_tells_it():
+    about = {"code": 429, "message": "Quota exceeded.", "details": [{"retryDelay": "0.3s"}]}
+    server, (reply,) = ask(raw(json.dumps([{"error": about}]), 429), good)
+    assert reply.text
+    assert server.times[1] - server.times[0] >= 0.3
+
+
 def test_a_rate_limit_given_as_a_date_is_waited_for():
     until = email.utils.formatdate(time.time() + 2, usegmt=True)
     began = time.monotonic()
@@ -188,6 +207,15 @@ def test_without_a_reply_an_unknown_error_stops_the_teacher(code):
     server, outcomes = ask(good, status(code, "Own words"), times=40, concurrency=1)
     assert Counter(type(o).__name__ for o in outcomes) == {"Reply": 1, "RequestFailed": 16, "TeacherError": 23}
     assert len(server.requests) == 18
+
+
+def test_an_address_of_a_web_page_stops_the_teacher():
+    page = raw("<!doctype html><title>Sign in</title>")
+    server, errors = ask(page, times=4, concurrency=1)
+    assert all(isinstance(e, TeacherError) and "base_url" in str(e) and "Sign in" in str(e) for e in errors)
+    assert len(server.requests) <= 4 * 2 + 1  # the first that fails for the third time stops the others
+    _, outcomes = ask(good, page, times=4, concurrency=1)  # a gateway in trouble
+    assert [type(o).__name__ for o in outcomes] == ["Reply", *["RequestFailed"] * 3]
 
 
 def test_an_endpoint_that_does_not_answer_is_named():

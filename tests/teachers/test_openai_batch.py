@@ -854,6 +854,12 @@ def test_a_reply_wins_over_a_failure_in_another_row():
     assert isinstance(read_rows([bad(row, 500, "no"), good(row), unasked(row)], "completion", 1.0)["k"], Reply)
 
 
+def test_a_row_that_tells_of_a_cut_thought_is_a_reply_without_a_text():
+    said = "Could not finish the message because max_tokens or model output limit was reached."
+    row = {"custom_id": "k", "body": {"prompt": "x"}}
+    assert read_rows([bad(row, 400, said)], "chat", 1.0)["k"] == Reply("", "length", latency_s=1.0)
+
+
 def test_a_prompt_with_half_a_character_is_sent(tmp_path):
     asked = [Request("q", Prompt(text="Why \ud83d?"), SAMPLING)]
     server, replies = run(tmp_path, asked=asked)

@@ -42,6 +42,20 @@ def test_a_refusal_is_a_reply_with_its_own_reason():
     assert reply.finish_reason == "refusal"
 
 
+@pytest.mark.parametrize(
+    ("finish", "read", "why"),
+    [
+        ("length", "length", "unfinished_thought"),
+        ("content_filter: PROHIBITED_CONTENT", "content_filter", "content_filter"),
+    ],
+)
+def test_a_message_without_content_is_a_reply_if_it_says_why_it_ended(finish, read, why):
+    reply = read_completion(completion(finish=finish, role="assistant"), "chat", 0.1)
+    assert (reply.text, reply.finish_reason, visible(reply).withheld) == ("", read, why)
+    with pytest.raises(NotACompletion):
+        read_completion(completion(finish=None, role="assistant"), "chat", 0.1)
+
+
 @pytest.mark.parametrize("raw", [b"", b"null", b"{}", b'{"choices": [{"message": "hello"}]}', b"[" * 5000, b"\xff"])
 def test_an_answer_that_is_no_completion_is_an_error(raw):
     with pytest.raises(NotACompletion):
@@ -75,7 +89,14 @@ def test_errors_about_one_prompt_are_told_from_those_about_all(status, words, re
 
 def test_an_empty_account_is_told_from_a_rate_limit():
     assert no_credit("You exceeded your quota: insufficient_quota")
+    assert no_credit("billing_not_active: Your account is not active, please check your billing details")
     assert not no_credit("Rate limit reached for requests")
+    assert not no_credit(
+        "You exceeded your current quota, please check your plan and billing details. Please retry in 9s."
+    )
+    assert not no_credit(
+        "Rate limit reached, limit: 3 / min. Visit example.com/account/billing to add a payment method."
+    )
 
 
 def test_the_servers_own_words_are_one_line_of_bounded_length():
@@ -110,6 +131,7 @@ def test_no_part_of_a_secret_is_left_where_the_words_are_cut():
         ({"choices": [], "error": {"message": "x", "code": 500}}, 500),
         ({"choices": [{"error": {"message": "x", "code": 429}, "finish_reason": "error", "message": {}}]}, 429),
         ({"choices": [{"finish_reason": "error", "message": {"content": "So it"}}]}, 502),
+        ({"choices": [{"finish_reason": "insufficient_system_resource", "message": {"content": "So it"}}]}, 502),
         ({"choices": [{"finish_reason": "stop", "message": {"content": "So."}}], "error": {"code": 502}}, 502),
     ],
 )
@@ -191,6 +213,18 @@ def test_a_stream_of_a_completion_of_thoughts_and_of_parts():
     assert (reply.text, json.loads(reply.message)["reasoning_content"]) == ("So.", "Hm…")
     parts = [delta(content=[{"type": "text", "text": "So "}]), delta(content="it is."), delta("stop")]
     assert visible(read_completion(stream(*parts), "chat", 0.1)).text == "So it is."
+
+
+def test_a_stream_may_begin_with_empty_log_probabilities():
+    top = [{"token": "A", "logprob": -0.5}]
+    parts = (
+        {"delta": {"role": "assistant", "content": ""}, "logprobs": {"content": [], "refusal": None}},
+        {"delta": {"content": "A"}, "logprobs": {"content": [{"token": "A", "top_logprobs": top}]}},
+        {"delta": {}, "logprobs": None, "finish_reason": "length"},
+    )
+    raw = b"".join(b"data: " + json.dumps({"choices": [part]}).encode() + b"\n\n" for part in parts)
+    reply = read_completion(raw, "chat", 0.1, rated=True)
+    assert json.loads(reply.message) == {"top_logprobs": [["A", -0.5]]}
 
 
 def test_a_stream_that_breaks_off_is_no_reply_unless_it_was_finished():

@@ -11,6 +11,7 @@ from tinyllm.config._data import DataSection
 from tinyllm.config._opinions import ways_of
 from tinyllm.config._problems import problems_of
 from tinyllm.config._student import ANSWER_TASK, PrefixesSection, task_prefixes
+from tinyllm.config._teachers import LiteLLMTeacher, OpenAIBatchTeacher, OpenAITeacher, TeacherConfig
 from tinyllm.config._train import AutoSection, TrainSection
 from tinyllm.config.schema import Config, candidates_of
 from tinyllm.errors import did_you_mean
@@ -166,12 +167,22 @@ def _training_problems(train: TrainSection, names: Sequence[str]) -> Iterable[st
             yield f"train.validate_steps: missing; it is required for {' and '.join(needy)}; set it, for example to 25"
 
 
+def _is_paid(teacher: TeacherConfig) -> bool:
+    """Return whether a teacher probably costs money: a service that asks for a key."""
+    if isinstance(teacher, LiteLLMTeacher):
+        return teacher.base_url is None
+    return isinstance(teacher, OpenAITeacher | OpenAIBatchTeacher) and teacher.api_key_env is not None
+
+
 def _rationales_problems(config: Config) -> Iterable[str]:
     section, examples = config.rationales, config.rationales.examples
-    if section.budget.usd is not None and all(getattr(t, "price", None) is None for t in config.teachers):
+    unpriced = [t for t in config.teachers if getattr(t, "price", None) is None]
+    missing = "no teacher has a price" if len(unpriced) == len(config.teachers) else ""
+    missing = missing or ", ".join(f"'{t.name}' has no price" for t in unpriced if _is_paid(t))
+    if section.budget.usd is not None and missing:
         yield (
-            "rationales.budget.usd: no teacher has a price, so spending is always 0; add a price to a teacher, such as "
-            "`price: {prompt: 0.15, completion: 0.6}` (US dollars per million tokens)"
+            f"rationales.budget.usd: {missing}, so what it costs does not count; add one, such as "
+            "`price: {prompt: 0.15, completion: 0.6}` (US dollars per million tokens; 0 if it is free)"
         )
     if examples.ids and examples.strategy != "fixed":
         yield (
@@ -212,6 +223,11 @@ def _soft_problems(config: Config) -> Iterable[str]:
         if config.rationales.pooled:
             yield "rationales.pooled: there is no pooled opinion without `train.soft`; set `train: {soft: {}}`, too"
         return
+    if not config.rationales.pooled and any(map(_explains_unused_answers, _readable_candidates(config))):
+        yield (
+            "train.soft.weight: 1 uses no answer of a training question, but rationales explain these answers; set "
+            "`method: fine-tuning`, a weight below 1, or `rationales: {pooled: true}`"
+        )
     if not asked:
         yield "train.soft: no teacher is asked for an opinion; name teachers, as in `opinions: {teachers: [NAME]}`"
     elif "train" not in config.opinions.splits:
@@ -225,6 +241,10 @@ def _soft_problems(config: Config) -> Iterable[str]:
             yield f"train.soft.teachers.{name}: a weight must be a finite number, at least 0, got {weight}"
     if soft.teachers != "pooled" and not any(weights.values()):
         yield "train.soft.teachers: no teacher has a weight above 0; give one, or write `pooled`"
+
+
+def _explains_unused_answers(config: Config) -> bool:
+    return config.train.soft is not None and config.train.soft.weight == 1 and config.train.method != "fine-tuning"
 
 
 def _prefix_problems(prefixes: PrefixesSection, names: Sequence[str]) -> Iterable[str]:

@@ -81,7 +81,10 @@ class EndpointTeacher(PromptedTeacher):
     )
     stall_s: float = Field(30.0, gt=0, description="Timeout between two parts of a reply, in seconds.")
     timeout_s: float = Field(
-        120.0, gt=0, description="Timeout of one attempt, from sending to the end of the reply, in seconds."
+        600.0,
+        gt=0,
+        description="Timeout of one attempt, from sending to the end of the reply, in seconds. Many services bill an "
+        "attempt that was not waited for.",
     )
     max_attempts: int = Field(
         5,

@@ -73,8 +73,11 @@ def _usual_candidates(config: Config) -> tuple[dict[str, Any], ...]:
     train = config.train
     rate = train.learning_rate or (2e-4 if config.student.adapter == "lora" else 5e-5)
     choices = {"method": "fine-tuning", "answer": "choices", "learning_rate": rate, "rationales": "target"}
-    taught = [choices | {"method": "tinyllm"}] if any(teacher_weights(config).values()) else []
-    soft = [] if train.soft is None else [choices | {"soft": train.soft.model_dump() | {"weight": 0}}]
+    # With a weight of 1 no answer is used, so that nothing is tried that learns from answers.
+    uses_answers = train.soft is None or train.soft.weight < 1
+    can_explain = any(teacher_weights(config).values()) and (uses_answers or config.rationales.pooled)
+    taught = [choices | {"method": "tinyllm"}] if can_explain else []
+    soft = [choices | {"soft": train.soft.model_dump() | {"weight": 0}}] if train.soft and uses_answers else []
     return (
         choices,
         *soft,

@@ -19,6 +19,7 @@ NO_CHOICE = "no_choice"
 """Reason of a rejection: the reply names no choice."""
 
 _LETTER = re.compile(r"^\W*([A-Z])\W*$")  # a first token that is a letter, with spaces or punctuation around it
+_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf) *\{|\}|\$")  # \boxed{\text{B}}
 _ALONE = re.compile(r"^\W*([A-Za-z])\W*$")
 _FIRST = re.compile(r"^\W*([A-Za-z])[.):*\]]")
 _LISTED = re.compile(r"(?:^|[\s(*])([A-Z])[:)]")
@@ -66,8 +67,9 @@ def vote(question: Question, teacher: str, reply: Reply) -> Verdict:
     if isinstance(seen, Rejection):
         return seen
     letters = letters_of(question)
-    letter = _named_by_letter(seen.text)
-    place = letters.find(letter) if letter else _named_by_text(question, seen.text)
+    text = _LATEX.sub("", seen.text)
+    letter = _named_by_letter(text)
+    place = letters.find(letter) if letter else _named_by_text(question, text)
     if place < 0:
         return Rejection(question.id, teacher, NO_CHOICE, seen.text)
     return Scored(tuple(float(i == place) for i in range(len(letters))))

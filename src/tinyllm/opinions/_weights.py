@@ -83,7 +83,8 @@ def weights_by_agreement(asked: Sequence[Opinions], teachers: Sequence[str]) -> 
     mean = 1 / len(teachers)
     if len(teachers) < _ENOUGH_TEACHERS:
         return dict.fromkeys(teachers, mean)
-    votes = [{name: (max(range(len(s)), key=s.__getitem__), len(s)) for name, s in one.items()} for one in asked]
+    # A tie is no vote. Teachers that both take the first of equal choices would seem to agree.
+    votes = [{name: (s.index(max(s)), len(s)) for name, s in one.items() if s.count(max(s)) == 1} for one in asked]
     right = _accuracies(votes, teachers)
     of = {name: [one[name] for one in asked if name in one] for name in teachers}
     return {name: round(mean * _power(of[name], right[name]), 4) for name in teachers}

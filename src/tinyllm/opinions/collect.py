@@ -40,6 +40,7 @@ class _Usage:
     replies: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
 
     def reply(self, reply: Reply) -> None:
@@ -47,6 +48,7 @@ class _Usage:
         self.replies += 1
         self.prompt_tokens += reply.prompt_tokens or 0
         self.completion_tokens += reply.completion_tokens or 0
+        self.cached_tokens += min(reply.cached_tokens or 0, reply.prompt_tokens or 0)
 
     def reject(self, reason: str) -> None:
         """Count a request that gave no opinion."""

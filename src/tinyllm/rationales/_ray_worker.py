@@ -28,7 +28,7 @@ class Said:
         concurrency: number of requests that the worker can use at once now.
         charged: whether a request without a reply may have cost something.
         failed: message and reason of a request that failed.
-        refused: what the endpoint refused: names, message, the most tokens, and the form of the request.
+        refused: what the endpoint refused: names, message, its limit, and the form of the request.
         lost: message about an attempt of unknown cost. The caller decides whether to try again.
         gave_up: why the teacher can answer nothing at all.
     """
@@ -107,7 +107,7 @@ class Worker:
         except _LostError as error:
             return Said(teacher.concurrency, lost=str(error))
         except ParameterRefused as error:
-            return Said(teacher.concurrency, refused=(error.names, str(error), error.most_tokens, error.manners))
+            return Said(teacher.concurrency, refused=(error.names, str(error), error.limit, error.manners))
         except RequestFailed as error:
             return Said(teacher.concurrency, meter.is_under_way, failed=(str(error), error.reason))
         except TinyLLMError as error:

@@ -342,8 +342,8 @@ def _reply_of(said: Said) -> Reply | None:
     if said.gave_up is not None:
         raise TeacherError(said.gave_up)
     if said.refused is not None:
-        names, words, most_tokens, manners = said.refused
-        refused = ParameterRefused(names, words, most_tokens)
+        names, words, limit, manners = said.refused
+        refused = ParameterRefused(names, words, limit)
         refused.manners = manners
         raise refused
     if said.failed is not None:

@@ -136,9 +136,9 @@ class Requests:
             TeacherError: the user has set that part, or it cannot be left out.
         """
         written = {*self._written}
-        if refused.most_tokens is not None and refused.most_tokens < self._section.max_tokens:
+        if refused.limit is not None and refused.limit < self._section.max_tokens:
             written.add("max_tokens")
-        changed = self.manners.without(refused.names, written, refused.most_tokens)
+        changed = self.manners.without(refused.names, written, refused.limit)
         if changed is None or changed == self.manners:
             raise TeacherError(self._not_taken(refused, written))
         before = self.manners
@@ -164,8 +164,8 @@ class Requests:
         remedy = f"take `rationales.{name}` out of the configuration"
         if name in SAMPLING:
             remedy += f", or write `omit: [{name}]` for this teacher alone"
-        if refused.most_tokens is not None:
-            remedy = f"set `rationales.max_tokens` to {refused.most_tokens} or less"
+        if refused.limit is not None:
+            remedy = f"set `rationales.max_tokens` to {refused.limit} or less"
         elif name not in written:
             remedy = "ask a model or an endpoint that accepts it"
         return (
@@ -279,6 +279,10 @@ def _difference(before: Manners, after: Manners) -> str:
         return f"does not take {gone}. It is no longer sent, and the endpoint's default applies"
     if after.form.most_tokens != before.form.most_tokens:
         return f"takes at most {after.form.most_tokens:,} tokens as the length of a reply"
+    if after.form.fewest_tokens != before.form.fewest_tokens:
+        return f"takes at least {after.form.fewest_tokens} tokens as the length of a reply"
+    if after.top_logprobs != before.top_logprobs:
+        return f"gives at most {after.top_logprobs} log-probabilities of a token"
     if after.length_field != before.length_field:
         return f"takes the length of a reply as `{after.length_field}`"
     if after.form.system != before.form.system:

@@ -22,6 +22,8 @@ def search_of(found: Mapping[str, Any] | None) -> dict[str, Any]:
         said = f"{plural(found['steps'], 'optimizer step')} in all, "
         said += f"{plural(found['validation_questions'], 'validation question')}."
         said += f" Candidate {chosen} was chosen: {found['why']}." if chosen else " The search has not ended."
+        if chosen and len(found["candidates"]) > 1:
+            said += " Its validation accuracy is optimistic, because it is the highest of several."
         rows = [_row(candidate, chosen) for candidate in found["candidates"]]
         return {"rows": rows, "said": said, "left_out": list(map(str, found["left_out"]))}
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -204,7 +204,9 @@ class Asking:
         from tinyllm.spending.charges import cost
 
         return {
-            name: None if (price := self._prices[name]) is None else cost(price, u.prompt_tokens, u.completion_tokens)
+            name: None
+            if (price := self._prices[name]) is None
+            else cost(price, u.prompt_tokens, u.completion_tokens, u.cached_tokens)
             for name, u in collection.usage.items()
         }
 

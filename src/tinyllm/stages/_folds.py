@@ -169,7 +169,7 @@ class Folds:
         from tinyllm.stages.check import checked_questions
 
         try:
-            splits = checked_questions(self._config, News(quiet=True))[0]
+            splits = checked_questions(self._config, News(quiet=True), test=False)[0]
         except TinyLLMError as error:
             raise self._error(
                 f"its training questions cannot be read: {error}\n  To do: correct `data` in "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
 from tinyllm.questions.types import Question, Splits
-from tinyllm.stages._soft import soft_lines, taught
+from tinyllm.stages._soft import soft_lines, taught, uses_answers
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared, student_card
 from tinyllm.system.files import read_json, write_json
@@ -40,7 +40,8 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
     learnt = taught(config, run, splits)
     if rationales:  # of questions that are left out here nothing is learnt, not even under another question
         learnt_from = {q.id for q in learnt.questions}
-        rationales = tuple(r for r in rationales if r.question_id in learnt_from)
+        tells = uses_answers(config)  # a rationale of a known answer tells it
+        rationales = tuple(r for r in rationales if r.question_id in learnt_from and (tells or r.pooled))
     settings = MixtureSettings.of(config, learnt.shares)
     with news.task(f"Loading the student {config.student.model}"):
         student = _loaded(config)

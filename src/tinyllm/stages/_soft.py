@@ -85,12 +85,17 @@ def explained(config: Config, run: RunFolder, splits: Splits) -> tuple[Sequence[
     soft = config.train.soft
     if soft is None:
         return splits.train, frozenset()
-    known = answered(splits.train)
+    known = answered(splits.train) if uses_answers(config) else ()
     if not config.rationales.pooled:
         return known, frozenset()
     asked = _settled(_all(config, splits), _pooled(config, soft, run, splits).shares, soft.weight)
     first = {q.id for q in known}
     return gather(chain(known, (q for q in asked.questions if q.id not in first))), asked.guessed
+
+
+def uses_answers(config: Config) -> bool:
+    """Return whether the answers of training questions are used. With opinions alone (a weight of 1) they are not."""
+    return config.train.soft is None or config.train.soft.weight < 1
 
 
 def pools_by(config: Config) -> bool:
@@ -130,7 +135,7 @@ def _all(config: Config, splits: Splits) -> Sequence[Question]:
     soft = config.train.soft
     if soft is None:
         return answered(questions) if splits.warnings.get("no answer") else questions
-    return gather(replace(q, answer=None) for q in questions) if soft.weight == 1 else questions
+    return questions if uses_answers(config) else gather(replace(q, answer=None) for q in questions)
 
 
 def _settled(questions: Sequence[Question], opinions: Mapping[str, tuple[float, ...]], weight: float) -> Taught:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
@@ -243,7 +244,26 @@ def checked_questions(
     if problems:
         raise problems[0] if len(problems) == 1 else DataError("\n".join(map(str, problems)), page="questions.md")
     _check_lengths(config, model_config, encoder, splits, prefixes, news)
-    return splits, encoder
+    learnt = dict(_learnt_before(config, splits.test))
+    for text, number in learnt.items():
+        news.say(f"  warning: {number} × {text}. The accuracy on the test questions is too high")
+    return replace(splits, warnings={**splits.warnings, **learnt}), encoder
+
+
+def _learnt_before(config: Config, test: Sequence[Question]) -> Iterator[tuple[str, int]]:
+    """Yield how many test questions were learnt by each student that this one learns from, or starts from."""
+    students = {
+        f"test question that the teacher '{t.name}' was trained or tuned on": t.run
+        for t in config.teachers
+        if t.kind == "student" and config.train.soft is not None and t.name in config.opinions.teachers
+    }
+    students["test question that the student was trained or tuned on before"] = Path(config.student.model)
+    for text, folder in students.items():
+        place = folder.expanduser()
+        runs = (place, place.parent) if len(test) and place.is_dir() else ()  # it is RUN or RUN/student
+        records = (record for run in runs if (record := Splits.read_learnt(run)) is not None)
+        if (is_learnt := next(records, None)) is not None and (number := sum(map(is_learnt, test))):
+            yield text, number
 
 
 @contextmanager

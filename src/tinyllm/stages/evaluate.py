@@ -35,6 +35,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     splits = splits or checked_questions(config, news, ("train", "test"))[0]
     if not splits.test:
         raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
+    splits = _with_learnt(splits, run, news)
     yields = read_yields(run.path) if teachers_in_use(config) else {}
     train = read_json(run.train_result)
     predictions: list[Prediction] = []
@@ -56,3 +57,14 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     write_jsonl(run.predictions, [p.as_json() for p in predictions])
     write_json(run.metrics, figures)
     return figures
+
+
+def _with_learnt(splits: Splits, run: RunFolder, news: News) -> Splits:
+    """Return the splits with a warning where the student was trained or tuned on test questions."""
+    is_learnt = Splits.read_learnt(run.path)
+    number = 0 if is_learnt is None else sum(map(is_learnt, splits.test))
+    if not number:
+        return splits
+    text = "test question that is also a training or validation question"
+    news.say(f"  warning: {number} × {text}. The accuracy on the test questions is too high")
+    return replace(splits, warnings={**splits.warnings, text: number})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,10 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     calibrates_with = validation_fingerprint(config, splits)
     looked_at = calibrates_with if config.train.validate_steps is not None else ""
     plan_file = run.path / "plan.json"
+    chose = dict(chosen_in(run)) if searches else {}
     was_looked_at = read_json(plan_file).get("validation") if plan_file.is_file() else None
     is_same = was_looked_at in (None, looked_at)  # an older plan does not say
-    done = run.is_trained and is_same and read_json(run.train_result).get("fingerprint") == fingerprint(plan)
+    done = run.is_trained and is_same and _is_this_training(read_json(run.train_result), fingerprint(plan), chose)
     processes.wait()  # until everyone has looked
     if done:
         news.say(f"✓ The student is already trained ({run.student})")
@@ -89,7 +91,10 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         elif other := checkpoint_of_another(run.path, fingerprint(plan)):
             news.say(f"  note: questions or rationales have changed since step {other}, so training begins anew")
         elif run.is_trained:
-            news.say("  note: questions or rationales have changed since the student was trained: it is trained again")
+            news.say(
+                "  note: questions, rationales or chosen settings have changed since the student was trained: it is "
+                "trained again"
+            )
         write_json(plan_file, plan.as_json() | ({"validation": looked_at} if looked_at else {}))
     processes.wait()
     news.say("  targets: " + ", ".join(f"{n} {task}" for task, n in prepared.targets.items()))
@@ -108,7 +113,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     if prepared.soft:
         figures["soft"] = prepared.soft
     if searches:
-        figures["chosen"] = dict(chosen_in(run))
+        figures["chosen"] = chose
     figures["questions"] = training_fingerprint(splits)
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
@@ -121,6 +126,19 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             discard_checkpoints(run.path)
         processes.wait()
     return figures
+
+
+def _is_this_training(done: Mapping[str, Any], plan: str, chose: Mapping[str, Any]) -> bool:
+    """Return whether a finished training is the one that is wanted.
+
+    Two candidates of a search can have the same plan: the learning rate, for example, is not in it.
+
+    Args:
+        done: the figures of the finished training.
+        plan: the fingerprint of the wanted plan.
+        chose: what the search has chosen; empty without a search.
+    """
+    return done.get("fingerprint") == plan and done.get("chosen", {}).get("name") == chose.get("name")
 
 
 def _temperature(config: Config, news: News, student: Student, learner: Learner, splits: Splits) -> float:

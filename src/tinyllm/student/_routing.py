@@ -47,7 +47,12 @@ def shuffled(rationales: Sequence[Rationale], seed: int) -> list[Rationale]:
     for teacher, own in of_teacher.items():
         order = list(own)
         random.Random(f"{seed} {teacher}").shuffle(order)
-        moved += [replace(r, text=n.text) for r, n in zip(order, [*order[1:], *order[:1]], strict=True)]
+        of_question: dict[str, list[Rationale]] = {}
+        for rationale in order:
+            of_question.setdefault(rationale.question_id, []).append(rationale)
+        order = [r for several in of_question.values() for r in several]
+        far = max(map(len, of_question.values()))  # to another question, from each of its rationales
+        moved += [replace(r, text=n.text) for r, n in zip(order, [*order[far:], *order[:far]], strict=True)]
     return moved
 
 

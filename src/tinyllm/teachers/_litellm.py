@@ -26,7 +26,6 @@ from tinyllm.errors import MissingDependencyError, TeacherError, did_you_mean, p
 from tinyllm.teachers._http.endpoint import NO_SERVER, REMEDIES, Endpoint
 from tinyllm.teachers._http.envelope import Envelope, api_key, public_url
 from tinyllm.teachers._http.limits import Pace
-from tinyllm.teachers._http.refusals import delay_of
 from tinyllm.teachers._http.replicas import Replica
 from tinyllm.teachers._http.teacher import RemoteTeacher
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Patience, Transport, proxy_for
@@ -295,7 +294,7 @@ class _Wire:
         except (AttemptFailed, BadUrl) as failure:
             self.failure = failure
             raise
-        self.answer = answer if answer.retry_after else Answer(answer.status, delay_of(answer.body), answer.body)
+        self.answer = answer
         return httpx.Response(
             answer.status, headers={"content-type": "application/json"}, content=answer.body, request=request
         )

@@ -99,17 +99,17 @@ class ParameterRefused(Exception):
     Args:
         names: the refused parts, in the order in which to leave them out; see `Manners.without`.
         words: the endpoint's own.
-        most_tokens: the endpoint's limit, if it refused the length and named a limit.
+        limit: the endpoint's limit, if it refused a number and named its limit.
 
     Attributes:
         form: the form of the refused request. Later requests may have another form already.
         manners: with which the request was sent; None: unknown.
     """
 
-    def __init__(self, names: Sequence[str], words: str, most_tokens: int | None = None) -> None:
+    def __init__(self, names: Sequence[str], words: str, limit: int | None = None) -> None:
         super().__init__(words)
         self.names = tuple(names)
-        self.most_tokens = most_tokens
+        self.limit = limit
         self.form = SentForm()
         self.manners: Manners | None = None
 

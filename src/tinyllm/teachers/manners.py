@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from tinyllm.teachers.base import Request
 
+_TOP_LOGPROBS = 20
+"""The most log-probabilities of a first token that OpenAI and vLLM return."""
+
 LENGTHS = ("max_tokens", "max_completion_tokens")
 SAMPLING = ("temperature", "top_p", "seed", "stop")
 """Parameters that may be left out of a request. The length may be renamed, but never left out."""
@@ -29,11 +32,13 @@ class SentForm(NamedTuple):
         dropped: sampling parameters that the endpoint refuses.
         most_tokens: the longest reply that the endpoint allows; None: unknown.
         system: whether it accepts a system message; otherwise its text is put before the first user message.
+        fewest_tokens: the smallest length that the endpoint takes; None: unknown.
     """
 
     dropped: tuple[str, ...] = ()
     most_tokens: int | None = None
     system: bool = True
+    fewest_tokens: int | None = None
 
     def applied_to(
         self, request: Request, kept: Collection[str] = (), omitted: Collection[str] = (), least_tokens: int = 0
@@ -54,6 +59,8 @@ class SentForm(NamedTuple):
             sampling = replace(sampling, **{name: nothing[name] for name in dropped if name in nothing})
         if self.most_tokens is not None and sampling.max_tokens > (most := max(self.most_tokens, least_tokens)):
             sampling = replace(sampling, max_tokens=most)
+        if self.fewest_tokens is not None and sampling.max_tokens < self.fewest_tokens:
+            sampling = replace(sampling, max_tokens=self.fewest_tokens)
         if not self.system and prompt.messages and prompt.messages[0].role == "system":
             system, first, *rest = prompt.messages
             joined = replace(first, content=f"{system.content}\n\n{first.content}")
@@ -78,6 +85,7 @@ class Manners:
         stream_usage: whether it accepts `stream_options`.
         thinks: whether a thought has once used up all tokens, so that it needs more.
         thoughts_off: which of `WITHOUT_THOUGHTS` is sent if the first token has to be the answer.
+        top_logprobs: the number of first tokens whose log-probabilities are requested.
         worked: whether it has ever replied. After that, an unknown error concerns only the one prompt.
     """
 
@@ -89,6 +97,7 @@ class Manners:
     thinks: bool = False
     thoughts_off: int = 0
     worked: bool = False
+    top_logprobs: int = _TOP_LOGPROBS
 
     def dump(self) -> str:
         """Return it as JSON, for the store."""
@@ -102,22 +111,27 @@ class Manners:
         form, *earlier = (_form(row) for row in (found.pop("form", {}), *found.pop("earlier", ())))
         return cls(form, tuple(earlier), **found)
 
-    def without(self, names: Sequence[str], written: Collection[str], most_tokens: int | None = None) -> Manners | None:
+    def without(self, names: Sequence[str], written: Collection[str], limit: int | None = None) -> Manners | None:
         """Return manners that change the first refused part that may be changed; None if there is none.
 
         Args:
-            names: fields of a request; or `system`; or `thoughts`, if a reply begins with one.
+            names: fields of a request; or `system`; or `thoughts`, if a reply begins with one; or `fewest_tokens` or
+                `top_logprobs`, with a limit.
             written: fields that the user has set; they never change.
-            most_tokens: the endpoint's limit of the length, if it named one.
+            limit: of the length, or of what `names` says, if the endpoint named one.
         """
         for name in names:
             changed = self
             if name in SAMPLING and name not in written:
                 changed = self._with(dropped=tuple(sorted({*self.form.dropped, name})))
-            elif name in LENGTHS and most_tokens is not None:
-                changed = self._with(most_tokens=most_tokens) if "max_tokens" not in written else self
+            elif name in LENGTHS and limit is not None:
+                changed = self._with(most_tokens=limit) if "max_tokens" not in written else self
             elif name in LENGTHS:
                 changed = replace(self, length_field=LENGTHS[1 - LENGTHS.index(name)])
+            elif name == "fewest_tokens":
+                changed = self._with(fewest_tokens=limit)
+            elif name == "top_logprobs" and limit is not None:
+                changed = replace(self, top_logprobs=limit)
             elif name == "system":
                 changed = self._with(system=False)
             elif name == "thoughts" and self.thoughts_off + 1 < len(WITHOUT_THOUGHTS):

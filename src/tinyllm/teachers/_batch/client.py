@@ -22,7 +22,7 @@ import aiohttp
 
 from tinyllm.errors import TeacherError
 from tinyllm.teachers._http.envelope import Envelope, public_url
-from tinyllm.teachers._http.refusals import no_credit, seconds_of, words_of
+from tinyllm.teachers._http.refusals import no_credit, pause_of, words_of
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Patience, Transport, proxy_for
 from tinyllm.teachers._secrets import hide, on_one_line, secrets_of
 
@@ -233,7 +233,7 @@ class BatchClient:
         status, words = answer.status, words_of(answer.body, self.secrets) or "(it gave no reason)"
         empty = status == 402 or no_credit(words)
         if status == 429 and not empty:
-            return AttemptFailed("429", words, after_s=seconds_of(answer.retry_after))
+            return AttemptFailed("429", words, after_s=pause_of(answer.retry_after, answer.body))
         if status >= 500 or status in (408, 409, 425):
             return AttemptFailed(f"http {status}", f"HTTP {status}: {words}")
         remedy = {

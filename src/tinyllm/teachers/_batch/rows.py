@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tinyllm.config import Form
 from tinyllm.teachers._http.endpoint import request_body
-from tinyllm.teachers._http.refusals import about_one_prompt, no_credit, refused_parameter, words_of
+from tinyllm.teachers._http.refusals import about_one_prompt, no_credit, only_thought, refused_parameter, words_of
 from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, read_completion
 from tinyllm.teachers.base import FailureReason, ParameterRefused, Reply, Request
 from tinyllm.teachers.manners import Manners
@@ -98,6 +98,8 @@ def _read(
     words = words_of(raw, secrets)
     if type(status) is not int:
         return Missed(words, "again")
+    if only_thought(status, raw):
+        return Reply("", "length", latency_s=latency_s)
     reason = about_one_prompt(status, words)
     said = f"HTTP {status}: {words}"
     if reason is not None:

@@ -1,6 +1,6 @@
 """One OpenAI-compatible endpoint: sends requests, reads replies, and handles errors. It knows no questions.
 
-429                                   all requests wait as long as it says; does not count as an attempt
+429, overloaded, 503 with a time       all requests wait as long as it says; does not count as an attempt
 5xx, dropped, timed out, not JSON     ask another replica, or back off with jitter; after `attempts`, RequestFailed
 a dead replica                        it rests; its requests move to others at once, which is no attempt
 400 about a parameter                 ParameterRefused: the caller changes the form of the request
@@ -25,7 +25,15 @@ from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.system.gate import Gate
 from tinyllm.teachers._http.envelope import Envelope, public_url
 from tinyllm.teachers._http.limits import MOST, START, AdaptiveLimit, Pace
-from tinyllm.teachers._http.refusals import about_one_prompt, meant, no_credit, refused_parameter, seconds_of, words_of
+from tinyllm.teachers._http.refusals import (
+    about_one_prompt,
+    meant,
+    no_credit,
+    only_thought,
+    pause_of,
+    refused_parameter,
+    words_of,
+)
 from tinyllm.teachers._http.replicas import Replica, Replicas
 from tinyllm.teachers._http.replies import ErrorInReply, NotACompletion, ThoughtFirst, read_completion
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Carrier, Patience, Transport, proxy_for
@@ -45,9 +53,6 @@ REMEDIES: Mapping[int, str] = {
     429: "the account has no credit left",
 }
 """What the user can do about a status, or about a server that does not answer."""
-
-TOP_LOGPROBS = 20
-"""The number of first tokens whose log-probabilities are requested: the most that OpenAI and vLLM return."""
 
 _ABOUT_TEACHER = (401, 402, 404, 405, 407, 429)  # every other prompt would fail, too
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -140,6 +145,10 @@ class Endpoint:
     def concurrency(self) -> int:
         """The number of attempts that may be in flight now."""
         return self._limit if isinstance(self._limit, int) else self._limit.limit
+
+    @property
+    def _has_worked(self) -> bool:
+        return self._manners().worked or self._last_success > 0
 
     async def __aenter__(self) -> Self:
         await self._carrier.__aenter__()
@@ -241,13 +250,16 @@ class Endpoint:
         return job.encoded
 
     def _read(self, job: _Job, answer: Answer) -> Reply:
+        rated, latency_s = bool(job.request.options), time.monotonic() - job.sent
+        if only_thought(answer.status, answer.body) and not rated:
+            return Reply("", "length", latency_s=latency_s)
         if 200 <= answer.status < 300:
             try:
-                rated, latency_s = bool(job.request.options), time.monotonic() - job.sent
                 reply = read_completion(answer.body, self._form, latency_s, rated=rated)
             except NotACompletion as error:
-                words = words_of(answer.body, self._secrets)
-                raise AttemptFailed("malformed", f"{error}: {words!r}") from None
+                is_page = answer.body.lstrip()[:1] == b"<"
+                words = f"{error}: {words_of(answer.body, self._secrets)!r}"
+                raise AttemptFailed("web page" if is_page else "malformed", words) from None
             except ErrorInReply as error:
                 answer = replace(answer, status=error.status, body=error.body)
             except ThoughtFirst as error:
@@ -268,19 +280,24 @@ class Endpoint:
         words = words_of(answer.body, self._secrets) or "(it gave no reason)"
         status = meant(answer.status, words)
         about = about_one_prompt(status, words)
+        after_s = pause_of(answer.retry_after, answer.body)
         if about is None and status == 429 and not no_credit(words):
-            return AttemptFailed("429", words, overload=True, billed=False, after_s=seconds_of(answer.retry_after))
+            return AttemptFailed("429", words, limited=True, overload=True, billed=False, after_s=after_s)
         said = f"HTTP {answer.status}: {words}"
         if status >= 500 or status in (408, 409, 425):
-            after_s, billed = seconds_of(answer.retry_after), status in _MAY_BE_BILLED
+            overload, billed = status in (503, 529), status in _MAY_BE_BILLED
+            limited = overload and (after_s is not None or "overload" in words.casefold())
+            after_s = None if after_s is None else min(after_s, self._patience.backoff_max_s)  # it may recover earlier
             if status != 501:
-                return AttemptFailed(f"http {status}", said, overload=status == 503, billed=billed, after_s=after_s)
+                return AttemptFailed(
+                    f"http {status}", said, limited=limited, overload=overload, billed=billed, after_s=after_s
+                )
         job.meter.free()
         self.faults[f"http {answer.status}"] += 1
         if about is None and (refused := refused_parameter(status, answer.body, job.body, self._secrets)):
             refused.manners = job.manners
             return refused
-        has_worked = self._manners().worked or self._last_success > 0
+        has_worked = self._has_worked
         own = None if has_worked else next((name for name in self._envelope.extra_body if name in words), None)
         if about is None and own is None and status >= 400 and status not in _ABOUT_TEACHER:
             self._refused += 1
@@ -307,7 +324,7 @@ class Endpoint:
         self.faults[failure.kind] += 1
         if failure.overload and isinstance(self._limit, AdaptiveLimit):
             self._limit.overloaded(now, now - job.sent)
-        if failure.kind == "429":
+        if failure.limited:
             self._limited(job, failure, now)
             return 0.0  # all requests wait for the end of the pause
         if failure.refused and self._pace is not None:
@@ -325,12 +342,18 @@ class Endpoint:
         if job.attempts >= patience.attempts:
             if failure.refused and self._replicas.gone() and self._last_success < job.began:
                 raise self._unreachable(f"it stopped answering: {failure}") from None
+            if failure.kind == "web page" and not self._has_worked:
+                raise TeacherError(
+                    f"Teacher '{self._owner}': {replica.shown} answers with a web page: {failure}\n"
+                    f"  To do: {self._remedies[404].format(model=self._model)}. Earlier replies are kept.",
+                    page="configuration.md#endpoints-examples",
+                ) from None
             raise RequestFailed(f"{failure} ({job.attempts} attempts at {replica.shown})") from None
         if any(r.usable(now) for r in others):
             return 0.0
         job.avoid.clear()
         longest = min(patience.backoff_max_s, patience.backoff_s * 2.0 ** (job.attempts - 1))
-        return max(random.uniform(0.5, 1.0) * longest, min(failure.after_s or 0.0, patience.backoff_max_s))
+        return max(random.uniform(0.5, 1.0) * longest, failure.after_s or 0.0)
 
     def _unreachable(self, reason: str) -> TeacherError:
         return TeacherError(
@@ -347,12 +370,12 @@ class Endpoint:
             r.rests > 0 or r.limited_beyond(now, most) for r in self._replicas
         ):
             raise TeacherError(
-                f"Teacher '{self._owner}': {replica.shown} is limiting its rate, and asks to wait {after_s:.0f} s "
-                f"more: {failure}\n  To do: run again later. Earlier replies are kept.",
+                f"Teacher '{self._owner}': {replica.shown} limits its rate or is overloaded, and asks to wait "
+                f"{after_s:.0f} s more: {failure}\n  To do: run again later. Earlier replies are kept.",
                 page="teachers.md#parallel-requests",
             ) from None
         if now - job.limited_since > most:
-            raise RequestFailed(f"HTTP 429 for {now - job.limited_since:.0f} s: {failure}") from None
+            raise RequestFailed(f"no room for {now - job.limited_since:.0f} s: {failure}") from None
 
 
 def request_body(
@@ -374,7 +397,8 @@ def request_body(
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if request.options:
-        body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if form == "chat" else {"logprobs": TOP_LOGPROBS}
+        top = manners.top_logprobs
+        body |= {"logprobs": True, "top_logprobs": top} if form == "chat" else {"logprobs": top}
         body |= WITHOUT_THOUGHTS[manners.thoughts_off] if form == "chat" else {}
     if stream:
         body["stream"] = True

@@ -21,8 +21,11 @@ _FILTERED = (
     "content_filter", "content filter", "content policy", "content_policy", "content management", "usage policy",
     "usage policies", "input was flagged", "prompt was flagged", "request was flagged", "safety system", "moderation",
 )  # fmt: skip
-_NO_CREDIT = ("insufficient_quota", "billing", "credit balance")
-_NO_CREDIT_AT_ALL = ("insufficient_quota", "credit balance", "insufficient balance", "insufficient credit")
+# A limit per minute may also mention the plan and the billing page, so these words alone mean nothing.
+_NO_CREDIT = (
+    "insufficient_quota", "credit balance", "insufficient balance", "insufficient credit", "exceeded_current_quota",
+    "billing_hard_limit", "billing hard limit", "billing_not_active", "account is not active",
+)  # fmt: skip
 _NO_KEY = (
     "api key not valid", "api_key_invalid", "invalid api key", "invalid_api_key", "invalid x-api-key",
     "api key expired", "incorrect api key", "security token included in the request is", "unrecognizedclient",
@@ -44,12 +47,17 @@ def about_one_prompt(status: int, words: str) -> FailureReason | None:
     return None
 
 
+def only_thought(status: int, raw: bytes) -> bool:
+    """Return whether an error says that all tokens went into a thought. OpenAI answers so instead of an empty reply."""
+    return status == 400 and b"could not finish the message" in raw.lower()
+
+
 def meant(status: int, words: str) -> int:
     """Return the status that an error should have. Some services answer 400 or 403 if the account is refused."""
     said = words.casefold()
     if status in (400, 403) and any(sign in said for sign in _NO_KEY):
         return 401
-    if status in (400, 403) and any(sign in said for sign in _NO_CREDIT_AT_ALL):
+    if status in (400, 403) and no_credit(words):
         return 402
     return status
 
@@ -94,13 +102,15 @@ def seconds_of(retry_after: str | None) -> float | None:
     return max(0.0, seconds) if seconds <= _LONGEST_WAIT_S else None
 
 
-def delay_of(raw: bytes) -> str | None:
-    """Return the seconds to wait from the details of an error (`RetryInfo` of Google's services)."""
+def pause_of(retry_after: str | None, raw: bytes) -> float | None:
+    """Return the seconds to wait: from `Retry-After`, or from the error (`RetryInfo` of Google's services)."""
+    if retry_after:
+        return seconds_of(retry_after)
     error = _error_of(raw)
     details = error.get("details") if isinstance(error, dict) else None
     for row in details if isinstance(details, list) else ():
         if isinstance(row, dict) and isinstance(delay := row.get("retryDelay"), str):
-            return delay.removesuffix("s")
+            return seconds_of(delay.removesuffix("s"))
     return None
 
 
@@ -149,7 +159,12 @@ _NO_SYSTEM = re.compile(
     r"only (?:user and assistant|'user' and 'assistant') roles",
     re.IGNORECASE | re.DOTALL,
 )
-_FEWEST_TOKENS = 16  # a smaller number in the message is not a limit
+_FEWEST_TOKENS, _FEWEST_LOGPROBS = 16, 2  # a smaller number in the message is not a limit
+_MOST_FEWEST = 1024  # and a larger one not the smallest length
+_AT_LEAST = re.compile(
+    r"(?:>=|at least|minimum(?: value)?(?: is| of|:)?|greater than or equal to|no less than|between) *['\"`]?(\d+)",
+    re.IGNORECASE,
+)
 
 
 def refused_parameter(
@@ -162,7 +177,7 @@ def refused_parameter(
         body: the request.
         secrets: removed from the message.
     """
-    if status not in (400, 404, 405, 415, 422, 501):
+    if status not in (400, 403, 404, 405, 415, 422, 501):
         return None
     error, words = _error_of(raw), words_of(raw, secrets)
     whole = raw.decode("utf-8", "replace")
@@ -172,6 +187,8 @@ def refused_parameter(
         names = ["top_p", "temperature"]
     if "max_tokens" in body and "max_completion_tokens" in names:
         names.insert(0, "max_tokens")
+    length = next((name for name in LENGTHS if name in body), "")
+    names = [length if name in LENGTHS else name for name in names]  # a gateway may call it otherwise
     if "stream" in names and body.get("stream") is True and "stream_options" in body and "stream_options" in names:
         names.remove("stream")
     if "thoughts" in names and not any(way and way.items() <= body.items() for way in WITHOUT_THOUGHTS):
@@ -186,8 +203,16 @@ def refused_parameter(
         sent.append("system")
     if not sent:
         return None
-    by_length = sent[0] in LENGTHS and "context" not in words.casefold()
-    return ParameterRefused(sent, words, _limit(words, body[sent[0]]) if by_length else None)
+    if sent[0] == "logprobs":
+        most = _limit(words, body.get("top_logprobs", body["logprobs"]), _FEWEST_LOGPROBS)
+        return ParameterRefused(sent if most is None else ("top_logprobs",), words, most)
+    if sent[0] not in LENGTHS or "context" in words.casefold():
+        return ParameterRefused(sent, words)
+    asked = body[sent[0]]
+    fewest = max((int(n) for n in _AT_LEAST.findall(words) if asked < int(n) <= _MOST_FEWEST), default=None)
+    if fewest is not None:
+        return ParameterRefused(("fewest_tokens",), words, fewest)
+    return ParameterRefused(sent, words, _limit(words, asked, _FEWEST_TOKENS))
 
 
 def _structured(error: Any) -> Iterator[str]:
@@ -215,11 +240,13 @@ def _mentioned(words: str) -> Iterator[str]:
             yield _SPELLED[found[0].casefold()]
 
 
-def _limit(words: str, sent: int) -> int | None:
-    """Return the longest length that a message allows, if it names one below the length that was sent."""
+def _limit(words: str, sent: int, least: int) -> int | None:
+    """Return the largest number that a message allows, if it names one from `least` to below what was sent."""
     if not re.search(
-        r"at most|maxim|less than|up to|<=|limit|exceed|too (?:large|high|big)|between", words, re.IGNORECASE
+        r"at most|maxim|max allowed|less than|up to|<=|limit|exceed|too (?:large|high|big)|between",
+        words,
+        re.IGNORECASE,
     ):
         return None
-    numbers = [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*", words) if len(n) < 12]
-    return max((n for n in numbers if _FEWEST_TOKENS <= n < sent), default=None)
+    numbers = [int(n.replace(",", "")) for n in re.findall(r"(?<![\w.-])\d[\d,]*", words) if len(n) < 12]
+    return max((n for n in numbers if least <= n < sent), default=None)

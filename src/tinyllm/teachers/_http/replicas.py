@@ -31,8 +31,8 @@ class Replica:
     answered: bool = False  # whether it has ever answered
     gone: bool = False  # whether it was dead at the last attempt
     rests: int = 0  # rests in a row; 0: it is live
-    resume_at: float = 0.0  # end of the pause after a 429
-    limited_since: float | None = None  # since when it has answered only 429
+    resume_at: float = 0.0  # end of the pause that it asked for
+    limited_since: float | None = None  # since when it has only asked to wait
     _rested_at: float = 0.0
     _rest_until: float = 0.0
     _strikes: int = 0
@@ -67,7 +67,7 @@ class Replica:
             self.rests += 1
 
     def limited(self, now: float, sent: float, after_s: float | None, backoff_s: float) -> float:
-        """It answered 429: pause it for the time that it asked for, or else for a growing guess. Return the time."""
+        """It asked to wait: pause it for the time that it asked for, or else for a growing guess. Return the time."""
         self.gone, self.rests, self._strikes = False, 0, 0  # it is alive
         if self.limited_since is None:
             self.limited_since = sent
@@ -79,7 +79,7 @@ class Replica:
         return after_s
 
     def limited_beyond(self, now: float, most_s: float) -> bool:
-        """Return whether it has answered 429 for longer than this, or asks for a longer pause."""
+        """Return whether it has asked to wait for longer than this, or asks for a longer pause."""
         if self.limited_since is None:
             return False
         return now - self.limited_since > most_s or self.resume_at - now > most_s

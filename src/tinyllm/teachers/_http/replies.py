@@ -18,6 +18,7 @@ _FINISHED: Mapping[str, FinishReason] = {
     "content_filtered": "content_filter", "recitation": "content_filter", "blocklist": "content_filter",
     "refusal": "refusal",
 }  # fmt: skip
+_BROKEN_OFF = ("error", "insufficient_system_resource", "abort")  # of OpenRouter, DeepSeek, vLLM
 _TEXT_ALONE = {"role", "content", "refusal", "tool_calls", "function_call", "audio", "annotations", "name"}
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")
 _THOUGHT = re.compile(
@@ -74,12 +75,12 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
         raise NotACompletion("its reply is not a completion")
     choice: dict[str, Any] = choices[0]
     _raise_error(answer.get("error") or choice.get("error"))
-    if str(choice.get("finish_reason")).casefold() == "error":
+    if str(choice.get("finish_reason")).casefold() in _BROKEN_OFF:
         _raise_error({"message": "the reply ended with an error", **_mapping(choice.get("message"))})
     message = choice.get("message") if form == "chat" else {"content": choice.get("text")}
     if not isinstance(message, dict) or not isinstance(message.get("content"), str | list | dict | None):
         raise NotACompletion("its reply holds no text")
-    if "content" not in message and not message.keys() - {"role"}:
+    if "content" not in message and not message.keys() - {"role"} and _finish(choice) == "unknown":
         raise NotACompletion("its reply is not a completion")
     reply = _reply(answer, choice, message, latency_s)
     if not rated:
@@ -92,7 +93,7 @@ def read_completion(raw: bytes, form: Form, latency_s: float, *, rated: bool = F
 
 
 def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mapping[str, Any], latency_s: float) -> Reply:
-    finish = _FINISHED.get(str(choice.get("finish_reason")).casefold(), "unknown")
+    finish = _finish(choice)
     content, refusal = message.get("content"), message.get("refusal")
     text = content if isinstance(content, str) else ""
     if isinstance(refusal, str) and refusal:
@@ -107,6 +108,11 @@ def _reply(answer: Mapping[str, Any], choice: Mapping[str, Any], message: Mappin
     thinking = _count(_mapping(usage.get("completion_tokens_details")), "reasoning_tokens")
     held = None if alone else json.dumps(whole, ensure_ascii=False)
     return Reply(text, finish, prompt, completion, latency_s, _cached(usage, answer.get("timings")), thinking, held)
+
+
+def _finish(choice: Mapping[str, Any]) -> FinishReason:
+    """Return why a reply ended. Some services add details: `content_filter: PROHIBITED_CONTENT`."""
+    return _FINISHED.get(str(choice.get("finish_reason")).casefold().partition(":")[0], "unknown")
 
 
 def _top_logprobs(choice: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -218,7 +224,8 @@ def _add(choice: dict[str, Any], message: dict[str, Any], part: Mapping[str, Any
     for name in ("finish_reason", "error"):
         if part.get(name) is not None:
             choice[name] = part[name]
-    if part.get("logprobs") and not choice.get("logprobs"):  # those of the first token
+    # Those of the first token. Before it, some services send empty ones with the role.
+    if any(_mapping(part.get("logprobs")).values()) and not choice.get("logprobs"):
         choice["logprobs"] = part["logprobs"]
 
 

@@ -29,13 +29,13 @@ class Patience:
     """Timeouts and retries.
 
     Attributes:
-        attempts: how often one request is sent. Answers of 429 and moves from a dead replica do not count.
+        attempts: how often one request is sent. Rate limits, overload and moves from a dead replica do not count.
         timeout_s: seconds for one whole attempt.
         connect_s: seconds for the connection.
         first_byte_s: seconds until the reply begins; None: `timeout_s`.
         stall_s: seconds in which a reply that has begun may bring no data.
         backoff_s: pause after the first failed attempt; it doubles with each, up to `backoff_max_s`.
-        rate_limit_s: an endpoint that answers only 429 for so long is given up.
+        rate_limit_s: an endpoint that only asks to wait for so long is given up.
     """
 
     attempts: int = 5
@@ -57,9 +57,10 @@ class Patience:
 class AttemptFailed(Exception):
     """An attempt failed. Another attempt may succeed."""
 
-    kind: str  # how it is counted: `429`, `http 500`, `timeout`, `connection`, `malformed`
+    kind: str  # how it is counted: `429`, `http 500`, `timeout`, `connection`, `malformed`, `web page`
     words: str
     _: KW_ONLY
+    limited: bool = False  # it asks for a pause: no request succeeds before, so this counts as no attempt
     dead: bool = False  # the replica refused or cut the connection
     refused: bool = False  # there was no connection at all
     overload: bool = False  # fewer attempts at once may help
