@@ -176,9 +176,9 @@ def _rationale(teacher: str) -> str:
 
 
 def _flat(row: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
-    """Return the values of all columns of a row. Flags that JSON Lines leave out are false."""
+    """Return the values of all columns of a row, in their order. Flags that JSON Lines leave out are false."""
     given = row.get("rationales", {})
     texts = {_rationale(t): given.get(t) for t in teachers}
     flags = {name: bool(row.get(name)) for name in ("abstained", "context_cut")}
-    plain = {name: row.get(name) for name in _columns(()) if name not in flags}
-    return plain | flags | texts
+    values = {**row, **flags, **texts}
+    return {name: values.get(name) for name in _columns(teachers)}
