@@ -124,6 +124,13 @@ def test_a_refusal_of_the_hub_is_one_message(run):
     assert "HF_TOKEN" in wrong.stderr
 
 
+def test_without_a_network_the_message_names_the_address(run):
+    said = pushed(run, "http://127.0.0.1:9", "--upload", *NAMED)  # nothing listens there
+    assert (said.returncode, "Traceback" in said.stderr) == (2, False)
+    assert "Sending to http://127.0.0.1:9 failed" in said.stderr
+    assert "Check the network" in said.stderr
+
+
 def test_missing_options_are_named_and_damaged_files_refused(cli, run):
     assert "--base-model OWNER/NAME" in cli("push", run, "me/mine").err
     assert "OWNER/NAME" in cli("push", run, "mine", *NAMED).err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,12 +150,12 @@ def _percent(share: float) -> str:
 
 
 def _upload(repo: str, student: Path, card: str, names: list[str], public: bool, news: News) -> str:
-    import httpx
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi, get_session
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
+    transport = sys.modules[type(get_session()).__module__.partition(".")[0]]  # httpx or httpx2, by the hub's version
     hub = HfApi()
     sent = [CommitOperationAdd("README.md", card.encode())]
     sent += [CommitOperationAdd(name, student / name) for name in names]
@@ -168,8 +169,9 @@ def _upload(repo: str, student: Path, card: str, names: list[str], public: bool,
         status = error.response.status_code
         how = " Log in with `hf auth login`, or set HF_TOKEN to a token that may write." if status in (401, 403) else ""
         raise TinyLLMError(f"The hub refuses ({status}): {error.server_message or error}.{how}") from None
-    except (httpx.HTTPError, OSError, ValueError) as error:
+    except (transport.HTTPError, OSError, ValueError) as error:
         raise TinyLLMError(
-            f"Sending to the hub failed: {error}. Run the same command again to send the missing files."
+            f"Sending to {hub.endpoint} failed: {error}. Check the network, then run the same command again. It sends "
+            "what is missing."
         ) from None
     return str(done.commit_url)
