@@ -159,8 +159,10 @@ def test_auto_needs_validation_questions(cli, searching):
 def test_check_lists_the_candidates_and_the_steps(cli, searching):
     said = cli("check", searching.config)
     assert said.code == 0, said.err
-    assert "at most 20 optimizer steps" in said.out  # 3 candidates x 4 steps, and the 8 that are left of one
-    assert "(3 up to 33 % of their steps, then the best 1 up to 100 %):" in said.out
+    # 3 candidates x 4 steps, and the 8 that are left of one
+    tried = "Training: three settings are tried for a third of the steps, the best one to the end: at most 20 optimizer"
+    assert tried in said.out
+    assert "1. method fine-tuning, answer choices, learning_rate 1e-05 (12 steps)" in said.out
     assert "2. method tinyllm, answer text, alpha 0.5, learning_rate 0.01 (12 steps)" in said.out
     planned = cli("train", searching.config, "--plan")
     assert (planned.code, "has not chosen yet what is learnt" in planned.err) == (2, True)
@@ -189,6 +191,11 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert f"warning: 6 × {learnt}." in said.err
     assert json.loads(said.out)["data"]["warnings"][learnt] == 6
     assert len(trained) == 20
+    told = [line for line in said.err.splitlines() if line.startswith("  round ")]
+    assert len(told) == 4, "not one line a candidate and round"
+    assert [line.partition(" %, ")[2].partition(":")[0] for line in told] == ["kept", "stopped", "stopped", "chosen"]
+    assert "✓ Trying settings · " in said.err
+    assert said.err.count("Loading the student") == 1, "the search tells of its inner tasks"
     found = json.loads((searching.run / "auto.json").read_text())
     chosen = found["candidates"][found["chosen"] - 1]
     looks = [c["looks"] for c in found["candidates"]]
@@ -205,7 +212,7 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert "Its validation accuracy is optimistic, because it is the highest of several." in page
     assert "(chosen)" in page
     again = cli("run", searching.config)
-    assert (again.code, "already trained" in again.err, "candidate" in again.err) == (0, True, False)
+    assert (again.code, "already trained" in again.err, "Trying" in again.err) == (0, True, False)
     assert "warning" not in again.err
 
     assert "12 optimizer steps" in cli("train", searching.config, "--plan").out
@@ -280,8 +287,9 @@ def test_a_killed_search_continues_and_ends_with_the_same_student(cli, searching
     assert (before["chosen"], len(before["candidates"][0]["looks"])) == (None, 1)
     said = cli("train", searching.config, "--run-dir", killed)
     assert said.code == 0, said.err
-    assert "candidate 1 of" not in said.err, "a finished candidate was trained again"
     ours, theirs = (json.loads((folder / "auto.json").read_text()) for folder in (killed, whole))
+    is_kept = ours["candidates"][0]["looks"][0] == before["candidates"][0]["looks"][0]
+    assert is_kept, "a finished candidate was trained again"
     for found in (ours, theirs):
         for look in [look for c in found["candidates"] for look in c["looks"]]:
             del look["seconds"]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tinyllm.stages.student import Prepared
 
 _SHOWN_STEPS = 10
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 8: "an eighth", 9: "a ninth"}
 _PRESETS: Mapping[str, str] = {"paper": "the paper", "release": "the authors' code"}
 
 
@@ -44,15 +46,26 @@ def _training_text(checked: Checked) -> list[str]:
     search = checked.search
     if search is None:
         return [f"Training: {checked.steps} optimizer steps"]
-    (all_of_them, first), *later = search.rungs
-    rungs = f"{all_of_them} up to {100 * first:.0f} % of their steps"
-    rungs += "".join(f", then the best {count} up to {100 * share:.0f} %" for count, share in later)
+    (count, first), *later = search.rungs
+    rounds = f"{_number(count)} setting{' is' if count == 1 else 's are'} tried {_until(first)}"
+    rounds += "".join(f", the best {_number(left)} {_until(share)}" for left, share in later)
     return [
-        f"Training: at most {checked.steps} optimizer steps, the search of `method: auto` included",
-        f"  It tries these settings on validation questions ({rungs}):",
+        f"Training: {rounds}: at most {search.most_steps} optimizer steps",
+        "  The accuracy on validation questions decides. The settings:",
         *(f"  {n + 1}. {name} ({search.steps[n]} steps)" for n, name in enumerate(search.names)),
         *(f"  left out, by auto.budget: {name}" for name in search.left_out),
     ]
+
+
+def _number(count: int) -> str:
+    return _NUMBERS[count] if count < len(_NUMBERS) else str(count)
+
+
+def _until(share: float) -> str:
+    """Say up to which part of its steps a setting is trained."""
+    if share == 1:
+        return "to the end"
+    return f"for {_PARTS.get(round(1 / share), f'{100 * share:.0f} %')} of the steps"
 
 
 def _over_budget(config: Config, checked: Checked) -> list[str]:

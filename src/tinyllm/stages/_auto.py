@@ -29,7 +29,7 @@ from tinyllm.stages._prepare import looked_at, prepare_training, train_prepared,
 from tinyllm.stages._soft import supposed
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json, write_json
-from tinyllm.system.news import News
+from tinyllm.system.news import News, Task
 
 _FEW = 100  # validation questions
 _Z95 = 1.96
@@ -116,8 +116,16 @@ def _names(candidates: Sequence[Config]) -> list[str]:
     """Name each candidate by the settings in which the candidates differ."""
     told = [c.train.model_dump(mode="json") for c in candidates]
     differ = [key for key in told[0] if len({repr(of[key]) for of in told}) > 1]
-    names = [", ".join(f"{key} {_short(of[key], [o[key] for o in told])}" for key in differ) for of in told]
+    names = [
+        ", ".join(f"{key} {_short(of[key], [o[key] for o in told])}" for key in differ if _matters(key, of))
+        for of in told
+    ]
     return [name or of["method"] for name, of in zip(names, told, strict=True)]
+
+
+def _matters(key: str, settings: Mapping[str, Any]) -> bool:
+    """Return whether a setting changes anything: fine-tuning uses no rationales."""
+    return key not in ("rationales", "alpha") or settings["method"] != "fine-tuning"
 
 
 def _short(value: Any, values: Sequence[Any]) -> str:
@@ -186,30 +194,49 @@ class _Halving:
         known = read_json(self._file) if self._file.is_file() else {}
         self._is_of_another = bool(known) and known.get("fingerprint") != self._key
         kept = [] if self._is_of_another else known.get("candidates", [])
+        self._chosen = None if self._is_of_another else known.get("chosen")
         self._looks: list[list[_Look]] = [[_Look(**look) for look in found["looks"]] for found in kept]
         self._looks += [[] for _ in self.candidates[len(self._looks) :]]
         processes.wait()  # until all processes have read the file
 
     def search(self) -> int:
         """Return the number of the best candidate."""
+        if self._chosen is not None:
+            return int(self._chosen) - 1
         if self._is_of_another:
             self._news.say(
                 "  note: the questions, rationales, opinions or settings have changed, so the search starts again"
             )
             self._discard([self._folder])
         alive = list(range(len(self.candidates)))
-        for rung, (count, share) in enumerate(self._plan.rungs):
-            alive = self._best(alive, rung - 1)[:count]
-            left = self._plan.rungs[rung + 1][0] if rung + 1 < len(self._plan.rungs) else 1
-            for number in alive:
-                if len(self._looks[number]) <= rung:
-                    self._looks[number].append(self._look(number, rung, share))
+        with self._news.task("Trying settings", self._plan.most_steps) as task:
+            for rung, (count, share) in enumerate(self._plan.rungs):
+                alive = self._best(alive, rung - 1)[:count]
+                left = self._plan.rungs[rung + 1][0] if rung + 1 < len(self._plan.rungs) else 1
+                missing = [n for n in alive if len(self._looks[n]) <= rung]
+                for number in missing:
+                    self._looks[number].append(self._look(number, rung, share, task))
                     self._write(None)
-                seen = [n for n in alive if len(self._looks[n]) > rung]
-                self._discard([self._of(n) / "checkpoints" for n in self._best(seen, rung)[left:]])
-        best = self._best(alive, len(self._plan.rungs) - 1)[0]
+                    seen = [n for n in alive if len(self._looks[n]) > rung]
+                    self._discard([self._of(n) / "checkpoints" for n in self._best(seen, rung)[left:]])
+                if missing:
+                    self._tell(alive, rung, left)
+            best = self._best(alive, len(self._plan.rungs) - 1)[0]
+            task.update(self._trained(), self._trained(), f"chosen: {best + 1}. {self._plan.names[best]}")
         self._write(best)
         return best
+
+    def _tell(self, alive: Sequence[int], rung: int, left: int) -> None:
+        """Print one line for each candidate of a round, the best first."""
+        kept = "kept" if rung + 1 < len(self._plan.rungs) else "chosen"
+        for place, n in enumerate(self._best(alive, rung)):
+            accuracy = 100 * self._looks[n][rung].accuracy
+            outcome = kept if place < left else "stopped"
+            self._news.say(f"  round {rung + 1}: {accuracy:.1f} %, {outcome}: {n + 1}. {self._plan.names[n]}")
+
+    def _trained(self) -> int:
+        """Return the number of optimizer steps so far, of all candidates."""
+        return sum(of[-1].steps for of in self._looks if of)
 
     def hand_over(self, number: int) -> None:
         """Move the checkpoint of a candidate to the place where the training of the run looks for it."""
@@ -225,23 +252,26 @@ class _Halving:
         """Sort candidates by their figures in a rung; before the first rung, by their place in the list."""
         return list(numbers) if rung < 0 else sorted(numbers, key=lambda n: (_rank(self._looks[n][rung]), n))
 
-    def _look(self, number: int, rung: int, share: float) -> _Look:
+    def _look(self, number: int, rung: int, share: float, task: Task) -> _Look:
         config, folder = self.candidates[number], self._of(number)
         began = time.monotonic()
         if self._processes.is_first:
             folder.mkdir(parents=True, exist_ok=True)
         self._processes.wait()
-        self._news.say(
-            f"  rung {rung + 1} of {len(self._plan.rungs)}, candidate {number + 1} of {len(self.candidates)}: "
-            f"{self._plan.names[number]}"
+        mine = self._looks[number][-1].steps if self._looks[number] else 0
+        others = self._trained() - mine
+        note = f"round {rung + 1} of {len(self._plan.rungs)}: {number + 1}. {self._plan.names[number]}"
+        task.update(others + mine, note=note)
+        prepared = prepare_training(
+            config, self._run, News(quiet=True), self._learnt_from, processes=self._processes.count
         )
-        prepared = prepare_training(config, self._run, self._news, self._learnt_from, processes=self._processes.count)
-        steps = len(prepared.plan)
-        until = _until(share, steps)
-        with self._news.task(f"Training to step {until} of {steps}", steps) as task:
-            result = train_prepared(config, prepared, self._splits, folder, task, until)
-            accuracy, log_loss = validation_scores(config, prepared.student, prepared.learner, self._splits)
-            task.note = f"{100 * accuracy:.1f} % of validation questions, log-loss {log_loss:.3f}"
+
+        def advance(step: int, _total: int, _note: str) -> None:
+            task.update(others + step, note=note)
+
+        until = _until(share, len(prepared.plan))
+        result = train_prepared(config, prepared, self._splits, folder, advance, until)
+        accuracy, log_loss = validation_scores(config, prepared.student, prepared.learner, self._splits)
         del prepared
         gc.collect()  # a student and its optimizer take gigabytes, and reference cycles would keep them
         return _Look(rung, result.steps, accuracy, log_loss, round(time.monotonic() - began, 2))
@@ -260,7 +290,7 @@ class _Halving:
                 "chosen": None if best is None else best + 1,
                 "why": "" if best is None else self._why(best),
                 "validation_questions": len(self._splits.valid),
-                "steps": sum(of[-1].steps for of in self._looks if of),
+                "steps": self._trained(),
                 "most_steps": self._plan.most_steps,
                 "seconds": round(sum(look.seconds for look in looks), 1),
                 "rungs": [{"candidates": count, "share": share} for count, share in self._plan.rungs],

@@ -17,7 +17,7 @@ from tinyllm.stages._soft import soft_lines, taught, uses_answers
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared, student_card
 from tinyllm.system.files import read_json, write_json
-from tinyllm.system.news import News, Task
+from tinyllm.system.news import News
 
 if TYPE_CHECKING:
     from tinyllm.rationales.types import Rationale
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
     from tinyllm.student.mixture import Target
     from tinyllm.student.model import Student
-    from tinyllm.student.train import TrainResult
+    from tinyllm.student.train import Progress, TrainResult
 
 _LEAST = 1e-12  # of a probability, so that its logarithm is one
 
@@ -64,7 +64,7 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
 
 
 def train_prepared(
-    config: Config, prepared: Prepared, splits: Splits, folder: Path, task: Task, until: int | None = None
+    config: Config, prepared: Prepared, splits: Splits, folder: Path, progress: Progress, until: int | None = None
 ) -> TrainResult:
     """Train a student by its plan, and measure its accuracy on the validation questions if there are any."""
     from tinyllm.student.train import train
@@ -76,7 +76,7 @@ def train_prepared(
         config.train,
         tasks=tuple(dict.fromkeys((ANSWER_TASK, *(t.name for t in teachers_in_use(config)), *prepared.targets))),
         folder=folder,
-        progress=task.update,
+        progress=progress,
         validate=validation(config, prepared.student, prepared.learner, splits),
         until=until,
     )

@@ -101,7 +101,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     for note in prepared.notes:
         news.say(f"  note: {note}")
     with news.task("Training", len(plan)) as task:
-        result = train_prepared(config, prepared, splits, run.path, task)
+        result = train_prepared(config, prepared, splits, run.path, task.update)
         task.note = f"loss {result.final_loss:.3f}" if result.final_loss is not None else ""
     if result.steps < len(plan):
         news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
