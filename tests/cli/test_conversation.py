@@ -67,3 +67,9 @@ def test_nobody_explains_the_answers_of_a_few_questions(tmp_path):
     typed(tmp_path, "quiz.csv", "3", "", "")
     config = load_config(tmp_path / "quiz.yaml")
     assert (config.teachers, config.train.method) == ((), "fine-tuning")
+
+
+def test_a_name_that_is_taken_is_not_proposed_again(tmp_path):
+    (tmp_path / "tinyllm.yaml").write_text("")
+    (tmp_path / "tinyllm-2.questions.jsonl").write_text("")
+    assert "Wrote tinyllm-3.yaml" in typed(tmp_path, "", "", "", "")

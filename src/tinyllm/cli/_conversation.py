@@ -35,11 +35,19 @@ def converse() -> tuple[Path, Path | None, dict[str, Any]]:
     if number == "2":
         teachers = [_service()]
     student = typer.prompt("Student: a name on the Hugging Face hub, a folder, or", default="smollm2-135m-instruct")
-    proposed = Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml")
-    path = proposed
+    proposed = _free(Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml"))
     while (path := Path(typer.prompt("Write to", default=str(proposed)))).exists():
         typer.echo(f"{path} is there already; give another name.")
     return path, data, {"teachers": teachers, "student": student.strip()}
+
+
+def _free(path: Path) -> Path:
+    """Return the path; with a number if a file, or converted questions, are there already."""
+    tried, number = path, 1
+    while tried.exists() or tried.with_name(f"{tried.stem}.questions.jsonl").exists():
+        number += 1
+        tried = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return tried
 
 
 def _data() -> Path | None:

@@ -249,8 +249,29 @@ def _opened(
         raise RunFolderError(f"There is no run folder {target}; `tinyllm run CONFIG` makes one.")
     is_run = target.is_dir()
     config = load_config(target / "config.yaml" if is_run else target, overrides or ())
+    _check_folder(config, target)
     folder = run_dir or (target if is_run else Path("runs") / config.name)
     return config, RunFolder(folder), News(quiet=quiet or not _is_first())
+
+
+def _check_folder(config: Config, path: Path) -> None:
+    """Refuse questions that are not in the current folder but beside the configuration: it is the wrong folder.
+
+    Raises:
+        ConfigError: there are such questions.
+    """
+    from tinyllm.errors import ConfigError
+
+    data = config.data
+    named = [p for p in (data.train, data.valid, data.test, data.folder) if p is not None]
+    elsewhere = [p for p in named if not p.is_absolute() and not p.exists() and (path.parent / p).exists()]
+    if elsewhere:
+        they_lie = "It lies" if len(elsewhere) == 1 else "They lie"
+        raise ConfigError(
+            f"{', '.join(map(str, elsewhere))}: not in the current folder, and paths are relative to it. {they_lie} "
+            f"beside {path.name}: run the command from there (cd {shlex.quote(str(path.parent))}).",
+            page="questions.md",
+        )
 
 
 def _is_first() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ Lines = Mapping[tuple[str | int, ...], int]
 
 _DEEPEST = 50  # levels; a configuration has six
 _LISTED = 10
+_QUESTIONS = frozenset((".csv", ".tsv", ".jsonl", ".parquet", ".xlsx", ".xls", ".ods", ".gift", ".aiken"))
 _MOST = 100_000  # values; values repeated by an alias count each time
 
 
@@ -43,12 +46,29 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
         raise
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise NotYamlError(str(getattr(error, "problem", None) or error), mark.line + 1 if mark else 0) from None
+        raise NotYamlError(_in_words(error, text), mark.line + 1 if mark else 0) from None
     except RecursionError:
         raise NotYamlError(f"it is nested deeper than {_DEEPEST} levels") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # PyYAML does not catch these: the 30th of February, a number with 5,000 digits, `!!int x`.
         raise NotYamlError(f"a value in it cannot be read: {error}") from None
+
+
+def _in_words(error: yaml.YAMLError, text: str) -> str:
+    """Return what is wrong, in plain words for the usual mistakes."""
+    problem, context = (str(getattr(error, name, None) or "") for name in ("problem", "context"))
+    begun = getattr(error, "context_mark", None)
+    if "'\\t'" in problem:
+        return "a tab cannot indent; use spaces"
+    if re.search(r"expected ',' or '[\]}]'", problem) and begun is not None:
+        return (
+            f"the bracket {text[begun.index : begun.index + 1]} that is opened in line {begun.line + 1} is not closed"
+        )
+    if "quoted scalar" in context and begun is not None:
+        return f"the quote that is opened in line {begun.line + 1} is not closed"
+    if "mapping values are not allowed" in problem:
+        return "a second `: ` in this line; put a text that has one in quotes, or begin a new line"
+    return problem or str(error)
 
 
 def _check_size(root: yaml.Node) -> None:
@@ -74,6 +94,12 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     Raises:
         ConfigError: there is no such file, it is not YAML, or it is not a mapping.
     """
+    if path.suffix.lower() in _QUESTIONS and path.is_file():
+        raise ConfigError(
+            f"{path} is a file of questions, not a configuration. First run `tinyllm init {shlex.quote(str(path))}`. "
+            "It writes a configuration; give that to this command.",
+            page="questions.md",
+        )
     try:
         text = path.read_bytes().decode("utf-8-sig")
         tree, node = parse_yaml(text)

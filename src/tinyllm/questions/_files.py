@@ -125,7 +125,10 @@ def _format_of(path: Path) -> Format:
         here = sorted(p.name for p in path.parent.iterdir() if p.is_file())
         here = [name for name in here if Path(name).suffix in EXTENSIONS] or here
         listed = (", ".join(here[:10]) or "nothing") + (", …" if len(here) > 10 else "")
-        raise _UnreadableError(f"no such file.{did_you_mean(path.name, here)} In {path.parent}: {listed}")
+        relative = "" if path.is_absolute() else " Paths are relative to the current folder."
+        raise _UnreadableError(
+            f"no such file.{did_you_mean(path.name, here)}{relative} In {path.parent.resolve()}: {listed}"
+        )
     if path.suffix.lower() not in EXTENSIONS:
         known = ", ".join(EXTENSIONS)
         raise _UnreadableError(

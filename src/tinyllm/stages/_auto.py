@@ -31,7 +31,9 @@ from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json, write_json
 from tinyllm.system.news import News, Task
 
-_FEW = 100  # validation questions
+ENOUGH_TO_CHOOSE = 100
+"""With fewer validation questions, chance decides between settings."""
+
 _Z95 = 1.96
 
 
@@ -73,14 +75,14 @@ def few_to_choose_by(config: Config, splits: Splits) -> str:
     if config.train.method != "auto" or len(candidates_of(config)) < 2:
         return ""
     count = sum(q.answer is not None for q in looked_at(config, splits))
-    if count >= _FEW:
+    if count >= ENOUGH_TO_CHOOSE:
         return ""
     width = 100 * _Z95 / math.sqrt(count + _Z95**2)  # Wilson's interval of an accuracy of 50 %
     return (
         f"train.method: auto compares settings on {count} validation question{'' if count == 1 else 's'}. The 95 % "
         f"interval of an accuracy on so few is up to {width:.0f} points wide, so chance decides between settings that "
-        f"differ by less. Give at least {_FEW} (data.valid, data.cut.valid, train.validate_questions), or set another "
-        "train.method."
+        f"differ by less. Give at least {ENOUGH_TO_CHOOSE} (data.valid, data.cut.valid, train.validate_questions), or "
+        "set another train.method."
     )
 
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tinyllm.errors import ConfigError, DataError
+from tinyllm.errors import ConfigError, DataError, TinyLLMError
+from tinyllm.stages._auto import ENOUGH_TO_CHOOSE
 from tinyllm.system.packaged import packaged_models
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ opinions:                       # they stand in for the answers; few labels, or 
 """
 _TRAIN = """\
   method: {method}
-  alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
+{answer}  alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
 """
 _TRAIN_WITHOUT_ANSWERS = """\
   method: fine-tuning           # no rationales
@@ -75,14 +76,22 @@ _TRAIN_WITHOUT_ANSWERS = """\
 """
 _STUDENT = "smollm2-135m-instruct"  # English; docs/howto/other-languages.md names others
 _METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
-_WITHOUT_VALIDATION = "# auto needs validation questions, and there are none"
+_ANSWER = """\
+  # `auto` would try several settings. It needs {enough} validation questions with an answer, and there {are}.
+  answer: choices               # learns to choose, as it is scored: docs/explanation/what-helps.md
+"""
 
 _STARTER = """\
   dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
   # train: questions.csv        # columns: question, choices (or choices: [A, B, C, D]), answer
 """
 
+_STARTER_VALID = 40  # questions
+_CUT_VALID = 0.1
 _LISTED = 10
+_LETTERS = str.maketrans({
+    "ß": "ss", "ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "æ": "ae", "ø": "o", "ł": "l",
+})  # fmt: skip
 _FEW_LETTERS = 0.01  # share of letters with accents that an English text may have; German has 0.02
 _OF_FORMULAS = {"GREEK", "MATHEMATICAL", "MICRO", "DOUBLE-STRUCK", "MODIFIER", "SCRIPT", "SUPERSCRIPT", "ANGSTROM"}
 _CONFIG_ENDINGS = (".yaml", ".yml")
@@ -116,7 +125,8 @@ def _not_there(data: Path) -> str:
         inside = [p for p in data.parent.iterdir() if not p.name.startswith(".")]
         here = sorted(p.name for p in inside if p.is_dir() or p.suffix.lower() in _QUESTION_ENDINGS)
         listed = ", ".join(here[:_LISTED]) + (", …" if len(here) > _LISTED else "")
-        near = difflib.get_close_matches(data.stem.lower(), [Path(name).stem.lower() for name in here], n=1)
+        stem, stems = data.stem.lower(), [Path(name).stem.lower() for name in here]
+        near = difflib.get_close_matches(stem, stems, n=1) or [s for s in stems if stem and s.startswith(stem)]
         meant = next((name for name in here if Path(name).stem.lower() in near), None)
         found = f" Did you mean '{meant}'?" if meant else ""
         found += f" In {data.parent.resolve()}: {listed or 'no questions'}."
@@ -162,17 +172,25 @@ def write_config(
         raise DataError(_not_there(data), page="questions.md")
     path = out or path
     if path.exists():
-        raise ConfigError(f"{path} is there already; give another name with --out NAME.yaml, or remove it.")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", _stem(data or path)).strip("-._") or "run"
-    section, lines, has_answers = _STARTER, list[str](), True
+        taken = f"{path} is there already; give another name with --out NAME.yaml, or remove it."
+        raise ConfigError("\n".join((taken, *_also_wrong(data, wishes))))
+    name = _run_name(_stem(data or path))
+    section, lines, has_answers, valid = _STARTER, list[str](), True, _STARTER_VALID
     if data is not None:
         packaged = teachers is None or student == _STUDENT
-        section, lines, has_answers = _read(data, path, wishes, packaged=packaged)
+        section, lines, has_answers, valid = _read(data, path, wishes, packaged=packaged)
     if not has_answers and teachers == []:
         raise ConfigError("Without answers the student learns from teachers' opinions: name at least one teacher.")
-    method = _METHOD
-    if "valid: 0, " in section:
-        method = f"{'fine-tuning' if teachers == [] else 'tinyllm':<20}  {_WITHOUT_VALIDATION}"
+    method, answer = _METHOD, ""
+    if has_answers and valid < ENOUGH_TO_CHOOSE:
+        are = "are none" if not valid else "is 1" if valid == 1 else f"are {valid}"
+        name_of, learns = ("fine-tuning", "the answers") if teachers == [] else ("tinyllm", "rationales, too")
+        method = f"{name_of:<20}  # learns {learns}"
+        answer = _ANSWER.format(enough=ENOUGH_TO_CHOOSE, are=are)
+        lines.append(
+            f"Method: {name_of}, answer: choices. `auto` would choose by validation questions; it needs "
+            f"{ENOUGH_TO_CHOOSE} with an answer, and there {are}."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     names = ["smollm2", "gemma3"] if teachers is None else [str(t["name"]) for t in teachers]
     known = _TEACHERS.format(task=_TASK if has_answers else _TASK_WITHOUT_ANSWERS)
@@ -183,10 +201,28 @@ def write_config(
         teachers=known if teachers is None else yaml.safe_dump({"teachers": list(teachers)}, sort_keys=False),
         asked=_RATIONALES if has_answers else _OPINIONS.format(names=", ".join(names)),
         student=_plain(student),
-        train=_TRAIN.format(method=method) if has_answers else _TRAIN_WITHOUT_ANSWERS,
+        train=_TRAIN.format(method=method, answer=answer) if has_answers else _TRAIN_WITHOUT_ANSWERS,
     )
     path.write_text(text, encoding="utf-8")
     return _Written(path, tuple(lines), tuple(_needs(text)))
+
+
+def _run_name(text: str) -> str:
+    """Return a name for the run and its folder: in ASCII, without blanks."""
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFC", text).translate(_LETTERS))
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._") or "run"
+
+
+def _also_wrong(data: Path | None, wishes: Wishes | None) -> Iterator[str]:
+    """Yield what else is wrong, so that a person is told once."""
+    from tinyllm.questions.intake import Wishes, find_reading
+
+    try:
+        if data is not None:
+            find_reading(data, wishes or Wishes())
+    except TinyLLMError as error:
+        yield str(error)
 
 
 def _plain(text: str) -> str:
@@ -204,8 +240,8 @@ def _needs(text: str) -> Iterator[str]:
             yield f"tinyllm models get {model.name}"
 
 
-def _read(data: Path, config: Path, wishes: Wishes | None, *, packaged: bool) -> tuple[str, list[str], bool]:
-    """Return the `data` section for a file, what was found, and whether answers are known.
+def _read(data: Path, config: Path, wishes: Wishes | None, *, packaged: bool) -> tuple[str, list[str], bool, int]:
+    """Return the `data` section for a file, what was found, whether answers are known, and the validation questions.
 
     Converts the file where that is needed.
 
@@ -227,7 +263,15 @@ def _read(data: Path, config: Path, wishes: Wishes | None, *, packaged: bool) ->
     if not tally.questions:
         raise DataError(f"{data}: no row is a question: {_left_out(tally)}")
     has_answers = tally.unanswered < tally.questions
-    return _section(where, settings, tally), [said, *_report(found, tally, packaged=packaged)], has_answers
+    text = _section(where, settings, tally)
+    return text, [said, *_report(found, tally, packaged=packaged)], has_answers, _validated(where, tally)
+
+
+def _validated(where: Mapping[str, Any], tally: Tally) -> int:
+    """Return about how many validation questions have an answer."""
+    if "train" not in where:
+        return tally.splits["valid"]
+    return round(_CUT_VALID * (tally.questions - tally.unanswered)) if tally.can_be_cut else 0
 
 
 def _count(number: int) -> str:
@@ -319,7 +363,8 @@ def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
     for other in found.others:
         yield f"  not read: {other}"
     if reading.unused:
-        yield "  not used: the columns " + ", ".join(f"'{c}'" for c in reading.unused)
+        columns = "column" if len(reading.unused) == 1 else "columns"
+        yield f"  not used: the {columns} " + ", ".join(f"'{c}'" for c in reading.unused)
     if told := reading.explanations:
         yield f"  note:     '{told[0]}' may explain the answers; docs/questions.md says how a student learns from that"
     if packaged and (letters := _foreign_letters(tally.texts)):

@@ -37,13 +37,15 @@ def delimited(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
             records = partial(_records, text, separator, quoting=quoting, skip_first=told is not None)
             if _is_table(records, even=separator != separators[0]):
                 break
+            open_quote = next((r.place for r in records() if isinstance(r, Bad)), 0)
         else:
             continue
         how = [h for h in (text.how,) if h]
         if separator != ",":
             how.append(f"cells separated by {_NAMES.get(separator, repr(separator))}")
         if not quoting:
-            how.append("quotes are part of the texts")
+            unclosed = f": the quote that begins in line {open_quote} is not closed" if open_quote else ""
+            how.append(f"quotes are part of the texts{unclosed}")
         csv_file = Path(file.name).suffix.lower() == ".csv"
         plain = text.encoding in ("utf-8", "utf-8-sig") and separator == "," and told is None and quoting
         in_place = file.path if plain and csv_file and not file.packed else None
@@ -114,7 +116,7 @@ def with_headers(
     """
     first = [r for r in itertools.islice(records(), _TITLE_ROWS) if not isinstance(r, Bad)]
     widest = 0
-    for number, (_, cells) in enumerate(first):
+    for number, (place, cells) in enumerate(first):
         filled = sum(_filled(c) for c in cells)
         if filled < 2 or filled < 2 * widest:
             widest = max(widest, filled)
@@ -122,8 +124,7 @@ def with_headers(
         widest = filled
         names = _names([c if _filled(c) else None for c in cells])
         plain = number == 0 and names == [str(c).strip() for c in cells]
-        nth = {1: "second", 2: "third"}.get(number, f"{number + 1}th")
-        said = how if number == 0 else (*how, f"the header is the {nth} row")
+        said = how if number == 0 else (*how, f"the header is in {unit} {place}")
         table = Table(where, partial(_rows, records, names, number + 1), unit, file=in_place if plain else None)
         yield Shape((table,), said, sheet=sheet)
     names = [f"column {k + 1}" for k in range(max((len(cells) for _, cells in first), default=0))]

@@ -20,6 +20,8 @@ from tinyllm.questions.intake._types import Wishes
 _ENOUGH_ROWS = 20  # texts that equal a choice in so many rows are not equal by chance
 _WEAK = (" / ", "/", ",")  # separators that may also be inside a choice
 _LEFT_OUT = 0.34  # at most this share of rows may have no choices, or several answers
+_BOTH = 0.5  # of the rows two columns have to answer both, to be compared
+_SHOWN = 5
 _COMPARED = 200  # rows by which two readings are compared
 _ASKED: Mapping[str, tuple[Way, ...]] = {
     "letter": ("label",), "text": ("text",), "number": ("from 0", "from 1"),
@@ -127,7 +129,7 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
         if isinstance(choices, PositionedChoices) and not _reaches_ends(found, candidate):
             return Doubt("columns without names: the first and the last possible choice are never right", rank=1)
         if found.way == "text" or not weak_separator:
-            return found
+            return _contradicted(found, candidate, wishes) or found
     elif found is not None and strong:
         return found
     if weak_separator:
@@ -139,7 +141,7 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
         )
     weak = [trials[c] for c in picked.maybe if c in trials and _fits_any(trials[c], "label", "text")]
     if weak and isinstance(found := _agreed(weak, candidate, wishes), Meaning):
-        return found
+        return _contradicted(found, candidate, wishes) or found
     others = [trials[c] for c in picked.others if c in trials]
     telling = [t for t in others if _fits_any(t, "text", "label") and _varies(t)]
     if telling:
@@ -157,6 +159,30 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
     empty = [trials[c] for c in picked.answers if c in trials]
     said = f"'{empty[0].column}' is empty, or -1, in every row" if empty else "there is no column of answers"
     return Meaning(None, None, (f"no answers: {said if wishes.has_answers else '--no-answers was given'}",))
+
+
+def _contradicted(meaning: Meaning, candidate: Candidate, wishes: Wishes) -> Doubt | None:
+    """Return a doubt if another column names the same choices in most rows, and other ones in some."""
+    if wishes.answer is not None or meaning.column is None:
+        return None
+    ours = candidate.trials[meaning.column].results(meaning.way or "label")
+    for column, trial in candidate.trials.items():
+        for way in ("label", "text"):
+            theirs = trial.results(way)
+            if column == meaning.column or not trial.fits(way) or not _varies(trial):
+                continue
+            both = (ours >= 0) & (theirs >= 0)
+            differ = np.flatnonzero(both & (ours != theirs))
+            if len(differ) and both.sum() > max(2 * len(differ), _BOTH * len(ours)):
+                shown = ", ".join(str(at + 1) for at in differ[:_SHOWN]) + (", …" if len(differ) > _SHOWN else "")
+                return Doubt(
+                    f"'{meaning.column}' and '{column}' both name a choice, and contradict each other in "
+                    f"{len(differ)} of {int(both.sum())} rows: {shown} (of those with choices). Correct them, or say "
+                    f"which is right: --answer '{meaning.column}' or --answer '{column}'",
+                    rank=5,
+                    about_answer=True,
+                )
+    return None
 
 
 def _reaches_ends(meaning: Meaning, candidate: Candidate) -> bool:
