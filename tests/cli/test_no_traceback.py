@@ -212,7 +212,7 @@ def test_no_training_question_is_left(project, cli, command):
 
 def test_a_message_ends_with_the_page_that_helps_if_there_is_one(cli, project):
     project.change("teachers", [{"name": "ada", "kind": "openai", "model": "m", "api_key_env": "NO_SUCH_KEY"}])
-    assert cli("check", project.config).err.endswith("\nSee docs/teachers.md#keys\n")
+    assert cli("run", project.config).err.endswith("\nSee docs/teachers.md#keys\n")
     assert cli("check", project.config, "--set", "train.epoch=1").err.endswith("\nSee docs/configuration.md#train\n")
     both = ("--set", "train.epoch=1", "--set", "data.x=1")
     assert cli("check", project.config, *both).err.endswith("\nSee docs/configuration.md\n")

@@ -214,6 +214,7 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     again = cli("run", searching.config)
     assert (again.code, "already trained" in again.err, "Trying" in again.err) == (0, True, False)
     assert "warning" not in again.err
+    assert "Loading the student" not in again.err
 
     assert "12 optimizer steps" in cli("train", searching.config, "--plan").out
 

@@ -27,7 +27,7 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0)
 
     sizes = ", ".join(f"{n} {name}" for name, n in checked.questions.items())
     lines = [
-        f"No problems found in '{config.name}' (method {config.train.method}).",
+        *(_ready(config, checked)),
         f"Settings that the file does not name: as in {_PRESETS[config.preset]} (preset: {config.preset})",
         f"Questions: {sizes}" + (f", {checked.dropped} left out" if checked.dropped else ""),
         f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}",
@@ -38,8 +38,31 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0)
         lines += [f"{what}, without the replies that are already stored:", *forecast_lines(checked.forecasts)]
         if not pilot and any(f.hours is None for f in checked.forecasts):
             lines.append("  To measure the duration, add --pilot 8 to this command (the replies are kept)")
-        lines += _over_budget(config, checked)
+        lines += [*_without_price(config, checked), *_over_budget(config, checked)]
     return "\n".join([*lines, *_training_text(checked), f"Run folder: {run.path}"])
+
+
+def _ready(config: Config, checked: Checked) -> list[str]:
+    if not checked.missing_keys:
+        return [f"No problems found in '{config.name}' (method {config.train.method})."]
+    return [
+        f"'{config.name}' (method {config.train.method}) cannot run yet:",
+        *(f"  {k}" for k in checked.missing_keys),
+    ]
+
+
+def _without_price(config: Config, checked: Checked) -> list[str]:
+    """Say how a teacher that probably costs money gets a price, so that the cost is forecast."""
+    from tinyllm.config import is_paid
+
+    asked = {f.teacher.removesuffix(" (opinions)") for f in checked.forecasts if f.usd is None and f.requests}
+    names = [f"'{t.name}'" for t in config.teachers if t.name in asked and is_paid(t)]
+    if not names:
+        return []
+    return [
+        f"  No price is known for {', '.join(names)}, so no cost is forecast and no cap on dollars holds. Add one to",
+        "  the teacher, as in `price: {prompt: 0.15, completion: 0.6}` (US dollars per million tokens)",
+    ]
 
 
 def _training_text(checked: Checked) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -40,7 +41,7 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
     rows = [(when, of[first]) for when, of in (("before", before), ("after", after)) if first in of]
     lines = [
         f"{_gain_text(after[first], gains.get(first), trained)}, scored by {labels[first].lower()}.",
-        *_interval_plot(rows, {"majority class": figures["majority"], "chance": figures["chance"]}),
+        *_interval_plot(rows, _to_beat(figures["majority"], figures["chance"])),
         *(
             f"  {labels[name].lower()}: {_share_text(before.get(name))} → {_share_text(after[name])}"
             + (f", p = {gains[name]['p']:.2g}" if name in gains else "")
@@ -53,6 +54,11 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
     if n < _FEW:
         lines.append(f"  {n} questions only show large changes; add test questions (data.test, data.cut)")
     return "\n".join(lines)
+
+
+def _to_beat(majority: float, chance: float) -> dict[str, float]:
+    """Return the accuracies that need no knowledge. A majority of training that is rarer in the test says nothing."""
+    return ({"majority class": majority} if majority >= chance else {}) | {"chance": chance}
 
 
 def _gain_text(after: Mapping[str, Any], gain: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> str:
@@ -118,18 +124,28 @@ def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
         "  open the report in a browser: the student's answers, the teachers, the training\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
         f"{_own_questions(config, folder)}"
-        "  tinyllm experiment GRID.yaml          test whether the teachers helped (docs/experiments.md)"
+        "  docs/experiments.md shows how to test whether the teachers helped: an experiment to copy, and its command"
     )
 
 
 def _own_questions(config: Config, folder: RunFolder) -> str:
     if config.data.dataset == "starter":
         return "  tinyllm init FILE                     write a configuration for your own questions\n"
+    first, *others = _exports(folder.student)
     return (
         f"  tinyllm predict {folder.path} FILE -o answers.xlsx     answer every question of a file\n"
         f"  tinyllm serve {folder.path}     a page to ask, and an API\n"
-        f"  tinyllm export {folder.path} --to gguf     for llama.cpp; also onnx, openvino, ctranslate2, merged\n"
+        f"  tinyllm export {folder.path} --to {first}     for another program; also {', '.join(others)}\n"
     )
+
+
+def _exports(student: Path) -> tuple[str, ...]:
+    """Return the formats that a student can be written to."""
+    try:
+        is_t5 = json.loads((student / "config.json").read_text(encoding="utf-8")).get("is_encoder_decoder", False)
+    except (OSError, ValueError):
+        is_t5 = False
+    return ("ctranslate2", "onnx", "openvino", "merged") if is_t5 else ("gguf", "onnx", "openvino", "merged")
 
 
 def export_text(figures: dict[str, Any]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinyllm.opinions._reading import softmax
+from tinyllm.opinions.types import ENOUGH_TEACHERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,8 +27,9 @@ FEW = 10
 
 _LEAST = 1e-6  # probabilities are at least this, so that a 0 of one teacher does not exclude a choice
 _DIGITS = 6  # pooled opinions are rounded, so that they are the same on every machine
-_ENOUGH_TEACHERS = 3  # with fewer, agreement does not say how often each teacher is right
+
 _ROUNDS = 100
+_Z95 = 1.96
 _CONVERGED = 1e-6  # largest change of an accuracy in the last round
 _LARGEST_POWER = 50.0
 _PARTS = 10  # the limits that are tried: the most confident tenth of the questions, two tenths, …
@@ -81,13 +85,33 @@ def weights_by_agreement(asked: Sequence[Opinions], teachers: Sequence[str]) -> 
     two teachers disagree, nothing says which one is right, so two teachers get equal weights.
     """
     mean = 1 / len(teachers)
-    if len(teachers) < _ENOUGH_TEACHERS:
+    if len(teachers) < ENOUGH_TEACHERS:
         return dict.fromkeys(teachers, mean)
     # A tie is no vote. Teachers that both take the first of equal choices would seem to agree.
     votes = [{name: (s.index(max(s)), len(s)) for name, s in one.items() if s.count(max(s)) == 1} for one in asked]
     right = _accuracies(votes, teachers)
     of = {name: [one[name] for one in asked if name in one] for name in teachers}
     return {name: round(mean * _power(of[name], right[name]), 4) for name in teachers}
+
+
+def agreement(asked: Sequence[Opinions]) -> tuple[float, float] | None:
+    """Return how often two teachers name the same choice, and the most that chance gives them (97.5 % of the time).
+
+    Chance: each names its choices as often as it does, whatever the question is. A tie names none.
+    """
+    votes = [{name: s.index(max(s)) for name, s in one.items() if s.count(max(s)) == 1} for one in asked]
+    names = sorted({name for one in votes for name in one})
+    same, by_chance, count = 0, 0.0, 0
+    for first, second in itertools.combinations(names, 2):
+        pairs = [(one[first], one[second]) for one in votes if first in one and second in one]
+        ours, theirs = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+        same += sum(a == b for a, b in pairs)
+        by_chance += sum(ours[place] * theirs[place] for place in ours) / len(pairs) if pairs else 0.0
+        count += len(pairs)
+    if not count:
+        return None
+    share = by_chance / count
+    return same / count, share + _Z95 * math.sqrt(share * (1 - share) / count)
 
 
 def _accuracies(votes: Sequence[Mapping[str, tuple[int, int]]], teachers: Sequence[str]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from tinyllm.opinions._weights import (
     FEW,
     Opinions,
     Shares,
+    agreement,
     pool,
     trusted_from,
     weights_by_agreement,
@@ -36,6 +37,8 @@ class Pooled:
         trust: the lowest confidence at which a question without an answer is learnt.
         untrusted: number of questions without an answer on which the pooled opinion is less confident.
         valid: the pooled opinions on validation questions, each with the answer.
+        agreement: how often two teachers name the same choice, and how often they would by chance; None where no two
+            teachers were asked the same question.
     """
 
     shares: Mapping[str, Shares]
@@ -44,6 +47,7 @@ class Pooled:
     trust: float
     untrusted: int
     valid: Sequence[tuple[Shares, int]]
+    agreement: tuple[float, float] | None = None
 
     def shuffled(self, seed: int) -> dict[str, Shares]:
         """Return the opinions, moved among the questions with the same number of choices.
@@ -88,7 +92,7 @@ def pool_opinions(
             untrusted += 1
         elif pooled is not None:
             shares[name] = pooled
-    return Pooled(shares, weights, weights_from, trust, untrusted, tried)
+    return Pooled(shares, weights, weights_from, trust, untrusted, tried, agreement(tuple(opinions.values())))
 
 
 def _by_question(opinions: Iterable[Opinion]) -> dict[str, dict[str, Shares]]:

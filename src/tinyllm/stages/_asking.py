@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import BudgetSection, Config, PromptedTeacher, StudentSection, TeacherConfig
-from tinyllm.errors import RunFolderError, TeacherError
+from tinyllm.errors import RunFolderError, TeacherError, TinyLLMError
 from tinyllm.questions.types import Question
 from tinyllm.rationales.forecast import Forecast
 from tinyllm.rationales.generate import Ended, Stop
@@ -53,7 +53,8 @@ class Asking:
         run: whose account the store keeps.
         make: what each teacher is asked.
         on_ray: ask over a Ray cluster.
-        will_ask: whether keys have to be there.
+        will_ask: whether what teachers need has to be there.
+        needs_keys: False: keys that are missing are kept in `missing_keys`, and the others are forecast.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Asking:
         *,
         on_ray: bool = False,
         will_ask: bool = True,
+        needs_keys: bool = True,
     ) -> None:
         from tinyllm.teachers import make_teachers
 
@@ -83,6 +85,7 @@ class Asking:
             return make(teacher, self._specs[teacher.name], store)
 
         self._folds: dict[str, Folds] = {}
+        self.missing_keys: list[TinyLLMError] = []
         # A key that is missing is no obstacle where every reply is in the store.
         journal = None if store is None else store.path.with_name(store.path.name + ".batches")
         teachers = make_teachers(
@@ -91,6 +94,7 @@ class Asking:
             journal,
             lambda t: will_ask and self._works_here(t) and self._is_needed(requests(t)),
             lambda spec: self._student(spec, questions),
+            None if needs_keys else self.missing_keys,
         )
         self._requests = [requests(teacher) for teacher in teachers]
 

@@ -68,7 +68,13 @@ def ask_opinions(config: Config, run: RunFolder, splits: Splits, news: News) -> 
 
 @contextlib.contextmanager
 def opened_opinions(
-    config: Config, run: RunFolder, questions: Sequence[Question], *, may_write: bool = True, will_ask: bool = True
+    config: Config,
+    run: RunFolder,
+    questions: Sequence[Question],
+    *,
+    may_write: bool = True,
+    will_ask: bool = True,
+    needs_keys: bool = True,
 ) -> Iterator[Asking]:
     """Load the teachers that are asked for opinions and open the store, until the block ends; see `opened_asking`."""
     from tinyllm.opinions.requests import OpinionRequests
@@ -84,7 +90,7 @@ def opened_opinions(
         )
 
     with open_store(path) if specs and (may_write or path.is_file()) else contextlib.nullcontext() as store:
-        yield Asking(config, specs, questions, store, run, make, will_ask=will_ask)
+        yield Asking(config, specs, questions, store, run, make, will_ask=will_ask, needs_keys=needs_keys)
 
 
 def _ways(config: Config) -> dict[str, Way]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
+from tinyllm.config.read import SPEED_ONLY
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._soft import soft_lines, taught, uses_answers
 from tinyllm.stages.folder import RunFolder
@@ -176,6 +177,24 @@ def training_fingerprint(splits: Splits) -> str:
     digest = hashlib.sha256()
     for q in chain(splits.train, splits.more):
         digest.update(repr((q.id, q.question, q.choices, q.context, q.answer)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def made_of(config: Config, run: RunFolder, splits: Splits, chose: str = "") -> str:
+    """Return a hash of everything that a training depends on. It needs no student, unlike the hash of the plan.
+
+    Args:
+        chose: the candidate of a search.
+    """
+    train = config.train.model_dump(exclude=set(SPEED_ONLY))
+    told = (config.student.model_dump(), train, config.evaluate.precision, [t.name for t in config.teachers], chose)
+    digest = hashlib.sha256(repr(told).encode("utf-8", "surrogatepass"))
+    digest.update(f"{training_fingerprint(splits)} {validation_fingerprint(config, splits)}".encode())
+    for q in splits.valid:  # they weigh opinions
+        digest.update(repr((q.id, q.answer)).encode("utf-8", "surrogatepass"))
+    for name in ("rationales.parquet", "opinions.parquet"):
+        file = run.path / name
+        digest.update(file.read_bytes() if file.is_file() else b"")
     return digest.hexdigest()
 
 

@@ -68,6 +68,7 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
         "without_answer": blank,
         "learnt_without_answer": len(made.guessed),
         "shuffled": soft.shuffle,
+        "agreement": found.agreement,
     }
     return replace(made, figures=figures)
 
@@ -114,6 +115,12 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     if right is not None:
         same = ", which set the weights" if str(figures["weights_from"]).startswith("learned on") else ""
         yield f"the pooled opinion is right on {100 * right:.1f} % of {figures['valid']} validation questions{same}"
+    if right is None and (agreed := figures.get("agreement")) and agreed[0] <= agreed[1]:
+        yield (
+            f"warning: the teachers name the same choice on {100 * agreed[0]:.0f} % of the questions, which is no more "
+            "than chance. Nothing shows that they know the answers: answer some questions yourself (data.valid; 40 or "
+            "more), or take better teachers"
+        )
     if blank := figures["without_answer"]:
         left = blank - figures["learnt_without_answer"] - figures["untrusted"]
         low = f"; on {figures['untrusted']} its confidence is below {figures['trust']:.2f}"

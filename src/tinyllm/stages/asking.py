@@ -29,6 +29,7 @@ def opened_asking(
     examples: Sequence[Question] | None = None,
     may_write: bool = True,
     will_ask: bool = True,
+    needs_keys: bool = True,
 ) -> Iterator[Asking]:
     """Make the teachers that the method learns from, and open the store, until the block ends.
 
@@ -36,7 +37,8 @@ def opened_asking(
         questions: that are to be explained.
         examples: training questions among which in-context examples are chosen; None: `questions`.
         may_write: make the store if it is not there yet; otherwise nothing is written at all.
-        will_ask: False for a forecast alone, for which no key is needed.
+        will_ask: False for a forecast alone, for which nothing is needed.
+        needs_keys: as `Asking` takes it.
 
     Raises:
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
@@ -50,7 +52,9 @@ def opened_asking(
     with open_store(path) if path is not None and wanted else contextlib.nullcontext() as store:
         on_ray = config.rationales.engine == "ray"
         make = _for_rationales(config, questions, questions if examples is None else examples)
-        yield Asking(config, specs, questions, store, run, make, on_ray=on_ray, will_ask=will_ask)
+        yield Asking(
+            config, specs, questions, store, run, make, on_ray=on_ray, will_ask=will_ask, needs_keys=needs_keys
+        )
 
 
 def _for_rationales(config: Config, questions: Sequence[Question], pool: Sequence[Question]) -> MakeRequests:
@@ -87,10 +91,7 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
     """Return the forecast as lines of a table."""
     if not forecasts:
         return []
-    head = (
-        "teacher", "in store", "requests", "prompt tokens", "reply tokens", "of them thoughts", "cost", "at most",
-        "time", "known from",
-    )  # fmt: skip
+    head = ("teacher", "stored", "requests", "prompt tokens", "reply tokens", "thoughts", "cost", "at most", "time")
     rows = [
         (
             f.teacher,
@@ -102,12 +103,17 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
             _dollars(f.usd),
             _dollars(f.usd_most),
             "unknown" if f.hours is None else duration(f.hours * 3600),
-            f.basis or "-",
         )
         for f in forecasts
     ]
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    empty = {"thoughts"} if not any(f.thinking_tokens for f in forecasts) else set()
+    empty |= {"cost", "at most"} if all(f.usd is None for f in forecasts) else set()
+    shown = [column for column, name in enumerate(head) if name not in empty]
+    widths = {column: max(len(row[column]) for row in (head, *rows)) for column in shown}
+    bases: dict[str, list[str]] = {}
+    for f in forecasts:
+        bases.setdefault(f.basis, []).append(f.teacher)
     return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (head, *rows)
+        *("  " + "  ".join(row[column].ljust(widths[column]) for column in shown).rstrip() for row in (head, *rows)),
+        *(f"  Tokens of {', '.join(names)}: {basis}" for basis, names in bases.items() if basis),
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError, TinyLLMError
+from tinyllm.opinions.types import ENOUGH_TEACHERS
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._auto import Search, few_to_choose_by, search_of
@@ -22,6 +23,7 @@ from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.opinions import opinion_forecasts
 from tinyllm.stages.student import given_rationales, most_targets, student_card
 from tinyllm.system.news import News, Task
+from tinyllm.system.packaged import known_models
 
 if TYPE_CHECKING:
     from tinyllm.rationales.forecast import Forecast
@@ -42,6 +44,7 @@ class Checked:
         given: rationales that the data have, by teacher.
         steps: optimizer steps of the training; with `method: auto` those of the whole search, at most.
         search: what `method: auto` will try.
+        missing_keys: what each teacher lacks to be asked.
     """
 
     questions: dict[str, int]
@@ -51,6 +54,7 @@ class Checked:
     given: dict[str, int]
     steps: int
     search: Search | None = None
+    missing_keys: tuple[str, ...] = ()
 
 
 def _load_questions(config: Config, news: News, problems: list[TinyLLMError], *, test: bool) -> Splits:
@@ -162,7 +166,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
     splits, encoder = checked_questions(config, news)
     if text := few_to_choose_by(config, splits):
         news.say(f"  warning: {text}")
-    forecasts = _forecasts(config, run, splits, news, pilot, dry_run)
+    forecasts, missing_keys = _forecasts(config, run, splits, news, pilot, dry_run)
     questions = supposed(config, splits)
     given = given_rationales(config, questions if config.rationales.pooled else splits.train)
     search = search_of(config, len(questions)) if config.train.method == "auto" else None
@@ -182,6 +186,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         given=dict(Counter(r.teacher for r in given)),
         steps=len(plan) if search is None else search.most_steps,
         search=search,
+        missing_keys=missing_keys,
     )
 
 
@@ -197,17 +202,22 @@ def questions_passed(config: Config, splits: Splits) -> int:
 
 def _forecasts(
     config: Config, run: RunFolder, splits: Splits, news: News, pilot: int, dry_run: bool
-) -> tuple[Forecast, ...]:
+) -> tuple[tuple[Forecast, ...], tuple[str, ...]]:
     known = answered(splits.train) if config.train.soft is not None else splits.train
     asked = known if pilot or not config.rationales.pooled else supposed(config, splits)
     first = pilot if dry_run and pilot else None
     pilot = 0 if dry_run else pilot
-    with opened_asking(config, run, asked, examples=known, may_write=pilot > 0) as asking:
+    needs_keys = pilot > 0
+    with opened_asking(config, run, asked, examples=known, may_write=needs_keys, needs_keys=needs_keys) as asking:
         if pilot:
             asking.ask(news, "Pilot", first=pilot)
         forecasts = asking.forecasts(news, first=first)
-    opinions = opinion_forecasts(config, run, splits, news, pilot, first=first)
-    return (*forecasts, *(replace(f, teacher=f"{f.teacher} (opinions)") for f in opinions))
+        missing = asking.missing_keys
+    opinions = opinion_forecasts(
+        config, run, splits, news, pilot, first=first, missing_keys=None if needs_keys else missing
+    )
+    told = tuple(dict.fromkeys(map(str, missing)))
+    return (*forecasts, *(replace(f, teacher=f"{f.teacher} (opinions)") for f in opinions)), told
 
 
 def checked_questions(
@@ -233,6 +243,8 @@ def checked_questions(
         splits = with_answers(splits, needed, drop=config.data.on_invalid == "drop")
         for line in _soft_notes(config, splits):
             news.say(f"  note: {line}")
+        if text := _unproven_teachers(config, splits):
+            news.say(f"  warning: {text}")
     if needs_validation(config) and not len(splits.valid):
         what = "method: auto" if config.train.method == "auto" else "validate_steps"
         text = f"train.{what} needs validation questions: give data.valid, or data.cut."
@@ -280,7 +292,7 @@ def _student_encoder(config: Config, news: News) -> tuple[Encoder, Any]:
     from tinyllm.student.model import load_tokenizer
     from tinyllm.student.train import check_training
 
-    with news.task("Reading the student's tokenizer and configuration"):
+    with news.task("Reading the student's tokenizer and configuration" + _from_hub(config.student.model)):
         tokenizer, model_config = load_tokenizer(config.student)
     check_training(model_config.model_type, config.train)
     encoder = student_card(config).encoder(
@@ -289,6 +301,13 @@ def _student_encoder(config: Config, news: News) -> tuple[Encoder, Any]:
         max_target_tokens=config.train.max_target_tokens,
     )
     return encoder, model_config
+
+
+def _from_hub(model: str) -> str:
+    """Say that the hub is asked, which may take long; nothing for a model of this machine."""
+    is_here = Path(model).expanduser().exists() or model in (*known_models(), "tiny-untrained")
+    is_here = is_here or model.startswith((".", "/", "~")) or model.endswith(".gguf")
+    return "" if is_here else f", asking the Hugging Face hub for {model}"
 
 
 def _soft_notes(config: Config, splits: Splits) -> Iterator[str]:
@@ -300,11 +319,25 @@ def _soft_notes(config: Config, splits: Splits) -> Iterator[str]:
         return
     if blank:
         yield f"{blank} questions without an answer are learnt from the teachers' pooled opinions, where trusted"
-    if config.train.answer == "text":
+    if config.train.answer == "text" and config.train.method != "auto":
         yield (
             "train.answer: text learns only the likeliest choice of the pooled opinion, and only where there is no "
             "answer. `choices` and `both` learn its probabilities, for all questions"
         )
+
+
+def _unproven_teachers(config: Config, splits: Splits) -> str:
+    """Return a warning if nothing can show whether the teachers' opinions are right; empty otherwise."""
+    soft, count = config.train.soft, len(config.opinions.teachers)
+    if soft is None or count >= ENOUGH_TEACHERS or any(q.answer is not None for q in splits.valid):
+        return ""
+    if any(q.answer is not None for q in splits.train) and soft.weight < 1:
+        return ""
+    return (
+        f"no answer is known, and {'one teacher gives' if count == 1 else f'{count} teachers give'} opinions. So "
+        "nothing shows that the teachers know anything, and the student learns their opinions as they are. Answer some "
+        "questions yourself (data.valid; 40 or more), or ask at least three teachers, so that their agreement tells"
+    )
 
 
 def _check_lengths(

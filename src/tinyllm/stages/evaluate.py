@@ -40,17 +40,19 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     train = read_json(run.train_result)
     predictions: list[Prediction] = []
     for stage in ("before", "after") if config.evaluate.before else ("after",):
-        with news.task(f"Evaluating {'the untrained student' if stage == 'before' else 'the student'}") as task:
+        who = "the untrained student" if stage == "before" else "the student"
+        on = f"{len(splits.test)} test questions"
+        # The report shows these questions, with the teachers' opinions.
+        may_be_shown = (q for q in splits.train if q.answer is not None or config.opinions.teachers)
+        taught = tuple(islice(may_be_shown, config.evaluate.train_questions)) if stage == "after" else ()
+        on += f" and {len(taught)} training questions" if taught else ""
+        with news.task(f"Evaluating {who} on {on}") as task:
             task.note = "loading"
             # One that has not learnt to write rationales answers at once.
             untrained = replace(student_card(config), reasons_as="")
             student: Student = (
                 load_student(config.student, untrained) if stage == "before" else read_student(run.student)
             )
-            # The report shows these questions, with the teachers' opinions.
-            may_be_shown = (q for q in splits.train if q.answer is not None or config.opinions.teachers)
-            known = islice(may_be_shown, config.evaluate.train_questions)
-            taught = tuple(known) if stage == "after" else ()
             predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
             task.note = ""
     figures = metrics(config, splits, predictions, yields, train)

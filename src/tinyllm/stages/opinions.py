@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinyllm.config import Config
+from tinyllm.errors import TinyLLMError
 from tinyllm.questions.types import Splits
 from tinyllm.stages._opinions import FIGURES, given_keys, joined, opened_opinions, questions_asked
 from tinyllm.stages.folder import RunFolder
@@ -35,18 +36,25 @@ def opinion_forecasts(
     *,
     first: int | None = None,
     will_ask: bool = True,
+    missing_keys: list[TinyLLMError] | None = None,
 ) -> tuple[Forecast, ...]:
     """Return a forecast of the requests for opinions, after asking about `pilot` questions.
 
     Args:
         first: if given, forecast a pilot about so many questions.
-        will_ask: False if only the forecast is wanted. Then no API key is needed.
+        will_ask: False if only the forecast is wanted. Then nothing that teachers need has to be there.
+        missing_keys: if given, missing keys are added to it, and are no problem.
     """
     if not config.opinions.teachers:
         return ()
     asked = questions_asked(config, splits, news)
     given_keys(config, asked)
-    with opened_opinions(config, run, joined(asked), may_write=pilot > 0, will_ask=will_ask) as asking:
+    needs_keys = missing_keys is None
+    with opened_opinions(
+        config, run, joined(asked), may_write=pilot > 0, will_ask=will_ask, needs_keys=needs_keys
+    ) as asking:
+        if missing_keys is not None:
+            missing_keys += asking.missing_keys
         if pilot:
             asking.ask(news, "Pilot of opinions", first=pilot)
         return asking.forecasts(news, first=first)

@@ -12,6 +12,7 @@ from tinyllm.questions.types import Splits
 from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
     fitted_temperature,
+    made_of,
     prepare_training,
     train_prepared,
     training_fingerprint,
@@ -66,12 +67,18 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     searches = config.train.method == "auto"
     config = chosen(config, run, news, splits) if searches else config
     processes = Processes.joined()
+    chose = dict(chosen_in(run)) if searches else {}
+    inputs = made_of(config, run, splits, str(chose.get("name", "")))
+    figures = read_json(run.train_result) if run.is_trained else {}
+    processes.wait()  # until everyone has looked
+    if figures.get("made_of") == inputs:
+        news.say(f"✓ The student is already trained ({run.student})")
+        return figures
     prepared = prepare_training(config, run, news, splits, processes=processes.count)
     plan = prepared.plan
     calibrates_with = validation_fingerprint(config, splits)
     looked_at = calibrates_with if config.train.validate_steps is not None else ""
     plan_file = run.path / "plan.json"
-    chose = dict(chosen_in(run)) if searches else {}
     was_looked_at = read_json(plan_file).get("validation") if plan_file.is_file() else None
     is_same = was_looked_at in (None, looked_at)  # an older plan does not say
     done = run.is_trained and is_same and _is_this_training(read_json(run.train_result), fingerprint(plan), chose)
@@ -80,7 +87,9 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"✓ The student is already trained ({run.student})")
         figures = read_json(run.train_result)
         if figures.get("calibrated_with", calibrates_with) != calibrates_with:  # an older result does not say
-            _calibrate_again(config, run, news, splits, figures | {"calibrated_with": calibrates_with})
+            _calibrate_again(
+                config, run, news, splits, figures | {"calibrated_with": calibrates_with, "made_of": inputs}
+            )
         return read_json(run.train_result)
     if processes.is_first:
         if not is_same:
@@ -109,7 +118,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
     temperature = _temperature(config, news, prepared.student, prepared.learner, splits)
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
-    figures["calibrated_with"] = calibrates_with
+    figures |= {"calibrated_with": calibrates_with, "made_of": inputs}
     if prepared.soft:
         figures["soft"] = prepared.soft
     if searches:

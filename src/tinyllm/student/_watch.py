@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import threading
 import time
@@ -196,6 +197,8 @@ def interruptible(trainer: PlanTrainer) -> Iterator[None]:
 
     def hear(*_: object) -> None:
         watch.asked = True
+        if trainer.is_world_process_zero():  # not by print, which cannot be entered twice
+            os.write(2, b"\n  Finishing this step and saving it; Ctrl-C again stops at once.\n")
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     for number in before:

@@ -358,8 +358,20 @@ def _loading(location: str) -> Iterator[None]:
         raise StudentError(
             f"student.model: cannot load '{location}'.{did_you_mean(location, _known())} Give a name on the "
             f"Hugging Face hub (needs the network), a folder with safetensors weights, a .gguf file, or one of "
-            f"{', '.join(_known())}. The loader says: {first_line(error)}"
+            f"{', '.join(_known())}. {_why(error)}"
         ) from None
+
+
+def _why(error: Exception) -> str:
+    """Say why a model cannot be loaded, without the words of the hub's client."""
+    said = first_line(error)
+    if "Repo id" in said:
+        return "There is no such folder or file here, and this is no name on the hub."
+    if "couldn't connect" in said.lower() or "offline mode" in said.lower():
+        return "The hub cannot be reached, and the model was not downloaded before."
+    if "is not a local folder" in said:
+        return "There is no such folder here, and the hub has no model of this name, or shows it to members only."
+    return f"The loader says: {said}"
 
 
 def _dequantised(path: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tinyllm import config
 from tinyllm.errors import TeacherError, TinyLLMError
 from tinyllm.questions import Question
+from tinyllm.teachers._secrets import KEYS_PAGE
 from tinyllm.teachers.base import Prompted, Teacher
 
 __all__ = ["Prompted", "Teacher", "make_teacher", "make_teachers"]
@@ -25,6 +26,7 @@ def make_teachers(
     journal: Path | None = None,
     is_needed: Callable[[Teacher], bool] = lambda _: True,
     others: Callable[[config.TeacherConfig], Teacher | None] = lambda _: None,
+    missing_keys: list[TinyLLMError] | None = None,
 ) -> list[Teacher]:
     """Make all teachers and check that nothing is missing, without starting any.
 
@@ -32,6 +34,7 @@ def make_teachers(
         journal: folder in which a teacher may record batches at a provider.
         is_needed: called if something is missing; returns whether the teacher will be asked at all.
         others: makes the teachers that belong to other rooms.
+        missing_keys: if given, missing keys are added to it and are no problem, because nobody is asked.
 
     Raises:
         TeacherError: files, packages, keys or devices are missing; one message for all teachers.
@@ -44,8 +47,10 @@ def make_teachers(
             teachers.append(teacher)
             try:
                 teacher.check()
-            except TinyLLMError:
-                if is_needed(teacher):
+            except TinyLLMError as error:
+                if missing_keys is not None and error.page == KEYS_PAGE:
+                    missing_keys.append(error)
+                elif is_needed(teacher):
                     raise
         except TinyLLMError as error:
             problems.append(error)

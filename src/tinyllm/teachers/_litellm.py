@@ -29,7 +29,7 @@ from tinyllm.teachers._http.limits import Pace
 from tinyllm.teachers._http.replicas import Replica
 from tinyllm.teachers._http.teacher import RemoteTeacher
 from tinyllm.teachers._http.transport import Answer, AttemptFailed, BadUrl, Patience, Transport, proxy_for
-from tinyllm.teachers._secrets import hide, secrets_of, spelled
+from tinyllm.teachers._secrets import KEYS_PAGE, hide, secrets_of, spelled
 
 _REMEDIES: Mapping[int, str] = {
     **REMEDIES,
@@ -94,7 +94,7 @@ class LiteLLMTeacher(RemoteTeacher):
                 raise TeacherError(
                     f"Teacher '{spec.name}' needs a key, and the environment has no {' or '.join(missing)}. "
                     f"Set it (export {missing[0]}=…), or name another variable in `api_key_env`.",
-                    page="teachers.md#keys",
+                    page=KEYS_PAGE,
                 )
 
     @property

@@ -8,6 +8,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tinyllm.errors import printable
 
+KEYS_PAGE = "teachers.md#keys"
+"""The page that an error about a missing key names."""
+
 _SHORTEST = 3  # hiding a shorter secret would remove letters from every text
 
 

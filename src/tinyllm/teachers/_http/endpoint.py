@@ -12,6 +12,7 @@ an error with status 200              like the status that it names
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import random
 import time
@@ -19,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from tinyllm.config import Form
 from tinyllm.errors import MissingDependencyError, TeacherError
@@ -358,9 +360,15 @@ class Endpoint:
     def _unreachable(self, reason: str) -> TeacherError:
         return TeacherError(
             f"Teacher '{self._owner}': nothing answers at {self._replicas}: {reason}\n"
-            f"  To do: {self._remedies[NO_SERVER]}. Earlier replies are kept.",
+            f"  To do: {self._when_silent()}. Earlier replies are kept.",
             page="configuration.md#endpoints-examples",
         )
+
+    def _when_silent(self) -> str:
+        """Return what to do where nothing answers. A public service runs already, so the network is missing."""
+        remedy = self._remedies[NO_SERVER]
+        is_public = all(_is_public(urlsplit(url).hostname or "") for url in self._envelope.urls)
+        return remedy.replace("start the server", "check the network") if is_public else remedy
 
     def _limited(self, job: _Job, failure: AttemptFailed, now: float) -> None:
         replica, most = job.replica, self._patience.rate_limit_s
@@ -405,3 +413,11 @@ def request_body(
         if manners.stream_usage:
             body["stream_options"] = {"include_usage": True}
     return body
+
+
+def _is_public(host: str) -> bool:
+    """Return whether a host is on the internet, not on this machine or in its network."""
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host and host.rpartition(".")[2] not in ("local", "internal", "lan", "home")

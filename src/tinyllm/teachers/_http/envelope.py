@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from tinyllm import config
 from tinyllm.errors import TeacherError
-from tinyllm.teachers._secrets import spelled
+from tinyllm.teachers._secrets import KEYS_PAGE, spelled
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -65,7 +65,7 @@ def envelope_of(spec: config.OpenAITeacher | config.OpenAIBatchTeacher) -> Envel
         raise TeacherError(
             f"Teacher '{spec.name}' names {', '.join(f'${{{m}}}' for m in missing)}, which the environment does not "
             f"hold. Set it (export {next(iter(missing))}=…), or remove it from the teacher's section.",
-            page="teachers.md#keys",
+            page=KEYS_PAGE,
         )
     key = api_key(spec)
     if key is not None:
@@ -96,13 +96,13 @@ def api_key(spec: config.OpenAITeacher | config.OpenAIBatchTeacher | config.Lite
         raise TeacherError(
             f"Teacher '{spec.name}' needs a key, and the environment variable {spec.api_key_env} holds none. "
             f"Set it (export {spec.api_key_env}=…), or write `api_key_env: null` {without}.",
-            page="teachers.md#keys",
+            page=KEYS_PAGE,
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise TeacherError(
             f"Teacher '{spec.name}': the value of the environment variable {spec.api_key_env} is no key: it contains "
             "spaces, or characters other than printable ASCII. Set it to the key alone.",
-            page="teachers.md#keys",
+            page=KEYS_PAGE,
         )
     return key
 
