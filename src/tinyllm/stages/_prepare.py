@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
     from tinyllm.student.mixture import Target
     from tinyllm.student.model import Student
-    from tinyllm.student.train import Progress, TrainResult
+    from tinyllm.student.train import TrainResult
+
+Advance = Callable[[int, int, str], None]
+"""Takes the steps done, the steps in all, and a note."""
 
 _LEAST = 1e-12  # of a probability, so that its logarithm is one
 
@@ -65,7 +68,7 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
 
 
 def train_prepared(
-    config: Config, prepared: Prepared, splits: Splits, folder: Path, progress: Progress, until: int | None = None
+    config: Config, prepared: Prepared, splits: Splits, folder: Path, progress: Advance, until: int | None = None
 ) -> TrainResult:
     """Train a student by its plan, and measure its accuracy on the validation questions if there are any."""
     from tinyllm.student.train import train
