@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -15,6 +16,7 @@ from tinyllm.stages._soft import soft_lines
 from tinyllm.stages.asking import forecast_lines
 from tinyllm.stages.check import _from_hub, _unproven_teachers
 from tinyllm.student.model import _why
+from tinyllm.system.news import wrapped
 from tinyllm.teachers._http.endpoint import _is_public
 
 
@@ -87,3 +89,20 @@ def test_the_hub_is_named_where_it_is_asked(tmp_path):
 )  # fmt: skip
 def test_a_public_service_is_told_from_a_server_of_ones_own(host, public):
     assert _is_public(host) is public
+
+
+def test_a_terminal_gets_lines_that_break_between_words(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "20")
+    text = "  warning: " + "words of a certain length " * 9
+    command = "Next: tinyllm run " + "long " * 20
+    broken = wrapped(f"{text}\n{command}", Terminal()).split("\n")
+    assert max(map(len, broken[:-1])) <= 40
+    assert " ".join(" ".join(broken[:-1]).split()) == " ".join(text.split())
+    assert broken[1].startswith("    ")
+    assert broken[-1] == command
+    assert wrapped(text, io.StringIO()) == text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import inspect
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -35,7 +36,9 @@ DryRun = Annotated[
 
 def print_result(value: Any, as_json: bool, text: Callable[[], str]) -> None:
     """Print a result as JSON, or as text for a person."""
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else text())
+    from tinyllm.system.news import wrapped
+
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else wrapped(text(), sys.stdout))
 
 
 # --- how a file of questions is read -------------------------------------------------------------------------------

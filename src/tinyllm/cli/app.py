@@ -155,7 +155,8 @@ def _is_disk_full(error: BaseException) -> bool:
 
 def _stop(message: str, code: int) -> None:
     from tinyllm.errors import printable
+    from tinyllm.system.news import wrapped
 
     message = printable(message)  # it may quote a server or a file
-    typer.echo(f"tinyllm: {message}" if code == 130 else f"Error: {message}", err=True)
+    typer.echo(wrapped(f"{'tinyllm' if code == 130 else 'Error'}: {message}", sys.stderr), err=True)
     sys.exit(code)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -14,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from tinyllm.errors import printable
 
 _LINE_EVERY_S = 5.0
+_SHARE = 0.2  # of the time so far passes between two lines
 
 
 class Task:
@@ -69,7 +74,7 @@ class News:
     def say(self, text: str) -> None:
         """Print a line. Terminal control sequences are removed, because the text may come from a server."""
         if not self.quiet:
-            self.console.print(printable(text), markup=False)
+            self.console.print(wrapped(printable(text), sys.stderr), markup=False)
 
     @contextlib.contextmanager
     def task(self, label: str, total: int | None = None) -> Iterator[Task]:
@@ -109,9 +114,18 @@ def _bar(console: Console, task: Task) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lines(console: Console, task: Task) -> Iterator[None]:
-    """Print a line every few seconds, also while the progress does not change."""
+    """Print a line every few seconds, also while the progress does not change; less often the longer it takes."""
+    last = task.started
+
+    def tick() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SHARE * (now - task.started):
+            last = now
+            console.print(f"  {task.line()}", markup=False)
+
     with ticking(_LINE_EVERY_S) as ticks:
-        ticks.append(lambda: console.print(f"  {task.line()}", markup=False))
+        ticks.append(tick)
         yield
 
 
@@ -133,6 +147,23 @@ def ticking(every_s: float) -> Iterator[list[Callable[[], None]]]:
     finally:
         stop.set()
         thread.join()
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Break long lines between words, if the stream is a terminal. Commands and paths stay whole, to be copied."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join(chain.from_iterable(_broken(line, width) for line in text.split("\n")))
+
+
+def _broken(line: str, width: int) -> list[str]:
+    if len(line) <= width or line.lstrip().startswith(("tinyllm ", "Next: ", "Report: ")):
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+    )
 
 
 def duration(seconds: float) -> str:
