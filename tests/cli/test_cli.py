@@ -683,6 +683,7 @@ def test_an_interrupted_training_keeps_its_checkpoint_and_goes_on(project):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130, process.err
+    assert "Finishing this step and saving it; Ctrl-C again stops at once." in process.err
     assert "Everything finished so far is kept" in process.err
     assert "Traceback" not in process.err
     steps = len(log.read_text(encoding="utf-8").splitlines())

@@ -262,7 +262,7 @@ class _Halving:
         self._processes.wait()
         mine = self._looks[number][-1].steps if self._looks[number] else 0
         others = self._trained() - mine
-        note = f"round {rung + 1} of {len(self._plan.rungs)}: {number + 1}. {self._plan.names[number]}"
+        note = f"round {rung + 1} of {len(self._plan.rungs)}, setting {number + 1}"
         task.update(others + mine, note=note)
         prepared = prepare_training(
             config, self._run, News(quiet=True), self._learnt_from, processes=self._processes.count
