@@ -16,7 +16,7 @@ from tinyllm.stages._soft import soft_lines
 from tinyllm.stages.asking import forecast_lines
 from tinyllm.stages.check import _from_hub, _unproven_teachers
 from tinyllm.student.model import _why
-from tinyllm.system.news import wrapped
+from tinyllm.system.news import News
 from tinyllm.teachers._http.endpoint import _is_public
 
 
@@ -100,9 +100,9 @@ def test_a_terminal_gets_lines_that_break_between_words(monkeypatch):
     monkeypatch.setenv("LINES", "20")
     text = "  warning: " + "words of a certain length " * 9
     command = "Next: tinyllm run " + "long " * 20
-    broken = wrapped(f"{text}\n{command}", Terminal()).split("\n")
+    broken = News.wrapped(f"{text}\n{command}", Terminal()).split("\n")
     assert max(map(len, broken[:-1])) <= 40
     assert " ".join(" ".join(broken[:-1]).split()) == " ".join(text.split())
     assert broken[1].startswith("    ")
     assert broken[-1] == command
-    assert wrapped(text, io.StringIO()) == text
+    assert News.wrapped(text, io.StringIO()) == text

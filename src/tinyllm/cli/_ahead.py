@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tinyllm.config import Config
+    from tinyllm.config import Config, TeacherConfig
     from tinyllm.stages.check import Checked
     from tinyllm.stages.folder import RunFolder
     from tinyllm.stages.student import Prepared
@@ -53,16 +53,19 @@ def _ready(config: Config, checked: Checked) -> list[str]:
 
 def _without_price(config: Config, checked: Checked) -> list[str]:
     """Say how a teacher that probably costs money gets a price, so that the cost is forecast."""
-    from tinyllm.config import is_paid
-
     asked = {f.teacher.removesuffix(" (opinions)") for f in checked.forecasts if f.usd is None and f.requests}
-    names = [f"'{t.name}'" for t in config.teachers if t.name in asked and is_paid(t)]
+    names = [f"'{t.name}'" for t in config.teachers if t.name in asked and _is_paid(t)]
     if not names:
         return []
     return [
         f"  No price is known for {', '.join(names)}, so no cost is forecast and no cap on dollars holds. Add one to",
         "  the teacher, as in `price: {prompt: 0.15, completion: 0.6}` (US dollars per million tokens)",
     ]
+
+
+def _is_paid(teacher: TeacherConfig) -> bool:
+    """Return whether a teacher probably costs money: a service that asks for a key."""
+    return teacher.kind == "litellm" or getattr(teacher, "api_key_env", None) is not None
 
 
 def _training_text(checked: Checked) -> list[str]:

@@ -36,9 +36,9 @@ DryRun = Annotated[
 
 def print_result(value: Any, as_json: bool, text: Callable[[], str]) -> None:
     """Print a result as JSON, or as text for a person."""
-    from tinyllm.system.news import wrapped
+    from tinyllm.system.news import News
 
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else wrapped(text(), sys.stdout))
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str) if as_json else News.wrapped(text(), sys.stdout))
 
 
 # --- how a file of questions is read -------------------------------------------------------------------------------

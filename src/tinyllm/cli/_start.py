@@ -38,14 +38,14 @@ def init(
     On a terminal and without arguments, it asks a few questions.
     """
     from tinyllm.stages.init import write_config
-    from tinyllm.system.news import wrapped
+    from tinyllm.system.news import News
 
     chosen: Mapping[str, Any] = {}
     if sys.argv[1:] == ["init"] and sys.stdin.isatty() and sys.stdout.isatty():
         path, data, chosen = converse()
     written = write_config(path, data, reading.wishes(), out, **chosen)
     for line in written.lines:
-        typer.echo(wrapped(line, sys.stdout))
+        typer.echo(News.wrapped(line, sys.stdout))
     made = written.config
     if written.needs:
         typer.echo(

@@ -155,8 +155,8 @@ def _is_disk_full(error: BaseException) -> bool:
 
 def _stop(message: str, code: int) -> None:
     from tinyllm.errors import printable
-    from tinyllm.system.news import wrapped
+    from tinyllm.system.news import News
 
     message = printable(message)  # it may quote a server or a file
-    typer.echo(wrapped(f"{'tinyllm' if code == 130 else 'Error'}: {message}", sys.stderr), err=True)
+    typer.echo(News.wrapped(f"{'tinyllm' if code == 130 else 'Error'}: {message}", sys.stderr), err=True)
     sys.exit(code)

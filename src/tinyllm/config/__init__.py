@@ -5,7 +5,6 @@ Add a setting: a field with its sentence in the file of its section (`_data`, `_
 field in `schema: Config`. A rule about several settings: `_contradictions`.
 """
 
-from tinyllm.config._contradictions import is_paid
 from tinyllm.config._data import CutSection, DataSection, FieldMap, MoreSection
 from tinyllm.config._evaluate import EvaluateSection
 from tinyllm.config._opinions import OpinionsSection, Way, ways_of
@@ -46,6 +45,6 @@ __all__ = [
     "OpenAITeacher", "OpinionsSection", "PriceSection", "PromptedTeacher", "RationaleUse", "RationalesSection",
     "ScriptedTeacher", "SoftSection", "StudentSection", "StudentTeacher", "TeacherConfig", "TrainSection",
     "TransformersTeacher", "VllmTeacher", "Way", "build_config", "candidates_of", "compares_by_token",
-    "describe_differences", "dump_config", "is_paid", "load_config", "prefixes_in_use", "task_prefixes",
+    "describe_differences", "dump_config", "load_config", "prefixes_in_use", "task_prefixes",
     "teacher_weights", "teachers_in_use", "ways_of",
 ]  # fmt: skip

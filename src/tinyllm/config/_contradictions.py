@@ -167,7 +167,7 @@ def _training_problems(train: TrainSection, names: Sequence[str]) -> Iterable[st
             yield f"train.validate_steps: missing; it is required for {' and '.join(needy)}; set it, for example to 25"
 
 
-def is_paid(teacher: TeacherConfig) -> bool:
+def _is_paid(teacher: TeacherConfig) -> bool:
     """Return whether a teacher probably costs money: a service that asks for a key."""
     if isinstance(teacher, LiteLLMTeacher):
         return teacher.base_url is None
@@ -178,7 +178,7 @@ def _rationales_problems(config: Config) -> Iterable[str]:
     section, examples = config.rationales, config.rationales.examples
     unpriced = [t for t in config.teachers if getattr(t, "price", None) is None]
     missing = "no teacher has a price" if len(unpriced) == len(config.teachers) else ""
-    missing = missing or ", ".join(f"'{t.name}' has no price" for t in unpriced if is_paid(t))
+    missing = missing or ", ".join(f"'{t.name}' has no price" for t in unpriced if _is_paid(t))
     if section.budget.usd is not None and missing:
         yield (
             f"rationales.budget.usd: {missing}, so what it costs does not count; add one, such as "

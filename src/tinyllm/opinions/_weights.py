@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinyllm.opinions._reading import softmax
-from tinyllm.opinions.types import ENOUGH_TEACHERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +27,7 @@ FEW = 10
 _LEAST = 1e-6  # probabilities are at least this, so that a 0 of one teacher does not exclude a choice
 _DIGITS = 6  # pooled opinions are rounded, so that they are the same on every machine
 
+_ENOUGH_TEACHERS = 3  # with fewer, agreement does not say how often each teacher is right
 _ROUNDS = 100
 _Z95 = 1.96
 _CONVERGED = 1e-6  # largest change of an accuracy in the last round
@@ -85,7 +85,7 @@ def weights_by_agreement(asked: Sequence[Opinions], teachers: Sequence[str]) -> 
     two teachers disagree, nothing says which one is right, so two teachers get equal weights.
     """
     mean = 1 / len(teachers)
-    if len(teachers) < ENOUGH_TEACHERS:
+    if len(teachers) < _ENOUGH_TEACHERS:
         return dict.fromkeys(teachers, mean)
     # A tie is no vote. Teachers that both take the first of equal choices would seem to agree.
     votes = [{name: (s.index(max(s)), len(s)) for name, s in one.items() if s.count(max(s)) == 1} for one in asked]

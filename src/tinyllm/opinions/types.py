@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from tinyllm.config import Way
 
-ENOUGH_TEACHERS = 3
-"""With fewer, their agreement does not say how often each teacher is right."""
-
 
 @dataclass(frozen=True, slots=True)
 class Opinion:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError, TinyLLMError
-from tinyllm.opinions.types import ENOUGH_TEACHERS
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._auto import Search, few_to_choose_by, search_of
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from tinyllm.student.encode import Encoder
 
 _SHOWN = 20
+_ENOUGH_TEACHERS = 3  # from so many on, their agreement weighs them (opinions/_weights.py)
 _SPLITS = ("train", "valid", "test", "more")
 _Unfit = Literal["too long", "indistinct"]
 _CHUNK = 1000  # questions measured between two looks at the progress
@@ -329,7 +329,7 @@ def _soft_notes(config: Config, splits: Splits) -> Iterator[str]:
 def _unproven_teachers(config: Config, splits: Splits) -> str:
     """Return a warning if nothing can show whether the teachers' opinions are right; empty otherwise."""
     soft, count = config.train.soft, len(config.opinions.teachers)
-    if soft is None or count >= ENOUGH_TEACHERS or any(q.answer is not None for q in splits.valid):
+    if soft is None or count >= _ENOUGH_TEACHERS or any(q.answer is not None for q in splits.valid):
         return ""
     if any(q.answer is not None for q in splits.train) and soft.weight < 1:
         return ""

@@ -74,7 +74,15 @@ class News:
     def say(self, text: str) -> None:
         """Print a line. Terminal control sequences are removed, because the text may come from a server."""
         if not self.quiet:
-            self.console.print(wrapped(printable(text), sys.stderr), markup=False)
+            self.console.print(self.wrapped(printable(text), sys.stderr), markup=False)
+
+    @staticmethod
+    def wrapped(text: str, stream: TextIO) -> str:
+        """Break long lines between words, if the stream is a terminal. Commands and paths stay whole, to be copied."""
+        if not stream.isatty():
+            return text
+        width = shutil.get_terminal_size().columns
+        return "\n".join(chain.from_iterable(_broken(line, width) for line in text.split("\n")))
 
     @contextlib.contextmanager
     def task(self, label: str, total: int | None = None) -> Iterator[Task]:
@@ -147,14 +155,6 @@ def ticking(every_s: float) -> Iterator[list[Callable[[], None]]]:
     finally:
         stop.set()
         thread.join()
-
-
-def wrapped(text: str, stream: TextIO) -> str:
-    """Break long lines between words, if the stream is a terminal. Commands and paths stay whole, to be copied."""
-    if not stream.isatty():
-        return text
-    width = shutil.get_terminal_size().columns
-    return "\n".join(chain.from_iterable(_broken(line, width) for line in text.split("\n")))
 
 
 def _broken(line: str, width: int) -> list[str]:
