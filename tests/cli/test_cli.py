@@ -570,7 +570,7 @@ def test_a_missing_and_a_wrong_key(cli, project, monkeypatch):
         project.change("teachers", [teacher])
         monkeypatch.delenv("TINY_TEST_KEY", raising=False)
         said = cli("check", project.config)
-        assert said.code == 0, "the forecast needs a key"
+        assert said.code == 2, "a script goes on to a run that cannot start"
         assert "cannot run yet:\n  Teacher 'far' needs a key, and the environment variable TINY_TEST_KEY" in said.out
         assert "No price is known for 'far'" in said.out
         assert "`price: {prompt: 0.15, completion: 0.6}`" in said.out

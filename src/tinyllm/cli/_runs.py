@@ -57,6 +57,8 @@ def check(
         as_json,
         lambda: check_text(config, run, checked, pilot if dry_run else 0) + f"\nNext: {following}",
     )
+    if checked.missing_keys:  # the forecast needs no key, but a script must not go on to the run
+        raise typer.Exit(2)
 
 
 def _same(command: str, target: Path, overrides: Sequence[str] | None, run_dir: Path | None) -> str:
