@@ -84,16 +84,13 @@ def predict(
     from tinyllm.inference import load, predict_file
     from tinyllm.system.news import News
 
-    news = News(quiet=quiet)
-    with news.task("Loading the student"):
-        student = load(folder)
     done = predict_file(
-        student,
+        lambda: load(folder),
         file,
         out or Path(f"{file.resolve().name.split('.')[0]}.predictions.jsonl"),
-        news,
+        News(quiet=quiet),
         wishes=reading.wishes(),
-        teachers=() if explain is None else _styles(student, None if explain == _ALL else explain),
+        styles=lambda student: () if explain is None else _styles(student, None if explain == _ALL else explain),
         min_confidence=min_confidence,
     )
     print_result(asdict(done), as_json, lambda: _predictions_text(done, min_confidence))

@@ -31,7 +31,7 @@ from tinyllm.inference._rows import (
     read_rows,
 )
 from tinyllm.inference._student import Chosen, LoadedStudent
-from tinyllm.questions.intake import Found, Wishes, find_reading
+from tinyllm.questions.intake import Found, Tally, Wishes, find_reading
 from tinyllm.questions.types import Question, Splits
 from tinyllm.system.files import read_json, replacing, write_json
 from tinyllm.system.news import News, Task
@@ -74,21 +74,22 @@ class Predictions:
 
 
 def predict_file(
-    student: LoadedStudent,
+    student: Callable[[], LoadedStudent],
     file: Path,
     out: Path,
     news: News,
     *,
     wishes: Wishes | None = None,
-    teachers: tuple[str, ...] = (),
+    styles: Callable[[LoadedStudent], tuple[str, ...]] = lambda _: (),
     min_confidence: float = 0.0,
 ) -> Predictions:
     """Answer every question of a file, and write the answers. The file may have any shape that `tinyllm init` reads.
 
     Args:
+        student: loads the student. It is called when the files are checked.
         out: the file to write. It ends in .jsonl, .csv, .parquet or .xlsx.
         wishes: how the questions file is to be read.
-        teachers: the teachers in whose style the student explains each answer (`LoadedStudent.styles`).
+        styles: returns the teachers in whose style the student explains each answer (`LoadedStudent.styles`).
         min_confidence: the smallest probability at which a choice is taken.
 
     Raises:
@@ -101,18 +102,21 @@ def predict_file(
         )
     if out.exists():
         raise DataError(f"{out} exists already. Give another name with -o, or remove it.")
-    wishes = wishes or Wishes()
+    wishes, tally = wishes or Wishes(), Tally()
     with news.task(f"Reading {file}"):
         found = find_reading(file, wishes)
-        total = sum(1 for table in found.shape.tables for _ in table.rows())
+        total = sum(1 for _ in found.counted(tally))
+    news.say("\n".join([*found.read_as(), *found.not_read(), *tally.shown()]))
     if out.suffix.lower() == WORKBOOK and total > MOST_ROWS_OF_WORKBOOK:
         raise DataError(
             f"{file} has {total:,} rows, and a workbook can have {MOST_ROWS_OF_WORKBOOK:,} below its heading. "
             "Give a .parquet, .csv or .jsonl file with -o."
         )
-    is_learnt = _learnt(student.folder)
+    with news.task("Loading the student"):
+        loaded = student()
+    teachers, is_learnt = styles(loaded), _learnt(loaded.folder)
     asked = {
-        "student": student.identity, "questions": _checksum(file), "wishes": repr(wishes),
+        "student": loaded.identity, "questions": _checksum(file), "wishes": repr(wishes),
         "teachers": list(teachers), "min_confidence": min_confidence,
         **({} if is_learnt is None else {"training": "known"}),
     }  # fmt: skip
@@ -121,7 +125,7 @@ def predict_file(
         if kept:
             news.say(f"  {kept} rows are answered already; continuing after them")
         with news.task(f"Answering {file.name}", total) as task:
-            _answer(student, found, part, count, teachers, min_confidence, is_learnt, task)
+            _answer(loaded, found, part, count, teachers, min_confidence, is_learnt, task)
         seconds = time.monotonic() - began
     _finish(out, teachers, found.shape.dialect)
     return Predictions(
@@ -156,7 +160,7 @@ def _answer(
 ) -> None:
     """Answer the remaining rows and append them, one window after the other."""
     began, before = time.monotonic(), count.rows
-    left = islice(found.rows(), count.rows, None)
+    left = islice(found.rows(named=False), count.rows, None)
     size = _WINDOW if student.runtime == "torch" else _WINDOW_OF_EXPORT
     while window := list(islice(left, size)):
         asked = [q for _, _, q, _ in window if isinstance(q, Question)]
@@ -167,11 +171,11 @@ def _answer(
         rows: list[dict[str, Any]] = []
         for number, (_, place, question, _) in enumerate(window, count.rows + 1):
             if isinstance(question, str):
-                rows.append(problem_row(number, place, question))
+                rows.append(problem_row(number, None, f"{place}: {question}"))
                 continue
             answer = next(said)
             if isinstance(answer, str):
-                rows.append(problem_row(number, question.id, answer, question.question))
+                rows.append(problem_row(number, question.id or None, answer, question.question))
             else:
                 row = answered_row(number, question, answer, next(explained), min_confidence)
                 rows.append(row if is_learnt is None else row | {"learnt": is_learnt(question)})

@@ -29,7 +29,7 @@ def answered_row(
     abstains = probability < min_confidence
     row: dict[str, Any] = {
         "row": number,
-        "id": question.id,
+        "id": question.id or None,
         "question": question.question,
         "choice": None if abstains else chosen.choice,
         "letter": None if abstains else _letter(chosen.choice),
@@ -52,7 +52,7 @@ def _letter(choice: int) -> str:
     return label(choice).upper()
 
 
-def problem_row(number: int, name: str, problem: str, question: str | None = None) -> dict[str, Any]:
+def problem_row(number: int, name: str | None, problem: str, question: str | None = None) -> dict[str, Any]:
     """Return the row of something that is not a question, or of a question that the student cannot be asked."""
     return {
         "row": number,

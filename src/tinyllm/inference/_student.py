@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import DataError, RunFolderError, did_you_mean
-from tinyllm.export import open_export
 from tinyllm.questions.types import Question
 from tinyllm.scoring.calibration import probabilities
 from tinyllm.scoring.predictions import leaders
-from tinyllm.scoring.runtime import Runtime
-from tinyllm.student.model import student_folder
 from tinyllm.system.packaged import folder_checksum
+
+if TYPE_CHECKING:
+    from tinyllm.scoring.runtime import Runtime
 
 _RATIONALE_TOKENS = 96
 
@@ -234,6 +234,10 @@ def load(folder: str | Path) -> LoadedStudent:
             f"There is no folder {folder}.{did_you_mean(str(folder), beside)} Give the folder of a run, of its "
             "student, or of an export."
         )
+    # `predict` checks its files before it waits for torch.
+    from tinyllm.export import open_export
+    from tinyllm.student.model import student_folder
+
     folder = student_folder(folder)
     return LoadedStudent(open_export(folder), folder_checksum(folder) or "", folder)
 
