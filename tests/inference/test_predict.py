@@ -49,7 +49,7 @@ def here(tmp_path, monkeypatch) -> Path:
 def test_every_row_gets_the_same_answer_as_the_single_question_in_the_order_of_the_file(
     cli, here, student, monkeypatch
 ):
-    monkeypatch.setattr(_predict, "_WINDOW", 7)
+    monkeypatch.setattr(_predict, "_FIRST_BLOCK", 7)
     said = cli("predict", student, "some.jsonl", "--json")
     assert said.code == 0, said.err
     done = json.loads(said.out)

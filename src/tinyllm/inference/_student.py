@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tinyllm.scoring.runtime import Runtime
 
 _RATIONALE_TOKENS = 96
+_Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +154,17 @@ class LoadedStudent:
             )
         return known if teacher is None else (teacher,)
 
-    def answers(self, questions: Sequence[Question]) -> list[Chosen | str]:
-        """Return the answer to each question, or a message if the student cannot be asked the question."""
+    def answers(
+        self, questions: Sequence[Question], progress: _Progress = lambda done, total, note: None
+    ) -> list[Chosen | str]:
+        """Return the answer to each question, or a message if the student cannot be asked the question.
+
+        Args:
+            progress: called with the number of questions done, their number, and a note.
+        """
         problems, cut = self._problems(questions)
         sound = [q for q, problem in zip(questions, problems, strict=True) if problem is None]
-        scores = iter(self._runtime.scores(sound) if sound else ())
+        scores = iter(self._runtime.scores(sound, progress) if sound else ())
         card = self._runtime.card
         found: list[Chosen | str] = []
         for place, (question, problem) in enumerate(zip(questions, problems, strict=True)):
@@ -178,7 +185,11 @@ class LoadedStudent:
         return found
 
     def rationales(
-        self, questions: Sequence[Question], teachers: Sequence[str], max_tokens: int = _RATIONALE_TOKENS
+        self,
+        questions: Sequence[Question],
+        teachers: Sequence[str],
+        max_tokens: int = _RATIONALE_TOKENS,
+        progress: _Progress = lambda done, total, note: None,
     ) -> list[dict[str, str]]:
         """Return the rationales for each question, by teacher.
 
@@ -186,8 +197,17 @@ class LoadedStudent:
             questions: questions that `answers` has answered.
             teachers: names from `styles`.
             max_tokens: length of the longest rationale, in tokens of the student.
+            progress: called with the number of texts that are written, their number, and a note.
         """
-        by_teacher = {t: self._runtime.texts(questions, t, max_tokens) for t in teachers} if questions else {}
+        by_teacher: dict[str, list[str]] = {}
+        total = len(questions) * len(teachers)
+        for teacher in teachers if questions else ():
+            before = len(questions) * len(by_teacher)
+
+            def count(done: int, _: int, note: str, before: int = before) -> None:
+                progress(before + done, total, note)
+
+            by_teacher[teacher] = self._runtime.texts(questions, teacher, max_tokens, count)
         return [{t: texts[place] for t, texts in by_teacher.items()} for place in range(len(questions))]
 
     def usage(self, question: Question, teacher: str | None, text: str) -> dict[str, int]:
