@@ -12,6 +12,7 @@ import typer
 
 from tinyllm.cli import _completion
 from tinyllm.cli._options import AsJson, Quiet, Reading, print_result, reads_questions
+from tinyllm.errors import RunFolderError
 
 if TYPE_CHECKING:
     from tinyllm.export import Parity
@@ -38,6 +39,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask a trained student a question."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.inference import load
 
     student = load(folder)
@@ -81,6 +83,7 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Answer every question of a file. After an interruption, the same command continues."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.inference import load, predict_file
     from tinyllm.system.news import News
 
@@ -114,6 +117,7 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve a student over HTTP: /predict, OpenAI's /v1/chat/completions, a page for questions, /healthz, /metrics."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.serving import Limits
     from tinyllm.serving import serve as serve_student
     from tinyllm.system.news import News
@@ -141,6 +145,7 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write the student in another format, and compare its answers with those of the student."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.stages.export import export_run
     from tinyllm.stages.folder import RunFolder
     from tinyllm.system.news import News
@@ -166,6 +171,7 @@ def push(
     quiet: Quiet = False,
 ) -> None:
     """Show the files and the model card for the Hugging Face hub. With --upload, send them."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.stages.folder import RunFolder
     from tinyllm.stages.push import push_run
     from tinyllm.system.news import News

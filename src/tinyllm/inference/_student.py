@@ -248,12 +248,7 @@ def load(folder: str | Path) -> LoadedStudent:
         StudentError: the folder holds no student, or the checksum of a file is wrong.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        beside = [str(f) for f in folder.parent.glob("*") if f.is_dir()]
-        raise RunFolderError(
-            f"There is no folder {folder}.{did_you_mean(str(folder), beside)} Give the folder of a run, of its "
-            "student, or of an export."
-        )
+    RunFolderError.check(folder)
     # `predict` checks its files before it waits for torch.
     from tinyllm.export import open_export
     from tinyllm.student.model import student_folder
