@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tinyllm.export import Parity
     from tinyllm.inference import LoadedStudent, Predictions
 
+_NO_TEXT = "(the student ended without a text; training on more rationales helps)"
 _ALL = "*"  # stands for all teachers; it cannot be the name of a teacher
 Student = Annotated[
     Path,
@@ -225,7 +226,7 @@ def _answer_text(choices: Sequence[str], answered: dict[str, Any]) -> str:
         lines.append(f"(a tie: {', '.join(tied)} have the same probability)")
     if answered.get("context_cut"):
         lines.append("(the context was cut to the maximum input length)")
-    lines += [f"\nas {teacher}: {text or '(no text)'}" for teacher, text in answered["rationales"].items()]
+    lines += [f"\nas {teacher}: {text or _NO_TEXT}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)
 
 

@@ -113,7 +113,7 @@ class CTranslate2Runtime:
             written = self._model.translate_batch(
                 prompts[start : start + _AT_ONCE], beam_size=1, max_decoding_length=max_new_tokens
             )
-            texts += [self.encoder.read(to_ids(result.hypotheses[0])) for result in written]
+            texts += [self.card.own_rationale(self.encoder.read(to_ids(r.hypotheses[0]))) for r in written]
             progress(len(texts), len(prompts), f"writing as {teacher}")
         return texts
 

@@ -189,9 +189,9 @@ class GraphRuntime(ABC):
             else:
                 found = self._branched([*prompt, *written], [(end,), (end,)])[0]
             written.append(int(found.argmax()))
-            if written[-1] == end:
+            if written[-1] == end or self.card.has_ended(self.encoder.read(written)):
                 break
-        return self.encoder.read(written)
+        return self.card.own_rationale(self.encoder.read(written))
 
     def _run(self, **given: Any) -> Any:
         return self.compute({k: v if isinstance(v, np.ndarray) else np.array(v, np.int64) for k, v in given.items()})

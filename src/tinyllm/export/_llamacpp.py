@@ -55,7 +55,8 @@ class LlamaCppRuntime:
         def written(question: Question) -> str:
             prompt = list(self.encoder.generation_prompt(question, self.card.prefixes[teacher]))
             body = {"prompt": prompt, "n_predict": max_new_tokens, "return_tokens": True}
-            return self.encoder.read(self._asked(body)["tokens"])
+            body["stop"] = [f"\n{begin}" for begin in self.card.next_prompts]
+            return self.card.own_rationale(self.encoder.read(self._asked(body)["tokens"]))
 
         return list(counted(self._threads.map(written, questions), len(questions), progress, f"writing as {teacher}"))
 
