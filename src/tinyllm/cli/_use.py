@@ -181,7 +181,12 @@ def push(
     pushed = push_run(
         run.config(), run, repo, News(quiet=quiet), licence=licence, base_model=base_model, public=public, upload=upload
     )
-    print_result(asdict(pushed), as_json, lambda: _pushed_text(pushed.repo, pushed.card, pushed.files, pushed.url))
+    missing = "" if licence else "\n  note: no licence is stated. An upload needs it: --license apache-2.0, mit, other, …"
+    print_result(
+        asdict(pushed),
+        as_json,
+        lambda: _pushed_text(pushed.repo, pushed.card, pushed.files, pushed.url) + missing,
+    )
 
 
 def _styles(student: LoadedStudent, teacher: str | None) -> tuple[str, ...]:
