@@ -21,11 +21,12 @@ from tinyllm.comparison.results import Place, Results, read_results
 _ABOUT = """\
 Accuracy in per cent on the test questions, the mean over seeds. The ratio is of two means, in brackets with its 95 %
 interval; the difference in points is paired by question, and p includes how much seeds differ. With one seed nothing is
-tested, and no goal counts as met. A goal of a planned comparison is met only if its ratio is reached and p is below
-0.05 after Holm's correction. *Best* is the method with the highest accuracy on validation questions. What each method
-is: `configs/experiments/choose.yaml` (ARC, all labels), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels
-to learn from and a hundred to validate with; the other training questions without) and `qwen-student.yaml` (a larger
-student). Each dataset has one learning rate, where the goals speak of six datasets and of tuned rates."""
+tested, and no goal counts as met. A goal is met only if its ratio is reached and p is below 0.05 after the correction:
+Holm's for the comparisons that an experiment planned, Bonferroni's over one more than these for any other. *Best* is
+the method with the highest accuracy on validation questions. What each method is: `configs/experiments/choose.yaml`
+(ARC, all labels), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels to learn from and a hundred to
+validate with; the other training questions without) and `qwen-student.yaml` (a larger student). Each dataset has one
+learning rate, where the goals speak of six datasets and of tuned rates."""
 _FEW = ("few-labels", "few-labels-obqa")
 _WITHOUT, _FEW_WITHOUT = ("fine-tuning", "choices"), ("choices", "choices-short")
 _WITH, _FEW_WITH = ("opinions",), ("opinions", "no-labels")
@@ -88,11 +89,12 @@ class _Methods:
         assert gain.relative_ci95 is not None
         low, high = (100 * end for end in gain.ci95)
         p = "one seed, not tested" if gain.p is None else f"p = {gain.p:.2g}"
-        shown = gain.p
-        if (baseline := self._results.outline.baseline) in (method, other):  # a planned comparison
-            planned = self.place(other if method == baseline else method)
-            shown = self._results.figures(self._results.outline.scorer)[planned].holm
-            p += "" if shown is None else f", after Holm {shown:.2g}"
+        shown = self._corrected(method, other)
+        if shown is not None:
+            p += f", after Holm {shown:.2g}"
+        elif gain.p is not None:  # not planned, so it is corrected as if there were one planned comparison more
+            shown = min(1.0, gain.p * (1 + self._results.planned()))
+            p += f", after Bonferroni {shown:.2g}"
         ratio = 1 + gain.relative / 100
         reach = Reach("ratio", "at least", least) if least is not None else None
         return Row(
@@ -107,6 +109,16 @@ class _Methods:
             spread=(round(1 + gain.relative_ci95[0] / 100, 3), round(1 + gain.relative_ci95[1] / 100, 3)),
             rounds=gain.seeds,
         )
+
+    def _corrected(self, method: str, other: str) -> float | None:
+        """Return p after Holm's correction; None if the experiment did not plan to compare the two."""
+        pair, outline = {method, other}, self._results.outline
+        if outline.baseline in pair:
+            (compared,) = pair - {outline.baseline}
+            return self._results.figures(outline.scorer)[self.place(compared)].holm
+        twins = ((c, t) for c, t in self._results.controls() if {c.id, t.id} == pair)
+        tested = [self._results.against_twin(c, t, self._student, self.dataset) for c, t in twins]
+        return tested[0].holm if tested and tested[0] is not None else None
 
     def share(self, name: str, method: str, every: float, before: float) -> Row:
         """Return the row of the part that a method has of the gain from `before` to `every` (per cent)."""

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tinyllm.comparison.results import Results, read_results
 from tinyllm.report._experiment.content import comparisons, tried, viewed
 from tinyllm.report._experiment.statements import statements
-from tinyllm.report._experiment.tables import Row, as_markdown, markdown, runs_text, tables
+from tinyllm.report._experiment.tables import Row, Table, as_markdown, markdown, runs_text, tables
 from tinyllm.system.news import duration
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
-_IN_README = "few-labels"
+_IN_README = ("few-labels", "few-labels-obqa")  # with the same methods and baseline
 _BEGIN, _END = "<!-- made by docs/results.py -->", "<!-- end -->"
 _INTRO = """\
 # Results
@@ -125,29 +125,43 @@ def _made_with(results: Results) -> Iterator[str]:
 
 
 def readme() -> str:
-    """Return README.md with a short table of one experiment in its place."""
+    """Return README.md with a short table of some experiments in its place."""
     before, rest = README.read_text("utf-8").split(_BEGIN)
     after = rest.split(_END)[1]
-    made = next((_short(r) for folder, r in _kept().items() if folder.name == _IN_README), "No results yet.")
-    return f"{before}{_BEGIN}\n{made}\n{_END}{after}"
+    chosen = [results for folder, results in _kept().items() if folder.name in _IN_README]
+    return f"{before}{_BEGIN}\n{_short(chosen) if chosen else 'No results yet.'}\n{_END}{after}"
 
 
-def _short(results: Results) -> str:
-    """Return a table of the methods and controls that have a figure with all its seeds. What is quoted is left out."""
+def _short(experiments: Sequence[Results]) -> str:
+    """Return one table of the methods and controls that have a figure with all seeds, a column for each dataset."""
+    shown = [_finished_rows(results) for results in experiments]
+    widths = [len(rows["Chance"].cells) for rows in shown]
+    merged = []
+    for label in dict.fromkeys(label for rows in shown for label in rows):
+        first = next(rows[label] for rows in shown if label in rows)
+        cells = [
+            cell
+            for rows, width in zip(shown, widths, strict=True)
+            for cell in (rows[label].cells if label in rows else (None,) * width)
+        ]
+        merged.append(replace(first, cells=() if first.kind == "head" else tuple(cells)))
+    outline = experiments[0].outline
+    note = "Accuracy in per cent with 95 % intervals over questions and seeds."
+    if len(outline.seeds) > 1:
+        note += (
+            f" ▲ or ▼: better or worse than {outline.method(outline.baseline).label} (paired test, p < 0.05 after "
+            "Holm's correction for all comparisons on the dataset). No mark: no difference is shown."
+        )
+    columns = tuple(name for results in experiments for name in results.outline.datasets)
+    return as_markdown(Table("readme", "", columns, tuple(merged), note)).rstrip()
+
+
+def _finished_rows(results: Results) -> dict[str, Row]:
+    """Return the rows of an experiment by their labels, without those that are quoted or not finished."""
     first, *others = tables(results, results.scorers[0])
     controls = [row for table in others for row in table.rows if row.kind == "control"]
     rows = [row for row in first.rows if row.kind != "relative"] + controls
-    kept = tuple(replace(row, note="") for row in rows if row.kind == "head" or _is_finished(row))
-    if len(results.outline.seeds) == 1:
-        return as_markdown(replace(first, rows=kept)).rstrip()
-    baseline = results.outline.method(results.outline.baseline).label
-    note = (
-        f"Accuracy in per cent with 95 % intervals over questions and seeds. ▲ or ▼: better or worse than {baseline} "
-        "(paired test, p < 0.05 after Holm's correction). No mark: no difference is shown."
-    )
-    if any(runs_text(cell) for row in kept for cell in row.cells):
-        note += " †: one seed only, so the interval is over questions, and nothing is tested."
-    return as_markdown(replace(first, rows=kept, note=note)).rstrip()
+    return {row.label: replace(row, note="") for row in rows if row.kind == "head" or _is_finished(row)}
 
 
 def _is_finished(row: Row) -> bool:

@@ -16,7 +16,7 @@ def test_the_length_of_the_training_fits_the_machine(monkeypatch, fp32, bf16, pr
     monkeypatch.setattr(demo, "peak_flops", {"fp32": fp32, "bf16": bf16}.__getitem__)
     config, said = demo._fitted(False)
     assert (config.train.precision, config.train.epochs) == (precision, epochs)
-    assert f"Training takes {epochs} epoch" in said[-1]
+    assert f" s for {epochs} epoch" in said[-1]
 
 
 def test_it_tells_each_step_once_and_ends_with_the_gain_and_what_to_do_next(tmp_path, tiny_t5, monkeypatch, cli):

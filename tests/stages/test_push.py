@@ -102,7 +102,7 @@ def test_the_card_names_the_teachers_whose_opinions_were_learnt():
     }  # fmt: skip
     soft = {"weights": {"ada": 0.5, "bob": 0.0}, "learnt_without_answer": 7}
     card = model_card(build_config(tree, source="test"), {"targets": {CHOICES_TASK: 9}, "soft": soft})
-    assert "gave it 7 questions without an answer and part of the target" in card
+    assert "gave it the targets of 7 questions without an answer and part of the target" in card
     assert "- `ada` (scripted), weight 0.5" in card
     assert not [name for name in ("bob", "eve") if name in card]
 

@@ -343,11 +343,9 @@ def test_automatic_concurrency_grows_with_the_endpoint():
         async with FakeEndpoint(lambda _: 0.2) as server, teacher(server.url, concurrency=None) as asked:
             assert asked.concurrency == 8
             await asyncio.gather(*(asked.ask(TEXT) for _ in range(150)))
-            return asked.concurrency, server.most_in_flight
+            return server.most_in_flight  # at the end it may be lower again, if this machine was slow meanwhile
 
-    concurrency, most = asyncio.run(run())
-    assert concurrency > 8
-    assert most > 8
+    assert asyncio.run(run()) > 8
 
 
 def test_automatic_concurrency_shrinks_if_the_endpoint_refuses():

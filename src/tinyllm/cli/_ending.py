@@ -47,6 +47,8 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
             for name in names
         ),
     ]
+    if len(names) > 1:
+        lines.append(f"  {labels[first]} decides: the form of this student's prompt says so. The rest is to compare.")
     if "generation" in names and config.student.layout == "cloze":
         lines.append("  It ranks choices that it is not shown, so an answer that it writes is rarely one of them.")
     lines += _chosen_text(trained)

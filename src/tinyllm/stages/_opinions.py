@@ -155,7 +155,8 @@ def _opinion_text(name: str, found: dict[str, Any]) -> str:
     worth = ""
     if found["accuracy"]:
         low, high = found["accuracy"]["ci95"]
-        worth = f", right on {100 * found['accuracy']['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+        some = f" of {found['accuracy']['n']:,} with an answer" if found["accuracy"]["n"] < found["opinions"] else ""
+        worth = f", right on {100 * found['accuracy']['value']:.1f} %{some} ({100 * low:.1f}–{100 * high:.1f})"
         worth += f", ECE {found['ece']:.3f}"
     return (
         f"  {name}: {found['opinions']:,} opinions by {found['way']}{worth}"

@@ -117,9 +117,10 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     if blank := figures["without_answer"]:
         left = blank - figures["learnt_without_answer"] - figures["untrusted"]
         low = f"; on {figures['untrusted']} its confidence is below {figures['trust']:.2f}"
+        which = "questions without an answer" if figures["with_answer"] else "questions"
         yield (
-            f"{figures['learnt_without_answer']} of {blank} questions without an answer are learnt from the pooled "
-            f"opinion{low if figures['untrusted'] else ''}{f'; {left} have none' if left else ''}"
+            f"{figures['learnt_without_answer']} of {blank} {which} are learnt from the pooled opinion alone"
+            f"{low if figures['untrusted'] else ''}{f'; {left} have none' if left else ''}"
         )
     if figures["shuffled"]:
         yield "train.soft.shuffle: this is a control. Each question has the opinion on another question"

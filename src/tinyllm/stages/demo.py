@@ -6,6 +6,7 @@ probabilities, to weigh the teachers, and to score the student.
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from tinyllm.system.news import News
 _RECORDED = "qwen-1.5b"  # its opinions come with the starter questions
 _PASS = 6.2e12  # operations of one epoch over the 160 training questions with their choices
 _REACHED = {"fp32": 0.8, "bf16": 0.4}  # share of a matrix product's speed that the small batches of the demo reach
-_TRAINING_S = 110.0  # what remains of five minutes after opinions and two evaluations
+_OTHER_S, _TEACHER_S = 60.0, 520.0  # opinions of the small teacher and evaluations; answers of the large teacher
+_TRAINING_S = 110.0  # what remains of five minutes after installation, opinions and two evaluations
 _MOST, _MOST_OF_BEST = 4, 6  # epochs
 _SPACE_BYTES = 4_000_000_000  # two checkpoints with the optimizer's state, and the student
 
@@ -80,13 +82,14 @@ def _fitted(best: bool) -> tuple[Config, tuple[str, ...]]:
         "evaluate": {"scorers": ["likelihood"], "precision": precision, "rationales": 0, "train_questions": 8},
     }
     asked = "answers now (1.1 GB of weights)" if best else "answered beforehand; its opinions come with the questions"
-    speed = f"{speeds[precision] / 1e9:,.0f} billion operations a second in {precision}"
-    training = f"Training takes {plural(epochs, 'epoch')}, about {epochs * seconds:.0f} s"
+    training = epochs * seconds
+    whole = training + _OTHER_S + (_TEACHER_S if best else 0)
+    minutes = plural(math.ceil(whole / 60), "minute")
     said = (
         "A student of 135 million parameters learns science and everyday questions from two teachers' opinions.",
-        "The 160 training questions have no answer. 40 others do; they weigh the teachers and calibrate the student.",
+        "It does not see the 160 training answers. 40 others weigh the teachers and calibrate its probabilities.",
         f"The teacher {_RECORDED} {asked}; gemma3 (270M) answers now.",
-        f"{training} on this machine ({speed}).",
+        f"On this machine it takes about {minutes}: {training:.0f} s for {plural(epochs, 'epoch')} in {precision}.",
     )
     return build_config(tree, source="the demo"), said
 

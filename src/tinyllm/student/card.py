@@ -98,8 +98,8 @@ def _sources(config: Config, learnt: Mapping[str, Any], writes: list[TeacherConf
 
 def _opinions(config: Config, soft: Mapping[str, Any]) -> Iterator[str]:
     section, guessed = config.train.soft, soft.get("learnt_without_answer", 0)
-    mixed = section is not None and section.weight > 0 and config.train.answer != "text"
-    said = [f"{guessed} questions without an answer"] if guessed else []
+    mixed = section is not None and 0 < section.weight < 1 and config.train.answer != "text"
+    said = [f"the targets of {guessed} questions without an answer"] if guessed else []
     said += ["part of the target of questions with an answer"] if mixed else []
     if soft and said:
         used = [t for t in config.teachers if soft["weights"].get(t.name)]
