@@ -51,7 +51,7 @@ class _Remembering(TorchRuntime):
     """The student itself, which is asked once and compared with all exports."""
 
     def scores(
-        self, questions: Sequence[Question], progress: Callable[[int, int, str], None] = lambda done, total, note: None
+        self, questions: Sequence[Question], progress: Callable[[int, int, str], None] = lambda *_: None
     ) -> list[OptionScores]:
         if not hasattr(self, "_found"):
             self._found = super().scores(questions, progress)

@@ -53,9 +53,7 @@ def test_the_count_moves_with_each_batch_of_a_block(cli, here, student, counts, 
         assert len({done for done, note in counts if note == f"writing as {teacher}"} & set(range(32))) >= 2
 
 
-def test_a_block_is_small_where_rows_are_slow_and_a_stop_keeps_those_before_it(
-    cli, here, student, counts, monkeypatch
-):
+def test_a_block_is_small_where_rows_are_slow_and_a_stop_keeps_those_before_it(cli, here, student, counts, monkeypatch):
     monkeypatch.setattr(_predict, "_BLOCK_S", 1e-9)
     asked, answers = [], LoadedStudent.answers
 

@@ -181,7 +181,9 @@ def push(
     pushed = push_run(
         run.config(), run, repo, News(quiet=quiet), licence=licence, base_model=base_model, public=public, upload=upload
     )
-    missing = "" if licence else "\n  note: no licence is stated. An upload needs it: --license apache-2.0, mit, other, …"
+    missing = (
+        "" if licence else "\n  note: no licence is stated. An upload needs it: --license apache-2.0, mit, other, …"
+    )
     print_result(
         asdict(pushed),
         as_json,

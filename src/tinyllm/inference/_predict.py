@@ -1,9 +1,9 @@
 """Answers a file of questions as a stream. An interrupted command can be continued.
 
-Rows are answered in blocks, because rows of similar length are computed together. A block has as many rows as take about
-half a minute, and at most 256. Its rows are appended to `OUT.part`, in the order of the file, and written to the disk
-before the next block begins. A stop loses the block that is computed. The same command removes an incomplete row at the
-end, and continues after the last complete one.
+Rows are answered in blocks, because rows of similar length are computed together. A block takes about half a minute and
+has at most 256 rows. Its rows are appended to `OUT.part`, in the order of the file, and written to the disk before the
+next block begins. A stop loses the block that is computed. The same command removes an incomplete row at the end, and
+continues after the last complete one.
 """
 
 from __future__ import annotations

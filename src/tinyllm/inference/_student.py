@@ -154,9 +154,7 @@ class LoadedStudent:
             )
         return known if teacher is None else (teacher,)
 
-    def answers(
-        self, questions: Sequence[Question], progress: _Progress = lambda done, total, note: None
-    ) -> list[Chosen | str]:
+    def answers(self, questions: Sequence[Question], progress: _Progress = lambda *_: None) -> list[Chosen | str]:
         """Return the answer to each question, or a message if the student cannot be asked the question.
 
         Args:
@@ -189,7 +187,7 @@ class LoadedStudent:
         questions: Sequence[Question],
         teachers: Sequence[str],
         max_tokens: int = _RATIONALE_TOKENS,
-        progress: _Progress = lambda done, total, note: None,
+        progress: _Progress = lambda *_: None,
     ) -> list[dict[str, str]]:
         """Return the rationales for each question, by teacher.
 

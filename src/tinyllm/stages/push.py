@@ -126,18 +126,20 @@ def _results(figures: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     if not used:
         return "The student was not evaluated on test questions, so its accuracy is not known."
     headline, n = labels[used[0]].lower(), max(after[name]["n"] for name in used)
+    before = figures.get("before", {})
+    rows = [
+        (name, when, of[name]) for name in used for when, of in (("before", before), ("after", after)) if name in of
+    ]
+    fixed = f"The headline scorer is {headline}: the form of the prompt fixed it before the test."
     lines = [
-        f"Accuracy on {n} test questions that it was not trained on. The headline scorer is {headline}: the form of the "
-        "prompt fixed it before the test.",
+        f"Accuracy on {n} test questions that it was not trained on. {fixed}",
         "",
         "| scorer | | accuracy | 95 % interval |",
         "|---|---|---:|---:|",
         *(
-            f"| {labels[name].lower()} | {when} | {_percent(found['value'])} | {_percent(found['ci95'][0])} to "
-            f"{_percent(found['ci95'][1])} |"
-            for name in used
-            for when, found in (("before training", figures.get("before", {}).get(name)), ("after training", after[name]))
-            if found
+            f"| {labels[name].lower()} | {when} training | {_percent(found['value'])} | "
+            f"{_percent(found['ci95'][0])} to {_percent(found['ci95'][1])} |"
+            for name, when, found in rows
         ),
         f"| | always the most frequent answer | {_percent(figures['majority'])} | |",
         f"| | guessing | {_percent(figures['chance'])} | |",

@@ -136,7 +136,12 @@ class Found:
                 if isinstance(item, Bad):
                     yield split, place, item.reason, {}
                 else:
-                    yield split, place, self.reading.of(item.cells, f"{split}-{numbers[split]}" if named else ""), item.cells
+                    yield (
+                        split,
+                        place,
+                        self.reading.of(item.cells, f"{split}-{numbers[split]}" if named else ""),
+                        item.cells,
+                    )
 
     def counted(self, tally: Tally) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
         """Yield what `rows` yields, and count it in `tally`."""
