@@ -185,12 +185,12 @@ def test_a_choice_that_continues_another_wins_where_it_is_the_answer(family, ans
 
 @pytest.mark.parametrize("family", ["t5", "llama"])
 def test_a_rationale_ends_where_the_student_goes_on_with_the_next_prompt(family, monkeypatch):
-    text = "Ice is cold.\nexplain as eve: x\nIce is cold."
+    text = "Ice\npredict: x\nyyy"
     student = taught(family, CONTINUED, "ada", text)
     calls, forward = [], student.model.forward
     monkeypatch.setattr(student.model, "forward", lambda **given: calls.append(1) or forward(**given))
-    assert generate_texts(student, [CONTINUED], task="ada", max_new_tokens=96) == ["Ice is cold."]
-    assert len("Ice is cold.\nexplain as eve: x\n") <= len(calls) < len(text)  # a letter is a token here
+    assert generate_texts(student, [CONTINUED], task="ada", max_new_tokens=96) == ["Ice"]
+    assert len(calls) == text.index("yy") + 1 + (family == "llama")  # a letter is a token, and llama begins with a space
 
 
 @pytest.mark.parametrize("family", FAMILIES)
