@@ -190,7 +190,9 @@ def test_a_rationale_ends_where_the_student_goes_on_with_the_next_prompt(family,
     calls, forward = [], student.model.forward
     monkeypatch.setattr(student.model, "forward", lambda **given: calls.append(1) or forward(**given))
     assert generate_texts(student, [CONTINUED], task="ada", max_new_tokens=96) == ["Ice"]
-    assert len(calls) == text.index("yy") + 1 + (family == "llama")  # a letter is a token, and llama begins with a space
+    assert len(calls) == text.index("yy") + 1 + (
+        family == "llama"
+    )  # a letter is a token, and llama begins with a space
 
 
 @pytest.mark.parametrize("family", FAMILIES)

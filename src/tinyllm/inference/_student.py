@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tinyllm.scoring.runtime import Runtime
 
 _RATIONALE_TOKENS = 96
-_Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +153,9 @@ class LoadedStudent:
             )
         return known if teacher is None else (teacher,)
 
-    def answers(self, questions: Sequence[Question], progress: _Progress = lambda *_: None) -> list[Chosen | str]:
+    def answers(
+        self, questions: Sequence[Question], progress: Callable[[int, int, str], None] | None = None
+    ) -> list[Chosen | str]:
         """Return the answer to each question, or a message if the student cannot be asked the question.
 
         Args:
@@ -162,7 +163,7 @@ class LoadedStudent:
         """
         problems, cut = self._problems(questions)
         sound = [q for q, problem in zip(questions, problems, strict=True) if problem is None]
-        scores = iter(self._runtime.scores(sound, progress) if sound else ())
+        scores = iter(self._runtime.scores(sound, progress or _silent) if sound else ())
         card = self._runtime.card
         found: list[Chosen | str] = []
         for place, (question, problem) in enumerate(zip(questions, problems, strict=True)):
@@ -187,7 +188,7 @@ class LoadedStudent:
         questions: Sequence[Question],
         teachers: Sequence[str],
         max_tokens: int = _RATIONALE_TOKENS,
-        progress: _Progress = lambda *_: None,
+        progress: Callable[[int, int, str], None] | None = None,
     ) -> list[dict[str, str]]:
         """Return the rationales for each question, by teacher.
 
@@ -203,7 +204,7 @@ class LoadedStudent:
             before = len(questions) * len(by_teacher)
 
             def count(done: int, _: int, note: str, before: int = before) -> None:
-                progress(before + done, total, note)
+                (progress or _silent)(before + done, total, note)
 
             by_teacher[teacher] = self._runtime.texts(questions, teacher, max_tokens, count)
         return [{t: texts[place] for t, texts in by_teacher.items()} for place in range(len(questions))]
@@ -253,6 +254,10 @@ def load(folder: str | Path) -> LoadedStudent:
 
     folder = student_folder(folder)
     return LoadedStudent(open_export(folder), folder_checksum(folder) or "", folder)
+
+
+def _silent(done: int, total: int, note: str) -> None:
+    """Report no progress."""
 
 
 def _questions(
