@@ -125,7 +125,7 @@ def _probed_company(student: Student, end: int, prompts: Sequence[Sequence[int]]
 
 def _logits(student: Student, end: int, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     """Return the logits (tokens, V) of the first few tokens that follow each prompt."""
-    settings = {"min_new_tokens": _PROBED_TOKENS, "output_logits": True}
+    settings: dict[str, Any] = {"min_new_tokens": _PROBED_TOKENS, "output_logits": True}
     found = _generated(student, end, prompts, _PROBED_TOKENS, **settings)
     return list(torch.stack(found.logits, dim=1))
 
