@@ -50,9 +50,11 @@ class _Subject:
 class _Remembering(TorchRuntime):
     """The student itself, which is asked once and compared with all exports."""
 
-    def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
+    def scores(
+        self, questions: Sequence[Question], progress: Callable[[int, int, str], None] = lambda *_: None
+    ) -> list[OptionScores]:
         if not hasattr(self, "_found"):
-            self._found = super().scores(questions)
+            self._found = super().scores(questions, progress)
         return self._found
 
 

@@ -24,7 +24,7 @@ def main(folder: str, questions: str) -> None:
     lines = [json.loads(line) for line in Path(questions).read_text("utf-8").splitlines()]
     student.answers([Question(d["id"], d["question"], tuple(d["choices"]), None) for d in lines[:WARM]])
     with tempfile.TemporaryDirectory() as scratch:
-        done = predict_file(student, Path(questions), Path(scratch) / "out.jsonl", News(quiet=True))
+        done = predict_file(lambda: student, Path(questions), Path(scratch) / "out.jsonl", News(quiet=True))
         chosen = [json.loads(line)["choice"] for line in done.file.read_text("utf-8").splitlines()]
     print(json.dumps({"seconds": done.seconds, "chosen": chosen, "peak_bytes": peak_bytes()}))
 

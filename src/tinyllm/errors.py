@@ -7,7 +7,7 @@
     ├── StudentError             a student that cannot be loaded, trained or saved
     │   └── NonFiniteLossError   training met a loss that is not a number
     ├── MissingDependencyError   an optional package is not installed; names the command that installs it
-    └── RunFolderError           a run folder that is in use, incomplete, or of another configuration
+    └── RunFolderError           a run folder that is missing, in use, incomplete, or of another configuration
 
 Anything else that escapes is a bug of ours and keeps its traceback.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 # A payload of a terminal's string sequence ends at the next control, so the time is linear in the length of the text.
 _TERMINAL_SEQUENCE = re.compile(
@@ -24,6 +25,8 @@ _TERMINAL_SEQUENCE = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x00-\x1f\x7f-\x9f]*(?:\x07|\x1b\\|\x9c)"  # OSC, DCS, …: titles, links
     r"|\x1b[ -/]*[0-~]"  # the other escape sequences
 )
+_OF_STUDENTS = ("tinyllm.json", "student", "config.yaml")  # files of a student, an export or a run
+_LISTED = 10
 _LINE_BREAK = re.compile(r"\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -67,7 +70,24 @@ class MissingDependencyError(TinyLLMError):
 
 
 class RunFolderError(TinyLLMError):
-    """A run folder is locked by another process, incomplete, or belongs to another configuration."""
+    """A run folder is missing, locked by another process, incomplete, or belongs to another configuration."""
+
+    @classmethod
+    def check(cls, folder: Path) -> None:
+        """Check that the folder of a student is there. The message names the runs beside it, or in it.
+
+        Raises:
+            RunFolderError: it is not there, or it has runs in place of a student.
+        """
+        inside = folder.is_dir() and not any((folder / name).exists() for name in _OF_STUDENTS)
+        within = folder if inside else folder.parent
+        runs = sorted(str(f.parent) for f in within.glob("*/config.yaml"))
+        if folder.is_dir() and not (inside and runs):
+            return
+        listed = ", ".join(runs[:_LISTED]) + (", …" if len(runs) > _LISTED else "")
+        there = f" Runs in {within}: {listed}." if runs else ""
+        what = "holds no student itself." if inside else f"is not there.{did_you_mean(str(folder), runs)}"
+        raise cls(f"The folder {folder} {what}{there} Give the folder of a run, of its student, or of an export.")
 
 
 def printable(text: str) -> str:

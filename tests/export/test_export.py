@@ -66,8 +66,11 @@ def test_an_export_gives_the_answers_of_the_student(tmp_path, caplog, family, ki
     student = tiny_student(family, width=32)
     student.card = replace(student.card, temperature=1.5)
     own = TorchRuntime(student)
-    found = compare(own, runtime, QUESTIONS, precision)
+    told: list[int] = []
+    found = compare(own, runtime, QUESTIONS, precision, lambda done, total, note: told.append(done))
     assert found.holds, found
+    assert told[-1] == 2 * len(QUESTIONS)
+    assert kind not in ("gguf", "onnx", "openvino") or {*told} >= {13, 14, 15, 23}  # each question counts
     assert found.same_tokens is (True if kind == "gguf" else None)
     close = {"fp32": 1e-4, "f32": 1e-3, "f16": 2e-2}.get(precision)
     if close is not None:
@@ -174,7 +177,7 @@ def test_a_damaged_card_of_an_export_is_one_message(tmp_path, damage):
 def test_scores_that_are_not_numbers_are_refused():
     own, broken = TorchRuntime(tiny_student("llama")), TorchRuntime(tiny_student("llama"))
     scores = own.scores(QUESTIONS)
-    broken.scores = lambda _: [*scores[:-1], replace(scores[-1], total=(float("nan"),) * len(scores[-1].total))]
+    broken.scores = lambda *_: [*scores[:-1], replace(scores[-1], total=(float("nan"),) * len(scores[-1].total))]
     with pytest.raises(StudentError, match="not numbers for 1 of 12 questions"):
         compare(own, broken, QUESTIONS, "fp32")
 

@@ -154,11 +154,11 @@ def test_the_marks_of_all_answers_add_up_to_one_whatever_ties(values):
 CONTINUED = Question("mars", "Which are planets?", ("Mars", "Mars and Venus", "The sun"), 1)
 
 
-def taught(family: str, question: Question) -> Student:
-    """A tiny student that has learnt one answer by heart."""
+def taught(family: str, question: Question, task: str = "answer", text: str = "") -> Student:
+    """A tiny student that has learnt one answer by heart, or one rationale."""
     student = tiny_student(family, seed=1)
-    learner, prefix = student.learner(), student.card.prefixes["answer"]
-    target = Target(question.id, "answer", prefix, question.answer_text, 1.0)
+    learner, prefix = student.learner(), student.card.prefixes[task]
+    target = Target(question.id, task, prefix, text or question.answer_text, 1.0)
     rows = student.encoder(share_prompt=learner.share_prompt).rows(question, [target])
     batch = learner.collate(MicroBatch(tuple(rows), ((1.0 / 10,),)), ())
     optimizer = torch.optim.Adam(student.model.parameters(), lr=0.02)
@@ -181,6 +181,18 @@ def test_a_choice_that_continues_another_wins_where_it_is_the_answer(family, ans
     assert (scores.best, scores.best_normalised) == (answer, answer)
     assert scores.acc == 0, "without the end a choice is never less likely than what continues it"
     assert scores.total[0] < scores.unended[0]
+
+
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_a_rationale_ends_where_the_student_goes_on_with_the_next_prompt(family, monkeypatch):
+    text = "Ice\npredict: x\nyyy"
+    student = taught(family, CONTINUED, "ada", text)
+    calls, forward = [], student.model.forward
+    monkeypatch.setattr(student.model, "forward", lambda **given: calls.append(1) or forward(**given))
+    assert generate_texts(student, [CONTINUED], task="ada", max_new_tokens=96) == ["Ice"]
+    assert len(calls) == text.index("yy") + 1 + (
+        family == "llama"
+    )  # a letter is a token, and llama begins with a space
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -456,3 +456,14 @@ def test_the_container_runs_the_command_as_an_unprivileged_user():
     assert command[:2] == shlex.split("tinyllm serve")
     known = {o for p in typer.main.get_command(app).commands["serve"].params for o in p.opts}
     assert {word for word in command if word.startswith("--")} <= known
+
+
+def test_a_path_without_this_method_is_405_and_names_the_methods(server):
+    for path, method, allow in (
+        ("/predict", "GET", "POST"),
+        ("/metrics", "POST", "GET, HEAD"),
+        ("/", "PUT", "GET, HEAD"),
+    ):
+        refused = httpx.request(method, server.url + path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, allow)
+        assert refused.json()["error"]["code"] == "method_not_allowed"

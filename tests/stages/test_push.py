@@ -51,8 +51,13 @@ def test_without_upload_nothing_is_sent_and_the_card_has_the_accuracies(cli, run
     after, before = figures["accuracy"]["likelihood"], figures["before"]["likelihood"]
     assert f"Accuracy on {after['n']} test questions" in card
     for name, found in (("before training", before), ("after training", after)):
-        assert f"| {name} | {100 * found['value']:.1f} % | {100 * found['ci95'][0]:.1f} % to" in card
-    assert f"| guessing | {100 * figures['chance']:.1f} % |" in card
+        assert f"| likelihood | {name} | {100 * found['value']:.1f} % | {100 * found['ci95'][0]:.1f} % to" in card
+    assert "The headline scorer is likelihood: the form of the prompt fixed it before the test." in card
+    for name, label in (("likelihood", "likelihood"), ("likelihood_normalised", "likelihood per token")):
+        assert f"By {label}, training changed" in card
+        assert f"p = {figures['gain'][name]['p']:.2g}, paired test" in card
+    assert f"| {100 * figures['accuracy']['likelihood_normalised']['value']:.1f} % |" in card
+    assert f"| | guessing | {100 * figures['chance']:.1f} % |" in card
     assert "This may be chance." in card
     assert "--explain" in card
     assert "- `ada` (scripted), α = 1.0, 12 rationales" in card
@@ -60,7 +65,10 @@ def test_without_upload_nothing_is_sent_and_the_card_has_the_accuracies(cli, run
     assert "The answer is" not in card
     assert "Question: What does a thermometer measure?\nChoices:\n(a) mass" in card
     assert str(run.parents[1]) not in told["card"], "the card has a local path"
-    assert "Nothing was sent" in cli("push", run, "me/mine", *NAMED).out
+    shown = cli("push", run, "me/mine", *NAMED).out
+    assert "Nothing was sent" in shown
+    assert "no licence" not in shown
+    assert "no licence is stated. An upload needs it" in cli("push", run, "me/mine", *NAMED[:2]).out
 
 
 def test_the_card_of_a_chosen_student_says_what_was_chosen_and_names_no_teacher_that_was_not_used(

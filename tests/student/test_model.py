@@ -65,3 +65,30 @@ def test_a_saved_student_is_a_plain_transformers_model(tmp_path):
 def test_a_folder_without_a_student(tmp_path):
     with pytest.raises(StudentError, match="holds no student"):
         read_student(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        ("Ice is cold.", "Ice is cold."),
+        ("Ice is cold.\nIt melts.", "Ice is cold.\nIt melts."),
+        ("Ice is cold.\nexplain as gemma4: Ice is", "Ice is cold."),
+        ("Ice is cold.\npredict: ice", "Ice is cold."),
+        ("Ice is cold.\n\nQuestion: Which is warm?", "Ice is cold."),
+        ("It measures heat.\n\nThe answer is: bob", "It measures heat."),
+        ("It is:\n\nIt is:\n\nIt is:", "It is:"),
+        ("explain as Ada asked: ice is cold.", "explain as Ada asked: ice is cold."),
+        ("Ask bob: he knows.\nHe is in:\nbob's house", "Ask bob: he knows.\nHe is in:\nbob's house"),
+        ("", ""),
+    ],
+)
+def test_what_belongs_to_the_next_prompt_is_no_part_of_a_rationale(text, own):
+    assert tiny_student("llama").card.own_rationale(text) == own
+
+
+def test_a_rationale_has_ended_by_its_whole_lines_only():
+    card = tiny_student("llama").card
+    assert card.has_ended("Ice.\nexplain as eve: x\n")
+    assert not card.has_ended("Ice.\nexplain as eve: x")
+    assert not card.has_ended("Yes\nYes")  # it may go on: `Yes, because`
+    assert not card.has_ended("Ice.\nIt is cold.\n")

@@ -12,11 +12,13 @@ import typer
 
 from tinyllm.cli import _completion
 from tinyllm.cli._options import AsJson, Quiet, Reading, print_result, reads_questions
+from tinyllm.errors import RunFolderError
 
 if TYPE_CHECKING:
     from tinyllm.export import Parity
     from tinyllm.inference import LoadedStudent, Predictions
 
+_NO_TEXT = "(the student ended without a text; training on more rationales helps)"
 _ALL = "*"  # stands for all teachers; it cannot be the name of a teacher
 Student = Annotated[
     Path,
@@ -38,6 +40,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask a trained student a question."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.inference import load
 
     student = load(folder)
@@ -81,19 +84,17 @@ def predict(
     quiet: Quiet = False,
 ) -> None:
     """Answer every question of a file. After an interruption, the same command continues."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.inference import load, predict_file
     from tinyllm.system.news import News
 
-    news = News(quiet=quiet)
-    with news.task("Loading the student"):
-        student = load(folder)
     done = predict_file(
-        student,
+        lambda: load(folder),
         file,
         out or Path(f"{file.resolve().name.split('.')[0]}.predictions.jsonl"),
-        news,
+        News(quiet=quiet),
         wishes=reading.wishes(),
-        teachers=() if explain is None else _styles(student, None if explain == _ALL else explain),
+        styles=lambda student: () if explain is None else _styles(student, None if explain == _ALL else explain),
         min_confidence=min_confidence,
     )
     print_result(asdict(done), as_json, lambda: _predictions_text(done, min_confidence))
@@ -117,6 +118,7 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve a student over HTTP: /predict, OpenAI's /v1/chat/completions, a page for questions, /healthz, /metrics."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.serving import Limits
     from tinyllm.serving import serve as serve_student
     from tinyllm.system.news import News
@@ -144,6 +146,7 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write the student in another format, and compare its answers with those of the student."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.stages.export import export_run
     from tinyllm.stages.folder import RunFolder
     from tinyllm.system.news import News
@@ -169,6 +172,7 @@ def push(
     quiet: Quiet = False,
 ) -> None:
     """Show the files and the model card for the Hugging Face hub. With --upload, send them."""
+    RunFolderError.check(folder)  # before torch is imported
     from tinyllm.stages.folder import RunFolder
     from tinyllm.stages.push import push_run
     from tinyllm.system.news import News
@@ -177,7 +181,14 @@ def push(
     pushed = push_run(
         run.config(), run, repo, News(quiet=quiet), licence=licence, base_model=base_model, public=public, upload=upload
     )
-    print_result(asdict(pushed), as_json, lambda: _pushed_text(pushed.repo, pushed.card, pushed.files, pushed.url))
+    missing = (
+        "" if licence else "\n  note: no licence is stated. An upload needs it: --license apache-2.0, mit, other, …"
+    )
+    print_result(
+        asdict(pushed),
+        as_json,
+        lambda: _pushed_text(pushed.repo, pushed.card, pushed.files, pushed.url) + missing,
+    )
 
 
 def _styles(student: LoadedStudent, teacher: str | None) -> tuple[str, ...]:
@@ -222,7 +233,7 @@ def _answer_text(choices: Sequence[str], answered: dict[str, Any]) -> str:
         lines.append(f"(a tie: {', '.join(tied)} have the same probability)")
     if answered.get("context_cut"):
         lines.append("(the context was cut to the maximum input length)")
-    lines += [f"\nas {teacher}: {text or '(no text)'}" for teacher, text in answered["rationales"].items()]
+    lines += [f"\nas {teacher}: {text or _NO_TEXT}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)
 
 

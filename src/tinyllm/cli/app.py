@@ -7,13 +7,14 @@ results kept · anything else is a bug.
 
 from __future__ import annotations
 
+import enum
 import errno
 import os
 import sqlite3
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _stop(f"{error.strerror}: {_name(error)}. Choose another path, or correct its permissions.", 2)
         if not _is_disk_full(error):
             if callable(show := getattr(error, "show", None)):  # a usage error, as an unknown option: typer prints it
+                _say_what_is_allowed(error)
                 show()
                 sys.exit(getattr(error, "exit_code", 2))
             raise
@@ -104,6 +106,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == 130:  # Ctrl-C: typer returns it, or KeyboardInterrupt is caught above
         _stop("Interrupted. Everything finished so far is kept; run the same command again to continue.", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_what_is_allowed(error: Any) -> None:
+    """Let the error of an option's value say what it got and what is allowed. Typer has pydantic's message there."""
+    option, problems = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
+    if option is None or problems is None:
+        return
+    kind = option.type_descriptor.annotation
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        allowed = ", ".join(str(one.value) for one in kind)
+    elif kind in (int, float):
+        allowed = "a whole number" if kind is int else "a number"
+        ends = [f"{word} {end}" for word, end in (("from", option.min), ("to", option.max)) if end is not None]
+        allowed = " ".join([allowed, *ends]) + (" on" if ends and option.max is None else "")
+    else:
+        return
+    error.message = f"got '{problems()[0]['input']}'. Allowed: {allowed}."
 
 
 def _address(page: str) -> str:

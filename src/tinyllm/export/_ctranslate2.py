@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError
-from tinyllm.export._scores import option_scores
+from tinyllm.export._scores import Progress, option_scores, silence
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Branch, Encoder
@@ -18,6 +18,7 @@ from tinyllm.student.model import Student, StudentCard
 
 _QUANTISED = {"fp32": "float32", "int8": "int8"}
 _BATCH_TOKENS = 4096
+_AT_ONCE = 32  # questions between two reports of progress
 
 
 def write_ctranslate2(student: Student, folder: Path, quantise: str) -> None:
@@ -70,8 +71,15 @@ class CTranslate2Runtime:
         except RuntimeError as error:
             raise StudentError(f"CTranslate2 cannot load {folder}: {error}. Export the student again.") from None
 
-    def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
-        """Return the scores. CTranslate2 makes batches of similar lengths from the choices of all questions."""
+    def scores(self, questions: Sequence[Question], progress: Progress = silence) -> list[OptionScores]:
+        """Return the scores. CTranslate2 makes batches of similar lengths from the choices of several questions."""
+        found: list[OptionScores] = []
+        for start in range(0, len(questions), _AT_ONCE):
+            found += self._scored(questions[start : start + _AT_ONCE])
+            progress(len(found), len(questions), "")
+        return found
+
+    def _scored(self, questions: Sequence[Question]) -> list[OptionScores]:
         rows = [
             (n, branch, row.prompt)
             for n, question in enumerate(questions)
@@ -95,12 +103,19 @@ class CTranslate2Runtime:
             found[n].append((branch, result.log_probs))
         return list(map(option_scores, questions, found))
 
-    def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
+    def texts(
+        self, questions: Sequence[Question], teacher: str, max_new_tokens: int, progress: Progress = silence
+    ) -> list[str]:
         """Return the texts from greedy decoding."""
         prompts = [self._words(self.encoder.generation_prompt(q, self.card.prefixes[teacher])) for q in questions]
-        written = self._model.translate_batch(prompts, beam_size=1, max_decoding_length=max_new_tokens)
-        to_ids = self.encoder.tokenizer.convert_tokens_to_ids
-        return [self.encoder.read(to_ids(result.hypotheses[0])) for result in written]
+        to_ids, texts = self.encoder.tokenizer.convert_tokens_to_ids, list[str]()
+        for start in range(0, len(prompts), _AT_ONCE):
+            written = self._model.translate_batch(
+                prompts[start : start + _AT_ONCE], beam_size=1, max_decoding_length=max_new_tokens
+            )
+            texts += [self.card.own_rationale(self.encoder.read(to_ids(r.hypotheses[0]))) for r in written]
+            progress(len(texts), len(prompts), f"writing as {teacher}")
+        return texts
 
     def _words(self, tokens: Sequence[int]) -> list[str]:
         words: list[str] = self.encoder.tokenizer.convert_ids_to_tokens(list(tokens))

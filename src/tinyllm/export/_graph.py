@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError, first_line
-from tinyllm.export._scores import option_scores
+from tinyllm.export._scores import Progress, counted, option_scores, silence
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Branch, Encoder
@@ -133,13 +133,16 @@ class GraphRuntime(ABC):
     def compute(self, inputs: Mapping[str, Any]) -> Any:
         """Return the log-probabilities for the arrays of all inputs."""
 
-    def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
+    def scores(self, questions: Sequence[Question], progress: Progress = silence) -> list[OptionScores]:
         """Return the scores. Questions are computed one after the other."""
-        return [self._scored(question) for question in questions]
+        return list(counted(map(self._scored, questions), len(questions), progress))
 
-    def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
+    def texts(
+        self, questions: Sequence[Question], teacher: str, max_new_tokens: int, progress: Progress = silence
+    ) -> list[str]:
         """Return the texts from greedy decoding. This is slow for long texts, because the graph has no cache."""
-        return [self._written(q, self.card.prefixes[teacher], max_new_tokens) for q in questions]
+        written = (self._written(q, self.card.prefixes[teacher], max_new_tokens) for q in questions)
+        return list(counted(written, len(questions), progress, f"writing as {teacher}"))
 
     def _scored(self, question: Question) -> OptionScores:
         rows = self.encoder.options(question, self.card.prefixes[ANSWER_TASK])
@@ -186,9 +189,9 @@ class GraphRuntime(ABC):
             else:
                 found = self._branched([*prompt, *written], [(end,), (end,)])[0]
             written.append(int(found.argmax()))
-            if written[-1] == end:
+            if written[-1] == end or self.card.has_ended(self.encoder.read(written)):
                 break
-        return self.encoder.read(written)
+        return self.card.own_rationale(self.encoder.read(written))
 
     def _run(self, **given: Any) -> Any:
         return self.compute({k: v if isinstance(v, np.ndarray) else np.array(v, np.int64) for k, v in given.items()})

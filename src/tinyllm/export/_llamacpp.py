@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import MissingDependencyError, StudentError
-from tinyllm.export._scores import option_scores
+from tinyllm.export._scores import Progress, counted, option_scores, silence
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Encoder
@@ -43,19 +43,22 @@ class LlamaCppRuntime:
             connection.request("GET", "/slots")  # a server that is stopped before its loop runs never ends
             connection.getresponse().read()
 
-    def scores(self, questions: Sequence[Question]) -> list[OptionScores]:
+    def scores(self, questions: Sequence[Question], progress: Progress = silence) -> list[OptionScores]:
         """Return the scores of each question. Several questions are computed in parallel."""
-        return list(self._threads.map(self._scored, questions))
+        return list(counted(self._threads.map(self._scored, questions), len(questions), progress))
 
-    def texts(self, questions: Sequence[Question], teacher: str, max_new_tokens: int) -> list[str]:
+    def texts(
+        self, questions: Sequence[Question], teacher: str, max_new_tokens: int, progress: Progress = silence
+    ) -> list[str]:
         """Return the texts from greedy decoding."""
 
         def written(question: Question) -> str:
             prompt = list(self.encoder.generation_prompt(question, self.card.prefixes[teacher]))
             body = {"prompt": prompt, "n_predict": max_new_tokens, "return_tokens": True}
-            return self.encoder.read(self._asked(body)["tokens"])
+            body["stop"] = [f"\n{begin}" for begin in self.card.next_prompts]
+            return self.card.own_rationale(self.encoder.read(self._asked(body)["tokens"]))
 
-        return list(self._threads.map(written, questions))
+        return list(counted(self._threads.map(written, questions), len(questions), progress, f"writing as {teacher}"))
 
     def tokens(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text, from llama.cpp's tokenizer."""

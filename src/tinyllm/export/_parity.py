@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tinyllm.comparison import Accuracy, Paired, paired
 from tinyllm.errors import StudentError
+from tinyllm.export._scores import Progress, silence
 from tinyllm.questions.types import Question
 from tinyllm.scoring.calibration import probabilities
 from tinyllm.scoring.predictions import credit, leaders
@@ -51,17 +52,26 @@ class Parity:
     learnt: int | None = None
 
 
-def compare(own: Runtime, exported: Runtime, questions: Sequence[Question], precision: str) -> Parity:
+def compare(
+    own: Runtime, exported: Runtime, questions: Sequence[Question], precision: str, progress: Progress = silence
+) -> Parity:
     """Answer questions with both programs, and compare the answers.
 
     Args:
         precision: the precision of the export, which determines the tolerance.
+        progress: as of `Runtime`. It counts the questions of both programs.
 
     Raises:
         StudentError: a score of the export is not a finite number.
     """
     layout, temperature = own.card.layout, own.card.temperature
-    ours, theirs = ([s.ranking(layout) for s in runtime.scores(questions)] for runtime in (own, exported))
+    total = 2 * len(questions)
+
+    def ranked(runtime: Runtime, before: int, note: str) -> list[tuple[float, ...]]:
+        scores = runtime.scores(questions, lambda done, *_: progress(before + done, total, note))
+        return [s.ranking(layout) for s in scores]
+
+    ours, theirs = ranked(own, 0, "the student"), ranked(exported, len(questions), "the export")
     if broken := sum(not all(map(math.isfinite, scores)) for scores in theirs):
         raise StudentError(
             f"The export gives scores that are not numbers for {broken} of {len(questions)} questions. Choose another "

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from tinyllm.questions.types import Question
 from tinyllm.scoring.predictions import OptionScores
 from tinyllm.student.encode import Branch
+
+Progress = Callable[[int, int, str], None]
+"""As of `Runtime`."""
+_Done = TypeVar("_Done")
+
+
+def silence(done: int, total: int, note: str) -> None:
+    """Report no progress."""
+
+
+def counted(results: Iterable[_Done], total: int, progress: Progress, note: str = "") -> Iterator[_Done]:
+    """Yield results, and report the number of each."""
+    for number, result in enumerate(results, 1):
+        yield result
+        progress(number, total, note)
 
 
 def option_scores(question: Question, scored: Iterable[tuple[Branch, Sequence[float]]]) -> OptionScores:

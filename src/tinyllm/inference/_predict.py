@@ -1,8 +1,9 @@
 """Answers a file of questions as a stream. An interrupted command can be continued.
 
-Rows are answered in windows of 256. The rows of a window are appended to `OUT.part`, in the order of the file, and
-written to the disk before the next window begins. A killed process can leave one incomplete window at the end. The same
-command removes the incomplete row and continues after the last complete one.
+Rows are answered in blocks, because rows of similar length are computed together. A block takes about half a minute and
+has at most 256 rows. Its rows are appended to `OUT.part`, in the order of the file, and written to the disk before the
+next block begins. A stop loses the block that is computed. The same command removes an incomplete row at the end, and
+continues after the last complete one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,14 +32,16 @@ from tinyllm.inference._rows import (
     read_rows,
 )
 from tinyllm.inference._student import Chosen, LoadedStudent
-from tinyllm.questions.intake import Found, Wishes, find_reading
+from tinyllm.questions.intake import Found, Tally, Wishes, find_reading
 from tinyllm.questions.types import Question, Splits
 from tinyllm.system.files import read_json, replacing, write_json
 from tinyllm.system.news import News, Task
 from tinyllm.system.packaged import file_checksum
 
-_WINDOW = 256  # questions that are computed together; a kill loses at most one window
-_WINDOW_OF_EXPORT = 32  # an export computes each question alone, so smaller windows only show progress more often
+_FIRST_BLOCK = 32  # rows; the speed of the student is not known yet
+_SMALLEST_BLOCK = 8
+_LARGEST_BLOCK = 256  # computing more rows together is hardly faster
+_BLOCK_S = 30.0
 _PLAIN = ".jsonl"
 
 
@@ -74,21 +77,22 @@ class Predictions:
 
 
 def predict_file(
-    student: LoadedStudent,
+    student: Callable[[], LoadedStudent],
     file: Path,
     out: Path,
     news: News,
     *,
     wishes: Wishes | None = None,
-    teachers: tuple[str, ...] = (),
+    styles: Callable[[LoadedStudent], tuple[str, ...]] = lambda _: (),
     min_confidence: float = 0.0,
 ) -> Predictions:
     """Answer every question of a file, and write the answers. The file may have any shape that `tinyllm init` reads.
 
     Args:
+        student: loads the student. It is called when the files are checked.
         out: the file to write. It ends in .jsonl, .csv, .parquet or .xlsx.
         wishes: how the questions file is to be read.
-        teachers: the teachers in whose style the student explains each answer (`LoadedStudent.styles`).
+        styles: returns the teachers in whose style the student explains each answer (`LoadedStudent.styles`).
         min_confidence: the smallest probability at which a choice is taken.
 
     Raises:
@@ -101,18 +105,21 @@ def predict_file(
         )
     if out.exists():
         raise DataError(f"{out} exists already. Give another name with -o, or remove it.")
-    wishes = wishes or Wishes()
+    wishes, tally = wishes or Wishes(), Tally()
     with news.task(f"Reading {file}"):
         found = find_reading(file, wishes)
-        total = sum(1 for table in found.shape.tables for _ in table.rows())
+        total = sum(1 for _ in found.counted(tally))
+    news.say("\n".join([*found.read_as(), *found.not_read(), *tally.shown()]))
     if out.suffix.lower() == WORKBOOK and total > MOST_ROWS_OF_WORKBOOK:
         raise DataError(
             f"{file} has {total:,} rows, and a workbook can have {MOST_ROWS_OF_WORKBOOK:,} below its heading. "
             "Give a .parquet, .csv or .jsonl file with -o."
         )
-    is_learnt = _learnt(student.folder)
+    with news.task("Loading the student"):
+        loaded = student()
+    teachers, is_learnt = styles(loaded), _learnt(loaded.folder)
     asked = {
-        "student": student.identity, "questions": _checksum(file), "wishes": repr(wishes),
+        "student": loaded.identity, "questions": _checksum(file), "wishes": repr(wishes),
         "teachers": list(teachers), "min_confidence": min_confidence,
         **({} if is_learnt is None else {"training": "known"}),
     }  # fmt: skip
@@ -120,8 +127,8 @@ def predict_file(
         kept, began = count.rows, time.monotonic()
         if kept:
             news.say(f"  {kept} rows are answered already; continuing after them")
-        with news.task(f"Answering {file.name}", total) as task:
-            _answer(student, found, part, count, teachers, min_confidence, is_learnt, task)
+        with _told_what_is_kept(out, count, total, news), news.task(f"Answering {file.name}", total) as task:
+            _answer(loaded, found, part, count, teachers, min_confidence, is_learnt, task)
         seconds = time.monotonic() - began
     _finish(out, teachers, found.shape.dialect)
     return Predictions(
@@ -154,34 +161,65 @@ def _answer(
     is_learnt: Callable[[Question], bool] | None,
     task: Task,
 ) -> None:
-    """Answer the remaining rows and append them, one window after the other."""
+    """Answer the remaining rows and append them, one block after the other."""
     began, before = time.monotonic(), count.rows
-    left = islice(found.rows(), count.rows, None)
-    size = _WINDOW if student.runtime == "torch" else _WINDOW_OF_EXPORT
-    while window := list(islice(left, size)):
-        asked = [q for _, _, q, _ in window if isinstance(q, Question)]
-        answers = student.answers(asked)
-        sound = [q for q, a in zip(asked, answers, strict=True) if isinstance(a, Chosen)]
-        explained = iter(student.rationales(sound, teachers))
-        said = iter(answers)
-        rows: list[dict[str, Any]] = []
-        for number, (_, place, question, _) in enumerate(window, count.rows + 1):
-            if isinstance(question, str):
-                rows.append(problem_row(number, place, question))
-                continue
-            answer = next(said)
-            if isinstance(answer, str):
-                rows.append(problem_row(number, question.id, answer, question.question))
-            else:
-                row = answered_row(number, question, answer, next(explained), min_confidence)
-                rows.append(row if is_learnt is None else row | {"learnt": is_learnt(question)})
+    left = islice(found.rows(named=False), count.rows, None)
+    size = _FIRST_BLOCK
+    task.update(before)
+    while block := [(place, question) for _, place, question, _ in islice(left, size)]:
+        started = time.monotonic()
+        rows = _answered(student, block, count.rows, teachers, min_confidence, is_learnt, task)
         part.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
         part.flush()
         os.fsync(part.fileno())
         for row in rows:
             count.add(row)
-        rate = (count.rows - before) / max(time.monotonic() - began, 1e-9)
-        task.update(count.rows, note=f"{rate:,.1f} questions/s")
+        now = time.monotonic()
+        task.update(count.rows, note=f"{(count.rows - before) / max(now - began, 1e-9):,.1f} questions/s")
+        fitting = len(block) * _BLOCK_S / max(now - started, 1e-9)
+        size = round(min(max(fitting, _SMALLEST_BLOCK), _LARGEST_BLOCK))
+
+
+def _answered(
+    student: LoadedStudent,
+    block: Sequence[tuple[str, Question | str]],
+    before: int,
+    teachers: tuple[str, ...],
+    min_confidence: float,
+    is_learnt: Callable[[Question], bool] | None,
+    task: Task,
+) -> list[dict[str, Any]]:
+    """Return the rows of the answers to a block. `task` counts a row by the share of its texts that are done.
+
+    Args:
+        block: the place and the question of each row, or why it is not a question.
+        before: number of rows before the block.
+    """
+    ranked = 1 / (1 + len(teachers))  # the share of the answers in all texts
+
+    def seen(done: float, note: str) -> None:
+        task.update(max(task.done, before + int(done * len(block))), note=note)
+
+    asked = [q for _, q in block if isinstance(q, Question)]
+    answers = student.answers(asked, lambda done, of, note: seen(ranked * done / of, note))
+    sound = [q for q, a in zip(asked, answers, strict=True) if isinstance(a, Chosen)]
+    written = student.rationales(
+        sound, teachers, progress=lambda done, of, note: seen(ranked + (1 - ranked) * done / of, note)
+    )
+    explained = iter(written)
+    said = iter(answers)
+    rows: list[dict[str, Any]] = []
+    for number, (place, question) in enumerate(block, before + 1):
+        if isinstance(question, str):
+            rows.append(problem_row(number, None, f"{place}: {question}"))
+            continue
+        answer = next(said)
+        if isinstance(answer, str):
+            rows.append(problem_row(number, question.id or None, answer, question.question))
+        else:
+            row = answered_row(number, question, answer, next(explained), min_confidence)
+            rows.append(row if is_learnt is None else row | {"learnt": is_learnt(question)})
+    return rows
 
 
 # --- the unfinished file -----------------------------------------------------------------------------------------
@@ -217,6 +255,16 @@ def _journal(out: Path, asked: dict[str, Any]) -> Iterator[tuple[IO[bytes], Coun
                 )
             write_json(said, asked)
         yield file, _counted(file)
+
+
+@contextlib.contextmanager
+def _told_what_is_kept(out: Path, count: Count, total: int, news: News) -> Iterator[None]:
+    """Say after Ctrl-C how many rows are kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        news.say(f"  {count.rows} of {total} rows are kept, in {_part(out)}. Rows that were being computed are not.")
+        raise
 
 
 def _counted(file: IO[bytes]) -> Count:

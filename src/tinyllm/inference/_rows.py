@@ -29,7 +29,7 @@ def answered_row(
     abstains = probability < min_confidence
     row: dict[str, Any] = {
         "row": number,
-        "id": question.id,
+        "id": question.id or None,
         "question": question.question,
         "choice": None if abstains else chosen.choice,
         "letter": None if abstains else _letter(chosen.choice),
@@ -52,7 +52,7 @@ def _letter(choice: int) -> str:
     return label(choice).upper()
 
 
-def problem_row(number: int, name: str, problem: str, question: str | None = None) -> dict[str, Any]:
+def problem_row(number: int, name: str | None, problem: str, question: str | None = None) -> dict[str, Any]:
     """Return the row of something that is not a question, or of a question that the student cannot be asked."""
     return {
         "row": number,
@@ -115,7 +115,7 @@ def _csv(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str],
         writer = csv.DictWriter(out, _columns(teachers), delimiter=separator)
         writer.writeheader()
         for row in rows:
-            writer.writerow(_without_lists(_flat(row, teachers)))
+            writer.writerow(_cells(row, teachers))
 
 
 def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[str], _: _Dialect) -> None:
@@ -128,7 +128,7 @@ def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[
         sheet.freeze_panes(1, 0)
         sheet.write_row(0, 0, _columns(teachers), book.add_format({"bold": True}))
         for number, row in enumerate(rows, 1):
-            cells = _without_lists(_flat(row, teachers)).values()
+            cells = _cells(row, teachers).values()
             sheet.write_row(number, 0, [c[:_LONGEST_CELL] if isinstance(c, str) else c for c in cells])
 
 
@@ -158,9 +158,11 @@ WRITERS: Mapping[str, Writer] = {".csv": _csv, ".parquet": _parquet, WORKBOOK: _
 dialect of the questions file."""
 
 
-def _without_lists(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with its lists as JSON texts."""
-    return {name: json.dumps(value) if isinstance(value, list) else value for name, value in row.items()}
+def _cells(row: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
+    """Return the cells of a table: lists are JSON texts, and a rationale is one line."""
+    values = _flat(row, teachers)
+    lines = {name: " ".join(text.split()) for name in map(_rationale, teachers) if (text := values[name])}
+    return {name: json.dumps(value) if isinstance(value, list) else value for name, value in (values | lines).items()}
 
 
 def _columns(teachers: Sequence[str]) -> list[str]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from tinyllm.config import ANSWER_TASK
 from tinyllm.errors import DataError, RunFolderError, did_you_mean
-from tinyllm.export import open_export
 from tinyllm.questions.types import Question
 from tinyllm.scoring.calibration import probabilities
 from tinyllm.scoring.predictions import leaders
-from tinyllm.scoring.runtime import Runtime
-from tinyllm.student.model import student_folder
 from tinyllm.system.packaged import folder_checksum
+
+if TYPE_CHECKING:
+    from tinyllm.scoring.runtime import Runtime
 
 _RATIONALE_TOKENS = 96
 
@@ -153,11 +153,17 @@ class LoadedStudent:
             )
         return known if teacher is None else (teacher,)
 
-    def answers(self, questions: Sequence[Question]) -> list[Chosen | str]:
-        """Return the answer to each question, or a message if the student cannot be asked the question."""
+    def answers(
+        self, questions: Sequence[Question], progress: Callable[[int, int, str], None] | None = None
+    ) -> list[Chosen | str]:
+        """Return the answer to each question, or a message if the student cannot be asked the question.
+
+        Args:
+            progress: called with the number of questions done, their number, and a note.
+        """
         problems, cut = self._problems(questions)
         sound = [q for q, problem in zip(questions, problems, strict=True) if problem is None]
-        scores = iter(self._runtime.scores(sound) if sound else ())
+        scores = iter(self._runtime.scores(sound, progress or _silent) if sound else ())
         card = self._runtime.card
         found: list[Chosen | str] = []
         for place, (question, problem) in enumerate(zip(questions, problems, strict=True)):
@@ -178,7 +184,11 @@ class LoadedStudent:
         return found
 
     def rationales(
-        self, questions: Sequence[Question], teachers: Sequence[str], max_tokens: int = _RATIONALE_TOKENS
+        self,
+        questions: Sequence[Question],
+        teachers: Sequence[str],
+        max_tokens: int = _RATIONALE_TOKENS,
+        progress: Callable[[int, int, str], None] | None = None,
     ) -> list[dict[str, str]]:
         """Return the rationales for each question, by teacher.
 
@@ -186,8 +196,17 @@ class LoadedStudent:
             questions: questions that `answers` has answered.
             teachers: names from `styles`.
             max_tokens: length of the longest rationale, in tokens of the student.
+            progress: called with the number of texts that are written, their number, and a note.
         """
-        by_teacher = {t: self._runtime.texts(questions, t, max_tokens) for t in teachers} if questions else {}
+        by_teacher: dict[str, list[str]] = {}
+        total = len(questions) * len(teachers)
+        for teacher in teachers if questions else ():
+            before = len(questions) * len(by_teacher)
+
+            def count(done: int, _: int, note: str, before: int = before) -> None:
+                (progress or _silent)(before + done, total, note)
+
+            by_teacher[teacher] = self._runtime.texts(questions, teacher, max_tokens, count)
         return [{t: texts[place] for t, texts in by_teacher.items()} for place in range(len(questions))]
 
     def usage(self, question: Question, teacher: str | None, text: str) -> dict[str, int]:
@@ -228,14 +247,17 @@ def load(folder: str | Path) -> LoadedStudent:
         StudentError: the folder holds no student, or the checksum of a file is wrong.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        beside = [str(f) for f in folder.parent.glob("*") if f.is_dir()]
-        raise RunFolderError(
-            f"There is no folder {folder}.{did_you_mean(str(folder), beside)} Give the folder of a run, of its "
-            "student, or of an export."
-        )
+    RunFolderError.check(folder)
+    # `predict` checks its files before it waits for torch.
+    from tinyllm.export import open_export
+    from tinyllm.student.model import student_folder
+
     folder = student_folder(folder)
     return LoadedStudent(open_export(folder), folder_checksum(folder) or "", folder)
+
+
+def _silent(done: int, total: int, note: str) -> None:
+    """Report no progress."""
 
 
 def _questions(

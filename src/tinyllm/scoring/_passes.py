@@ -89,6 +89,8 @@ def generate_texts(
 ) -> list[str]:
     """Return what the student writes for a task by greedy decoding: its answer, or a rationale like a teacher's.
 
+    A rationale ends where the student goes on with a next prompt.
+
     Args:
         reasons: rationales that stand in the prompts; None: none.
         max_new_tokens: the longest text. An answer may be longer where a choice of its question is longer.
@@ -104,9 +106,15 @@ def generate_texts(
     texts, done = [""] * len(prompts), 0
     note = "writing answers" if task == ANSWER_TASK else f"writing as {task}"
     progress(0, len(prompts), note)
-    for group in written_on(student, encoder.end, prompts, limits, batch_tokens):
+    card, explains = student.card, task != ANSWER_TASK
+
+    def has_ended(tokens: list[int]) -> bool:
+        return card.has_ended(encoder.read(tokens))
+
+    for group in written_on(student, encoder.end, prompts, limits, batch_tokens, has_ended if explains else None):
         for place, tokens in group.items():
-            texts[place] = encoder.read(tokens)
+            text = encoder.read(tokens)
+            texts[place] = card.own_rationale(text) if explains else text
         done += len(group)
         progress(done, len(prompts), note)
     return texts

@@ -236,13 +236,19 @@ class _Routes:
         path = request.url.path
         return Response(self._page[path], media_type=_PAGE_FILES[path][1], headers=_PAGE_HEADERS)
 
-    async def unknown(self, request: Request, error: Exception) -> Response:
-        """Answer a request to a path or method that does not exist."""
-        status = int(getattr(error, "status_code", 404))
-        known = ", ".join(f"{'POST' if 'POST' in (r.methods or ()) else 'GET'} {r.path}" for r in self.table())
+    async def unknown(self, request: Request, _: Exception) -> Response:
+        """Answer a request to a path that does not exist, or by a method that the path does not have."""
+        path, table = request.url.path, self.table()
+        methods = sorted({m for r in table if r.path == path for m in r.methods or ()})
+        if methods:
+            allow = ", ".join(methods)
+            return _Refused(
+                405, f"{path} takes {allow}, not {request.method}.", "method_not_allowed", Allow=allow
+            ).response()  # fmt: skip
+        known = ", ".join(f"{'POST' if 'POST' in (r.methods or ()) else 'GET'} {r.path}" for r in table)
         return _Refused(
-            status, f"There is no {request.method} {request.url.path[:200]} here. Known: {known}.", "not_found"
-        ).response()
+            404, f"There is no {request.method} {path[:200]} here. Known: {known}.", "not_found"
+        ).response()  # fmt: skip
 
     async def failed(self, _: Request, error: Exception) -> Response:
         """Answer a request that a bug, or a lack of memory, has stopped."""

@@ -78,8 +78,10 @@ def export_run(
         made = Path(scratch) / out.name
         with news.task(f"Writing {kind} ({precision})"):
             write_export(read_student(run.student), made, kind, precision, config.name, asked[0])
-        with news.task(f"Comparing {len(asked)} questions"):
-            found = compare(TorchRuntime(read_student(run.student)), open_export(made), asked, precision)
+        with news.task(f"Comparing {len(asked)} questions") as task:
+            own = TorchRuntime(read_student(run.student))
+            found = compare(own, open_export(made), asked, precision, task.update)
+            task.note = ""
         if is_learnt is not None:
             found = replace(found, learnt=sum(q.answer is not None and is_learnt(q) for q in asked))
         write_json(made / "parity.json", asdict(found))
@@ -133,8 +135,10 @@ def evaluate_export(folder: Path, run: RunFolder | None, news: News) -> dict[str
         )
     runtime = open_export(folder)
     layout = runtime.card.layout
-    with news.task(f"Evaluating {folder.name}"):
-        marks = [credit(s.ranking(layout), q.known_answer) for q, s in zip(test, runtime.scores(test), strict=True)]
+    with news.task(f"Evaluating {folder.name}", len(test)) as task:
+        scores = runtime.scores(test, task.update)
+        task.note = ""
+    marks = [credit(s.ranking(layout), q.known_answer) for q, s in zip(test, scores, strict=True)]
     stored = map(Prediction.from_json, read_jsonl(run.predictions) if run.predictions.is_file() else ())
     own = {(p.question.id, p.question.choices): p for p in stored if (p.stage, p.split) == ("after", "test")}
     scorer = "likelihood_normalised" if compares_by_token(layout) else "likelihood"

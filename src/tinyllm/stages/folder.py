@@ -85,6 +85,7 @@ class RunFolder:
         Raises:
             RunFolderError: the folder holds none.
         """
+        RunFolderError.check(self.path)
         if not self.config_file.is_file():
             raise RunFolderError(f"{self.path} has no config.yaml, so it is no run; `tinyllm run CONFIG` makes one.")
         return load_config(self.config_file)

@@ -336,12 +336,7 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
 def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
     """Say how the file was understood, and show the first question as a person can check it."""
     reading = found.reading
-    for how in found.shape.how:
-        yield f"  file:     {how}"
-    yield f"  question: '{reading.question}'" + (f", about the text in '{reading.context}'" if reading.context else "")
-    yield f"  choices:  {reading.choices.said}"
-    for proof in reading.proof:
-        yield f"  answer:   {proof}"
+    yield from found.read_as()
     if len(tally.splits) > 1:
         yield "  splits:   " + ", ".join(f"{n} {split}" for split, n in tally.splits.items())
     if tally.answers:
@@ -360,11 +355,7 @@ def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
     if tally.left_out:
         rows = tally.questions + tally.left_out
         yield f"  left out: {tally.left_out} of {rows} rows, which the report names; {_left_out(tally)}"
-    for other in found.others:
-        yield f"  not read: {other}"
-    if reading.unused:
-        columns = "column" if len(reading.unused) == 1 else "columns"
-        yield f"  not used: the {columns} " + ", ".join(f"'{c}'" for c in reading.unused)
+    yield from found.not_read()
     if told := reading.explanations:
         yield f"  note:     '{told[0]}' may explain the answers; docs/questions.md says how a student learns from that"
     if packaged and (letters := _foreign_letters(tally.texts)):
@@ -372,13 +363,7 @@ def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
             f"  note:     the questions do not look English ({letters}), and the packaged models know English only; "
             "docs/howto/other-languages.md names others"
         )
-    if (first := tally.first) is not None:
-        yield "The first question:"
-        if first.context:
-            yield f"    {_short(first.context)}"
-        yield f"    {_short(first.question)}"
-        for k, choice in enumerate(first.choices):
-            yield f"    {'→' if k == first.answer else ' '} {_short(choice)}"
+    yield from tally.shown()
 
 
 def _left_out(tally: Tally) -> str:
@@ -397,8 +382,3 @@ def _foreign_letters(texts: Sequence[str]) -> str:
     if sum(words.values()) < _FEW_LETTERS * letters.total() and sum(foreign.values()) < letters.total() / 3:
         return ""
     return ", ".join(sorted(foreign, key=lambda c: -foreign[c])[:3])
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 100 else text[:99] + "…"

@@ -91,7 +91,7 @@ def push_run(
         config.model_copy(update={"name": repo.partition("/")[2], "student": named}),
         learnt,
         licence,
-        _results(figures, next(iter(scorers(by_token=compares_by_token(config.student.layout))))),
+        _results(figures, scorers(by_token=compares_by_token(config.student.layout))),
     )
     files = {"README.md": len(card.encode())}
     files |= {name: (run.student / name).stat().st_size for name in (CARD_FILE, *known)}
@@ -115,34 +115,48 @@ def _base_model(model: str, given: str) -> str:
     return found
 
 
-def _results(figures: Mapping[str, Any], scorer: str) -> str:
-    """Return a table of the accuracies, with the most frequent answer and guessing as baselines."""
-    after: Mapping[str, Any] | None = figures.get("accuracy", {}).get(scorer)
-    if after is None:
+def _results(figures: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """Return a table of the accuracies by every scorer, with the most frequent answer and guessing as baselines.
+
+    Args:
+        labels: the scorers in words, the headline first. The layout of the student fixes it before any test.
+    """
+    after: Mapping[str, Any] = figures.get("accuracy", {})
+    used = [name for name in labels if name in after]
+    if not used:
         return "The student was not evaluated on test questions, so its accuracy is not known."
-    before, change = figures.get("before", {}).get(scorer), figures.get("gain", {}).get(scorer)
-    rows = [("before training", before)] if before else []
-    lines = [
-        f"Accuracy on {after['n']} test questions that it was not trained on.",
-        "",
-        "| | accuracy | 95 % interval |",
-        "|---|---:|---:|",
-        *(
-            f"| {name} | {_percent(found['value'])} | {_percent(found['ci95'][0])} to {_percent(found['ci95'][1])} |"
-            for name, found in [*rows, ("after training", after)]
-        ),
-        f"| always the most frequent answer | {_percent(figures['majority'])} | |",
-        f"| guessing | {_percent(figures['chance'])} | |",
+    headline, n = labels[used[0]].lower(), max(after[name]["n"] for name in used)
+    before = figures.get("before", {})
+    rows = [
+        (name, when, of[name]) for name in used for when, of in (("before", before), ("after", after)) if name in of
     ]
-    if change:
-        low, high = (100 * bound for bound in change["ci95"])
-        lines += [
-            "",
-            f"Training changed the accuracy by {100 * change['difference']:+.1f} points (95 % interval {low:+.1f} to "
-            f"{high:+.1f}, p = {change['p']:.2g}, paired test). "
-            + ("This may be chance." if change["p"] > 0.05 else "This is unlikely to be chance."),
-        ]
+    fixed = f"The headline scorer is {headline}: the form of the prompt fixed it before the test."
+    lines = [
+        f"Accuracy on {n} test questions that it was not trained on. {fixed}",
+        "",
+        "| scorer | | accuracy | 95 % interval |",
+        "|---|---|---:|---:|",
+        *(
+            f"| {labels[name].lower()} | {when} training | {_percent(found['value'])} | "
+            f"{_percent(found['ci95'][0])} to {_percent(found['ci95'][1])} |"
+            for name, when, found in rows
+        ),
+        f"| | always the most frequent answer | {_percent(figures['majority'])} | |",
+        f"| | guessing | {_percent(figures['chance'])} | |",
+        *(line for name in used if (line := _change(labels[name].lower(), figures.get("gain", {}).get(name)))),
+    ]
     return "\n".join(lines)
+
+
+def _change(scorer: str, change: Mapping[str, Any] | None) -> str:
+    if not change:
+        return ""
+    low, high = (100 * bound for bound in change["ci95"])
+    return (
+        f"\nBy {scorer}, training changed the accuracy by {100 * change['difference']:+.1f} points (95 % interval "
+        f"{low:+.1f} to {high:+.1f}, p = {change['p']:.2g}, paired test). "
+        + ("This may be chance." if change["p"] > 0.05 else "This is unlikely to be chance.")
+    )
 
 
 def _percent(share: float) -> str:

@@ -7,7 +7,7 @@ out which prompts can be in one batch without changing what the student writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -24,20 +24,26 @@ _PROBED_TOKENS = 3
 
 
 def written_on(
-    student: Student, end: int, prompts: Sequence[Sequence[int]], limits: Sequence[int], batch_tokens: int
+    student: Student,
+    end: int,
+    prompts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    batch_tokens: int,
+    has_ended: Callable[[list[int]], bool] | None = None,
 ) -> Iterator[dict[int, list[int]]]:
     """Yield the most likely tokens after each prompt, by the place of the prompt, group by group.
 
     Args:
         limits: the most tokens to write after each prompt.
         batch_tokens: the most tokens of a group, with padding.
+        has_ended: says of the tokens that are written whether the rest is not needed; None: only `end` says it.
 
     Raises:
         StudentError: a prompt is longer than the model's positions.
     """
     limits = _within_positions(student, prompts, limits)
     for group in _groups_of(student, end, prompts, limits, batch_tokens):
-        output = _continued(student, end, [prompts[i] for i in group], max(limits[i] for i in group))
+        output = _continued(student, end, [prompts[i] for i in group], max(limits[i] for i in group), has_ended)
         # Each text ends at the limit of its own prompt, not at the longest limit of the group.
         yield {i: tokens[: limits[i]] for i, tokens in zip(group, output, strict=True)}
 
@@ -77,10 +83,21 @@ def _groups_of(
     return groups
 
 
-def _continued(student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+def _continued(
+    student: Student,
+    end: int,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    has_ended: Callable[[list[int]], bool] | None,
+) -> list[list[int]]:
     """Return the most likely tokens after each prompt by greedy decoding, whatever the settings of the model are."""
-    output = _generated(student, end, prompts, max_new_tokens).sequences
     start = 1 if student.is_encoder_decoder else max(map(len, prompts))
+
+    def ended(ids: Tensor, _: Any, **__: Any) -> Tensor:
+        assert has_ended is not None  # noqa: S101
+        return torch.tensor([has_ended(tokens) for tokens in ids[:, start:].tolist()], device=ids.device)
+
+    output = _generated(student, end, prompts, max_new_tokens, [ended] if has_ended else []).sequences
     tokens: list[list[int]] = output[:, start:].tolist()
     return tokens
 
@@ -108,15 +125,20 @@ def _probed_company(student: Student, end: int, prompts: Sequence[Sequence[int]]
 
 def _logits(student: Student, end: int, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
     """Return the logits (tokens, V) of the first few tokens that follow each prompt."""
-    settings = {"min_new_tokens": _PROBED_TOKENS, "output_logits": True}
+    settings: dict[str, Any] = {"min_new_tokens": _PROBED_TOKENS, "output_logits": True}
     found = _generated(student, end, prompts, _PROBED_TOKENS, **settings)
     return list(torch.stack(found.logits, dim=1))
 
 
 def _generated(
-    student: Student, end: int, prompts: Sequence[Sequence[int]], max_new_tokens: int, **settings: Any
+    student: Student,
+    end: int,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stops: Sequence[Callable[..., Tensor]] = (),
+    **settings: Any,
 ) -> Any:
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, StoppingCriteriaList
 
     model, width, pad = unwrapped(student.model), max(map(len, prompts)), int(student.tokenizer.pad_token_id)
     # A causal student writes on from the right edge, so its padding goes to the left.
@@ -135,7 +157,10 @@ def _generated(
     forget_lengths(model)
     try:
         with head_in_fp32(model.get_output_embeddings()):
-            return model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)
+            return model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=greedy,
+                stopping_criteria=StoppingCriteriaList(stops),
+            )  # fmt: skip
     finally:
         model.generation_config = own
 

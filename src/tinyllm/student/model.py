@@ -31,6 +31,7 @@ from tinyllm.system.packaged import cache_folder, known_models, model_file, sha2
 _TOLERANCE = 1e-3  # of the greatest logit: merging adapters rounds
 CARD_FILE = "tinyllm.json"
 """In the student's folder: the prefixes and the layout it was trained with."""
+_SURE = 8  # characters of a prefix without its teacher, so that it is no usual word
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,31 @@ class StudentCard:
     def teachers(self) -> tuple[str, ...]:
         """The teachers whose kind of rationale the student has learnt to write."""
         return tuple(task for task in self.prefixes if task != ANSWER_TASK)
+
+    @property
+    def next_prompts(self) -> tuple[str, ...]:
+        """How the lines of a prompt begin. A student that does not end its rationale may go on with such a line."""
+        prefixes = {self.prefixes[ANSWER_TASK].rstrip()}
+        for teacher in self.teachers:
+            before = self.prefixes[teacher].partition(teacher)[0].rstrip()
+            prefixes.add(before if len(before) >= _SURE else self.prefixes[teacher].rstrip())  # with any teacher
+        return (*sorted(prefixes - {""}), "Question:", "Context:", "Choices:", "Answer Choices:")
+
+    def own_rationale(self, text: str) -> str:
+        """Return a rationale without what a student writes after it: the next prompt, or lines that it repeats."""
+        kept: list[str] = []
+        for line in text.strip().splitlines():
+            words, _, last = line.strip().rpartition(": ")
+            names_teacher = bool(words) and last.strip(" .'\"") in self.teachers
+            if kept and (line.startswith(self.next_prompts) or names_teacher or (line.strip() and line in kept)):
+                break
+            kept.append(line)
+        return "\n".join(kept).strip()
+
+    def has_ended(self, text: str) -> bool:
+        """Return whether the whole lines of a rationale show that the rest is not part of it."""
+        whole = text[: text.rfind("\n") + 1].strip()
+        return bool(whole) and self.own_rationale(whole) != "\n".join(whole.splitlines())
 
     def encoder(
         self, tokenizer: Any, *, is_encoder_decoder: bool, max_target_tokens: int = 256, share_prompt: bool = True

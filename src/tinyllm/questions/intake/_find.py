@@ -17,7 +17,7 @@ from tinyllm.questions._rows import RowForm, to_question
 from tinyllm.questions.intake._choices import FixedChoices, labels_for
 from tinyllm.questions.intake._reading import Reading
 from tinyllm.questions.intake._shapes import shapes_of
-from tinyllm.questions.intake._types import Bad, Shape, Wishes
+from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 from tinyllm.questions.intake._understand import Refusal, understand
 from tinyllm.questions.types import Question
 
@@ -25,6 +25,8 @@ _NOTHING = "it is not a table, not JSON, and not a quiz with lettered choices (A
 _FEW = 3  # different questions that are needed for three splits
 _SHOWN = 10  # reasons that are shown for rows left out, and rows for each reason
 _SAMPLE = 1000  # questions whose texts are looked at
+_LONGEST = 100  # characters of a text that is shown
+_OF_PREDICTIONS = frozenset(("row", "id", "question", "choice", "letter", "text"))  # columns that `predict` writes
 
 
 @dataclass(slots=True)
@@ -55,6 +57,17 @@ class Tally:
     def can_be_cut(self) -> bool:
         """Whether there are enough different questions for three splits."""
         return len(self.different) >= _FEW
+
+    def shown(self) -> Iterator[str]:
+        """Yield the lines that show the first question, as a person can check it."""
+        if self.first is None:
+            return
+        yield "The first question:"
+        if self.first.context:
+            yield f"    {_short(self.first.context)}"
+        yield f"    {_short(self.first.question)}"
+        for k, choice in enumerate(self.first.choices):
+            yield f"    {'→' if k == self.first.answer else ' '} {_short(choice)}"
 
     def add(self, split: str, place: str, question: Question | str, *, by_class: bool) -> None:
         """Count a row: its question, or why it is not a question."""
@@ -90,8 +103,31 @@ class Found:
     shape: Shape
     others: tuple[str, ...] = ()
 
-    def rows(self) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
-        """Yield the split, place, question (or why it is not a question) and cells of every row, in file order."""
+    def read_as(self) -> Iterator[str]:
+        """Yield the lines that say how the file is read, and what proves it."""
+        reading = self.reading
+        for how in self.shape.how:
+            yield f"  file:     {how}"
+        about = f", about the text in '{reading.context}'" if reading.context else ""
+        yield f"  question: '{reading.question}'{about}"
+        yield f"  choices:  {reading.choices.said}"
+        for proof in reading.proof:
+            yield f"  answer:   {proof}"
+
+    def not_read(self) -> Iterator[str]:
+        """Yield the lines that say what of the file is not read."""
+        for other in self.others:
+            yield f"  not read: {other}"
+        if self.reading.unused:
+            columns = "column" if len(self.reading.unused) == 1 else "columns"
+            yield f"  not used: the {columns} " + ", ".join(f"'{c}'" for c in self.reading.unused)
+
+    def rows(self, *, named: bool = True) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
+        """Yield the split, place, question (or why it is not a question) and cells of every row, in file order.
+
+        Args:
+            named: whether a question without an id gets one (`train-7`); otherwise its id is empty.
+        """
         numbers: Counter[str] = Counter()  # a split may have several files
         for table in self.shape.tables:
             split = table.split or "train"
@@ -101,7 +137,12 @@ class Found:
                 if isinstance(item, Bad):
                     yield split, place, item.reason, {}
                 else:
-                    yield split, place, self.reading.of(item.cells, f"{split}-{numbers[split]}"), item.cells
+                    yield (
+                        split,
+                        place,
+                        self.reading.of(item.cells, f"{split}-{numbers[split]}" if named else ""),
+                        item.cells,
+                    )
 
     def counted(self, tally: Tally) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
         """Yield what `rows` yields, and count it in `tally`."""
@@ -136,12 +177,19 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
     """Return the reading that the rows of a file (or folder) prove.
 
     Raises:
-        DataError: no reading or several readings are proven. The message has the reasons and the option for each.
+        DataError: no reading or several readings are proven, or `predict` wrote the file. The message has the reasons
+            and the option for each.
     """
     proven: list[tuple[Reading, Shape]] = []
     refused: list[tuple[Shape, Refusal]] = []
     for group in shapes_of(path, wishes):
         for shape in group:
+            if any(_is_predictions(table) for table in shape.tables):
+                raise DataError(
+                    f"{path} holds answers that `tinyllm predict` wrote, and not the choices of the questions. Give "
+                    "the file of questions that they answer.",
+                    page="questions.md",
+                )
             outcome = understand(shape, wishes)
             if not isinstance(outcome, Refusal):
                 proven.append(outcome)
@@ -167,6 +215,16 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
         f"the sheet '{s.sheet}': {r.reasons[0]}" for s, r in refused if s.sheet and s.sheet != proven[0][1].sheet
     )
     return Found(*proven[0], tuple(dict.fromkeys(others)))
+
+
+def _is_predictions(table: Table) -> bool:
+    first = next((item for item in table.rows() if isinstance(item, Line)), None)
+    return first is not None and first.cells.keys() >= _OF_PREDICTIONS
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _compared(q: Question) -> tuple[Any, ...]:
