@@ -73,9 +73,9 @@ def test_a_file_without_a_new_question_gives_no_estimate(cli, project):
 
 def test_an_interrupted_command_still_counts_the_rows_that_were_answered_before(cli, project, monkeypatch):
     whole = json.loads(cli("predict", project.run, project.questions, "-o", "whole.jsonl", "--json").out)
-    monkeypatch.setattr(_predict, "_WINDOW", 7)
+    monkeypatch.setattr(_predict, "_FIRST_BLOCK", 7)
     with monkeypatch.context() as patched:
-        answers = iter([LoadedStudent.answers])  # for one window
+        answers = iter([LoadedStudent.answers])  # for one block
         patched.setattr(LoadedStudent, "answers", lambda *of: next(answers, _interrupted)(*of))
         assert cli("predict", project.run, project.questions, "-o", "out.jsonl", "-q").code == 130
     done = json.loads(cli("predict", project.run, project.questions, "-o", "out.jsonl", "--json").out)
