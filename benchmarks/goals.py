@@ -58,6 +58,8 @@ class _Methods:
             return 100 * float(runs.right.mean())
         other = self._results.runs(self.place(beside), self._results.outline.scorer)
         assert other is not None, beside
+        if runs.seeds is None or other.seeds is None:  # one of them was not trained, so it has no seed
+            return 100 * float(runs.right.mean())
         return 100 * float(runs.right[[seed in other.seeds for seed in runs.seeds]].mean())
 
     def on_valid(self, method: str) -> float:
