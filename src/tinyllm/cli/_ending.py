@@ -161,6 +161,7 @@ def export_text(figures: dict[str, Any]) -> str:
             [*lines, "The run was not evaluated on these questions, so there is nothing to compare it with."]
         )
     return "\n".join([
-        *lines, f"  the run's own student: {_share_text(own)} on {own['n']} of them",
+        *lines,
+        f"  the run's own student, in {figures['run_precision']}: {_share_text(own)} on {own['n']} of them",
         f"  changed: {change['fixed']} now right, {change['broken']} now wrong (p = {change['p']:.2g}, paired)",
     ])  # fmt: skip

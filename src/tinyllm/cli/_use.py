@@ -289,7 +289,7 @@ def _export_text(folder: Path, found: Parity) -> str:
     used = f", {found.learnt} of them used in training" if found.learnt else ""
     if found.before is not None and found.after is not None and found.change is not None:
         lines.append(
-            f"Accuracy: student {100 * found.before.value:.1f} %, export {100 * found.after.value:.1f} % "
+            f"Accuracy: student in fp32 {100 * found.before.value:.1f} %, export {100 * found.after.value:.1f} % "
             f"({found.after.n} questions{used}), paired p = {found.change.p:.2g}."
         )
     lines.append(

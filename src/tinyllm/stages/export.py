@@ -149,6 +149,7 @@ def evaluate_export(folder: Path, run: RunFolder | None, news: News) -> dict[str
         "runtime": runtime.name,
         "accuracy": asdict(Accuracy.of(sum(marks), len(marks))),
         "run": asdict(Accuracy.of(sum(before), len(before))) if both else None,
+        "run_precision": config.evaluate.precision,
         "change": asdict(paired(before, after)) if both else None,
     }
     write_json(folder / "metrics.json", figures)
