@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from tinyllm.errors import printable
 
 _LINE_EVERY_S = 5.0
-_SHARE = 0.2  # of the time so far passes between two lines
+_SHARE, _LONGEST_S = 0.2, 60.0  # this share of the time so far passes between two lines, and no longer than this
 
 
 class Task:
@@ -128,7 +128,7 @@ def _lines(console: Console, task: Task) -> Iterator[None]:
     def tick() -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= _SHARE * (now - task.started):
+        if now - last >= min(_SHARE * (now - task.started), _LONGEST_S):
             last = now
             console.print(f"  {task.line()}", markup=False)
 
