@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("which", choices=("all", "kept"))
     parser.add_argument("demo", type=Path, help="the run of `tinyllm demo`")
     parser.add_argument("explains", type=Path, help="a run whose student explains")
-    parser.add_argument("--experiment", type=Path, default=_ROOT / "results" / "choose")
+    parser.add_argument("--experiment", type=Path, default=_ROOT / "results" / "few-labels")
     parser.add_argument("--site", type=Path, default=_ROOT / "build" / "site")
     parser.add_argument("--out", type=Path, help="default: build/screens for all, docs/images for kept")
     parser.add_argument("--only", choices=_SCREENS, nargs="+", default=_SCREENS)
