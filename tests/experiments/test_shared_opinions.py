@@ -51,7 +51,7 @@ def test_opinions_are_asked_once_and_each_run_gets_those_of_its_settings(tmp_pat
         experiment = load_experiment(write_grid(tmp_path, tree))
         questions = read_questions(experiment, QUIET)
         lines = forecast_of_teachers(experiment, folder, questions, QUIET)
-        assert len([line for line in lines if "cat" in line]) == 2  # of each of the two settings
+        assert len([line for line in lines if line.startswith("  cat ")]) == 2  # of each of the two settings
         shared = write_rationales(experiment, folder, questions, QUIET)
         # The first two orders are those of both settings, and some prompts of the two splits are the same.
         assert 24 * 3 < len(endpoint.requests) <= (24 + 8) * 3

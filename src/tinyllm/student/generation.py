@@ -88,16 +88,18 @@ def _continued(
     end: int,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    has_ended: Callable[[list[int]], bool] | None,
+    has_ended: Callable[[list[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Return the most likely tokens after each prompt by greedy decoding, whatever the settings of the model are."""
     start = 1 if student.is_encoder_decoder else max(map(len, prompts))
+    stops = []
+    if has_ended is not None:
 
-    def ended(ids: Tensor, _: Any, **__: Any) -> Tensor:
-        assert has_ended is not None  # noqa: S101
-        return torch.tensor([has_ended(tokens) for tokens in ids[:, start:].tolist()], device=ids.device)
+        def ended(ids: Tensor, _: Any, **__: Any) -> Tensor:
+            return torch.tensor([has_ended(tokens) for tokens in ids[:, start:].tolist()], device=ids.device)
 
-    output = _generated(student, end, prompts, max_new_tokens, [ended] if has_ended else []).sequences
+        stops.append(ended)
+    output = _generated(student, end, prompts, max_new_tokens, stops).sequences
     tokens: list[list[int]] = output[:, start:].tolist()
     return tokens
 
