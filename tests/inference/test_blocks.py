@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from support import saved_student
 from tinyllm.inference import LoadedStudent, _predict
 from tinyllm.system.news import Task
 
 LONG = "Which of these is it, and why is it not one of the others that are named here? " * 5
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory) -> Path:
-    return saved_student(tmp_path_factory.mktemp("saved") / "student")
 
 
 @pytest.fixture

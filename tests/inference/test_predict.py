@@ -11,7 +11,6 @@ import pytest
 import python_calamine
 
 import tinyllm
-from support import saved_student
 from tinyllm.inference import _predict
 
 WORDS = ["ice", "water vapour", "a thermometer", "the moon", "iron"]
@@ -32,11 +31,6 @@ def rows(count: int, **more: object) -> list[dict[str, object]]:
 
 def lines(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory) -> Path:
-    return saved_student(tmp_path_factory.mktemp("saved") / "student")
 
 
 @pytest.fixture

@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.refusals import refused
-from support import saved_student
 from tinyllm.inference import LoadedStudent
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory) -> Path:
-    return saved_student(tmp_path_factory.mktemp("saved") / "student")
 
 
 @pytest.fixture
