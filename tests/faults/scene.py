@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from benchmarks.server import Running
@@ -21,7 +21,7 @@ PATIENCE_S = 120.0
 
 
 class Scene:
-    """A folder in which `tinyllm generate` is run, killed and run again.
+    """A folder in which a command is run, killed and run again.
 
     Args:
         teacher: settings of the one teacher besides its name, kind and model.
@@ -46,11 +46,17 @@ class Scene:
             "student": {"model": str(student)},
         }
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None, run: Path | None = None) -> Command:
-        """Start `tinyllm generate` in a process of its own."""
+    def start(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        run: Path | None = None,
+        command: Literal["generate", "run"] = "generate",
+    ) -> Command:
+        """Start `tinyllm generate` or `tinyllm run` in a process of its own."""
         config = self.folder / "tinyllm.yaml"
         config.write_text(yaml.safe_dump(self.tree), encoding="utf-8")
-        return Command("generate", config, "--run-dir", run or self.run, *arguments, env=env)
+        return Command(command, config, "--run-dir", run or self.run, *arguments, env=env)
 
     def generate(self, *arguments: str, env: Mapping[str, str] | None = None) -> Command:
         """Run `tinyllm generate` to its end."""
