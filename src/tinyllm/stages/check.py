@@ -289,10 +289,11 @@ def _collected(problems: list[TinyLLMError]) -> Iterator[None]:
 
 def _student_encoder(config: Config, news: News) -> tuple[Encoder, Any]:
     """Return what turns questions into the student's tokens, and the configuration of its model."""
-    from tinyllm.student.model import load_tokenizer
-    from tinyllm.student.train import check_training
-
     with news.task("Reading the student's tokenizer and configuration" + _from_hub(config.student.model)):
+        # Seconds pass while PyTorch and transformers are imported, so it happens inside the task.
+        from tinyllm.student.model import load_tokenizer
+        from tinyllm.student.train import check_training
+
         tokenizer, model_config = load_tokenizer(config.student)
     check_training(model_config.model_type, config.train)
     encoder = student_card(config).encoder(
