@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
 import time
 
 import pytest
+from rich.console import Console
 
 import tinyllm.system.news
-from tinyllm.system.news import News, Task, duration
+from tinyllm.system.news import News, Task, _bar, duration
 
 
 def test_lines_come_while_one_waits_and_the_end_is_told(capsys, monkeypatch):
@@ -21,6 +24,24 @@ def test_lines_come_while_one_waits_and_the_end_is_told(capsys, monkeypatch):
     assert "to go" in err
     assert "two [bold]" in err, "a note is text, not markup"
     assert "✓ Counting · 0 s" in err
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_bar_keeps_its_count_and_times_on_a_narrow_terminal(width):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    task = Task("Evaluating the student after the training", 120)
+    task.update(0)
+    task.to_go_s = 75
+    with _bar(console, task):
+        task.update(43, note="writing [bold] explanations of what was chosen")
+        time.sleep(0.5)
+    last = [line for line in re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", screen.getvalue()) if "43/120" in line][-1]
+    assert len(last.rstrip()) <= width
+    assert last.split()[1].startswith("Evaluating")
+    assert "0:00:0" in last
+    assert "about 1 min 15 s to go" in last
+    assert ("writing [bold]" in last) == (width == 120), "a note gives way; it is text, not markup"
 
 
 def test_quiet_says_nothing(capsys):

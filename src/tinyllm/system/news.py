@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from tinyllm.errors import printable
 
 _LINE_EVERY_S = 5.0
+_BAR = 5, 40  # the fewest and the most columns of a bar
+_SHORTEST_NOTE = 12  # columns; less of a note says nothing
 _SHARE, _LONGEST_S = 0.2, 60.0  # this share of the time so far passes between two lines, and no longer than this
 
 
@@ -100,24 +102,45 @@ class News:
 @contextlib.contextmanager
 def _bar(console: Console, task: Task) -> Iterator[None]:
     """Redraw a progress bar a few times per second."""
+    bar = BarColumn()
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", markup=False),
+        bar,
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[to_go]}"),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[to_go]}", markup=False),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress, ticking(0.2) as ticks:
-        bar = progress.add_task(task.label, total=task.total, note="", to_go="")
+        shown = progress.add_task(task.label, total=task.total, note="", to_go="")
 
         def tick() -> None:
             task.refresh()
-            progress.update(bar, completed=task.done, total=task.total, note=task.note, to_go=task.to_go())
+            to_go = task.to_go()
+            label, bar.bar_width, note = _fitted(console.width, task, to_go)
+            progress.update(shown, description=label, completed=task.done, total=task.total, note=note, to_go=to_go)
 
+        tick()
         ticks.append(tick)
         yield
+
+
+def _fitted(width: int, task: Task, to_go: str) -> tuple[str, int, str]:
+    """Return label, width of the bar and note that fit on a line. The counts and the times beside them stay whole.
+
+    Without it the columns shrink at random: on 80 columns a long note leaves no bar, no count and no time.
+    """
+    spinner, elapsed, gaps = 1, len("0:00:00"), 7  # one after each column; the counts are padded
+    taken = spinner + elapsed + gaps + 2 * len(str(task.total or 0)) + 1 + len(to_go)
+    label = _shortened(task.label, width - taken - _BAR[0])
+    spare = width - taken - len(label) - _BAR[0]
+    note = _shortened(task.note, spare) if spare >= _SHORTEST_NOTE else ""
+    return label, min(_BAR[1], _BAR[0] + max(0, spare - len(note))), note
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
 @contextlib.contextmanager
