@@ -50,6 +50,15 @@ def test_mcnemar_is_the_binomial_test_on_the_questions_that_differ():
     assert paired(first, first).p == 1.0
 
 
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 400))
+def test_the_interval_excludes_0_exactly_where_the_test_is_significant(fixed, broken, same):
+    """A reader who is told both must not find that they disagree."""
+    found = paired([0.0] * fixed + [1.0] * (broken + same), [1.0] * fixed + [0.0] * broken + [1.0] * same)
+    low, high = found.ci95
+    assert low <= found.difference <= high
+    assert (low > 0 or high < 0) == (found.p < 0.05)
+
+
 def test_mcnemar_is_quick_and_finite_for_many_questions():
     many = [True, False] * 20_000
     assert paired(many, [not x for x in many]).p == 1.0

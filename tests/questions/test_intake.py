@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 import shutil
 import tempfile
 import zipfile
@@ -722,3 +723,16 @@ def test_a_refusal_names_the_cells_that_do_not_fit(tmp_path: Path) -> None:
     answers = ["A", "B"] * 10 + ["F", "?"]
     path.write_text("question,A,B,answer\n" + "".join(f"Which {n}?,ice,fire,{a}\n" for n, a in enumerate(answers)))
     assert "it fits 20 of 22 rows, and not line 22: 'F', line 23: '?'. Correct or remove" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"), [(b"\x89PNG\r\n\x1a\n", "is a picture"), (b"", "is not text, although its name ends in .csv")]
+)
+def test_a_file_that_is_no_text_is_not_taken_for_one_in_another_encoding(
+    tmp_path: Path, head: bytes, words: str
+) -> None:
+    path = tmp_path / "q.csv"
+    path.write_bytes(head + random.Random(0).randbytes(3000))
+    said = refusal(path)
+    assert words in said
+    assert "encoding" not in said

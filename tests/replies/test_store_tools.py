@@ -70,15 +70,19 @@ def test_what_is_in_a_store(tmp_path):
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.dictionaries(st.text(max_size=12), st.text(max_size=12), max_size=3), st.text(max_size=20))
+@given(
+    st.dictionaries(st.text(max_size=12), st.text(max_size=12), max_size=3),
+    st.sampled_from(["", "Why?", '},"options":[" A"]', '{"a":{},"prompt":']),
+)
 def test_models_are_grouped_by_identity(tmp_path_factory, identity, text):
-    """Its name may even hold what ends it in the request."""
+    """Its name may even hold what ends it in the request. It is asked for rationales and for opinions."""
     path = tmp_path_factory.mktemp("s") / "s"
-    tricky = identity | {"model": '},"prompt":', "prompt": ""}
+    tricky = identity | {"model": '},"prompt":', "prompt": "", "options": '},"options":['}
     with Store(path) as store:
         for named in (identity, tricky):
-            asked = canonical(named, Request("q", Prompt(text=text), SAMPLING))
-            store.put(Entry("ada", "q", key_of(asked), asked, Reply("Because.", "stop")))
+            for options in ((), (" A", " B")):
+                asked = canonical(named, Request("q", Prompt(text=text), SAMPLING, options=options))
+                store.put(Entry("ada", "q", key_of(asked), asked, Reply("Because.", "stop")))
     found = [a.identity for a in look(path).teachers]
     assert len(found) == 2
     assert identity in found

@@ -12,11 +12,11 @@ from aiohttp import web
 from projects import Project, in_thread, rows
 from teachers.fake_endpoint import FakeEndpoint, good
 from tinyllm.cli import main
-from tinyllm.cli._ending import _gain_text
 from tinyllm.config import Config, SoftSection, load_config
 from tinyllm.errors import DataError
 from tinyllm.inference import load
 from tinyllm.rationales.files import read_rationales
+from tinyllm.report import verdict_in_words
 from tinyllm.stages._prepare import prepare_training
 from tinyllm.stages._soft import _mixed, explained, taught
 from tinyllm.stages.check import checked_questions
@@ -345,4 +345,13 @@ def replace_soft(config: Config, **soft) -> Config:
 )
 def test_the_end_of_a_run_says_what_was_really_learnt(soft, said):
     gain = {"difference": 0.2, "ci95": (0.1, 0.3), "p": 0.01, "n": 100}
-    assert said in _gain_text({"value": 0.5, "n": 100}, gain, {"soft": soft} if soft else {})
+    accuracy = {"value": 0.5, "n": 100, "ci95": (0.4, 0.6)}
+    metrics = {"accuracy": {"likelihood": accuracy}, "gain": {"likelihood": gain}, "majority": 0.45, "chance": 0.25}
+    metrics |= {"train": {"soft": soft} if soft else {}, "over_majority": {"likelihood": {"p": 0.3}}}
+    told = verdict_in_words(metrics, "likelihood", "Likelihood")
+    assert said in told
+    assert told.endswith(
+        "likelihood. It is not shown to beat always giving the most frequent answer (45.0 %, p = 0.30)."
+    )
+    metrics["over_majority"]["likelihood"]["p"] = 0.01
+    assert verdict_in_words(metrics, "likelihood", "Likelihood").endswith("scored by likelihood.")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tinyllm.stages.folder import RunFolder
 
 _FEW = 100  # questions; with fewer, the interval is about 20 points wide
-_SIGNIFICANT = 0.05
 _PLOT_WIDTH = 50  # characters
 
 
@@ -27,7 +26,7 @@ def ending_text(figures: dict[str, Any], config: Config, folder: RunFolder, page
 
 def accuracy_text(figures: dict[str, Any], config: Config) -> str:
     """Say in a sentence what training changed, draw it, and give the figures of every scorer."""
-    from tinyllm.report import scorers
+    from tinyllm.report import scorers, verdict_in_words
 
     if "accuracy" not in figures:
         return "The student is trained. No test question has an answer, so it is not scored."
@@ -40,7 +39,7 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
     n = max(found["n"] for found in after.values())
     rows = [(when, of[first]) for when, of in (("before", before), ("after", after)) if first in of]
     lines = [
-        f"{_gain_text(after[first], gains.get(first), trained)}, scored by {labels[first].lower()}.",
+        verdict_in_words(figures, first, labels[first]),
         *_interval_plot(rows, _to_beat(figures["majority"], figures["chance"])),
         *(
             f"  {labels[name].lower()}: {_share_text(before.get(name))} → {_share_text(after[name])}"
@@ -61,20 +60,6 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
 def _to_beat(majority: float, chance: float) -> dict[str, float]:
     """Return the accuracies that need no knowledge. A majority of training that is rarer in the test says nothing."""
     return ({"majority class": majority} if majority >= chance else {}) | {"chance": chance}
-
-
-def _gain_text(after: Mapping[str, Any], gain: Mapping[str, Any] | None, trained: Mapping[str, Any]) -> str:
-    """Say whether the trained student is better than before, by the exact paired test."""
-    from tinyllm.report import training_in_words
-
-    if gain is None:
-        return f"The student answers {100 * after['value']:.1f} % of {after['n']} test questions right"
-    change, low, high = (f"{100 * share:+.1f}" for share in (gain["difference"], *gain["ci95"]))
-    told = f"{change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
-    what = training_in_words(trained.get("soft") or {})
-    if gain["p"] >= _SIGNIFICANT:
-        return f"{what} is not shown to change the accuracy: {told}"
-    return f"{what} {'helped' if gain['difference'] > 0 else 'hurt'}: {told}"
 
 
 def _chosen_text(trained: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from itertools import chain
 
 from tinyllm.questions.types import Question
 
+_ALPHA = 0.05
 _Z95 = 1.959963984540054
 _MOST_STEPS = 10**9  # of the exact sign test: a second; only ties of many different sizes need more
 
@@ -70,7 +71,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     four outcomes, so its width is never 0. p comes from McNemar's exact test (two-sided binomial) on the questions on
     which the two differ. Where ties make fractional differences, p comes from the sign-flip test, of which McNemar's
     is a special case. It is exact, except where ties of many different sizes would make it take more than a second:
-    then it is the normal approximation with Edwards' correction for continuity.
+    then it is the normal approximation with Edwards' correction for continuity. Where p is 0.05 or more, the interval
+    is extended to 0, which it may miss if few questions differ. A reader of both must not find that they disagree.
     """
     n = len(first)
     changes = [b - a for a, b in zip(first, second, strict=True)]
@@ -82,7 +84,10 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     half = _Z95 * math.sqrt(((squares + 1) / (n + 2) - centre**2) / (n + 2))
     are_whole = all(c in (-1, 0, 1) for c in changes)
     p = _mcnemar(fixed, broken) if are_whole else _sign_test(changes)
-    return Paired(total / n, (max(-1.0, centre - half), min(1.0, centre + half)), p, fixed, broken, n)
+    low, high = max(-1.0, centre - half), min(1.0, centre + half)
+    if p >= _ALPHA:
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Paired(total / n, (low, high), p, fixed, broken, n)
 
 
 def _sign_test(changes: Sequence[float]) -> float:

@@ -25,7 +25,12 @@ Tell = Callable[[int, int], None]
 _AT_ONCE = 1000  # rows in one query; while a long query runs, SQLite cannot empty the writers' log
 _SHORT_S = 0.5  # the longest wait for another process that has the store open
 # A request is canonical JSON, so it begins with the identity. Parsing all of the JSON would take ten times as long.
-_IDENTITY = """substr(request, length('{"identity":') + 1, instr(request, '},"prompt":') - length('{"identity":'))"""
+# The letters of the choices follow it in a request for an opinion, else the prompt does.
+_IDENTITY = """
+    substr(
+        request, length('{"identity":') + 1,
+        coalesce(nullif(instr(request, '},"options":['), 0), instr(request, '},"prompt":')) - length('{"identity":')
+    )"""
 
 
 def silent(_done: int, _total: int) -> None:

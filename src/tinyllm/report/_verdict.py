@@ -80,11 +80,34 @@ def verdict(
         moved = f"The student gets {_full(after)} right; it was not scored before training."
     else:
         moved = _change(before, after, outcomes, what)
-    trivial = _against_trivial(after, majority, chance, over_majority)
+    trivial = _against_trivial(after.value, after.ci95[0], majority, chance, over_majority)
     text = " ".join(filter(None, (moved, trivial, _unreadable(before, after))))
     if before is None or outcomes is None:
         return Verdict(text, text)
     return Verdict(moved if trivial.startswith("It beats") else f"{moved} {trivial}".rstrip(), text)
+
+
+def verdict_in_words(metrics: Mapping[str, Any], scorer: str, label: str) -> str:
+    """Return what `metrics.json` shows, for a terminal: the change with its test, and what the student may not beat.
+
+    Args:
+        label: the scorer in words.
+    """
+    after, gain = metrics["accuracy"][scorer], (metrics.get("gain") or {}).get(scorer)
+    if gain is None:
+        said = f"The student answers {100 * after['value']:.1f} % of {after['n']} test questions right"
+    else:
+        change, low, high = (f"{100 * share:+.1f}" for share in (gain["difference"], *gain["ci95"]))
+        said = training_in_words((metrics.get("train") or {}).get("soft") or {})
+        if gain["p"] >= _SIGNIFICANT:
+            said += " is not shown to change the accuracy"
+        else:
+            said += f" {'helped' if gain['difference'] > 0 else 'hurt'}"
+        said += f": {change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
+    p = ((metrics.get("over_majority") or {}).get(scorer) or {}).get("p")
+    trivial = _against_trivial(after["value"], after["ci95"][0], metrics["majority"], metrics["chance"], p)
+    trivial = "" if trivial.startswith("It beats") else f" {trivial}".replace("\u00a0", " ")
+    return f"{said}, scored by {label.lower()}.{trivial}"
 
 
 def _full(accuracy: Shown) -> str:
@@ -109,15 +132,15 @@ def _change(before: Shown, after: Shown, outcomes: Outcomes | None, what: str) -
     return f"{what} {shown}: {moved} ({by}) on {plural(after.n, 'test question')}."
 
 
-def _against_trivial(after: Shown, majority: float | None, chance: float | None, p: float | None) -> str:
+def _against_trivial(value: float, low: float, majority: float | None, chance: float | None, p: float | None) -> str:
     if majority is None:
         return ""
     if chance is not None and chance > majority:
         rate = f"guessing ({percent(chance)})"
-        is_above, is_shown = after.value > chance, after.ci95[0] > chance
+        is_above, is_shown = value > chance, low > chance
     else:
         rate = f"always giving the most frequent answer ({percent(majority)}{'' if p is None else f', {p_value(p)}'})"
-        is_above, is_shown = after.value > majority, p is not None and p < _SIGNIFICANT
+        is_above, is_shown = value > majority, p is not None and p < _SIGNIFICANT
     if not is_above:
         return f"It does not beat {rate}."
     return f"It beats {rate}." if is_shown else f"It is not shown to beat {rate}."

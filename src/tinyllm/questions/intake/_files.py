@@ -31,6 +31,8 @@ _REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"\x80\x05", "a Python pickle, which could run code; save the questions as JSONL"),
     (b"Obj\x01", "an Avro file; save the table as Parquet or CSV"),
     (b"ORC", "an ORC file; save the table as Parquet or CSV"),
+    (b"\x89PNG", "a picture; copy the questions into a table or a text file"),
+    (b"\xff\xd8\xff", "a picture; copy the questions into a table or a text file"),
 )
 
 
@@ -233,6 +235,11 @@ def _detect_other(file: Bytes, head: bytes) -> tuple[str, str]:
         texts = {_decoded(head, g) or "" for g in clean}
         usual = {t for t in texts if all(c in _USUAL for c in t if not c.isascii())}
         if len(texts) != 1 and len(usual) != 1:
+            if sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head) > _FEW_CONTROLS * len(head):
+                raise DataError(
+                    f"{file.path}: is not text, although its name ends in {file.path.suffix or 'nothing'}. Give a "
+                    "table or a text file: .csv, .xlsx, .jsonl, .json, .parquet, .txt, …"
+                )
             raise DataError(
                 f"{file.path}: is not UTF-8, and its encoding cannot be detected. Save it as UTF-8, or name it, "
                 f"as in --encoding windows-1252 (it may be: {', '.join(found[:5]) or 'none that is known'})"
@@ -245,6 +252,7 @@ def _detect_other(file: Bytes, head: bytes) -> tuple[str, str]:
     return guess, f"encoding {guess.lower()}, detected{shown}; use --encoding if this is wrong"
 
 
+_FEW_CONTROLS = 0.02  # the share of control characters that a text may have
 _USUAL = frozenset("äöüÄÖÜßéèêëàâáãåæçñíìîïóòôõøúùûœÉÈÀÁÇÑÓÖØÅÆÍÚ€’‘“”„–—…«»°¿¡§£")
 _OTHERS = ("windows-1252", "iso8859-15", "mac_roman", "cp850")
 

@@ -55,7 +55,7 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
     shape = tidied(shape)
     looked = _look(shape)
     if not looked.sample:
-        return Refusal(0, (looked.bad[0],)) if looked.bad else Refusal(2, ("has no rows under its header",))
+        return Refusal(0, (looked.bad[0],)) if looked.bad else Refusal(2, ("the file has no rows under its header",))
     if shape.named:
         _check_wishes(wishes, looked.columns)
     found = find_choices(looked.sample, looked.columns, wishes.choices) if shape.named and not wishes.classes else []
