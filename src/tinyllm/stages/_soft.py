@@ -109,9 +109,9 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     """Yield messages about the pooling of the opinions and the questions that are learnt from them."""
     if not figures:
         return
-    weights = ", ".join(f"{name} {weight:g}" for name, weight in figures["weights"].items())
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in figures["weights"].items())
     right = figures["valid_accuracy"]
-    yield f"opinions are pooled with the weights {weights} ({figures['weights_from']})"
+    yield f"the pooled opinion: probabilities to the power {weights} ({figures['weights_from']})"
     if right is not None:
         same = ", which set the weights" if str(figures["weights_from"]).startswith("learned on") else ""
         yield f"the pooled opinion is right on {100 * right:.1f} % of {figures['valid']} validation questions{same}"

@@ -71,9 +71,10 @@ def _load_questions(config: Config, news: News, problems: list[TinyLLMError], *,
     for text, count in splits.warnings.items():
         news.say(f"  note: {count} × {text}")
     for how, number in splits.overlaps.items():
-        news.say(f"  note: {number} questions of data.more left out: {how}")
+        news.say(f"  note: {number} question{'s' if number > 1 else ''} of data.more left out: {how}")
     if rows := len(splits.dropped) - sum(splits.overlaps.values()):
-        news.say(f"  note: {rows} rows left out, as data.on_invalid: drop asks; the report names them")
+        words = f"{rows} row{'s' if rows > 1 else ''}"
+        news.say(f"  note: {words} left out, as data.on_invalid: drop asks; the report names them")
     return splits
 
 
