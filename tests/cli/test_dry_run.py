@@ -11,6 +11,8 @@ import yaml
 from projects import in_thread
 from teachers.fake_endpoint import FakeEndpoint
 from tinyllm.cli.app import app
+from tinyllm.config import load_config
+from tinyllm.stages.folder import RunFolder
 
 REHEARSED = {"check", "experiment", "generate", "run", "train"}
 """The commands that ask teachers, and `train`, which takes long. `push` sends nothing without --upload."""
@@ -73,6 +75,17 @@ def test_a_rehearsed_run_says_what_it_will_take_and_what_comes_next(cli, spendin
     forecasts = json.loads(cli("run", project.config, "--dry-run", "--json").out)["forecasts"]
     assert [f["teacher"] for f in forecasts] == ["ada", "ada (opinions)"]
     assert all(f["requests"] >= 12 for f in forecasts)
+
+
+@pytest.mark.parametrize("command", [("check",), ("run", "--dry-run")])
+def test_a_folder_that_a_run_would_refuse_is_told_before(cli, project, command):
+    with RunFolder(project.run).claimed(load_config(project.config)):
+        (project.run / "student").mkdir()
+    assert cli(*command, project.config, "--run-dir", project.run).code == 0
+    said = cli(*command, project.config, "--run-dir", project.run, "--set", "train.epochs=9")
+    assert said.code == 2
+    assert "holds a run of another configuration" in said.err
+    assert "train.epochs" in said.err
 
 
 def test_every_command_that_spends_has_a_dry_run():

@@ -12,37 +12,51 @@ from tinyllm.questions._cut import cut
 from tinyllm.questions._spool import gather
 
 
-def as_described(questions: Sequence[Question], counts: Mapping[str, int], seed: int) -> dict[str, list[Question]]:
+def as_described(
+    questions: Sequence[Question], counts: Mapping[str, int], seed: int, answered: bool = False
+) -> dict[str, list[Question]]:
     groups: dict[str, list[int]] = {}
     for place, q in enumerate(questions):
         texts = [str(seed), q.question, q.context or "", *sorted(q.choices)]
         groups.setdefault(hashlib.sha256("\x1f".join(texts).encode()).hexdigest(), []).append(place)
     waiting = [groups[rank] for rank in sorted(groups)]
+    stay = [group for group in waiting if answered and all(questions[place].answer is None for place in group)]
+    waiting = [group for group in waiting if group not in stay]
     parts: dict[str, list[int]] = {}
     for split, count in counts.items():
         parts[split] = []
         while waiting and len(parts[split]) < count:
             parts[split] += waiting.pop(0)
-    parts["train"] = [place for group in waiting for place in group]
+    parts["train"] = [place for group in waiting + stay for place in group]
     return {split: [questions[place] for place in sorted(places)] for split, places in parts.items()}
 
 
 TEXT = st.sampled_from(["a", "b", "ü", "a b"])
 QUESTION = st.builds(
-    Question, st.text("xyz"), TEXT, st.permutations(["x", "y", "z"]).map(tuple), st.just(0), st.none() | TEXT
+    Question,
+    st.text("xyz"),
+    TEXT,
+    st.permutations(["x", "y", "z"]).map(tuple),
+    st.none() | st.just(0),
+    st.none() | TEXT,
 )
 
 
 @settings(deadline=None)
-@given(st.lists(QUESTION, max_size=30), st.integers(0, 9), st.integers(0, 9), st.integers(0, 3), st.booleans())
+@given(
+    st.lists(QUESTION, max_size=30),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 3),
+    st.booleans(),
+    st.booleans(),
+)
 def test_a_cut_takes_groups_of_repeated_questions_by_their_hash(
-    questions: list[Question], test: int, valid: int, seed: int, on_disk: bool
+    questions: list[Question], test: int, valid: int, seed: int, answered: bool, on_disk: bool
 ) -> None:
-    made = gather(questions, in_memory=0 if on_disk else 99)
-    parts = cut(made, {"test": test, "valid": valid}, seed)
-    assert {name: list(part) for name, part in parts.items()} == as_described(
-        questions, {"test": test, "valid": valid}, seed
-    )
+    made, counts = gather(questions, in_memory=0 if on_disk else 99), {"test": test, "valid": valid}
+    parts = cut(made, counts, seed, answered=answered)
+    assert {name: list(part) for name, part in parts.items()} == as_described(questions, counts, seed, answered)
 
 
 @pytest.mark.parametrize("order", [(1762, 121735), (121735, 1762)])

@@ -64,6 +64,15 @@ def test_too_few_questions_to_cut(tmp_path: Path) -> None:
         load(train=write(tmp_path / "t.jsonl", *rows(2)))
 
 
+def test_questions_without_an_answer_are_trained_on_and_never_cut(tmp_path: Path) -> None:
+    some = [row | {"answer": row["answer"] if n % 4 == 0 else None} for n, row in enumerate(rows(80))]
+    splits = load(train=write(tmp_path / "t.jsonl", *some))
+    assert (len(splits.train), len(splits.valid), len(splits.test)) == (74, 2, 4)  # of the 20 with an answer
+    assert all(q.answer is not None for q in (*splits.valid, *splits.test))
+    with pytest.raises(DataError, match=r"data\.cut: 2 questions with an answer are too few to cut"):
+        load(train=write(tmp_path / "t.jsonl", *some[:8]), cut={"valid": 0.9, "test": 0.9})
+
+
 def test_limit_takes_the_first_of_each_split_after_the_cut(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", *rows(100))
     whole, limited = load(train=path), load(train=path, limit=5)

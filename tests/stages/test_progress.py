@@ -1,4 +1,4 @@
-"""Asking teachers keeps the garbage collector from old objects, and leaves it as it was."""
+"""What is seen of asking, and that it leaves the garbage collector as it was."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import gc
 
 import pytest
 
-from tinyllm.rationales.generate import Ended
-from tinyllm.stages._progress import run_asking
-from tinyllm.system.news import News
+from tinyllm.config import BudgetSection
+from tinyllm.rationales.generate import Ended, Standing
+from tinyllm.spending.budget import Budget
+from tinyllm.stages import _progress
+from tinyllm.stages._progress import GenerationNews, run_asking
+from tinyllm.system.news import News, Task
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -30,3 +33,17 @@ def test_what_a_caller_has_frozen_stays_frozen(frozen):
         assert gc.get_threshold() == usual
     finally:
         gc.freeze()  # as tests/conftest.py has it
+
+
+def test_the_time_to_go_counts_a_teacher_whose_turn_has_not_come(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: clock[0])
+    news = GenerationNews(News(quiet=True), Budget(BudgetSection(), {}), {}, in_turn=frozenset({"ada", "bob"}))
+    ada, task = Standing("ada", 50, done=10, stored=10, kept=10), Task("Rationales", 90)
+    news.advance(ada)
+    news.look(task)
+    assert task.to_go_s is None
+    clock[0], ada.done, ada.kept = 10.0, 30, 30
+    news.look(task)
+    assert task.to_go_s == pytest.approx(10 + 20)  # two a second: 20 of ada, and 40 of bob
+    assert task.note.startswith("ada 30 kept (10 stored before)")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tinyllm.cli._ending import few_text
+
 if TYPE_CHECKING:
     from tinyllm.config import Config, TeacherConfig
     from tinyllm.stages.check import Checked
@@ -29,7 +31,8 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0)
     lines = [
         *(_ready(config, checked)),
         f"Settings that the file does not name: as in {_PRESETS[config.preset]} (preset: {config.preset})",
-        f"Questions: {sizes}" + (f", {checked.dropped} left out" if checked.dropped else ""),
+        f"Questions: {sizes}" + (f"; {checked.dropped} left out" if checked.dropped else ""),
+        *(few_text(checked.questions["test"]) if checked.questions["test"] else ()),
         f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}",
         *(f"  {name}: {n} rationales come with the data" for name, n in checked.given.items()),
     ]

@@ -51,10 +51,16 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
         lines.append(f"  {labels[first]} decides: the form of this student's prompt says so. The rest is to compare.")
     if "generation" in names and config.student.layout == "cloze":
         lines.append("  It ranks choices that it is not shown, so an answer that it writes is rarely one of them.")
-    lines += _chosen_text(trained)
-    if n < _FEW:
-        lines.append(f"  {n} questions only show large changes; add test questions (data.test, data.cut)")
-    return "\n".join(lines)
+    lines += _chosen_text(trained, may_explain=config.train.alpha != 0)
+    return "\n".join([*lines, *few_text(n)])
+
+
+def few_text(test_questions: int) -> list[str]:
+    """Say that a test of few questions shows little."""
+    if test_questions >= _FEW:
+        return []
+    words = f"{test_questions} test question{'s' if test_questions > 1 else ''}"
+    return [f"  {words} only show{'' if test_questions > 1 else 's'} large changes; add some (data.test, data.cut)"]
 
 
 def _to_beat(majority: float, chance: float) -> dict[str, float]:
@@ -62,13 +68,13 @@ def _to_beat(majority: float, chance: float) -> dict[str, float]:
     return ({"majority class": majority} if majority >= chance else {}) | {"chance": chance}
 
 
-def _chosen_text(trained: Mapping[str, Any]) -> list[str]:
+def _chosen_text(trained: Mapping[str, Any], *, may_explain: bool) -> list[str]:
     """Say what `method: auto` chose, and whether the student learnt rationales then."""
     chosen = trained.get("chosen")
     if not chosen:
         return []
     lines = [f"  auto chose on validation questions: {chosen['name']}"]
-    if all(task.startswith("answer") for task in trained.get("targets", ())):
+    if may_explain and all(task.startswith("answer") for task in trained.get("targets", ())):
         lines.append("  So the student learnt no rationales and cannot explain; `train.method: tinyllm` learns them.")
     return lines
 

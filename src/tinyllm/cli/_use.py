@@ -41,9 +41,12 @@ def ask(
 ) -> None:
     """Ask a trained student a question."""
     RunFolderError.check(folder)  # before torch is imported
-    from tinyllm.inference import load
+    from tinyllm.system.news import News
 
-    student = load(folder)
+    with News(quiet=as_json).task("Loading the student"):
+        from tinyllm.inference import load
+
+        student = load(folder)
     chosen = student.choose(question, choice, context)
     styles = _styles(student, None) if explain else ()
     rationales = student.explain(question, choice, context) if styles else {}

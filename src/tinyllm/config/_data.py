@@ -49,8 +49,8 @@ class FieldMap(Section):
 class CutSection(Section):
     """How the training file is split into training, validation and test questions."""
 
-    valid: float = Field(0.1, ge=0, lt=1, description="Fraction of the questions for validation.")
-    test: float = Field(0.2, ge=0, lt=1, description="Fraction of the questions for testing.")
+    valid: float = Field(0.1, ge=0, lt=1, description="Fraction of the questions with an answer for validation.")
+    test: float = Field(0.2, ge=0, lt=1, description="Fraction of the questions with an answer for testing.")
     seed: int = Field(0, description="Random seed of the split.")
 
 

@@ -15,6 +15,7 @@ from tinyllm.student.encode import label
 
 _ROWS_AT_ONCE = 1000
 _DIGITS = 6
+_WIDTHS = {"question": 60, "text": 30, "probabilities": 30}  # of columns of a workbook, in characters
 _LONGEST_CELL = 32_767  # characters; Excel's limit, as that of the rows
 MOST_ROWS_OF_WORKBOOK = 1_048_575
 WORKBOOK = ".xlsx"
@@ -127,6 +128,8 @@ def _workbook(rows: Iterable[Mapping[str, Any]], file: Path, teachers: Sequence[
     with xlsxwriter.Workbook(file, plain) as book:
         sheet = book.add_worksheet("predictions")
         sheet.freeze_panes(1, 0)
+        for place, name in enumerate(_columns(teachers)):
+            sheet.set_column(place, place, _WIDTHS.get(name, 13))
         sheet.write_row(0, 0, _columns(teachers), book.add_format({"bold": True}))
         for number, row in enumerate(rows, 1):
             cells = _cells(row, teachers).values()

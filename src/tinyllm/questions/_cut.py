@@ -10,12 +10,17 @@ from tinyllm.questions._spool import pick
 from tinyllm.questions.types import Question
 
 
-def cut(questions: Sequence[Question], counts: Mapping[str, int], seed: int) -> dict[str, Sequence[Question]]:
+def cut(
+    questions: Sequence[Question], counts: Mapping[str, int], seed: int, *, answered: bool = False
+) -> dict[str, Sequence[Question]]:
     """Take `counts[split]` questions for each named split, in that order. The rest is `train`.
 
     Questions are taken in the order of a hash of the seed and the question's texts. So adding or removing a question
     moves few others. Duplicates (same question, context and choices) always go to the same split, so a split may be a
     few questions larger than requested. Inside each split, questions keep the order of the file.
+
+    Args:
+        answered: whether questions without an answer, which cannot be scored, stay in `train`.
     """
     import numpy as np
 
@@ -25,6 +30,8 @@ def cut(questions: Sequence[Question], counts: Mapping[str, int], seed: int) -> 
     for split, count in counts.items():
         taken = 0
         while taken < count and (group := next(groups, None)):
+            if answered and all(questions[place].answer is None for place in group):
+                continue
             side[group] = splits.index(split)
             taken += len(group)
     return {split: pick(questions, np.flatnonzero(side == k)) for k, split in enumerate(splits)}

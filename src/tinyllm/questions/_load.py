@@ -91,7 +91,8 @@ def load_splits(
         parts[split] = parts.pop("train")
         questions |= parts
     try:
-        questions = _cut_missing(questions, shares) | ({} if test else {"test": ()})
+        unanswered = any(part.warnings.get("no answer") for part in read.values())
+        questions = _cut_missing(questions, shares, unanswered=unanswered) | ({} if test else {"test": ()})
     except DataError as error:
         raise found or error from None  # with the bad rows they may be enough
     if found is not None and problems is not None:
@@ -246,16 +247,21 @@ def _missing(there: Iterable[str], shares: CutSection) -> dict[str, float]:
     return {split: share for split, share in wanted.items() if share and split not in there}
 
 
-def _cut_missing(questions: Mapping[str, Sequence[Question]], shares: CutSection) -> dict[str, Sequence[Question]]:
-    total = len(questions["train"])
-    can_score = not total or any(q.answer is not None for q in questions["train"])
-    wanted = _missing(questions, shares) if can_score else {}
-    counts = {split: max(1, round(share * total)) for split, share in wanted.items()}
-    result = {**questions, **cut(questions["train"], counts, shares.seed)} if counts else dict(questions)
+def _cut_missing(
+    questions: Mapping[str, Sequence[Question]], shares: CutSection, *, unanswered: bool
+) -> dict[str, Sequence[Question]]:
+    known = total = len(questions["train"])
+    if unanswered:  # they cannot be scored, so they are all trained on
+        known = sum(q.answer is not None for q in questions["train"])
+    wanted = _missing(questions, shares) if known or not total else {}
+    counts = {split: max(1, round(share * known)) for split, share in wanted.items()}
+    parts = cut(questions["train"], counts, shares.seed, answered=known < total) if counts else {}
+    result = {**questions, **parts}
     if not result["train"] or not all(result[s] for s in counts):
         needed = ", ".join(f"{n} for {s}" for s, n in counts.items())
+        which = "questions with an answer" if known < total else "questions"
         raise DataError(
-            f"data.cut: {total} questions are too few to cut ({needed}, and some to train on); give more questions, "
+            f"data.cut: {known} {which} are too few to cut ({needed}, and some to train on); give more questions, "
             "give `data.valid` and `data.test`, or set the shares in `data.cut` to 0",
             page="questions.md#splits-bad-rows-named-datasets",
         )

@@ -157,7 +157,9 @@ def _head(files: RunFiles, teachers: Sequence[str]) -> _Facts:
     yield "Student", f"{model}, {'all weights' if adapter == 'full' else adapter}" if adapter else str(model)
     yield "Teachers", (", ".join(teachers) or "none") + _chosen_teachers(_mapping(metrics, "train"), teachers)
     yield "Preset", str(metrics.get("preset") or config.get("preset") or NONE)
-    if (seconds := _number(_mapping(metrics, "train"), "seconds")) is not None:
+    if (seconds := _number(_mapping(metrics, "train", "chosen"), "seconds")) is not None:
+        yield "Training time", f"{duration(seconds)}, the search of auto included"
+    elif (seconds := _number(_mapping(metrics, "train"), "seconds")) is not None:
         yield "Training time", duration(seconds)
     yield "Date", moment(str((files.environment or {}).get("date") or NONE))
 

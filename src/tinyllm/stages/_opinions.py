@@ -157,15 +157,18 @@ def _opinion_text(name: str, found: dict[str, Any]) -> str:
     missing = found["questions"] - found["opinions"]
     number = sum(found["rejected"].values())
     gave = f"{number:,} request{'' if number == 1 else 's'} gave none"
-    why = ", ".join(f"{n} {reason}" for reason, n in sorted(found["rejected"].items(), key=lambda i: -i[1]))
+    why = ", ".join(
+        f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(found["rejected"].items(), key=lambda i: -i[1])
+    )
     worth = ""
     if found["accuracy"]:
         low, high = found["accuracy"]["ci95"]
         some = f" of {found['accuracy']['n']:,} with an answer" if found["accuracy"]["n"] < found["opinions"] else ""
         worth = f", right on {100 * found['accuracy']['value']:.1f} %{some} ({100 * low:.1f}–{100 * high:.1f})"
-        worth += f", ECE {found['ece']:.3f}"
+        worth += f", calibration error (ECE) {found['ece']:.3f}"
+    way = "in the data" if found["way"] == "given" else f"by {found['way']}"
     return (
-        f"  {name}: {found['opinions']:,} opinions by {found['way']}{worth}"
+        f"  {name}: {found['opinions']:,} opinions {way}{worth}"
         + (f", {missing:,} questions without an opinion" if missing else "")
         + (f"; {gave} ({why}), see rejected.jsonl" if number else "")
     )

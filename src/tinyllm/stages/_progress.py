@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import signal
 import threading
 import time
@@ -59,7 +60,7 @@ class GenerationNews:
             self._rates[standing.teacher].see(standing.done - standing.stored)
         task.done = sum(s.done for s in standings)
         task.note = self.summary()
-        task.to_go_s = self._to_go_s()
+        task.to_go_s = self._to_go_s(task.total or 0)
 
     def summary(self) -> str:
         """Return, by teacher, what is kept and what is not; and what is spent, of what, how fast."""
@@ -71,11 +72,15 @@ class GenerationNews:
         parts += [self.budget.left()] if self.budget.is_set else [f"${usd:.4f} spent"] if usd else []
         return " · ".join(p for p in parts if p)
 
-    def _to_go_s(self) -> float | None:
-        """The slowest teacher's time to go; those that take turns add up."""
-        in_turn, side_by_side = 0.0, [0.0]
+    def _to_go_s(self, total: int) -> float | None:
+        """The slowest teacher's time to go; those that take turns add up.
+
+        One whose turn has not come is taken to be as fast as the slowest before it.
+        """
+        in_turn, side_by_side, slowest = 0.0, [0.0], math.inf
         for standing in self.standings.values():
             rate = self._rates[standing.teacher].per_s()
+            slowest = min(slowest, rate or math.inf)
             left = standing.total - standing.done
             if not left:
                 continue
@@ -86,7 +91,9 @@ class GenerationNews:
             else:
                 side_by_side.append(left / rate)
         if self.in_turn - self.standings.keys():
-            return None  # one that has not begun
+            if slowest == math.inf:
+                return None
+            in_turn += (total - sum(s.total for s in self.standings.values())) / slowest
         return max(in_turn, *side_by_side)
 
 
@@ -112,6 +119,7 @@ class _Rate:
 def _words(standing: Standing) -> str:
     bad = [f"{standing.rejected} rejected"] if standing.rejected else []
     bad += [f"{standing.failed} failed"] if standing.failed else []
+    bad += [f"({standing.stored} stored before)"] if standing.stored else []
     return " ".join([f"{standing.teacher} {standing.kept} kept", *bad])
 
 

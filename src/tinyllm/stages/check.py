@@ -158,12 +158,12 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         dry_run: ask nobody; with a pilot, forecast what the pilot will take.
     """
     from tinyllm.rationales.ray_engine import check_engine
-    from tinyllm.student.plan import Shape
-    from tinyllm.student.train import plan_steps, tokenise
 
     check_engine(config.rationales.engine)
     if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
         raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
+    if run.config_file.is_file():
+        run.check_same(config, renews_rationales=True)
     splits, encoder = checked_questions(config, news)
     if text := few_to_choose_by(config, splits):
         news.say(f"  warning: {text}")
@@ -174,6 +174,9 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
     learnt, targets = most_targets(config, questions, given)
     for note in cut_targets(encoder, targets):
         news.say(f"  note: {note}")
+    from tinyllm.student.plan import Shape  # PyTorch is imported by now, in a task that says so
+    from tinyllm.student.train import plan_steps, tokenise
+
     rows = tokenise(encoder, questions, targets)
     shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
     plan = plan_steps(rows, learnt.train, shape, teachers=[t.name for t in teachers_in_use(learnt)])

@@ -53,10 +53,6 @@ def export_run(
             by more than the tolerance.
         RunFolderError: the folder exists already, or there is no trained student.
     """
-    from tinyllm.export import compare, open_export, write_export
-    from tinyllm.scoring.runtime import TorchRuntime
-    from tinyllm.student.model import read_student
-
     known = FORMATS.get(kind)
     if known is None or (precision is not None and precision not in known):
         listed = "; ".join(f"{name}: {', '.join(of)}" for name, of in FORMATS.items())
@@ -73,6 +69,10 @@ def export_run(
         raise RunFolderError(f"{out} exists already. Give another folder with --out, or remove this one.")
     is_learnt = Splits.read_learnt(run.path)
     asked = _asked(config, news)
+    from tinyllm.export import compare, open_export, write_export  # PyTorch is imported by now, in a task that says so
+    from tinyllm.scoring.runtime import TorchRuntime
+    from tinyllm.student.model import read_student
+
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         made = Path(scratch) / out.name

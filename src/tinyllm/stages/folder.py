@@ -126,7 +126,7 @@ class RunFolder:
         with self.locked(wait_s):
             try:
                 if self.config_file.is_file():
-                    self._check_same(config, renews_rationales)
+                    self.check_same(config, renews_rationales=renews_rationales)
                     if renews_rationales:
                         self._forget_other_rationales(config)
                     if not (self.path / "environment.json").exists():  # a person's own file: no run has been here yet
@@ -173,7 +173,12 @@ class RunFolder:
                     time.sleep(_LOOK_S)
             yield
 
-    def _check_same(self, config: Config, renews_rationales: bool) -> None:
+    def check_same(self, config: Config, *, renews_rationales: bool = False) -> None:
+        """Check that what is in the folder belongs to a configuration; see `claimed`.
+
+        Raises:
+            RunFolderError: it belongs to another one. The message has what differs, and what to do.
+        """
         is_under_way = any(self.path.glob("checkpoints/checkpoint-*/trainer_state.json"))
         if self.student.exists() or is_under_way:
             bound: tuple[str, ...] = ("preset", "data", "teachers", "rationales", "student", "train", "auto")

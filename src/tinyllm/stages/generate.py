@@ -53,7 +53,9 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
 
 
 def _yield_text(name: str, found: TeacherYield) -> str:
-    rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1]))
+    rejected = ", ".join(
+        f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1])
+    )
     return (
         f"  {name}: {found.rationales} rationales"
         + (f" ({sum(found.repaired.values())} repaired)" if found.repaired else "")

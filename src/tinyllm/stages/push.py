@@ -121,6 +121,8 @@ def _results(figures: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     Args:
         labels: the scorers in words, the headline first. The layout of the student fixes it before any test.
     """
+    from tinyllm.report import verdict_in_words
+
     after: Mapping[str, Any] = figures.get("accuracy", {})
     used = [name for name in labels if name in after]
     if not used:
@@ -143,20 +145,10 @@ def _results(figures: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         ),
         f"| | always the most frequent answer | {_percent(figures['majority'])} | |",
         f"| | guessing | {_percent(figures['chance'])} | |",
-        *(line for name in used if (line := _change(labels[name].lower(), figures.get("gain", {}).get(name)))),
+        "",
+        verdict_in_words(figures, used[0], labels[used[0]]),
     ]
     return "\n".join(lines)
-
-
-def _change(scorer: str, change: Mapping[str, Any] | None) -> str:
-    if not change:
-        return ""
-    low, high = (100 * bound for bound in change["ci95"])
-    return (
-        f"\nBy {scorer}, training changed the accuracy by {100 * change['difference']:+.1f} points (95 % interval "
-        f"{low:+.1f} to {high:+.1f}, p = {change['p']:.2g}, paired test). "
-        + ("This may be chance." if change["p"] > 0.05 else "This is unlikely to be chance.")
-    )
 
 
 def _percent(share: float) -> str:

@@ -29,7 +29,9 @@ class Task:
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done, self.note = label, total, 0, ""
         self.started = time.monotonic()
-        self._first: tuple[int, float] | None = None  # count and time of the first update: a resumed work begins there
+        # Count and time of the first update, where resumed work begins, and of the last one that changed the count.
+        self._first: tuple[int, float] | None = None
+        self._last: tuple[int, float] = (0, self.started)
         self.look: Callable[[Task], None] | None = None
         """Called before the task is shown, to update it. For values that change more often than they are shown."""
         self.to_go_s: float | None = None
@@ -38,7 +40,9 @@ class Task:
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Set the progress. `total` may change during the work."""
         self.done, self.note = done, note
-        self._first = self._first or (done, time.monotonic())
+        if done != self._last[0] or self._first is None:
+            self._last = (done, time.monotonic())
+            self._first = self._first or self._last
         if total is not None:
             self.total = total
 
@@ -53,9 +57,9 @@ class Task:
             return ""
         seconds = self.to_go_s
         if seconds is None and self._first and self.look is None:  # `look` sets `to_go_s` where it can
-            before, at = self._first
-            if self.done > before:
-                seconds = (time.monotonic() - at) * (self.total - self.done) / (self.done - before)
+            (before, began), (done, at) = self._first, self._last
+            if done > before:  # counts may come in blocks, so the time since the last one is taken off, not added
+                seconds = max((at - began) * (self.total - done) / (done - before) - (time.monotonic() - at), 0)
         return "" if seconds is None else f"about {duration(seconds)} to go"
 
     def line(self) -> str:
