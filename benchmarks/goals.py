@@ -1,7 +1,7 @@
 """Do teachers help a student that learns to choose? `python -m benchmarks.goals` reads it from the kept experiments.
 
-It trains nothing: `results/choose`, `results/few-labels`, `results/few-labels-obqa` and `results/qwen-student` have
-every answer (`make bench-results` makes a part anew).
+It trains nothing: `results/choose`, `results/few-labels` and those beside them have every answer (`make bench-results`
+makes a part anew).
 Each row is an accuracy on test questions beside another one; which method counts as the best is decided on validation
 questions.
 """
@@ -25,9 +25,13 @@ tested, and no goal counts as met. A goal is met only if its ratio is reached an
 Holm's for the comparisons that an experiment planned, Bonferroni's over one more than these for any other. *Best* is
 the method with the highest accuracy on validation questions. What each method is: `configs/experiments/choose.yaml`
 (ARC, all labels), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels to learn from and a hundred to
-validate with; the other training questions without) and `qwen-student.yaml` (a larger student). Each dataset has one
-learning rate, where the goals speak of six datasets and of tuned rates."""
-_FEW = ("few-labels", "few-labels-obqa")
+validate with; the other training questions without; `few-labels-more.yaml`: the same on RiddleSense and PIQA) and
+`qwen-student.yaml` (a larger student). Each dataset has one learning rate, where the goals speak of six datasets and
+of tuned rates."""
+_ALL = ("choose", "choose-more")
+_FEW = ("few-labels", "few-labels-obqa", "few-labels-more")
+_WHOLE = {"arc-100": "arc", "riddle-100": "riddle-800", "piqa-100": "piqa-800"}
+"""The dataset with the labels that one with few labels lacks."""
 _WITHOUT, _FEW_WITHOUT = ("fine-tuning", "choices"), ("choices", "choices-short")
 _WITH, _FEW_WITH = ("opinions",), ("opinions", "no-labels")
 _ALPHA = 0.05
@@ -122,10 +126,10 @@ class _Methods:
         tested = [self._results.against_twin(c, t, self._student, self.dataset) for c, t in twins]
         return tested[0].holm if tested and tested[0] is not None else None
 
-    def share(self, name: str, method: str, every: float, before: float) -> Row:
+    def share(self, name: str, method: str, every: float, before: float, least: float = 0.85) -> Row:
         """Return the row of the part that a method has of the gain from `before` to `every` (per cent)."""
         found = (self.on_test(method) - before) / (every - before)
-        seeds, reach = self.seeds(method), Reach("ours", "at least", 0.85)
+        seeds, reach = self.seeds(method), Reach("ours", "at least", least)
         met = reach.met(found, None) if seeds > 1 else None
         found = round(found, 3)
         return Row(f"{self.dataset}: {name}", found, None, "", None, str(reach), met, "", (found, found), seeds)
@@ -136,7 +140,8 @@ def _all_labels(m: _Methods) -> Iterator[Row]:
     taught, alone = m.best(_WITH), m.best(_WITHOUT)
     best = f"best with opinions ({m.label(taught)})"
     yield m.beside(best, taught, alone, 1.05, f"best without ({m.label(alone)})")
-    yield m.beside(f"{best}, control", taught, "opinions-shuffled", None)
+    if m.has("opinions-shuffled"):
+        yield m.beside(f"{best}, control", taught, "opinions-shuffled", None)
     yield m.beside("with opinions", taught, "fine-tuning", None)
     if m.has("auto"):
         yield m.beside("auto", "auto", "fine-tuning", 1.1257)
@@ -153,6 +158,9 @@ def _few_labels(m: _Methods, whole: _Methods | None) -> Iterator[Row]:
     best = f"opinions on the rest, best ({m.label(taught)})"
     yield m.beside(best, taught, alone, 1.15, f"best of a hundred labels alone ({m.label(alone)})")
     yield m.beside("opinions on the rest, control", "opinions", "opinions-shuffled", None)
+    if whole is not None:
+        name = f"opinions on the rest, best ({m.label(taught)}), share of what the missing labels give"
+        yield m.share(name, taught, whole.on_test("choices"), m.on_test(alone), 1.0)
     if m.has("no-labels"):
         yield m.beside("opinions alone", "no-labels", alone, None)
     if m.has("no-labels") and whole is not None:
@@ -162,14 +170,20 @@ def _few_labels(m: _Methods, whole: _Methods | None) -> Iterator[Row]:
 
 def goals(folder: Path) -> Result:
     """Compare the kept answers of the experiments that are in a folder."""
-    found = {name: read_results(at) for name in ("choose", *_FEW, "qwen-student") if (at := folder / name).is_dir()}
-    whole = _Methods(found["choose"]) if "choose" in found else None
-    rows = [*(_all_labels(whole) if whole else ())]
-    for few in (_Methods(found[name]) for name in _FEW if name in found):
-        rows += _few_labels(few, whole if few.dataset == "arc-100" else None)
-    if (larger := found.get("qwen-student")) is not None:
-        each = (_Methods(larger, dataset) for dataset in larger.outline.datasets)
-        rows += [m.beside("a student of 0.5B parameters, choosing", "choices", "inference", None) for m in each]
+    found = {name: read_results(at) for name in (*_ALL, *_FEW, "qwen-student") if (at := folder / name).is_dir()}
+
+    def each(*names: str) -> Iterator[_Methods]:
+        """Every dataset of some experiments of which a run is finished."""
+        for results in (found[name] for name in names if name in found):
+            yield from (m for d in results.outline.datasets if (m := _Methods(results, d)).has("choices"))
+
+    whole = {m.dataset: m for m in each(*_ALL)}
+    rows = [line for m in whole.values() for line in _all_labels(m)]
+    for few in each(*_FEW):
+        rows += _few_labels(few, whole.get(_WHOLE.get(few.dataset, "")))
+    rows += [
+        m.beside("a student of 0.5B parameters, choosing", "choices", "inference", None) for m in each("qwen-student")
+    ]
     for r in rows:
         say(f"{r.name}: {r.ours} {r.unit} beside {r.peer} ({r.peer_name}), ratio {r.ratio}; {r.reach} {r.met}")
     return Result(

@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from tinyllm.comparison.results import Results, read_results
+from tinyllm.comparison.results import Place, Results, read_results
 from tinyllm.report._experiment.content import comparisons, tried, viewed
 from tinyllm.report._experiment.statements import statements
-from tinyllm.report._experiment.tables import Row, Table, as_markdown, markdown, runs_text, tables
+from tinyllm.report._experiment.tables import as_markdown, markdown, tables
 from tinyllm.system.news import duration
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
-_IN_README = ("few-labels", "few-labels-obqa")  # with the same methods and baseline
+_FEW, _ALL = ("few-labels", "few-labels-obqa", "few-labels-more"), ("choose", "choose-more")
+_ASKED = (
+    ("100 labels and opinions on the rest, or 100 labels", _FEW, "opinions", "choices-short"),
+    ("Opinions and no label, or 100 labels", _FEW, "no-labels", "choices-short"),
+    ("All labels and opinions, or all labels", _ALL, "opinions", "choices"),
+    ("Learn to choose, or to write the answer", _ALL, "choices", "fine-tuning"),
+    ("`method: auto`, or fine-tuning", _ALL, "auto", "fine-tuning"),
+    ("A student of 0.5B, trained or untrained", ("qwen-student",), "choices", "inference"),
+    ("The paper's method, or fine-tuning", ("smollm2",), "tinyllm", "fine-tuning"),
+)
+"""What README.md tells: a question, the experiments that answer it, and the two methods that are compared."""
 _BEGIN, _END = "<!-- made by docs/results.py -->", "<!-- end -->"
 _INTRO = """\
 # Results
@@ -125,47 +135,40 @@ def _made_with(results: Results) -> Iterator[str]:
 
 
 def readme() -> str:
-    """Return README.md with a short table of some experiments in its place."""
+    """Return README.md with the table of differences in its place."""
     before, rest = README.read_text("utf-8").split(_BEGIN)
     after = rest.split(_END)[1]
-    chosen = [results for folder, results in _kept().items() if folder.name in _IN_README]
-    return f"{before}{_BEGIN}\n{_short(chosen) if chosen else 'No results yet.'}\n{_END}{after}"
+    table = "\n".join(_asked({folder.name: results for folder, results in _kept().items()}))
+    return f"{before}{_BEGIN}\n{table}\n{_END}{after}"
 
 
-def _short(experiments: Sequence[Results]) -> str:
-    """Return one table of the methods and controls that have a figure with all seeds, a column for each dataset."""
-    shown = [_finished_rows(results) for results in experiments]
-    widths = [len(rows["Chance"].cells) for rows in shown]
-    merged = []
-    for label in dict.fromkeys(label for rows in shown for label in rows):
-        first = next(rows[label] for rows in shown if label in rows)
-        cells = [
-            cell
-            for rows, width in zip(shown, widths, strict=True)
-            for cell in (rows[label].cells if label in rows else (None,) * width)
-        ]
-        merged.append(replace(first, cells=() if first.kind == "head" else tuple(cells)))
-    outline = experiments[0].outline
-    note = "Accuracy in per cent with 95 % intervals over questions and seeds."
-    if len(outline.seeds) > 1:
-        note += (
-            f" ▲ or ▼: better or worse than {outline.method(outline.baseline).label} (paired test, p < 0.05 after "
-            "Holm's correction for all comparisons on the dataset). No mark: no difference is shown."
-        )
-    columns = tuple(name for results in experiments for name in results.outline.datasets)
-    return as_markdown(Table("readme", "", columns, tuple(merged), note)).rstrip()
+def _asked(kept: Mapping[str, Results]) -> Iterator[str]:
+    """Yield a table of the questions that the experiments answer, a row for each dataset."""
+    yield "| | dataset | accuracy, % | difference in points | p | corrected |"
+    yield "|---|---|---:|---:|---:|---:|"
+    for said, names, method, other in _ASKED:
+        for results in (kept[name] for name in names if name in kept):
+            for dataset in results.outline.datasets:
+                yield from _asked_row(results, dataset, said, method, other)
 
 
-def _finished_rows(results: Results) -> dict[str, Row]:
-    """Return the rows of an experiment by their labels, without those that are quoted or not finished."""
-    first, *others = tables(results, results.scorers[0])
-    controls = [row for table in others for row in table.rows if row.kind == "control"]
-    rows = [row for row in first.rows if row.kind != "relative"] + controls
-    return {row.label: replace(row, note="") for row in rows if row.kind == "head" or _is_finished(row)}
-
-
-def _is_finished(row: Row) -> bool:
-    return row.kind != "quoted" and any(cell is not None and not runs_text(cell) for cell in row.cells)
+def _asked_row(results: Results, dataset: str, said: str, method: str, other: str) -> Iterator[str]:
+    scorer, outline = results.outline.scorer, results.outline
+    (student,) = outline.students
+    place = Place(student, dataset, method)
+    gain = results.compare(place, other, scorer) if results.of(place) else None
+    if gain is None:
+        return
+    figures = results.figures(scorer)
+    low, high = (f"{100 * end:+.1f}" for end in gain.ci95)
+    p = corrected = "one seed"
+    if gain.p is not None:
+        (compared,) = {method, other} - {outline.baseline}
+        holm = figures[replace(place, method=compared)].holm
+        p, corrected = f"{gain.p:.3f}", "not planned" if holm is None else f"{holm:.3f}"
+        corrected = f"**{corrected}**" if holm is not None and holm < 0.05 else corrected
+    change = f"{100 * gain.value:+.1f} ({low} to {high})".replace("-", "−")
+    yield f"| {said} | {dataset} | {100 * figures[place].accuracy.value:.1f} | {change} | {p} | {corrected} |"
 
 
 def main() -> None:
