@@ -18,7 +18,7 @@ from tinyllm.inference import load
 from tinyllm.rationales.files import read_rationales
 from tinyllm.report import verdict_in_words
 from tinyllm.stages._prepare import prepare_training
-from tinyllm.stages._soft import _mixed, explained, taught
+from tinyllm.stages._soft import _mixed, explained, taught, weak_teachers
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.train import plan_run
@@ -355,3 +355,14 @@ def test_the_end_of_a_run_says_what_was_really_learnt(soft, said):
     )
     metrics["over_majority"]["likelihood"]["p"] = 0.01
     assert verdict_in_words(metrics, "likelihood", "Likelihood").endswith("scored by likelihood.")
+
+
+@pytest.mark.parametrize(
+    ("known", "taught_by", "student", "told"),
+    [(40, 0.4, 0.5, True), (40, 0.5, 0.4, False), (0, 0.4, 0.5, False), (40, None, 0.5, False), (40, 0.4, None, False)],
+)
+def test_a_student_that_knows_more_than_its_teachers_is_told(known, taught_by, student, told):
+    said = list(weak_teachers({"valid_accuracy": taught_by, "with_answer": known}, student))
+    assert bool(said) == told
+    assert not told or "right on 50 % of the validation questions, the opinions that it learnt from on 40 %" in said[0]
+    assert not list(weak_teachers({}, student))

@@ -64,12 +64,14 @@ def test_foreign_words_cannot_rewrite_the_terminal(capsys) -> None:
 
 
 def test_the_time_to_go_does_not_count_what_was_done_before_an_interruption(monkeypatch):
-    clock = iter([0.0, 10.0, 20.0, 20.0])  # the start, the first update, the second one's look
+    clock = iter([0.0, 10.0, 20.0, 20.0, 50.0, 500.0])  # the start, two updates, three looks
     monkeypatch.setattr(tinyllm.system.news.time, "monotonic", lambda: next(clock))
     task = Task("Training", 100)
     task.update(78)
     task.update(80)
     assert task.to_go() == "about 1 min 40 s to go"  # two steps in ten seconds, and twenty remain
+    assert task.to_go() == "about 1 min 10 s to go", "it does not grow while a long step is computed"
+    assert task.to_go() == "about 0 s to go"
 
 
 def test_a_duration_is_rounded_before_it_is_split_into_units():

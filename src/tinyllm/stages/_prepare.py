@@ -223,17 +223,19 @@ def validation(config: Config, student: Student, learner: Learner, splits: Split
     return accuracy
 
 
-def fitted_temperature(config: Config, student: Student, learner: Learner, splits: Splits) -> float:
-    """Return the temperature of the trained student's probabilities, by the validation questions; 1 without any.
+def calibration(config: Config, student: Student, learner: Learner, splits: Splits) -> tuple[float, float | None]:
+    """Return the temperature of the trained student's probabilities, by the validation questions, and its accuracy.
 
-    Every process has to call this.
+    Without a known answer these are 1 and None. Every process has to call this.
     """
     from tinyllm.scoring.calibration import fit_temperature
+    from tinyllm.scoring.predictions import credit
 
     asked = [q for q in looked_at(config, splits) if q.answer is not None]
     if not asked:
-        return 1.0
-    return fit_temperature(_rankings(config, student, learner, asked), [q.known_answer for q in asked])
+        return 1.0, None
+    answers, ranked = [q.known_answer for q in asked], _rankings(config, student, learner, asked)
+    return fit_temperature(ranked, answers), sum(map(credit, ranked, answers)) / len(asked)
 
 
 def validation_scores(config: Config, student: Student, learner: Learner, splits: Splits) -> tuple[float, float]:

@@ -133,6 +133,22 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield "train.soft.shuffle: this is a control. Each question has the opinion on another question"
 
 
+def weak_teachers(figures: Mapping[str, Any] | None, student: float | None) -> Iterator[str]:
+    """Say so if the trained student knows more than the teachers it learnt from.
+
+    Args:
+        figures: those of the pooled opinions; empty without any.
+        student: its accuracy on the validation questions; None: not known.
+    """
+    taught = (figures or {}).get("valid_accuracy")
+    if figures and student is not None and taught is not None and student > taught and figures["with_answer"]:
+        yield (
+            f"the student is right on {100 * student:.0f} % of the validation questions, the opinions that it learnt "
+            f"from on {100 * taught:.0f} %. Such opinions may hold it back: compare with `--set train.soft=null`, or "
+            "take a better teacher"
+        )
+
+
 def _all(config: Config, splits: Splits) -> Sequence[Question]:
     """Return the questions that may be learnt.
 

@@ -11,7 +11,7 @@ from tinyllm.errors import RunFolderError
 from tinyllm.questions.types import Splits
 from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
-    fitted_temperature,
+    calibration,
     made_of,
     prepare_training,
     train_prepared,
@@ -19,6 +19,7 @@ from tinyllm.stages._prepare import (
     validation_fingerprint,
     whole_student,
 )
+from tinyllm.stages._soft import weak_teachers
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared
@@ -116,8 +117,11 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"  stopped early, after {result.steps} of {len(plan)} steps")
     if result.best_step is not None:
         news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
-    temperature = _temperature(config, news, prepared.student, prepared.learner, splits)
+    temperature, valid_accuracy = _calibration(config, news, prepared.student, prepared.learner, splits)
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
+    figures["valid_accuracy"] = valid_accuracy
+    for note in weak_teachers(prepared.soft, valid_accuracy):
+        news.say(f"  note: {note}")
     figures |= {"calibrated_with": calibrates_with, "made_of": inputs}
     if prepared.soft:
         figures["soft"] = prepared.soft
@@ -150,13 +154,15 @@ def _is_this_training(done: Mapping[str, Any], plan: str, chose: Mapping[str, An
     return done.get("fingerprint") == plan and done.get("chosen", {}).get("name") == chose.get("name")
 
 
-def _temperature(config: Config, news: News, student: Student, learner: Learner, splits: Splits) -> float:
+def _calibration(
+    config: Config, news: News, student: Student, learner: Learner, splits: Splits
+) -> tuple[float, float | None]:
     if not len(splits.valid):
-        return 1.0
+        return 1.0, None
     with news.task("Calibrating its probabilities on validation questions") as task:
-        temperature = fitted_temperature(config, student, learner, splits)
-        task.note = f"temperature {temperature:g}"
-    return temperature
+        temperature, accuracy = calibration(config, student, learner, splits)
+        task.note = f"temperature {temperature:.2f}"
+    return temperature, accuracy
 
 
 def _calibrate_again(config: Config, run: RunFolder, news: News, splits: Splits, figures: dict[str, Any]) -> None:
@@ -166,11 +172,11 @@ def _calibrate_again(config: Config, run: RunFolder, news: News, splits: Splits,
 
     news.say("  note: the validation questions have changed since: its probabilities are calibrated again")
     student = read_student(run.student)
-    temperature = _temperature(config, news, student, student.learner(learns=False), splits)
+    temperature, accuracy = _calibration(config, news, student, student.learner(learns=False), splits)
     processes = Processes.joined()
     if processes.is_first:
         run.metrics.unlink(missing_ok=True)  # they have the probabilities of before
         card = run.student / CARD_FILE
         write_json(card, read_json(card) | {"temperature": temperature})
-        write_json(run.train_result, figures | {"temperature": temperature})
+        write_json(run.train_result, figures | {"temperature": temperature, "valid_accuracy": accuracy})
     processes.wait()
