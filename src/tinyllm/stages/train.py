@@ -119,7 +119,7 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
         news.say(f"  kept the student of step {result.best_step}, the best on the validation questions")
     temperature, valid_accuracy = _calibration(config, news, prepared.student, prepared.learner, splits)
     figures = {**asdict(result), "targets": prepared.targets, "temperature": temperature}
-    figures["valid_accuracy"] = valid_accuracy
+    figures["final_valid_accuracy"] = valid_accuracy
     for note in weak_teachers(prepared.soft, valid_accuracy):
         news.say(f"  note: {note}")
     figures |= {"calibrated_with": calibrates_with, "made_of": inputs}
@@ -178,5 +178,5 @@ def _calibrate_again(config: Config, run: RunFolder, news: News, splits: Splits,
         run.metrics.unlink(missing_ok=True)  # they have the probabilities of before
         card = run.student / CARD_FILE
         write_json(card, read_json(card) | {"temperature": temperature})
-        write_json(run.train_result, figures | {"temperature": temperature, "valid_accuracy": accuracy})
+        write_json(run.train_result, figures | {"temperature": temperature, "final_valid_accuracy": accuracy})
     processes.wait()
