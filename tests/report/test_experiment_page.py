@@ -63,11 +63,11 @@ def test_the_same_records_make_the_same_files(folder):
 
 
 def test_the_page_begins_with_the_answer(results, tmp_path):
-    assert headline(results, "likelihood").startswith("Better than Fine-tuning, beyond noise: Tinyllm on ")
+    assert headline(results, "likelihood").startswith("Better than “Fine-tuning”, beyond noise: “Tinyllm” on ")
     made_up_experiment(tmp_path / "alone", seeds=(0,))
     alone = headline(read_results(tmp_path / "alone"), "likelihood")
     assert alone.startswith(
-        "Nothing is tested, because there is only one seed. The largest difference from Fine-tuning:"
+        "Nothing is tested, because there is only one seed. The largest difference from “Fine-tuning”:"
     )
 
 

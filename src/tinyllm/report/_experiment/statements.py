@@ -47,9 +47,9 @@ def headline(results: Results, scorer: Scorer) -> str:
     Controls do not count as methods here. They are compared with their twins in `statements`.
     """
     outline, figures = results.outline, results.figures(scorer)
-    baseline = outline.method(outline.baseline).label
+    baseline = f"“{outline.method(outline.baseline).label}”"  # a name may have a comma
     compared = [
-        (figure, figure.gain, f"{method.label} on {outline.where(student, dataset)}")
+        (figure, figure.gain, f"“{method.label}” on {outline.where(student, dataset)}")
         for student in outline.students
         for dataset in outline.datasets
         for method in outline.methods
