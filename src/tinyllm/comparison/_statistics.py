@@ -72,7 +72,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
     which the two differ. Where ties make fractional differences, p comes from the sign-flip test, of which McNemar's
     is a special case. It is exact, except where ties of many different sizes would make it take more than a second:
     then it is the normal approximation with Edwards' correction for continuity. Where p is 0.05 or more, the interval
-    is extended to 0, which it may miss if few questions differ. A reader of both must not find that they disagree.
+    is extended to 0, which it may miss if few questions differ, so that a reader of both does not find them at odds.
+    Without ties it then excludes 0 if and only if p is below 0.05; with ties it may still hold 0 beside a lower p.
     """
     n = len(first)
     changes = [b - a for a, b in zip(first, second, strict=True)]
