@@ -24,11 +24,12 @@ interval; the difference in points is paired by question, and p includes how muc
 tested, and no goal counts as met. A goal is met only if its ratio is reached and p is below 0.05 after the correction:
 Holm's for the comparisons that an experiment planned, Bonferroni's over one more than these for any other. *Best* is
 the method with the highest accuracy on validation questions. What each method is: `configs/experiments/choose.yaml`
-(ARC, all labels), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels to learn from and a hundred to
+(ARC, all labels; `choose-more.yaml`: RiddleSense and PIQA; `text-or-choices.yaml`: OBQA, PubMedQA and BioASQ, without
+opinions), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels to learn from and a hundred to
 validate with; the other training questions without; `few-labels-more.yaml`: the same on RiddleSense and PIQA) and
 `qwen-student.yaml` (a larger student). Each dataset has one learning rate, where the goals speak of six datasets and
 of tuned rates."""
-_ALL = ("choose", "choose-more")
+_ALL = ("choose", "choose-more", "text-or-choices")
 _FEW = ("few-labels", "few-labels-obqa", "few-labels-more")
 _WHOLE = {"arc-100": "arc", "riddle-100": "riddle-800", "piqa-100": "piqa-800"}
 """The dataset with the labels that one with few labels lacks."""
@@ -137,16 +138,19 @@ class _Methods:
 
 def _all_labels(m: _Methods) -> Iterator[Row]:
     yield m.beside("choosing", "choices", "fine-tuning", 1.10)
-    taught, alone = m.best(_WITH), m.best(_WITHOUT)
-    best = f"best with opinions ({m.label(taught)})"
-    yield m.beside(best, taught, alone, 1.05, f"best without ({m.label(alone)})")
-    if m.has("opinions-shuffled"):
-        yield m.beside(f"{best}, control", taught, "opinions-shuffled", None)
-    yield m.beside("with opinions", taught, "fine-tuning", None)
+    alone = m.best(_WITHOUT)
+    if m.has("opinions"):
+        taught = m.best(_WITH)
+        best = f"best with opinions ({m.label(taught)})"
+        yield m.beside(best, taught, alone, 1.05, f"best without ({m.label(alone)})")
+        if m.has("opinions-shuffled"):
+            yield m.beside(f"{best}, control", taught, "opinions-shuffled", None)
+        yield m.beside("with opinions", taught, "fine-tuning", None)
     if m.has("auto"):
         yield m.beside("auto", "auto", "fine-tuning", 1.1257)
-    every, before = m.on_test("choices"), m.on_test("inference")
-    yield m.share("opinions only, share of the gain of all labels", "no-labels", every, before)
+    if m.has("no-labels"):
+        every, before = m.on_test("choices"), m.on_test("inference")
+        yield m.share("opinions only, share of the gain of all labels", "no-labels", every, before)
     error, reach = round(m.calibration_error(alone), 4), Reach("ours", "at most", 0.05)
     name = f"{m.dataset}: calibration error (ECE) of {m.label(alone)}"
     met = reach.met(error, None) if m.seeds(alone) > 1 else None

@@ -20,7 +20,7 @@ from tinyllm.system.news import duration
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
-_FEW, _ALL = ("few-labels", "few-labels-obqa", "few-labels-more"), ("choose", "choose-more")
+_FEW, _ALL = ("few-labels", "few-labels-obqa", "few-labels-more"), ("choose", "choose-more", "text-or-choices")
 _ASKED = (
     ("100 labels and opinions on the rest, or 100 labels", _FEW, "opinions", "choices-short"),
     ("Opinions and no label, or 100 labels", _FEW, "no-labels", "choices-short"),
@@ -31,6 +31,14 @@ _ASKED = (
     ("The paper's method, or fine-tuning", ("smollm2",), "tinyllm", "fine-tuning"),
 )
 """What README.md tells: a question, the experiments that answer it, and the two methods that are compared."""
+_DATASETS = {
+    "arc": "ARC",
+    "obqa": "OBQA",
+    "riddle": "RiddleSense",
+    "piqa": "PIQA",
+    "pubmedqa": "PubMedQA",
+    "bioasq": "BioASQ",
+}
 _BEGIN, _END = "<!-- made by docs/results.py -->", "<!-- end -->"
 _INTRO = """\
 # Results
@@ -143,32 +151,41 @@ def readme() -> str:
 
 
 def _asked(kept: Mapping[str, Results]) -> Iterator[str]:
-    """Yield a table of the questions that the experiments answer, a row for each dataset."""
-    yield "| | dataset | accuracy, % | difference in points | p | corrected |"
-    yield "|---|---|---:|---:|---:|---:|"
-    for said, names, method, other in _ASKED:
-        for results in (kept[name] for name in names if name in kept):
-            for dataset in results.outline.datasets:
-                yield from _asked_row(results, dataset, said, method, other)
+    """Yield a table: a row for each question, a column for each dataset."""
+    asked = [(said, _answers(kept, names, method, other)) for said, names, method, other in _ASKED]
+    columns = [name for name in _DATASETS if any(name in answers for _, answers in asked)]
+    yield "| " + " | ".join(["", *(_DATASETS[c] for c in columns)]) + " |"
+    yield "|---|" + "---:|" * len(columns)
+    for said, answers in asked:
+        yield "| " + " | ".join([said, *(answers.get(c, "–") for c in columns)]) + " |"
 
 
-def _asked_row(results: Results, dataset: str, said: str, method: str, other: str) -> Iterator[str]:
-    scorer, outline = results.outline.scorer, results.outline
-    (student,) = outline.students
-    place = Place(student, dataset, method)
-    gain = results.compare(place, other, scorer) if results.of(place) else None
+def _answers(kept: Mapping[str, Results], names: tuple[str, ...], method: str, other: str) -> dict[str, str]:
+    """Return how much better one method is than another, in words, by dataset without its number of questions."""
+    found = {}
+    for results in (kept[name] for name in names if name in kept):
+        (student,) = results.outline.students
+        for dataset in results.outline.datasets:
+            place = Place(student, dataset, method)
+            if results.of(place) and (told := _difference(results, place, other)):
+                found[dataset.partition("-")[0]] = told
+    return found
+
+
+def _difference(results: Results, place: Place, other: str) -> str | None:
+    """Return the accuracy of a method and its difference from another one; None without common seeds."""
+    gain = results.compare(place, other, results.outline.scorer)
     if gain is None:
-        return
-    figures = results.figures(scorer)
+        return None
+    figures = results.figures(results.outline.scorer)
+    planned = {place.method, other} - {results.outline.baseline}
+    holm = figures[replace(place, method=planned.pop())].holm if len(planned) == 1 else None
     low, high = (f"{100 * end:+.1f}" for end in gain.ci95)
-    p = corrected = "one seed"
-    if gain.p is not None:
-        (compared,) = {method, other} - {outline.baseline}
-        holm = figures[replace(place, method=compared)].holm
-        p, corrected = f"{gain.p:.3f}", "not planned" if holm is None else f"{holm:.3f}"
-        corrected = f"**{corrected}**" if holm is not None and holm < 0.05 else corrected
-    change = f"{100 * gain.value:+.1f} ({low} to {high})".replace("-", "−")
-    yield f"| {said} | {dataset} | {100 * figures[place].accuracy.value:.1f} | {change} | {p} | {corrected} |"
+    value = f"{100 * gain.value:+.1f}"
+    value = f"**{value}**" if holm is not None and holm < 0.05 else value
+    mark = "" if gain.p is not None else " ¹"
+    accuracy = 100 * figures[place].accuracy.value
+    return f"{accuracy:.1f}<br>{value} ({low} to {high}){mark}".replace("-", "−")
 
 
 def main() -> None:

@@ -158,7 +158,7 @@ def test_other_commands(project, cli):
     for arguments in [
         ("ask", "file", "q", "-c", "a", "-c", "b"), ("ask", "gone", "q", "-c", "a", "-c", "b"),
         ("ask", "", "q", "-c", "a", "-c", "b"), ("store", "ls", "file"), ("store", "ls", ""), ("store", "ls", "folder"),
-        ("store", "import", "folder", "--into", "x.sqlite"), ("store", "salvage", "folder", "--out", "n"),
+        ("store", "import", "folder", "x.sqlite"), ("store", "salvage", "folder", "--out", "n"),
         ("store", "export", "gone", "--out", "o.jsonl"), ("report", "file"), ("report", "folder"),
         ("init", "file/x.yaml"), ("init", "folder"), ("init", "x.yaml", "--data", "folder"), ("init", ""),
         ("experiment", "file"), ("experiment", "gone.yaml"), ("import-release", "file"), ("evaluate", "folder"),

@@ -51,7 +51,7 @@ def test_a_complete_store_is_read_where_it_cannot_be_written(project, cli):
         assert cli("check", project.config, "--run-dir", "other").code == 0
         assert cli("store", "ls", disk).code == 0
         refused(cli("store", "prune", disk, "--teacher", "ada", "--yes"), "check its rights")
-        refused(cli("store", "import", project.folder / "x.jsonl", "--into", disk / "replies.sqlite"))
+        refused(cli("store", "import", project.folder / "x.jsonl", disk / "replies.sqlite"))
 
 
 def test_a_store_that_lacks_something_is_told_before_anything_is_asked(project, cli):

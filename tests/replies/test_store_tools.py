@@ -276,7 +276,7 @@ def test_a_file_that_is_no_export_is_one_message(cli, tmp_path):
         "a.jsonl": "a.jsonl, line 1", "b.parquet": "cannot be read", "c.jsonl": "line 1", "d.jsonl": "line 1",
         "e.jsonl": "that are there", "e.csv": ".jsonl or .parquet",
     }.items():  # fmt: skip
-        said = cli("store", "import", tmp_path / name, "--into", tmp_path / "t")
+        said = cli("store", "import", tmp_path / name, tmp_path / "t")
         assert said.code == 2
         assert says in said.err
         assert "Traceback" not in said.err
@@ -287,7 +287,7 @@ def test_two_stores_become_one(cli, tmp_path):
         with Store(tmp_path / name) as store:
             store.put_many([entry(n, f"of {name}") for n in numbers])
     assert cli("store", "export", tmp_path / "s", "--out", tmp_path / "o.jsonl").code == 0
-    said = cli("store", "import", tmp_path / "o.jsonl", "--into", tmp_path / "t")
+    said = cli("store", "import", tmp_path / "o.jsonl", tmp_path / "t")
     assert said.code == 0, said.err
     assert "4 replies added" in said.out
     assert "2 were already there" in said.out

@@ -61,16 +61,16 @@ def export(
 @store_app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A file that `export` wrote.")],
-    into: Annotated[Path, typer.Option("--into", help="The store; created if it does not exist.", metavar="STORE")],
+    path: Annotated[Path, typer.Argument(help="The store; created if it does not exist.", metavar="STORE")] = _DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Add the replies in a file to a store. Replies that it already has are not changed."""
     from tinyllm.replies import import_replies
 
     with _telling("Reading replies") as tell:
-        done = import_replies(file, into, tell)
+        done = import_replies(file, path, tell)
     print_result(
-        asdict(done), as_json, lambda: f"{_count(done.new, 'reply')} added to {into}; {done.known} were already there."
+        asdict(done), as_json, lambda: f"{_count(done.new, 'reply')} added to {path}; {done.known} were already there."
     )
 
 
