@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tinyllm.report import _verdict
-from tinyllm.report._verdict import Outcomes, Shown
+from tinyllm.report._verdict import Gain, Outcomes, Shown, by_other_scorer
 from tinyllm.report._words import decimal, duration, moment, p_value, plural, points, size
 
 LOW, HIGH = Shown(0.31, (0.22, 0.41), 100), Shown(0.46, (0.37, 0.56), 100)
@@ -17,6 +17,10 @@ def verdict(*figures, **more) -> str:
 
 def headline(*figures) -> str:
     return _verdict.verdict(*figures).headline
+
+
+def headline_with(caution: str) -> str:
+    return _verdict.verdict(LOW, HIGH, None, outcomes(20, 5, 0.004), caution=caution).headline
 
 
 def outcomes(fixed: int, broken: int, p: float) -> Outcomes:
@@ -151,3 +155,40 @@ def test_the_headline_hides_no_trivial_answer_that_is_as_good() -> None:
     assert "most frequent" not in headline(LOW, HIGH, 0.2, found, 0.2, 0.012)
     assert "not shown to beat always" in headline(LOW, HIGH, 0.27, found, 0.25, 0.06)
     assert "It does not beat guessing" in headline(LOW, HIGH, 0.2, found, 0.9)
+
+
+def test_a_gain_that_the_other_way_to_compare_does_not_show_is_cautioned() -> None:
+    per_token, whole = Gain(0.27, 0.73, 0.001), Gain(0.64, 0.73, 0.6)
+    said = by_other_scorer({"likelihood_normalised": per_token, "likelihood": whole}, "likelihood_normalised")
+    assert said == (
+        "Compared by the whole text of a choice, the student gets 64.0\u00a0% right untrained and 73.0\u00a0% trained "
+        "(p\u00a0=\u00a00.60). So part of the gain may be that it learnt to be compared this way."
+    )
+    assert said in headline_with(said)
+    figures = {
+        "before": {"likelihood_normalised": {"value": 0.27}, "likelihood": {"value": 0.64}},
+        "accuracy": {s: {"value": 0.73, "n": 100, "ci95": [0.6, 0.8]} for s in ("likelihood_normalised", "likelihood")},
+        "gain": {
+            "likelihood_normalised": {"difference": 0.46, "ci95": [0.3, 0.6], "p": 0.001, "n": 100},
+            "likelihood": {"difference": 0.09, "ci95": [-0.1, 0.2], "p": 0.6, "n": 100},
+        },
+        "majority": 0.25,
+        "chance": 0.25,
+    }
+    told = _verdict.verdict_in_words(figures, "likelihood_normalised", "Likelihood per token")
+    assert told.endswith(said.replace("\u00a0", " "))
+
+
+@pytest.mark.parametrize(
+    "gains",
+    [
+        {"likelihood": Gain(0.3, 0.5, 0.001)},  # nothing to compare with
+        {"likelihood": Gain(0.3, 0.5, 0.2), "likelihood_normalised": Gain(0.4, 0.4, 1.0)},  # no gain is claimed
+        {"likelihood": Gain(0.5, 0.3, 0.01), "likelihood_normalised": Gain(0.6, 0.6, 1.0)},  # a loss
+        {"likelihood": Gain(0.3, 0.5, 0.001), "likelihood_normalised": Gain(0.4, 0.5, 0.03)},  # both show it
+        {"likelihood": Gain(0.3, 0.5, 0.001), "likelihood_normalised": Gain(0.3, 0.4, 0.1)},  # it starts no higher
+        {"likelihood": Gain(0.3, 0.5, 0.001), "generation": Gain(0.4, 0.4, 1.0)},  # writing is another task
+    ],
+)
+def test_no_other_case_is_cautioned(gains) -> None:
+    assert not by_other_scorer(gains, "likelihood")

@@ -48,7 +48,8 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
         ),
     ]
     if len(names) > 1:
-        lines.append(f"  {labels[first]} decides: the form of this student's prompt says so. The rest is to compare.")
+        reason = "sees no list of choices" if config.student.layout == "cloze" else "sees the list of choices"
+        lines.append(f"  The first was fixed before training, since this student {reason}. The others are to compare.")
     if "generation" in names and config.student.layout == "cloze":
         lines.append("  It ranks choices that it is not shown, so an answer that it writes is rarely one of them.")
     lines += _chosen_text(trained, may_explain=config.train.alpha != 0)

@@ -17,7 +17,7 @@ from tinyllm.report._files import LogLine, RunFiles
 from tinyllm.report._opinions import opinions_of, opinions_on, reliability_line
 from tinyllm.report._plots import Dot, Line, Mark, Point, smooth, window
 from tinyllm.report._search import search_of
-from tinyllm.report._verdict import Outcomes, Shown, training_in_words, verdict
+from tinyllm.report._verdict import Gain, Outcomes, Shown, by_other_scorer, training_in_words, verdict
 from tinyllm.report._words import NONE, count, decimal, duration, interval, moment, percent, plural, points, size
 from tinyllm.scoring.predictions import Prediction
 
@@ -205,14 +205,21 @@ def _cards(
 ) -> Iterable[dict[str, Any]]:
     majority, chance = _number(metrics, "majority"), _number(metrics, "chance")
     what = training_in_words(_mapping(metrics, "train", "soft"))
+    found = {s: (_accuracy(metrics, "before", s), _accuracy(metrics, "accuracy", s)) for s in scorers}
+    tested = {s: _outcomes(predictions, s) for s in scorers}
+    gains = {
+        s: Gain(before.value, after.value, outcomes.p)
+        for s, (before, after) in found.items()
+        if before and after and (outcomes := tested[s])
+    }
     for scorer, label in scorers.items():
-        before, after = _accuracy(metrics, "before", scorer), _accuracy(metrics, "accuracy", scorer)
+        before, after = found[scorer]
         shown = after or before
         if shown is None:
             continue
-        outcomes = _outcomes(predictions, scorer)
+        outcomes = tested[scorer]
         over_majority = _number(_mapping(metrics, "over_majority", scorer), "p")
-        said = verdict(before, after, majority, outcomes, chance, over_majority, what)
+        said = verdict(before, after, majority, outcomes, chance, over_majority, what, by_other_scorer(gains, scorer))
         ties = _number(_mapping(metrics, "accuracy" if after else "before", scorer), "ties")
         yield {
             "label": label,

@@ -10,6 +10,8 @@ from tinyllm.comparison import Accuracy
 from tinyllm.report._words import interval, p_value, percent, plural, points, signed
 
 _SIGNIFICANT = 0.05
+_COMPARING = {"likelihood": "likelihood_normalised", "likelihood_normalised": "likelihood"}
+"""The two ways to compare choices: each with the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,14 @@ class Outcomes:
     ci95: tuple[float, float]
 
 
+class Gain(NamedTuple):
+    """Two accuracies, as shares, and p of their paired test."""
+
+    before: float
+    after: float
+    p: float
+
+
 class Verdict(NamedTuple):
     """What the accuracies show. The headline is one sentence, or two if the student may not beat a trivial answer."""
 
@@ -61,6 +71,7 @@ def verdict(
     chance: float | None = None,
     over_majority: float | None = None,
     what: str = "Training",
+    caution: str = "",
 ) -> Verdict:
     """Say how training changed an accuracy, whether the change can be noise, and whether it beats a trivial answer.
 
@@ -70,6 +81,7 @@ def verdict(
     Args:
         over_majority: p of the exact paired test of the student against the most frequent answer.
         what: the training in words.
+        caution: what another scorer shows, in words (`by_other_scorer`).
     """
     if after is None:
         said = "The student has not been scored yet."
@@ -81,10 +93,11 @@ def verdict(
     else:
         moved = _change(before, after, outcomes, what)
     trivial = _against_trivial(after.value, after.ci95[0], majority, chance, over_majority)
-    text = " ".join(filter(None, (moved, trivial, _unreadable(before, after))))
+    text = " ".join(filter(None, (moved, trivial, caution, _unreadable(before, after))))
     if before is None or outcomes is None:
         return Verdict(text, text)
-    return Verdict(moved if trivial.startswith("It beats") else f"{moved} {trivial}".rstrip(), text)
+    doubts = ("" if trivial.startswith("It beats") else trivial, caution)
+    return Verdict(" ".join(filter(None, (moved, *doubts))), text)
 
 
 def verdict_in_words(metrics: Mapping[str, Any], scorer: str, label: str) -> str:
@@ -106,8 +119,28 @@ def verdict_in_words(metrics: Mapping[str, Any], scorer: str, label: str) -> str
         said += f": {change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
     p = ((metrics.get("over_majority") or {}).get(scorer) or {}).get("p")
     trivial = _against_trivial(after["value"], after["ci95"][0], metrics["majority"], metrics["chance"], p)
-    trivial = "" if trivial.startswith("It beats") else f" {trivial}".replace("\u00a0", " ")
-    return f"{said}, scored by {label.lower()}.{trivial}"
+    tested = metrics.get("gain") or {}
+    gains = {s: Gain(metrics["before"][s]["value"], metrics["accuracy"][s]["value"], g["p"]) for s, g in tested.items()}
+    caution = by_other_scorer(gains, scorer)
+    doubts = ("" if trivial.startswith("It beats") else trivial, caution)
+    return " ".join([f"{said}, scored by {label.lower()}.", *filter(None, doubts)]).replace("\u00a0", " ")
+
+
+def by_other_scorer(gains: Mapping[str, Gain], scorer: str) -> str:
+    """Say if the other way to compare choices starts higher and shows no gain. Else return nothing.
+
+    Then a part of the gain may only be that the student learnt how this scorer looks at it.
+    """
+    own, other = gains.get(scorer), gains.get(_COMPARING.get(scorer, ""))
+    if own is None or other is None or own.p >= _SIGNIFICANT or own.after < own.before:
+        return ""
+    if other.p < _SIGNIFICANT or other.before <= own.before:
+        return ""
+    way = "by the whole text of a choice" if scorer == "likelihood_normalised" else "per token"
+    return (
+        f"Compared {way}, the student gets {percent(other.before)} right untrained and {percent(other.after)} trained "
+        f"({p_value(other.p)}). So part of the gain may be that it learnt to be compared this way."
+    )
 
 
 def _full(accuracy: Shown) -> str:
