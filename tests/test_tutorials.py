@@ -216,7 +216,7 @@ def test_teachers_by_api(reader):
 def test_few_labels(reader):
     reader.short.url = reader.stack.enter_context(in_thread(FakeEndpoint(by_letter)))
     reader.follow(TUTORIALS / "few-labels.md")
-    assert reader.done == ["sample.py", "check", "run", "run", "run", "predict"]
+    assert reader.done == ["sample.py", "check", "run", "run", "run", "compare", "predict"]
     learnt = [json.loads(Path(f"runs/{run}/train_result.json").read_text("utf-8")) for run in ("few", "few-answers")]
     assert learnt[0]["soft"]["learnt_without_answer"] > 0
     assert not learnt[1].get("soft")

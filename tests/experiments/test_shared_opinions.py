@@ -11,7 +11,7 @@ from aiohttp import web
 from experiments.grids import grid_tree, write_grid
 from projects import in_thread
 from teachers.fake_endpoint import FakeEndpoint, good
-from tinyllm.comparison.records import cells, read_record
+from tinyllm.comparison.records import Record, cells
 from tinyllm.experiments._cell import run_job
 from tinyllm.experiments._grid import load_experiment
 from tinyllm.experiments._runner import Runner
@@ -65,7 +65,7 @@ def test_opinions_are_asked_once_and_each_run_gets_those_of_its_settings(tmp_pat
     job = next(job for key, job in jobs.items() if "more-orders--answer=choices" in key)
     run_job(job, QUIET)
     assert {o.orders for o in read_opinions(folder / "work" / job.key)} == {3}
-    record = read_record(cells(folder) / job.key)
+    record = Record.read(cells(folder) / job.key)
     temperature = record.figures["temperature"]
     assert record.figures["train"]["temperature"] == temperature
     ranked_by = "mean" if layout == "cloze" else "total"

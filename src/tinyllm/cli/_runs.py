@@ -15,7 +15,7 @@ import typer
 
 from tinyllm.cli import _completion
 from tinyllm.cli._ahead import check_text, plan_text
-from tinyllm.cli._ending import accuracy_text, ending_text, export_text
+from tinyllm.cli._ending import accuracy_text, ending_text, export_text, few_text
 from tinyllm.cli._options import AsJson, DryRun, Overrides, Quiet, RunDir, print_result
 
 if TYPE_CHECKING:
@@ -187,6 +187,37 @@ def report(target: Target, set_: Overrides = None, run_dir: RunDir = None, as_js
         _, run, news = _opened(target, set_, run_dir)
         page = report_run(run, news)
     print_result({"report": str(page)}, as_json, lambda: f"Report: {page}")
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Two or more run folders; the first is compared with each other.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare trained students on the same test questions, with intervals and p-values."""
+    from tinyllm.errors import TinyLLMError
+    from tinyllm.report import compare_runs
+
+    if len(runs) < 2:
+        raise TinyLLMError("One run was given. Give two or more: tinyllm compare runs/without runs/with")
+    rows = compare_runs(runs)
+    first, width = rows[0], max(len(row.run) for row in rows)
+
+    def text() -> str:
+        lines = [f"{first.accuracy.n} test questions in common, by {first.scorer.lower()}:"]
+        for row in rows:
+            low, high = (100 * end for end in row.accuracy.ci95)
+            line = f"  {row.run:<{width}}  {100 * row.accuracy.value:5.1f} % ({low:.1f}–{high:.1f})"
+            if (change := row.difference) is not None:
+                low, high = (100 * end for end in change.ci95)
+                line += f"  {100 * change.difference:+5.1f} points ({low:+.1f} to {high:+.1f}), p = {change.p:.2g}"
+                line += f", corrected {row.corrected:.2g}" if len(rows) > 2 else ""
+            lines.append(line + (f"  (by {row.scorer.lower()})" if row.scorer != first.scorer else ""))
+        lines += few_text(first.accuracy.n)
+        lines.append(f"  Points are differences from {first.run}, paired by question, with 95 % intervals.")
+        lines.append("  Each run is one training; `tinyllm experiment` tests with several seeds (docs/experiments.md).")
+        return "\n".join(lines)
+
+    print_result([asdict(row) for row in rows], as_json, text)
 
 
 def run(

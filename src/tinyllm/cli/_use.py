@@ -236,6 +236,8 @@ def _answer_text(choices: Sequence[str], answered: dict[str, Any]) -> str:
         lines.append(f"(a tie: {', '.join(tied)} have the same probability)")
     if answered.get("context_cut"):
         lines.append("(the context was cut to the maximum input length)")
+    if answered["rationales"]:
+        lines.append("\nWritten apart from the choice, so a text may argue for another one:")
     lines += [f"\nas {teacher}: {text or _NO_TEXT}" for teacher, text in answered["rationales"].items()]
     return "\n".join(lines)
 
@@ -287,8 +289,11 @@ def _pushed_text(repo: str, card: str, sizes: Mapping[str, int], url: str | None
 
 
 def _export_text(folder: Path, found: Parity) -> str:
-    same, most = found.questions - found.differing, found.largest_difference
-    lines = [f"{same} of {found.questions} choices are the same. Probabilities differ by at most {most:.4f}."]
+    same, least = found.questions - found.differing, 100 * (1 - found.allowed_share)
+    lines = [
+        f"{same} of {found.questions} choices are the same; this format must keep {least:g} %.",
+        f"Probabilities differ by at most {found.largest_difference:.4f}; {found.allowed_difference:g} is allowed.",
+    ]
     used = f", {found.learnt} of them used in training" if found.learnt else ""
     if found.before is not None and found.after is not None and found.change is not None:
         lines.append(

@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 for _command in (
     _runs.demo, _start.init, _runs.check, _runs.generate, _runs.train, _runs.evaluate, _runs.report, _runs.run,
-    _use.ask, _use.predict, _use.serve, _use.export, _use.push,
+    _runs.compare, _use.ask, _use.predict, _use.serve, _use.export, _use.push,
 ):  # fmt: skip
     app.command()(_command)
 app.command("import-release")(_start.import_release)

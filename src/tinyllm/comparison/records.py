@@ -55,6 +55,17 @@ class Record:
     figures: Mapping[str, Any]
     learnt: str = ""
 
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Read one finished run.
+
+        Raises:
+            RunFolderError: the record is damaged.
+        """
+        file = folder / _RUN_FILE
+        advice = f"remove {folder}, and the experiment runs it again."
+        return from_json(cls, {"rationales": "", **read_json(file), "folder": folder}, file, advice)
+
     @cached_property
     def answers(self) -> Answers:
         """All answers of the run."""
@@ -109,15 +120,4 @@ def read_records(folder: Path) -> list[Record]:
     Raises:
         RunFolderError: a record is damaged.
     """
-    return [read_record(file.parent) for file in sorted(cells(folder).glob(f"*/{_RUN_FILE}"))]
-
-
-def read_record(folder: Path) -> Record:
-    """Read one finished run.
-
-    Raises:
-        RunFolderError: the record is damaged.
-    """
-    file = folder / _RUN_FILE
-    advice = f"remove {folder}, and the experiment runs it again."
-    return from_json(Record, {"rationales": "", **read_json(file), "folder": folder}, file, advice)
+    return [Record.read(file.parent) for file in sorted(cells(folder).glob(f"*/{_RUN_FILE}"))]

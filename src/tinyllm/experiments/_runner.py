@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tinyllm.comparison.records import EXPERIMENT_FILE, Failure, Record, cells, failures, read_record, read_records
+from tinyllm.comparison.records import EXPERIMENT_FILE, Failure, Record, cells, failures, read_records
 from tinyllm.comparison.selection import FAILED, accuracies, named
 from tinyllm.config import (
     Config,
@@ -168,7 +168,7 @@ class Runner:
 
         try:
             ended = dict(place.work(self.job(cell), tell))
-            record = read_record(cells(self.folder) / cell.key) if ended["event"] == "done" else None
+            record = Record.read(cells(self.folder) / cell.key) if ended["event"] == "done" else None
         except Exception as error:  # noqa: BLE001  it is reported, and the next start tries the run again
             ended, record = {"event": "failed", "error": f"{type(error).__name__}: {error}"}, None
         with self._lock:

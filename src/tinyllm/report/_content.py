@@ -74,8 +74,10 @@ def build_page(files: RunFiles) -> dict[str, Any]:
     dropped, warnings = _list(data, "dropped"), _mapping(data, "warnings")
     teacher_rows = [_teacher(files, name) for name in teachers]
     checks = {share.name for row in teacher_rows for key in ("repaired", "rejected", "resampled") for share in row[key]}
+    folder = files.folder.resolve().name
+    name = str(metrics.get("name") or files.config.get("name") or folder)
     return {
-        "name": str(metrics.get("name") or files.config.get("name") or files.folder.resolve().name),
+        "name": name if name == folder else f"{name} ({folder})",  # runs with other settings share their name
         "facts": list(_head(files, teachers)),
         "missing_stages": list(_missing_stages(files)),
         "cards": list(_cards(metrics, predictions, scorers)),
