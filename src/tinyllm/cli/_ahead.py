@@ -30,7 +30,7 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0)
     sizes = ", ".join(f"{n} {name}" for name, n in checked.questions.items())
     lines = [
         *(_ready(config, checked)),
-        f"Settings that the file does not name: as in {_PRESETS[config.preset]} (preset: {config.preset})",
+        f"Settings that the file leaves out have the values of {_PRESETS[config.preset]} (preset: {config.preset})",
         f"Questions: {sizes}" + (f"; {checked.dropped} left out" if checked.dropped else ""),
         *(few_text(checked.questions["test"]) if checked.questions["test"] else ()),
         f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}",

@@ -266,7 +266,8 @@ def _accuracy_lines(done: Predictions) -> Iterator[str]:
             if done.records_learnt
             else f"the {new.n} rows with a choice and a known answer"
         )
-        yield f"Accuracy: {100 * new.value:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on {on}"
+        left = f"; the {done.abstained} without a choice do not count" if done.abstained else ""
+        yield f"Accuracy: {100 * new.value:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}) on {on}{left}"
     if learnt is None:
         return
     used = "was used" if learnt.n == 1 else "were used"

@@ -119,8 +119,9 @@ def verdict_in_words(metrics: Mapping[str, Any], scorer: str, label: str) -> str
         said += f": {change} points (95 % interval {low} to {high}, p = {gain['p']:.2g}) on {gain['n']} test questions"
     p = ((metrics.get("over_majority") or {}).get(scorer) or {}).get("p")
     trivial = _against_trivial(after["value"], after["ci95"][0], metrics["majority"], metrics["chance"], p)
-    tested = metrics.get("gain") or {}
-    gains = {s: Gain(metrics["before"][s]["value"], metrics["accuracy"][s]["value"], g["p"]) for s, g in tested.items()}
+    before, tested = (metrics.get(key) or {} for key in ("before", "gain"))
+    both = before.keys() & tested.keys()
+    gains = {s: Gain(before[s]["value"], metrics["accuracy"][s]["value"], tested[s]["p"]) for s in both}
     caution = by_other_scorer(gains, scorer)
     doubts = ("" if trivial.startswith("It beats") else trivial, caution)
     return " ".join([f"{said}, scored by {label.lower()}.", *filter(None, doubts)]).replace("\u00a0", " ")

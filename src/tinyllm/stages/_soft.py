@@ -15,6 +15,8 @@ from tinyllm.questions import answered, gather
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages.folder import RunFolder
 
+_ENOUGH = 40  # validation questions; on fewer, an accuracy says little
+
 
 @dataclass(frozen=True, slots=True)
 class Taught:
@@ -111,7 +113,8 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         return
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in figures["weights"].items())
     right = figures["valid_accuracy"]
-    yield f"the pooled opinion: probabilities to the power {weights} ({figures['weights_from']})"
+    meaning = "0: not used; above 1: taken as surer than it says"
+    yield f"weights of the opinions: {weights}, {figures['weights_from']} ({meaning})"
     if right is not None:
         same = ", which set the weights" if str(figures["weights_from"]).startswith("learned on") else ""
         yield f"the pooled opinion is right on {100 * right:.1f} % of {figures['valid']} validation questions{same}"
@@ -140,8 +143,10 @@ def weak_teachers(figures: Mapping[str, Any] | None, student: float | None) -> I
         figures: those of the pooled opinions; empty without any.
         student: its accuracy on the validation questions; None: not known.
     """
-    taught = (figures or {}).get("valid_accuracy")
-    if figures and student is not None and taught is not None and student > taught and figures["with_answer"]:
+    if not figures or figures["valid"] < _ENOUGH or not figures["with_answer"]:
+        return
+    taught = figures["valid_accuracy"]
+    if student is not None and taught is not None and student > taught:
         yield (
             f"the student is right on {100 * student:.0f} % of the validation questions, the opinions that it learnt "
             f"from on {100 * taught:.0f} %. Such opinions may hold it back: compare with `--set train.soft=null`, or "
