@@ -16,9 +16,9 @@ from tinyllm.stages.folder import RunFolder
 
 REHEARSED = {"check", "experiment", "generate", "run", "train"}
 """The commands that ask teachers, and `train`, which takes long. `push` sends nothing without --upload."""
-SPEND_NOTHING = {"compare", 
-    "ask", "demo", "doctor", "evaluate", "export", "import-release", "init", "lm-eval", "models", "predict", "push",
-    "report", "serve", "store",
+SPEND_NOTHING = {
+    "ask", "compare", "demo", "doctor", "evaluate", "export", "import-release", "init", "lm-eval", "models", "predict",
+    "push", "report", "serve", "store",
 }  # fmt: skip
 
 
