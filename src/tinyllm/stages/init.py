@@ -284,8 +284,6 @@ def _converted(found: Found, name: str, target: Path, tally: Tally) -> dict[str,
     Args:
         name: of the file that is converted, for the rows that are left out.
     """
-    from tinyllm.questions.intake import record
-
     splits = [table.split for table in found.shape.tables]
     several = len(splits) > 1
     folder = target.with_suffix("") if several else target.parent
@@ -301,7 +299,7 @@ def _converted(found: Found, name: str, target: Path, tally: Tally) -> dict[str,
         with ExitStack() as stack:
             files = {s: stack.enter_context(p.open("w", encoding="utf-8")) for s, p in parts.items()}
             for split, place, question, cells in found.counted(tally):
-                files[split if several else "train"].write(record(question, cells, f"{place} of {name}"))
+                files[split if several else "train"].write(found.record(question, cells, f"{place} of {name}"))
         for split, part in parts.items():
             part.replace(paths[split])
     except OSError as error:

@@ -15,7 +15,7 @@ from tinyllm.errors import DataError
 from tinyllm.questions._files import LEFT_OUT, Row, read_file, to_record
 from tinyllm.questions._rows import RowForm, to_question
 from tinyllm.questions.intake._choices import FixedChoices, labels_for
-from tinyllm.questions.intake._reading import Reading
+from tinyllm.questions.intake._reading import Asked, Reading
 from tinyllm.questions.intake._shapes import shapes_of
 from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 from tinyllm.questions.intake._understand import Refusal, understand
@@ -69,8 +69,9 @@ class Tally:
         for k, choice in enumerate(self.first.choices):
             yield f"    {'→' if k == self.first.answer else ' '} {_short(choice)}"
 
-    def add(self, split: str, place: str, question: Question | str, *, by_class: bool) -> None:
-        """Count a row: its question, or why it is not a question."""
+    def add(self, split: str, place: str, asked: Asked, *, by_class: bool) -> None:
+        """Count a row: its question, or why it is left out."""
+        question = asked.kept
         if isinstance(question, str):
             self.left_out += 1
             if len(self.reasons) < _SHOWN or question in self.reasons:
@@ -86,9 +87,8 @@ class Tally:
         if question.answer is None:
             self.unanswered += 1
         else:
-            self.answers[
-                question.choices[question.answer] if by_class else labels_for(len(question.choices))[question.answer]
-            ] += 1
+            at = asked.places[question.answer]
+            self.answers[question.choices[question.answer] if by_class else labels_for(at + 1)[at]] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ class Found:
             columns = "column" if len(self.reading.unused) == 1 else "columns"
             yield f"  not used: the {columns} " + ", ".join(f"'{c}'" for c in self.reading.unused)
 
-    def rows(self, *, named: bool = True) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
-        """Yield the split, place, question (or why it is not a question) and cells of every row, in file order.
+    def rows(self, *, named: bool = True) -> Iterator[tuple[str, str, Asked, Mapping[str, Any]]]:
+        """Yield the split, the place, what it asks and the cells of every row, in file order.
 
         Args:
             named: whether a question without an id gets one (`train-7`); otherwise its id is empty.
@@ -135,7 +135,7 @@ class Found:
                 numbers[split] += 1
                 place = f"{table.unit} {item.place}"
                 if isinstance(item, Bad):
-                    yield split, place, item.reason, {}
+                    yield split, place, Asked(item.reason), {}
                 else:
                     yield (
                         split,
@@ -145,11 +145,11 @@ class Found:
                     )
 
     def counted(self, tally: Tally) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
-        """Yield what `rows` yields, and count it in `tally`."""
+        """Yield the split, place, question (or why it is left out) and cells of every row, and count it in `tally`."""
         by_class = isinstance(self.reading.choices, FixedChoices)
-        for split, place, question, cells in self.rows():
-            tally.add(split, place, question, by_class=by_class)
-            yield split, place, question, cells
+        for split, place, asked, cells in self.rows():
+            tally.add(split, place, asked, by_class=by_class)
+            yield split, place, asked.kept, cells
 
     def settings(self, tally: Tally) -> dict[str, Any] | None:
         """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
@@ -171,6 +171,22 @@ class Found:
         )
         ours = (_compared(q) for _, _, q, _ in self.counted(tally) if isinstance(q, Question))
         return settings if all(a == b for a, b in zip_longest(ours, theirs)) else None
+
+    @staticmethod
+    def record(question: Question | str, cells: Mapping[str, Any], where: str) -> str:
+        """Return a line of a questions file, with the rationales by teacher that the row has.
+
+        Args:
+            question: the question of the row, or why it is not a question. A run then reports the row as left out.
+            where: the row.
+        """
+        if isinstance(question, str):
+            return json.dumps({LEFT_OUT: f"{where}: {question}"}, ensure_ascii=False) + "\n"
+        row = to_record(question)
+        given = cells.get("rationales")
+        if isinstance(given, dict) and (texts := {k: v for k, v in given.items() if isinstance(v, str) and v.strip()}):
+            row["rationales"] = texts
+        return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def find_reading(path: Path, wishes: Wishes) -> Found:
@@ -229,19 +245,3 @@ def _short(text: str) -> str:
 
 def _compared(q: Question) -> tuple[Any, ...]:
     return q.id, q.question, q.choices, q.answer, q.context
-
-
-def record(question: Question | str, cells: Mapping[str, Any], where: str) -> str:
-    """Return a line of a questions file, with the rationales by teacher that the row has.
-
-    Args:
-        question: the question of the row, or why it is not a question. A run then reports the row as left out.
-        where: the row.
-    """
-    if isinstance(question, str):
-        return json.dumps({LEFT_OUT: f"{where}: {question}"}, ensure_ascii=False) + "\n"
-    row = to_record(question)
-    given = cells.get("rationales")
-    if isinstance(given, dict) and (texts := {k: v for k, v in given.items() if isinstance(v, str) and v.strip()}):
-        row["rationales"] = texts
-    return json.dumps(row, ensure_ascii=False) + "\n"
