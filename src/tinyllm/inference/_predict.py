@@ -221,7 +221,7 @@ def _answered(
         if isinstance(answer, str):
             rows.append(problem_row(number, question.id or None, answer, question.question))
         else:
-            row = answered_row(number, question, of.places, answer, next(explained), min_confidence)
+            row = answered_row(number, question, of.letters, answer, next(explained), min_confidence)
             row |= {"answer_problem": f"{place}: {of.unused}"} if of.unused else {}
             rows.append(row if is_learnt is None else row | {"learnt": is_learnt(question)})
     return rows

@@ -11,7 +11,6 @@ from typing import Any
 
 from tinyllm.inference._student import Chosen
 from tinyllm.questions.types import Question
-from tinyllm.student.encode import label
 
 _ROWS_AT_ONCE = 1000
 _DIGITS = 6
@@ -25,7 +24,7 @@ _Dialect = tuple[str, str]  # separator and encoding of CSV
 def answered_row(
     number: int,
     question: Question,
-    places: Sequence[int],
+    letters: Sequence[str],
     chosen: Chosen,
     rationales: Mapping[str, str],
     min_confidence: float,
@@ -33,7 +32,7 @@ def answered_row(
     """Return the row of an answered question. It has no choice if the probability is below the minimum confidence.
 
     Args:
-        places: the 0-based places of the choices in the questions file, which give the letters.
+        letters: of the choices in the questions file.
     """
     probability = round(chosen.probability, _DIGITS)
     abstains = probability < min_confidence
@@ -42,13 +41,13 @@ def answered_row(
         "id": question.id or None,
         "question": question.question,
         "choice": None if abstains else chosen.choice,
-        "letter": None if abstains else label(places[chosen.choice]).upper(),
+        "letter": None if abstains else letters[chosen.choice],
         "text": None if abstains else chosen.text,
         "probability": probability,
         "probabilities": [round(p, _DIGITS) for p in chosen.probabilities],
     }
     if question.answer is not None:
-        row |= {"answer": question.answer, "answer_letter": label(places[question.answer]).upper()}
+        row |= {"answer": question.answer, "answer_letter": letters[question.answer]}
         if not abstains:
             best = chosen.tied or (chosen.choice,)
             row["mark"] = 1 / len(best) if question.answer in best else 0.0

@@ -174,7 +174,7 @@ def write_config(
     if path.exists():
         taken = f"{path} is there already; give another name with --out NAME.yaml, or remove it."
         raise ConfigError("\n".join((taken, *_also_wrong(data, wishes))))
-    name = _run_name(_stem(data or path))
+    name = _run_name(_stem(path))
     section, lines, has_answers, valid = _STARTER, list[str](), True, _STARTER_VALID
     if data is not None:
         packaged = teachers is None or student == _STUDENT
@@ -271,7 +271,8 @@ def _validated(where: Mapping[str, Any], tally: Tally) -> int:
     """Return about how many validation questions have an answer."""
     if "train" not in where:
         return tally.splits["valid"]
-    return round(_CUT_VALID * (tally.questions - tally.unanswered)) if tally.can_be_cut else 0
+    answered = tally.different * (1 - tally.unanswered / tally.questions)
+    return round(_CUT_VALID * answered) if tally.can_be_cut else 0
 
 
 def _count(number: int) -> str:
@@ -343,6 +344,7 @@ def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
         yield "  balance:  " + ", ".join(shares)
         if len(tally.answers) == 1 and total > 1:
             yield f"  note:     every right answer is {next(iter(tally.answers))}: there is nothing to learn"
+    yield from tally.repeated()
     if 0 < tally.unanswered < tally.questions:
         yield (
             f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out. "

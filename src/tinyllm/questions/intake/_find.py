@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ from typing import Any
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
 from tinyllm.questions._files import LEFT_OUT, Row, read_file, to_record
+from tinyllm.questions._repeats import Repeats
 from tinyllm.questions._rows import RowForm, to_question
-from tinyllm.questions.intake._choices import FixedChoices, labels_for
+from tinyllm.questions.intake._choices import FixedChoices
 from tinyllm.questions.intake._reading import Asked, Reading
 from tinyllm.questions.intake._shapes import shapes_of
 from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
@@ -34,19 +36,23 @@ class Tally:
     """Counts: questions by split, right answers by place or class, and rows left out.
 
     Attributes:
-        different: hashes of the first different questions, up to `_FEW`.
+        unit: what the places count.
         reasons: places of the first rows left out, by reason.
         texts: the first questions with their choices.
+        repeats: finds questions that a split has more than once.
+        lines: the lines of the questions of each split.
     """
 
     splits: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     left_out: int = 0
-    different: set[int] = field(default_factory=set)
+    unit: str = "row"
     reasons: dict[str, list[str]] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     first: Question | None = None
+    repeats: dict[str, Repeats] = field(default_factory=dict)
+    lines: dict[str, array[int]] = field(default_factory=dict)
 
     @property
     def questions(self) -> int:
@@ -56,7 +62,19 @@ class Tally:
     @property
     def can_be_cut(self) -> bool:
         """Whether there are enough different questions for three splits."""
-        return len(self.different) >= _FEW
+        return self.different >= _FEW
+
+    @property
+    def different(self) -> int:
+        """The number of different questions in each split, summed."""
+        return sum(repeats.different for repeats in self.repeats.values())
+
+    def repeated(self) -> Iterator[str]:
+        """Yield the lines that say which questions are there more than once."""
+        for split, repeats in self.repeats.items():
+            unit = f"{split}, {self.unit}" if len(self.repeats) > 1 else self.unit
+            for text, count in repeats.told(self.lines[split], unit):
+                yield f"  note:     {count} × {text}"
 
     def shown(self) -> Iterator[str]:
         """Yield the lines that show the first question, as a person can check it."""
@@ -79,16 +97,16 @@ class Tally:
                 places += [place] if len(places) < _SHOWN else []
             return
         self.splits[split] += 1
+        self.repeats.setdefault(split, Repeats()).add(question)
+        self.unit, _, number = place.partition(" ")
+        self.lines.setdefault(split, array("I")).append(int(number))
         self.first = self.first or question
         if len(self.texts) < _SAMPLE:
             self.texts.append(" ".join((question.question, *question.choices)))
-        if not self.can_be_cut:
-            self.different.add(hash((question.question, question.context, *sorted(question.choices))))
         if question.answer is None:
             self.unanswered += 1
         else:
-            at = asked.places[question.answer]
-            self.answers[question.choices[question.answer] if by_class else labels_for(at + 1)[at]] += 1
+            self.answers[(question.choices if by_class else asked.letters)[question.answer]] += 1
 
 
 @dataclass(frozen=True, slots=True)

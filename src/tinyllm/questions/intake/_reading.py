@@ -9,7 +9,14 @@ from typing import Any
 
 from tinyllm.questions.intake._answers import NOTHING, SEVERAL, Way, resolve
 from tinyllm.questions.intake._cells import flat, is_scalar, text_of
-from tinyllm.questions.intake._choices import Choices, ColumnChoices, FixedChoices, ListChoices, ObjectChoices
+from tinyllm.questions.intake._choices import (
+    Choices,
+    ColumnChoices,
+    FixedChoices,
+    ListChoices,
+    ObjectChoices,
+    labels_for,
+)
 from tinyllm.questions.intake._names import has_role
 from tinyllm.questions.types import Question
 
@@ -23,12 +30,12 @@ class Asked:
     Attributes:
         question: the question, without an answer if that of the row cannot be used; or why the row is not a question.
         unused: why the answer of the row cannot be used; empty: it can, or there is none.
-        places: the 0-based places of the choices in the row. Empty choices count, so these places give the letters.
+        letters: of the choices in the file. Otherwise by their places in the row: A is the first, also if it is empty.
     """
 
     question: Question | str
     unused: str = ""
-    places: tuple[int, ...] = ()
+    letters: tuple[str, ...] = ()
 
     @property
     def kept(self) -> Question | str:
@@ -97,7 +104,11 @@ class Reading:
             return Asked("a text holds half a character (a surrogate without its pair)")
         given = "" if self.identity is None else text_of(cells.get(self.identity))
         asked = Question(given or name, question, options.texts, None if unused else answer, context)
-        return Asked(asked, unused, options.places)
+        letters = tuple(label.upper() for label in options.labels)
+        if not all(len(x) == 1 and "A" <= x <= "Z" for x in letters):
+            names = labels_for(options.places[-1] + 1)
+            letters = tuple(names[place] for place in options.places)
+        return Asked(asked, unused, letters)
 
     def _context(self, cells: Mapping[str, Any]) -> str | None:
         value = None if self.context is None else cells.get(self.context)
