@@ -82,6 +82,49 @@ def test_a_few_bad_rows_are_left_out_and_told(cli, tmp_path, monkeypatch):
     assert len(load_splits(config.data).dropped) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("C", "line 12: 'C' (this choice is empty there)"),
+        ("D", "line 12: 'D' (this choice is empty there)"),
+        ("E", "line 12: 'E'. Correct"),
+    ],
+)
+def test_an_answer_that_names_an_empty_choice_is_told(cli, tmp_path, monkeypatch, answer, said):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"Which is cold {i}?;ice;fire;steam;{'lava' * (i % 2)};{'ABC'[i % 3]}\n" for i in range(10)]
+    for name, many in (("few.csv", rows), ("many.csv", rows * 3)):
+        rows_with = [*many[:10], f"Which?;ice;fire;;;{answer}\n", *many[10:]]
+        (tmp_path / name).write_text("question;A;B;C;D;answer\n" + "".join(rows_with), encoding="utf-8")
+    assert said in (refused := cli("init", "few.csv").err), refused
+    why = "names a choice that is empty" if answer in "CD" else "is none of the choices"
+    assert f"line 12: the answer '{answer}' in 'answer' {why}" in cli("init", "many.csv").out
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "why"),
+    [
+        ("question,A,B,C,answer,", "Which?,ice,fire,mud,B,", ""),
+        ("question,A,B,C,answer", "Which?,ice,,mud,C", "a run would read line 2 in another way (choices[1] is empty)"),
+        ("question,A,B,C,answer", "Which?,ice,fire,mud,B.", "a run would read line 2 in another way (answer 'B.' is"),
+        (
+            "question;A;B;C;answer",
+            "Which?;ice;fire;mud;B",
+            "a run reads only JSON Lines, Parquet, and CSV in UTF-8 with",
+        ),
+        ("question,A,B,C,answer,x,x", "Which?,ice,fire,mud,B,1,2", "a run reads only JSON Lines, Parquet, and CSV in"),
+        ("question,options,answer", "Which?,ice|fire|mud,B", "no setting describes its choices"),
+    ],
+)
+def test_a_conversion_is_told_with_its_reason(cli, tmp_path, monkeypatch, header, row, why):
+    monkeypatch.chdir(tmp_path)
+    rows = [row, *(row.replace("Which", f"Why {i}").replace(",,", ",fire,") for i in range(5))]
+    (tmp_path / "some.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    said = cli("init", "some.csv")
+    begin = f"converted to some.questions.jsonl, because {why}" if why else "Read 6 questions from some.csv\n"
+    assert begin in said.out, said
+
+
 def test_repeated_questions_are_told_and_counted_once(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [

@@ -253,13 +253,13 @@ def _read(data: Path, config: Path, wishes: Wishes | None, *, packaged: bool) ->
     found = find_reading(data, wishes or Wishes())
     tally = Tally()
     settings = found.settings(tally)
-    if settings is not None:
+    if isinstance(settings, dict):
         where: dict[str, Any] = {"train": str(data)}
         said = f"Read {_count(tally.questions)} from {data}"
     else:
-        settings, tally = {}, Tally()
+        why, settings, tally = settings, {}, Tally()
         where = _converted(found, data.name, config.parent / f"{_stem(config)}.questions.jsonl", tally)
-        said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
+        said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}, because {why}"
     if not tally.questions:
         raise DataError(f"{data}: no row is a question: {_left_out(tally)}")
     has_answers = tally.unanswered < tally.questions

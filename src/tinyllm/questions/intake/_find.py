@@ -169,8 +169,8 @@ class Found:
             tally.add(split, place, asked, by_class=by_class)
             yield split, place, asked.kept, cells
 
-    def settings(self, tally: Tally) -> dict[str, Any] | None:
-        """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
+    def settings(self, tally: Tally) -> dict[str, Any] | str:
+        """Return the settings of `data` with which a run reads the same questions from the file; or why there are none.
 
         Every question that a run would read is compared with the proven one.
 
@@ -178,17 +178,33 @@ class Found:
             tally: counts the rows up to the first difference.
         """
         file, settings = self.shape.tables[0].file, self.reading.settings()
-        if len(self.shape.tables) != 1 or file is None or settings is None:
-            return None
+        if len(self.shape.tables) != 1:
+            return "it has several splits"
+        if file is None:
+            return "a run reads only JSON Lines, Parquet, and CSV in UTF-8 with commas and a name for each column"
+        if settings is None:
+            return "no setting describes its choices"
         data = DataSection.model_validate({"train": file, **settings})
         form = RowForm(data.fields, data.choices, data.question)
-        theirs = (
-            _compared(question)
-            for item in read_file(file).items
-            if isinstance(item, Row) and isinstance(question := to_question(item, form, "train"), Question)
-        )
-        ours = (_compared(q) for _, _, q, _ in self.counted(tally) if isinstance(q, Question))
-        return settings if all(a == b for a, b in zip_longest(ours, theirs)) else None
+        problems: dict[str, str] = {}  # of the rows since the last question
+
+        def theirs() -> Iterator[Question]:
+            for item in read_file(file).items:
+                if not isinstance(item, Row):
+                    continue
+                question = to_question(item, form, "train")
+                if isinstance(question, Question):
+                    yield question
+                    problems.clear()
+                else:
+                    problems[f"{item.unit} {item.place}"] = question[0].partition(";")[0]
+
+        ours = ((place, q) for _, place, q, _ in self.counted(tally) if isinstance(q, Question))
+        for (place, mine), other in zip_longest(ours, theirs(), fillvalue=("a row", None)):
+            if not isinstance(mine, Question) or not isinstance(other, Question) or _compared(mine) != _compared(other):
+                said = f" ({problems[place]})" if place in problems else ""
+                return f"a run would read {place} in another way{said}"
+        return settings
 
     @staticmethod
     def record(question: Question | str, cells: Mapping[str, Any], where: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinyllm.questions.intake._answers import NOTHING, SEVERAL, Way, resolve
+from tinyllm.questions.intake._answers import NOTHING, SEVERAL, Way, names_empty, resolve
 from tinyllm.questions.intake._cells import flat, is_scalar, text_of
 from tinyllm.questions.intake._choices import (
     Choices,
@@ -94,8 +94,10 @@ class Reading:
             found = resolve(cells.get(self.answer), options, self.way, columns, self.names)
             if found < NOTHING:
                 shown = repr(cells.get(self.answer))[:60]
-                several = "names several choices" if found == SEVERAL else "is none of the choices"
-                unused = f"the answer {shown} in '{self.answer}' {several}"
+                why = "names several choices" if found == SEVERAL else "is none of the choices"
+                if names_empty(cells.get(self.answer), options, self.way, columns):
+                    why = "names a choice that is empty"
+                unused = f"the answer {shown} in '{self.answer}' {why}"
             answer = found if found >= 0 else None
         if answer is not None and options.texts.count(options.texts[answer]) > 1:
             unused = f"the right choice {options.texts[answer][:40]!r} is there twice"
