@@ -207,9 +207,8 @@ def _choices(row: Row, fields: FieldMap, problems: list[str]) -> list[str]:
             if not texts[-1] and len(found) == before:
                 found.append(f"choices[{index}] is empty; write its text, or remove it and renumber the answer")
         if len(raw) < 2:
-            found.append(
-                f"{len(raw)} choice{'' if len(raw) == 1 else 's'}; a question needs at least two; add one, or remove the row"
-            )
+            count = "1 choice" if len(raw) == 1 else f"{len(raw)} choices"
+            found.append(f"{count}; a question needs at least two; add one, or remove the row")
         if not found:
             return texts
     problems += found

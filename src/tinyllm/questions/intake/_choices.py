@@ -87,7 +87,8 @@ def _options(
         return f"{len(texts)} choices and {len(labels)} labels"
     kept = [(t, x, k) for k, (t, x) in enumerate(zip(texts, labels, strict=True)) if t]
     if len(kept) < 2:
-        return f"{len(kept)} choice{'' if len(kept) == 1 else 's'}; a question needs at least two; add one, or remove the row"
+        count = "1 choice" if kept else "0 choices"
+        return f"{count}; a question needs at least two; add one, or remove the row"
     empty = tuple((x, k) for k, (t, x) in enumerate(zip(texts, labels, strict=True)) if not t)
     texts, marks, places = zip(*kept, strict=True)
     options = Options(texts, marks, places, empty=empty)
