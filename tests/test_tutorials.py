@@ -252,7 +252,7 @@ def test_several_processes(reader):
             "methods": ["fine-tuning"], "seeds": [0]}  # fmt: skip
     Path("mine.yaml").write_text(yaml.safe_dump(grid), "utf-8")
     reader.follow(TUTORIALS / "cluster.md")
-    assert Path("runs/questions/report.html").is_file()
+    assert Path("runs/my/report.html").is_file()
 
 
 def test_a_command_that_is_not_run_stands_on_a_page():

@@ -492,7 +492,7 @@ def test_all_problems_of_the_questions_are_told_at_once(cli, project):
     refused(
         said,
         "questions: 3 problems",
-        "line 2: 1 choice; a question needs at least two",
+        "line 2: 1 choice; a question needs at least two; add one, or remove the row",
         "line 2: its id is also that of line 1",
         "line 3: answer 9 is out of range",
         "1 of 16 ('q3'), needed to train on",

@@ -162,6 +162,30 @@ def test_rows_that_cannot_be_answered_get_a_row_with_the_reason(cli, here, stude
     assert found[62]["choice"] is None
 
 
+def test_letters_are_those_of_the_columns_where_a_choice_is_empty(cli, here, student):
+    asked = [["No.", "Question", *(f"Option {n}" for n in range(1, 6)), "Correct"],
+             *([str(n), f"Which land is {n}?", "Japan", "Peru", "Italy", "Spain", "", "ABCD"[n % 4]] for n in range(8)),
+             ["21", "Which land is shaped like a boot?", "Japan", "", "Italy", "Spain", "", "C"]]  # fmt: skip
+    with Path("q.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=";").writerows(asked)
+    said = cli("predict", student, "q.csv")
+    assert said.code == 0, said.err
+    for row, cells in zip(lines(here / "q.predictions.jsonl"), asked[1:], strict=True):
+        assert (row["answer_letter"], len(row["probabilities"])) == (cells[7], 4 - (cells[3] == ""))
+        assert cells[2 + "ABCDE".index(row["letter"])] == row["text"] == [c for c in cells[2:7] if c][row["choice"]]
+
+
+def test_a_question_with_a_wrong_answer_key_is_answered_and_not_scored(cli, here, student):
+    asked = [f"Which {n}?,ice,fire,{'F' if n == 9 else 'AB'[n % 2]}" for n in range(30)]
+    Path("key.csv").write_text("\n".join(["question,A,B,answer", *asked]), "utf-8")
+    said = cli("predict", student, "key.csv", "-o", "key.csv.out.parquet")
+    assert "30 rows: 30 answered\nThe known answer of 1 row is not used" in said.out, said.err
+    assert "left out" not in said.err
+    row = pq.read_table("key.csv.out.parquet").to_pylist()[9]
+    assert (row["text"] in ("ice", "fire"), row["answer"], row["mark"], row["problem"]) == (True, None, None, None)
+    assert row["answer_problem"] == "line 11: the answer 'F' in 'answer' is none of the choices"
+
+
 def test_rows_below_the_minimum_confidence_get_no_choice_and_are_counted(cli, here, student):
     cli("predict", student, "some.jsonl", "-q")
     middle = sorted(r["probability"] for r in lines(here / "some.predictions.jsonl"))[10]

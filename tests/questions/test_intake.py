@@ -43,7 +43,7 @@ def read(path: Path, **wishes: Any) -> list[Q]:
 
 
 def ids(path: Path) -> list[str]:
-    return [q if isinstance(q, str) else q.id for _, _, q, _ in find_reading(path, Wishes()).rows()]
+    return [q if isinstance(q := a.kept, str) else q.id for _, _, a, _ in find_reading(path, Wishes()).rows()]
 
 
 def refusal(path: Path, **wishes: Any) -> str:
@@ -280,7 +280,7 @@ def test_a_question_may_have_many_choices(tmp_path: Path) -> None:
     ]
     (tmp_path / "q.jsonl").write_text(lines(several), encoding="utf-8")
     *_, (_, _, first, _) = reversed([*find_reading(tmp_path / "q.jsonl", Wishes()).rows()])
-    assert first == "65 choices; a question has at most 64"
+    assert first.kept == "65 choices; a question has at most 64"
     assert len(ids(tmp_path / "q.jsonl")) == 9
 
 

@@ -42,13 +42,37 @@ def test_a_question_that_comes_later_moves_few_others(tmp_path: Path) -> None:
     assert len(set(ids(before)) ^ set(ids(after))) <= 2
 
 
-def test_repeated_questions_stay_on_one_side(tmp_path: Path) -> None:
+def test_repeated_questions_stay_on_one_side_and_count_once_in_validation_and_test(tmp_path: Path) -> None:
     twins = [r | {"id": f"{r['id']}-{copy}"} for r in rows(30) for copy in "ab"]
     splits = load(train=write(tmp_path / "t.jsonl", *twins), cut={"valid": 0.05, "test": 0.25})  # 3 and 15 of 60
-    assert (len(splits.valid), len(splits.test)) == (4, 16)
-    for part in (splits.train, splits.valid, splits.test):
-        names = {name[:-2] for name in ids(part)}
-        assert len(part) == 2 * len(names)
+    assert (len(splits.train), len(splits.valid), len(splits.test)) == (40, 2, 8)
+    assert {name[-1] for part in (splits.valid, splits.test) for name in ids(part)} == {"a"}
+    assert len({name[:-2] for part in (splits.train, splits.valid, splits.test) for name in ids(part)}) == 30
+    first = splits.valid[0].id
+    assert [d.reason for d in splits.dropped if d.where == f"question '{first[:-1]}b'"] == [f"a copy of '{first}'"]
+    assert len(splits.dropped) == splits.warnings["copy of a validation or test question, left out"] == 10
+
+
+def test_repeated_questions_and_their_different_answers_are_told_by_their_lines(tmp_path: Path) -> None:
+    again = [
+        {"question": f"q {i}?", "choices": ["y", "x"], "answer": answer}
+        for i, answer in ((0, 1), (1, 1), (2, 1), (0, 0))
+    ]
+    path = write(tmp_path / "t.jsonl", *rows(9), *again, {"question": "q 5?", "choices": ["x", "y"], "context": "But"})
+    for in_memory in (0, 99):
+        assert load(train=path, cut=NO_CUT, in_memory=in_memory).warnings == {
+            f"question that is there more than once ({path}, lines 1, 10, 13; 2, 11; 3, 12)": 3,
+            f"question that is there more than once with different answers; correct them ({path}, lines 1, 10, 13; "
+            "2, 11)": 2,
+            "no answer": 1,
+        }
+
+
+def test_of_the_copies_of_a_test_question_the_first_with_an_answer_counts(tmp_path: Path) -> None:
+    train = write(tmp_path / "a.jsonl", *rows(4))
+    test = write(tmp_path / "b.jsonl", *({**r, "id": f"{r['id']}{k}", "answer": a}
+                                         for k, a in ((1, None), (2, 1), (3, 0)) for r in rows(6, 4)))  # fmt: skip
+    assert ids(load(train=train, test=test).test) == ["q42", "q52"]
 
 
 def test_one_missing_split_is_cut_unless_its_share_is_zero(tmp_path: Path) -> None:
@@ -179,10 +203,11 @@ def test_nothing_to_read() -> None:
 
 # --- the real thing ---
 
+TWICE = "question that is there more than once"
 REAL = {
-    "arc": (1117, 295, 1165, {}),
-    "obqa": (4957, 500, 500, {"choice twice": 3}),
-    "piqa": (16113, 919, 919, {"choice twice": 1}),  # two choices that differ in white space alone
+    "arc": (1117, 295, 1165, {TWICE: 1}),
+    "obqa": (4957, 500, 500, {"choice twice": 3, TWICE: 42, f"{TWICE} with different answers; correct them": 1}),
+    "piqa": (16113, 919, 919, {"choice twice": 1, TWICE: 6}),  # two choices that differ in white space alone
     "riddle": (3510, 511, 510, {}),
     "pubmedqa": (500, 100, 400, {}),
     "bioasq": (976, 109, 123, {}),
@@ -196,7 +221,7 @@ def test_the_papers_datasets_from_a_folder(name: str) -> None:
     splits = load(dataset=name, folder=DATA)
     train, valid, test, warnings = REAL[name]
     assert (len(splits.train), len(splits.valid), len(splits.test)) == (train, valid, test)
-    assert splits.warnings == warnings
+    assert {text.partition(" (")[0]: count for text, count in splits.warnings.items()} == warnings
     assert splits.dropped == ()
     assert all("flan-t5-xl" in q.rationales for q in splits.test)
     assert all((q.context is not None) == (name in ("pubmedqa", "bioasq")) for q in splits.train)

@@ -58,8 +58,8 @@ def test_a_file_is_read_as_it_is_named(cli, tmp_path, monkeypatch, name):
 def test_a_files_name_is_a_text_whatever_it_looks_like(cli, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / f"{name}.csv").write_text(FILES["texts.csv"][0], encoding="utf-8")
-    assert cli("init", "mine.yaml", "--data", f"{name}.csv").code == 0
-    assert load_config(tmp_path / "mine.yaml").name == name
+    assert cli("init", f"{name}.csv").code == 0
+    assert load_config(tmp_path / f"{name}.yaml").name == name
 
 
 def test_without_a_file_it_takes_the_starter_dataset_and_never_writes_over_one(cli, tmp_path, monkeypatch):
@@ -80,6 +80,67 @@ def test_a_few_bad_rows_are_left_out_and_told(cli, tmp_path, monkeypatch):
     config = load_config(tmp_path / "some.yaml")
     assert (config.data.fields.answer_as, config.data.on_invalid) == ("letter", "drop")
     assert len(load_splits(config.data).dropped) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("C", "line 12: 'C' (this choice is empty there)"),
+        ("D", "line 12: 'D' (this choice is empty there)"),
+        ("E", "line 12: 'E'. Correct"),
+    ],
+)
+def test_an_answer_that_names_an_empty_choice_is_told(cli, tmp_path, monkeypatch, answer, said):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"Which is cold {i}?;ice;fire;steam;{'lava' * (i % 2)};{'ABC'[i % 3]}\n" for i in range(10)]
+    for name, many in (("few.csv", rows), ("many.csv", rows * 3)):
+        rows_with = [*many[:10], f"Which?;ice;fire;;;{answer}\n", *many[10:]]
+        (tmp_path / name).write_text("question;A;B;C;D;answer\n" + "".join(rows_with), encoding="utf-8")
+    assert said in (refused := cli("init", "few.csv").err), refused
+    why = "names a choice that is empty" if answer in "CD" else "is none of the choices"
+    assert f"line 12: the answer '{answer}' in 'answer' {why}" in cli("init", "many.csv").out
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "why"),
+    [
+        ("question,A,B,C,answer,", "Which?,ice,fire,mud,B,", ""),
+        ("question,A,B,C,answer", "Which?,ice,,mud,C", "a run would read line 2 in another way (choices[1] is empty)"),
+        ("question,A,B,C,answer", "Which?,ice,fire,mud,B.", "a run would read line 2 in another way (answer 'B.' is"),
+        (
+            "question;A;B;C;answer",
+            "Which?;ice;fire;mud;B",
+            "a run reads only JSON Lines, Parquet, and CSV in UTF-8 with",
+        ),
+        ("question,A,B,C,answer,x,x", "Which?,ice,fire,mud,B,1,2", "a run reads only JSON Lines, Parquet, and CSV in"),
+        ("question,options,answer", "Which?,ice|fire|mud,B", "no setting describes its choices"),
+    ],
+)
+def test_a_conversion_is_told_with_its_reason(cli, tmp_path, monkeypatch, header, row, why):
+    monkeypatch.chdir(tmp_path)
+    rows = [row, *(row.replace("Which", f"Why {i}").replace(",,", ",fire,") for i in range(5))]
+    (tmp_path / "some.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    said = cli("init", "some.csv")
+    begin = f"converted to some.questions.jsonl, because {why}" if why else "Read 6 questions from some.csv\n"
+    assert begin in said.out, said
+
+
+def test_repeated_questions_are_told_and_counted_once(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"Which is cold {i % 500}?,ice,{'' if i % 5 else 'lava'},fire,{'A' if i < 502 and i % 2 == 0 else 'C'}\n"
+        for i in range(1500)
+    ]
+    (tmp_path / "some.csv").write_text("question,A,B,C,answer\n" + "".join(rows), encoding="utf-8")
+    said = cli("init", "some.csv")
+    assert "balance:  A 17 %, C 83 %" in said.out, said.err  # the letters of the file
+    assert "note:     500 × question that is there more than once (lines 2, 502, 1002; 3, 503, 1003; " in said.out
+    assert "250 × question that is there more than once with different answers; correct them (lines 2, 502" in said.out
+    assert "100 with an answer, and there are 50" in said.out
+    checked = cli("check", "some.yaml", "--set", "student.model=tiny-untrained", "--set", "train.method=fine-tuning")
+    assert "500 × question that is there more than once (some.questions.jsonl, lines 1, 501, 1" in checked.err
+    assert "copy of a validation or test question, left out" in checked.err
+    assert "data.on_invalid" not in checked.err
 
 
 def test_rows_that_a_conversion_leaves_out_are_told_by_the_run(cli, tmp_path, monkeypatch):
@@ -136,7 +197,7 @@ def test_a_question_file_as_the_argument_is_read_and_the_configuration_gets_its_
     again = cli("init", "sub/quiz.csv")
     assert (again.code, "quiz.yaml is there already; give another name with --out" in again.err) == (2, True)
     assert cli("init", "sub/quiz.csv", "--out", "other.yaml").code == 0
-    assert load_config(tmp_path / "other.yaml").name == "quiz"
+    assert load_config(tmp_path / "other.yaml").name == "other"  # so that their runs have two folders
 
 
 def test_a_file_that_is_converted_is_beside_its_configuration_and_none_is_written_over(cli, tmp_path, monkeypatch):

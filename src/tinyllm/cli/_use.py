@@ -249,6 +249,11 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
         lines[0] += f", {done.abstained} without a choice (probability below {min_confidence:g})"
     if done.problems:
         lines[0] += f", {done.problems} that cannot be answered (the column `problem` has the reasons)"
+    if bad := done.unused_answers:
+        lines.append(
+            f"The known answer of {bad} row{'' if bad == 1 else 's'} is not used, because it is not one of the choices "
+            "(the column `answer_problem` has the reasons)."
+        )
     if done.kept:
         lines.append(f"An earlier, interrupted command answered {done.kept} of these rows.")
     if new and done.seconds:

@@ -32,7 +32,7 @@ from tinyllm.inference._rows import (
     read_rows,
 )
 from tinyllm.inference._student import Chosen, LoadedStudent
-from tinyllm.questions.intake import Found, Tally, Wishes, find_reading
+from tinyllm.questions.intake import Asked, Found, Tally, Wishes, find_reading
 from tinyllm.questions.types import Question, Splits
 from tinyllm.system.files import read_json, replacing, write_json
 from tinyllm.system.news import News, Task
@@ -55,6 +55,7 @@ class Predictions:
         answered: number of rows with a choice.
         abstained: number of rows without a choice because the probability is below the minimum confidence.
         problems: number of rows that are not a question, or a question that the student cannot be asked.
+        unused_answers: number of rows whose known answer cannot be used, because it is not one of their choices.
         kept: number of rows that an earlier, interrupted call answered.
         accuracy: the accuracy on the answered rows with a known answer that are new to the student; None if there are
             none. If the run does not record its training questions, all rows count as new.
@@ -69,6 +70,7 @@ class Predictions:
     answered: int
     abstained: int
     problems: int
+    unused_answers: int
     kept: int
     accuracy: Accuracy | None
     accuracy_learnt: Accuracy | None
@@ -137,6 +139,7 @@ def predict_file(
         answered=count.answered,
         abstained=count.abstained,
         problems=count.problems,
+        unused_answers=count.unused_answers,
         kept=kept,
         accuracy=Accuracy.of(count.right, count.labelled) if count.labelled else None,
         accuracy_learnt=Accuracy.of(count.right_learnt, count.learnt) if count.learnt else None,
@@ -166,7 +169,7 @@ def _answer(
     left = islice(found.rows(named=False), count.rows, None)
     size = _FIRST_BLOCK
     task.update(before)
-    while block := [(place, question) for _, place, question, _ in islice(left, size)]:
+    while block := [(place, asked) for _, place, asked, _ in islice(left, size)]:
         started = time.monotonic()
         rows = _answered(student, block, count.rows, teachers, min_confidence, is_learnt, task)
         part.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
@@ -182,7 +185,7 @@ def _answer(
 
 def _answered(
     student: LoadedStudent,
-    block: Sequence[tuple[str, Question | str]],
+    block: Sequence[tuple[str, Asked]],
     before: int,
     teachers: tuple[str, ...],
     min_confidence: float,
@@ -192,7 +195,7 @@ def _answered(
     """Return the rows of the answers to a block. `task` counts a row by the share of its texts that are done.
 
     Args:
-        block: the place and the question of each row, or why it is not a question.
+        block: the place of each row, and what it asks.
         before: number of rows before the block.
     """
     ranked = 1 / (1 + len(teachers))  # the share of the answers in all texts
@@ -200,7 +203,7 @@ def _answered(
     def seen(done: float, note: str) -> None:
         task.update(max(task.done, before + int(done * len(block))), note=note)
 
-    asked = [q for _, q in block if isinstance(q, Question)]
+    asked = [a.question for _, a in block if isinstance(a.question, Question)]
     answers = student.answers(asked, lambda done, of, note: seen(ranked * done / of, note))
     sound = [q for q, a in zip(asked, answers, strict=True) if isinstance(a, Chosen)]
     written = student.rationales(
@@ -209,7 +212,8 @@ def _answered(
     explained = iter(written)
     said = iter(answers)
     rows: list[dict[str, Any]] = []
-    for number, (place, question) in enumerate(block, before + 1):
+    for number, (place, of) in enumerate(block, before + 1):
+        question = of.question
         if isinstance(question, str):
             rows.append(problem_row(number, None, f"{place}: {question}"))
             continue
@@ -217,7 +221,8 @@ def _answered(
         if isinstance(answer, str):
             rows.append(problem_row(number, question.id or None, answer, question.question))
         else:
-            row = answered_row(number, question, answer, next(explained), min_confidence)
+            row = answered_row(number, question, of.letters, answer, next(explained), min_confidence)
+            row |= {"answer_problem": f"{place}: {of.unused}"} if of.unused else {}
             rows.append(row if is_learnt is None else row | {"learnt": is_learnt(question)})
     return rows
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from tinyllm.inference._student import Chosen
 from tinyllm.questions.types import Question
-from tinyllm.student.encode import label
 
 _ROWS_AT_ONCE = 1000
 _DIGITS = 6
@@ -23,9 +22,18 @@ _Dialect = tuple[str, str]  # separator and encoding of CSV
 
 
 def answered_row(
-    number: int, question: Question, chosen: Chosen, rationales: Mapping[str, str], min_confidence: float
+    number: int,
+    question: Question,
+    letters: Sequence[str],
+    chosen: Chosen,
+    rationales: Mapping[str, str],
+    min_confidence: float,
 ) -> dict[str, Any]:
-    """Return the row of an answered question. It has no choice if the probability is below the minimum confidence."""
+    """Return the row of an answered question. It has no choice if the probability is below the minimum confidence.
+
+    Args:
+        letters: of the choices in the questions file.
+    """
     probability = round(chosen.probability, _DIGITS)
     abstains = probability < min_confidence
     row: dict[str, Any] = {
@@ -33,13 +41,13 @@ def answered_row(
         "id": question.id or None,
         "question": question.question,
         "choice": None if abstains else chosen.choice,
-        "letter": None if abstains else _letter(chosen.choice),
+        "letter": None if abstains else letters[chosen.choice],
         "text": None if abstains else chosen.text,
         "probability": probability,
         "probabilities": [round(p, _DIGITS) for p in chosen.probabilities],
     }
     if question.answer is not None:
-        row |= {"answer": question.answer, "answer_letter": _letter(question.answer)}
+        row |= {"answer": question.answer, "answer_letter": letters[question.answer]}
         if not abstains:
             best = chosen.tied or (chosen.choice,)
             row["mark"] = 1 / len(best) if question.answer in best else 0.0
@@ -48,10 +56,6 @@ def answered_row(
     row |= {"context_cut": True} if chosen.context_cut else {}
     row |= {"rationales": dict(rationales)} if rationales else {}
     return row
-
-
-def _letter(choice: int) -> str:
-    return label(choice).upper()
 
 
 def problem_row(number: int, name: str | None, problem: str, question: str | None = None) -> dict[str, Any]:
@@ -76,6 +80,7 @@ class Count:
         right: the sum of the marks of these rows. A mark is 1 if right, 0 if wrong, and 1/k if k choices tie and the
             right choice is one of them.
         learnt, right_learnt: the same two counts of the rows that are marked as learnt.
+        unused_answers: number of rows whose known answer cannot be used.
     """
 
     rows: int = 0
@@ -86,10 +91,12 @@ class Count:
     right: float = 0.0
     learnt: int = 0
     right_learnt: float = 0.0
+    unused_answers: int = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count a row."""
         self.rows += 1
+        self.unused_answers += "answer_problem" in row
         if "problem" in row:
             self.problems += 1
         elif row["choice"] is None:
@@ -172,7 +179,7 @@ def _cells(row: Mapping[str, Any], teachers: Sequence[str]) -> dict[str, Any]:
 def _columns(teachers: Sequence[str]) -> list[str]:
     return [
         "row", "id", "question", "choice", "letter", "text", "probability", "probabilities", "answer", "answer_letter",
-        "mark",
+        "mark", "answer_problem",
         "abstained", "tied", "context_cut", "learnt", *map(_rationale, teachers), "problem",
     ]  # fmt: skip
 

@@ -14,9 +14,10 @@ from tinyllm.questions._cut import cut
 from tinyllm.questions._files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions._named import SPLITS, Fetch, NamedSplits, load_named
 from tinyllm.questions._overlap import HeldOut, content_hash
+from tinyllm.questions._repeats import copies
 from tinyllm.questions._rows import RowForm
 from tinyllm.questions._split import MOST_LISTED, ReadSplit
-from tinyllm.questions._spool import IN_MEMORY, gather
+from tinyllm.questions._spool import IN_MEMORY, gather, leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 
 _STEMS: Mapping[str, tuple[str, ...]] = {
@@ -40,9 +41,9 @@ def load_splits(
     file of `valid` may also be called `validation` or `dev`. With `dataset`, the folder may be the parent of a folder
     of that name. A missing split is cut from the training questions, by the shares and the seed of `data.cut` (default:
     10 % valid, 20 % test, seed 0). A share of 0 leaves the split empty; any other share gives at least one question.
-    Nothing is cut from questions of which none has an answer. `limit` then takes the first questions of each split, in
-    the order of its file. Further rows are not read (nor checked), unless something is cut from the split. The
-    questions of `data.more` come last.
+    Nothing is cut from questions of which none has an answer. Copies of a validation or test question are left out.
+    `limit` then takes the first questions of each split, in the order of its file. Further rows are not read (nor
+    checked), unless something is cut from the split. The questions of `data.more` come last.
 
     Files are read as a stream, and large splits are kept on disk. About 40 bytes per question stay in memory.
 
@@ -97,11 +98,20 @@ def load_splits(
         raise found or error from None  # with the bad rows they may be enough
     if found is not None and problems is not None:
         problems.append(found)
+    warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
+    dropped = [d for part in read.values() for d in part.dropped]
+    if any(part.has_repeats for part in read.values()):
+        for split in ("valid", "test"):  # copies are not independent, so they would make intervals too narrow
+            part, again = questions[split], copies(questions[split])
+            dropped += [
+                Dropped(split, f"question '{part[place].id}'", f"a copy of '{part[first].id}'")
+                for place, first in again.items()
+            ]
+            questions[split] = leave_out(part, again)
+            warnings["copy of a validation or test question, left out"] += len(again)
     limited = {split: part[: limits[split]] for split, part in questions.items()}
     limited = {split: tuple(part) if len(part) <= in_memory else part for split, part in limited.items()}
-    warnings = sum((Counter(part.warnings) for part in read.values()), Counter())
-    dropped = tuple(d for part in read.values() for d in part.dropped)
-    splits = Splits(**limited, dropped=dropped, warnings=dict(warnings), overlaps={})
+    splits = Splits(**limited, dropped=tuple(dropped), warnings=dict(+warnings), overlaps={})
     return _with_more(splits, data, fetch, in_memory, problems) if data.more else splits
 
 

@@ -207,7 +207,8 @@ def _choices(row: Row, fields: FieldMap, problems: list[str]) -> list[str]:
             if not texts[-1] and len(found) == before:
                 found.append(f"choices[{index}] is empty; write its text, or remove it and renumber the answer")
         if len(raw) < 2:
-            found.append(f"{len(raw)} choice{'' if len(raw) == 1 else 's'}; a question needs at least two")
+            count = "1 choice" if len(raw) == 1 else f"{len(raw)} choices"
+            found.append(f"{count}; a question needs at least two; add one, or remove the row")
         if not found:
             return texts
     problems += found
@@ -224,7 +225,9 @@ def _raw_choices(row: Row, fields: FieldMap, problems: list[str]) -> Sequence[An
     if isinstance(value, list):
         return value
     if value is None:
-        problems.append(f"no choices (column '{fields.choices}'); a question needs at least two")
+        problems.append(
+            f"no choices (column '{fields.choices}'); a question needs at least two; add them, or remove the row"
+        )
     elif row.format == "csv":
         problems.append(
             f'choices are {_shown(value)}, not a JSON list; write ["first", "second"] with double quotes, '

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from tinyllm.questions._by_id import repeated_ids
 from tinyllm.questions._files import Problem, SplitRows
+from tinyllm.questions._repeats import Repeats
 from tinyllm.questions._rows import MissingColumns, RowForm, oddities, own_id, to_question
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question
@@ -27,6 +28,7 @@ class ReadSplit:
         fatal: problems with the whole file. If there are any, the questions do not count.
         bad: the first problems with single rows, at most `MOST_LISTED`.
         warnings: counts of oddities of the questions.
+        has_repeats: whether a question is there more than once.
     """
 
     def __init__(
@@ -40,14 +42,15 @@ class ReadSplit:
         self._split = split
         self._source = source
         self._drop = drop
-        # Eight bytes of each id's hash and its line, to find repeated ids at the end.
+        # Eight bytes of each id's hash and four of its line, to find repeated ids at the end.
         self._hashes = array("q")
-        self._lines = array("Q")
+        self._lines = array("I")
         self._unit = ""
         self._bad_hashes = array("q")
-        self._bad_lines = array("Q")
-        columns = MissingColumns(form)
-        self.questions = self._without_repeated_ids(gather(self._read(form, columns, stop_after), in_memory))
+        self._bad_lines = array("I")
+        columns, repeats = MissingColumns(form), Repeats()
+        questions = gather(self._read(form, columns, repeats, stop_after), in_memory)
+        self.questions = self._without_repeated_ids(questions, repeats)
         self._tell_repeated_ids_of_bad_rows()
         if not self.fatal:
             self.fatal = columns.problems(source.where)
@@ -59,7 +62,9 @@ class ReadSplit:
             self.bad, self.bad_count, self.dropped = [], 0, []
         self.warnings = +self.warnings
 
-    def _read(self, form: RowForm, columns: MissingColumns, stop_after: int | None) -> Iterator[Question]:
+    def _read(
+        self, form: RowForm, columns: MissingColumns, repeats: Repeats, stop_after: int | None
+    ) -> Iterator[Question]:
         """Yield the questions, and record what is wrong with the other rows."""
         different: set[int] = set()
         for row in self._source.items:
@@ -79,6 +84,7 @@ class ReadSplit:
                     self._bad_lines.append(row.place)
                 continue
             self.warnings.update(oddities(result))
+            repeats.add(result)
             self._hashes.append(hash(result.id))
             self._lines.append(row.place)
             yield result
@@ -87,8 +93,8 @@ class ReadSplit:
                 if len(different) >= stop_after:
                     return
 
-    def _without_repeated_ids(self, questions: Sequence[Question]) -> Sequence[Question]:
-        """Leave out each question whose id an earlier one has."""
+    def _without_repeated_ids(self, questions: Sequence[Question], repeats: Repeats) -> Sequence[Question]:
+        """Leave out each question whose id an earlier one has. Tell which of the others are there more than once."""
         repeated = []
         for place, first in repeated_ids(self._hashes, questions):
             question = questions[place]
@@ -97,6 +103,9 @@ class ReadSplit:
             self._leave_out(f"{self._source.where}, {where}", [text])
             self.warnings.subtract(oddities(question))
             repeated.append(place)
+        told = dict(repeats.told(self._lines, f"{self._source.where}, {self._unit}", repeated))
+        self.has_repeats = bool(told)
+        self.warnings.update(told)
         return leave_out(questions, repeated)
 
     def _tell_repeated_ids_of_bad_rows(self) -> None:

@@ -52,7 +52,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A row that was left out (`data.on_invalid: drop`), and why."""
+    """A row that was left out (`data.on_invalid: drop`, a copy), and why."""
 
     split: str
     where: str

@@ -72,7 +72,8 @@ def _load_questions(config: Config, news: News, problems: list[TinyLLMError], *,
         news.say(f"  note: {count} × {text}")
     for how, number in splits.overlaps.items():
         news.say(f"  note: {number} question{'s' if number > 1 else ''} of data.more left out: {how}")
-    if rows := len(splits.dropped) - sum(splits.overlaps.values()):
+    copies = splits.warnings.get("copy of a validation or test question, left out", 0)
+    if rows := len(splits.dropped) - sum(splits.overlaps.values()) - copies:
         words = f"{rows} row{'s' if rows > 1 else ''}"
         news.say(f"  note: {words} left out, as data.on_invalid: drop asks; the report names them")
     return splits

@@ -174,7 +174,7 @@ def write_config(
     if path.exists():
         taken = f"{path} is there already; give another name with --out NAME.yaml, or remove it."
         raise ConfigError("\n".join((taken, *_also_wrong(data, wishes))))
-    name = _run_name(_stem(data or path))
+    name = _run_name(_stem(path))
     section, lines, has_answers, valid = _STARTER, list[str](), True, _STARTER_VALID
     if data is not None:
         packaged = teachers is None or student == _STUDENT
@@ -253,13 +253,13 @@ def _read(data: Path, config: Path, wishes: Wishes | None, *, packaged: bool) ->
     found = find_reading(data, wishes or Wishes())
     tally = Tally()
     settings = found.settings(tally)
-    if settings is not None:
+    if isinstance(settings, dict):
         where: dict[str, Any] = {"train": str(data)}
         said = f"Read {_count(tally.questions)} from {data}"
     else:
-        settings, tally = {}, Tally()
+        why, settings, tally = settings, {}, Tally()
         where = _converted(found, data.name, config.parent / f"{_stem(config)}.questions.jsonl", tally)
-        said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}"
+        said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}, because {why}"
     if not tally.questions:
         raise DataError(f"{data}: no row is a question: {_left_out(tally)}")
     has_answers = tally.unanswered < tally.questions
@@ -271,7 +271,8 @@ def _validated(where: Mapping[str, Any], tally: Tally) -> int:
     """Return about how many validation questions have an answer."""
     if "train" not in where:
         return tally.splits["valid"]
-    return round(_CUT_VALID * (tally.questions - tally.unanswered)) if tally.can_be_cut else 0
+    answered = tally.different * (1 - tally.unanswered / tally.questions)
+    return round(_CUT_VALID * answered) if tally.can_be_cut else 0
 
 
 def _count(number: int) -> str:
@@ -284,8 +285,6 @@ def _converted(found: Found, name: str, target: Path, tally: Tally) -> dict[str,
     Args:
         name: of the file that is converted, for the rows that are left out.
     """
-    from tinyllm.questions.intake import record
-
     splits = [table.split for table in found.shape.tables]
     several = len(splits) > 1
     folder = target.with_suffix("") if several else target.parent
@@ -301,7 +300,7 @@ def _converted(found: Found, name: str, target: Path, tally: Tally) -> dict[str,
         with ExitStack() as stack:
             files = {s: stack.enter_context(p.open("w", encoding="utf-8")) for s, p in parts.items()}
             for split, place, question, cells in found.counted(tally):
-                files[split if several else "train"].write(record(question, cells, f"{place} of {name}"))
+                files[split if several else "train"].write(found.record(question, cells, f"{place} of {name}"))
         for split, part in parts.items():
             part.replace(paths[split])
     except OSError as error:
@@ -345,6 +344,7 @@ def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
         yield "  balance:  " + ", ".join(shares)
         if len(tally.answers) == 1 and total > 1:
             yield f"  note:     every right answer is {next(iter(tally.answers))}: there is nothing to learn"
+    yield from tally.repeated()
     if 0 < tally.unanswered < tally.questions:
         yield (
             f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out. "

@@ -7,7 +7,8 @@
 A run never guesses. It reads what `init` wrote down. `predict` reads a file as `init` does.
 """
 
-from tinyllm.questions.intake._find import Found, Tally, find_reading, record
+from tinyllm.questions.intake._find import Found, Tally, find_reading
+from tinyllm.questions.intake._reading import Asked
 from tinyllm.questions.intake._types import Wishes
 
-__all__ = ["Found", "Tally", "Wishes", "find_reading", "record"]
+__all__ = ["Asked", "Found", "Tally", "Wishes", "find_reading"]

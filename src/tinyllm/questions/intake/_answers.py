@@ -176,7 +176,9 @@ class Trial:
             choice = resolve(value, options, way, self.columns, self.names)
             self.found[way].append(choice)
             if choice < NOTHING and len(self.misfits[way]) < _SHOWN:
-                self.misfits[way].append(f"{place}: '{printable(str(value))[:_SHOWN_CHARACTERS]}'")
+                shown = f"{place}: '{printable(str(value))[:_SHOWN_CHARACTERS]}'"
+                is_empty = names_empty(value, options, way, self.columns)
+                self.misfits[way].append(f"{shown} (this choice is empty there)" if is_empty else shown)
 
     def fits(self, way: Way) -> bool:
         """Tell whether this way gives a choice in nearly every row."""
@@ -193,6 +195,14 @@ class Trial:
     def is_empty(self) -> bool:
         """Whether no row has an answer."""
         return bool((self.results("label") == NOTHING).all())
+
+
+def names_empty(value: Any, options: Options, way: Way, columns: Sequence[str]) -> bool:
+    """Tell whether a value that means no choice means an empty one."""
+    if not options.empty or way == "text":
+        return False
+    labels, places = zip(*options.empty, strict=True)
+    return resolve(value, Options(labels, labels, places), way, columns) >= 0
 
 
 def resolve(value: Any, options: Options, way: Way, columns: Sequence[str] = (), names: Sequence[str] = ()) -> int:

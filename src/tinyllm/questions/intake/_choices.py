@@ -27,6 +27,7 @@ class Options(NamedTuple):
         labels: by which an answer may name them; letters if the data have no labels.
         places: their 0-based places in the row. Empty choices count, because numbers in the answer's column count them.
         right: the choice that is marked as right; None: none is.
+        empty: labels and places of the empty choices.
         marked_wrongly: why the marks are unusable, if none or several choices are marked.
     """
 
@@ -35,6 +36,7 @@ class Options(NamedTuple):
     places: tuple[int, ...]
     right: int | None = None
     marked_wrongly: str = ""
+    empty: tuple[tuple[str, int], ...] = ()
 
 
 class Choices(Protocol):
@@ -85,9 +87,11 @@ def _options(
         return f"{len(texts)} choices and {len(labels)} labels"
     kept = [(t, x, k) for k, (t, x) in enumerate(zip(texts, labels, strict=True)) if t]
     if len(kept) < 2:
-        return f"{len(kept)} choice{'' if len(kept) == 1 else 's'}; a question needs at least two"
+        count = "1 choice" if kept else "0 choices"
+        return f"{count}; a question needs at least two; add one, or remove the row"
+    empty = tuple((x, k) for k, (t, x) in enumerate(zip(texts, labels, strict=True)) if not t)
     texts, marks, places = zip(*kept, strict=True)
-    options = Options(texts, marks, places)
+    options = Options(texts, marks, places, empty=empty)
     if flags is None:
         return options
     found = [flag_of(f) for f in flags]

@@ -123,7 +123,7 @@ def with_headers(
             continue  # a header has many more cells than the title rows above it
         widest = filled
         names = _names([c if _filled(c) else None for c in cells])
-        plain = number == 0 and names == [str(c).strip() for c in cells]
+        plain = number == 0 and all(n == str(c).strip() for n, c in zip(names, cells, strict=True) if _filled(c))
         said = how if number == 0 else (*how, f"the header is in {unit} {place}")
         table = Table(where, partial(_rows, records, names, number + 1), unit, file=in_place if plain else None)
         yield Shape((table,), said, sheet=sheet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ from typing import Any
 from tinyllm.config import DataSection
 from tinyllm.errors import DataError
 from tinyllm.questions._files import LEFT_OUT, Row, read_file, to_record
+from tinyllm.questions._repeats import Repeats
 from tinyllm.questions._rows import RowForm, to_question
-from tinyllm.questions.intake._choices import FixedChoices, labels_for
-from tinyllm.questions.intake._reading import Reading
+from tinyllm.questions.intake._choices import FixedChoices
+from tinyllm.questions.intake._reading import Asked, Reading
 from tinyllm.questions.intake._shapes import shapes_of
 from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 from tinyllm.questions.intake._understand import Refusal, understand
@@ -34,19 +36,23 @@ class Tally:
     """Counts: questions by split, right answers by place or class, and rows left out.
 
     Attributes:
-        different: hashes of the first different questions, up to `_FEW`.
+        unit: what the places count.
         reasons: places of the first rows left out, by reason.
         texts: the first questions with their choices.
+        repeats: finds questions that a split has more than once.
+        lines: the lines of the questions of each split.
     """
 
     splits: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     unanswered: int = 0
     left_out: int = 0
-    different: set[int] = field(default_factory=set)
+    unit: str = "row"
     reasons: dict[str, list[str]] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
     first: Question | None = None
+    repeats: dict[str, Repeats] = field(default_factory=dict)
+    lines: dict[str, array[int]] = field(default_factory=dict)
 
     @property
     def questions(self) -> int:
@@ -56,7 +62,19 @@ class Tally:
     @property
     def can_be_cut(self) -> bool:
         """Whether there are enough different questions for three splits."""
-        return len(self.different) >= _FEW
+        return self.different >= _FEW
+
+    @property
+    def different(self) -> int:
+        """The number of different questions in each split, summed."""
+        return sum(repeats.different for repeats in self.repeats.values())
+
+    def repeated(self) -> Iterator[str]:
+        """Yield the lines that say which questions are there more than once."""
+        for split, repeats in self.repeats.items():
+            unit = f"{split}, {self.unit}" if len(self.repeats) > 1 else self.unit
+            for text, count in repeats.told(self.lines[split], unit):
+                yield f"  note:     {count} × {text}"
 
     def shown(self) -> Iterator[str]:
         """Yield the lines that show the first question, as a person can check it."""
@@ -69,8 +87,9 @@ class Tally:
         for k, choice in enumerate(self.first.choices):
             yield f"    {'→' if k == self.first.answer else ' '} {_short(choice)}"
 
-    def add(self, split: str, place: str, question: Question | str, *, by_class: bool) -> None:
-        """Count a row: its question, or why it is not a question."""
+    def add(self, split: str, place: str, asked: Asked, *, by_class: bool) -> None:
+        """Count a row: its question, or why it is left out."""
+        question = asked.kept
         if isinstance(question, str):
             self.left_out += 1
             if len(self.reasons) < _SHOWN or question in self.reasons:
@@ -78,17 +97,16 @@ class Tally:
                 places += [place] if len(places) < _SHOWN else []
             return
         self.splits[split] += 1
+        self.repeats.setdefault(split, Repeats()).add(question)
+        self.unit, _, number = place.partition(" ")
+        self.lines.setdefault(split, array("I")).append(int(number))
         self.first = self.first or question
         if len(self.texts) < _SAMPLE:
             self.texts.append(" ".join((question.question, *question.choices)))
-        if not self.can_be_cut:
-            self.different.add(hash((question.question, question.context, *sorted(question.choices))))
         if question.answer is None:
             self.unanswered += 1
         else:
-            self.answers[
-                question.choices[question.answer] if by_class else labels_for(len(question.choices))[question.answer]
-            ] += 1
+            self.answers[(question.choices if by_class else asked.letters)[question.answer]] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +140,8 @@ class Found:
             columns = "column" if len(self.reading.unused) == 1 else "columns"
             yield f"  not used: the {columns} " + ", ".join(f"'{c}'" for c in self.reading.unused)
 
-    def rows(self, *, named: bool = True) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
-        """Yield the split, place, question (or why it is not a question) and cells of every row, in file order.
+    def rows(self, *, named: bool = True) -> Iterator[tuple[str, str, Asked, Mapping[str, Any]]]:
+        """Yield the split, the place, what it asks and the cells of every row, in file order.
 
         Args:
             named: whether a question without an id gets one (`train-7`); otherwise its id is empty.
@@ -135,7 +153,7 @@ class Found:
                 numbers[split] += 1
                 place = f"{table.unit} {item.place}"
                 if isinstance(item, Bad):
-                    yield split, place, item.reason, {}
+                    yield split, place, Asked(item.reason), {}
                 else:
                     yield (
                         split,
@@ -145,14 +163,14 @@ class Found:
                     )
 
     def counted(self, tally: Tally) -> Iterator[tuple[str, str, Question | str, Mapping[str, Any]]]:
-        """Yield what `rows` yields, and count it in `tally`."""
+        """Yield the split, place, question (or why it is left out) and cells of every row, and count it in `tally`."""
         by_class = isinstance(self.reading.choices, FixedChoices)
-        for split, place, question, cells in self.rows():
-            tally.add(split, place, question, by_class=by_class)
-            yield split, place, question, cells
+        for split, place, asked, cells in self.rows():
+            tally.add(split, place, asked, by_class=by_class)
+            yield split, place, asked.kept, cells
 
-    def settings(self, tally: Tally) -> dict[str, Any] | None:
-        """Return the settings of `data` with which a run reads the same questions from the file; None: there are none.
+    def settings(self, tally: Tally) -> dict[str, Any] | str:
+        """Return the settings of `data` with which a run reads the same questions from the file; or why there are none.
 
         Every question that a run would read is compared with the proven one.
 
@@ -160,17 +178,49 @@ class Found:
             tally: counts the rows up to the first difference.
         """
         file, settings = self.shape.tables[0].file, self.reading.settings()
-        if len(self.shape.tables) != 1 or file is None or settings is None:
-            return None
+        if len(self.shape.tables) != 1:
+            return "it has several splits"
+        if file is None:
+            return "a run reads only JSON Lines, Parquet, and CSV in UTF-8 with commas and a name for each column"
+        if settings is None:
+            return "no setting describes its choices"
         data = DataSection.model_validate({"train": file, **settings})
         form = RowForm(data.fields, data.choices, data.question)
-        theirs = (
-            _compared(question)
-            for item in read_file(file).items
-            if isinstance(item, Row) and isinstance(question := to_question(item, form, "train"), Question)
-        )
-        ours = (_compared(q) for _, _, q, _ in self.counted(tally) if isinstance(q, Question))
-        return settings if all(a == b for a, b in zip_longest(ours, theirs)) else None
+        problems: dict[str, str] = {}  # of the rows since the last question
+
+        def theirs() -> Iterator[Question]:
+            for item in read_file(file).items:
+                if not isinstance(item, Row):
+                    continue
+                question = to_question(item, form, "train")
+                if isinstance(question, Question):
+                    yield question
+                    problems.clear()
+                else:
+                    problems[f"{item.unit} {item.place}"] = question[0].partition(";")[0]
+
+        ours = ((place, q) for _, place, q, _ in self.counted(tally) if isinstance(q, Question))
+        for (place, mine), other in zip_longest(ours, theirs(), fillvalue=("a row", None)):
+            if not isinstance(mine, Question) or not isinstance(other, Question) or _compared(mine) != _compared(other):
+                said = f" ({problems[place]})" if place in problems else ""
+                return f"a run would read {place} in another way{said}"
+        return settings
+
+    @staticmethod
+    def record(question: Question | str, cells: Mapping[str, Any], where: str) -> str:
+        """Return a line of a questions file, with the rationales by teacher that the row has.
+
+        Args:
+            question: the question of the row, or why it is not a question. A run then reports the row as left out.
+            where: the row.
+        """
+        if isinstance(question, str):
+            return json.dumps({LEFT_OUT: f"{where}: {question}"}, ensure_ascii=False) + "\n"
+        row = to_record(question)
+        given = cells.get("rationales")
+        if isinstance(given, dict) and (texts := {k: v for k, v in given.items() if isinstance(v, str) and v.strip()}):
+            row["rationales"] = texts
+        return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def find_reading(path: Path, wishes: Wishes) -> Found:
@@ -229,19 +279,3 @@ def _short(text: str) -> str:
 
 def _compared(q: Question) -> tuple[Any, ...]:
     return q.id, q.question, q.choices, q.answer, q.context
-
-
-def record(question: Question | str, cells: Mapping[str, Any], where: str) -> str:
-    """Return a line of a questions file, with the rationales by teacher that the row has.
-
-    Args:
-        question: the question of the row, or why it is not a question. A run then reports the row as left out.
-        where: the row.
-    """
-    if isinstance(question, str):
-        return json.dumps({LEFT_OUT: f"{where}: {question}"}, ensure_ascii=False) + "\n"
-    row = to_record(question)
-    given = cells.get("rationales")
-    if isinstance(given, dict) and (texts := {k: v for k, v in given.items() if isinstance(v, str) and v.strip()}):
-        row["rationales"] = texts
-    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -320,9 +320,7 @@ def _but(trial: Trial, way: Way) -> str:
     if nothing := int((results == NOTHING).sum()):
         parts.append(f"{nothing} row{' has' if nothing == 1 else 's have'} no answer")
     if bad := int((results < NOTHING).sum()):
-        parts.append(
-            f"{bad} match{'es' if bad == 1 else ''} no choice or several, and {'is' if bad == 1 else 'are'} left out"
-        )
+        parts.append(f"{bad} match{'es' if bad == 1 else ''} no choice or several")
     return f" ({', '.join(parts)})" if parts else ""
 
 

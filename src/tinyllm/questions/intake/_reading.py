@@ -7,13 +7,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tinyllm.questions.intake._answers import NOTHING, SEVERAL, Way, resolve
+from tinyllm.questions.intake._answers import NOTHING, SEVERAL, Way, names_empty, resolve
 from tinyllm.questions.intake._cells import flat, is_scalar, text_of
-from tinyllm.questions.intake._choices import Choices, ColumnChoices, FixedChoices, ListChoices, ObjectChoices
+from tinyllm.questions.intake._choices import (
+    Choices,
+    ColumnChoices,
+    FixedChoices,
+    ListChoices,
+    ObjectChoices,
+    labels_for,
+)
 from tinyllm.questions.intake._names import has_role
 from tinyllm.questions.types import Question
 
 _HALF = re.compile(r"[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a row asks.
+
+    Attributes:
+        question: the question, without an answer if that of the row cannot be used; or why the row is not a question.
+        unused: why the answer of the row cannot be used; empty: it can, or there is none.
+        letters: of the choices in the file. Otherwise by their places in the row: A is the first, also if it is empty.
+    """
+
+    question: Question | str
+    unused: str = ""
+    letters: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Question | str:
+        """The question, or why the row is left out where its answer is needed."""
+        return self.unused or self.question
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +71,8 @@ class Reading:
     columns: tuple[str, ...] = ()
     withheld: bool = False
 
-    def of(self, cells: Mapping[str, Any], name: str) -> Question | str:
-        """Return the question of a row, or why it is not a question.
+    def of(self, cells: Mapping[str, Any], name: str) -> Asked:
+        """Return what a row asks.
 
         Args:
             cells: as in the file.
@@ -55,28 +82,35 @@ class Reading:
         value = cells.get(self.question)
         question = text_of(value) if is_scalar(value) else ""
         if not question:
-            return f"no question in '{self.question}'"
+            return Asked(f"no question in '{self.question}'")
         options = self.choices.of(cells)
         if isinstance(options, str):
-            return options
-        answer = options.right
+            return Asked(options)
+        answer, unused = options.right, ""
         if self.choices.answers_itself and answer is None:
-            return options.marked_wrongly or "no choice is marked as right"
+            unused = options.marked_wrongly or "no choice is marked as right"
         if self.answer is not None and self.way is not None and not self.choices.answers_itself:
             columns = self.choices.columns if isinstance(self.choices, ColumnChoices) else ()
             found = resolve(cells.get(self.answer), options, self.way, columns, self.names)
             if found < NOTHING:
                 shown = repr(cells.get(self.answer))[:60]
-                several = "names several choices" if found == SEVERAL else "is none of the choices"
-                return f"the answer {shown} in '{self.answer}' {several}"
-            answer = None if found == NOTHING else found
+                why = "names several choices" if found == SEVERAL else "is none of the choices"
+                if names_empty(cells.get(self.answer), options, self.way, columns):
+                    why = "names a choice that is empty"
+                unused = f"the answer {shown} in '{self.answer}' {why}"
+            answer = found if found >= 0 else None
         if answer is not None and options.texts.count(options.texts[answer]) > 1:
-            return f"the right choice {options.texts[answer][:40]!r} is there twice"
+            unused = f"the right choice {options.texts[answer][:40]!r} is there twice"
         context = self._context(cells)
         if any(_HALF.search(t) for t in (question, context or "", *options.texts) if not t.isascii()):
-            return "a text holds half a character (a surrogate without its pair)"
+            return Asked("a text holds half a character (a surrogate without its pair)")
         given = "" if self.identity is None else text_of(cells.get(self.identity))
-        return Question(given or name, question, options.texts, answer, context)
+        asked = Question(given or name, question, options.texts, None if unused else answer, context)
+        letters = tuple(label.upper() for label in options.labels)
+        if not all(len(x) == 1 and "A" <= x <= "Z" for x in letters):
+            names = labels_for(options.places[-1] + 1)
+            letters = tuple(names[place] for place in options.places)
+        return Asked(asked, unused, letters)
 
     def _context(self, cells: Mapping[str, Any]) -> str | None:
         value = None if self.context is None else cells.get(self.context)

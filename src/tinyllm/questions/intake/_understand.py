@@ -17,6 +17,7 @@ from tinyllm.questions.intake._proof import Candidate, Doubt, Meaning, settle
 from tinyllm.questions.intake._reading import Reading
 from tinyllm.questions.intake._reshape import taken_apart, tidied
 from tinyllm.questions.intake._types import Bad, Line, Shape, Wishes
+from tinyllm.questions.types import Question
 
 _SAMPLE = 500
 _MOST_ANSWERS = 10  # at most so many columns are tried as answers
@@ -83,7 +84,7 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
         return Refusal(2, (reason,))
     reading = _reading(*outcome, looked)
     header = reading.of({c: c for c in looked.columns}, "")
-    if shape.named and reading.answer is not None and not isinstance(header, str):
+    if shape.named and reading.answer is not None and isinstance(header.kept, Question):
         return Refusal(1, ("the first row is a question itself, so it is not a header",))
     return reading, shape
 
