@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyllm.config import build_config
+from tinyllm.config import build_config, describe_differences
 from tinyllm.errors import ConfigError
 
 STUDENT = {"name": "s", "kind": "student", "run": "runs/s"}
@@ -88,3 +88,50 @@ def test_step_by_step_names_the_teachers_to_choose_from():
 )
 def test_a_field_of_a_request_that_has_a_setting_of_its_own(body, words):
     assert words in told(teachers=[{"name": "a", "kind": "openai", "model": "m", "extra_body": body}])
+
+
+LOCAL = {"name": "a", "kind": "llamacpp", "model": "gemma3-270m", "stop": ["\n\n", "\nQuestion:"]}
+LONG = "so it is " * 20
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ([LOCAL], [LOCAL], []),
+        ([LOCAL], [LOCAL | {"model": "gema3-270m"}], ["teachers.a.model: 'gemma3-270m' → 'gema3-270m'"]),
+        ([LOCAL], [LOCAL | {"stop": ["\n\n"]}], ["teachers.a.stop[1]: '\\nQuestion:' → absent"]),
+        ([LOCAL, STUDENT], [STUDENT, LOCAL], ["teachers: ['a', 's'] → ['s', 'a']"]),
+        (
+            [STUDENT],
+            [STUDENT, SCRIPTED],
+            ["teachers.a: absent → {'name': 'a', 'kind': 'scripted', 'template': 'It is {answer…"],
+        ),
+        (
+            [LOCAL | {"form": "chat"}],
+            [{"name": "a", "kind": "openai", "model": "m", "form": "chat", "stop": LOCAL["stop"]}],
+            ["teachers.a.kind: 'llamacpp' → 'openai'", "teachers.a.model: 'gemma3-270m' → 'm'"],
+        ),
+        (
+            [SCRIPTED | {"template": f"{LONG}fire {LONG}"}],
+            [SCRIPTED | {"template": f"{LONG}ice {LONG}"}],
+            [
+                "teachers.a.template: …s so it is so it is fire so it is so it is so it is so it is… → "
+                + "…s so it is so it is ice so it is so it is so it is so it is …"
+            ],
+        ),
+    ],
+)
+def test_what_differs_names_the_setting_and_shows_the_part_that_differs(old, new, said):
+    def made(teachers):
+        train = {"method": "fine-tuning"}
+        return build_config({"data": {"dataset": "starter"}, "train": train, "teachers": teachers})
+
+    assert describe_differences(made(old), made(new)) == said
+
+
+def test_null_differs_from_a_setting_that_is_absent():
+    one, other = (
+        build_config({"data": {"dataset": "starter"}, "train": {"method": "auto"}, "auto": {"candidates": [candidate]}})
+        for candidate in ({"epochs": 2, "soft": None}, {"epochs": 2})
+    )
+    assert describe_differences(one, other) == ["auto.candidates[0].soft: None → absent"]

@@ -10,8 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
-from tinyllm.errors import DataError, RunFolderError, TinyLLMError
+from tinyllm.config import ANSWER_TASK, Config, PromptedTeacher, task_prefixes, teachers_in_use
+from tinyllm.errors import DataError, TinyLLMError
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._auto import Search, few_to_choose_by, search_of
@@ -159,15 +159,26 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
     """
     from tinyllm.rationales.ray_engine import check_engine
 
-    check_engine(config.rationales.engine)
-    if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
-        raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
-    if run.config_file.is_file():
-        run.check_same(config, renews_rationales=True)
-    splits, encoder = checked_questions(config, news)
-    if text := few_to_choose_by(config, splits):
-        news.say(f"  warning: {text}")
-    forecasts, missing_keys = _forecasts(config, run, splits, news, pilot, dry_run)
+    of_folder: list[TinyLLMError] = []
+    with _collected(of_folder):
+        run.check(config)
+    problems: list[TinyLLMError] = []
+    with _collected(problems):
+        check_engine(config.rationales.engine)
+    with _collected(problems):
+        _check_models(config, run)
+    forecasts: tuple[Forecast, ...] = ()
+    missing_keys: tuple[str, ...] = ()
+    with _collected(problems):
+        can_ask = not problems
+        splits, encoder = checked_questions(config, news)
+        if text := few_to_choose_by(config, splits):
+            news.say(f"  warning: {text}")
+        if can_ask:
+            forecasts, missing_keys = _forecasts(config, run, splits, news, 0 if of_folder else pilot, dry_run)
+    if of_folder:
+        problems += map(TinyLLMError, missing_keys)
+    _raise_all([*problems, *of_folder], "")  # a folder often differs by the mistake that is told before it
     questions = supposed(config, splits)
     given = given_rationales(config, questions if config.rationales.pooled else splits.train)
     search = search_of(config, len(questions)) if config.train.method == "auto" else None
@@ -192,6 +203,16 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         search=search,
         missing_keys=missing_keys,
     )
+
+
+def _check_models(config: Config, run: RunFolder) -> None:
+    """Check that the models of the teachers that will be asked are there, whatever is wrong with the questions."""
+    from tinyllm.teachers import make_teachers
+
+    used = teachers_in_use(config)
+    asked = [t for t in config.teachers if t in used or t.name in config.opinions.teachers]
+    specs = [t for t in asked if isinstance(t, PromptedTeacher)]
+    make_teachers(specs, (), run.path, is_needed=lambda _: False)
 
 
 def questions_passed(config: Config, splits: Splits) -> int:
@@ -257,8 +278,7 @@ def checked_questions(
     with _collected(problems):
         encoder, model_config = _student_encoder(config, news)
         splits = _fit_questions(splits, encoder, prefixes, config.data.on_invalid, news)
-    if problems:
-        raise problems[0] if len(problems) == 1 else DataError("\n".join(map(str, problems)), page="questions.md")
+    _raise_all(problems, "questions.md")
     _check_lengths(config, model_config, encoder, splits, prefixes, news)
     learnt = dict(_learnt_before(config, splits.test))
     for text, number in learnt.items():
@@ -289,6 +309,12 @@ def _collected(problems: list[TinyLLMError]) -> Iterator[None]:
         yield
     except TinyLLMError as error:
         problems.append(error)
+
+
+def _raise_all(problems: Sequence[TinyLLMError], page: str) -> None:
+    """Raise the problem, or one error with all of them and a page that helps; nothing without any."""
+    if problems:
+        raise problems[0] if len(problems) == 1 else DataError("\n".join(map(str, problems)), page=page)
 
 
 def _student_encoder(config: Config, news: News) -> tuple[Encoder, Any]:
