@@ -115,8 +115,10 @@ LONG = "so it is " * 20
             [SCRIPTED | {"template": f"{LONG}fire {LONG}"}],
             [SCRIPTED | {"template": f"{LONG}ice {LONG}"}],
             [
-                "teachers.a.template: …s so it is so it is fire so it is so it is so it is so it is… → "
-                + "…s so it is so it is ice so it is so it is so it is so it is …"
+                (
+                    "teachers.a.template: …s so it is so it is fire so it is so it is so it is so it is… → "
+                    "…s so it is so it is ice so it is so it is so it is so it is …"
+                )
             ],
         ),
     ],
