@@ -16,7 +16,7 @@ from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._auto import Search, few_to_choose_by, search_of
 from tinyllm.stages._prepare import cut_targets, needs_validation
-from tinyllm.stages._soft import supposed
+from tinyllm.stages._soft import learnable, supposed
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.opinions import opinion_forecasts
@@ -42,7 +42,9 @@ class Checked:
     Attributes:
         forecasts: what asking each teacher will take.
         given: rationales that the data have, by teacher.
-        steps: optimizer steps of the training; with `method: auto` those of the whole search, at most.
+        steps: optimizer steps of the training, at most: `unsure` questions may drop out. With `method: auto` those of
+            the whole search.
+        unsure: questions without an answer, of which those are learnt whose pooled opinion reaches `train.soft.trust`.
         search: what `method: auto` will try.
         missing_keys: what each teacher lacks to be asked.
     """
@@ -53,6 +55,7 @@ class Checked:
     forecasts: tuple[Forecast, ...]
     given: dict[str, int]
     steps: int
+    unsure: int = 0
     search: Search | None = None
     missing_keys: tuple[str, ...] = ()
 
@@ -190,6 +193,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
 
     rows = tokenise(encoder, questions, targets)
     shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
+    is_sifted = config.train.soft is not None and config.train.soft.trust != 0
     plan = plan_steps(rows, learnt.train, shape, teachers=[t.name for t in teachers_in_use(learnt)])
     return Checked(
         questions={
@@ -200,6 +204,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         forecasts=forecasts,
         given=dict(Counter(r.teacher for r in given)),
         steps=len(plan) if search is None else search.most_steps,
+        unsure=sum(q.answer is None for q in learnable(config, splits)) if is_sifted else 0,
         search=search,
         missing_keys=missing_keys,
     )
