@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 import tinyllm
 from forked import command_line, run_tinyllm, run_together, start_tinyllm
 from projects import in_thread, rows
-from support import repository
+from support import repository, tiny_model
 from teachers.fake_endpoint import FakeEndpoint
 from tinyllm.cli._use import _answer_text
 from tinyllm.questions import Question
@@ -187,6 +188,22 @@ def test_a_folder_that_cannot_be_made(cli, project):
             refused(cli(command, project.config, "--run-dir", "/proc/run"), "No folder can be made at /proc/run")
     assert cli("check", project.config, "--run-dir", project.folder / "new" / "run").code == 0
     assert not (project.folder / "new").exists()
+
+
+def test_a_disk_with_less_space_than_training_may_take_is_told_before(cli, project, monkeypatch):
+    parameters = tiny_model("t5").num_parameters()
+
+    def told(free: int, *more: str, command: str = "check") -> str:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+        said = cli(command, project.config, *more)
+        assert said.code == 0, said.err
+        return " ".join(said.err.split())
+
+    assert "training may take about 0.0 GB of it, for checkpoints and the student" in told(28 * parameters - 1)
+    assert "training may take" not in told(28 * parameters)
+    assert "training may take" not in told(4 * parameters, "--set", "student.adapter=lora")
+    assert "training may take" in told(0, "--set", "evaluate.rationales=0", command="run")
+    assert "training may take" not in told(0, command="check"), "it is trained"
 
 
 def test_the_stages_can_be_run_one_by_one_and_print_json(cli, project):

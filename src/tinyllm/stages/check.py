@@ -15,7 +15,7 @@ from tinyllm.errors import DataError, TinyLLMError
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._auto import Search, few_to_choose_by, search_of
-from tinyllm.stages._prepare import cut_targets, needs_validation
+from tinyllm.stages._prepare import cut_targets, little_space, needs_validation
 from tinyllm.stages._soft import learnable, supposed
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
@@ -174,7 +174,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
     missing_keys: tuple[str, ...] = ()
     with _collected(problems):
         can_ask = not problems
-        splits, encoder = checked_questions(config, news)
+        splits, encoder = checked_questions(config, news, run=run)
         if text := few_to_choose_by(config, splits):
             news.say(f"  warning: {text}")
         if can_ask:
@@ -251,13 +251,19 @@ def _forecasts(
 
 
 def checked_questions(
-    config: Config, news: News, answers: Collection[str] = ("train",), *, test: bool = True
+    config: Config,
+    news: News,
+    answers: Collection[str] = ("train",),
+    *,
+    test: bool = True,
+    run: RunFolder | None = None,
 ) -> tuple[Splits, Encoder]:
     """Read the questions and hold them against the student's tokenizer, before anything is spent.
 
     Args:
         answers: the splits whose answers are needed; `valid` is one of them where training looks at its accuracy.
         test: False: without the test questions, whose file is not opened.
+        run: if given, warn if its disk has too little space for training.
 
     Raises:
         TinyLLMError: all that is wrong, in one message: bad rows, missing answers, a student that cannot be taken,
@@ -285,6 +291,8 @@ def checked_questions(
         splits = _fit_questions(splits, encoder, prefixes, config.data.on_invalid, news)
     _raise_all(problems, "questions.md")
     _check_lengths(config, model_config, encoder, splits, prefixes, news)
+    if run is not None and (text := little_space(config, model_config, run)):
+        news.say(f"  warning: {text}")
     learnt = dict(_learnt_before(config, splits.test))
     for text, number in learnt.items():
         news.say(f"  warning: {number} × {text}. The accuracy on the test questions is too high")
