@@ -59,6 +59,13 @@ def test_a_wrong_setting(sections, words):
     assert words in told(**sections)
 
 
+def test_what_is_known_is_listed_once_for_several_unknown_keys():
+    said = told(train={"method": "fine-tuning", "epoch": 2, "batch_sise": 4}, trian={})
+    assert "  - train.batch_sise: unknown key. Did you mean 'batch_size'? Known: method" in said
+    assert "  - train.epoch: unknown key. Did you mean 'epochs'?\n" in said
+    assert "  - trian: unknown key. Did you mean 'train'? Known: name" in said
+
+
 def test_a_list_with_a_wrong_item_is_not_said_to_be_empty_as_well():
     said = told(evaluate={"scorers": ["likelyhood"]})
     assert "evaluate.scorers[0]: Input should be 'likelihood' or 'generation', got 'likelyhood'." in said
