@@ -271,7 +271,7 @@ def little_space(config: Config, model_config: Any, run: RunFolder) -> str:
     """Return a warning if the disk of a run has less space than its training may take; empty otherwise."""
     from tinyllm.student.model import parameters_in_use
 
-    if run.is_trained:
+    if run.is_trained or any(run.path.glob("**/checkpoints/checkpoint-*")):  # what it takes is there already
         return ""
     try:
         body, head = parameters_in_use(model_config)
@@ -279,8 +279,8 @@ def little_space(config: Config, model_config: Any, run: RunFolder) -> str:
         return ""  # a model without the usual parts: how large it is shows when it is loaded
     parameters = body + (head if getattr(model_config, "tie_word_embeddings", True) else 2 * head)
     needed = parameters * (_STUDENT_BYTES + (_TRAINED_BYTES if config.student.adapter == "full" else 0))
-    there = sum(f.stat().st_size for f in run.path.glob("checkpoints/**/*") if f.is_file())
-    free = shutil.disk_usage(next(p for p in run.path.absolute().parents if p.is_dir())).free + there
+    path = run.path.absolute()
+    free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.is_dir())).free
     if free >= needed:
         return ""
     about = "at least" if config.train.method == "auto" else "about"

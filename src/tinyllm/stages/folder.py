@@ -75,7 +75,7 @@ class RunFolder:
         except FileNotFoundError:
             raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
         except OSError as error:
-            error.filename = str(path)
+            error.filename = str(path) if trial else error.filename
             raise
 
     @property
