@@ -213,12 +213,14 @@ def test_teachers_by_api(reader):
     assert spent.keys() == {"mini", "nano"}
 
 
-def test_few_labels(reader):
+def test_few_labels(reader, capsys):
     reader.short.url = reader.stack.enter_context(in_thread(FakeEndpoint(by_letter)))
     reader.follow(TUTORIALS / "few-labels.md")
     assert reader.done == ["sample.py", "check", "run", "run", "run", "compare", "predict"]
     learnt = [json.loads(Path(f"runs/{run}/train_result.json").read_text("utf-8")) for run in ("few", "few-answers")]
     assert learnt[0]["soft"]["learnt_without_answer"] > 0
+    said = re.search(r"Training: at most (\d+) optimizer steps\n  Of \d+ questions without", capsys.readouterr().out)
+    assert learnt[0]["steps"] <= int(said[1])
     assert not learnt[1].get("soft")
     assert Path("answers.xlsx").is_file()
 

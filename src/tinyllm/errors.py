@@ -84,9 +84,15 @@ class RunFolderError(TinyLLMError):
         runs = sorted(str(f.parent) for f in within.glob("*/config.yaml"))
         if folder.is_dir() and not (inside and runs):
             return
+        if not runs and within == Path():  # a name alone: where `run` makes its folders
+            within = Path("runs")
+            runs = sorted(str(f.parent) for f in within.glob("*/config.yaml"))
+        names = {Path(run).name: run for run in runs}
+        near = difflib.get_close_matches(folder.name, names, n=1)
+        meant = f" Did you mean '{names[near[0]]}'?" if near else ""
         listed = ", ".join(runs[:_LISTED]) + (", …" if len(runs) > _LISTED else "")
         there = f" Runs in {within}: {listed}." if runs else ""
-        what = "holds no student itself." if inside else f"is not there.{did_you_mean(str(folder), runs)}"
+        what = "holds no student itself." if inside else f"is not there.{meant}"
         raise cls(f"The folder {folder} {what}{there} Give the folder of a run, of its student, or of an export.")
 
 

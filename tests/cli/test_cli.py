@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +21,7 @@ from safetensors.torch import load_file
 import tinyllm
 from forked import command_line, run_tinyllm, run_together, start_tinyllm
 from projects import in_thread, rows
-from support import repository
+from support import repository, tiny_model
 from teachers.fake_endpoint import FakeEndpoint
 from tinyllm.cli._use import _answer_text
 from tinyllm.questions import Question
@@ -183,7 +184,26 @@ def test_a_folder_that_cannot_be_made(cli, project):
     (project.folder / "file").write_text("", encoding="utf-8")
     refused(cli("run", project.config, "--run-dir", project.folder / "file" / "run"), "file")
     if sys.platform == "linux":
-        refused(cli("run", project.config, "--run-dir", "/proc/run"), "No folder can be made at /proc/run")
+        for command in ("check", "run"):
+            refused(cli(command, project.config, "--run-dir", "/proc/run"), "No folder can be made at /proc/run")
+    assert cli("check", project.config, "--run-dir", project.folder / "new" / "run").code == 0
+    assert not (project.folder / "new").exists()
+
+
+def test_a_disk_with_less_space_than_training_may_take_is_told_before(cli, project, monkeypatch):
+    parameters = tiny_model("t5").num_parameters()
+
+    def told(free: int, *more: str, command: str = "check") -> str:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+        said = cli(command, project.config, *more)
+        assert said.code == 0, said.err
+        return " ".join(said.err.split())
+
+    assert "training may take about 0.0 GB of it, for checkpoints and the student" in told(28 * parameters - 1)
+    assert "training may take" not in told(28 * parameters)
+    assert "training may take" not in told(4 * parameters, "--set", "student.adapter=lora")
+    assert "training may take" in told(0, "--set", "evaluate.rationales=0", command="run")
+    assert "training may take" not in told(0, command="check"), "it is trained"
 
 
 def test_the_stages_can_be_run_one_by_one_and_print_json(cli, project):
@@ -421,7 +441,7 @@ def test_what_is_to_be_done_next_has_the_options_of_what_was_done(cli, project):
 
 
 def test_a_run_folder_that_is_a_file_and_an_engine_that_is_not_there_are_found_by_check(cli, project, monkeypatch):
-    refused(cli("check", project.config, "--run-dir", project.config), "is a file, so it cannot be the run's folder")
+    refused(cli("check", project.config, "--run-dir", project.config), "is a file, so no folder can be made at")
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     refused(cli("check", project.config, "--set", "rationales.engine=ray"), "needs Ray")
 
@@ -615,6 +635,24 @@ def test_a_run_folder_of_another_configuration(cli, project):
         "another configuration", "train.alpha: 1.0 → 0.25", "--run-dir",
     )  # fmt: skip
     assert (project.run / "metrics.json").read_bytes() == before
+
+
+def test_check_tells_a_mistake_together_with_the_run_folder_and_the_questions(cli, project):
+    from tinyllm.config import load_config
+    from tinyllm.stages.folder import RunFolder
+
+    project.change("teachers", [{"name": "gemma3", "kind": "llamacpp", "model": "gemma3-270m"}])
+    project.run.joinpath("student").mkdir(parents=True)
+    with RunFolder(project.run).claimed(load_config(project.config)):
+        pass
+    project.tree["teachers"][0]["model"] = "gema3-270m"
+    project.change("opinions.teachers", ["gemma3"])
+    missing, folder = "no model 'gema3-270m'. Did you mean 'gemma3-270m'?", "holds a run of another configuration"
+    said = cli("check", project.config)
+    refused(said, missing, folder, "  - teachers.gemma3.model: 'gemma3-270m' → 'gema3-270m'\nChoose")
+    assert said.err.count(missing) == 1
+    project.write_questions([*rows(20), {"id": "bad", "question": "?", "choices": ["one"], "answer": 0}])
+    refused(cli("check", project.config, "--pilot", "1"), missing, folder, "line 21: 1 choice")
 
 
 def test_a_run_folder_in_use(cli, project):

@@ -26,6 +26,7 @@ def test_the_runs_that_are_there_are_named(cli, tmp_path, monkeypatch, command):
 
     there = "Runs in runs: runs/demo, runs/mine."
     refused(said("runs/min"), "The folder runs/min is not there. Did you mean 'runs/mine'?", there)
+    refused(said("mine"), "The folder mine is not there. Did you mean 'runs/mine'?", there)
     refused(said("runs/xyz"), "The folder runs/xyz is not there. Runs", there)
     refused(said("runs"), "The folder runs holds no student itself.", there)
     refused(said("elsewhere/x"), "The folder elsewhere/x is not there. Give the folder of a run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tinyllm.config import build_config
+from tinyllm.config import build_config, describe_differences
 from tinyllm.errors import ConfigError
 
 STUDENT = {"name": "s", "kind": "student", "run": "runs/s"}
@@ -59,6 +59,13 @@ def test_a_wrong_setting(sections, words):
     assert words in told(**sections)
 
 
+def test_what_is_known_is_listed_once_for_several_unknown_keys():
+    said = told(train={"method": "fine-tuning", "epoch": 2, "batch_sise": 4}, trian={})
+    assert "  - train.batch_sise: unknown key. Did you mean 'batch_size'? Known: method" in said
+    assert "  - train.epoch: unknown key. Did you mean 'epochs'?\n" in said
+    assert "  - trian: unknown key. Did you mean 'train'? Known: name" in said
+
+
 def test_a_list_with_a_wrong_item_is_not_said_to_be_empty_as_well():
     said = told(evaluate={"scorers": ["likelyhood"]})
     assert "evaluate.scorers[0]: Input should be 'likelihood' or 'generation', got 'likelyhood'." in said
@@ -88,3 +95,52 @@ def test_step_by_step_names_the_teachers_to_choose_from():
 )
 def test_a_field_of_a_request_that_has_a_setting_of_its_own(body, words):
     assert words in told(teachers=[{"name": "a", "kind": "openai", "model": "m", "extra_body": body}])
+
+
+LOCAL = {"name": "a", "kind": "llamacpp", "model": "gemma3-270m", "stop": ["\n\n", "\nQuestion:"]}
+LONG = "so it is " * 20
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ([LOCAL], [LOCAL], []),
+        ([LOCAL], [LOCAL | {"model": "gema3-270m"}], ["teachers.a.model: 'gemma3-270m' → 'gema3-270m'"]),
+        ([LOCAL], [LOCAL | {"stop": ["\n\n"]}], ["teachers.a.stop[1]: '\\nQuestion:' → absent"]),
+        ([LOCAL, STUDENT], [STUDENT, LOCAL], ["teachers: ['a', 's'] → ['s', 'a']"]),
+        (
+            [STUDENT],
+            [STUDENT, SCRIPTED],
+            ["teachers.a: absent → {'name': 'a', 'kind': 'scripted', 'template': 'It is {answer…"],
+        ),
+        (
+            [LOCAL | {"form": "chat"}],
+            [{"name": "a", "kind": "openai", "model": "m", "form": "chat", "stop": LOCAL["stop"]}],
+            ["teachers.a.kind: 'llamacpp' → 'openai'", "teachers.a.model: 'gemma3-270m' → 'm'"],
+        ),
+        (
+            [SCRIPTED | {"template": f"{LONG}fire {LONG}"}],
+            [SCRIPTED | {"template": f"{LONG}ice {LONG}"}],
+            [
+                (
+                    "teachers.a.template: …s so it is so it is fire so it is so it is so it is so it is… → "
+                    "…s so it is so it is ice so it is so it is so it is so it is …"
+                )
+            ],
+        ),
+    ],
+)
+def test_what_differs_names_the_setting_and_shows_the_part_that_differs(old, new, said):
+    def made(teachers):
+        train = {"method": "fine-tuning"}
+        return build_config({"data": {"dataset": "starter"}, "train": train, "teachers": teachers})
+
+    assert describe_differences(made(old), made(new)) == said
+
+
+def test_null_differs_from_a_setting_that_is_absent():
+    one, other = (
+        build_config({"data": {"dataset": "starter"}, "train": {"method": "auto"}, "auto": {"candidates": [candidate]}})
+        for candidate in ({"epochs": 2, "soft": None}, {"epochs": 2})
+    )
+    assert describe_differences(one, other) == ["auto.candidates[0].soft: None → absent"]

@@ -81,6 +81,23 @@ def test_opinions_by_letter_are_stored_averaged_and_counted(project, capsys):
     assert (found["replies"], found["opinions"], found["rejected"]) == (48, 12, {})
 
 
+def test_opinions_that_nothing_learns_from_are_said_to_be_for_the_report_only(project, capsys):
+    told = "they are asked for the report only. To ask for none, add --set opinions=null"
+    with in_thread(FakeEndpoint(biased)) as url:
+        project.tree["teachers"][2]["base_url"] = url
+        project.save()
+        for command in ("check", "generate"):
+            assert run(project, command) == 0
+            assert told in " ".join(capsys.readouterr().err.split())
+    nobody = FakeEndpoint(biased)
+    with in_thread(nobody) as url:
+        project.tree["teachers"][2]["base_url"] = url
+        project.save()
+        assert run(project, "generate", "--set", "opinions=null") == 0
+    assert told not in " ".join(capsys.readouterr().err.split())
+    assert nobody.requests == []
+
+
 def test_an_endpoint_without_logprobs_ends_with_an_error_and_votes_work(project, capsys):
     endpoint = FakeEndpoint(lambda body: good(body, text="B"))
     with in_thread(endpoint) as url:

@@ -72,3 +72,13 @@ def test_if_everything_is_stored_the_forecast_is_zero(tmp_path):
     with Store(tmp_path / "s") as store:
         found = forecast(requests_of([ada], asked, SECTION)[0], store, price=PRICE)
     assert (found.stored, found.requests, found.prompt_tokens, found.usd, found.hours) == (30, 0, 0, 0.0, 0.0)
+
+
+def test_the_replies_of_another_model_under_the_same_name_say_nothing(tmp_path):
+    asked = questions(30)
+    run(tmp_path / "s", asked, [Counting("ada", asked, "Because it is {answer}.")], SECTION)
+    other = requests_of([Counting("ada", asked, "In all likelihood it is {answer}.")], asked, SECTION)[0]
+    with Store(tmp_path / "s") as store:
+        found = forecast(other, store)
+    assert (found.requests, found.hours) == (30, None)
+    assert found.basis == "a rule of thumb; replies of the longest length"

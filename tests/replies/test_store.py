@@ -354,11 +354,12 @@ def test_a_failure_is_remembered_until_there_is_a_reply(tmp_path):
         assert store.failures([key(0), key(1)]).keys() == {key(1)}
 
 
-def test_the_newest_replies_of_a_teacher(tmp_path):
+def test_the_newest_replies_of_a_model_whatever_the_name_of_the_teacher(tmp_path):
     with Store(tmp_path / "s") as store:
         store.put_many([entry(n, f"{n}", teacher="ada" if n % 2 else "bob") for n in range(20)])
-        assert [reply.text for reply in store.last("ada", 3)] == ["19", "17", "15"]
-        assert store.last("eve", 3) == []
+        store.put(replace(entry(20, "20"), teacher="bob"))
+        assert [reply.text for reply in store.last(IDENTITY, 3)] == ["20", "19", "17"]
+        assert store.last(IDENTITY | {"model": "model"}, 3) == []
 
 
 # --- version 1 ----------------------------------------------------------------------------------------------------
@@ -389,7 +390,7 @@ def test_a_store_of_version_1_is_converted(tmp_path):
     replies = version_1(tmp_path / "s", 700)
     with Store(tmp_path / "s") as store:
         assert [store.get(key(n)) for n in range(700)] == replies
-        assert [reply.text for reply in store.last("ada", 2)] == [replies[0].text, replies[1].text]  # by age
+        assert [reply.text for reply in store.last(IDENTITY, 2)] == [replies[0].text, replies[1].text]  # by age
         assert store.put(entry(0, "late")) == replies[0]
         store.put(entry(700))
         assert len(store) == 701

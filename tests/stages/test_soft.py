@@ -143,6 +143,19 @@ def test_questions_with_a_pooled_opinion_below_trust_are_left_out(project):
     assert max(max(found.shares[name]) for name in found.guessed) < 0.27
 
 
+def test_check_says_that_questions_below_trust_make_fewer_steps(project, capsys):
+    project.change("train.soft", {"teachers": {"expert": 1.0}, "trust": 0.9})
+    assert run(project, "check") == 0
+    assert (
+        "Training: at most 11 optimizer steps\n  Of 20 questions without an answer, those below train.soft.trust are left out\n"
+        in capsys.readouterr().out
+    )
+    assert run(project) == 0
+    assert json.loads((project.run / "train_result.json").read_text())["steps"] == 6
+    assert run(project, "check", "--set", "train.soft.trust=0", "--run-dir", str(project.folder / "new")) == 0
+    assert "Training: 11 optimizer steps\n" in capsys.readouterr().out
+
+
 def test_the_control_learns_from_opinions_on_other_questions(project):
     assert run(project, "generate") == 0
     own, _ = prepared(project)

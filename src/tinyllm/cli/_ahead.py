@@ -73,13 +73,16 @@ def _is_paid(teacher: TeacherConfig) -> bool:
 
 def _training_text(checked: Checked) -> list[str]:
     search = checked.search
+    sifted = f"  Of {checked.unsure:,} questions without an answer, those below train.soft.trust are left out"
+    why = [sifted] if checked.unsure else []
     if search is None:
-        return [f"Training: {checked.steps} optimizer steps"]
+        return [f"Training: {'at most ' if why else ''}{checked.steps} optimizer steps", *why]
     (count, first), *later = search.rungs
     rounds = f"{_number(count)} setting{' is' if count == 1 else 's are'} tried {_until(first)}"
     rounds += "".join(f", the best {_number(left)} {_until(share)}" for left, share in later)
     return [
         f"Training: {rounds}: at most {search.most_steps} optimizer steps",
+        *why,
         "  The accuracy on validation questions decides. The settings:",
         *(f"  {n + 1}. {name} ({search.steps[n]} steps)" for n, name in enumerate(search.names)),
         *(f"  left out, by auto.budget: {name}" for name in search.left_out),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from tinyllm.config.section import Section
 
@@ -19,7 +19,7 @@ def _ways(value: Any) -> Any:
 
 class OpinionsSection(Section):
     """Opinions: what teachers answer themselves, without being told the right answer. An opinion has one probability
-    per choice.
+    per choice. null: nobody is asked.
     """
 
     teachers: Annotated[dict[str, Way | Literal["auto"]], BeforeValidator(_ways)] = Field(
@@ -49,6 +49,11 @@ class OpinionsSection(Section):
     temperature: float = Field(1.0, gt=0, description="Sampling temperature of `votes`.")
     max_tokens: int = Field(16, ge=1, description="Maximum length of a reply for `votes`, without `thinking_tokens`.")
     seed: int = Field(0, ge=0, description="Random seed of the orders and of `votes`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_null(cls, value: Any) -> Any:
+        return {} if value is None else value
 
 
 def ways_of(kind: str) -> tuple[Way, ...]:

@@ -14,6 +14,7 @@ from tinyllm.config._teachers import TeacherConfig
 from tinyllm.config.yaml_file import Lines
 from tinyllm.errors import did_you_mean, printable
 
+_KNOWN = " Known: "
 _SHOWN = 200  # characters of a wrong value that are shown
 _PLAINLY = {
     "tuple_type": "a list is needed, as in [1, 2]",
@@ -45,7 +46,17 @@ def problems_of(error: ValidationError, root: type[BaseModel], lines: Lines) -> 
     for problem in found:
         if alike := _IS_NEEDED.fullmatch(problem):
             kinds.setdefault((alike["where"], alike["got"]), []).append(alike["kind"])
-    return list(dict.fromkeys(_together(problem, kinds) for problem in found))
+    return _listed_once([*dict.fromkeys(_together(problem, kinds) for problem in found)])
+
+
+def _listed_once(problems: Sequence[str]) -> list[str]:
+    """Leave out a list of what is known where a later problem has the same one."""
+    split = [problem.rpartition(_KNOWN) for problem in problems]
+    later = [{known for _, mark, known in split[n + 1 :] if mark} for n in range(len(split))]
+    return [
+        before if mark and known in after else problem
+        for problem, (before, mark, known), after in zip(problems, split, later, strict=True)
+    ]
 
 
 def _together(problem: str, kinds: Mapping[tuple[str, str], list[str]]) -> str:
@@ -82,13 +93,13 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
     if detail["type"] == "extra_forbidden":
         key = str(place.keys[-1])
         meant = did_you_mean(key, place.known) or _within_a_section(key, root if len(place.keys) == 1 else None)
-        return f"{where}: unknown key.{meant} Known: {', '.join(place.known)}"
+        return f"{where}: unknown key.{meant}{_KNOWN}{', '.join(place.known)}"
     if detail["type"] == "missing":
         return f"{where}: missing; this setting has no default"
     if detail["type"] == "union_tag_invalid":
         kind = str(detail["ctx"]["tag"])
         known = ", ".join(_TEACHER_KINDS)
-        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, _TEACHER_KINDS)} Known: {known}"
+        return f"{where}.kind: unknown kind {kind!r}.{did_you_mean(kind, _TEACHER_KINDS)}{_KNOWN}{known}"
     if detail["type"] == "union_tag_not_found":
         return f"{where}.kind: missing; one of {', '.join(_TEACHER_KINDS)}"
     if detail["type"] == "too_short":

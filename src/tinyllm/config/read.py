@@ -7,7 +7,8 @@ with the schemas. All problems of all sections are collected before anything is 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from tinyllm.config.yaml_file import Lines, NotYamlError, parse_yaml, read_yaml
 from tinyllm.errors import ConfigError, printable
 
 _MOST_KEYS = 10
+_SHOWN = 60  # characters of a value that differs
+_ABSENT = object()
 _UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 SPEED_ONLY = frozenset({
     "micro_batch_tokens", "gradient_checkpointing", "compile", "save_steps", "logging_steps", "report_to",
@@ -80,10 +83,41 @@ def dump_config(config: Section) -> str:
 
 
 def describe_differences(old: Config, new: Config) -> list[str]:
-    """Return `section.key: old → new` for every different setting, except settings that only change the speed."""
-    before, after = (_with_defaults(_flatten(_without_speed(config.model_dump(mode="json")))) for config in (old, new))
-    keys = sorted(before.keys() | after.keys())
-    return [f"{k}: {before.get(k)!r} → {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
+    """Return `section.key: old → new` for every different setting, except settings that only change the speed.
+
+    Items of a list that have names, such as teachers, are compared by name; items of other lists by their place. Long
+    values are cut to the part that differs.
+    """
+    before, after = (_with_defaults(_without_speed(config.model_dump(mode="json"))) for config in (old, new))
+    return list(_differences(before, after))
+
+
+def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        # What only one kind of teacher has follows from the kind.
+        is_same_kind = old.get("kind") == new.get("kind")
+        for key in sorted(old.keys() | new.keys() if is_same_kind else old.keys() & new.keys()):
+            inner = f"{at}.{key}" if at else key
+            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
+    elif isinstance(old, list) and isinstance(new, list):
+        if all(isinstance(item, dict) and "name" in item for item in (*old, *new)):
+            named, named_now = ({item["name"]: item for item in items} for items in (old, new))
+            if named.keys() == named_now.keys() and [*named] != [*named_now]:
+                yield f"{at}: {_change([*named], [*named_now])}"
+            yield from _differences(named, named_now, at)
+            return
+        for number, (item, item_now) in enumerate(zip_longest(old, new, fillvalue=_ABSENT)):
+            yield from _differences(item, item_now, f"{at}[{number}]")
+    elif old != new:
+        yield f"{at}: {_change(old, new)}"
+
+
+def _change(old: Any, new: Any) -> str:
+    texts = ["absent" if value is _ABSENT else repr(value) for value in (old, new)]
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+    start = max(0, alike - _SHOWN // 3) if max(map(len, texts)) > _SHOWN else 0
+    cut = [text[start : start + _SHOWN] + ("…" if len(text) > start + _SHOWN else "") for text in texts]
+    return " → ".join(f"…{text}" if start else text for text in cut)
 
 
 # --- overriding --------------------------------------------------------------------------------------------------
@@ -142,16 +176,11 @@ def _without_speed(tree: Any) -> Any:
     return [_without_speed(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def _with_defaults(flat: dict[str, Any]) -> dict[str, Any]:
+def _with_defaults(tree: dict[str, Any]) -> dict[str, Any]:
     """Replace null by the value that it stands for, because earlier versions saved the value."""
-    named = {f"rationales.{name}": value for name, value in SAMPLING_DEFAULTS.items()}
-    return {key: named[key] if value is None and key in named else value for key, value in flat.items()}
-
-
-def _flatten(tree: Any, at: str = "") -> dict[str, Any]:
-    if isinstance(tree, dict) and tree:
-        return {k: v for key, sub in tree.items() for k, v in _flatten(sub, f"{at}.{key}" if at else key).items()}
-    return {at: tree}
+    section = tree["rationales"]
+    named = {key: value for key, value in SAMPLING_DEFAULTS.items() if section.get(key, _ABSENT) is None}
+    return tree | {"rationales": section | named}
 
 
 # --- checking ----------------------------------------------------------------------------------------------------

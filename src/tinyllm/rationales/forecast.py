@@ -1,7 +1,7 @@
 """The forecast: how many requests, tokens and dollars asking will take, before anything is spent.
 
-Replies in the store are not counted. The estimates use, in this order: the teacher's own tokenizer, its newest replies
-in the store, a rule of thumb. `basis` says which.
+Replies in the store are not counted. The estimates use, in this order: the teacher's own tokenizer, the newest
+replies of the same model in the store, a rule of thumb. `basis` says which.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def forecast(
     """
     survey = _survey(requests, store, first)
     rated = bool(survey.measured and survey.measured[0].request.options)
-    recent = store.last(requests.teacher.name, _RECENT, rated=rated) if store is not None else []
+    recent = store.last(requests.teacher.identity, _RECENT, rated=rated) if store is not None else []
     total = round(survey.missing * survey.samples_each)
     prompt_each, basis = _prompt_tokens(survey.measured, recent, count)
     longest = survey.measured[0].request.sampling.max_tokens if survey.measured else 0

@@ -317,16 +317,19 @@ class Store:
         with self._lock, explained(self.path), self._transaction():
             self._db.execute("INSERT OR REPLACE INTO manners VALUES (?, ?)", (_identity(identity), manners.dump()))
 
-    def last(self, teacher: str, count: int, *, rated: bool = False) -> list[Reply]:
-        """Return the newest replies of a teacher.
+    def last(self, identity: Mapping[str, str], count: int, *, rated: bool = False) -> list[Reply]:
+        """Return the newest replies of a model, whatever the name of the teacher was.
 
         Args:
+            identity: of the model; see `Teacher.identity`.
             rated: only replies to requests with options, which take another time than the rest.
         """
-        newest = f"SELECT {_COLUMNS} FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?) WHERE teacher = ?"  # noqa: S608 - a constant
-        query = f"""{newest} AND (instr(request, '"options":[') > 0) = ? LIMIT ?"""
+        newest = f"SELECT {_COLUMNS} FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?)"  # noqa: S608 - a constant
+        query = f"""{newest} WHERE instr(request, ?) = 1 AND (instr(request, '"options":[') > 0) = ? LIMIT ?"""
+        # A request is canonical JSON, so it begins with the identity.
+        begins = json.dumps({"identity": dict(identity)}, sort_keys=True, separators=(",", ":"))[:-1] + ","
         with self._lock, explained(self.path):
-            return [Reply(*columns) for columns in self._db.execute(query, (100 * count, teacher, rated, count))]
+            return [Reply(*columns) for columns in self._db.execute(query, (100 * count, begins, rated, count))]
 
     def __len__(self) -> int:
         with self._lock, explained(self.path):

@@ -107,7 +107,13 @@ def questions_asked(config: Config, splits: Splits, news: News) -> dict[str, Seq
     """Return the questions that are asked, by split, without those that have too many choices for one of the ways."""
     from tinyllm.opinions.requests import most_choices
 
-    limits = [most for way in _ways(config).values() if (most := most_choices(way)) is not None]
+    ways = _ways(config).values()
+    if config.train.soft is None and set(ways) - {"given"}:
+        news.say(
+            "  note: train.soft is not set, so the student does not learn from opinions, and they are asked for the "
+            "report only. To ask for none, add --set opinions=null"
+        )
+    limits = [most for way in ways if (most := most_choices(way)) is not None]
     most = min(limits, default=None)
     found: dict[str, Sequence[Question]] = {}
     for name in _asked_splits(config, splits):

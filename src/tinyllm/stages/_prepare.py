@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import ANSWER_TASK, Config, teachers_in_use
 from tinyllm.config.read import SPEED_ONLY
@@ -32,6 +33,8 @@ Advance = Callable[[int, int, str], None]
 """Takes the steps done, the steps in all, and a note."""
 
 _LEAST = 1e-12  # of a probability, so that its logarithm is one
+_STUDENT_BYTES = 4  # of a parameter, in float32
+_TRAINED_BYTES = 2 * 3 * 4  # of a parameter in two checkpoints, each with its value and the two moments of AdamW
 
 
 def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits, *, processes: int = 1) -> Prepared:
@@ -262,3 +265,26 @@ def _rankings(config: Config, student: Student, learner: Learner, asked: Sequenc
     with arithmetic(learner, section.precision):
         scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
     return [s.ranking(config.student.layout) for s in scores]
+
+
+def little_space(config: Config, model_config: Any, run: RunFolder) -> str:
+    """Return a warning if the disk of a run has less space than its training may take; empty otherwise."""
+    from tinyllm.student.model import parameters_in_use
+
+    if run.is_trained or any(run.path.glob("**/checkpoints/checkpoint-*")):  # what it takes is there already
+        return ""
+    try:
+        body, head = parameters_in_use(model_config)
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
+        return ""  # a model without the usual parts: how large it is shows when it is loaded
+    parameters = body + (head if getattr(model_config, "tie_word_embeddings", True) else 2 * head)
+    needed = parameters * (_STUDENT_BYTES + (_TRAINED_BYTES if config.student.adapter == "full" else 0))
+    path = run.path.absolute()
+    free = shutil.disk_usage(next(p for p in (path, *path.parents) if p.is_dir())).free
+    if free >= needed:
+        return ""
+    about = "at least" if config.train.method == "auto" else "about"
+    return (
+        f"the disk of {run.path} has {free / 1e9:.1f} GB of space, and training may take {about} {needed / 1e9:.1f} GB "
+        "of it, for checkpoints and the student. Free some space, or name a folder on another disk with --run-dir"
+    )

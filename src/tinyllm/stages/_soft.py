@@ -44,7 +44,7 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
         RunFolderError: there are no opinions.
         DataError: no question is left.
     """
-    questions = _all(config, splits)
+    questions = learnable(config, splits)
     soft = config.train.soft
     if soft is None:
         return Taught(questions)
@@ -77,7 +77,7 @@ def taught(config: Config, run: RunFolder, splits: Splits) -> Taught:
 
 def supposed(config: Config, splits: Splits) -> Sequence[Question]:
     """Return all questions that may be learnt, before there are opinions. An unknown answer is set to choice 0."""
-    questions = _all(config, splits)
+    questions = learnable(config, splits)
     if all(q.answer is not None for q in questions):
         return questions
     return gather(q if q.answer is not None else replace(q, answer=0) for q in questions)
@@ -91,7 +91,7 @@ def explained(config: Config, run: RunFolder, splits: Splits) -> tuple[Sequence[
     known = answered(splits.train) if uses_answers(config) else ()
     if not config.rationales.pooled:
         return known, frozenset()
-    asked = _settled(_all(config, splits), _pooled(config, soft, run, splits).shares, soft.weight)
+    asked = _settled(learnable(config, splits), _pooled(config, soft, run, splits).shares, soft.weight)
     first = {q.id for q in known}
     return gather(chain(known, (q for q in asked.questions if q.id not in first))), asked.guessed
 
@@ -154,7 +154,7 @@ def weak_teachers(figures: Mapping[str, Any] | None, student: float | None) -> I
         )
 
 
-def _all(config: Config, splits: Splits) -> Sequence[Question]:
+def learnable(config: Config, splits: Splits) -> Sequence[Question]:
     """Return the questions that may be learnt.
 
     Without opinions these are the questions with a known answer. With opinions alone (a weight of 1) no answer is
@@ -201,7 +201,7 @@ def _pooled(config: Config, soft: SoftSection, run: RunFolder, splits: Splits) -
                 f"{run.path} has no opinions on the questions of data.{split}, and train.soft needs them. Run `tinyllm "
                 "generate` again. Requests that were answered before are not sent again."
             )
-    learnt = _all(config, splits), chain(found["train"], found["more"])
+    learnt = learnable(config, splits), chain(found["train"], found["more"])
     return pool_opinions(soft, tuple(config.opinions.teachers), learnt, (splits.valid, found["valid"]))
 
 

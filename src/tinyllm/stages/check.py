@@ -10,13 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tinyllm.config import ANSWER_TASK, Config, task_prefixes, teachers_in_use
-from tinyllm.errors import DataError, RunFolderError, TinyLLMError
+from tinyllm.config import ANSWER_TASK, Config, PromptedTeacher, task_prefixes, teachers_in_use
+from tinyllm.errors import DataError, TinyLLMError
 from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._auto import Search, few_to_choose_by, search_of
-from tinyllm.stages._prepare import cut_targets, needs_validation
-from tinyllm.stages._soft import supposed
+from tinyllm.stages._prepare import cut_targets, little_space, needs_validation
+from tinyllm.stages._soft import learnable, supposed
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.opinions import opinion_forecasts
@@ -42,7 +42,9 @@ class Checked:
     Attributes:
         forecasts: what asking each teacher will take.
         given: rationales that the data have, by teacher.
-        steps: optimizer steps of the training; with `method: auto` those of the whole search, at most.
+        steps: optimizer steps of the training, at most: `unsure` questions may drop out. With `method: auto` those of
+            the whole search.
+        unsure: questions without an answer, of which those are learnt whose pooled opinion reaches `train.soft.trust`.
         search: what `method: auto` will try.
         missing_keys: what each teacher lacks to be asked.
     """
@@ -53,6 +55,7 @@ class Checked:
     forecasts: tuple[Forecast, ...]
     given: dict[str, int]
     steps: int
+    unsure: int = 0
     search: Search | None = None
     missing_keys: tuple[str, ...] = ()
 
@@ -160,15 +163,26 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
     """
     from tinyllm.rationales.ray_engine import check_engine
 
-    check_engine(config.rationales.engine)
-    if (run.path.exists() or run.path.is_symlink()) and not run.path.is_dir():
-        raise RunFolderError(f"{run.path} is a file, so it cannot be the run's folder; choose another with --run-dir.")
-    if run.config_file.is_file():
-        run.check_same(config, renews_rationales=True)
-    splits, encoder = checked_questions(config, news)
-    if text := few_to_choose_by(config, splits):
-        news.say(f"  warning: {text}")
-    forecasts, missing_keys = _forecasts(config, run, splits, news, pilot, dry_run)
+    of_folder: list[TinyLLMError] = []
+    with _collected(of_folder):
+        run.check(config)
+    problems: list[TinyLLMError] = []
+    with _collected(problems):
+        check_engine(config.rationales.engine)
+    with _collected(problems):
+        _check_models(config, run)
+    forecasts: tuple[Forecast, ...] = ()
+    missing_keys: tuple[str, ...] = ()
+    with _collected(problems):
+        can_ask = not problems
+        splits, encoder = checked_questions(config, news, run=run)
+        if text := few_to_choose_by(config, splits):
+            news.say(f"  warning: {text}")
+        if can_ask:
+            forecasts, missing_keys = _forecasts(config, run, splits, news, 0 if of_folder else pilot, dry_run)
+    if of_folder:
+        problems += map(TinyLLMError, missing_keys)
+    _raise_all([*problems, *of_folder], "")  # a folder often differs by the mistake that is told before it
     questions = supposed(config, splits)
     given = given_rationales(config, questions if config.rationales.pooled else splits.train)
     search = search_of(config, len(questions)) if config.train.method == "auto" else None
@@ -180,6 +194,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
 
     rows = tokenise(encoder, questions, targets)
     shape = Shape(config.train.micro_batch_tokens, encoder_decoder=encoder.is_encoder_decoder)
+    is_sifted = config.train.soft is not None and config.train.soft.trust != 0
     plan = plan_steps(rows, learnt.train, shape, teachers=[t.name for t in teachers_in_use(learnt)])
     return Checked(
         questions={
@@ -190,9 +205,20 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         forecasts=forecasts,
         given=dict(Counter(r.teacher for r in given)),
         steps=len(plan) if search is None else search.most_steps,
+        unsure=sum(q.answer is None for q in learnable(config, splits)) if is_sifted else 0,
         search=search,
         missing_keys=missing_keys,
     )
+
+
+def _check_models(config: Config, run: RunFolder) -> None:
+    """Check that the models of the teachers that will be asked are there, whatever is wrong with the questions."""
+    from tinyllm.teachers import make_teachers
+
+    used = teachers_in_use(config)
+    asked = [t for t in config.teachers if t in used or t.name in config.opinions.teachers]
+    specs = [t for t in asked if isinstance(t, PromptedTeacher)]
+    make_teachers(specs, (), run.path, is_needed=lambda _: False)
 
 
 def questions_passed(config: Config, splits: Splits) -> int:
@@ -226,13 +252,19 @@ def _forecasts(
 
 
 def checked_questions(
-    config: Config, news: News, answers: Collection[str] = ("train",), *, test: bool = True
+    config: Config,
+    news: News,
+    answers: Collection[str] = ("train",),
+    *,
+    test: bool = True,
+    run: RunFolder | None = None,
 ) -> tuple[Splits, Encoder]:
     """Read the questions and hold them against the student's tokenizer, before anything is spent.
 
     Args:
         answers: the splits whose answers are needed; `valid` is one of them where training looks at its accuracy.
         test: False: without the test questions, whose file is not opened.
+        run: if given, warn if its disk has too little space for training.
 
     Raises:
         TinyLLMError: all that is wrong, in one message: bad rows, missing answers, a student that cannot be taken,
@@ -258,9 +290,10 @@ def checked_questions(
     with _collected(problems):
         encoder, model_config = _student_encoder(config, news)
         splits = _fit_questions(splits, encoder, prefixes, config.data.on_invalid, news)
-    if problems:
-        raise problems[0] if len(problems) == 1 else DataError("\n".join(map(str, problems)), page="questions.md")
+    _raise_all(problems, "questions.md")
     _check_lengths(config, model_config, encoder, splits, prefixes, news)
+    if run is not None and (text := little_space(config, model_config, run)):
+        news.say(f"  warning: {text}")
     learnt = dict(_learnt_before(config, splits.test))
     for text, number in learnt.items():
         news.say(f"  warning: {number} × {text}. The accuracy on the test questions is too high")
@@ -290,6 +323,12 @@ def _collected(problems: list[TinyLLMError]) -> Iterator[None]:
         yield
     except TinyLLMError as error:
         problems.append(error)
+
+
+def _raise_all(problems: Sequence[TinyLLMError], page: str) -> None:
+    """Raise the problem, or one error with all of them and a page that helps; nothing without any."""
+    if problems:
+        raise problems[0] if len(problems) == 1 else DataError("\n".join(map(str, problems)), page=page)
 
 
 def _student_encoder(config: Config, news: News) -> tuple[Encoder, Any]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -50,23 +51,32 @@ class RunFolder:
         self.train_result = path / "train_result.json"
         self.likelihoods = path / "likelihoods.json"
 
-    def make(self) -> None:
+    def make(self, *, trial: bool = False) -> None:
         """Make the folder.
+
+        Args:
+            trial: only try whether it can be made, and leave nothing behind.
 
         Raises:
             RunFolderError: no folder can be there at all: a file is, or it is below `/proc`.
         """
         path = self.path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
+        at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
+        if not at.is_dir():
             what = f"a symbolic link to {at.readlink()}, which is not there" if not at.exists() else "a file"
             raise RunFolderError(
                 f"{at} is {what}, so no folder can be made at {path}; choose another place with --run-dir."
-            ) from None
+            )
+        try:
+            if not trial:
+                path.mkdir(parents=True, exist_ok=True)
+            elif at != path:  # under a name of its own, because another process may be making the folder now
+                Path(tempfile.mkdtemp(prefix=".tinyllm-", dir=at)).rmdir()
         except FileNotFoundError:
             raise RunFolderError(f"No folder can be made at {path}; choose another place with --run-dir.") from None
+        except OSError as error:
+            error.filename = str(path) if trial else error.filename
+            raise
 
     @property
     def is_trained(self) -> bool:
@@ -172,6 +182,16 @@ class RunFolder:
                         ) from None
                     time.sleep(_LOOK_S)
             yield
+
+    def check(self, config: Config) -> None:
+        """Check that a run with a configuration can be in this folder. Nothing is written.
+
+        Raises:
+            RunFolderError: no folder can be made, or it belongs to another configuration; see `claimed`.
+        """
+        self.make(trial=True)
+        if self.config_file.is_file():
+            self.check_same(config, renews_rationales=True)
 
     def check_same(self, config: Config, *, renews_rationales: bool = False) -> None:
         """Check that what is in the folder belongs to a configuration; see `claimed`.

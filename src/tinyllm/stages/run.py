@@ -46,7 +46,7 @@ def run_all(
     from tinyllm.comparison.metrics import evaluation_fingerprint
 
     has_opinions = config.train.soft is not None
-    splits, _ = checked_questions(config, news, ("train",) if has_opinions else ("train", "test"))
+    splits, _ = checked_questions(config, news, ("train",) if has_opinions else ("train", "test"), run=run)
     if not run.is_trained and (text := few_to_choose_by(config, splits)):
         news.say(f"  warning: {text}")
     can_score = not has_opinions or any(q.answer is not None for q in splits.test)
