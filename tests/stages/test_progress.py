@@ -46,4 +46,4 @@ def test_the_time_to_go_counts_a_teacher_whose_turn_has_not_come(monkeypatch):
     clock[0], ada.done, ada.kept = 10.0, 30, 30
     news.look(task)
     assert task.to_go_s == pytest.approx(10 + 20)  # two a second: 20 of ada, and 40 of bob
-    assert task.note.startswith("ada 30 kept (10 stored before)")
+    assert task.note.startswith("ada 30 kept (10 earlier)")

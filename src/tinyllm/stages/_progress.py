@@ -64,7 +64,7 @@ class GenerationNews:
 
     def summary(self) -> str:
         """Return, by teacher, what is kept and what is not; and what is spent, of what, how fast."""
-        parts = [", ".join(_words(s) for s in self.standings.values())]
+        parts = [_words(s) for s in self.standings.values()]
         rate = sum(r.per_s() or 0.0 for r in self._rates.values())
         parts += [f"{rate:.1f}/s"] if rate else []
         parts += [note() for note in self.notes]
@@ -119,7 +119,7 @@ class _Rate:
 def _words(standing: Standing) -> str:
     bad = [f"{standing.rejected} rejected"] if standing.rejected else []
     bad += [f"{standing.failed} failed"] if standing.failed else []
-    bad += [f"({standing.stored} stored before)"] if standing.stored else []
+    bad += [f"({standing.stored} earlier)"] if standing.stored else []
     return " ".join([f"{standing.teacher} {standing.kept} kept", *bad])
 
 
