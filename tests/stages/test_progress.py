@@ -62,3 +62,22 @@ def test_after_ctrl_c_the_bar_says_what_is_in_flight_and_not_when_all_would_be_d
     news.stop.wish("interrupted")
     news.look(task)
     assert (task.to_go(), task.note) == ("", "4 in flight · ada 20 kept · 2.0/s")
+
+
+def test_evaluation_names_what_it_counts(cli, project, monkeypatch):
+    seen, update = [], Task.update
+
+    def remembered(self: Task, done: int, total: int | None = None, note: str = "") -> None:
+        seen.append((self.label, total))
+        update(self, done, total, note)
+
+    monkeypatch.setattr(Task, "update", remembered)
+    said = cli("run", project.config)
+    assert said.code == 0, said.err
+    counted = dict(seen)
+    shown = counted["The student: writing as ada"]
+    assert 0 < shown == counted["The student: writing as bob"]
+    assert counted["The student: ranking choices"] > counted["The student: writing answers"] == 6
+    assert counted["The untrained student: ranking choices"] == 6
+    assert "✓ Evaluating the student · " in said.err
+    assert "6 test questions and " in said.err

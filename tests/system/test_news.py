@@ -49,11 +49,11 @@ def test_a_bar_keeps_its_count_and_times_on_a_narrow_terminal(width):
 def test_a_bar_leaves_out_the_facts_that_do_not_fit():
     task = Task("Opinions", 96)
     task.note = "gemma3 67 kept · smollm2 40 kept (39 earlier) · 2.5/s"
-    assert _fitted(80, task, "about 45 s to go")[2] == "gemma3 67 kept · 2.5/s"
-    assert _fitted(120, task, "about 45 s to go")[2] == task.note
+    assert _fitted(80, task, "67/96", "about 45 s to go")[2] == "gemma3 67 kept · 2.5/s"
+    assert _fitted(120, task, "67/96", "about 45 s to go")[2] == task.note
 
 
-def test_the_clock_of_a_full_bar_goes_on(monkeypatch):
+def test_the_clock_of_a_full_bar_goes_on():
     screen = io.StringIO()
     task = Task("Training", 6)
     with _bar(Console(file=screen, force_terminal=True, width=80, color_system=None), task):
@@ -111,3 +111,11 @@ def test_a_duration_is_rounded_before_it_is_split_into_units():
     assert [duration(s) for s in (0.2, 59.4, 59.7, 119.6, 3599.7, 7500)] == [
         "0 s", "59 s", "1 min 0 s", "2 min 0 s", "1 h 0 min", "2 h 5 min"
     ]  # fmt: skip
+
+
+def test_a_bar_without_a_total_shows_no_count():
+    screen = io.StringIO()
+    with _bar(Console(file=screen, force_terminal=True, width=80, color_system=None), Task("Loading", None)):
+        time.sleep(0.3)
+    assert "Loading" in screen.getvalue()
+    assert "/" not in screen.getvalue()

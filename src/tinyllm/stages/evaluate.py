@@ -46,8 +46,8 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
         may_be_shown = (q for q in splits.train if q.answer is not None or config.opinions.teachers)
         taught = tuple(islice(may_be_shown, config.evaluate.train_questions)) if stage == "after" else ()
         on += f" and {len(taught)} training questions" if taught else ""
-        with news.task(f"Evaluating {who} on {on}") as task:
-            task.label = f"Loading {who}"
+        with news.task(f"Evaluating {who}") as task:
+            task.note = "loading"
             # One that has not learnt to write rationales answers at once.
             untrained = replace(student_card(config), reasons_as="")
             student: Student = (
@@ -59,6 +59,7 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
                 task.update(done, total)
 
             predictions += predict(stage, student, splits.test, taught, config.evaluate, seen)
+            task.note = on
     figures = metrics(config, splits, predictions, yields, train)
     write_jsonl(run.predictions, [p.as_json() for p in predictions])
     write_json(run.metrics, figures)

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tinyllm.errors import printable
 
@@ -121,19 +121,22 @@ def _bar(console: Console, task: Task) -> Iterator[None]:
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         bar,
-        MofNCompleteColumn(),
+        TextColumn("[progress.download]{task.fields[count]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[to_go]}", markup=False),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress, ticking(0.2) as ticks:
-        shown = progress.add_task(task.label, total=task.total, note="", to_go="")
+        shown = progress.add_task(task.label, total=task.total, count="", note="", to_go="")
 
         def tick() -> None:
             task.refresh()
             to_go = task.to_go()
-            label, bar.bar_width, note = _fitted(console.width, task, to_go)
-            progress.update(shown, description=label, completed=task.done, total=task.total, note=note, to_go=to_go)
+            count = f"{task.done:>{len(str(task.total))}}/{task.total}" if task.total else ""
+            label, bar.bar_width, note = _fitted(console.width, task, count, to_go)
+            progress.update(
+                shown, description=label, completed=task.done, total=task.total, count=count, note=note, to_go=to_go
+            )
             progress.tasks[shown].finished_time = None  # rich stops the clock of a full bar, and work may go on
 
         tick()
@@ -141,13 +144,13 @@ def _bar(console: Console, task: Task) -> Iterator[None]:
         yield
 
 
-def _fitted(width: int, task: Task, to_go: str) -> tuple[str, int, str]:
+def _fitted(width: int, task: Task, count: str, to_go: str) -> tuple[str, int, str]:
     """Return label, width of the bar and facts that fit on a line. The counts and the times beside them stay whole.
 
     Without it the columns shrink at random: on 80 columns a long note leaves no bar, no count and no time.
     """
-    spinner, elapsed, gaps = 1, len("0:00:00"), 7  # one after each column; the counts are padded
-    taken = spinner + elapsed + gaps + 2 * len(str(task.total or 0)) + 1 + len(to_go)
+    spinner, elapsed, gaps = 1, len("0:00:00"), 7  # one after each column
+    taken = spinner + elapsed + gaps + len(count) + len(to_go)
     room = width - taken - _BAR[0]
     label = task.label if len(task.label) <= room else task.label[: max(0, room - 1)] + "…"
     note = ""
