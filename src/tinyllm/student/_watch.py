@@ -107,8 +107,8 @@ class Saving(TrainerCallback):
     """Requests checkpoints while the training goes on. After the last step none is needed: the student itself is saved.
 
     Args:
-        every_steps: optimizer steps between two checkpoints; None: an interval in seconds, because a number of steps can
-            take a second or an hour.
+        every_steps: optimizer steps between two checkpoints; None: an interval in seconds, because a number of steps
+            can take a second or an hour.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class Task:
         """Seconds that remain, where a better estimate than the completed share is known."""
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Set the progress. `total` may change during the work; where other things are counted, the estimate begins anew."""
+        """Set the progress. `total` may change during the work. Where a new count begins, so does the estimate."""
         if done < self.done or total not in (None, self.total):
             self._first = None
         self.done, self.note = done, note
@@ -70,7 +70,7 @@ class Task:
         if seconds is None or seconds < 1:  # it takes longer than it should, and nobody knows how much longer
             return ""
         minutes = round(seconds / 60)
-        return f"about {f'{minutes} min' if 60 <= round(seconds) and minutes < 60 else duration(seconds)} to go"
+        return f"about {f'{minutes} min' if round(seconds) >= 60 and minutes < 60 else duration(seconds)} to go"
 
     def line(self) -> str:
         """Return the progress in one line: label, share, remaining time, elapsed time, note."""
