@@ -732,6 +732,17 @@ def test_an_interrupted_training_keeps_its_checkpoint_and_goes_on(project):
     assert lines == list(range(1, 121))
 
 
+def test_the_end_of_the_program_looks_for_no_cycles():
+    code = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print('frozen', gc.get_freeze_count() > 0))\n"
+        "from tinyllm.cli import main\n"
+        "main(['--version'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=False)
+    assert "frozen True" in done.stdout, done.stderr
+
+
 def test_help_loads_no_heavy_package():
     code = (
         "import sys, tinyllm.cli\n"

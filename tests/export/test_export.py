@@ -8,6 +8,7 @@ import logging
 import shlex
 import shutil
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import tinyllm
+import tinyllm.system.news
 from support import some_questions, tiny_student
 from tinyllm.errors import StudentError
 from tinyllm.export import compare, open_export, write_export
@@ -250,3 +252,11 @@ def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli
     assert (said.code, "gives other answers than the student" in said.err) == (2, True)
     assert (project.run / "export" / "merged-fp32.refused" / "parity.json").is_file()
     assert not (project.run / "export" / "merged-fp32").exists()
+
+    def interrupted(*_: object) -> None:
+        time.sleep(0.1)
+        raise StudentError("enough")
+
+    monkeypatch.setattr(tinyllm.system.news, "_LINE_EVERY_S", 0.01)
+    monkeypatch.setattr("tinyllm.export.write_export", interrupted)
+    assert "tracing and rounding" in cli("export", project.run, "--to", "onnx", "--quantize", "int8").err

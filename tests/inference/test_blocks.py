@@ -41,7 +41,7 @@ def test_the_count_moves_with_each_batch_of_a_block(cli, here, student, counts, 
     numbers = [done for done, _ in counts]
     assert numbers == sorted(numbers)
     assert numbers[-1] == 60
-    while_answering = {done for done, note in counts if note == "ranking the choices"}
+    while_answering = {done for done, note in counts if note == "ranking choices"}
     assert len(while_answering & set(range(1, 32))) >= 2  # of the first block
     for teacher in ("ada", "bob") if explain else ():
         assert len({done for done, note in counts if note == f"writing as {teacher}"} & set(range(32))) >= 2

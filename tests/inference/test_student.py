@@ -66,6 +66,12 @@ def test_rationales_are_written_for_all_teachers_or_for_one(student):
         student.explain(question.question, question.choices, teacher="bop")
 
 
+def test_ask_tells_of_the_rationales_while_they_are_written(cli, tmp_path):
+    said = cli("ask", saved_student(tmp_path / "student"), "Which is cold?", "-c", "ice", "-c", "fire", "--explain")
+    assert said.code == 0, said.err
+    assert "✓ Writing as ada, bob · " in said.err
+
+
 def test_ask_says_that_a_student_without_rationales_cannot_explain(cli, tmp_path):
     folder = saved_student(tmp_path / "student", prefixes={"answer": "answer: "})
     said = cli("ask", folder, "Which is cold?", "-c", "ice", "-c", "fire", "--explain")

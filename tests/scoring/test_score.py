@@ -131,6 +131,19 @@ def test_generation_in_batches_is_generation_alone(family):
     assert generate_texts(student, questions, max_new_tokens=6, batch_tokens=16) == alone
 
 
+@pytest.mark.parametrize("family", ["t5", "llama"])
+def test_what_is_done_is_told_within_a_batch(family):
+    student, told = tiny_student(family), []
+    questions = some_questions(8)
+    generate_texts(student, questions, max_new_tokens=16, task="ada", progress=lambda done, *_: told.append(done))
+    assert told == sorted(told)
+    assert len(set(told)) >= 4, "texts are written side by side, and count by their share"
+    told.clear()
+    long = [replace(q, question=f"{q.question} " * 40) for q in questions]
+    score_options(student, student.learner(), long, batch_tokens=100_000, progress=lambda done, *_: told.append(done))
+    assert len(set(told)) >= 4, "a pass of a CPU is short"
+
+
 def test_the_best_choice_by_total_and_by_token():
     scores = OptionScores(total=(-4.0, -3.0, -6.0), mean=(-2.0, -3.0, -0.5))
     assert (scores.best, scores.best_normalised) == (1, 2)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tinyllm.config import build_config
+from tinyllm.opinions import files
+from tinyllm.questions import load_splits
 from tinyllm.stages import demo
+from tinyllm.stages.folder import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -36,3 +41,15 @@ def test_it_tells_each_step_once_and_ends_with_the_gain_and_what_to_do_next(tmp_
         assert words in told.out
     again = cli("demo", "--run-dir", tmp_path / "demo")
     assert (again.code, "✓ The student is already evaluated" in again.err) == (0, True)
+
+
+def test_what_both_teachers_think_of_a_choice_is_one_line_of_80_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "peak_flops", lambda precision: 1e9)
+    config, _ = demo._fitted(False)
+    question = max(load_splits(config.data).train, key=lambda q: max(map(len, q.choices)))
+    sure = (1.0, *[0.0] * (len(question.choices) - 1))
+    think = [SimpleNamespace(question_id=question.id, teacher=t.name, probabilities=sure) for t in config.teachers]
+    monkeypatch.setattr(files, "read_opinions", lambda *_: think)
+    lines = demo._one_question(config, RunFolder(tmp_path))[1:]
+    assert len(lines) == len(question.choices)
+    assert all("gemma3" in line and "qwen-1.5b" in line and len(line) <= 80 for line in lines)

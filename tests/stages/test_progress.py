@@ -46,4 +46,38 @@ def test_the_time_to_go_counts_a_teacher_whose_turn_has_not_come(monkeypatch):
     clock[0], ada.done, ada.kept = 10.0, 30, 30
     news.look(task)
     assert task.to_go_s == pytest.approx(10 + 20)  # two a second: 20 of ada, and 40 of bob
-    assert task.note.startswith("ada 30 kept (10 stored before)")
+    assert task.note.startswith("ada 30 kept (10 earlier)")
+
+
+def test_after_ctrl_c_the_bar_says_what_is_in_flight_and_not_when_all_would_be_done(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: clock[0])
+    news = GenerationNews(News(quiet=True), Budget(BudgetSection(), {}), {})
+    ada, task = Standing("ada", 50, in_flight=4), Task("Rationales", 50)
+    news.advance(ada)
+    news.look(task)
+    clock[0], ada.done, ada.kept = 10.0, 20, 20
+    news.look(task)
+    assert (task.to_go(), "in flight" in task.note) == ("about 15 s to go", False)
+    news.stop.wish("interrupted")
+    news.look(task)
+    assert (task.to_go(), task.note) == ("", "4 in flight · ada 20 kept · 2.0/s")
+
+
+def test_evaluation_names_what_it_counts(cli, project, monkeypatch):
+    seen, update = [], Task.update
+
+    def remembered(self: Task, done: int, total: int | None = None, note: str = "") -> None:
+        seen.append((self.label, total))
+        update(self, done, total, note)
+
+    monkeypatch.setattr(Task, "update", remembered)
+    said = cli("run", project.config)
+    assert said.code == 0, said.err
+    counted = dict(seen)
+    shown = counted["The student: writing as ada"]
+    assert 0 < shown == counted["The student: writing as bob"]
+    assert counted["The student: ranking choices"] > counted["The student: writing answers"] == 6
+    assert counted["The untrained student: ranking choices"] == 6
+    assert "✓ Evaluating the student · " in said.err
+    assert "6 test questions and " in said.err

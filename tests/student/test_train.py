@@ -115,7 +115,7 @@ def test_lora_trains_adapters_only(tmp_path):
     student = tiny_student("llama")
     add_lora(student, LoraSection(rank=4), seed=0)
     before = weights(student)
-    run_training(tmp_path, student, answer="both")
+    run_training(tmp_path, student, answer="both", until=2)
     moved = {n for n, p in weights(student).items() if not torch.equal(before[n], p)}
     assert moved
     assert all("lora_" in n for n in moved)
@@ -177,7 +177,7 @@ def test_a_training_that_stops_on_its_way_goes_on_as_if_it_had_not(tmp_path, sav
         return train_step(self, *arguments, **more)
 
     monkeypatch.setattr(PlanTrainer, "training_step", counted)
-    for until, done in ((3, 3), (3, 3), (4, 4), (None, 9), (None, 9)):
+    for until, done in ((3, 3), (3, 3), (4, 4), (9, 9), (9, 9), (None, 9)):
         torch.manual_seed(until or 0)  # what else a process does meanwhile
         student = tiny_student("llama", dropout=0.1)
         assert run_training(tmp_path / "parts", student, section, until=until).steps == done
@@ -215,8 +215,33 @@ def test_without_a_number_of_steps_a_checkpoint_is_made_by_the_clock(tmp_path, m
     assert all(torch.equal(w, weights(resumed)[name]) for name, w in weights(whole).items())
 
 
+@pytest.mark.parametrize(("save_steps", "saved"), [(3, [3, 6]), (None, [])])
+def test_no_checkpoint_is_written_after_the_last_step(tmp_path, save_steps, saved):
+    told = []
+    section = SECTION.model_copy(update={"save_steps": save_steps, "validate_steps": 9})
+    run_training(
+        tmp_path,
+        tiny_student("llama"),
+        section,
+        validate=lambda: 0.5,
+        progress=lambda step, _, note: told.append((step, note)),
+    )
+    made = sorted(int(folder.name.split("-")[1]) for folder in (tmp_path / FOLDER).glob("checkpoint-*"))
+    assert made == saved
+    assert [step for step, note in told if note == "saving a checkpoint"] == saved
+    assert (9, "answering the validation questions") in told
+
+
+def test_a_search_goes_on_from_the_end_of_a_training_so_its_weights_are_kept_and_no_more(tmp_path):
+    run_training(tmp_path, tiny_student("llama"), until=9)
+    newest = newest_checkpoint(tmp_path / FOLDER)
+    assert steps_done(newest) == 9
+    assert not (newest / "optimizer.pt").exists()
+    assert (newest.with_name("checkpoint-8") / "optimizer.pt").is_file()
+
+
 def test_a_checkpoint_cut_short_is_ignored(tmp_path):
-    run_training(tmp_path, tiny_student("llama"))
+    run_training(tmp_path, tiny_student("llama"), until=4)
     newest = newest_checkpoint(tmp_path / "checkpoints")
     later = newest.with_name("checkpoint-999")
     later.mkdir()

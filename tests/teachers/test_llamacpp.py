@@ -15,9 +15,9 @@ from tinyllm.errors import MissingDependencyError, TeacherError
 from tinyllm.prompts import Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.system import packaged
-from tinyllm.teachers import make_teacher
+from tinyllm.teachers import _llamacpp, make_teacher
 from tinyllm.teachers._gguf_header import cache_bytes_per_token
-from tinyllm.teachers.base import Request, RequestFailed, Sampling
+from tinyllm.teachers.base import Request, RequestFailed, Resumable, Sampling
 
 needs_xllamacpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="pip install 'tinyllm-distill[llamacpp]'"
@@ -130,6 +130,22 @@ def test_without_xllamacpp_the_message_installs_it(no_model, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingDependencyError, match=r"pip install 'tinyllm-distill\[llamacpp\]'"):
         enter(make_teacher(spec(no_model), []))
+
+
+def test_it_says_that_it_loads_before_nothing_can_be_said(no_model, monkeypatch):
+    said = []
+    teacher = make_teacher(spec(no_model), [])
+
+    def serve(*_):
+        said.append(teacher.note())
+        raise TeacherError("not today")
+
+    monkeypatch.setattr(_llamacpp, "_serve", serve)
+    assert isinstance(teacher, Resumable)
+    assert not teacher.resumable
+    with pytest.raises(TeacherError, match="not today"):
+        enter(teacher)
+    assert (said, teacher.note()) == (["loading t"], "")
 
 
 @pytest.mark.slow

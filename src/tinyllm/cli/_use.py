@@ -43,13 +43,16 @@ def ask(
     RunFolderError.check(folder)  # before torch is imported
     from tinyllm.system.news import News
 
-    with News(quiet=as_json).task("Loading the student"):
+    news = News(quiet=as_json)
+    with news.task("Loading the student"):
         from tinyllm.inference import load
 
         student = load(folder)
     chosen = student.choose(question, choice, context)
-    styles = _styles(student, None) if explain else ()
-    rationales = student.explain(question, choice, context) if styles else {}
+    rationales = {}
+    if explain and (styles := _styles(student, None)):
+        with news.task(f"Writing as {', '.join(styles)}"):
+            rationales = student.explain(question, choice, context)
     answered = asdict(chosen) | {
         "tied": [choice[n] for n in chosen.tied if n != chosen.choice],
         "rationales": rationales,

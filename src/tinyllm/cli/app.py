@@ -7,8 +7,10 @@ results kept · anything else is a bug.
 
 from __future__ import annotations
 
+import atexit
 import enum
 import errno
+import gc
 import os
 import sqlite3
 import sys
@@ -75,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from tinyllm.system.machine import spin_shortly
 
     spin_shortly()
+    # Python ends with a look for cycles among a million objects of PyTorch, for seconds in which nothing is seen.
+    atexit.register(gc.freeze)
     # These warnings are for developers who use the libraries, not for users of this program.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch|accelerate)\b")
     # Without a network, the hub's client would log every retry. Our message at the end is enough.

@@ -24,7 +24,12 @@ class EvaluateSection(Section):
         ge=1,
         description="Maximum length of a generated answer, in tokens. It is at least that of the longest choice.",
     )
-    batch_tokens: int = Field(4096, ge=16, description="Number of tokens in one forward pass, including padding.")
+    batch_tokens: int = Field(
+        4096,
+        ge=16,
+        description="Number of tokens in one forward pass, including padding. On a CPU, choices are ranked in passes "
+        "of at most 512, which are as fast.",
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Numeric precision. bf16 uses autocast.")
     rationales: int = Field(
         8, ge=0, description="Number of test questions for which the student also writes rationales."

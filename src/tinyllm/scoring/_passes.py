@@ -21,6 +21,7 @@ from tinyllm.student.plan import cut
 Progress = Callable[[int, int, str], None]
 """Called with the number of questions done, their number in all, and a note."""
 
+_CPU_TOKENS = 512  # in a pass that ranks choices; on a CPU more are no faster, and nothing is seen meanwhile
 _LABEL_TOKENS = 8  # added to the longest choice: for its label and marks, and to see that a text goes on
 
 
@@ -48,6 +49,8 @@ def branch_scores(
     weights = [tuple(1.0 for _ in row.branches) for row in flat]
     progress(0, len(rows), note)
     done = 0
+    if learner.device.type == "cpu":
+        batch_tokens = min(batch_tokens, _CPU_TOKENS)
     for micro in cut(flat, weights, learner.shape(batch_tokens)):
         batch = to_device(learner.collate(micro, ()), learner.device)
         _, losses = learner(batch)
@@ -109,9 +112,12 @@ def generate_texts(
     card, explains = student.card, task != ANSWER_TASK
 
     def has_ended(tokens: list[int]) -> bool:
-        return card.has_ended(encoder.read(tokens))
+        return explains and card.has_ended(encoder.read(tokens))
 
-    for group in written_on(student, encoder.end, prompts, limits, batch_tokens, has_ended if explains else None):
+    def wrote(texts: float) -> None:
+        progress(int(done + texts), len(prompts), note)
+
+    for group in written_on(student, encoder.end, prompts, limits, batch_tokens, has_ended, wrote):
         for place, tokens in group.items():
             text = encoder.read(tokens)
             texts[place] = card.own_rationale(text) if explains else text

@@ -112,7 +112,7 @@ def score_options(
     if reasons is None:
         reasons = reasons_for(student, questions, batch_tokens=batch_tokens, progress=progress)
     rows = [encoder.options(q, prefix, reason) for q, reason in zip(questions, reasons, strict=True)]
-    found = branch_scores(learner, rows, batch_tokens, progress, "ranking the choices")
+    found = branch_scores(learner, rows, batch_tokens, progress, "ranking choices")
     scores = [
         _option_scores(q, [b for row in of for b in row.branches], those)
         for q, of, those in zip(questions, rows, found, strict=True)

@@ -240,11 +240,13 @@ class Asking:
         assert store is not None  # noqa: S101
 
         async def here(stop: Stop) -> Ended:
+            progress.stop = stop
             return await generate(self._requests, store, progress, budget=budget, stop=stop, first=first)
 
         async def on_a_cluster(stop: Stop) -> Ended:
             from tinyllm.rationales.ray_engine import generate_on_ray
 
+            progress.stop = stop
             return await generate_on_ray(
                 self._requests, self._specs, store, progress,
                 budget=budget, stop=stop, first=first,

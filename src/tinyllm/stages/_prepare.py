@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tinyllm.student.train import TrainResult
 
 Advance = Callable[[int, int, str], None]
-"""Takes the steps done, the steps in all, and a note."""
+"""Takes the steps or questions done, their number in all, and a note."""
 
 _LEAST = 1e-12  # of a probability, so that its logarithm is one
 _STUDENT_BYTES = 4  # of a parameter, in float32
@@ -226,7 +226,9 @@ def validation(config: Config, student: Student, learner: Learner, splits: Split
     return accuracy
 
 
-def calibration(config: Config, student: Student, learner: Learner, splits: Splits) -> tuple[float, float | None]:
+def calibration(
+    config: Config, student: Student, learner: Learner, splits: Splits, progress: Advance
+) -> tuple[float, float | None]:
     """Return the temperature of the trained student's probabilities, by the validation questions, and its accuracy.
 
     Without a known answer these are 1 and None. Every process has to call this.
@@ -237,7 +239,7 @@ def calibration(config: Config, student: Student, learner: Learner, splits: Spli
     asked = [q for q in looked_at(config, splits) if q.answer is not None]
     if not asked:
         return 1.0, None
-    answers, ranked = [q.known_answer for q in asked], _rankings(config, student, learner, asked)
+    answers, ranked = [q.known_answer for q in asked], _rankings(config, student, learner, asked, progress)
     return fit_temperature(ranked, answers), sum(map(credit, ranked, answers)) / len(asked)
 
 
@@ -257,13 +259,19 @@ def validation_scores(config: Config, student: Student, learner: Learner, splits
     return sum(credit(of, answer) for of, answer in pairs) / len(pairs), loss / len(pairs)
 
 
-def _rankings(config: Config, student: Student, learner: Learner, asked: Sequence[Question]) -> list[tuple[float, ...]]:
+def _rankings(
+    config: Config,
+    student: Student,
+    learner: Learner,
+    asked: Sequence[Question],
+    progress: Advance = lambda *_: None,
+) -> list[tuple[float, ...]]:
     """Return what each question's choices are ranked by."""
     from tinyllm.scoring.score import arithmetic, score_options
 
     section = config.evaluate
     with arithmetic(learner, section.precision):
-        scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens)
+        scores = score_options(student, learner, asked, batch_tokens=section.batch_tokens, progress=progress)
     return [s.ranking(config.student.layout) for s in scores]
 
 

@@ -29,6 +29,7 @@ class GenerationNews:
     Args:
         in_turn: names of teachers that are asked one after the other, because they share this machine.
         notes: what teachers themselves say of how far they are.
+        stop: the request to stop, once asking has begun.
     """
 
     news: News
@@ -36,6 +37,7 @@ class GenerationNews:
     prices: Mapping[str, PriceSection | None]
     in_turn: frozenset[str] = frozenset()
     notes: Sequence[Callable[[], str]] = ()
+    stop: Stop = field(default_factory=Stop)
     standings: dict[str, Standing] = field(default_factory=dict)
     _rates: dict[str, _Rate] = field(default_factory=dict)
 
@@ -61,13 +63,16 @@ class GenerationNews:
         task.done = sum(s.done for s in standings)
         task.note = self.summary()
         task.to_go_s = self._to_go_s(task.total or 0)
+        if self.stop.reason is not None:  # nothing new is sent, so the rest of the work is not waited for
+            task.to_go_s = None
+            task.note = f"{sum(s.in_flight for s in standings)} in flight · {task.note}"
 
     def summary(self) -> str:
         """Return, by teacher, what is kept and what is not; and what is spent, of what, how fast."""
-        parts = [", ".join(_words(s) for s in self.standings.values())]
+        parts = [_words(s) for s in self.standings.values()]
         rate = sum(r.per_s() or 0.0 for r in self._rates.values())
         parts += [f"{rate:.1f}/s"] if rate else []
-        parts += [note() for note in self.notes]
+        parts += filter(None, (note() for note in self.notes))
         usd = self.budget.usd
         parts += [self.budget.left()] if self.budget.is_set else [f"${usd:.4f} spent"] if usd else []
         return " · ".join(p for p in parts if p)
@@ -119,7 +124,7 @@ class _Rate:
 def _words(standing: Standing) -> str:
     bad = [f"{standing.rejected} rejected"] if standing.rejected else []
     bad += [f"{standing.failed} failed"] if standing.failed else []
-    bad += [f"({standing.stored} stored before)"] if standing.stored else []
+    bad += [f"({standing.stored} earlier)"] if standing.stored else []
     return " ".join([f"{standing.teacher} {standing.kept} kept", *bad])
 
 

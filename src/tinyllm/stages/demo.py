@@ -25,6 +25,7 @@ _REACHED = {"fp32": 0.8, "bf16": 0.4}  # share of a matrix product's speed that 
 _OTHER_S, _TEACHER_S = 60.0, 520.0  # opinions of the small teacher and evaluations; answers of the large teacher
 _TRAINING_S = 110.0  # what remains of five minutes after installation, opinions and two evaluations
 _MOST, _MOST_OF_BEST = 4, 6  # epochs
+_LONGEST_CHOICE = 24  # columns; with the bars of both teachers a line has 80
 _SPACE_BYTES = 4_000_000_000  # two checkpoints with the optimizer's state, and the student
 
 
@@ -107,12 +108,13 @@ def _one_question(config: Config, run: RunFolder) -> tuple[str, ...]:
     if question is None:
         return ()
     lines = [f"What the teachers think of one question: {question.question}"]
+    width = min(_LONGEST_CHOICE, max(map(len, question.choices)))
     for place, choice in enumerate(question.choices):
         bars = [f"{name} {_bar(found[place])}" for name, found in sorted(opinions[question.id].items())]
-        lines.append(f"  {choice[:34]:<34}  {'  '.join(bars)}")
+        lines.append(f"  {choice[:width]:<{width}}  {'  '.join(bars)}")
     return tuple(lines)
 
 
-def _bar(share: float, width: int = 12) -> str:
+def _bar(share: float, width: int = 10) -> str:
     filled = round(share * width)
     return f"{'█' * filled}{'░' * (width - filled)} {100 * share:3.0f} %"

@@ -13,7 +13,7 @@ from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import student_card
 from tinyllm.system.files import read_json, write_json, write_jsonl
-from tinyllm.system.news import News
+from tinyllm.system.news import News, Task
 
 if TYPE_CHECKING:
     from tinyllm.scoring.predictions import Prediction
@@ -46,15 +46,20 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
         may_be_shown = (q for q in splits.train if q.answer is not None or config.opinions.teachers)
         taught = tuple(islice(may_be_shown, config.evaluate.train_questions)) if stage == "after" else ()
         on += f" and {len(taught)} training questions" if taught else ""
-        with news.task(f"Evaluating {who} on {on}") as task:
+        with news.task(f"Evaluating {who}") as task:
             task.note = "loading"
             # One that has not learnt to write rationales answers at once.
             untrained = replace(student_card(config), reasons_as="")
             student: Student = (
                 load_student(config.student, untrained) if stage == "before" else read_student(run.student)
             )
-            predictions += predict(stage, student, splits.test, taught, config.evaluate, task.update)
-            task.note = ""
+
+            def seen(done: int, total: int, what: str, task: Task = task, who: str = who) -> None:
+                task.label = f"{who.capitalize()}: {what}"  # each part counts other things
+                task.update(done, total)
+
+            predictions += predict(stage, student, splits.test, taught, config.evaluate, seen)
+            task.note = on
     figures = metrics(config, splits, predictions, yields, train)
     write_jsonl(run.predictions, [p.as_json() for p in predictions])
     write_json(run.metrics, figures)

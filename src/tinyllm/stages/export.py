@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _COMPARED = 200  # questions
 _FEW = 100
+_SLOW = {
+    ("onnx", "fp32"): "tracing the student",
+    ("onnx", "int8"): "tracing and rounding, 1–3 min at 135M",  # of parameters, on two cores
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,10 @@ def export_run(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         made = Path(scratch) / out.name
-        with news.task(f"Writing {kind} ({precision})"):
+        with news.task(f"Writing {kind} ({precision})") as task:
+            task.note = _SLOW.get((kind, precision), "")
             write_export(read_student(run.student), made, kind, precision, config.name, asked[0])
+            task.note = ""
         with news.task(f"Comparing {len(asked)} questions") as task:
             own = TorchRuntime(read_student(run.student))
             found = compare(own, open_export(made), asked, precision, task.update)

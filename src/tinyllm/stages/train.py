@@ -160,7 +160,7 @@ def _calibration(
     if not len(splits.valid):
         return 1.0, None
     with news.task("Calibrating its probabilities on validation questions") as task:
-        temperature, accuracy = calibration(config, student, learner, splits)
+        temperature, accuracy = calibration(config, student, learner, splits, task.update)
         task.note = f"temperature {temperature:.2f}"
     return temperature, accuracy
 

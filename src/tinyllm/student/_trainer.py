@@ -153,6 +153,8 @@ class PlanTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # The optimizer's state is twice as large as the weights, and nothing continues from the end.
+        self.args.save_only_model = self.state.global_step >= len(self.plan)
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:

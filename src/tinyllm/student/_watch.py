@@ -60,7 +60,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 class Watch(TrainerCallback):
     """Writes the log and reports the progress."""
 
-    def __init__(self, trainer: PlanTrainer, log: TrainLog, progress: Progress | None) -> None:
+    def __init__(self, trainer: PlanTrainer, log: TrainLog, progress: Progress) -> None:
         self.trainer, self.log, self.progress = trainer, log, progress
         self.target_tokens, self.tokens = log.last["target_tokens"], log.last["tokens"]
         self.began = time.monotonic()
@@ -74,9 +74,8 @@ class Watch(TrainerCallback):
         figures = self.trainer.figures
         self.target_tokens += figures.target_tokens
         self.tokens += figures.tokens
-        if self.progress is not None:
-            note = f"loss {figures.loss:.3f}, {figures.tokens / max(figures.seconds, 1e-9):,.0f} tokens/s"
-            self.progress(state.global_step, len(self.trainer.plan), note)
+        note = f"loss {figures.loss:.3f} · {figures.tokens / max(figures.seconds, 1e-9):,.0f} tokens/s"
+        self.progress(state.global_step, len(self.trainer.plan), note)
         if state.global_step >= len(self.trainer.plan):
             control.should_log = True  # the last step, whatever `logging_steps` is: the figures of a training end there
 
@@ -105,10 +104,17 @@ class Watch(TrainerCallback):
 
 
 class Saving(TrainerCallback):
-    """Requests a checkpoint at an interval in seconds, because a number of steps can take a second or an hour."""
+    """Requests checkpoints while the training goes on. After the last step none is needed: the student itself is saved.
 
-    def __init__(self, trainer: PlanTrainer, every_s: float = SAVE_EVERY_S) -> None:
-        self.trainer, self.every_s = trainer, every_s
+    Args:
+        every_steps: optimizer steps between two checkpoints; None: an interval in seconds, because a number of steps
+            can take a second or an hour.
+    """
+
+    def __init__(
+        self, trainer: PlanTrainer, every_steps: int | None, progress: Progress, every_s: float = SAVE_EVERY_S
+    ) -> None:
+        self.trainer, self.every_steps, self.progress, self.every_s = trainer, every_steps, progress, every_s
         self.saved = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -117,12 +123,24 @@ class Saving(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Request a checkpoint if the interval is over in any process."""
-        if self.trainer.any_process(time.monotonic() - self.saved >= self.every_s):
+        if control.should_training_stop:
+            return
+        if self.every_steps is None:
+            is_time = self.trainer.any_process(time.monotonic() - self.saved >= self.every_s)
+        else:
+            is_time = state.global_step % self.every_steps == 0
+        if is_time:
             control.should_log = control.should_save = True  # what is resumed counts on from the log
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Say that a checkpoint is written next, because it can take many seconds."""
+        if control.should_save:
+            self.progress(state.global_step, len(self.trainer.plan), "saving a checkpoint")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Start the interval after the checkpoint is written, so that a slow disk leaves time to train."""
         self.saved = time.monotonic()
+        self.progress(state.global_step, len(self.trainer.plan), "")
 
 
 class Validation(TrainerCallback):
@@ -137,9 +155,17 @@ class Validation(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: PlanTrainer, validate: Validate, best: Best, *, every: int, patience: int | None, keep: bool
+        self,
+        trainer: PlanTrainer,
+        validate: Validate,
+        best: Best,
+        progress: Progress,
+        *,
+        every: int,
+        patience: int | None,
+        keep: bool,
     ) -> None:
-        self.trainer, self.validate, self.best = trainer, validate, best
+        self.trainer, self.validate, self.best, self.progress = trainer, validate, best, progress
         self.every, self.patience, self.keep = every, patience, keep
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
@@ -147,6 +173,7 @@ class Validation(TrainerCallback):
         step = state.global_step
         if step % self.every and step < len(self.trainer.plan):
             return
+        self.progress(step, len(self.trainer.plan), "answering the validation questions")
         self.trainer.accuracy = self.validate()
         is_best = self.best.note(step, self.trainer.accuracy)
         weights = trained_weights(self.trainer.learner) if is_best and self.keep else None
@@ -154,6 +181,7 @@ class Validation(TrainerCallback):
             if weights is not None:
                 write_weights(weights, self.best.weights)
             self.best.save()
+        self.progress(step, len(self.trainer.plan), "")
         control.should_log = True
         if self.patience is not None and self.best.worse_since(step) >= self.patience:
             control.should_training_stop = True

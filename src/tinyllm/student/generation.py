@@ -29,21 +29,23 @@ def written_on(
     prompts: Sequence[Sequence[int]],
     limits: Sequence[int],
     batch_tokens: int,
-    has_ended: Callable[[list[int]], bool] | None = None,
+    has_ended: Callable[[list[int]], bool],
+    wrote: Callable[[float], None],
 ) -> Iterator[dict[int, list[int]]]:
     """Yield the most likely tokens after each prompt, by the place of the prompt, group by group.
 
     Args:
         limits: the most tokens to write after each prompt.
         batch_tokens: the most tokens of a group, with padding.
-        has_ended: says of the tokens that are written whether the rest is not needed; None: only `end` says it.
+        has_ended: says of the tokens that are written whether the rest is not needed, also without `end`.
+        wrote: called after each token with the part of the group that is written, in texts of full length.
 
     Raises:
         StudentError: a prompt is longer than the model's positions.
     """
     limits = _within_positions(student, prompts, limits)
     for group in _groups_of(student, end, prompts, limits, batch_tokens):
-        output = _continued(student, end, [prompts[i] for i in group], max(limits[i] for i in group), has_ended)
+        output = _continued(student, end, [prompts[i] for i in group], max(limits[i] for i in group), has_ended, wrote)
         # Each text ends at the limit of its own prompt, not at the longest limit of the group.
         yield {i: tokens[: limits[i]] for i, tokens in zip(group, output, strict=True)}
 
@@ -88,18 +90,17 @@ def _continued(
     end: int,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    has_ended: Callable[[list[int]], bool] | None = None,
+    has_ended: Callable[[list[int]], bool] = lambda _: False,
+    wrote: Callable[[float], None] = lambda _: None,
 ) -> list[list[int]]:
     """Return the most likely tokens after each prompt by greedy decoding, whatever the settings of the model are."""
     start = 1 if student.is_encoder_decoder else max(map(len, prompts))
-    stops = []
-    if has_ended is not None:
 
-        def ended(ids: Tensor, _: Any, **__: Any) -> Tensor:
-            return torch.tensor([has_ended(tokens) for tokens in ids[:, start:].tolist()], device=ids.device)
+    def ended(ids: Tensor, _: Any, **__: Any) -> Tensor:
+        wrote(len(prompts) * (ids.shape[1] - start) / max_new_tokens)
+        return torch.tensor([has_ended(tokens) for tokens in ids[:, start:].tolist()], device=ids.device)
 
-        stops.append(ended)
-    output = _generated(student, end, prompts, max_new_tokens, stops).sequences
+    output = _generated(student, end, prompts, max_new_tokens, [ended]).sequences
     tokens: list[list[int]] = output[:, start:].tolist()
     return tokens
 

@@ -120,7 +120,7 @@ def train(
     *,
     tasks: Sequence[str],
     folder: Path,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
     validate: Validate | None = None,
     until: int | None = None,
 ) -> TrainResult:
@@ -132,8 +132,9 @@ def train(
         tasks: `answer` and the teachers, for the losses in the log.
         folder: gets `checkpoints/` while training, and `train_log.jsonl`. All processes must see it.
         validate: returns the accuracy on validation questions; required if the section asks for validation.
-        until: stop after this optimizer step with a checkpoint, to continue later; None: after the last step. The
-            learning rate follows the whole plan. A training that stops here keeps its last weights, not the best.
+        until: stop after this optimizer step with a checkpoint, to continue later; None: after the last step, without
+            one. The learning rate follows the whole plan. A training that stops here keeps its last weights, not the
+            best.
 
     Raises:
         StudentError: fp16 with T5; precision or a compiler that this machine lacks; no weight has changed.
@@ -156,16 +157,16 @@ def train(
         best = Best(checkpoints)
     trainer = PlanTrainer(learner, plan, tasks, arguments)
     _add_callbacks(trainer, section, log, best, folder, progress, validate)
-    if resume is not None and progress is not None:
+    if resume is not None:
         progress(steps_done(resume), len(plan), "going on from a checkpoint")
-    if section.compile and progress is not None:
+    if section.compile:
         progress(steps_done(resume), len(plan), "compiling the layers first: half a minute or so")
     before, steps, stop = _sums(learner), steps_done(resume), len(plan) if until is None else min(until, len(plan))
     ran_out = section.patience is not None and best.worse_since(steps) >= section.patience
     if resume is not None and (steps >= stop or ran_out):
         load_weights(learner, resume / WEIGHTS_FILE)
     else:
-        if stop < len(plan):
+        if until is not None:
             trainer.add_callback(StopAt(stop))
         with interruptible(trainer), learner.compiled() if section.compile else contextlib.nullcontext():
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
@@ -202,22 +203,21 @@ def _add_callbacks(
     log: TrainLog,
     best: Best,
     folder: Path,
-    progress: Progress | None,
+    progress: Progress,
     validate: Validate | None,
 ) -> None:
-    if section.save_steps is None:
-        trainer.add_callback(Saving(trainer))
-    if section.validate_steps is not None and validate is not None:
-        trainer.add_callback(
-            Validation(
-                trainer, validate, best,
-                every=section.validate_steps, patience=section.patience, keep=section.keep == "best",
-            )
-        )  # fmt: skip
     if trainer.is_world_process_zero():
         trainer.add_callback(Watch(trainer, log, progress))
         if "tensorboard" in section.report_to:
             trainer.add_callback(tensorboard(folder))
+    if section.validate_steps is not None and validate is not None:
+        trainer.add_callback(
+            Validation(
+                trainer, validate, best, progress,
+                every=section.validate_steps, patience=section.patience, keep=section.keep == "best",
+            )
+        )  # fmt: skip
+    trainer.add_callback(Saving(trainer, section.save_steps, progress))  # after all that can end the training
 
 
 def _sums(learner: Learner) -> list[float]:
@@ -293,7 +293,7 @@ def _training_arguments(model: Any, plan: StepPlan, section: TrainSection, check
         seed=section.seed,
         logging_steps=section.logging_steps,
         logging_nan_inf_filter=False,  # a loss that is not finite stops the run
-        save_steps=section.save_steps or len(plan),  # the last one always
+        save_strategy="no",  # see `_watch.Saving`; the Trainer would also save after the last step
         save_total_limit=2,
         report_to=[r for r in section.report_to if r != "tensorboard"],  # see `_watch.tensorboard`
         disable_tqdm=True,

@@ -13,23 +13,28 @@ from itertools import chain
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tinyllm.errors import printable
 
 _LINE_EVERY_S = 5.0
 _BAR = 5, 40  # the fewest and the most columns of a bar
-_SHORTEST_NOTE = 12  # columns; less of a note says nothing
 _SHARE, _LONGEST_S = 0.2, 60.0  # this share of the time so far passes between two lines, and no longer than this
 
 
 class Task:
-    """One piece of work in progress. `update` is cheap, and any thread may call it."""
+    """One piece of work in progress. `update` is cheap, and any thread may call it.
+
+    Attributes:
+        label: what is done. It may change during the work; the line at the end has the first one.
+        note: facts, joined by ` · `. Where a bar has no room for all, it leaves out whole facts.
+    """
 
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done, self.note = label, total, 0, ""
         self.started = time.monotonic()
-        # Count and time of the first update, where resumed work begins, and of the last one that changed the count.
+        # Count and time of the first update of what is counted now, and of the last one that changed the count. Resumed
+        # work does not begin at 0.
         self._first: tuple[int, float] | None = None
         self._last: tuple[int, float] = (0, self.started)
         self.look: Callable[[Task], None] | None = None
@@ -38,7 +43,9 @@ class Task:
         """Seconds that remain, where a better estimate than the completed share is known."""
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Set the progress. `total` may change during the work."""
+        """Set the progress. `total` may change during the work. Where a new count begins, so does the estimate."""
+        if done < self.done or total not in (None, self.total):
+            self._first = None
         self.done, self.note = done, note
         if done != self._last[0] or self._first is None:
             self._last = (done, time.monotonic())
@@ -59,8 +66,11 @@ class Task:
         if seconds is None and self._first and self.look is None:  # `look` sets `to_go_s` where it can
             (before, began), (done, at) = self._first, self._last
             if done > before:  # counts may come in blocks, so the time since the last one is taken off, not added
-                seconds = max((at - began) * (self.total - done) / (done - before) - (time.monotonic() - at), 0)
-        return "" if seconds is None else f"about {duration(seconds)} to go"
+                seconds = (at - began) * (self.total - done) / (done - before) - (time.monotonic() - at)
+        if seconds is None or seconds < 1:  # it takes longer than it should, and nobody knows how much longer
+            return ""
+        minutes = round(seconds / 60)
+        return f"about {f'{minutes} min' if round(seconds) >= 60 and minutes < 60 else duration(seconds)} to go"
 
     def line(self) -> str:
         """Return the progress in one line: label, share, remaining time, elapsed time, note."""
@@ -111,40 +121,43 @@ def _bar(console: Console, task: Task) -> Iterator[None]:
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         bar,
-        MofNCompleteColumn(),
+        TextColumn("[progress.download]{task.fields[count]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[to_go]}", markup=False),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress, ticking(0.2) as ticks:
-        shown = progress.add_task(task.label, total=task.total, note="", to_go="")
+        shown = progress.add_task(task.label, total=task.total, count="", note="", to_go="")
 
         def tick() -> None:
             task.refresh()
             to_go = task.to_go()
-            label, bar.bar_width, note = _fitted(console.width, task, to_go)
-            progress.update(shown, description=label, completed=task.done, total=task.total, note=note, to_go=to_go)
+            count = f"{task.done:>{len(str(task.total))}}/{task.total}" if task.total else ""
+            label, bar.bar_width, note = _fitted(console.width, task, count, to_go)
+            progress.update(
+                shown, description=label, completed=task.done, total=task.total, count=count, note=note, to_go=to_go
+            )
+            progress.tasks[shown].finished_time = None  # rich stops the clock of a full bar, and work may go on
 
         tick()
         ticks.append(tick)
         yield
 
 
-def _fitted(width: int, task: Task, to_go: str) -> tuple[str, int, str]:
-    """Return label, width of the bar and note that fit on a line. The counts and the times beside them stay whole.
+def _fitted(width: int, task: Task, count: str, to_go: str) -> tuple[str, int, str]:
+    """Return label, width of the bar and facts that fit on a line. The counts and the times beside them stay whole.
 
     Without it the columns shrink at random: on 80 columns a long note leaves no bar, no count and no time.
     """
-    spinner, elapsed, gaps = 1, len("0:00:00"), 7  # one after each column; the counts are padded
-    taken = spinner + elapsed + gaps + 2 * len(str(task.total or 0)) + 1 + len(to_go)
-    label = _shortened(task.label, width - taken - _BAR[0])
-    spare = width - taken - len(label) - _BAR[0]
-    note = _shortened(task.note, spare) if spare >= _SHORTEST_NOTE else ""
-    return label, min(_BAR[1], _BAR[0] + max(0, spare - len(note))), note
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
+    spinner, elapsed, gaps = 1, len("0:00:00"), 7  # one after each column
+    taken = spinner + elapsed + gaps + len(count) + len(to_go)
+    room = width - taken - _BAR[0]
+    label = task.label if len(task.label) <= room else task.label[: max(0, room - 1)] + "…"
+    note = ""
+    for fact in task.note.split(" · "):
+        longer = f"{note} · {fact}" if note else fact
+        note = longer if len(longer) <= room - len(label) else note
+    return label, min(_BAR[1], _BAR[0] + max(0, room - len(label) - len(note))), note
 
 
 @contextlib.contextmanager

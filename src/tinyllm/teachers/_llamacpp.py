@@ -23,6 +23,7 @@ from tinyllm.teachers._http.transport import Patience
 _PATIENCE = Patience(attempts=3, timeout_s=3600.0, stall_s=3600.0)  # a slow machine is not an error
 _FEWEST_SLOTS, _MOST_SLOTS = 4, 16
 _IN_RESERVE = 2  # requests that wait at the server, so that a free slot starts the next one at once
+_SEEN_S = 0.3  # in which a bar is drawn once
 _MEMORY_SHARE = 0.5  # part of the free memory that the slots may use
 
 
@@ -40,6 +41,7 @@ class LlamaCppTeacher(EndpointTeacher):
         self._sha256 = packaged.file_checksum(self._file)
         self._slots = spec.slots or _slots(spec, self._file)
         self._server: Any = None
+        self._is_loading = False
         super().__init__(spec, self._slots + _IN_RESERVE)
 
     def check(self) -> None:
@@ -52,6 +54,15 @@ class LlamaCppTeacher(EndpointTeacher):
         """The file's name and checksum. Slots, threads and GPU layers change only the speed."""
         model = self._spec.model if self._spec.model in packaged.known_models() else self._file.name
         return {"kind": "llamacpp", "model": model, "sha256": self._sha256}
+
+    @property
+    def resumable(self) -> bool:
+        """Nothing goes on without this process."""
+        return False
+
+    def note(self) -> str:
+        """Return that the model is loaded, while it is."""
+        return f"loading {self.name}" if self._is_loading else ""
 
     @property
     def url(self) -> str:
@@ -74,8 +85,13 @@ class LlamaCppTeacher(EndpointTeacher):
         )  # fmt: skip
 
     async def __aenter__(self) -> Self:
-        # Loading takes seconds to minutes. It runs in a thread, so that other teachers can work meanwhile.
-        self._server = await asyncio.to_thread(_serve, self._spec, self._file, self._slots)
+        # Loading takes seconds to minutes, in which xllamacpp lets no other thread run: the bar says it before.
+        self._is_loading = True
+        await asyncio.sleep(_SEEN_S)
+        try:
+            self._server = await asyncio.to_thread(_serve, self._spec, self._file, self._slots)
+        finally:
+            self._is_loading = False
         # Its loop starts later than its port. A server that is stopped in between never ends, and only what goes
         # through the loop proves that it runs.
         async with aiohttp.ClientSession(f"{self._server.listening_address}/") as session, session.get("slots"):

@@ -231,14 +231,14 @@ class Reachable(Protocol):
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A teacher whose work goes on at a provider (a batch), to be collected later."""
+    """A teacher that says how far it is. Its work may go on at a provider (a batch), to be collected later."""
 
     @property
     def resumable(self) -> bool:
         """Whether an interrupted run may stop waiting at once."""
 
     def note(self) -> str:
-        """Return the progress as text for the progress bar."""
+        """Return the progress as text for the progress bar; empty where there is nothing to say."""
 
 
 # --- the key of a request -----------------------------------------------------------------------------------------
