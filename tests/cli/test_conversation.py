@@ -53,6 +53,7 @@ def test_a_file_a_service_and_a_student_of_ones_own(tmp_path, rows):
         "taken.yaml", "",
     )  # fmt: skip
     assert "There is no quizz.csv" in shown
+    assert "'9' is none of them; type 1, 2 or 3." in shown
     assert "taken.yaml is there already" in shown
     config = load_config(tmp_path / "quiz.yaml")
     assert config.data.train is not None

@@ -27,10 +27,8 @@ def converse() -> tuple[Path, Path | None, dict[str, Any]]:
     typer.echo("Enter takes the answer in brackets. Everything can be changed in the file that is written.\n")
     data = _data()
     typer.echo(_TEACHERS)
-    known = ("1", "2", "3")
-    number = ""
-    while number not in known:
-        number = typer.prompt("Number", default="1").strip()
+    while (number := typer.prompt("Number", default="1").strip()) not in ("1", "2", "3"):
+        typer.echo(f"'{number}' is none of them; type 1, 2 or 3.")
     teachers: list[dict[str, Any]] | None = {"1": None, "3": []}.get(number)
     if number == "2":
         teachers = [_service()]
