@@ -25,7 +25,7 @@ tested, and no goal counts as met. A goal is met only if its ratio is reached an
 Holm's for the comparisons that an experiment planned, Bonferroni's over one more than these for any other. *Best* is
 the method with the highest accuracy on validation questions. What each method is: `configs/experiments/choose.yaml`
 (ARC, all labels; `choose-more.yaml`: RiddleSense and PIQA; `text-or-choices.yaml`: OBQA, PubMedQA and BioASQ, without
-opinions), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels to learn from and a hundred to
+opinions; a dataset without a finished run has no row), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels to learn from and a hundred to
 validate with; the other training questions without; `few-labels-more.yaml`: the same on RiddleSense and PIQA) and
 `qwen-student.yaml` (a larger student). Each dataset has one learning rate, where the goals speak of six datasets and
 of tuned rates."""
@@ -33,7 +33,7 @@ _ALL = ("choose", "choose-more", "text-or-choices")
 _FEW = ("few-labels", "few-labels-obqa", "few-labels-more")
 _WHOLE = {"arc-100": "arc", "riddle-100": "riddle-800", "piqa-100": "piqa-800"}
 """The dataset with the labels that one with few labels lacks."""
-_WITHOUT, _FEW_WITHOUT = ("fine-tuning", "choices"), ("choices", "choices-short")
+_WITHOUT, _FEW_WITHOUT = ("fine-tuning", "choices", "both"), ("choices", "choices-short")
 _WITH, _FEW_WITH = ("opinions",), ("opinions", "no-labels")
 _ALPHA = 0.05
 
@@ -138,6 +138,8 @@ class _Methods:
 
 def _all_labels(m: _Methods) -> Iterator[Row]:
     yield m.beside("choosing", "choices", "fine-tuning", 1.10)
+    if m.has("both"):
+        yield m.beside("writing and choosing", "both", "fine-tuning", None)
     alone = m.best(_WITHOUT)
     if m.has("opinions"):
         taught = m.best(_WITH)

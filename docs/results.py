@@ -26,6 +26,7 @@ _ASKED = (
     ("Opinions and no label, or 100 labels", _FEW, "no-labels", "choices-short"),
     ("All labels and opinions, or all labels", _ALL, "opinions", "choices"),
     ("Learn to choose, or to write the answer", _ALL, "choices", "fine-tuning"),
+    ("Learn to write and to choose, or only to write", _ALL, "both", "fine-tuning"),
     ("`method: auto`, or fine-tuning", _ALL, "auto", "fine-tuning"),
     ("A student of 0.5B, trained or untrained", ("qwen-student",), "choices", "inference"),
     ("The paper's method, or fine-tuning", ("smollm2",), "tinyllm", "fine-tuning"),
