@@ -27,8 +27,8 @@ the method with the highest accuracy on validation questions. What each method i
 (ARC, all labels; `choose-more.yaml`: RiddleSense and PIQA; `text-or-choices.yaml`: OBQA, PubMedQA and BioASQ, without
 opinions; a dataset without a finished run has no row), `few-labels.yaml` and `few-labels-obqa.yaml` (a hundred labels
 to learn from and a hundred to validate with; the other training questions without; `few-labels-more.yaml`: the same on
-RiddleSense and PIQA) and `qwen-student.yaml` (a larger student). Each dataset has one learning rate, where the goals speak of six datasets and
-of tuned rates."""
+RiddleSense and PIQA) and `qwen-student.yaml` (a larger student). Each dataset has one learning rate, where the goals
+speak of six datasets and of tuned rates."""
 _ALL = ("choose", "choose-more", "text-or-choices")
 _FEW = ("few-labels", "few-labels-obqa", "few-labels-more")
 _WHOLE = {"arc-100": "arc", "riddle-100": "riddle-800", "piqa-100": "piqa-800"}
