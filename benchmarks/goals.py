@@ -31,7 +31,7 @@ RiddleSense and PIQA) and `qwen-student.yaml` (a larger student). Each dataset h
 speak of six datasets and of tuned rates."""
 _ALL = ("choose", "choose-more", "text-or-choices")
 _FEW = ("few-labels", "few-labels-obqa", "few-labels-more")
-_WHOLE = {"arc-100": "arc", "riddle-100": "riddle-800", "piqa-100": "piqa-800"}
+_WHOLE = {"arc-100": "arc", "riddle-100": "riddle-800", "piqa-100": "piqa-800", "obqa-100": "obqa-800"}
 """The dataset with the labels that one with few labels lacks."""
 _WITHOUT, _FEW_WITHOUT = ("fine-tuning", "choices", "both"), ("choices", "choices-short")
 _WITH, _FEW_WITH = ("opinions",), ("opinions", "no-labels")
