@@ -12,6 +12,8 @@ from typing import Any
 
 # Models this small are slower with several threads; set before torch is loaded, here and in processes started by tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test asks the hub. Its client would try again and again for half a minute where there is no network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import hypothesis  # noqa: F401 - its import looks for referrers of objects, and does not see frozen ones
 import pytest

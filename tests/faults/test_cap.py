@@ -69,7 +69,7 @@ def schedule(seed: int, folder: Path, processes) -> tuple[float, int]:
 
 
 def test_the_bill_never_exceeds_the_cap(tmp_path, processes, full, figures):
-    count = 500 if full else 16
+    count = 500 if full else 10
     most, twice = 0.0, 0
     for seed in range(count):
         folder = tmp_path / str(seed)

@@ -36,6 +36,7 @@ def test_the_panel_shows_accuracy_calibration_agreement_and_cost(tmp_path):
     for words in ("59.0\u00a0%", "52.0 to 66.0\u00a0%", "0.123", "17,196", "$0.2500", "70.0\u00a0%", "Reliability"):
         assert words in panel, words
     assert panel.count("<svg") == 4  # two samples of lines, the plot for wide windows and the one for narrow ones
+    assert panel.count('class="whisker') == 4  # each bin has its interval, in both plots
     assert SCRIPT not in html
 
 

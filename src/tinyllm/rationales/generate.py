@@ -164,8 +164,9 @@ class _Flow:
         self._waiting: dict[str, list[Ask]] = {}
         self._claims = shared.store.claims
         self._gate = Gate(lambda: max(1, self.teacher.concurrency))
-        # Replies that are being committed do not occupy the teacher, but their number must be limited, too.
-        self._places = Gate(lambda: 2 * self.teacher.concurrency + _CHUNK)
+        # Replies that are being committed do not occupy the teacher. But a crash loses them, so however slow the disk
+        # is, they are no more than the requests that are in flight.
+        self._places = Gate(lambda: 2 * max(1, self.teacher.concurrency))
         self._started = False
         self._is_resumable = isinstance(requests.teacher, Resumable) and requests.teacher.resumable
         self._asking: dict[asyncio.Task[Any], RequestMeter] = {}

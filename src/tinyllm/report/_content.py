@@ -336,7 +336,7 @@ def _calibration(metrics: Mapping[str, Any]) -> Iterable[Line]:
     for colour, (key, label) in enumerate(
         (("reliability", "At its temperature"), ("reliability_uncalibrated", "Without"))
     ):
-        bins = [b for b in _list(found, key) if isinstance(b, Mapping) and {"confidence", "accuracy"} <= b.keys()]
+        bins = [b for b in _list(found, key) if isinstance(b, Mapping) and {"confidence", "accuracy", "n"} <= b.keys()]
         if bins:
             yield reliability_line(label, colour, bins)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tinyllm.comparison import Accuracy
 from tinyllm.config import SoftSection
 from tinyllm.errors import RunFolderError
 from tinyllm.opinions.files import OPINIONS, read_opinions
@@ -91,5 +92,9 @@ def _row(name: str, colour: int, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reliability_line(name: str, colour: int, bins: Sequence[Mapping[str, Any]]) -> Line:
-    """Accuracy by confidence, in percent; a bin of few questions says little, and is drawn all the same."""
-    return Line(name, tuple(Point(100 * b["confidence"], 100 * b["accuracy"]) for b in bins), colour)
+    """Accuracy by confidence, in percent, with its interval: a bin of few questions says little."""
+    points: list[Point] = []
+    for found in bins:
+        low, high = Accuracy.of(found["accuracy"] * found["n"], found["n"]).ci95
+        points.append(Point(100 * found["confidence"], 100 * found["accuracy"], 100 * low, 100 * high))
+    return Line(name, tuple(points), colour)
