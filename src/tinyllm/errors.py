@@ -91,7 +91,7 @@ class RunFolderError(TinyLLMError):
         near = difflib.get_close_matches(folder.name, names, n=1)
         meant = f" Did you mean '{names[near[0]]}'?" if near else ""
         listed = ", ".join(runs[:_LISTED]) + (", …" if len(runs) > _LISTED else "")
-        there = f" Runs in {within}: {listed}." if runs else ""
+        there = f" Runs in {within}: {listed}." if runs else " `tinyllm run CONFIG` makes one."
         what = "holds no student itself." if inside else f"is not there.{meant}"
         raise cls(f"The folder {folder} {what}{there} Give the folder of a run, of its student, or of an export.")
 

@@ -12,7 +12,7 @@ from cli.refusals import refused
 @pytest.mark.parametrize(
     "command",
     [("predict", "{}", "q.csv"), ("ask", "{}", "Which?", "-c", "a", "-c", "b"), ("serve", "{}"),
-     ("export", "{}", "--to", "gguf"), ("push", "{}", "me/mine")],
+     ("export", "{}", "--to", "gguf"), ("push", "{}", "me/mine"), ("evaluate", "{}"), ("report", "{}"), ("run", "{}")],
 )  # fmt: skip
 def test_the_runs_that_are_there_are_named(cli, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
@@ -29,4 +29,4 @@ def test_the_runs_that_are_there_are_named(cli, tmp_path, monkeypatch, command):
     refused(said("mine"), "The folder mine is not there. Did you mean 'runs/mine'?", there)
     refused(said("runs/xyz"), "The folder runs/xyz is not there. Runs", there)
     refused(said("runs"), "The folder runs holds no student itself.", there)
-    refused(said("elsewhere/x"), "The folder elsewhere/x is not there. Give the folder of a run")
+    refused(said("elsewhere/x"), "The folder elsewhere/x is not there. `tinyllm run CONFIG` makes one.")

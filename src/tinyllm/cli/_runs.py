@@ -278,9 +278,9 @@ def _opened(
             f"This command runs in one process, but WORLD_SIZE is {os.environ['WORLD_SIZE']}. "
             "Only `tinyllm train` can run in several."
         )
-    if not target.exists() and target.suffix not in (".yaml", ".yml"):
-        raise RunFolderError(f"There is no run folder {target}; `tinyllm run CONFIG` makes one.")
     is_run = target.is_dir()
+    if is_run or not (target.exists() or target.suffix in (".yaml", ".yml")):
+        RunFolderError.check(target)
     config = load_config(target / "config.yaml" if is_run else target, overrides or ())
     _check_folder(config, target)
     folder = run_dir or (target if is_run else Path("runs") / config.name)
