@@ -324,9 +324,9 @@ def _location(section: StudentSection) -> str:
         if not path.is_file():
             raise StudentError(f"student.model: no file {path}.{did_you_mean(section.model, _known())}")
         return str(_dequantised(path))
-    if "/" not in section.model and not path.exists() and did_you_mean(section.model, _known()):
-        # A packaged model's name, misspelt. Without a network, the hub's client would try for half a minute.
-        raise _not_loaded(section.model, "There is no such folder here.")
+    if "/" not in section.model and not path.exists() and (meant := did_you_mean(section.model, _known())):
+        # Without a network, the hub's client would try for half a minute.
+        raise StudentError(f"student.model: cannot load '{section.model}'. There is no such folder here.{meant}")
     return section.model
 
 
@@ -384,15 +384,11 @@ def _loading(location: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        raise _not_loaded(location, _why(error)) from None
-
-
-def _not_loaded(location: str, why: str) -> StudentError:
-    return StudentError(
-        f"student.model: cannot load '{location}'.{did_you_mean(location, _known())} Give a name on the Hugging Face "
-        "hub (owner/name; needs the network), a folder with safetensors weights, a .gguf file, or one of "
-        f"{', '.join(_known())}. {why}"
-    )
+        raise StudentError(
+            f"student.model: cannot load '{location}'.{did_you_mean(location, _known())} Give a name on the "
+            f"Hugging Face hub (needs the network), a folder with safetensors weights, a .gguf file, or one of "
+            f"{', '.join(_known())}. {_why(error)}"
+        ) from None
 
 
 def _why(error: Exception) -> str:
