@@ -127,7 +127,7 @@ def student(request) -> Student:
     return tiny_student(request.param)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     answer=st.sampled_from(["text", "choices", "both"]),
     use=st.sampled_from(["target", "before", "input"]),
