@@ -19,7 +19,7 @@ from tinyllm.report import compare_runs
 def run(tmp_path):
     """A function that writes a run whose student is right on some of the test questions, by number."""
 
-    def write(name: str, right, questions=range(40), layout: str = "menu"):
+    def write(name: str, right, questions=range(40), layout: str = "menu", other_answer=()):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "config.yaml").write_text(f"name: made-up\nstudent: {{layout: {layout}}}\n", "utf-8")
@@ -27,6 +27,7 @@ def run(tmp_path):
         for stage in ("before", "after"):
             for number in questions:
                 line = prediction(stage, "test", number, 0, dice)
+                line["answer"] = (line["answer"] + (number in other_answer)) % 4
                 best = line["answer"] if stage == "after" and number in right else (line["answer"] + 1) % 4
                 scores = [-1.0 if place == best else -9.0 for place in range(4)]
                 line["likelihood"] |= {"total": scores, "mean": scores, "pred": best, "pred_normalised": best}
@@ -49,6 +50,11 @@ def test_each_run_is_compared_with_the_first_in_pairs(run) -> None:
 def test_only_questions_that_all_runs_have_count(run) -> None:
     first, second = compare_runs([run("a", range(10), range(30)), run("b", range(20), range(10, 40))])
     assert (first.accuracy.n, first.accuracy.value, second.accuracy.value) == (20, 0.0, 0.5)
+
+
+def test_a_question_whose_answer_was_corrected_is_not_the_same(run) -> None:
+    first, second = compare_runs([run("a", range(10)), run("b", range(10), other_answer=range(4))])
+    assert (first.accuracy.n, second.accuracy.n) == (36, 36)
 
 
 def test_runs_without_a_question_in_common_are_refused(run, tmp_path) -> None:

@@ -11,8 +11,8 @@ from tinyllm.errors import RunFolderError
 from tinyllm.report._browser import scorers
 from tinyllm.report._files import read_run
 
-_Key = tuple[str, str, tuple[str, ...]]
-"""What makes a question the same in two runs: its id, its text and its choices."""
+_Key = tuple[str, str, tuple[str, ...], int | None]
+"""What makes a question the same in two runs: its id, its text, its choices and its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def _marks(folder: Path) -> tuple[str, Mapping[_Key, float]]:
     labels = scorers(by_token=(files.config.get("student") or {}).get("layout") == "cloze")
     for scorer, label in labels.items():
         found = {
-            (p.question.id, p.question.question, tuple(p.question.choices)): p.mark(scorer)
+            (p.question.id, p.question.question, tuple(p.question.choices), p.question.answer): p.mark(scorer)
             for p in tested
             if p.is_scored(scorer)
         }
