@@ -85,11 +85,12 @@ bench-use: install
 	$(BIN)/python -m benchmarks.export runs/demo smollm2 t5-small
 	$(BIN)/python -m benchmarks.table
 
-# One seed of the experiment with few labels: ARC, five methods, less than an hour on two cores. The whole experiments of
-# docs/results.md have their commands in configs/experiments. Needs the real data, and 1.1 GB for the teacher.
+# One dataset of docs/results.md again, in less than an hour on two cores: one seed of ARC with few labels, the planned comparison
+# and its control. The whole experiments have their commands in configs/experiments. Needs the real data, and 1.1 GB for the teacher.
 bench-results: install
 	$(BIN)/tinyllm models get qwen2.5-coder-1.5b-instruct
-	$(BIN)/tinyllm experiment configs/experiments/few-labels.yaml --run-dir runs/results/few-labels --set 'seeds=[0]'
+	$(BIN)/tinyllm experiment configs/experiments/few-labels.yaml --run-dir runs/results/few-labels \
+	  --set 'methods=[choices-short, opinions, opinions-shuffled]' --set 'seeds=[0]'
 	$(BIN)/python -m benchmarks.goals --results runs/results --out runs/results
 
 # How well intervals and tests keep their promises, by simulation; 20 minutes on one core. Writes docs/statistics.md, too.

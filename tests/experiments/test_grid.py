@@ -258,6 +258,16 @@ def test_an_unknown_key_is_named_with_its_line(tmp_path):
         load_experiment(file)
 
 
+def test_an_override_takes_methods_of_the_file_by_their_names(tmp_path, tiny_t5):
+    own = {"name": "choosing", "like": "fine-tuning", "set": {"train": {"answer": "choices"}}}
+    tree = grid_tree(tmp_path, tiny_t5, methods=["fine-tuning", own, "lora"])
+    experiment = load_experiment(write_grid(tmp_path, tree), ["methods=[choosing, fine-tuning]"])
+    assert [g.spec.id for g in experiment.groups if g.dataset == "one"] == ["choosing", "fine-tuning"]
+    assert config(experiment, "choosing").train.answer == "choices"
+    with pytest.raises(ConfigError, match="chosing"):
+        load_experiment(write_grid(tmp_path, tree), ["methods=[chosing, fine-tuning]"])
+
+
 @pytest.mark.parametrize(
     "file", sorted((repository() / "configs" / "experiments").glob("*.yaml")), ids=lambda f: f.name
 )

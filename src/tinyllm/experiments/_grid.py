@@ -114,7 +114,7 @@ class Experiment:
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment file.
+    """Read an experiment file. In an override of `methods`, a name stands for the method of this name in the file.
 
     Raises:
         ConfigError: the file, or the configuration of a run, is wrong. One message lists all problems.
@@ -124,6 +124,9 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"{path} is the configuration of a run, not of an experiment; use: tinyllm run {path}")
     problems: list[str] = []
     merged, lines = apply_overrides(tree, lines, overrides, problems)
+    if isinstance(merged.get("methods"), list) and isinstance(tree.get("methods"), list):
+        of_the_file = {m["name"]: m for m in tree["methods"] if isinstance(m, dict) and isinstance(m.get("name"), str)}
+        merged["methods"] = [of_the_file.get(m, m) if isinstance(m, str) else m for m in merged["methods"]]
     grid = _grid(merged, lines, problems)
     groups: list[Group] = []
     if grid is not None:
