@@ -250,6 +250,10 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
     lines = [f"{done.rows} rows: {done.answered} answered"]
     if done.abstained:
         lines[0] += f", {done.abstained} without a choice (probability below {min_confidence:g})"
+        if not done.answered:
+            lines.append(
+                "No probability reaches --min-confidence: look at the column `probability`, and give a lower one."
+            )
     if done.problems:
         lines[0] += f", {done.problems} that cannot be answered (the column `problem` has the reasons)"
     if bad := done.unused_answers:

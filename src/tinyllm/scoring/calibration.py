@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 _RANGE = (0.001, 1000.0)
 _HALVINGS = 60
-_LEAST_QUESTIONS = 10
 
 
 def probabilities(scores: Sequence[float], temperature: float = 1.0) -> tuple[float, ...]:
@@ -28,18 +27,18 @@ def probabilities(scores: Sequence[float], temperature: float = 1.0) -> tuple[fl
 
 
 def fit_temperature(scores: Sequence[Sequence[float]], answers: Sequence[int]) -> float:
-    """Return the temperature with the highest likelihood of the right answers; 1 with fewer than ten questions.
+    """Return the most probable temperature, given the right answers, if ln T is standard normal beforehand.
 
-    The log-likelihood is concave in 1/T. Bisection finds the zero of its derivative, the sum over questions of (score
-    of the right choice − mean score under p). A share 1 / (n + 2) of the n answers is taken as random guesses.
-    Otherwise a student that is right on all n questions would get a probability of 1.
+    Few questions alone say little: on fourteen, chance can make a good student look like a guessing one. The prior
+    counts for less, the more questions there are; `benchmarks/calibration.py` measures what it gains. Bisection finds
+    the zero of the derivative by 1/T: the sum over questions of (score of the right choice − mean score under p), plus
+    T · ln T. A share 1 / (n + 2) of the n answers is taken as random guesses. Otherwise a student that is right on all
+    n questions would get a probability of 1.
     """
-    if len(answers) < _LEAST_QUESTIONS:
-        return 1.0
     guessed = 1 / (len(answers) + 2)
 
     def is_too_hot(temperature: float) -> bool:
-        slope = 0.0
+        slope = temperature * math.log(temperature)
         for of, answer in zip(scores, answers, strict=True):
             shares = probabilities(of, temperature)
             slope += (1 - guessed) * of[answer] + guessed * sum(of) / len(of)
