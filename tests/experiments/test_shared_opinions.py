@@ -19,6 +19,7 @@ from tinyllm.experiments._shared import _united, forecast_of_teachers, read_ques
 from tinyllm.opinions.files import read_opinions
 from tinyllm.questions import Question
 from tinyllm.questions.types import Splits
+from tinyllm.replies._store import Store
 from tinyllm.scoring.calibration import probabilities
 from tinyllm.system.news import News
 
@@ -54,7 +55,14 @@ def test_opinions_are_asked_once_and_each_run_gets_those_of_its_settings(tmp_pat
         assert len([line for line in lines if line.startswith("  cat ")]) == 2  # of each of the two settings
         shared = write_rationales(experiment, folder, questions, QUIET)
         # The first two orders are those of both settings, and some prompts of the two splits are the same.
-        assert 24 * 3 < len(endpoint.requests) <= (24 + 8) * 3
+        assert 24 * 3 < (asked := len(endpoint.requests)) <= (24 + 8) * 3
+        assert (tmp_path / "replies.sqlite").is_file()  # the store of all runs and experiments beside this one
+        write_rationales(experiment, tmp_path / "other", questions, QUIET)
+        assert len(endpoint.requests) == asked
+        with Store(tmp_path / "old" / "shared" / "replies.sqlite"):
+            pass  # an earlier version made it
+        write_rationales(experiment, tmp_path / "old", questions, QUIET)
+        assert len(endpoint.requests) == 2 * asked
     runner = Runner(experiment, folder, shared)
     runner.open()
     jobs = {cell.key: runner.job(cell) for cell in runner.board().left}
@@ -71,9 +79,9 @@ def test_opinions_are_asked_once_and_each_run_gets_those_of_its_settings(tmp_pat
     ranked_by = "mean" if layout == "cloze" else "total"
     for row in record.answers.table.to_pylist():
         assert row["probabilities"] == pytest.approx(probabilities(row[ranked_by], temperature), abs=1e-5)
-    asked = [r for r in record.answers.table.to_pylist() if (r["split"], r["view"]) == ("test", "asked")]
+    tested = [r for r in record.answers.table.to_pylist() if (r["split"], r["view"]) == ("test", "asked")]
     confidence = record.answers.confidence(ranked_by, temperature)
-    assert confidence == pytest.approx(np.array([max(r["probabilities"]) for r in asked]), abs=1e-5)
+    assert confidence == pytest.approx(np.array([max(r["probabilities"]) for r in tested]), abs=1e-5)
     assert record.figures["train"]["soft"]["weights"]
     again = Runner(experiment, folder, shared)
     assert list(again.board().done) == [job.key]  # its record fits the opinions that there are

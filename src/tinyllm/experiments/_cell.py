@@ -15,7 +15,7 @@ from tinyllm.comparison.answers import Answer, Answers, Scorer, Split
 from tinyllm.comparison.records import LOG_FILE, Record, cells
 from tinyllm.config import Config, EvaluateSection, build_config, compares_by_token
 from tinyllm.errors import DataError, TeacherError
-from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder
+from tinyllm.experiments._shared import asked_key, learnt_fingerprint, questions_fingerprint, shared_folder, with_store
 from tinyllm.experiments._views import unrotated, viewed
 from tinyllm.questions import SPLITS
 from tinyllm.questions.types import Question, Splits
@@ -197,7 +197,7 @@ def _teachers_answers(job: Job, config: Config, questions: Sequence[Question], n
     from tinyllm.stages.asking import opened_asking
 
     run = shared_folder(Path(job.folder), asked_key(job.dataset, str(job.asks)))
-    with opened_asking(config, run, questions) as asking:
+    with opened_asking(with_store(config, Path(job.folder)), run, questions) as asking:
         asking.ask(news, f"Asking {job.asks} the test questions")
         replies = {r.question_id: r.text for r in asking.collection() if isinstance(r, Rationale)}
     if lacking := len(questions) - len(replies):

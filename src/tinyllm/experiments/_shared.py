@@ -20,6 +20,7 @@ from tinyllm.opinions.files import OPINIONS, read_opinions
 from tinyllm.questions import SPLITS, answered, gather, overlap
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
+from tinyllm.replies import store_of
 from tinyllm.scoring.predictions import CONVENTION
 from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
@@ -127,7 +128,7 @@ def write_rationales(experiment: Experiment, folder: Path, shared: Shared, news:
     RunFolder(folder).account()  # before the workers start, because each would make its own
     rationales, failed, unanswered = {}, {}, {}
     for key, those in _by_rationales(experiment).items():
-        config, run = _asking_all(experiment, those), shared_folder(folder, key)
+        config, run = with_store(_asking_all(experiment, those), folder), shared_folder(folder, key)
         try:
             with run.claimed(config, renews_rationales=True):
                 yields = generate_run(config, run, news, shared.splits[those[0].dataset])
@@ -164,13 +165,24 @@ def forecast_of_teachers(experiment: Experiment, folder: Path, shared: Shared, n
     lines = []
     for key, config, questions in asked:
         run = RunFolder(folder / _SHARED / key)
-        with opened_asking(config, run, questions, may_write=False, will_ask=False) as asking:
+        with opened_asking(with_store(config, folder), run, questions, may_write=False, will_ask=False) as asking:
             lines += forecast_lines(asking.forecasts(news))
     for key, (config, cell) in wanted.items():
         splits = shared.splits[cell.dataset]
         run = RunFolder(folder / _SHARED / key)
-        lines += forecast_lines(opinion_forecasts(config, run, splits, news, will_ask=False))
+        lines += forecast_lines(opinion_forecasts(with_store(config, folder), run, splits, news, will_ask=False))
     return lines
+
+
+def with_store(config: Config, folder: Path) -> Config:
+    """Return a configuration with the store beside the experiment's folder, which the runs beside it use, too.
+
+    An experiment of an earlier version has a store in its folder, and keeps it, so that nothing is asked again.
+    """
+    if config.rationales.store is not None or store_of(folder / _SHARED / "any", None).is_file():
+        return config
+    rationales = config.rationales.model_copy(update={"store": store_of(folder, None)})
+    return config.model_copy(update={"rationales": rationales})
 
 
 def shared_folder(folder: Path, key: str) -> RunFolder:
