@@ -1,4 +1,4 @@
-"""What is asked of the machine: threads that wait go to sleep soon, and a peak of memory that begins anew."""
+"""What is asked of the machine: waiting threads sleep soon, a peak of memory begins anew, memory is given back."""
 
 from __future__ import annotations
 
@@ -41,3 +41,17 @@ def test_the_peak_of_memory_can_be_counted_anew():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True"]
+
+
+def test_memory_that_was_kept_for_reuse_is_given_back():
+    """In a process of its own: the setting is for the whole process."""
+    code = (
+        "from tinyllm.system.machine import give_back_memory, keep_freed_memory, resident_bytes as now\n"
+        "keep_freed_memory()\n"
+        "blocks = [bytearray(b'x' * (4 << 20)) for _ in range(100)]\n"
+        "last = bytearray(b'y' * (4 << 20))\n"  # above the others, so that the heap cannot shrink
+        "del blocks\n"
+        "kept = now(); give_back_memory(); print(kept - now())\n"
+    )
+    freed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(freed) > 200 << 20

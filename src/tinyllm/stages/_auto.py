@@ -11,7 +11,6 @@ student is the student of the run. No step is trained twice. The test questions 
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import math
 import shutil
@@ -29,6 +28,7 @@ from tinyllm.stages._prepare import looked_at, prepare_training, train_prepared,
 from tinyllm.stages._soft import supposed
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json, write_json
+from tinyllm.system.machine import give_back_memory
 from tinyllm.system.news import News, Task
 
 ENOUGH_TO_CHOOSE = 100
@@ -275,7 +275,7 @@ class _Halving:
         result = train_prepared(config, prepared, self._splits, folder, advance, until)
         accuracy, log_loss = validation_scores(config, prepared.student, prepared.learner, self._splits)
         del prepared
-        gc.collect()  # a student and its optimizer take gigabytes, and reference cycles would keep them
+        give_back_memory()
         return _Look(rung, result.steps, accuracy, log_loss, round(time.monotonic() - began, 2))
 
     def _of(self, number: int) -> Path:

@@ -24,6 +24,7 @@ from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared
 from tinyllm.system.files import read_json, write_json
+from tinyllm.system.machine import give_back_memory
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
             write_json(run.train_result, figures)
             discard_checkpoints(run.path)
         processes.wait()
+    del prepared, student
+    give_back_memory()
     return figures
 
 
