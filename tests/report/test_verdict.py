@@ -165,6 +165,8 @@ def test_a_gain_that_the_other_way_to_compare_does_not_show_is_cautioned() -> No
         "(p\u00a0=\u00a00.60). So part of the gain may be that it learnt to be compared this way."
     )
     assert said in headline_with(said)
+    unsure = {"likelihood_normalised": Gain(0.5, 0.75, 0.065), "likelihood": Gain(0.786, 0.786, 1.0)}
+    assert by_other_scorer(unsure, "likelihood_normalised").startswith("Compared by the whole text of a choice")
     figures = {
         "before": {"likelihood_normalised": {"value": 0.27}, "likelihood": {"value": 0.64}},
         "accuracy": {s: {"value": 0.73, "n": 100, "ci95": [0.6, 0.8]} for s in ("likelihood_normalised", "likelihood")},

@@ -46,7 +46,8 @@ def test_the_peak_of_memory_can_be_counted_anew():
 def test_memory_that_was_kept_for_reuse_is_given_back():
     """In a process of its own: the setting is for the whole process."""
     code = (
-        "from tinyllm.system.machine import give_back_memory, keep_freed_memory, resident_bytes as now\n"
+        "from tinyllm.stages._prepare import give_back_memory\n"
+        "from tinyllm.system.machine import keep_freed_memory, resident_bytes as now\n"
         "keep_freed_memory()\n"
         "blocks = [bytearray(b'x' * (4 << 20)) for _ in range(100)]\n"
         "last = bytearray(b'y' * (4 << 20))\n"  # above the others, so that the heap cannot shrink

@@ -122,8 +122,10 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     tree, lines = read_yaml(path)
     if "data" in tree and "datasets" not in tree:
         raise ConfigError(f"{path} is the configuration of a run, not of an experiment; use: tinyllm run {path}")
-    problems: list[str] = []
-    merged, lines = apply_overrides(tree, lines, overrides, problems)
+    sections = Config.model_fields.keys() - Grid.model_fields.keys()
+    of_runs = [o for o in overrides if re.split("[.=]", o)[0] in sections]
+    problems = [f"--set {o}: an experiment has the settings of all runs in `base`: --set base.{o}" for o in of_runs]
+    merged, lines = apply_overrides(tree, lines, [o for o in overrides if o not in of_runs], problems)
     if isinstance(merged.get("methods"), list) and isinstance(tree.get("methods"), list):
         of_the_file = {m["name"]: m for m in tree["methods"] if isinstance(m, dict) and isinstance(m.get("name"), str)}
         merged["methods"] = [of_the_file.get(m, m) if isinstance(m, str) else m for m in merged["methods"]]

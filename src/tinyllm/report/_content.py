@@ -311,7 +311,8 @@ def _training(files: RunFiles) -> _Facts:
         yield "Weights of the pooled opinions", f"{weights} ({soft.get('weights_from')})"
         if right is not None:
             tried = count(_number(soft, "valid"))
-            yield "The pooled opinion is right on", f"{percent(right)} of {tried} validation questions"
+            same = ", which set the weights" if str(soft.get("weights_from")).startswith("learned on") else ""
+            yield "The pooled opinion is right on", f"{percent(right)} of {tried} validation questions{same}"
         if soft.get("without_answer"):
             number, of = (count(_number(soft, key)) for key in ("learnt_without_answer", "without_answer"))
             yield "Questions learnt from opinions alone", f"{number} of {of} without an answer"

@@ -130,12 +130,13 @@ def verdict_in_words(metrics: Mapping[str, Any], scorer: str, label: str) -> str
 def by_other_scorer(gains: Mapping[str, Gain], scorer: str) -> str:
     """Say if the other way to compare choices starts higher and shows no gain. Else return nothing.
 
-    Then a part of the gain may only be that the student learnt how this scorer looks at it.
+    Then a part of the gain may only be that the student learnt how this scorer looks at it. A gain that is not shown is
+    doubted only where the untrained student is as good by the other way as the trained one is by this.
     """
     own, other = gains.get(scorer), gains.get(_COMPARING.get(scorer, ""))
-    if own is None or other is None or own.p >= _SIGNIFICANT or own.after < own.before:
+    if own is None or other is None or own.after <= own.before:
         return ""
-    if other.p < _SIGNIFICANT or other.before <= own.before:
+    if other.p < _SIGNIFICANT or other.before <= own.before or (own.p >= _SIGNIFICANT and other.before < own.after):
         return ""
     way = "by the whole text of a choice" if scorer == "likelihood_normalised" else "per token"
     return (

@@ -24,11 +24,10 @@ from tinyllm.config import Config, candidates_of
 from tinyllm.config.read import SPEED_ONLY
 from tinyllm.errors import DataError
 from tinyllm.questions.types import Question, Splits
-from tinyllm.stages._prepare import looked_at, prepare_training, train_prepared, validation_scores
+from tinyllm.stages._prepare import give_back_memory, looked_at, prepare_training, train_prepared, validation_scores
 from tinyllm.stages._soft import supposed
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import read_json, write_json
-from tinyllm.system.machine import give_back_memory
 from tinyllm.system.news import News, Task
 
 ENOUGH_TO_CHOOSE = 100

@@ -7,6 +7,7 @@ What a file's rows prove is written down, and a run reads it so. A file of a sha
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib.util
 import json
 import re
@@ -51,6 +52,7 @@ _TEACHERS = """\
 teachers:                       # {task}
   - {{name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}}
   - {{name: gemma3, kind: llamacpp, model: gemma3-270m}}
+  # These two know little (the first is the student itself): with them you see that all works. Take better ones.
   # An API, or a server of your own; the key is read from the environment:
   # - {{name: big, kind: openai, model: gpt-4o-mini, api_key_env: OPENAI_API_KEY}}
   # - {{name: mine, kind: openai, model: llama3, base_url: http://127.0.0.1:11434/v1, api_key_env: null}}
@@ -304,7 +306,8 @@ def _converted(found: Found, name: str, target: Path, tally: Tally) -> dict[str,
         for split, part in parts.items():
             part.replace(paths[split])
     except OSError as error:
-        raise DataError(f"{error.filename or target} cannot be written: {error.strerror or error}; make room") from None
+        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "give --out in a folder that is yours"
+        raise DataError(f"{target} cannot be written: {error.strerror or error}; {remedy}") from None
     finally:
         for part in parts.values():
             part.unlink(missing_ok=True)

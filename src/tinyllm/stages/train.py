@@ -12,6 +12,7 @@ from tinyllm.questions.types import Splits
 from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
     calibration,
+    give_back_memory,
     made_of,
     prepare_training,
     train_prepared,
@@ -24,7 +25,6 @@ from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import Prepared
 from tinyllm.system.files import read_json, write_json
-from tinyllm.system.machine import give_back_memory
 from tinyllm.system.news import News
 
 if TYPE_CHECKING:

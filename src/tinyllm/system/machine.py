@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import importlib.metadata
 import os
 import platform
@@ -47,16 +46,6 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         for setting in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
             library.mallopt(setting, _KEPT_BYTES)
-
-
-def give_back_memory() -> None:
-    """Give the system back the memory of a training: what reference cycles hold, and the freed blocks that are kept.
-
-    Without it, a process that has trained on long texts holds several times the memory that it needs to evaluate.
-    """
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_bytes() -> int:
