@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import socket
 import struct
@@ -14,7 +15,7 @@ from aiohttp.test_utils import TestServer
 
 Answer = Callable[[dict[str, Any]], Any]
 """From a request's body to a `web.Response`, a number of seconds to think, "drop" (cut the connection), "hang",
-"reset" (with a TCP reset), or a `Wire`."""
+"reset" (with a TCP reset), or a `Wire`; or a coroutine of one."""
 
 
 class Wire(NamedTuple):
@@ -90,6 +91,8 @@ class FakeEndpoint:
         try:
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             said = answer(body)
+            if inspect.isawaitable(said):
+                said = await said
             if isinstance(said, Wire):
                 for part in said.parts:
                     request.transport.write(part)

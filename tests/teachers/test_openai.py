@@ -366,6 +366,48 @@ def test_automatic_concurrency_shrinks_if_the_endpoint_refuses():
     assert refused < 60
 
 
+@pytest.mark.parametrize("code", [503, 504])
+def test_all_requests_are_answered_by_a_server_that_takes_one_at_a_time_and_drops_a_long_queue(code):
+    async def run():
+        free, late = asyncio.Lock(), status(code, "There was no answer within 0.3 s, because the server is busy.")
+
+        async def one_at_a_time(body):
+            try:
+                await asyncio.wait_for(free.acquire(), 0.3)
+            except TimeoutError:
+                return late(body)
+            await asyncio.sleep(0.12)
+            free.release()
+            return good(body)
+
+        patience = Patience(attempts=2, backoff_s=0.01, backoff_max_s=0.02)
+        async with FakeEndpoint(one_at_a_time) as server, teacher(server.url, patience, concurrency=None) as asked:
+            replies = await asyncio.gather(*(asked.ask(TEXT) for _ in range(24)), return_exceptions=True)
+            return replies, asked.concurrency, asked.faults[f"http {code}"]
+
+    replies, concurrency, refused = asyncio.run(run())
+    assert [r for r in replies if isinstance(r, Exception)] == []
+    assert concurrency < 5
+    assert refused < 24
+
+
+def test_attempts_at_a_server_that_is_always_too_busy_are_bounded():
+    patience = Patience(attempts=3, backoff_s=0.01, backoff_max_s=0.02)
+    server, (error,) = ask(status(504, "busy"), patience=patience, concurrency=None)
+    assert isinstance(error, RequestFailed)
+    assert len(server.requests) == 6
+
+
+def test_automatic_concurrency_shrinks_after_a_time_out():
+    async def run():
+        patience = Patience(attempts=1, timeout_s=0.1)
+        async with FakeEndpoint(hang) as server, teacher(server.url, patience, concurrency=None) as asked:
+            await asyncio.gather(*(asked.ask(TEXT) for _ in range(8)), return_exceptions=True)
+            return asked.concurrency
+
+    assert asyncio.run(run()) == 5
+
+
 # --- the key ------------------------------------------------------------------------------------------------------
 
 

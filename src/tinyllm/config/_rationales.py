@@ -93,7 +93,8 @@ class RationalesSection(Section):
     )
     checks: tuple[CheckName, ...] = Field(
         get_args(CheckName),
-        description="Checks that a rationale must pass. Rationales that fail a check are counted and left out.",
+        description="Checks that a rationale must pass. Rationales that fail a check are counted and left out. "
+        "`empty` also means too short: fewer than three words, such as the answer alone.",
     )
     repair: bool = Field(
         True,

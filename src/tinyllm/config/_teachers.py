@@ -89,7 +89,9 @@ class EndpointTeacher(PromptedTeacher):
     max_attempts: int = Field(
         5,
         ge=1,
-        description="Maximum number of attempts per request. An attempt that meets a rate limit does not count.",
+        description="Maximum number of attempts per request. An attempt that meets a rate limit does not count. "
+        "Up to as many attempts that meet an overload (503, 504, 529) do not count while the number of parallel "
+        "requests goes down.",
     )
 
 

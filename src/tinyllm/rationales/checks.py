@@ -130,7 +130,7 @@ def _is_refused(text: str, _reply: Reply, _question: Question) -> bool:
 
 
 def _is_empty(text: str, _reply: Reply, _question: Question) -> bool:
-    """The text has only the common opening and the letter of the answer."""
+    """The text has fewer than three words besides the common opening and "the answer is (a)": it explains nothing."""
     lowered = text.lower()
     said = _OPENING.sub(" ", text) if "think" in lowered else text
     said = _BARE_ANSWER.sub(" ", said) if "answer" in lowered else said

@@ -25,7 +25,7 @@ _DROPPED_SHOWN = 50
 _SPLITS = ("train", "valid", "test")
 
 CHECKS: Mapping[str, str] = {
-    "empty": "The text has too few words.",
+    "empty": "The text is empty or too short: it has fewer than three words.",
     "cut_off": "The text stops in the middle of a sentence.",
     "runs_on": "The text continues with a new question.",
     "repeats": "The text repeats itself.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tinyllm.config import Config
@@ -16,6 +18,8 @@ from tinyllm.system.news import News
 
 if TYPE_CHECKING:
     from tinyllm.rationales.types import TeacherYield
+
+_SHOWN = {"empty": "empty or too short"}  # reasons whose names say too little
 
 
 def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | None = None) -> dict[str, TeacherYield]:
@@ -49,12 +53,14 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
             write_rationales(run.path, collection, guessed)
     for name, found in collection.yields.items():
         news.say(_yield_text(name, found))
+    _warn_of_rejected(collection.yields, run, news)
     return collection.yields
 
 
 def _yield_text(name: str, found: TeacherYield) -> str:
     rejected = ", ".join(
-        f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1])
+        f"{n} {_SHOWN.get(reason, reason.replace('_', ' '))}"
+        for reason, n in sorted(found.rejected.items(), key=lambda i: -i[1])
     )
     return (
         f"  {name}: {found.rationales} rationales"
@@ -64,3 +70,13 @@ def _yield_text(name: str, found: TeacherYield) -> str:
         + (f", {found.thinking_tokens:,} tokens of thoughts" if found.thinking_tokens else "")
         + (f", rejected: {rejected}" if rejected else "")
     )
+
+
+def _warn_of_rejected(yields: Mapping[str, TeacherYield], run: RunFolder, news: News) -> None:
+    """Warn of teachers that replied, and none of whose replies passed the checks."""
+    for name, found in yields.items():
+        if not found.rationales and found.rejected.keys() - found.unanswered.keys():
+            news.say(
+                f"  warning: {name} gave no rationale: all its replies failed a check. Look at them in "
+                f"{run.path / 'rejected.jsonl'}, or with: tinyllm report {shlex.quote(str(run.path))}"
+            )

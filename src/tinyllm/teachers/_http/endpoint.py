@@ -1,6 +1,7 @@
 """One OpenAI-compatible endpoint: sends requests, reads replies, and handles errors. It knows no questions.
 
 429, overloaded, 503 with a time       all requests wait as long as it says; does not count as an attempt
+503, 504, 529 in a crowd              the same, up to `attempts` times; a crowd: fewer may be in flight now than then
 5xx, dropped, timed out, not JSON     ask another replica, or back off with jitter; after `attempts`, RequestFailed
 a dead replica                        it rests; its requests move to others at once, which is no attempt
 400 about a parameter                 ParameterRefused: the caller changes the form of the request
@@ -62,6 +63,7 @@ _JSON = {"Content-Type": "application/json"}
 _LONGEST_SLEEP_S = 5.0  # the longest sleep during a pause, which may change
 _UNKNOWN_BEFORE_REPLY = 2  # unknown errors before the first reply that are taken to concern one prompt
 _UNKNOWN_IN_A_ROW = 16  # the same, in a row, after the first reply
+_OVERLOADED = (503, 504, 529)  # 504: a server or gateway that gave up waiting, often because of a queue
 _MAY_BE_BILLED = (408, 502, 504, 520, 522, 524)  # from a gateway: the service behind it may bill the request
 
 
@@ -77,6 +79,8 @@ class _Job:
     sent: float = 0.0
     reserved: float = 0.0  # tokens of the current attempt
     attempts: int = 0
+    width: int = 0  # how many attempts might be in flight when the current one was sent
+    spared: int = 0  # attempts that did not count, because there were too many requests at once
     limited_since: float | None = None
     manners: Manners = Manners()  # from which the body was made
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -188,7 +192,7 @@ class Endpoint:
     async def _attempt(self, job: _Job) -> Reply:
         await self._wait_for_turn(job)
         await job.meter.begin()
-        job.sent = time.monotonic()
+        job.sent, job.width = time.monotonic(), self.concurrency
         replica = job.replica = self._replicas.pick(job.sent, job.avoid)
         replica.in_flight += 1
         try:
@@ -287,12 +291,18 @@ class Endpoint:
             return AttemptFailed("429", words, limited=True, overload=True, billed=False, after_s=after_s)
         said = f"HTTP {answer.status}: {words}"
         if status >= 500 or status in (408, 409, 425):
-            overload, billed = status in (503, 529), status in _MAY_BE_BILLED
-            limited = overload and (after_s is not None or "overload" in words.casefold())
+            overload, billed = status in _OVERLOADED, status in _MAY_BE_BILLED
+            limited = overload and not billed and (after_s is not None or "overload" in words.casefold())
             after_s = None if after_s is None else min(after_s, self._patience.backoff_max_s)  # it may recover earlier
             if status != 501:
                 return AttemptFailed(
-                    f"http {status}", said, limited=limited, overload=overload, billed=billed, after_s=after_s
+                    f"http {status}",
+                    said,
+                    limited=limited,
+                    overload=overload,
+                    alive=True,
+                    billed=billed,
+                    after_s=after_s,
                 )
         job.meter.free()
         self.faults[f"http {answer.status}"] += 1
@@ -326,7 +336,12 @@ class Endpoint:
         self.faults[failure.kind] += 1
         if failure.overload and isinstance(self._limit, AdaptiveLimit):
             self._limit.overloaded(now, now - job.sent)
-        if failure.limited:
+        # A crowd that is smaller now has cost this attempt. The number of such attempts is bounded, because they may be
+        # billed, and because a prompt that always takes too long looks the same.
+        crowded = failure.overload and failure.alive and self.concurrency < job.width
+        spared = crowded and job.spared < self._patience.attempts
+        job.spared += spared
+        if failure.limited or spared:
             self._limited(job, failure, now)
             return 0.0  # all requests wait for the end of the pause
         if failure.refused and self._pace is not None:

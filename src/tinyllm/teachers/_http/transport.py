@@ -64,6 +64,7 @@ class AttemptFailed(Exception):
     dead: bool = False  # the replica refused or cut the connection
     refused: bool = False  # there was no connection at all
     overload: bool = False  # fewer attempts at once may help
+    alive: bool = False  # it answered with a status
     billed: bool = True  # the service may have worked on the request, and so may bill it
     after_s: float | None = None  # the pause that the replica asked for
 
