@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -27,12 +28,12 @@ Rows = tuple[NDArray[np.float64], NDArray[np.int64]]
 """Scores (questions, choices) and the right choices (questions,)."""
 
 
-def rows_of(table: list[dict[str, object]], split: str) -> Rows:
+def rows_of(table: list[dict[str, Any]], split: str) -> Rows:
     """Return the scored questions of a split that have the most frequent number of choices."""
     found = [(r["mean"], r["answer"]) for r in table if r["split"] == split and r["view"] == "asked" and r["mean"]]
-    sizes = [len(mean) for mean, _ in found]  # type: ignore[arg-type]
+    sizes = [len(mean) for mean, _ in found]
     usual = max(set(sizes), key=sizes.count, default=0)
-    kept = [(mean, answer) for mean, answer in found if len(mean) == usual]  # type: ignore[arg-type]
+    kept = [(mean, answer) for mean, answer in found if len(mean) == usual]
     return np.array([mean for mean, _ in kept], float), np.array([answer for _, answer in kept], int)
 
 
