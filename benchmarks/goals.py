@@ -36,6 +36,7 @@ _WHOLE = {"arc-100": "arc", "riddle-100": "riddle-800", "piqa-100": "piqa-800", 
 _WITHOUT, _FEW_WITHOUT = ("fine-tuning", "choices", "both"), ("choices", "choices-short")
 _WITH, _FEW_WITH = ("opinions",), ("opinions", "no-labels")
 _ALPHA = 0.05
+_GAIN = 3.0  # points; a share of a smaller gain is a share of noise
 
 
 class _Methods:
@@ -127,13 +128,15 @@ class _Methods:
         tested = [self._results.against_twin(c, t, self._student, self.dataset) for c, t in twins]
         return tested[0].holm if tested and tested[0] is not None else None
 
-    def share(self, name: str, method: str, every: float, before: float, least: float = 0.85) -> Row:
-        """Return the row of the part that a method has of the gain from `before` to `every` (per cent)."""
+    def share(self, name: str, method: str, every: float, before: float, least: float = 0.85) -> Iterator[Row]:
+        """Yield the row of the part that a method has of the gain from `before` to `every` (per cent), if any."""
+        if every - before < _GAIN:
+            return
         found = (self.on_test(method) - before) / (every - before)
         seeds, reach = self.seeds(method), Reach("ours", "at least", least)
         met = reach.met(found, None) if seeds > 1 else None
         found = round(found, 3)
-        return Row(f"{self.dataset}: {name}", found, None, "", None, str(reach), met, "", (found, found), seeds)
+        yield Row(f"{self.dataset}: {name}", found, None, "", None, str(reach), met, "", (found, found), seeds)
 
 
 def _all_labels(m: _Methods) -> Iterator[Row]:
@@ -152,7 +155,7 @@ def _all_labels(m: _Methods) -> Iterator[Row]:
         yield m.beside("auto", "auto", "fine-tuning", 1.1257)
     if m.has("no-labels"):
         every, before = m.on_test("choices"), m.on_test("inference")
-        yield m.share("opinions only, share of the gain of all labels", "no-labels", every, before)
+        yield from m.share("opinions only, share of the gain of all labels", "no-labels", every, before)
     error, reach = round(m.calibration_error(alone), 4), Reach("ours", "at most", 0.05)
     name = f"{m.dataset}: calibration error (ECE) of {m.label(alone)}"
     met = reach.met(error, None) if m.seeds(alone) > 1 else None
@@ -166,12 +169,12 @@ def _few_labels(m: _Methods, whole: _Methods | None) -> Iterator[Row]:
     yield m.beside("opinions on the rest, control", "opinions", "opinions-shuffled", None)
     if whole is not None:
         name = f"opinions on the rest, best ({m.label(taught)}), share of what the missing labels give"
-        yield m.share(name, taught, whole.on_test("choices"), m.on_test(alone), 1.0)
+        yield from m.share(name, taught, whole.on_test("choices"), m.on_test(alone), 1.0)
     if m.has("no-labels"):
         yield m.beside("opinions alone", "no-labels", alone, None)
     if m.has("no-labels") and whole is not None:
         name = "opinions only and a hundred validation labels, share of the gain of all labels"
-        yield m.share(name, "no-labels", whole.on_test("choices"), whole.on_test("inference"))
+        yield from m.share(name, "no-labels", whole.on_test("choices"), whole.on_test("inference"))
 
 
 def goals(folder: Path) -> Result:

@@ -20,21 +20,20 @@ _ELSEWHERE = ("statistics", "architectures")  # have hundreds of rows, and pages
 _INTRO = """\
 # Benchmarks
 
-Made from the files in `benchmarks/results` by `make bench-train` and `make bench-generate`, which also measure
-everything anew (about {minutes} minutes each; nothing else should run on the machine meanwhile). Each benchmark can be
-run alone by the command under its title; `python -m benchmarks.table` then makes this page.
+`python -m benchmarks.table` makes this page from the files in `benchmarks/results`. The command under a title measures
+that part anew, and `make bench-train`, `bench-generate`, `bench-evaluate` and `bench-use` measure groups of them, in up
+to an hour each. Nothing else should run on the machine meanwhile.
 
 *Ours* and the *peer* are measured in turn, round after round, in one process tree: what else the machine does meets
 both alike. Each figure is the median over the rounds. *Ratio* is the median over the rounds of ours / peer, with the
 least and the greatest of a round in brackets (of ours, where there is no peer). *Reach* is what was set as the goal
 beforehand; a row without one only informs.
 """
-_MINUTES = 60
 
 
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the page as Markdown: results by name, in the order in which they are run, other names after them."""
-    parts = [_INTRO.format(minutes=_MINUTES)]
+    parts = [_INTRO]
     names = [*(name for name in ORDER if name in results), *sorted(set(results) - set(ORDER))]
     parts += [_section(name, results[name]) for name in names]
     if not names:

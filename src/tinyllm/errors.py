@@ -5,7 +5,7 @@
     ├── DataError                a questions file: path, line and remedy of every bad row
     ├── TeacherError             a teacher that cannot answer at all (endpoint, key, model)
     ├── StudentError             a student that cannot be loaded, trained or saved
-    │   └── NonFiniteLossError   training met a loss that is not a number
+    │   └── NonFiniteLossError   a loss or a score that is not a number
     ├── MissingDependencyError   an optional package is not installed; names the command that installs it
     └── RunFolderError           a run folder that is missing, in use, incomplete, or of another configuration
 
@@ -62,7 +62,7 @@ class StudentError(TinyLLMError):
 
 
 class NonFiniteLossError(StudentError):
-    """The training loss became infinite or not a number."""
+    """A loss, or the score of a choice, is infinite or not a number."""
 
 
 class MissingDependencyError(TinyLLMError):

@@ -16,6 +16,10 @@ from tinyllm.errors import ConfigError
         ("name: x\nteachers: [{name: a}\ndata: 1\n", "the bracket [ that is opened in line 2 is not closed"),
         ("name: 'x\ndata: {}\n", "the quote that is opened in line 1 is not closed"),
         ("name: x: y\n", "line 1: not YAML: a second `: ` in this line"),
+        ("data:\n  train: q.csv\n    cut: 1\n", "line 3: not YAML: the indentation of this line fits no line above"),
+        ("data:\n  train: q.csv\n cut: 1\n", "line 3: not YAML: the indentation of this line fits no line above"),
+        ("teachers:\n  - name: a\n - name: b\n", "line 3: not YAML: the indentation of this line fits no line above"),
+        ("name: 'x' y\n", "line 1: not YAML: a text follows a quoted text"),
     ],
 )
 def test_a_mistake_is_told_in_plain_words(tmp_path, text, said):

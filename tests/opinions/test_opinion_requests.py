@@ -112,6 +112,16 @@ def test_a_vote_is_read_by_letter_or_by_text(text, choice):
 
 
 @pytest.mark.parametrize(
+    ("text", "choice"),
+    [("Answer: A nurse", 1), ("The answer is A", 0), ("The answer is A because it is so", 0), ("Answer: B", 1),
+     ("The answer is I think a doctor", 0)],
+)  # fmt: skip
+def test_the_article_of_a_choice_is_no_letter(text, choice):
+    asked = replace(ASKED[0], choices=("a doctor", "A nurse", "somebody else"))
+    assert requests("votes").verdict(asked, Reply(text, "stop")).probabilities.index(1.0) == choice
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "A good question",

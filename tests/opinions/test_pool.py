@@ -154,3 +154,21 @@ def test_opinions_on_questions_that_are_not_learnt_are_not_used():
     found = pool_opinions(section, ["one"], (questions[:2], opinions), ((), ()))
     assert set(found.shares) == {"q0", "q1"}
     assert set(found.shuffled(0).values()) == set(found.shares.values())
+
+
+def test_the_opinions_that_set_the_limit_reach_it():
+    """Pooled opinions are rounded, so that the rounded shares of a unanimous vote sum to 0.999999."""
+    unanimous = pool.pool({"one": (8.2 / 9, *(0.2 / 9,) * 4)}, {"one": 1.0})
+    limit = pool.trusted_from([(unanimous, 0)] * 20 + [((0.2,) * 5, n % 5) for n in range(20)])
+    assert 0.9 < limit <= max(unanimous)
+
+
+def test_certain_opinions_that_are_right_are_used():
+    """1 would mean that no opinion is used."""
+    questions = [Question(f"q{n}", f"Which of {n}?", ("a", "b"), None) for n in range(4)]
+    opinions = [Opinion(q.id, "one", (1.0, 0.0), "given", 1, 1.0) for q in questions]
+    valid = [Question(f"v{n}", f"And of {n}?", ("a", "b"), 0 if n < 12 else n % 2) for n in range(20)]
+    known = [Opinion(q.id, "one", (1.0, 0.0) if n < 12 else (0.5, 0.5), "given", 1, 1.0) for n, q in enumerate(valid)]
+    found = pool_opinions(SoftSection(teachers={"one": 5.0}), ["one"], (questions, opinions), (valid, known))
+    assert (len(found.shares), found.untrusted) == (4, 0)
+    assert 0.9 < found.trust < 1

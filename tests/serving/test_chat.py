@@ -99,3 +99,10 @@ def test_an_example_is_not_answered_where_the_last_question_has_no_choices(last)
     said = read(f"Question: Which is cold?\nChoices: ice | fire\nAnswer: ice\n\n{last}")
     assert isinstance(said, str)
     assert "another question or list" in said
+
+
+def test_a_long_message_is_read_at_once():
+    """In the thread of the server: as many steps as lines. With their square this test would not end."""
+    assert isinstance(read("\n" * 300_000), str)
+    question, _ = read("Which is cold?" + "\n" * 300_000 + "A. ice\nB. fire")
+    assert question.question == "Which is cold?"

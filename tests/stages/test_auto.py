@@ -217,6 +217,9 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert "Loading the student" not in again.err
 
     assert "12 optimizer steps" in cli("train", searching.config, "--plan").out
+    others = cli("train", searching.config, "--plan", "--set", "train.epochs=4")
+    assert (others.code, "has not chosen yet what is learnt" in others.err) == (2, True)
+    assert json.loads((searching.run / "auto.json").read_text()) == found, "a plan changes something"
 
     searching.change("train", chosen["settings"])
     searching.change("auto", {})
@@ -225,6 +228,35 @@ def test_the_chosen_candidate_becomes_the_student_and_no_step_is_trained_twice(c
     assert cli("train", searching.config, "--run-dir", alone).code == 0
     assert same(weights(searching.run / "student"), weights(alone / "student"))
     assert read_student(searching.run / "student").card == read_student(alone / "student").card
+
+
+def test_a_setting_that_fails_ends_last(cli, searching):
+    searching.change("auto.candidates", [{"answer": "choices", "learning_rate": rate} for rate in (1e38, 1e-2)])
+    said = cli("run", searching.config)
+    assert said.code == 0, said.err
+    assert "note: setting 1 (learning_rate 1e+38) is left: The" in said.err
+    assert "round 1: failed: 1. learning_rate 1e+38" in said.err
+    found = json.loads((searching.run / "auto.json").read_text())
+    assert (found["chosen"], bool(found["candidates"][0]["looks"][0]["failed"])) == (2, True)
+    assert ">failed<" in (searching.run / "report.html").read_text("utf-8")
+
+
+def test_where_every_setting_fails_the_message_names_one_and_the_next_command_tries_again(cli, searching):
+    searching.change("auto.candidates", [{"answer": "choices", "learning_rate": rate} for rate in (1e38, 2e38)])
+    for _ in range(2):
+        said = cli("run", searching.config)
+        assert (said.code, "has no setting left to train. The last one, 1. learning_rate 1e+38" in said.err) == (
+            2,
+            True,
+        )
+        assert not (searching.run / "auto.json").exists()
+
+
+def test_the_first_steps_of_a_search_may_be_those_of_the_warm_up(cli, searching):
+    searching.change("train.warmup_steps", 5)
+    searching.change("auto.rungs", 3)
+    said = cli("run", searching.config)
+    assert said.code == 0, said.err
 
 
 def test_auto_does_not_read_the_test_questions(cli, searching):

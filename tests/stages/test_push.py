@@ -16,6 +16,7 @@ from projects import trained
 from stages.hub import TOKEN, hub
 from tinyllm.config import CHOICES_TASK, build_config
 from tinyllm.stages.folder import RunFolder
+from tinyllm.stages.push import _results
 from tinyllm.student.card import model_card
 
 CHOICES = ["ice", "water", "iron", "the moon"]
@@ -68,6 +69,14 @@ def test_without_upload_nothing_is_sent_and_the_card_has_the_accuracies(cli, run
     assert "Nothing was sent" in shown
     assert "no licence" not in shown
     assert "no licence is stated. An upload needs it" in cli("push", run, "me/mine", *NAMED[:2]).out
+
+
+def test_the_card_says_if_the_student_has_learnt_test_questions(cli, run):
+    figures = json.loads(RunFolder(run).metrics.read_text())
+    figures["data"]["warnings"] = {"test question that is also a training or validation question": 3, "no answer": 2}
+    card = _results(figures, {"likelihood": "Likelihood"})
+    assert "It is too high: 3 × test question that is also a training or validation question." in card
+    assert "not trained on" not in card
 
 
 def test_the_card_of_a_chosen_student_says_what_was_chosen_and_names_no_teacher_that_was_not_used(

@@ -19,6 +19,7 @@ from tinyllm.rationales.files import read_rationales
 from tinyllm.report import verdict_in_words
 from tinyllm.stages._prepare import prepare_training
 from tinyllm.stages._soft import _mixed, explained, taught, weak_teachers
+from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.train import plan_run
@@ -340,6 +341,28 @@ def test_a_weight_of_1_learns_no_rationale_of_a_known_answer(project):
     project.change("train.soft", {"weight": 1, "teachers": {"expert": 1.0}, "trust": 0})
     assert run(project, "generate") == 0
     assert {r.pooled for r in read_rationales(project.run)} == {True}
+
+
+@pytest.mark.parametrize(("weight", "shown"), [(1, 0), (0.5, 24)])
+def test_with_a_weight_of_1_no_prompt_shows_a_known_answer(project, monkeypatch, weight, shown):
+    """Neither as an example, nor in a pilot."""
+    project.tree["teachers"].append({"name": "ada", "kind": "scripted"})
+    project.change("train.method", "tinyllm")
+    project.change("train.alpha", {"expert": 0, "dull": 0, "ada": 1.0})
+    project.change("rationales", {"pooled": True})
+    project.change("train.soft", {"weight": weight, "teachers": {"expert": 1.0}, "trust": 0})
+    asked, given = [], []
+
+    def opened(config, folder, questions, *, examples, **more):
+        asked.append(len(questions))
+        given.append(len(examples))
+        return opened_asking(config, folder, questions, examples=examples, **more)
+
+    monkeypatch.setattr("tinyllm.stages.generate.opened_asking", opened)
+    monkeypatch.setattr("tinyllm.stages.check.opened_asking", opened)
+    assert run(project, "check", "--pilot", "2") == 0
+    assert run(project, "generate") == 0
+    assert (asked, given) == ([shown, 44], [shown, shown])
 
 
 def replace_soft(config: Config, **soft) -> Config:

@@ -250,3 +250,16 @@ def test_stopping_ends_retries(store):
     server, _, ended, _ = run(store, 4, answer, stop=stop, concurrency=4)
     assert ended.stopped == "interrupted"
     assert len(server.requests) <= 4
+
+
+@pytest.mark.parametrize("refused", [0, 5])  # before it is known that the model thinks, and after
+def test_the_reason_of_a_failure_is_told_whatever_was_learnt_about_the_endpoint(store, refused):
+    def answer(body):
+        if f"number {refused}?" in body["messages"][-1]["content"]:
+            return web.json_response({"error": {"message": "It is against our content policy"}}, status=400)
+        return thinks(1500)(body)
+
+    *_, outcomes = run(store, 8, answer, concurrency=1)
+    assert [getattr(o, "reason", None) for o in outcomes] == [
+        "content_filter" if n == refused else None for n in range(8)
+    ]

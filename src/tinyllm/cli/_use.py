@@ -12,7 +12,7 @@ import typer
 
 from tinyllm.cli import _completion
 from tinyllm.cli._options import AsJson, Quiet, Reading, print_result, reads_questions
-from tinyllm.errors import RunFolderError
+from tinyllm.errors import DataError, RunFolderError
 
 if TYPE_CHECKING:
     from tinyllm.export import Parity
@@ -41,6 +41,8 @@ def ask(
 ) -> None:
     """Ask a trained student a question."""
     RunFolderError.check(folder)  # before torch is imported
+    if len(choice) < 2:
+        raise DataError(f"A question needs two or more different choices, got {choice}. Give each with --choice.")
     from tinyllm.system.news import News
 
     news = News(quiet=as_json)

@@ -42,7 +42,7 @@ class OpinionFigures:
         """Return the figures as `opinions.json` holds them.
 
         Args:
-            usage: the `opinions.collect.Usage` of each teacher.
+            usage: the usage of each teacher.
             usd: the cost of each teacher's replies; None for a teacher without a price.
         """
         teachers = {

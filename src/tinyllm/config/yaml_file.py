@@ -57,7 +57,8 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node | None]:
 def _in_words(error: yaml.YAMLError, text: str) -> str:
     """Return what is wrong, in plain words for the usual mistakes."""
     problem, context = (str(getattr(error, name, None) or "") for name in ("problem", "context"))
-    begun = getattr(error, "context_mark", None)
+    begun, mark = (getattr(error, name, None) for name in ("context_mark", "problem_mark"))
+    indentation = "the indentation of this line fits no line above; keys of one level begin in the same column"
     if "'\\t'" in problem:
         return "a tab cannot indent; use spaces"
     if re.search(r"expected ',' or '[\]}]'", problem) and begun is not None:
@@ -67,7 +68,13 @@ def _in_words(error: yaml.YAMLError, text: str) -> str:
     if "quoted scalar" in context and begun is not None:
         return f"the quote that is opened in line {begun.line + 1} is not closed"
     if "mapping values are not allowed" in problem:
+        if mark is not None and ": " not in text.splitlines()[mark.line][: mark.column]:
+            return indentation
         return "a second `: ` in this line; put a text that has one in quotes, or begin a new line"
+    if "expected <block end>" in problem and "scalar" in problem:
+        return "a text follows a quoted text; put the whole text in one pair of quotes"
+    if "expected <block end>" in problem:
+        return indentation
     return problem or str(error)
 
 

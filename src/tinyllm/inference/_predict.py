@@ -105,8 +105,7 @@ def predict_file(
         raise DataError(
             f"{out} has the unknown ending '{out.suffix}'. Known: {', '.join(known)}. Give another name with -o."
         )
-    if out.exists():
-        raise DataError(f"{out} exists already. Give another name with -o, or remove it.")
+    _check_free(out)
     wishes, tally = wishes or Wishes(), Tally()
     with news.task(f"Reading {file}"):
         found = find_reading(file, wishes)
@@ -132,7 +131,7 @@ def predict_file(
         with _told_what_is_kept(out, count, total, news), news.task(f"Answering {file.name}", total) as task:
             _answer(loaded, found, part, count, teachers, min_confidence, is_learnt, task)
         seconds = time.monotonic() - began
-    _finish(out, teachers, found.shape.dialect)
+        _finish(out, teachers, found.shape.dialect)  # no other process may finish the same file
     return Predictions(
         file=out,
         rows=count.rows,
@@ -230,6 +229,11 @@ def _answered(
 # --- the unfinished file -----------------------------------------------------------------------------------------
 
 
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise DataError(f"{out} exists already. Give another name with -o, or remove it.")
+
+
 def _part(out: Path) -> Path:
     return out.with_name(f"{out.name}.part")
 
@@ -250,6 +254,9 @@ def _journal(out: Path, asked: dict[str, Any]) -> Iterator[tuple[IO[bytes], Coun
             raise DataError(
                 f"Another process is writing {out}. Wait until it ends, or give another name with -o."
             ) from None
+        if not part.stat().st_size and out.exists():  # another process has finished it since
+            part.unlink()
+        _check_free(out)
         began = read_json(said) if said.is_file() else {}
         if began != asked:
             if part.stat().st_size:

@@ -68,23 +68,26 @@ def vote(question: Question, teacher: str, reply: Reply) -> Verdict:
         return seen
     letters = letters_of(question)
     text = _LATEX.sub("", seen.text)
-    letter = _named_by_letter(text)
+    letter = _named_by_letter(text, question)
     place = letters.find(letter) if letter else _named_by_text(question, text)
     if place < 0:
         return Rejection(question.id, teacher, NO_CHOICE, seen.text)
     return Scored(tuple(float(i == place) for i in range(len(letters))))
 
 
-def _named_by_letter(text: str) -> str:
+def _named_by_letter(text: str, question: Question) -> str:
     """Return the letter that a reply names as its answer; empty if there is none, or if it may be one of several.
 
     A letter alone is the answer. So is the last one after "answer" or "correct option", since reasoning comes before
-    it. Letters at the beginning of lines or after "option" only count if all of them are the same.
+    it, unless it begins a choice ("Answer: A wave"). Letters at the beginning of lines or after "option" only count if
+    all of them are the same.
     """
     if alone := _ALONE.match(text):
         return alone[1].upper()
-    if said := _ANSWER.findall(text):
-        return str(said[-1])
+    if said := [m for m in _ANSWER.finditer(text) if m[1] in letters_of(question)]:
+        last = _words(text[said[-1].start(1) :])
+        if not any(last.startswith(_words(choice)) for choice in question.choices if " " in choice.strip()):
+            return str(said[-1][1])
     first = _FIRST.match(text)
     for letters in ({*_LISTED.findall(text), *([first[1].upper()] if first else [])}, {*_OPTION.findall(text)}):
         if letters:

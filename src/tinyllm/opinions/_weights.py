@@ -175,8 +175,8 @@ def trusted_from(known: Sequence[tuple[Shares, int]]) -> float:
         limit = confidences[-(-len(known) * part // _PARTS) - 1]
         taken = [one for one in known if max(one[0]) >= limit]
         if len(taken) >= FEW and (found := _information(taken)) > best:
-            best, least = found, 0.0 if part == _PARTS else limit
-    return round(least, _DIGITS)
+            best, least = found, 0.0 if part == _PARTS else min(limit, 1 - _LEAST)  # 1 would be: none is used
+    return least
 
 
 def _information(known: Sequence[tuple[Shares, int]]) -> float:

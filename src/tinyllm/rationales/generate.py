@@ -262,9 +262,7 @@ class _Flow:
         self._standing.in_flight += 1
         try:
             self._deliver(ask.root, await self._verdict(ask))
-        except RequestFailed as error:
-            words = well_formed(str(error))
-            self._shared.writer.note(Failure(ask.key, self.teacher.name, ask.question.id, error.reason, words))
+        except RequestFailed:
             self._standing.failed += self._done(ask.root)
             self._shared.progress.advance(self._standing)
         except (TeacherError, MissingDependencyError) as error:
@@ -327,16 +325,19 @@ class _Flow:
                 may_send=lambda: not self._stopped(), over_budget=lambda: self._shared.stop.wish("budget"),
                 resumes=self._is_resumable,
             )  # fmt: skip
-            reply = await self._asked(ask, meter)
-        if reply is None:
-            raise RequestFailed("the teacher has nothing for this question")
+            try:
+                reply = await self._asked(ask, meter)
+            except RequestFailed as error:
+                words = well_formed(str(error))
+                self._shared.writer.note(Failure(ask.key, self.teacher.name, ask.question.id, error.reason, words))
+                raise
         self._standing.replies += 1
         self._standing.prompt_tokens += reply.prompt_tokens or 0
         self._standing.completion_tokens += reply.completion_tokens or 0
         self._standing.thinking_tokens += reply.thinking_tokens or 0
         return ask, await meter.paid(reply)
 
-    async def _asked(self, ask: Ask, meter: RequestMeter) -> Reply | None:
+    async def _asked(self, ask: Ask, meter: RequestMeter) -> Reply:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
         self._asking[task] = meter
@@ -352,6 +353,7 @@ class _Flow:
             del self._asking[task]
         if reply is None:
             meter.free()
+            raise RequestFailed("the teacher has nothing for this question")
         return reply
 
     # --- results ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tinyllm.prompts import ExampleGenerator, Prompt, teacher_prompt
 from tinyllm.questions import Question
 from tinyllm.rationales.checks import to_rationale
 from tinyllm.rationales.types import UNFINISHED, Rejection, Verdict
-from tinyllm.replies import Store
+from tinyllm.replies import Failure, Store
 from tinyllm.teachers import Prompted, Teacher
 from tinyllm.teachers.base import Adapting, AtHand, ParameterRefused, Reply, Request, Sampling, canonical, key_of
 from tinyllm.teachers.manners import LENGTHS, SAMPLING, WITHOUT_THOUGHTS, Manners, SentForm
@@ -303,6 +303,13 @@ def answered(requests: Requests, store: Store, asks: Sequence[Ask]) -> tuple[lis
         else:
             settled.append((ask, last))
     return settled, missing
+
+
+def failures_of(requests: Requests, store: Store, asks: Sequence[Ask]) -> dict[int, Failure]:
+    """Return the failures of requests without a reply, by place. A request may have been sent in an earlier form."""
+    sent = {ask.place: {ask.key, *(a.key for a in requests.variants(replace(ask, room=0)))} for ask in asks}
+    known = store.failures({key for keys in sent.values() for key in keys})
+    return {place: known[key] for place, keys in sent.items() for key in keys if key in known}
 
 
 def walk(

@@ -36,12 +36,13 @@ def _row(candidate: Mapping[str, Any], chosen: int | None) -> dict[str, Any]:
     """Return how a candidate did at its last look."""
     looks = candidate["looks"]
     last = looks[-1] if looks else {}
+    failed = bool(last.get("failed"))
     return {
         "number": str(candidate["number"]),
         "name": str(candidate["name"]),
         "is_chosen": candidate["number"] == chosen,
         "rungs": str(len(looks)),
         "steps": f"{count(last.get('steps', 0))} of {count(candidate['steps'])}",
-        "accuracy": percent(last.get("accuracy")),
-        "log_loss": decimal(last.get("log_loss")),
+        "accuracy": "failed" if failed else percent(last.get("accuracy")),
+        "log_loss": decimal(None if failed else last.get("log_loss")),
     }

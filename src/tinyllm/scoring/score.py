@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tinyllm.config import ANSWER_TASK, EvaluateSection
-from tinyllm.errors import StudentError
+from tinyllm.errors import NonFiniteLossError
 from tinyllm.questions.types import Question
 from tinyllm.scoring._matching import Generated, match_choice
 from tinyllm.scoring._passes import BranchScore, Progress, branch_scores, generate_texts, reasons_for, silence
@@ -105,7 +105,7 @@ def score_options(
         reasons: what the student wrote before (`reasons_for`); None: it writes it now.
 
     Raises:
-        StudentError: a score is not a number.
+        NonFiniteLossError: a score is not a number.
     """
     encoder = student.encoder(share_prompt=learner.share_prompt)
     prefix = student.card.prefixes[ANSWER_TASK]
@@ -118,7 +118,7 @@ def score_options(
         for q, of, those in zip(questions, rows, found, strict=True)
     ]
     if broken := next((q.id for q, of in zip(questions, scores, strict=True) if any(map(math.isnan, of.total))), None):
-        raise StudentError(
+        raise NonFiniteLossError(
             f"The student's scores of question '{broken}' are not a number: the weights are damaged, or the "
             "arithmetic overflows. Train with a smaller learning rate, or set evaluate.precision to fp32."
         )

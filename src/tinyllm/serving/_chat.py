@@ -190,12 +190,13 @@ def _asking(lines: Sequence[str]) -> list[int]:
 def _marked(lines: Sequence[str], start: int) -> _Choices | None:
     """Return the choices that begin at a line; None if there are fewer than two.
 
-    The labels are A, B, C, … or 1, 2, 3, … Empty lines are skipped.
+    The labels are A, B, C, … or 1, 2, 3, … Empty lines between them are skipped.
     """
     found: list[tuple[str, str]] = []
     end = start
-    for at, line in enumerate(lines[start:], start):
-        if not line.strip():
+    for at in range(start, len(lines)):  # without a copy, and not over empty lines: a message may be a million of them
+        line = lines[at]
+        if found and not line.strip():
             continue
         match = _LETTERED.fullmatch(line)
         first = found[0][0] if found else match[1] if match else ""

@@ -291,7 +291,7 @@ class Asking:
 
     def _missing(self, requests: Requests, first: int | None = None) -> Iterator[Question]:
         """Yield the questions of which something is not in the store; of the first so many questions only."""
-        from tinyllm.rationales.requests import answered
+        from tinyllm.rationales.requests import answered, failures_of
         from tinyllm.replies import ReadOnlyStore
 
         total = min(first or len(requests.questions), len(requests.questions))
@@ -300,8 +300,8 @@ class Asking:
             if self._store is not None:
                 missing = answered(requests, self._store, missing)[1]
             if isinstance(self._store, ReadOnlyStore):  # what failed before is not tried again
-                failed = self._store.failures([ask.key for ask in missing])
-                missing = [ask for ask in missing if ask.key not in failed]
+                failed = failures_of(requests, self._store, missing)
+                missing = [ask for ask in missing if ask.place not in failed]
             yield from (ask.question for ask in missing)
 
 

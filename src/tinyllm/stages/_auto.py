@@ -22,7 +22,7 @@ from typing import Any
 
 from tinyllm.config import Config, candidates_of
 from tinyllm.config.read import SPEED_ONLY
-from tinyllm.errors import DataError
+from tinyllm.errors import DataError, NonFiniteLossError, RunFolderError, StudentError
 from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._prepare import give_back_memory, looked_at, prepare_training, train_prepared, validation_scores
 from tinyllm.stages._soft import supposed
@@ -34,6 +34,7 @@ ENOUGH_TO_CHOOSE = 100
 """With fewer validation questions, chance decides between settings."""
 
 _Z95 = 1.96
+_WORST_LOSS = 1e9  # JSON has no infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +141,17 @@ def _short(value: Any, values: Sequence[Any]) -> str:
     return "off" if value is None else str(value)
 
 
-def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config:
+def chosen(config: Config, run: RunFolder, news: News, splits: Splits, *, may_search: bool = True) -> Config:
     """Return the configuration that is best on the validation questions. Search for it, unless that is done.
 
     The training of the run then continues from its checkpoint. Every process must call this.
 
+    Args:
+        may_search: False: change nothing.
+
     Raises:
         DataError: no validation question has an answer.
+        RunFolderError: these settings and questions have not been searched, and `may_search` is False.
         KeyboardInterrupt: the user interrupted it. The next call continues the search.
     """
     from tinyllm.student.processes import Processes
@@ -158,7 +163,15 @@ def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config
             "Set data.valid or data.cut, or choose another train.method.",
             page="training.md#method-auto",
         )
-    halving = _Halving(config, run, news, replace(splits, test=()), valid, Processes.joined())
+    processes = Processes.joined() if may_search else Processes(0, 1)
+    halving = _Halving(config, run, news, replace(splits, test=()), valid, processes)
+    if not may_search:
+        if halving.found is None:
+            raise RunFolderError(
+                "train.method: auto has not chosen yet what is learnt from these questions with these settings; "
+                "`tinyllm train` searches, and `tinyllm check` says what it will try."
+            )
+        return halving.candidates[halving.found]
     number = halving.search()
     halving.hand_over(number)
     return halving.candidates[number]
@@ -166,13 +179,18 @@ def chosen(config: Config, run: RunFolder, news: News, splits: Splits) -> Config
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The figures of a candidate on the validation questions after a rung."""
+    """The figures of a candidate on the validation questions after a rung.
+
+    Attributes:
+        failed: why it could not be trained so far; its figures are then the worst.
+    """
 
     rung: int
     steps: int
     accuracy: float
     log_loss: float
     seconds: float
+    failed: str = ""
 
 
 def _rank(look: _Look) -> tuple[float, float]:
@@ -195,15 +213,16 @@ class _Halving:
         known = read_json(self._file) if self._file.is_file() else {}
         self._is_of_another = bool(known) and known.get("fingerprint") != self._key
         kept = [] if self._is_of_another else known.get("candidates", [])
-        self._chosen = None if self._is_of_another else known.get("chosen")
+        number = None if self._is_of_another else known.get("chosen")
+        self.found: int | None = None if number is None else int(number) - 1
         self._looks: list[list[_Look]] = [[_Look(**look) for look in found["looks"]] for found in kept]
         self._looks += [[] for _ in self.candidates[len(self._looks) :]]
         processes.wait()  # until all processes have read the file
 
     def search(self) -> int:
         """Return the number of the best candidate."""
-        if self._chosen is not None:
-            return int(self._chosen) - 1
+        if self.found is not None:
+            return self.found
         if self._is_of_another:
             self._news.say(
                 "  note: the questions, rationales, opinions or settings have changed, so the search starts again"
@@ -223,6 +242,12 @@ class _Halving:
                 if missing:
                     self._tell(alive, rung, left)
             best = self._best(alive, len(self._plan.rungs) - 1)[0]
+            if failed := self._looks[best][-1].failed:
+                self._discard([self._file, self._folder])
+                raise StudentError(
+                    f"train.method: auto has no setting left to train. The last one, {best + 1}. "
+                    f"{self._plan.names[best]}, failed: {failed}\nTake it out of auto.candidates, or change it."
+                )
             task.update(self._trained(), self._trained(), f"chosen: {best + 1}. {self._plan.names[best]}")
         self._write(best)
         return best
@@ -232,8 +257,9 @@ class _Halving:
         kept = "kept" if rung + 1 < len(self._plan.rungs) else "chosen"
         for place, n in enumerate(self._best(alive, rung)):
             accuracy = 100 * self._looks[n][rung].accuracy
-            outcome = kept if place < left else "stopped"
-            self._news.say(f"  round {rung + 1}: {accuracy:.1f} %, {outcome}: {n + 1}. {self._plan.names[n]}")
+            outcome = f"{accuracy:.1f} %, {kept if place < left else 'stopped'}"
+            outcome = "failed" if self._looks[n][rung].failed else outcome
+            self._news.say(f"  round {rung + 1}: {outcome}: {n + 1}. {self._plan.names[n]}")
 
     def _trained(self) -> int:
         """Return the number of optimizer steps so far, of all candidates."""
@@ -271,11 +297,16 @@ class _Halving:
             task.update(others + step, note=note)
 
         until = _until(share, len(prepared.plan))
-        result = train_prepared(config, prepared, self._splits, folder, advance, until)
-        accuracy, log_loss = validation_scores(config, prepared.student, prepared.learner, self._splits)
+        try:
+            steps = train_prepared(config, prepared, self._splits, folder, advance, until).steps
+            accuracy, log_loss = validation_scores(config, prepared.student, prepared.learner, self._splits)
+            failed = ""
+        except NonFiniteLossError as error:  # all processes meet it: the loss is a sum over them
+            steps, accuracy, log_loss, failed = until, 0.0, _WORST_LOSS, str(error)
+            self._news.say(f"  note: setting {number + 1} ({self._plan.names[number]}) is left: {failed}")
         del prepared
         give_back_memory()
-        return _Look(rung, result.steps, accuracy, log_loss, round(time.monotonic() - began, 2))
+        return _Look(rung, steps, accuracy, log_loss, round(time.monotonic() - began, 2), failed)
 
     def _of(self, number: int) -> Path:
         return self._folder / str(number + 1)

@@ -58,7 +58,10 @@ class Folds:
             The scores; an empty sequence before the question is scored; None if the teacher was not trained on the
             question and can answer it itself.
         """
-        place = self._seen.searchsorted(code := _alike(question))
+        import numpy as np
+
+        code = np.uint64(_alike(question))  # a plain int would make a copy of the array as floats
+        place = self._seen.searchsorted(code)
         if place == len(self._seen) or self._seen[place] != code:
             return None
         return self._kept.get(_exactly(question), ())

@@ -16,7 +16,7 @@ from tinyllm.questions import answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._auto import Search, few_to_choose_by, search_of
 from tinyllm.stages._prepare import cut_targets, little_space, needs_validation
-from tinyllm.stages._soft import learnable, supposed
+from tinyllm.stages._soft import learnable, supposed, uses_answers
 from tinyllm.stages.asking import opened_asking
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.opinions import opinion_forecasts
@@ -234,7 +234,9 @@ def questions_passed(config: Config, splits: Splits) -> int:
 def _forecasts(
     config: Config, run: RunFolder, splits: Splits, news: News, pilot: int, dry_run: bool
 ) -> tuple[tuple[Forecast, ...], tuple[str, ...]]:
-    known = answered(splits.train) if config.train.soft is not None else splits.train
+    known = splits.train
+    if config.train.soft is not None:
+        known = answered(splits.train) if uses_answers(config) else ()
     asked = known if pilot or not config.rationales.pooled else supposed(config, splits)
     first = pilot if dry_run and pilot else None
     pilot = 0 if dry_run else pilot

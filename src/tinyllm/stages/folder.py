@@ -131,9 +131,9 @@ class RunFolder:
         Raises:
             RunFolderError: another process is at work in it, or it belongs to another configuration.
         """
-        was_empty = not self.path.is_dir() or not any(self.path.iterdir())
         self.make()
         with self.locked(wait_s):
+            was_empty = {f.name for f in self.path.iterdir()} <= {".lock"}
             try:
                 if self.config_file.is_file():
                     self.check_same(config, renews_rationales=renews_rationales)

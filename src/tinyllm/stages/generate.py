@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tinyllm.config import Config
 from tinyllm.questions import answered
-from tinyllm.questions.types import Splits
+from tinyllm.questions.types import Question, Splits
 from tinyllm.stages._opinions import ask_opinions
-from tinyllm.stages._soft import explained
+from tinyllm.stages._soft import explained, uses_answers
 from tinyllm.stages.asking import forecast_lines, opened_asking
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
@@ -42,7 +42,9 @@ def generate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
         with writing_rejections(run.path, "opinion"):
             pass  # removes the lines of opinions that were asked before
     questions, guessed = explained(config, run, splits)
-    examples = answered(splits.train) if config.rationales.pooled else questions
+    examples: Sequence[Question] = questions
+    if config.rationales.pooled:  # the examples of a prompt are of known answers, if these may be used
+        examples = answered(splits.train) if uses_answers(config) else ()
     with opened_asking(config, run, questions, examples=examples) as asking:
         if asking.is_priced:
             for line in forecast_lines(asking.forecasts(news)):

@@ -133,8 +133,12 @@ def _results(figures: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         (name, when, of[name]) for name in used for when, of in (("before", before), ("after", after)) if name in of
     ]
     fixed = f"The headline scorer is {headline}: the form of the prompt fixed it before the test."
+    warnings: Mapping[str, int] = figures.get("data", {}).get("warnings", {})
+    learnt = [f"{number} × {text}" for text, number in warnings.items() if text.startswith("test question that")]
     lines = [
-        f"Accuracy on {n} test questions that it was not trained on. {fixed}",
+        f"Accuracy on {n} test questions. It is too high: {'; '.join(learnt)}. {fixed}"
+        if learnt
+        else f"Accuracy on {n} test questions that it was not trained on. {fixed}",
         "",
         "| scorer | | accuracy | 95 % interval |",
         "|---|---|---:|---:|",

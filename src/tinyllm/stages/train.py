@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config
-from tinyllm.errors import RunFolderError
 from tinyllm.questions.types import Splits
 from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
@@ -40,14 +39,8 @@ def plan_run(config: Config, run: RunFolder, news: News, *, processes: int = 1) 
     """
     splits, _ = checked_questions(config, news)
     if config.train.method == "auto":
-        name = chosen_in(run).get("name")
-        if name is None:
-            raise RunFolderError(
-                "train.method: auto has not chosen yet what is learnt; `tinyllm train` searches, and `tinyllm check` "
-                "says what it will try."
-            )
-        news.say(f"  chosen: {name}")
-        config = chosen(config, run, news, splits)
+        config = chosen(config, run, news, splits, may_search=False)
+        news.say(f"  chosen: {chosen_in(run)['name']}")
     return prepare_training(config, run, news, splits, processes=processes)
 
 
@@ -88,10 +81,14 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     if done:
         news.say(f"✓ The student is already trained ({run.student})")
         figures = read_json(run.train_result)
+        now = figures | {"calibrated_with": calibrates_with, "made_of": inputs}
         if figures.get("calibrated_with", calibrates_with) != calibrates_with:  # an older result does not say
-            _calibrate_again(
-                config, run, news, splits, figures | {"calibrated_with": calibrates_with, "made_of": inputs}
-            )
+            _calibrate_again(config, run, news, splits, now)
+        elif processes.is_first:
+            write_json(run.train_result, now)
+        if processes.is_first:
+            discard_checkpoints(run.path)  # a search that chose the same again has handed one over
+        processes.wait()
         return read_json(run.train_result)
     if processes.is_first:
         if not is_same:
