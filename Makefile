@@ -85,7 +85,7 @@ bench-use: install
 	$(BIN)/python -m benchmarks.export runs/demo smollm2 t5-small
 	$(BIN)/python -m benchmarks.table
 
-# One dataset of docs/results.md again, in less than an hour on two cores: one seed of ARC with few labels, the planned comparison
+# One dataset of docs/results.md again, in 54 minutes on two cores: one seed of ARC with few labels, the planned comparison
 # and its control. The whole experiments have their commands in configs/experiments. Needs the real data, and 1.1 GB for the teacher.
 bench-results: install
 	$(BIN)/tinyllm models get qwen2.5-coder-1.5b-instruct
