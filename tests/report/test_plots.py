@@ -39,6 +39,19 @@ def test_dots_stand_at_their_share_between_their_ends(width: int) -> None:
     assert "after 46 %" in tree.attrib["aria-label"]
 
 
+@pytest.mark.parametrize("width", [plots.WIDE, plots.NARROW])
+@pytest.mark.parametrize("share", [0.3, 0.45, 0.5, 0.55, 0.7])
+def test_the_name_of_a_line_is_not_cut_off(width: int, share: float) -> None:
+    name = "100 labels, stopped early 32.5 %"
+    dots = [Dot("one", "50 %", "50 %", 0.5, 0.3, 0.7, False)]
+    tree = ElementTree.fromstring(plots.dot_plot(dots, [Mark(name, share)], width))
+    text = next(t for t in tree.iter("text") if t.text == name)
+    least = 6 * len(name)  # pixels at 12 pixels a line
+    at, ends = float(text.attrib["x"]), text.attrib["text-anchor"] == "end"
+    assert 0 <= at - ends * least
+    assert at + (not ends) * least <= width
+
+
 def test_labels_are_escaped() -> None:
     svgs = [
         plots.dot_plot([Dot(EVIL, EVIL, EVIL, 0.5, 0.4, 0.6, False)], [Mark(EVIL, 0.2)], plots.WIDE),

@@ -85,13 +85,17 @@ def dot_plot(dots: Sequence[Dot], marks: Sequence[Mark], width: int) -> str:
         parts.append(_text(at, bottom + 20, f"{_tick(tick)}\u00a0%", "tick", anchor))
     for index, mark in enumerate(marks):
         at, y = x(mark.value), 14 + 22 * index
-        end = at > left + span / 2
-        parts += [_line(at, y - 10, at, top, f"mark m{index}")]
+        end, needed = at > left + span / 2, 6 + _CHARACTER * len(mark.label)
+        room = {True: at, False: width - at}
+        end = end if room[end] >= needed else not end
+        fits = room[end] >= needed
+        parts += [_line(at, y - 10 if fits else y + 5, at, top, f"mark m{index}")]
         for number, dot in enumerate(dots):
             texts = left + _CHARACTER * len(dot.label), width - right - _CHARACTER * len(dot.short)
             start = top + row * number + (0 if wide or texts[0] < at < texts[1] else row - 24)
             parts.append(_line(at, start, at, top + row * (number + 1), f"mark m{index}"))
-        parts.append(_text(at + (-6 if end else 6), y, mark.label, "tick", "end" if end else "start"))
+        place = (at - 6 if end else at + 6) if fits else width  # a long name in a narrow plot stands above its line
+        parts.append(_text(place, y, mark.label, "tick", "end" if end or not fits else "start"))
     for index, dot in enumerate(dots):
         y = top + row * index + (row // 2 if wide else row - 12)
         if wide:
