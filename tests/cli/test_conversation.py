@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -74,3 +75,14 @@ def test_a_name_that_is_taken_is_not_proposed_again(tmp_path):
     (tmp_path / "tinyllm.yaml").write_text("")
     (tmp_path / "tinyllm-2.questions.jsonl").write_text("")
     assert "Wrote tinyllm-3.yaml" in typed(tmp_path, "", "", "", "")
+
+
+def test_of_texts_to_be_classified_the_classes_are_asked_for(tmp_path):
+    rows = [f"Ticket number {n} is about it.;{'Billing' if n % 3 else 'Account'}" for n in range(30)]
+    (tmp_path / "tickets.csv").write_text("\n".join(["ticket;team", *rows]), "utf-8")
+    shown = typed(tmp_path, "tickets.csv", "Billing, Acount", "Billing, Account", "3", "", "")
+    assert "none of the classes Billing, Acount: 'Account' (10 times). Did you mean 'Acount'?" in " ".join(
+        shown.split()
+    )
+    first = json.loads((tmp_path / "tickets.questions.jsonl").read_text("utf-8").splitlines()[0])
+    assert (first["choices"], first["answer"]) == (["Billing", "Account"], 1)

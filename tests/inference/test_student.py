@@ -90,6 +90,22 @@ def test_choices_that_differ_in_spaces_only_are_refused(student):
     assert "different choices" in chosen
 
 
+@pytest.mark.parametrize(
+    ("question", "choices", "words"),
+    [
+        (None, ["ice", "fire"], "A question must be a text, and several a list of texts; got"),
+        ([None], [["ice", "fire"]], "A question must be a text"),
+        ("2 + 2?", [3, 4], "Choices must be texts, got"),
+        (["a?", "b?"], [["ice", "fire"]], "Got 2 questions, 1 lists of choices."),
+        (["a?", "b?"], ["ice", "fire"], "for several questions, as a list of such lists"),
+    ],
+)
+def test_what_is_no_text_is_one_message(student, question, choices, words):
+    with pytest.raises(DataError) as refused:
+        student.choose(question, choices)
+    assert words in str(refused.value)
+
+
 def test_all_problems_of_a_list_are_in_one_message(student):
     with pytest.raises(DataError) as told:
         student.choose(["Which?", " ", "Which?"], [["a"], ["a", "b"], ["a", "b"]])

@@ -736,3 +736,58 @@ def test_a_file_that_is_no_text_is_not_taken_for_one_in_another_encoding(
     said = refusal(path)
     assert words in said
     assert "encoding" not in said
+
+
+# --- classes that are given ---
+
+TEAMS = ("Billing", "Technical", "Account")
+
+
+def tickets(tmp_path: Path, rows: int, *teams: str, head: str = "ticket;team") -> Path:
+    """A German spreadsheet with these teams in its first rows."""
+    file = tmp_path / "tickets.csv"
+    named = [teams[n] if n < len(teams) else TEAMS[n % 3] for n in range(rows)]
+    cells = [f"Ticket {n}: it stopped, again.;{team}" for n, team in enumerate(named)]
+    file.write_text("\n".join([head, *cells]), encoding="utf-8")
+    return file
+
+
+def test_the_column_of_given_classes_is_found_whatever_its_name(tmp_path: Path) -> None:
+    found = read(tickets(tmp_path, 12), classes=TEAMS)
+    assert [q.answer for q in sorted(found, key=lambda q: int(q.question.split()[1][:-1]))] == [
+        n % 3 for n in range(12)
+    ]
+
+
+def test_a_row_with_another_class_is_left_out_of_many_and_named(tmp_path: Path) -> None:
+    file = tickets(tmp_path, 40, "Billing", "Techncal")
+    assert len(read(file, classes=TEAMS)) == 39
+    assert "line 3" in str([*find_reading(file, Wishes(classes=TEAMS)).rows()][1])
+    assert "Techncal" in str([*find_reading(file, Wishes(classes=TEAMS)).rows()][1])
+
+
+@pytest.mark.parametrize(
+    ("teams", "classes", "words"),
+    [
+        (("Billing", "Techncal"), TEAMS, "'Techncal' (1 times). Did you mean 'Technical'?"),
+        ((), ("Billing", "Technical", "Acount"), "'Account' (4 times). Did you mean 'Acount'?"),
+        (
+            (),
+            ("Sales", "Support"),
+            "no column holds the classes Sales, Support. Columns: 'ticket', 'team'. Name it with",
+        ),
+    ],
+)
+def test_values_that_are_no_given_class_are_named(tmp_path: Path, teams: Any, classes: Any, words: str) -> None:
+    said = refusal(tickets(tmp_path, 12, *teams), classes=classes)
+    assert words in said
+    assert "are to be classified" not in said
+
+
+def test_texts_alone_are_read_where_classes_are_given(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text('ticket\nIt stopped, again.\n"It ""works"",\nnow."\n', encoding="utf-8")
+    assert refusal(tmp_path / "new.csv").endswith("--classes NAME,NAME --no-answers")
+    found = read(tmp_path / "new.csv", classes=TEAMS, has_answers=False)
+    assert {(q.question, q.choices, q.answer) for q in found} == {
+        ("It stopped, again.", TEAMS, None), ('It "works",\nnow.', TEAMS, None),
+    }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -83,4 +84,10 @@ def test_the_command_prints_a_row_for_each_run(run, monkeypatch) -> None:
     assert "corrected" not in second
     rows = json.loads(CliRunner().invoke(app, ["compare", *names, "--json"]).output)
     assert [row["run"] for row in rows] == names
+    for name, rate in zip(names, (1e-4, 2e-4), strict=True):
+        train = f"{{method: fine-tuning, learning_rate: {rate}}}"
+        (Path(name) / "config.yaml").write_text(f"data: {{train: q.csv}}\ntrain: {train}\n", "utf-8")
+    said = CliRunner().invoke(app, ["compare", *names]).output
+    assert said.endswith(f"What differs ({names[0]} → {names[1]}):\n  - train.learning_rate: 0.0001 → 0.0002\n")
+    assert "given twice" in str(CliRunner().invoke(app, ["compare", names[0], names[0]]).exception)
     assert "Give two or more" in str(CliRunner().invoke(app, ["compare", names[0]]).exception)

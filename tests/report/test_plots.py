@@ -48,7 +48,7 @@ def test_the_name_of_a_line_is_not_cut_off(width: int, share: float) -> None:
     text = next(t for t in tree.iter("text") if t.text == name)
     least = 6 * len(name)  # pixels at 12 pixels a line
     at, ends = float(text.attrib["x"]), text.attrib["text-anchor"] == "end"
-    assert 0 <= at - ends * least
+    assert at - ends * least >= 0
     assert at + (not ends) * least <= width
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from tinyllm.errors import DataError
+
+if TYPE_CHECKING:
+    from tinyllm.questions.intake import Wishes
 
 _TEACHERS = """\
 Who explains the answers of your questions (writes rationales)?
@@ -15,17 +20,22 @@ Who explains the answers of your questions (writes rationales)?
 _NO_KEY = "-"
 
 
-def converse() -> tuple[Path, Path | None, dict[str, Any]]:
+def converse() -> tuple[Path, Path | None, Wishes, dict[str, Any]]:
     """Ask for the questions, the teachers, the student and the file to write. Enter takes the answer in brackets.
 
     Returns:
-        The configuration to write, the file of questions (None: the starter dataset), and other arguments of
-        `write_config`.
+        The configuration to write, the file of questions (None: the starter dataset), how it is to be read, and other
+        arguments of `write_config`.
+
+    Raises:
+        DataError: the questions cannot be read.
     """
+    from tinyllm.questions.intake import Wishes
     from tinyllm.stages.init import config_for
 
     typer.echo("Enter takes the answer in brackets. Everything can be changed in the file that is written.\n")
     data = _data()
+    wishes = Wishes() if data is None else _wishes(data)
     typer.echo(_TEACHERS)
     while (number := typer.prompt("Number", default="1").strip()) not in ("1", "2", "3"):
         typer.echo(f"'{number}' is none of them; type 1, 2 or 3.")
@@ -36,7 +46,7 @@ def converse() -> tuple[Path, Path | None, dict[str, Any]]:
     proposed = _free(Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml"))
     while (path := Path(typer.prompt("Write to", default=str(proposed)))).exists():
         typer.echo(f"{path} is there already; give another name.")
-    return path, data, {"teachers": teachers, "student": student.strip()}
+    return path, data, wishes, {"teachers": teachers, "student": student.strip()}
 
 
 def _free(path: Path) -> Path:
@@ -56,6 +66,24 @@ def _data() -> Path | None:
         if (data := Path(text).expanduser()).exists():
             return data
         typer.echo(f"There is no {data}.")
+
+
+def _wishes(data: Path) -> Wishes:
+    """Try to read the questions before more is asked. If they cannot be read, ask for classes."""
+    from tinyllm.questions.intake import Wishes, find_reading
+
+    wishes = Wishes()
+    while True:
+        try:
+            find_reading(data, wishes)
+        except DataError as error:
+            typer.echo(f"{error}\n")
+            named = typer.prompt("If texts are to be classified: the classes, with commas (Enter: stop)", default="")
+            if not (classes := tuple(part.strip() for part in named.split(",") if part.strip())):
+                raise
+            wishes = Wishes(classes=classes)
+        else:
+            return wishes
 
 
 def _service() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from tinyllm.cli import _completion
+from tinyllm.errors import DataError
 
 if TYPE_CHECKING:
     from tinyllm.questions.intake import Wishes
@@ -87,6 +88,8 @@ class Reading:
         """Return the options as `questions.intake` takes them."""
         from tinyllm.questions.intake import Wishes
 
+        if self.classes is not None and len(_listed(self.classes)) < 2:
+            raise DataError(f"--classes needs two or more names, with commas between them; got '{self.classes}'.")
         return Wishes(
             question=self.question,
             choices=_listed(self.choices),

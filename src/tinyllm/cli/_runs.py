@@ -194,11 +194,15 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare trained students on the same test questions, with intervals and p-values."""
+    from tinyllm.config import describe_differences
     from tinyllm.errors import TinyLLMError
     from tinyllm.report import compare_runs
+    from tinyllm.stages.folder import RunFolder
 
     if len(runs) < 2:
         raise TinyLLMError("One run was given. Give two or more: tinyllm compare runs/without runs/with")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise TinyLLMError("A run was given twice. Give two or more different ones.")
     rows = compare_runs(runs)
     first, width = rows[0], max(len(row.run) for row in rows)
 
@@ -215,6 +219,10 @@ def compare(
         lines += few_text(first.accuracy.n)
         lines.append(f"  Points are differences from {first.run}, paired by question, with 95 % intervals.")
         lines.append("  Each run is one training; `tinyllm experiment` tests with several seeds (docs/experiments.md).")
+        for other in runs[1:]:
+            with contextlib.suppress(TinyLLMError):  # a configuration of an earlier version
+                differ = describe_differences(*(RunFolder(folder).config() for folder in (runs[0], other)))
+                lines += [f"What differs ({runs[0]} → {other}):", *(f"  - {setting}" for setting in differ)]
         return "\n".join(lines)
 
     print_result([asdict(row) for row in rows], as_json, text)

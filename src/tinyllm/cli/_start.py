@@ -41,9 +41,10 @@ def init(
     from tinyllm.system.news import News
 
     chosen: Mapping[str, Any] = {}
+    wishes = reading.wishes()
     if sys.argv[1:] == ["init"] and sys.stdin.isatty() and sys.stdout.isatty():
-        path, data, chosen = converse()
-    written = write_config(path, data, reading.wishes(), out, **chosen)
+        path, data, wishes, chosen = converse()
+    written = write_config(path, data, wishes, out, **chosen)
     for line in written.lines:
         typer.echo(News.wrapped(line, sys.stdout))
     made = written.config

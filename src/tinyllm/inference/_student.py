@@ -267,13 +267,21 @@ def _questions(
 ) -> list[Question]:
     texts = [question] if isinstance(question, str) else question
     listed: Sequence[Any] = [choices] if isinstance(question, str) else choices
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"A question must be a text, and several a list of texts; got {_shown([repr(question)])}.")
     contexts = [context] if isinstance(context, str) else context or [None] * len(texts)
     if any(isinstance(of, str) for of in listed):
-        raise DataError("The choices of a question must be a list of texts, got one text. Write them as a list.")
+        raise DataError(
+            "The choices of a question must be a list of texts, got one text. Write them as a list; for several "
+            "questions, as a list of such lists."
+        )
+    if not all(isinstance(choice, str) for of in listed for choice in of):
+        raise DataError(f"Choices must be texts, got {_shown(list(map(repr, listed)))}.")
     if not len(texts) == len(listed) == len(contexts):
+        beside = f" and {len(contexts)} contexts" if context else ""
         raise DataError(
             f"Each question needs one list of choices, and one context if there are contexts. Got {len(texts)} "
-            f"questions, {len(listed)} lists of choices and {len(contexts)} contexts."
+            f"questions, {len(listed)} lists of choices{beside}."
         )
     return [
         Question(f"asked-{n}", text, tuple(of), None, about)

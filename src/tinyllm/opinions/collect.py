@@ -15,7 +15,7 @@ from tinyllm.opinions.requests import OpinionRequests
 from tinyllm.opinions.types import Opinion
 from tinyllm.questions import Question
 from tinyllm.rationales.collect import why_unanswered
-from tinyllm.rationales.requests import Ask, failures_of, walk
+from tinyllm.rationales.requests import Ask, walk
 from tinyllm.rationales.types import Rejection, Scored, Verdict
 from tinyllm.replies import Store
 from tinyllm.teachers.base import Reply
@@ -125,7 +125,7 @@ class OpinionCollection:
                 rejected(outcome)
             else:
                 missing.append(ask)
-        failures = failures_of(requests, self._store, missing)
+        failures = requests.failures(self._store, missing)
         for ask in missing:
             rejected(why_unanswered(ask, requests.teacher.name, failures.get(ask.place)))
         return found

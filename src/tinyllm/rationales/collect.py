@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tinyllm.questions import Question
-from tinyllm.rationales.requests import Ask, Requests, failures_of, walk
+from tinyllm.rationales.requests import Ask, Requests, walk
 from tinyllm.rationales.types import Rationale, Rejection, Scored, TeacherYield, Verdict
 from tinyllm.replies import Failure, Store
 from tinyllm.teachers.base import AtHand, Reply
@@ -90,7 +90,7 @@ class Collection:
             settled[ask.place] = _rationale(outcome)
 
         unanswered = [ask for ask, last in walk(requests, store, asks, heard) if isinstance(last, Ask)]
-        failures = failures_of(requests, store, unanswered)
+        failures = requests.failures(store, unanswered)
         for ask in unanswered:
             settled[ask.place] = settled.get(ask.place) or why_unanswered(
                 ask, requests.teacher.name, failures.get(ask.place)

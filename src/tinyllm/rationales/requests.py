@@ -218,6 +218,12 @@ class Requests:
             self._ask(ask.place, ask.question, ask.wanted, room, ask.root, form) for room in rooms for form in forms
         ]
 
+    def failures(self, store: Store, asks: Sequence[Ask]) -> dict[int, Failure]:
+        """Return the failures of requests without a reply, by place. The request may have had an earlier form."""
+        sent = {ask.place: {ask.key, *(a.key for a in self.variants(replace(ask, room=0)))} for ask in asks}
+        known = store.failures({key for keys in sent.values() for key in keys})
+        return {place: known[key] for place, keys in sent.items() for key in keys if key in known}
+
     def verdict(self, question: Question, reply: Reply) -> Verdict:
         """Return what the checks make of a reply."""
         section = self._section
@@ -303,13 +309,6 @@ def answered(requests: Requests, store: Store, asks: Sequence[Ask]) -> tuple[lis
         else:
             settled.append((ask, last))
     return settled, missing
-
-
-def failures_of(requests: Requests, store: Store, asks: Sequence[Ask]) -> dict[int, Failure]:
-    """Return the failures of requests without a reply, by place. A request may have been sent in an earlier form."""
-    sent = {ask.place: {ask.key, *(a.key for a in requests.variants(replace(ask, room=0)))} for ask in asks}
-    known = store.failures({key for keys in sent.values() for key in keys})
-    return {place: known[key] for place, keys in sent.items() for key in keys if key in known}
 
 
 def walk(

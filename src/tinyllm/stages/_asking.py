@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from tinyllm.rationales.forecast import Forecast
 from tinyllm.rationales.generate import Ended, Stop
 from tinyllm.spending.budget import Budget
 from tinyllm.stages._folds import Folds
+from tinyllm.stages._loops import completed
 from tinyllm.stages._progress import GenerationNews, run_asking
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.news import News
@@ -291,7 +291,7 @@ class Asking:
 
     def _missing(self, requests: Requests, first: int | None = None) -> Iterator[Question]:
         """Yield the questions of which something is not in the store; of the first so many questions only."""
-        from tinyllm.rationales.requests import answered, failures_of
+        from tinyllm.rationales.requests import answered
         from tinyllm.replies import ReadOnlyStore
 
         total = min(first or len(requests.questions), len(requests.questions))
@@ -300,7 +300,7 @@ class Asking:
             if self._store is not None:
                 missing = answered(requests, self._store, missing)[1]
             if isinstance(self._store, ReadOnlyStore):  # what failed before is not tried again
-                failed = failures_of(requests, self._store, missing)
+                failed = requests.failures(self._store, missing)
                 missing = [ask for ask in missing if ask.place not in failed]
             yield from (ask.question for ask in missing)
 
@@ -311,7 +311,7 @@ def _tokenizer_of(spec: TeacherConfig, teacher: Teacher) -> CountTokens | None:
 
     named = spec.tokenizer if isinstance(spec, PromptedTeacher) else None
     if named is None and isinstance(teacher, Counting):
-        return lambda texts: asyncio.run(_counted(teacher, texts))
+        return lambda texts: completed(_counted(teacher, texts))
     model = named or getattr(spec, "model", None)
     if model is None or (named is None and not Path(model).is_dir()):
         return None

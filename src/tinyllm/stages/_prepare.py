@@ -69,8 +69,12 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
             teachers=tuple(settings.alpha),
             processes=processes,
         )
-    notes = (*soft_lines(learnt.figures), *learner.notes(), *cut_targets(encoder, targets))
-    return Prepared(plan, student, learner, dict(Counter(t.learnt for t in targets)), learnt.figures, notes)
+    notes = [*soft_lines(learnt.figures), *learner.notes(), *cut_targets(encoder, targets)]
+    if teachers_in_use(config) and not rationales:
+        notes.insert(
+            0, f"no question has a rationale, so answers alone are learnt, by {config.train.method} as by fine-tuning"
+        )
+    return Prepared(plan, student, learner, dict(Counter(t.learnt for t in targets)), learnt.figures, tuple(notes))
 
 
 def train_prepared(

@@ -16,6 +16,7 @@ from tinyllm.config import PriceSection
 from tinyllm.errors import TinyLLMError
 from tinyllm.rationales.generate import Ended, Standing, Stop
 from tinyllm.spending.budget import Budget
+from tinyllm.stages._loops import completed
 from tinyllm.system.news import News, Task
 
 _RATE_WINDOW_S = 30.0
@@ -142,7 +143,7 @@ def run_asking(asking: Callable[[Stop], Awaitable[Ended]], news: News) -> Ended:
 
     try:
         with _old_objects_left_alone():
-            ended = asyncio.run(main())
+            ended = completed(main())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     if ended.stopped == "interrupted":

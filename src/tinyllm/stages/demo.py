@@ -38,7 +38,8 @@ def run_demo(run: RunFolder, news: News, *, best: bool = False) -> tuple[Config,
     if (begun := run.path / "config.yaml").is_file():
         config = load_config(begun)  # it goes on as it began, even if the machine is busier now
     else:
-        config, said = _fitted(best)
+        with news.task("Measuring this machine"):  # PyTorch is imported, which takes seconds
+            config, said = _fitted(best)
         for line in said:
             news.say(line)
     free = shutil.disk_usage(next(folder for folder in run.path.absolute().parents if folder.exists())).free

@@ -147,7 +147,7 @@ def _results(figures: Mapping[str, Any], labels: Mapping[str, str]) -> str:
             f"{_percent(found['ci95'][0])} to {_percent(found['ci95'][1])} |"
             for name, when, found in rows
         ),
-        f"| | always the most frequent answer | {_percent(figures['majority'])} | |",
+        f"| | always the most frequent answer of training | {_percent(figures['majority'])} | |",
         f"| | guessing | {_percent(figures['chance'])} | |",
         "",
         verdict_in_words(figures, used[0], labels[used[0]]),

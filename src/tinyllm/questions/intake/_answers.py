@@ -26,7 +26,7 @@ SAID: Mapping[Way, str] = {
     "from 1": "its number, counted from 1",
 }
 _SHOWN, _SHOWN_CHARACTERS = 3, 40  # cells that mean no choice, and how much of each
-_TOLERATED = 0.05  # so many rows may match no choice (they are left out and reported)
+_TOLERATED = 0.05  # such a share of the rows may match no choice (they are left out and reported)
 
 _LEAD = re.compile(
     r"^\s*(?:(?:the\s+)?(?:correct|right|best)?\s*"
@@ -42,6 +42,11 @@ _SEVERAL = re.compile(r"\s*(?:[,;/|&+、，]|\band\b|\bund\b|\bet\b|\by\b|\s)\s*
 def single(value: Any) -> Any:
     """Return the item of a list of one; any other value unchanged."""
     return single(value[0]) if isinstance(value, list) and len(value) == 1 else value
+
+
+def misfits_allowed(rows: int) -> float:
+    """Return how many rows may match no choice."""
+    return _TOLERATED * rows if rows >= 20 else 0
 
 
 def is_nothing(value: Any) -> bool:
@@ -185,7 +190,7 @@ class Trial:
         found = self.results(way)
         there = found[found != NOTHING]
         fit, unfit = int((there >= 0).sum()), int((there == UNFIT).sum())
-        return fit > 0 and unfit <= (_TOLERATED * len(there) if len(there) >= 20 else 0)
+        return fit > 0 and unfit <= misfits_allowed(len(there))
 
     def results(self, way: Way) -> NDArray[np.int16]:
         """Return the choice of each row in one way, or NOTHING, UNFIT, SEVERAL."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinyllm.questions.intake._answers import Way
+from tinyllm.errors import did_you_mean, printable
+from tinyllm.questions.intake._answers import Way, is_nothing, misfits_allowed
 from tinyllm.questions.intake._cells import fold, is_scalar, number_of, text_of
 from tinyllm.questions.intake._choices import Choices, ColumnChoices, labels_for
 from tinyllm.questions.intake._names import has_role, is_wrong, rank
@@ -224,6 +225,13 @@ def class_columns(
     return list(dict.fromkeys([*(c for c in numbered if c in likely), *likely, *numbered]))
 
 
+def columns_of(sample: Sequence[Mapping[str, Any]], columns: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return the columns in which most values are one of these classes."""
+    names = {fold(name) for name in classes}
+    values = {c: [v for row in sample if is_scalar(v := row.get(c)) and not is_nothing(v)] for c in columns}
+    return [c for c, of in values.items() if 2 * sum(fold(text_of(v)) in names for v in of) > len(of)]
+
+
 def _is_closed(folded: set[str]) -> bool:
     """Tell whether values are yes and no, true and false, or similar."""
     return len(folded) > 1 and any(folded <= words for words in _SAYS_YES)
@@ -280,9 +288,12 @@ def _given(column: str, counts: Mapping[Any, int], wishes: Wishes) -> Classes | 
     names = wishes.classes
     if not column:
         return Classes(names, None, "the classes are given by --classes")
-    folded = {fold(text_of(v)) for v in counts}
-    if folded <= {fold(n) for n in names}:
-        return Classes(names, "text", f"'{column}' holds one of the classes given by --classes in every row")
+    known = {fold(n) for n in names}
+    others = {text_of(v): n for v, n in counts.items() if not is_nothing(v) and fold(text_of(v)) not in known}
+    total, unfit = sum(n for v, n in counts.items() if not is_nothing(v)), sum(others.values())
+    if unfit < total and unfit <= misfits_allowed(total):
+        rows = f"{total - unfit} of {total} rows" if unfit else "every row"
+        return Classes(names, "text", f"'{column}' holds one of the classes given by --classes in {rows}")
     numbers = [number_of(v) for v in counts]
     first = wishes.answers_from if wishes.answers_from is not None else (0 if 0 in numbers else None)
     if first is None and len(names) in numbers:
@@ -291,8 +302,13 @@ def _given(column: str, counts: Mapping[Any, int], wishes: Wishes) -> Classes | 
         return Classes(
             names, "from 0" if first == 0 else "from 1", f"'{column}' holds their numbers, counted from {first}"
         )
-    other = ", ".join(sorted(text_of(v) for v in counts if fold(text_of(v)) not in {fold(n) for n in names})[:10])
+    often = sorted(others, key=lambda text: (-others[text], text))
+    shown = ", ".join(f"'{printable(text)}' ({others[text]} times)" for text in often[:10])
+    if all(n is not None for n in numbers):
+        how = "Give the number of the first class with --answers-from 0 or --answers-from 1"
+    else:
+        how = "Correct --classes NAME,NAME, or the file"
     return (
-        f"'{column}' holds values that are not in --classes ({other}). If they are numbers, give the number of the "
-        "first class with --answers-from 0 or --answers-from 1"
+        f"'{column}' holds values that are none of the classes {', '.join(names)}: {shown}."
+        f"{did_you_mean(often[0], names)} {how}"
     )

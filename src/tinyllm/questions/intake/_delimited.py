@@ -17,6 +17,7 @@ from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 _SNIFFED = 1 << 15  # characters from which a separator is detected
 _TITLE_ROWS = 12  # at most so many rows are above a header
 _SEPARATORS = (",", ";", "\t", "|")
+_NO_SEPARATOR = "\x1f"
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "`|`", ":": "colons", " ": "blanks"}
 
 Record = tuple[int, list[Any]]
@@ -31,6 +32,7 @@ def delimited(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
     # Excel's first line `sep=;` gives the separator.
     told = line[4:] or "\t" if line[:4].lower() == "sep=" and len(line) <= 5 else None
     separators = _separators(file, text, wishes, told)
+    is_table = False
     for separator in separators:
         # Quotes are part of the texts only if the text is not a table with quoted cells.
         for quoting in (True, False):
@@ -50,8 +52,15 @@ def delimited(file: Bytes, wishes: Wishes) -> Iterator[Shape]:
         plain = text.encoding in ("utf-8", "utf-8-sig") and separator == "," and told is None and quoting
         in_place = file.path if plain and csv_file and not file.packed else None
         dialect = separator, "utf-8" if text.encoding == "utf-8" else "utf-8-sig"
+        is_table = True
         for shape in with_headers(records, str(file.path), "line", tuple(how), in_place):
             yield replace(shape, dialect=dialect) if csv_file else shape
+    if not is_table and wishes.classes and not wishes.has_answers:  # texts alone, to be classified
+        records = partial(_records, text, _NO_SEPARATOR, quoting=True, skip_first=told is not None)
+        header = next(records(), None)
+        if header is not None and not isinstance(header, Bad):
+            table = Table(str(file.path), partial(_rows, records, _names(header[1]), 1), "line")
+            yield Shape((table,), (*([text.how] if text.how else []), "one column"))
 
 
 def _separators(file: Bytes, text: Text, wishes: Wishes, told: str | None) -> list[str]:

@@ -23,7 +23,10 @@ from tinyllm.questions.intake._types import Bad, Line, Shape, Table, Wishes
 from tinyllm.questions.intake._understand import Refusal, understand
 from tinyllm.questions.types import Question
 
-_NOTHING = "it is not a table, not JSON, and not a quiz with lettered choices (Aiken, GIFT)"
+_NOTHING = (
+    "it is not a table with several columns, not JSON, and not a quiz with lettered choices (Aiken, GIFT). Texts "
+    "alone, in one column, are read to be classified: --classes NAME,NAME --no-answers"
+)
 _FEW = 3  # different questions that are needed for three splits
 _SHOWN = 10  # reasons that are shown for rows left out, and rows for each reason
 _SAMPLE = 1000  # questions whose texts are looked at
@@ -256,9 +259,11 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
         deepest = max((r.depth for _, r in refused), default=0)
         reasons = list(dict.fromkeys(reason for _, r in refused if r.depth == deepest for reason in r.reasons))
         # Other ways to split the same file would repeat these reasons for wrong columns.
-        listed = reasons[:1] if deepest < 2 else reasons
+        listed = (reasons[:1] if deepest < 2 else reasons) or [_NOTHING]
+        if wishes.separator is not None and deepest < 2:
+            listed = [*listed, f"cells were separated by --separator {wishes.separator!r}; without it, it is found"]
         raise DataError(
-            f"{path}: its rows do not prove how to read it.\n" + "\n".join(f"  - {r}" for r in listed or [_NOTHING]),
+            f"{path}: its rows do not prove how to read it.\n" + "\n".join(f"  - {r}" for r in listed),
             page="questions.md",
         )
     others = tuple(

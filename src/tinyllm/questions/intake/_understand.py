@@ -221,12 +221,14 @@ def _reading(candidate: Candidate, meaning: Meaning, looked: _Looked) -> Reading
 def _classes(shape: Shape, looked: _Looked, wishes: Wishes) -> tuple[Reading, Shape] | Refusal:
     """Read texts that belong to classes: a text, and a label that repeats."""
     known = _class_names(shape)
+    named = roles.columns_of(looked.sample, looked.columns, wishes.classes)
     if not wishes.has_answers and wishes.classes:
         labels = [""]
     elif wishes.answer:
         labels = [wishes.answer]
     else:
-        labels = roles.class_columns(looked.sample, looked.columns, known, shape.named)
+        others = roles.class_columns(looked.sample, looked.columns, known, shape.named)
+        labels = list(dict.fromkeys([*named, *others]))
     reasons = []
     for label in labels:
         picked = roles.pick(looked.sample, looked.columns, (label,), replace(wishes, answer=None), classify=True)
@@ -255,6 +257,11 @@ def _classes(shape: Shape, looked: _Looked, wishes: Wishes) -> tuple[Reading, Sh
         meaning = Meaning(label or None, found.way, (found.proof,))
         return _reading(candidate, meaning, looked), shape
     listed = ", ".join(f"'{c}'" for c in looked.columns) if shape.named else f"{len(looked.columns)} columns"
+    if wishes.classes:
+        if reasons and (named or wishes.answer):
+            return Refusal(2, tuple(reasons))
+        where = f"no column holds the classes {', '.join(wishes.classes)}. Columns: {listed}. Name it with --answer COL"
+        return Refusal(1, (f"{where}; or correct --classes NAME,NAME; or use --no-answers where none is known",))
     nothing = (
         "no choices: no column holds lists of texts, and there are no columns with one choice each, as A, B, C. "
         f"Columns: {listed}. Name them with --choices COL,COL,COL (or one column of lists). If texts are to be "
