@@ -769,8 +769,8 @@ def test_a_row_with_another_class_is_left_out_of_many_and_named(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("teams", "classes", "words"),
     [
-        (("Billing", "Techncal"), TEAMS, "'Techncal' (1 times). Did you mean 'Technical'?"),
-        ((), ("Billing", "Technical", "Acount"), "'Account' (4 times). Did you mean 'Acount'?"),
+        (("Billing", "Techncal"), TEAMS, "1 × 'Techncal'. Did you mean 'Technical'?"),
+        ((), ("Billing", "Technical", "Acount"), "4 × 'Account'. Did you mean 'Acount'?"),
         (
             (),
             ("Sales", "Support"),

@@ -303,7 +303,7 @@ def _given(column: str, counts: Mapping[Any, int], wishes: Wishes) -> Classes | 
             names, "from 0" if first == 0 else "from 1", f"'{column}' holds their numbers, counted from {first}"
         )
     often = sorted(others, key=lambda text: (-others[text], text))
-    shown = ", ".join(f"'{printable(text)}' ({others[text]} times)" for text in often[:10])
+    shown = ", ".join(f"{others[text]} × '{printable(text)}'" for text in often[:10])
     if all(n is not None for n in numbers):
         how = "Give the number of the first class with --answers-from 0 or --answers-from 1"
     else:
