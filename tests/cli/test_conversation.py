@@ -81,8 +81,6 @@ def test_of_texts_to_be_classified_the_classes_are_asked_for(tmp_path):
     rows = [f"Ticket number {n} is about it.;{'Billing' if n % 3 else 'Account'}" for n in range(30)]
     (tmp_path / "tickets.csv").write_text("\n".join(["ticket;team", *rows]), "utf-8")
     shown = typed(tmp_path, "tickets.csv", "Billing, Acount", "Billing, Account", "3", "", "")
-    assert "none of the classes Billing, Acount: 10 × 'Account'. Did you mean 'Acount'?" in " ".join(
-        shown.split()
-    )
+    assert "none of the classes Billing, Acount: 10 × 'Account'. Did you mean 'Acount'?" in " ".join(shown.split())
     first = json.loads((tmp_path / "tickets.questions.jsonl").read_text("utf-8").splitlines()[0])
     assert (first["choices"], first["answer"]) == (["Billing", "Account"], 1)
