@@ -784,6 +784,11 @@ def test_values_that_are_no_given_class_are_named(tmp_path: Path, teams: Any, cl
     assert "are to be classified" not in said
 
 
+def test_an_empty_column_of_classes_is_refused(tmp_path: Path) -> None:
+    said = refusal(tickets(tmp_path, 12, *[""] * 12), classes=TEAMS, answer="team")
+    assert "'team' is not one of the classes Billing, Technical, Account in most rows" in said
+
+
 def test_texts_alone_are_read_where_classes_are_given(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text('ticket\nIt stopped, again.\n"It ""works"",\nnow."\n', encoding="utf-8")
     assert refusal(tmp_path / "new.csv").endswith("--classes NAME,NAME --no-answers")

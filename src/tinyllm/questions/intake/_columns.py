@@ -291,7 +291,7 @@ def _given(column: str, counts: Mapping[Any, int], wishes: Wishes) -> Classes | 
     known = {fold(n) for n in names}
     others = {text_of(v): n for v, n in counts.items() if not is_nothing(v) and fold(text_of(v)) not in known}
     total, unfit = sum(n for v, n in counts.items() if not is_nothing(v)), sum(others.values())
-    if unfit < total and unfit <= misfits_allowed(total):
+    if unfit <= misfits_allowed(total):
         rows = f"{total - unfit} of {total} rows" if unfit else "every row"
         return Classes(names, "text", f"'{column}' holds one of the classes given by --classes in {rows}")
     numbers = [number_of(v) for v in counts]
