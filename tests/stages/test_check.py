@@ -1,5 +1,6 @@
 """What the stages do before anything is spent."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from tinyllm.errors import DataError
 from tinyllm.questions import Dropped, Question, Splits
 from tinyllm.questions._spool import gather
 from tinyllm.stages._prepare import cut_targets
-from tinyllm.stages.check import _fit_questions, questions_passed
+from tinyllm.stages.check import _fit_questions, checked_questions, questions_passed
 from tinyllm.student.encode import Encoder
 from tinyllm.student.mixture import Target
 from tinyllm.system.news import News
@@ -129,3 +130,20 @@ def test_a_forecast_counts_the_questions_that_are_learnt_of_data_more():
     assert passed() == 3 * (4 + 2)
     assert passed(soft={}) == 3 * (4 + 2 + 30)
     assert passed(soft={}, max_steps=5) == 5 * 4
+
+
+def test_test_questions_that_are_nearly_training_questions_are_counted_and_named(tmp_path, capsys):
+    capital = "What is the capital city of the Republic of France"
+    others = [f"Which animal lives in room {number} of house {number * 7}?" for number in range(30)]
+    for split, texts in (("train", [f"{capital}?", *others]), ("test", ["Why?", f"{capital} today?", "Where?"])):
+        rows = [{"id": f"{split}{i}", "question": t, "choices": ["Paris", "Lyon"]} for i, t in enumerate(texts)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(json.dumps(row | {"answer": 0}) for row in rows))
+    data = {"folder": str(tmp_path), "cut": {"valid": 0}}
+    plain = {"student": {"model": "tiny-untrained"}, "train": {"method": "fine-tuning"}}
+    config = build_config({"name": "near", "data": data, **plain})
+    splits, _ = checked_questions(config, News())
+    text = "test question that is nearly, or exactly, a training question ('test1' and 'train0'): leave out one of each"
+    assert f"note: 1 × {text}" in capsys.readouterr().err
+    assert splits.warnings == {text: 1}, "the report says it, too"
+    splits, _ = checked_questions(config, News(), test=False)
+    assert not splits.warnings

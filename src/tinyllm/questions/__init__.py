@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tinyllm.questions._by_id import ById
 from tinyllm.questions._known import answered, with_answers
-from tinyllm.questions._overlap import overlap
+from tinyllm.questions._overlap import HeldOut, overlap
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.system.lazy import lazily
@@ -24,6 +24,7 @@ __all__ = [
     "SPLITS",
     "ById",
     "Dropped",
+    "HeldOut",
     "Question",
     "Splits",
     "answered",

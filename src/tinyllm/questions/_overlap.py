@@ -18,6 +18,10 @@ from tinyllm.questions.types import Question
 _N = 13  # words in a row, as is usual since GPT-3's report
 _NEAR = (17, 20)  # of all different words of two questions, so many are in both: one in thirteen may be another
 _BOILERPLATE = 20  # words in a row that stand in more than one of so many held-out questions say nothing of one
+_SHARED = (20, 2)  # of so many questions or more, a word that stands in more than one of two says nothing of one
+
+
+_Key = tuple[str, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
     wanted = {gram for q in test for gram in _grams(q)}
     whole = {_key(q) for q in test}
     seen_grams: set[tuple[str, ...]] = set()
-    seen_whole: set[tuple[str, str, tuple[str, ...]]] = set()
+    seen_whole: set[_Key] = set()
     for question in train:
         seen_grams.update(wanted.intersection(_grams(question)))
         if (key := _key(question)) in whole:
@@ -58,15 +62,24 @@ def content_hash(question: Question) -> int:
 
 
 class HeldOut:
-    """Validation and test questions, none of which may be trained on."""
+    """Questions that must not be trained on, such as validation and test questions."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
-        self._whole = {_key(q) for q in questions}
-        grams = Counter(gram for q in questions for gram in set(_grams(q)))
+        self._questions = questions
+        self._whole: dict[_Key, list[int]] = {}
+        for place, question in enumerate(questions):
+            self._whole.setdefault(_key(question), []).append(place)
+        grams: dict[tuple[str, ...], set[int]] = {}
+        for place, question in enumerate(questions):
+            for gram in _grams(question):
+                grams.setdefault(gram, set()).add(place)
         common = max(10, len(questions) // _BOILERPLATE)
-        self._grams = {gram for gram, count in grams.items() if count <= common}
-        self._words = [_words(q) for q in questions]
-        self._counts = Counter(word for words in self._words for word in words)
+        self._grams = {gram: places for gram, places in grams.items() if len(places) <= common}
+        words_of_each = [_words(q) for q in questions]
+        self._counts = Counter(word for words in words_of_each for word in words)
+        enough, part = _SHARED
+        self._shared = {w for w, n in self._counts.items() if n * part > len(questions) >= enough}
+        self._words = [words - self._shared for words in words_of_each]
         self._with: dict[str, list[int]] = {}
         for place, words in enumerate(self._words):
             for word in self._rarest(words):
@@ -76,20 +89,36 @@ class HeldOut:
         """Return how a question matches a held-out question, such as "the same as a validation or test question".
 
         Return None if it matches none. "Nearly the same" means: the same thirteen words in a row in question or
-        context, or 85 % of the different words of question, context and choices.
+        context, or 85 % of the different words of question, context and choices. Words that most held-out questions
+        have, such as those of the question where texts are classified, do not count.
         """
         held_out = "as a validation or test question"
         if _key(question) in self._whole:
             return f"the same {held_out}"
-        if not self._grams.isdisjoint(_grams(question)):
-            return f"nearly the same {held_out}"
-        words = _words(question)
-        alike = {place for word in self._rarest(words) for place in self._with.get(word, ())}
+        return f"nearly the same {held_out}" if next(self._near(question), None) is not None else None
+
+    def met(self, questions: Iterable[Question]) -> dict[str, str]:
+        """Return the held-out questions that are, exactly or nearly, among these, in their order.
+
+        Returns:
+            For the id of each, the id of the first of these that matches it.
+        """
+        by: dict[int, str] = {}
+        for question in questions:
+            for place in (*self._whole.get(_key(question), ()), *self._near(question)):
+                by.setdefault(place, question.id)
+        return {self._questions[place].id: by[place] for place in sorted(by)}
+
+    def _near(self, question: Question) -> Iterator[int]:
+        """Yield the places of held-out questions that are nearly the same, some of them twice."""
+        for gram in _grams(question):
+            yield from self._grams.get(gram, ())
+        words = _words(question) - self._shared
         part, of = _NEAR
-        near = any(
-            of * len(words & other) >= part * len(words | other) for other in map(self._words.__getitem__, alike)
-        )
-        return f"nearly the same {held_out}" if near else None
+        for place in {place for word in self._rarest(words) for place in self._with.get(word, ())}:
+            other = self._words[place]
+            if of * len(words & other) >= part * len(words | other):
+                yield place
 
     def _rarest(self, words: frozenset[str]) -> list[str]:
         """Return enough of the rarest words that two questions with nearly the same words share one of them."""
@@ -103,7 +132,7 @@ def _words(question: Question) -> frozenset[str]:
     return frozenset(word for text in texts for word in words_of(text))
 
 
-def _key(question: Question) -> tuple[str, str, tuple[str, ...]]:
+def _key(question: Question) -> _Key:
     context = _folded(question.context or "")  # the same is asked about many texts, where texts are classified
     return context, _folded(question.question), tuple(sorted(map(_folded, question.choices)))
 

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tinyllm.config import ANSWER_TASK, Config, PromptedTeacher, task_prefixes, teachers_in_use
 from tinyllm.errors import DataError, TinyLLMError
-from tinyllm.questions import answered, leave_out, with_answers
+from tinyllm.questions import HeldOut, answered, leave_out, with_answers
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.stages._auto import Search, few_to_choose_by, search_of
 from tinyllm.stages._prepare import cut_targets, little_space, needs_validation
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tinyllm.student.encode import Encoder
 
 _SHOWN = 20
+_NAMED = 3  # pairs of a test question and a training question that are alike
 _ENOUGH_TEACHERS = 3  # from so many on, their agreement weighs them (opinions/_weights.py)
 _SPLITS = ("train", "valid", "test", "more")
 _Unfit = Literal["too long", "indistinct"]
@@ -71,6 +72,12 @@ def _load_questions(config: Config, news: News, problems: list[TinyLLMError], *,
         known = sum(q.answer is not None for q in splits.test)
         task.note += f" ({known} with an answer)" if known < len(splits.test) else ""
         task.note += f", {len(splits.more)} more to train on" if len(splits.more) else ""
+        met = HeldOut(splits.test).met(splits.train) if len(splits.test) else {}
+    if met:
+        pairs = ", ".join(f"'{tested}' and '{learnt}'" for tested, learnt in islice(met.items(), _NAMED))
+        more = ", …" if len(met) > _NAMED else ""
+        text = f"test question that is nearly, or exactly, a training question ({pairs}{more}): leave out one of each"
+        splits = replace(splits, warnings={**splits.warnings, text: len(met)})
     for text, count in splits.warnings.items():
         news.say(f"  note: {count} × {text}")
     for how, number in splits.overlaps.items():
