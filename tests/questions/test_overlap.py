@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tinyllm.questions import Question
-from tinyllm.questions._overlap import HeldOut, overlap
+from tinyllm.questions._overlap import HeldOut
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
 SAME = "the same as a validation or test question"
@@ -22,8 +22,8 @@ def test_the_same_question_is_found_whatever_its_spaces_and_the_order_of_its_cho
         question("t2", "what is ice?", ("no", "maybe")),
         question("t3", "Where?"),
     ]
-    assert overlap(train, test).exact == {"t1"}
-    assert not overlap(train, test).ngram
+    assert HeldOut(test).overlap(train).exact == {"t1"}
+    assert not HeldOut(test).overlap(train).ngram
 
 
 def test_thirteen_words_in_a_row_are_found_in_question_and_context():
@@ -33,14 +33,14 @@ def test_thirteen_words_in_a_row_are_found_in_question_and_context():
         question("t2", "Where?", context=f"so, {LONG}"),
         question("t3", " ".join(LONG.split()[:12])),
     ]
-    found = overlap(train, test)
+    found = HeldOut(test).overlap(train)
     assert found.ngram == {"t1", "t2"}
     assert not found.exact
 
 
 def test_an_exact_one_is_counted_once():
     same = question("a", LONG)
-    found = overlap([same], [same])
+    found = HeldOut([same]).overlap([same])
     assert (found.exact, found.ngram) == ({"a"}, frozenset())
 
 

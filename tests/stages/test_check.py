@@ -11,7 +11,8 @@ from tinyllm.errors import DataError
 from tinyllm.questions import Dropped, Question, Splits
 from tinyllm.questions._spool import gather
 from tinyllm.stages._prepare import cut_targets
-from tinyllm.stages.check import _fit_questions, checked_questions, questions_passed
+from tinyllm.stages.check import _fit_questions, checked_questions
+from tinyllm.stages.effort import _questions_passed
 from tinyllm.student.encode import Encoder
 from tinyllm.student.mixture import Target
 from tinyllm.system.news import News
@@ -125,7 +126,7 @@ def test_a_forecast_counts_the_questions_that_are_learnt_of_data_more():
         train = {"method": "fine-tuning", "batch_size": 4, "epochs": 3, **train}
         tree = {"data": {"train": "q.csv"}, "teachers": [{"name": "ada", "kind": "given"}], "train": train}
         tree["opinions"] = {"teachers": ["ada"]}
-        return questions_passed(build_config(tree, source="test"), splits)
+        return _questions_passed(build_config(tree, source="test"), splits)
 
     assert passed() == 3 * (4 + 2)
     assert passed(soft={}) == 3 * (4 + 2 + 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0)
         if not pilot and any(f.hours is None for f in checked.forecasts):
             lines.append("  To measure the duration, add --pilot 8 to this command (the replies are kept)")
         lines += [*_without_price(config, checked), *_over_budget(config, checked)]
-    return "\n".join([*lines, *_training_text(checked), f"Run folder: {run.path}"])
+    return "\n".join([*lines, *_training_text(checked), *_time_text(checked.seconds), f"Run folder: {run.path}"])
 
 
 def _ready(config: Config, checked: Checked) -> list[str]:
@@ -87,6 +88,17 @@ def _training_text(checked: Checked) -> list[str]:
         *(f"  {n + 1}. {name} ({search.steps[n]} steps)" for n, name in enumerate(search.names)),
         *(f"  left out, by auto.budget: {name}" for name in search.left_out),
     ]
+
+
+def _time_text(seconds: float | None) -> list[str]:
+    """Say how long training and evaluation take. The estimate is rough, so it has one unit."""
+    from tinyllm.report import plural
+
+    if seconds is None:
+        return []
+    minutes = math.ceil(seconds / 60)
+    time = plural(minutes, "minute") if minutes < 120 else plural(round(minutes / 60), "hour")
+    return [f"  Training and evaluation take roughly {time} on this machine"]
 
 
 def _number(count: int) -> str:

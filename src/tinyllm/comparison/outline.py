@@ -47,7 +47,7 @@ class DatasetOutline:
     Attributes:
         chance: accuracy of guessing on the test questions.
         majority: accuracy of always giving the most frequent answer of the training questions.
-        exact, ngram: ids of test questions that overlap with training questions (`questions.overlap`).
+        exact, ngram: ids of test questions that overlap with training questions (`questions.HeldOut`).
         valid_exact, valid_ngram: ids of test questions that overlap with validation questions.
         majority_right: ids of the test questions that the most frequent answer gets right. None in outlines of earlier
             versions.

@@ -17,7 +17,7 @@ from tinyllm.config.read import merge
 from tinyllm.errors import DataError, TeacherError
 from tinyllm.experiments._grid import Cell, Experiment
 from tinyllm.opinions.files import OPINIONS, read_opinions
-from tinyllm.questions import SPLITS, answered, gather, overlap
+from tinyllm.questions import SPLITS, HeldOut, answered, gather
 from tinyllm.questions.types import Question, Splits
 from tinyllm.rationales.files import RATIONALES, read_rationales, read_yields
 from tinyllm.replies import store_of
@@ -279,7 +279,8 @@ def outline(experiment: Experiment, shared: Shared) -> Outline:
 
 def _dataset(experiment: Experiment, shared: Shared, dataset: str) -> DatasetOutline:
     splits = shared.splits[dataset]
-    met, met_in_valid = overlap(splits.train, splits.test), overlap(splits.valid, splits.test)
+    held_out = HeldOut(splits.test)
+    met, met_in_valid = held_out.overlap(splits.train), held_out.overlap(splits.valid)
     majority = majority_right(splits.train, splits.test)
     made = {key: those[0].dataset for key, those in _by_rationales(experiment).items()}
     key = next((k for k in shared.rationales if made[k] == dataset), None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tinyllm.questions._by_id import ById
 from tinyllm.questions._known import answered, with_answers
-from tinyllm.questions._overlap import HeldOut, overlap
+from tinyllm.questions._overlap import HeldOut
 from tinyllm.questions._spool import gather, leave_out
 from tinyllm.questions.types import Dropped, Question, Splits
 from tinyllm.system.lazy import lazily
@@ -32,7 +32,6 @@ __all__ = [
     "import_release",
     "leave_out",
     "load_splits",
-    "overlap",
     "with_answers",
 ]
 

@@ -1,7 +1,7 @@
 """Overlap of test questions with training or validation questions. A student may have memorised the answers.
 
-`overlap` finds it between the splits of a dataset, in the usual way. `HeldOut` is stricter. It keeps questions of other
-sources out of training.
+`HeldOut.overlap` finds it between the splits of a dataset, in the usual way. The rest of `HeldOut` is stricter: it
+keeps questions of other sources out of training, and warns of a test question that is nearly a training question.
 """
 
 from __future__ import annotations
@@ -35,21 +35,6 @@ class Overlap:
 
     exact: frozenset[str]
     ngram: frozenset[str]
-
-
-def overlap(train: Iterable[Question], test: Sequence[Question]) -> Overlap:
-    """Find the test questions that are also among the training questions (or other questions given in their place)."""
-    wanted = {gram for q in test for gram in _grams(q)}
-    whole = {_key(q) for q in test}
-    seen_grams: set[tuple[str, ...]] = set()
-    seen_whole: set[_Key] = set()
-    for question in train:
-        seen_grams.update(wanted.intersection(_grams(question)))
-        if (key := _key(question)) in whole:
-            seen_whole.add(key)
-    exact = frozenset(q.id for q in test if _key(q) in seen_whole)
-    ngram = frozenset(q.id for q in test if not seen_grams.isdisjoint(_grams(q)))
-    return Overlap(exact, ngram - exact)
 
 
 def content_hash(question: Question) -> int:
@@ -108,6 +93,19 @@ class HeldOut:
             for place in (*self._whole.get(_key(question), ()), *self._near(question)):
                 by.setdefault(place, question.id)
         return {self._questions[place].id: by[place] for place in sorted(by)}
+
+    def overlap(self, others: Iterable[Question]) -> Overlap:
+        """Find the held-out questions that are also among others, in the usual way: whatever words are shared."""
+        wanted = {gram for q in self._questions for gram in _grams(q)}
+        seen_grams: set[tuple[str, ...]] = set()
+        seen_whole: set[_Key] = set()
+        for question in others:
+            seen_grams.update(wanted.intersection(_grams(question)))
+            if (key := _key(question)) in self._whole:
+                seen_whole.add(key)
+        exact = frozenset(q.id for q in self._questions if _key(q) in seen_whole)
+        ngram = frozenset(q.id for q in self._questions if not seen_grams.isdisjoint(_grams(q)))
+        return Overlap(exact, ngram - exact)
 
     def _near(self, question: Question) -> Iterator[int]:
         """Yield the places of held-out questions that are nearly the same, some of them twice."""

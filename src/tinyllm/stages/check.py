@@ -18,9 +18,11 @@ from tinyllm.stages._auto import Search, few_to_choose_by, search_of
 from tinyllm.stages._prepare import cut_targets, little_space, needs_validation
 from tinyllm.stages._soft import learnable, supposed, uses_answers
 from tinyllm.stages.asking import opened_asking
+from tinyllm.stages.effort import Effort
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.opinions import opinion_forecasts
 from tinyllm.stages.student import given_rationales, most_targets, student_card
+from tinyllm.system.machine import peak_flops
 from tinyllm.system.news import News, Task
 from tinyllm.system.packaged import known_models
 
@@ -46,6 +48,7 @@ class Checked:
         steps: optimizer steps of the training, at most: `unsure` questions may drop out. With `method: auto` those of
             the whole search.
         unsure: questions without an answer, of which those are learnt whose pooled opinion reaches `train.soft.trust`.
+        seconds: what training and evaluation will take on this machine, at most; None if it cannot be told.
         search: what `method: auto` will try.
         missing_keys: what each teacher lacks to be asked.
     """
@@ -57,6 +60,7 @@ class Checked:
     given: dict[str, int]
     steps: int
     unsure: int = 0
+    seconds: float | None = None
     search: Search | None = None
     missing_keys: tuple[str, ...] = ()
 
@@ -213,9 +217,20 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         given=dict(Counter(r.teacher for r in given)),
         steps=len(plan) if search is None else search.most_steps,
         unsure=sum(q.answer is None for q in learnable(config, splits)) if is_sifted else 0,
+        seconds=_seconds(config, splits, news),
         search=search,
         missing_keys=missing_keys,
     )
+
+
+def _seconds(config: Config, splits: Splits, news: News) -> float | None:
+    with news.task("Measuring this machine"):
+        try:
+            effort = Effort.of(config, splits)
+        except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
+            return None  # a model without the usual parts: how large it is shows when it is loaded
+        times = 1 + config.evaluate.before if len(splits.test) else 0
+        return effort.seconds(peak_flops, reads=times, writes=times)
 
 
 def _check_models(config: Config, run: RunFolder) -> None:
@@ -226,16 +241,6 @@ def _check_models(config: Config, run: RunFolder) -> None:
     asked = [t for t in config.teachers if t in used or t.name in config.opinions.teachers]
     specs = [t for t in asked if isinstance(t, PromptedTeacher)]
     make_teachers(specs, (), run.path, is_needed=lambda _: False)
-
-
-def questions_passed(config: Config, splits: Splits) -> int:
-    """Return how many questions a training goes through, at most; each counts once a pass (an epoch)."""
-    questions = len(supposed(config, splits))
-    if config.train.method == "auto":
-        return search_of(config, questions).most_steps * config.train.batch_size
-    passed = config.train.epochs * questions
-    most = config.train.max_steps
-    return passed if most is None else min(passed, most * config.train.batch_size)
 
 
 def _forecasts(
