@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 
 import pytest
 import yaml
@@ -20,6 +21,7 @@ def test_the_public_names():
     for name in tinyllm.__all__:
         assert getattr(tinyllm, name).__doc__
     assert not hasattr(tinyllm, "nonsense")
+    assert tinyllm.__version__ == version("tinyllm-distill")
 
 
 def test_importing_loads_no_torch():

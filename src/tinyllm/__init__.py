@@ -5,7 +5,7 @@ The public names are imported when they are first used, so `import tinyllm` load
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinyllm.system.lazy import lazily
 
@@ -38,7 +38,7 @@ __all__ = [
     "train_run",
 ]
 
-__getattr__ = lazily(
+_named = lazily(
     __name__,
     **{
         "config": ("Config", "load_config"),
@@ -54,3 +54,11 @@ __getattr__ = lazily(
         "stages.train": ("train_run",),
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":  # reading it takes longer than all else here
+        from importlib.metadata import version
+
+        return version("tinyllm-distill")
+    return _named(name)

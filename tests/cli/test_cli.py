@@ -461,12 +461,25 @@ def test_alpha_and_teachers_must_agree(cli, project):
 
 def test_a_configuration_that_is_not_there_or_not_yaml(cli, project):
     refused(cli("run", "tinyllm.yml"), "There is no configuration tinyllm.yml", "Did you mean 'tinyllm.yaml'?")
+    (project.folder / ".hooks.yaml").write_text("{}", encoding="utf-8")
     refused(cli("run", "other.yaml"), "Configurations there: tinyllm.yaml.")
     project.config.write_text("data: [1, 2\ntrain: {", encoding="utf-8")
     refused(cli("run", project.config), "tinyllm.yaml, line 2: not YAML")
     project.config.write_bytes(b"name: \xff\xfe")
     refused(cli("run", project.config), "is not UTF-8 (byte 6)")
     refused(cli("run", project.folder), "There is no configuration")
+
+
+def test_a_command_that_is_like_no_other_is_answered_by_all_of_them(cli):
+    refused(cli("store", "show"), "The commands: ls, export, import, prune, salvage.")
+    refused(cli("models", "lst"), "Did you mean 'list'?")
+
+
+def test_check_says_where_the_steps_end_before_max_steps_and_how_long_all_takes(cli, project):
+    said = cli("check", project.config, "--set", "train.max_steps=500").out
+    assert "  train.max_steps: 500 is not reached in 1 epoch; train.epochs allows more\n" in said
+    assert "  Training and evaluation take roughly 1 minute on this machine\n" in said
+    assert "is not reached" not in cli("check", project.config, "--set", "train.max_steps=2").out
 
 
 def test_a_setting_without_an_equals_sign(cli, project):

@@ -43,7 +43,9 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0)
         if not pilot and any(f.hours is None for f in checked.forecasts):
             lines.append("  To measure the duration, add --pilot 8 to this command (the replies are kept)")
         lines += [*_without_price(config, checked), *_over_budget(config, checked)]
-    return "\n".join([*lines, *_training_text(checked), *_time_text(checked.seconds), f"Run folder: {run.path}"])
+    return "\n".join(
+        [*lines, *_training_text(config, checked), *_time_text(checked.seconds), f"Run folder: {run.path}"]
+    )
 
 
 def _ready(config: Config, checked: Checked) -> list[str]:
@@ -72,12 +74,18 @@ def _is_paid(teacher: TeacherConfig) -> bool:
     return teacher.kind == "litellm" or getattr(teacher, "api_key_env", None) is not None
 
 
-def _training_text(checked: Checked) -> list[str]:
+def _training_text(config: Config, checked: Checked) -> list[str]:
+    from tinyllm.report import plural
+
     search = checked.search
     sifted = f"  Of {checked.unsure:,} questions without an answer, those below train.soft.trust are left out"
     why = [sifted] if checked.unsure else []
     if search is None:
-        return [f"Training: {'at most ' if why else ''}{checked.steps} optimizer steps", *why]
+        train = config.train
+        if train.max_steps is not None and train.max_steps > checked.steps:
+            passes = plural(train.epochs, "epoch")
+            why.append(f"  train.max_steps: {train.max_steps} is not reached in {passes}; train.epochs allows more")
+        return [f"Training: {'at most ' if checked.unsure else ''}{checked.steps} optimizer steps", *why]
     (count, first), *later = search.rungs
     rounds = f"{_number(count)} setting{' is' if count == 1 else 's are'} tried {_until(first)}"
     rounds += "".join(f", the best {_number(left)} {_until(share)}" for left, share in later)

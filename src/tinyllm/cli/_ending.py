@@ -48,8 +48,10 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
         ),
     ]
     if len(names) > 1:
-        reason = "sees no list of choices" if config.student.layout == "cloze" else "sees the list of choices"
-        lines.append(f"  The first was fixed before training, since this student {reason}. The others are to compare.")
+        reason = f"the student sees {'no' if config.student.layout == 'cloze' else 'the'} list of choices"
+        lines.append(
+            f"  The first way to score counts: it was set before training ({reason}). The others are shown beside it."
+        )
     if "generation" in names and config.student.layout == "cloze":
         lines.append("  It ranks choices that it is not shown, so an answer that it writes is rarely one of them.")
     lines += _chosen_text(trained, may_explain=config.train.alpha != 0)

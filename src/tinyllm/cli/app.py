@@ -113,7 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _say_what_is_allowed(error: Any) -> None:
-    """Let the error of an option's value say what it got and what is allowed. Typer has pydantic's message there."""
+    """Let the error of an option's value say what it got and what is allowed. Typer has pydantic's message there.
+
+    A command that is like no other is answered by the list of all.
+    """
+    commands = getattr(getattr(getattr(error, "ctx", None), "command", None), "commands", None)
+    if commands and str(error.message).startswith("No such command") and "Did you mean" not in error.message:
+        error.message += f" The commands: {', '.join(commands)}."
     option, problems = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
     if option is None or problems is None:
         return

@@ -113,7 +113,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     except FileNotFoundError:
         if path.is_symlink():
             raise ConfigError(f"{path} is a symbolic link to {path.readlink()}, which does not exist.") from None
-        here = sorted(str(p) for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        here = sorted(str(p) for p in path.parent.glob("[!.]*.y*ml")) if path.parent.is_dir() else []
         known = (
             f" Configurations there: {', '.join(here[:_LISTED])}{', …' if len(here) > _LISTED else ''}." if here else ""
         )

@@ -186,7 +186,7 @@ class Asking:
                 f"  The budget has no room for another request ({budget.left()}); what was not asked is listed as "
                 "'unasked'. To go on, raise rationales.budget and run the same command again."
             )
-        if lost := sum(s.lost for s in spent.values()):
+        if lost := sum(s.lost for name, s in spent.items() if name not in in_turn):  # in this process nothing is paid
             news.say(
                 f"  {lost:,} attempts ended without the service saying what they cost (time-outs, cut connections, "
                 "killed processes). They are charged with the most that they can have cost."
