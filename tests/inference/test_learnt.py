@@ -11,7 +11,6 @@ import pytest
 from projects import Project, rows, trained
 from tinyllm.inference import LoadedStudent, _predict
 from tinyllm.questions import Question
-from tinyllm.questions._overlap import content_hash
 
 TRAINED_ON, NEW = 14, 6  # 20 questions: 12 for training, 2 for validation, 6 for the test
 
@@ -99,4 +98,4 @@ def test_a_run_without_the_record_gives_one_accuracy_and_a_damaged_record_is_ref
 def test_the_hash_of_a_question_is_the_same_in_every_process():
     question = Question("q", "Which  is COLD?", ("fire", "Ice"), 1, "Größe \ud800")
     same = Question("p", "which is cold?", ("ice", "fire"), None, "grösse \ud800")
-    assert content_hash(question) == content_hash(same) == 9840865981554872538
+    assert question.content_hash == same.content_hash == 9840865981554872538

@@ -15,7 +15,7 @@ from tinyllm.inference import load
 from tinyllm.opinions.files import read_opinions
 from tinyllm.questions import Question
 from tinyllm.questions.types import Splits
-from tinyllm.stages._folds import Folds, _alike
+from tinyllm.stages._folds import Folds
 from tinyllm.stages.folder import RunFolder
 from tinyllm.system.files import write_json
 
@@ -28,7 +28,7 @@ def as_question(row) -> Question:
 
 
 def fold(name: str) -> int:
-    return _alike(next(as_question(row) for row in QUESTIONS if row["id"] == name)) % FOLDS
+    return next(as_question(row) for row in QUESTIONS if row["id"] == name).content_hash % FOLDS
 
 
 def tinyllm(command: str, project: Project, *more: str) -> int:
@@ -201,5 +201,5 @@ def test_questions_with_the_same_words_are_in_one_fold():
     same = replace(
         question, id="other", question=f" {question.question.upper()}", choices=question.choices[::-1], answer=3
     )
-    assert _alike(same) == _alike(question)
-    assert _alike(replace(question, choices=("ice", "water", "iron", "the sun"))) != _alike(question)
+    assert same.content_hash == question.content_hash
+    assert replace(question, choices=("ice", "water", "iron", "the sun")).content_hash != question.content_hash

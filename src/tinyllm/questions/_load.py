@@ -13,7 +13,7 @@ from tinyllm.errors import DataError, TinyLLMError
 from tinyllm.questions._cut import cut
 from tinyllm.questions._files import EXTENSIONS, Problem, SplitRows, read_file
 from tinyllm.questions._named import SPLITS, Fetch, NamedSplits, load_named
-from tinyllm.questions._overlap import HeldOut, content_hash
+from tinyllm.questions._overlap import HeldOut
 from tinyllm.questions._repeats import copies
 from tinyllm.questions._rows import RowForm
 from tinyllm.questions._split import MOST_LISTED, ReadSplit
@@ -120,7 +120,7 @@ def _with_more(
 ) -> Splits:
     """Add the questions of `data.more`, but for those that are among the other questions already."""
     held_out = HeldOut([*splits.valid, *splits.test])
-    learnt = {content_hash(q) for q in splits.train}
+    learnt = {q.content_hash for q in splits.train}
     dropped, warnings = list(splits.dropped), Counter(splits.warnings)
     overlaps: Counter[str] = Counter()
     names: set[str] = set()
@@ -145,7 +145,7 @@ def _with_more(
                     question, id=f"{prefix}{question.id}", answer=question.answer if section.answers else None
                 )
                 how = held_out.meets(found)
-                if how is None and (key := content_hash(found)) in learnt:
+                if how is None and (key := found.content_hash) in learnt:
                     how = "the same as another training question"
                 if how is not None:
                     overlaps[how] += 1

@@ -6,22 +6,17 @@ keeps questions of other sources out of training, and warns of a test question t
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tinyllm.questions._words import words_of
-from tinyllm.questions.types import Question
+from tinyllm.questions.types import Content, Question
 
 _N = 13  # words in a row, as is usual since GPT-3's report
 _NEAR = (17, 20)  # of all different words of two questions, so many are in both: one in thirteen may be another
 _BOILERPLATE = 20  # words in a row that stand in more than one of so many held-out questions say nothing of one
 _SHARED = (20, 2)  # of so many questions or more, a word that stands in more than one of two says nothing of one
-
-
-_Key = tuple[str, str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +32,14 @@ class Overlap:
     ngram: frozenset[str]
 
 
-def content_hash(question: Question) -> int:
-    """Return a number that is equal for questions with the same context, question and choices, as in `Overlap.exact`.
-
-    It has 64 bits and is the same in every process. A million of them need less memory than the texts.
-    """
-    key = json.dumps(_key(question)).encode("ascii")
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
-
-
 class HeldOut:
     """Questions that must not be trained on, such as validation and test questions."""
 
     def __init__(self, questions: Sequence[Question]) -> None:
         self._questions = questions
-        self._whole: dict[_Key, list[int]] = {}
+        self._whole: dict[Content, list[int]] = {}
         for place, question in enumerate(questions):
-            self._whole.setdefault(_key(question), []).append(place)
+            self._whole.setdefault(question.content, []).append(place)
         grams: dict[tuple[str, ...], set[int]] = {}
         for place, question in enumerate(questions):
             for gram in _grams(question):
@@ -78,7 +64,7 @@ class HeldOut:
         have, such as those of the question where texts are classified, do not count.
         """
         held_out = "as a validation or test question"
-        if _key(question) in self._whole:
+        if question.content in self._whole:
             return f"the same {held_out}"
         return f"nearly the same {held_out}" if next(self._near(question), None) is not None else None
 
@@ -90,7 +76,7 @@ class HeldOut:
         """
         by: dict[int, str] = {}
         for question in questions:
-            for place in (*self._whole.get(_key(question), ()), *self._near(question)):
+            for place in (*self._whole.get(question.content, ()), *self._near(question)):
                 by.setdefault(place, question.id)
         return {self._questions[place].id: by[place] for place in sorted(by)}
 
@@ -98,12 +84,12 @@ class HeldOut:
         """Find the held-out questions that are also among others, in the usual way: whatever words are shared."""
         wanted = {gram for q in self._questions for gram in _grams(q)}
         seen_grams: set[tuple[str, ...]] = set()
-        seen_whole: set[_Key] = set()
+        seen_whole: set[Content] = set()
         for question in others:
             seen_grams.update(wanted.intersection(_grams(question)))
-            if (key := _key(question)) in self._whole:
+            if (key := question.content) in self._whole:
                 seen_whole.add(key)
-        exact = frozenset(q.id for q in self._questions if _key(q) in seen_whole)
+        exact = frozenset(q.id for q in self._questions if q.content in seen_whole)
         ngram = frozenset(q.id for q in self._questions if not seen_grams.isdisjoint(_grams(q)))
         return Overlap(exact, ngram - exact)
 
@@ -128,15 +114,6 @@ class HeldOut:
 def _words(question: Question) -> frozenset[str]:
     texts = (question.question, question.context or "", *question.choices)
     return frozenset(word for text in texts for word in words_of(text))
-
-
-def _key(question: Question) -> _Key:
-    context = _folded(question.context or "")  # the same is asked about many texts, where texts are classified
-    return context, _folded(question.question), tuple(sorted(map(_folded, question.choices)))
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _grams(question: Question) -> Iterator[tuple[str, ...]]:

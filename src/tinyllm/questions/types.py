@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -9,6 +11,8 @@ from pathlib import Path
 
 from tinyllm.errors import DataError, RunFolderError
 from tinyllm.system.files import replacing
+
+Content = tuple[str, str, tuple[str, ...]]
 
 _LEARNT = "learnt.npy"
 
@@ -49,6 +53,24 @@ class Question:
         """The text of the right choice. Raises like `known_answer`."""
         return self.choices[self.known_answer]
 
+    @property
+    def content(self) -> Content:
+        """The context, the question and the choices, without differences of case, white space and order of choices.
+
+        The context belongs to it: where texts are classified, the same is asked about many.
+        """
+        folded = [" ".join(text.casefold().split()) for text in (self.context or "", self.question, *self.choices)]
+        return folded[0], folded[1], tuple(sorted(folded[2:]))
+
+    @property
+    def content_hash(self) -> int:
+        """A number of 64 bits that is equal for questions of the same content, in every process.
+
+        A million of them need less memory than the texts.
+        """
+        digest = hashlib.blake2b(json.dumps(self.content).encode("ascii"), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
@@ -86,9 +108,7 @@ class Splits:
         """
         import numpy as np
 
-        from tinyllm.questions._overlap import content_hash
-
-        hashes = np.unique(np.fromiter(map(content_hash, chain(self.train, self.more, self.valid)), "<u8"))
+        hashes = np.unique(np.fromiter((q.content_hash for q in chain(self.train, self.more, self.valid)), "<u8"))
         with replacing(run / _LEARNT) as draft, draft.open("wb") as file:
             np.save(file, hashes, allow_pickle=False)
 
@@ -104,8 +124,6 @@ class Splits:
         """
         import numpy as np
 
-        from tinyllm.questions._overlap import content_hash
-
         file = run / _LEARNT
         if not file.is_file():
             return None
@@ -118,7 +136,7 @@ class Splits:
             ) from None
 
         def is_learnt(question: Question) -> bool:
-            code = np.uint64(content_hash(question))
+            code = np.uint64(question.content_hash)
             place = np.searchsorted(hashes, code)
             return bool(place < len(hashes) and hashes[place] == code)
 

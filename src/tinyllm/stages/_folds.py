@@ -60,7 +60,7 @@ class Folds:
         """
         import numpy as np
 
-        code = np.uint64(_alike(question))  # a plain int would make a copy of the array as floats
+        code = np.uint64(question.content_hash)  # a plain int would make a copy of the array as floats
         place = self._seen.searchsorted(code)
         if place == len(self._seen) or self._seen[place] != code:
             return None
@@ -196,10 +196,10 @@ class Folds:
 
         fitted_by = self._splits.valid if needs_validation(self._config) or pools_by(self._config) else ()
         seen = chain(self._splits.train, self._splits.more, fitted_by)
-        return np.sort(np.fromiter(map(_alike, seen), np.uint64))
+        return np.sort(np.fromiter((q.content_hash for q in seen), np.uint64))
 
     def _fold(self, question: Question) -> int:
-        return _alike(question) % self._spec.folds
+        return question.content_hash % self._spec.folds
 
     # --- what is kept ---------------------------------------------------------------------------------------------
 
@@ -214,20 +214,6 @@ class Folds:
 
 def _by_question(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, tuple[float, ...]]]:
     return ((row["asked"], tuple(row["scores"])) for row in rows)
-
-
-def _alike(question: Question) -> int:
-    """Return a hash of a question that ignores its id, spaces, capitals and the order of its choices.
-
-    So a question that is in the data twice, with two ids, is in one fold.
-    """
-    texts = (_plain(question.context or ""), _plain(question.question), *sorted(map(_plain, question.choices)))
-    digest = hashlib.blake2b(repr(texts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _exactly(question: Question) -> str:
