@@ -15,8 +15,12 @@ from support import repository
 from tinyllm.config import load_config
 
 
-def typed(folder, *lines: str) -> str:
-    """Call `tinyllm init` on a terminal and type these lines; return what it showed."""
+def typed(folder, *lines: str, code: int = 0) -> str:
+    """Call `tinyllm init` on a terminal and type these lines; return what it showed.
+
+    Args:
+        code: the exit code that is expected.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "tinyllm", "init"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
@@ -32,7 +36,7 @@ def typed(folder, *lines: str) -> str:
         pass
     os.close(ours)
     text = re.sub(r"\x1b\[[0-9;?]*[a-z]", "", shown.decode())
-    assert process.wait(60) == 0, text
+    assert process.wait(60) == code, text
     return text
 
 
@@ -69,6 +73,13 @@ def test_nobody_explains_the_answers_of_a_few_questions(tmp_path):
     typed(tmp_path, "quiz.csv", "3", "", "")
     config = load_config(tmp_path / "quiz.yaml")
     assert (config.teachers, config.train.method) == ((), "fine-tuning")
+
+
+def test_ctrl_d_at_a_question_is_no_traceback(tmp_path):
+    shown = typed(tmp_path, "", "\x04", code=130)
+    assert "tinyllm: Interrupted. Nothing was changed." in shown
+    assert "Traceback" not in shown
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_name_that_is_taken_is_not_proposed_again(tmp_path):

@@ -1,5 +1,7 @@
 """The forecast agrees with the run that follows."""
 
+import sqlite3
+
 import pytest
 
 from generation import REASON, Counting, questions, requests_of, run
@@ -42,6 +44,29 @@ def test_stored_replies_are_not_counted_and_improve_the_forecast(tmp_path):
     assert found.hours == pytest.approx(200 * 0.5 / 10 / 3600)
     assert minutes.hours == pytest.approx(200 / 60)
     assert tokens.hours == pytest.approx((found.prompt_tokens + found.completion_tokens) / 100 / 60)
+
+
+def test_short_replies_of_the_same_model_say_nothing_of_long_ones(tmp_path):
+    asked = questions(60)
+    votes = SECTION.model_copy(update={"max_tokens": 16})
+    run(tmp_path / "s", asked[:30], [Counting("ada", asked, script)], votes)
+    with Store(tmp_path / "s") as store:
+        found = forecast(requests_of([Counting("ada", asked, script)], asked, SECTION)[0], store)
+        again = forecast(requests_of([Counting("ada", asked, script)], asked, votes)[0], store)
+    assert (found.completion_tokens, found.hours) == (60 * 100, None)
+    assert again.completion_tokens == 30 * 16
+
+
+def test_the_pace_of_the_last_replies_limits_the_speed(tmp_path):
+    """A service that makes clients wait answers each request as fast as any other."""
+    asked = questions(100)
+    ada = Counting("ada", asked, script, concurrency=10)
+    run(tmp_path / "s", asked[:40], [ada], SECTION)
+    with sqlite3.connect(tmp_path / "s") as db:  # one in two seconds, and a break of a day between two commands
+        db.execute("UPDATE replies SET created = 2 * id + 86400 * (id > 20)")
+    with Store(tmp_path / "s") as store:
+        found = forecast(requests_of([ada], asked, SECTION)[0], store)
+    assert found.hours == pytest.approx(60 * 2 / 3600)
 
 
 def test_a_tokenizer_counts_what_it_is_given(tmp_path):

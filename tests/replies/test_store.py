@@ -360,6 +360,10 @@ def test_the_newest_replies_of_a_model_whatever_the_name_of_the_teacher(tmp_path
         store.put(replace(entry(20, "20"), teacher="bob"))
         assert [reply.text for reply in store.last(IDENTITY, 3)] == ["20", "19", "17"]
         assert store.last(IDENTITY | {"model": "model"}, 3) == []
+        store.put(entry(21, "21", max_tokens=160))
+        assert [reply.text for reply in store.last(IDENTITY, 3, max_tokens=160)] == ["21"]
+        assert [reply.text for reply in store.last(IDENTITY, 3, max_tokens=16)] == ["20", "19", "17"]
+        assert store.pace(IDENTITY, 3, rated=False, max_tokens=16) is None
 
 
 # --- version 1 ----------------------------------------------------------------------------------------------------

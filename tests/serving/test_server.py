@@ -27,7 +27,7 @@ from tinyllm.errors import TinyLLMError
 from tinyllm.inference import LoadedStudent
 from tinyllm.serving import Limits, _server, serve
 from tinyllm.serving._app import application
-from tinyllm.serving._server import _impatient
+from tinyllm.serving._server import _impatient, _Server
 from tinyllm.system.news import News
 
 QUESTIONS = some_questions(6)
@@ -404,9 +404,16 @@ def served_here(
         yield port
 
 
+class Deaf(_Server):
+    """A server that hears no signals, which only the first thread of a process does."""
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
 @contextlib.contextmanager
-def under_way(app: Starlette, **settings: object) -> Iterator[tuple[int, uvicorn.Server]]:
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", log_config=None, **settings))
+def under_way(app: Starlette, **settings: object) -> Iterator[tuple[int, Deaf]]:
+    server = Deaf(uvicorn.Config(app, log_level="error", log_config=None, **settings))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
         thread.start()
@@ -435,7 +442,9 @@ def test_requests_that_a_forced_stop_cuts_off_are_counted(student, monkeypatch):
     with under_way(app) as (port, server), ThreadPoolExecutor(1) as pool:
         answer = pool.submit(httpx.post, f"http://127.0.0.1:{port}/predict", json=ASKED[0], timeout=30)
         assert asked.wait(20)
-        server.force_exit = server.should_exit = True  # as two signals do
+        loop = next(iter(server.server_state.tasks)).get_loop()
+        for _ in range(2):  # as two signals do
+            loop.call_soon_threadsafe(server._stop)
         assert answer.exception(20) is not None or answer.result().status_code == 500
         end.set()
     assert app.state.unanswered == 1

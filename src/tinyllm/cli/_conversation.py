@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tinyllm.questions.intake import Wishes
 
 _TEACHERS = """\
-Who explains the answers of your questions (writes rationales)?
+Which models teach? They write rationales of your answers, or, where many answers are missing, opinions.
   1  two small models on this machine: free, offline; they know little
   2  a service, or a server of your own, with OpenAI's protocol (OpenAI, OpenRouter, vLLM, Ollama, …)
   3  nobody: learn the answers alone"""

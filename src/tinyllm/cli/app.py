@@ -90,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _stop(str(error) + _address(error.page), 2)
     except KeyboardInterrupt:
         code = 130
+    except typer.Abort:  # Ctrl-C or Ctrl-D where the program asks
+        typer.echo(err=True)
+        _stop("Interrupted. Nothing was changed.", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -39,7 +39,7 @@ class Forecast:
         usd: None without a price.
         tokens_most, usd_most: if every question takes all its samples and each is as long as allowed. Lost attempts
             (timeouts, for example) come on top, up to the cap.
-        hours: from the latency of its newest replies; None if it has none.
+        hours: from the latency of its newest replies, and how fast they came; None if it has none.
         basis: what the token estimates are based on.
     """
 
@@ -77,10 +77,13 @@ def forecast(
     """
     survey = _survey(requests, store, first)
     rated = bool(survey.measured and survey.measured[0].request.options)
-    recent = store.last(requests.teacher.identity, _RECENT, rated=rated) if store is not None else []
+    longest = survey.measured[0].request.sampling.max_tokens if survey.measured else 0
+    identity, recent, pace = requests.teacher.identity, list[Reply](), None
+    if store is not None:  # replies of the same kind: a vote has one token, and a rationale a hundred
+        recent = store.last(identity, _RECENT, rated=rated, max_tokens=longest)
+        pace = store.pace(identity, _RECENT, rated=rated, max_tokens=longest)
     total = round(survey.missing * survey.samples_each)
     prompt_each, basis = _prompt_tokens(survey.measured, recent, count)
-    longest = survey.measured[0].request.sampling.max_tokens if survey.measured else 0
     said = [min(longest, r.completion_tokens) for r in recent if r.completion_tokens is not None]
     thought = [r.thinking_tokens for r in recent if r.thinking_tokens is not None]
     prompt, completion = round(total * prompt_each), round(total * (fmean(said) if said else longest))
@@ -89,7 +92,11 @@ def forecast(
     if not said and total:
         basis += "; replies of the longest length"
     if hours is None or not total:
-        limits = (requests_per_minute, total), (tokens_per_minute, prompt + completion)
+        limits = (
+            (requests_per_minute, total),
+            (tokens_per_minute, prompt + completion),
+            (None if pace is None else 60 * pace, total),
+        )
         hours = _hours(total, recent, requests.teacher.concurrency, limits)
     return Forecast(
         requests.teacher.name,

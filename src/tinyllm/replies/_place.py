@@ -22,9 +22,12 @@ def resolved(path: Path) -> Path:
         RunFolderError: symbolic links form a loop, or the text is not a path.
     """
     try:
-        return path.resolve()
+        found = path.resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # told where it is opened
+            found.stat()  # `resolve` raises for no loop since Python 3.13
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links; a zero byte
         raise RunFolderError(f"{str(path)!r} is no usable path: {error}. Give another one.") from None
+    return found
 
 
 def store_of(run: Path, configured: Path | None) -> Path:

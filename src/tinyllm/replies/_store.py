@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +36,8 @@ PAGE_BYTES = 4096
 _COLUMNS_OF_VERSION_2 = 9  # so many columns does the checksum cover
 _SMALLEST_BYTES = 512  # a database that is not empty has at least so many
 _BUSY_S = 60.0  # the longest wait for another process's commit
+_BREAK_S = 90.0  # nothing comes for longer: between two commands, not in one
+_ENOUGH_FOR_A_PACE = 20  # replies
 _AT_ONCE = 500  # keys in one query; older versions of SQLite allow 999
 # Replies are appended, and a small index finds them by key. If the key were the primary key, each commit would write
 # to pages all over a file of gigabytes.
@@ -317,19 +320,39 @@ class Store:
         with self._lock, explained(self.path), self._transaction():
             self._db.execute("INSERT OR REPLACE INTO manners VALUES (?, ?)", (_identity(identity), manners.dump()))
 
-    def last(self, identity: Mapping[str, str], count: int, *, rated: bool = False) -> list[Reply]:
+    def last(
+        self, identity: Mapping[str, str], count: int, *, rated: bool = False, max_tokens: int | None = None
+    ) -> list[Reply]:
         """Return the newest replies of a model, whatever the name of the teacher was.
 
         Args:
             identity: of the model; see `Teacher.identity`.
             rated: only replies to requests with options, which take another time than the rest.
+            max_tokens: only replies that could be this long: a vote is shorter than a rationale.
         """
-        newest = f"SELECT {_COLUMNS} FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?)"  # noqa: S608 - a constant
-        query = f"""{newest} WHERE instr(request, ?) = 1 AND (instr(request, '"options":[') > 0) = ? LIMIT ?"""
-        # A request is canonical JSON, so it begins with the identity.
+        return [Reply(*row[:-1]) for row in self._newest(identity, count, rated, max_tokens)]
+
+    def pace(self, identity: Mapping[str, str], count: int, *, rated: bool, max_tokens: int) -> float | None:
+        """Return how many replies a second came lately, with all waits for rate limits; None if there are few.
+
+        Args:
+            identity, count, rated, max_tokens: which replies; see `last`.
+        """
+        times = sorted(row[-1] for row in self._newest(identity, count, rated, max_tokens))
+        gaps = [later - earlier for earlier, later in pairwise(times) if later - earlier < _BREAK_S]
+        return len(gaps) / sum(gaps) if len(gaps) >= _ENOUGH_FOR_A_PACE and sum(gaps) else None
+
+    def _newest(
+        self, identity: Mapping[str, str], count: int, rated: bool, max_tokens: int | None
+    ) -> list[tuple[Any, ...]]:
+        newest = f"SELECT {_COLUMNS}, created FROM (SELECT * FROM replies ORDER BY id DESC LIMIT ?)"  # noqa: S608 - a constant
+        query = f"""{newest} WHERE instr(request, ?) = 1 AND (instr(request, '"options":[') > 0) = ?
+            AND (? OR instr(request, ?) OR instr(request, ?)) LIMIT ?"""
+        # A request is canonical JSON, so it begins with the identity. A quote in a text has a backslash before it.
         begins = json.dumps({"identity": dict(identity)}, sort_keys=True, separators=(",", ":"))[:-1] + ","
+        lengths = [f'"max_tokens":{max_tokens}{end}' for end in ",}"]
         with self._lock, explained(self.path):
-            return [Reply(*columns) for columns in self._db.execute(query, (100 * count, begins, rated, count))]
+            return list(self._db.execute(query, (100 * count, begins, rated, max_tokens is None, *lengths, count)))
 
     def __len__(self) -> int:
         with self._lock, explained(self.path):

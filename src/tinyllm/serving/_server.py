@@ -81,6 +81,9 @@ class _Server(uvicorn.Server):
     def _stop(self) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        if self.force_exit:  # since Python 3.12, uvicorn waits for open connections in this case, too
+            for task in self.server_state.tasks:
+                task.cancel()
 
 
 def _impatient(patience_s: float) -> type[H11Protocol]:

@@ -61,6 +61,8 @@ class RunFolder:
             RunFolderError: no folder can be there at all: a file is, or it is below `/proc`.
         """
         path = self.path
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()  # `exists` raises for no name that is too long since Python 3.14
         at = next(p for p in (path, *path.parents) if p.exists() or p.is_symlink())
         if not at.is_dir():
             what = f"a symbolic link to {at.readlink()}, which is not there" if not at.exists() else "a file"

@@ -47,7 +47,7 @@ train:
   epochs: 2
 """
 
-_TASK, _TASK_WITHOUT_ANSWERS = "each writes rationales for the training questions", "each says what it would answer"
+_RATIONALE_TASK, _OPINION_TASK = "each writes rationales for the training questions", "each says what it would answer"
 _TEACHERS = """\
 teachers:                       # {task}
   - {{name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}}
@@ -63,7 +63,7 @@ rationales:
   max_tokens: 96                # longest reply, in the teacher's tokens
 """
 _OPINIONS = """\
-opinions:                       # they stand in for the answers; few labels, or none: docs/opinions.md
+opinions:                       # they stand in for missing answers; few labels, or none: docs/opinions.md
   teachers: [{names}]
   orders: 2                     # each question is asked with its choices in two orders
 """
@@ -75,6 +75,10 @@ _TRAIN_WITHOUT_ANSWERS = """\
   method: fine-tuning           # no rationales
   answer: choices               # learns the probabilities, not only the best choice
   soft: {}                      # from the teachers' opinions
+"""
+_TRAIN_WITH_SOME_ANSWERS = """\
+  method: {method}
+{answer}  soft: {{weight: 0.5}}           # half the answer, half the opinion; without an answer: the opinion
 """
 _STUDENT = "smollm2-135m-instruct"  # English; docs/howto/other-languages.md names others
 _METHOD = "auto                  # tries several settings on validation questions; or fine-tuning, or tinyllm"
@@ -90,6 +94,7 @@ _STARTER = """\
 
 _STARTER_VALID = 40  # questions
 _CUT_VALID = 0.1
+_MANY_UNANSWERED = 0.2  # of the questions; then teachers give opinions, and write no rationales of known answers
 _LISTED = 10
 _LETTERS = str.maketrans({
     "ß": "ss", "ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "æ": "ae", "ø": "o", "ł": "l",
@@ -177,16 +182,20 @@ def write_config(
         taken = f"{path} is there already; give another name with --out NAME.yaml, or remove it."
         raise ConfigError("\n".join((taken, *_also_wrong(data, wishes))))
     name = _run_name(_stem(path))
-    section, lines, has_answers, valid = _STARTER, list[str](), True, _STARTER_VALID
+    section, lines, unanswered, valid = _STARTER, list[str](), 0.0, _STARTER_VALID
     if data is not None:
         packaged = teachers is None or student == _STUDENT
-        section, lines, has_answers, valid = _read(data, path, wishes, packaged=packaged)
+        section, lines, unanswered, valid = _read(data, path, wishes, packaged=packaged, asks=teachers != [])
+    has_answers = unanswered < 1
+    gives_opinions = unanswered >= _MANY_UNANSWERED and teachers != []
     if not has_answers and teachers == []:
         raise ConfigError("Without answers the student learns from teachers' opinions: name at least one teacher.")
     method, answer = _METHOD, ""
     if has_answers and valid < ENOUGH_TO_CHOOSE:
         are = "are none" if not valid else "is 1" if valid == 1 else f"are {valid}"
         name_of, learns = ("fine-tuning", "the answers") if teachers == [] else ("tinyllm", "rationales, too")
+        if gives_opinions:
+            name_of, learns = "fine-tuning", "no rationales"
         method = f"{name_of:<20}  # learns {learns}"
         answer = _ANSWER.format(enough=ENOUGH_TO_CHOOSE, are=are)
         lines.append(
@@ -195,15 +204,16 @@ def write_config(
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     names = ["smollm2", "gemma3"] if teachers is None else [str(t["name"]) for t in teachers]
-    known = _TEACHERS.format(task=_TASK if has_answers else _TASK_WITHOUT_ANSWERS)
+    known = _TEACHERS.format(task=_OPINION_TASK if gives_opinions else _RATIONALE_TASK)
+    train = _TRAIN if not gives_opinions else _TRAIN_WITH_SOME_ANSWERS if has_answers else _TRAIN_WITHOUT_ANSWERS
     text = _TEMPLATE.format(
         path=path,
         name=_plain(name),
         data=section,
         teachers=known if teachers is None else yaml.safe_dump({"teachers": list(teachers)}, sort_keys=False),
-        asked=_RATIONALES if has_answers else _OPINIONS.format(names=", ".join(names)),
+        asked=_OPINIONS.format(names=", ".join(names)) if gives_opinions else _RATIONALES,
         student=_plain(student),
-        train=_TRAIN.format(method=method, answer=answer) if has_answers else _TRAIN_WITHOUT_ANSWERS,
+        train=train.format(method=method, answer=answer),
     )
     path.write_text(text, encoding="utf-8")
     return _Written(path, tuple(lines), tuple(_needs(text)))
@@ -242,13 +252,16 @@ def _needs(text: str) -> Iterator[str]:
             yield f"tinyllm models get {model.name}"
 
 
-def _read(data: Path, config: Path, wishes: Wishes | None, *, packaged: bool) -> tuple[str, list[str], bool, int]:
-    """Return the `data` section for a file, what was found, whether answers are known, and the validation questions.
+def _read(
+    data: Path, config: Path, wishes: Wishes | None, *, packaged: bool, asks: bool
+) -> tuple[str, list[str], float, int]:
+    """Return the `data` section for a file, what was found, the share without an answer, and the validation questions.
 
     Converts the file where that is needed.
 
     Args:
         packaged: the student, or the teachers, are packaged models.
+        asks: there are teachers.
     """
     from tinyllm.questions.intake import Tally, Wishes, find_reading
 
@@ -264,9 +277,11 @@ def _read(data: Path, config: Path, wishes: Wishes | None, *, packaged: bool) ->
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}, because {why}"
     if not tally.questions:
         raise DataError(f"{data}: no row is a question: {_left_out(tally)}")
-    has_answers = tally.unanswered < tally.questions
-    text = _section(where, settings, tally)
-    return text, [said, *_report(found, tally, packaged=packaged)], has_answers, _validated(where, tally)
+    unanswered = tally.unanswered / tally.questions
+    learns_them = asks and unanswered >= _MANY_UNANSWERED
+    text = _section(where, settings, tally, learns_them=learns_them)
+    report = _report(found, tally, packaged=packaged, learns_them=learns_them)
+    return text, [said, *report], unanswered, _validated(where, tally)
 
 
 def _validated(where: Mapping[str, Any], tally: Tally) -> int:
@@ -314,7 +329,7 @@ def _converted(found: Found, name: str, target: Path, tally: Tally) -> dict[str,
     return {"folder": str(folder)} if several else {"train": str(target)}
 
 
-def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally) -> str:
+def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally, *, learns_them: bool) -> str:
     lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     nothing_to_train_on = tally.unanswered == tally.questions
     if "train" in where and (nothing_to_train_on or not tally.can_be_cut):
@@ -329,14 +344,20 @@ def _section(where: Mapping[str, Any], settings: Mapping[str, Any], tally: Tally
                 value, default_flow_style=True, sort_keys=False, width=1000, allow_unicode=True
             )
         lines += [f"  {line}" for line in text.rstrip().splitlines()]
-    drops = tally.left_out or 0 < tally.unanswered < tally.questions
-    what = "leave rows out that are no questions, or have no answer" if drops else "drop: leave bad rows out"
+    blank = 0 < tally.unanswered < tally.questions and not learns_them
+    drops = tally.left_out or blank
+    what = f"leave rows out that are no questions{', or have no answer' if blank else ''}"
+    what = what if drops else "drop: leave bad rows out"
     lines.append(f"  on_invalid: {'drop ' if drops else 'error'}             # {what}, and name them in the report")
     return "\n".join(lines) + "\n"
 
 
-def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
-    """Say how the file was understood, and show the first question as a person can check it."""
+def _report(found: Found, tally: Tally, *, packaged: bool, learns_them: bool) -> Iterator[str]:
+    """Say how the file was understood, and show the first question as a person can check it.
+
+    Args:
+        learns_them: questions without an answer are learnt from opinions.
+    """
     reading = found.reading
     yield from found.read_as()
     if len(tally.splits) > 1:
@@ -349,10 +370,11 @@ def _report(found: Found, tally: Tally, *, packaged: bool) -> Iterator[str]:
             yield f"  note:     every right answer is {next(iter(tally.answers))}: there is nothing to learn"
     yield from tally.repeated()
     if 0 < tally.unanswered < tally.questions:
-        yield (
-            f"  note:     {_count(tally.unanswered)} without an answer; training and scoring leave them out. "
-            "docs/opinions.md says how a student learns from them"
-        )
+        without = f"  note:     {_count(tally.unanswered)} without an answer; "
+        if learns_them:
+            yield f"{without}the student learns them from the teachers' opinions (docs/tutorials/few-labels.md)"
+        else:
+            yield f"{without}training and scoring leave them out. docs/opinions.md says how a student learns from them"
     elif tally.unanswered:
         yield "  note:     no answers are known: the student learns from the teachers' opinions, and is not scored"
     if tally.left_out:
