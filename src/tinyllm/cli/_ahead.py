@@ -128,7 +128,7 @@ def _over_budget(config: Config, checked: Checked) -> list[str]:
         "hours": (sum(f.hours or 0.0 for f in asked), cap.hours),
     }
     return [
-        f"  This exceeds rationales.budget.{what}: about {amount:,.4g}, allowed {allowed:g}."
+        f"  This exceeds rationales.budget.{what}: about {amount:,.4g}, allowed {allowed:g}. Asking stops there."
         for what, (amount, allowed) in needed.items()
         if allowed is not None and amount > allowed
     ]

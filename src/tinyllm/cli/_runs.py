@@ -88,7 +88,7 @@ def generate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Let the teachers write rationales. Resumes where it stopped."""
+    """Let the teachers write rationales, and give opinions. Resumes where it stopped."""
     from tinyllm.stages.generate import generate_run
     from tinyllm.stages.opinions import unanswered_opinions
 
@@ -99,7 +99,9 @@ def generate(
     with run.claimed(config, renews_rationales=True):
         yields = generate_run(config, run, news)
     figures = {name: asdict(found) for name, found in yields.items()}
-    print_result(figures, as_json, lambda: f"Rationales: {run.path / 'rationales.parquet'}")
+    made = [f"Rationales: {run.path / 'rationales.parquet'}"] if yields or not config.opinions.teachers else []
+    made += [f"Opinions: {run.path / 'opinions.parquet'}"] if config.opinions.teachers else []
+    print_result(figures, as_json, lambda: "\n".join(made))
     _exit_if_unanswered({n: found.unanswered for n, found in yields.items()} | unanswered_opinions(run), run)
 
 
@@ -334,7 +336,7 @@ def _alone(arguments: Sequence[str]) -> list[str]:
 def _exit_if_unanswered(unanswered: Mapping[str, Mapping[str, int]], run: RunFolder) -> None:
     told = [f"{n} of {name} ({reason})" for name, found in unanswered.items() for reason, n in found.items() if n]
     if told:
-        may_help = any({"failed", "unasked"} & found.keys() for found in unanswered.values())
+        may_help = any("failed" in found for found in unanswered.values())  # "unasked": by the budget, as was said
         advice = " Running the same command again sends these requests again." if may_help else ""
         typer.echo(
             f"Some questions got no reply: {', '.join(told)}; see {run.path / 'rejected.jsonl'}.{advice}", err=True

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 _SECRET = re.compile(
@@ -33,6 +33,8 @@ _OWN_ARGUMENTS: Mapping[str, str] = {
     **{name: f"by the environment variable {name.upper()}"
        for name in ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")},
 }  # fmt: skip
+_KEY = re.compile(r"(sk|gsk|hf|xai|pplx|nvapi|ghp|AIza)[-_A-Za-z]*[-_0-9a-z]*[0-9]")  # as keys begin
+_LONG_NAME = 24  # characters
 _HOST = r"[A-Za-z0-9._-]+|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?"  # a name or IPv4; IPv6 with a zone
 
 
@@ -105,9 +107,25 @@ def litellm_arguments(value: Mapping[str, Any]) -> Mapping[str, Any]:
     return value
 
 
+def _name_of_variable(text: str) -> str:
+    """Refuse what is no name of a variable, or looks like a key. The message does not repeat it."""
+    mixed = all(re.search(of, text) for of in ("[a-z]", "[A-Z]", "[0-9]"))
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text) or _KEY.match(text) or (mixed and len(text) >= _LONG_NAME):
+        raise PydanticCustomError(
+            "variable",
+            "the name of the environment variable that holds the key is needed, as in OPENAI_API_KEY, and not the key",
+        )
+    return text
+
+
 def _reachable(url: str) -> str:
     """Refuse an unusable address. The message does not repeat it, because it may contain a pasted key."""
     import yarl  # aiohttp, which sends the requests, parses addresses with it
+
+    if not re.fullmatch(r"https?://[^@?#\s]+", url):
+        raise PydanticCustomError(
+            "address", "an address begins with http:// or https://, and has no user, password, query or blank in it"
+        )
 
     try:
         parsed = yarl.URL(url)
@@ -123,5 +141,5 @@ def _reachable(url: str) -> str:
 
 
 Texts = Annotated[dict[str, str], BeforeValidator(_texts), AfterValidator(no_secrets)]
-BaseUrl = Annotated[str, Field(pattern=r"^https?://[^@?#\s]+$"), AfterValidator(_reachable)]
-Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+BaseUrl = Annotated[str, AfterValidator(_reachable)]
+Variable = Annotated[str, AfterValidator(_name_of_variable)]

@@ -27,6 +27,7 @@ from tinyllm.errors import ConfigError, printable
 
 _MOST_KEYS = 10
 _SHOWN = 60  # characters of a value that differs
+_Keys = tuple[str | int, ...]
 _ABSENT = object()
 _UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 SPEED_ONLY = frozenset({
@@ -89,27 +90,41 @@ def describe_differences(old: Config, new: Config) -> list[str]:
     values are cut to the part that differs.
     """
     before, after = (_with_defaults(_without_speed(config.model_dump(mode="json"))) for config in (old, new))
-    return list(_differences(before, after))
+    told = []
+    for keys, was, now in _differences(before, after):
+        place = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+        if isinstance(was, dict) != isinstance(now, dict):  # only one has the section: its defaults say nothing
+            was, now = _unusual(old, keys, was), _unusual(new, keys, now)
+        told.append(f"{place}: {_change(was, now)}")
+    return told
 
 
-def _differences(old: Any, new: Any, at: str = "") -> Iterator[str]:
+def _differences(old: Any, new: Any, keys: _Keys = ()) -> Iterator[tuple[_Keys, Any, Any]]:
+    """Yield the place of each difference, and both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         # What only one kind of teacher has follows from the kind.
         is_same_kind = old.get("kind") == new.get("kind")
         for key in sorted(old.keys() | new.keys() if is_same_kind else old.keys() & new.keys()):
-            inner = f"{at}.{key}" if at else key
-            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), inner)
+            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (*keys, key))
     elif isinstance(old, list) and isinstance(new, list):
         if all(isinstance(item, dict) and "name" in item for item in (*old, *new)):
             named, named_now = ({item["name"]: item for item in items} for items in (old, new))
             if named.keys() == named_now.keys() and [*named] != [*named_now]:
-                yield f"{at}: {_change([*named], [*named_now])}"
-            yield from _differences(named, named_now, at)
+                yield keys, [*named], [*named_now]
+            yield from _differences(named, named_now, keys)
             return
         for number, (item, item_now) in enumerate(zip_longest(old, new, fillvalue=_ABSENT)):
-            yield from _differences(item, item_now, f"{at}[{number}]")
+            yield from _differences(item, item_now, (*keys, number))
     elif old != new:
-        yield f"{at}: {_change(old, new)}"
+        yield keys, old, new
+
+
+def _unusual(config: Config, keys: Sequence[str | int], value: Any) -> Any:
+    """Return a section without the settings that have their default values; any other value as it is."""
+    section: Any = config.model_dump(mode="json", exclude_defaults=True)
+    for key in keys:
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(value, dict) and isinstance(section, dict) else value
 
 
 def _change(old: Any, new: Any) -> str:

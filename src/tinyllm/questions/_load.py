@@ -111,6 +111,8 @@ def load_splits(
             warnings["copy of a validation or test question, left out"] += len(again)
     limited = {split: part[: limits[split]] for split, part in questions.items()}
     limited = {split: tuple(part) if len(part) <= in_memory else part for split, part in limited.items()}
+    if data.limit is not None and warnings["no answer"]:
+        warnings["no answer"] = sum(q.answer is None for part in limited.values() for q in part)
     splits = Splits(**limited, dropped=tuple(dropped), warnings=dict(+warnings), overlaps={})
     return _with_more(splits, data, fetch, in_memory, problems) if data.more else splits
 

@@ -322,7 +322,10 @@ def _training(files: RunFiles) -> _Facts:
     if found:
         error, plain = (percent(_number(found, key)) for key in ("ece", "ece_uncalibrated"))
         yield "Temperature of its probabilities", decimal(_number(found, "temperature"))
-        yield "Calibration error (ECE) on the test questions", f"{error} ({plain} without the temperature)"
+        worse = (_number(found, "ece") or 0) > (_number(found, "ece_uncalibrated") or 0)
+        few = f"; fitted on {count(_number(_mapping(files.metrics or {}, 'data'), 'valid'))} validation questions, it "
+        why = f"{few}did not help here" if worse else ""
+        yield "Calibration error (ECE) on the test questions", f"{error} ({plain} without the temperature{why})"
     rates = [line.learning_rate for line in files.log or () if line.learning_rate is not None]
     norms = [line.grad_norm for line in files.log or () if line.grad_norm is not None]
     if rates:

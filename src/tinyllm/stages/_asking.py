@@ -168,9 +168,14 @@ class Asking:
         for requests in self._requests:
             if requests.teacher.name in self._folds:
                 self._folds[requests.teacher.name].score(self._missing(requests, first), news)
-        budget = self._budget(self._store)
-        total = sum(min(first or len(r.questions), len(r.questions)) for r in self._requests if r.teacher in asked)
+        budget, store = self._budget(self._store), self._store
         in_turn = frozenset(t.name for t in asked if t.local)
+
+        def lost() -> int:  # in this process nothing is paid
+            return sum(s.lost for name, s in store.spent(budget.run).items() if name not in in_turn)
+
+        before = lost()
+        total = sum(min(first or len(r.questions), len(r.questions)) for r in self._requests if r.teacher in asked)
         with news.task(label, total) as task:
             notes = [t.note for t in asked if isinstance(t, Resumable)]
             progress = GenerationNews(news, budget, self._prices, in_turn, notes)
@@ -178,18 +183,17 @@ class Asking:
             try:
                 ended = self._engine(progress, news, budget, first)
             finally:
-                spent = self._store.spent(budget.run)
-                if not spent:
+                if not self._store.spent(budget.run):
                     self._run.forget_account()
         if ended.stopped == "budget":
             news.say(
                 f"  The budget has no room for another request ({budget.left()}); what was not asked is listed as "
                 "'unasked'. To go on, raise rationales.budget and run the same command again."
             )
-        if lost := sum(s.lost for name, s in spent.items() if name not in in_turn):  # in this process nothing is paid
+        if (number := lost() - before) > 0:
             news.say(
-                f"  {lost:,} attempts ended without the service saying what they cost (time-outs, cut connections, "
-                "killed processes). They are charged with the most that they can have cost."
+                f"  {number:,} attempts ended without a word on what they cost (time-outs, cut connections, requests "
+                "under way when the teacher was given up). They are charged with the most that they can have cost."
             )
         if ended.errors:
             raise TeacherError("\n".join(map(str, ended.errors)), page=ended.errors[0].page)

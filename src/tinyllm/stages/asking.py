@@ -87,6 +87,9 @@ def _dollars(usd: float | None) -> str:
     return "no price" if usd is None else f"${usd:.4f}" if usd < 1 else f"${usd:,.2f}"
 
 
+_AT_MOST = "  At most: each question takes every attempt that it may, as long as allowed; a budget stops before"
+
+
 def forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
     """Return the forecast as lines of a table."""
     if not forecasts:
@@ -116,4 +119,5 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
     return [
         *("  " + "  ".join(row[column].ljust(widths[column]) for column in shown).rstrip() for row in (head, *rows)),
         *(f"  Tokens of {', '.join(names)}: {basis}" for basis, names in bases.items() if basis),
+        *([_AT_MOST] if any((f.usd_most or 0) > (f.usd or 0) for f in forecasts) else ()),
     ]

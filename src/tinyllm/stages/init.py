@@ -74,7 +74,7 @@ _TRAIN = """\
 _TRAIN_WITHOUT_ANSWERS = """\
   method: fine-tuning           # no rationales
   answer: choices               # learns the probabilities, not only the best choice
-  soft: {}                      # from the teachers' opinions
+  soft: {{}}                      # from the teachers' opinions
 """
 _TRAIN_WITH_SOME_ANSWERS = """\
   method: {method}

@@ -304,9 +304,13 @@ def _of_numbers(trial: Trial, numbers: Sequence[Way], wishes: Wishes) -> Meaning
     else:
         best = max(WAYS, key=lambda w: int((trial.results(w) >= 0).sum()))
         results = trial.results(best)
+        asked, fits = wishes.answers_as, int((results >= 0).sum())
+        read = f"Read as {SAID[best]}, it fits {fits} of {int((results != NOTHING).sum())} rows"
+        if asked is not None and trial.fits(best) and best not in _ASKED[asked]:
+            reason = f"{name} does not name a choice by {asked}, as --answers-as says. {read}: leave --answers-as out"
+            return Doubt(reason, rank=5, about_answer=True)
         reason = (
-            f"{name} does not name a choice by letter, number or text in every row. Read as {SAID[best]}, it fits "
-            f"{int((results >= 0).sum())} of {int((results != NOTHING).sum())} rows"
+            f"{name} does not name a choice by letter, number or text in every row. {read}"
             + (f", and not {', '.join(trial.misfits[best])}" if trial.misfits[best] else "")
             + ". Correct or remove the rows that do not fit, give another column with --answer COL, or use --no-answers"
         )

@@ -78,6 +78,10 @@ def understand(shape: Shape, wishes: Wishes, depth: int = 0) -> tuple[Reading, S
             return inside
     if isinstance(outcome, Refusal):
         return outcome
+    if not is_answered and wishes.has_answers and (wishes.answers_as or wishes.answers_from is not None):
+        told = f"--answers-as {wishes.answers_as}" if wishes.answers_as else f"--answers-from {wishes.answers_from}"
+        reason = f"no column of answers can be read as {told} says. Name the column with --answer COL, or"
+        return Refusal(2, (f"{reason} leave that option out",))
     if not is_answered and shape.apart and wishes.has_answers:
         kept = ", ".join(f"`{name}`" for name in shape.apart)
         reason = f"the answers may be in {kept}: put each answer into its question, or use --no-answers"

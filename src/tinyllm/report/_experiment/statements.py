@@ -112,6 +112,9 @@ def _of_dataset(results: Results, figures: Mapping[Place, Figure], student: str,
         yield _note(f"{where}: {', '.join(apart)} cannot be compared with {baseline}: no seed is finished for both.")
 
 
+_FEW_SEEDS = " Two seeds hardly tell how much seeds vary, so this difference is a guess."
+
+
 def _nothing_shown(
     where: str, baseline: str, noise: list[tuple[MethodOutline, Difference]], comparisons: int
 ) -> Statement:
@@ -135,7 +138,7 @@ def _nothing_shown(
         "noise",
         f"{where}: no difference from {baseline} is shown for {told}.{corrected} If questions and seeds vary as they "
         f"do here, a true difference of {100 * found:.1f} points is found with a probability of 0.8. Smaller ones are "
-        "found less often.",
+        f"found less often.{_FEW_SEEDS if min(gain.spread.freedom for _, gain in noise) == 1 else ''}",
     )
 
 

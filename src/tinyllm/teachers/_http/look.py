@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from tinyllm.errors import TeacherError
+from tinyllm.errors import TeacherError, did_you_mean
 from tinyllm.teachers._http.envelope import Envelope, public_url
 from tinyllm.teachers._http.refusals import words_of
 from tinyllm.teachers._http.transport import AttemptFailed, BadUrl, Patience, Transport, proxy_for
@@ -61,7 +61,10 @@ async def _look(envelope: Envelope, url: str, model: str) -> str:
         return f"{shown} answers, without a list of models"
     if model in known:
         return f"{shown} answers and lists {model}"
-    return f"{shown} answers, and {model} is not among the {len(known)} models that it lists"
+    raise TeacherError(
+        f"{shown} answers, and {model} is not among the {len(known)} models that it lists."
+        f"{did_you_mean(model, sorted(known))} Correct `model`, or go on if the service lists only some"
+    )
 
 
 def _models(body: bytes) -> set[str] | None:

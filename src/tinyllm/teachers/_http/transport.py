@@ -191,7 +191,8 @@ class Transport:
     def _words(self, error: Exception) -> str:
         if isinstance(error, aiohttp.ServerDisconnectedError):
             return "server disconnected"  # its own message contains the incomplete reply
-        return on_one_line(str(error) or type(error).__name__, self._secrets)[:_WORDS]
+        words = str(error).replace(" ssl:default", "")  # what aiohttp says of every address, http:// too
+        return on_one_line(words or type(error).__name__, self._secrets)[:_WORDS]
 
 
 def proxy_for(url: str) -> str | None:
