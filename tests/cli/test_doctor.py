@@ -90,7 +90,6 @@ def test_an_endpoint_is_asked_for_its_models_alone(cli, project, kind):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda: web.json_response({"data": [{"id": "n"}]}), "m is not among the 1 models that it lists"),
         (lambda: web.Response(status=404), "without a list of models (HTTP 404)"),
         (lambda: web.Response(text="hello"), "without a list of models"),
     ],
@@ -101,6 +100,14 @@ def test_an_endpoint_without_the_model_or_without_a_list_is_told(cli, project, a
     said = asked(cli, project, server)
     assert said.code == 0, said.out
     assert words in said.out
+
+
+def test_a_model_that_an_endpoint_does_not_list_is_a_problem(cli, project):
+    server = FakeEndpoint()
+    server.listing = lambda: web.json_response({"data": [{"id": "qwen3"}, {"id": "llama3"}]})
+    said = asked(cli, project, server, model="lama3")
+    assert said.code == 2
+    assert "lama3 is not among the 2 models that it lists. Did you mean 'llama3'?" in said.out
 
 
 def test_an_endpoint_that_refuses_the_key_or_does_not_answer_is_broken(cli, project):

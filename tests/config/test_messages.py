@@ -144,3 +144,44 @@ def test_null_differs_from_a_setting_that_is_absent():
         for candidate in ({"epochs": 2, "soft": None}, {"epochs": 2})
     )
     assert describe_differences(one, other) == ["auto.candidates[0].soft: None → absent"]
+
+
+@pytest.mark.parametrize(
+    "name", ["gsk_Abcdef1234567890abcdef", "sk-proj-abc", "AIzaSyD3xyz12345", "Qx7fBcD2mK9tLpW3vZ5yRn1G"]
+)
+def test_a_key_in_place_of_the_name_of_its_variable_is_not_repeated(name):
+    teacher = {"name": "ada", "kind": "openai", "model": "m", "api_key_env": name}
+    with pytest.raises(ConfigError, match="as in OPENAI_API_KEY, and not the key") as caught:
+        build_config({"data": {"train": "q.csv"}, "teachers": [teacher]})
+    assert name not in str(caught.value)
+    build_config({"data": {"train": "q.csv"}, "teachers": [teacher | {"api_key_env": "my_openai_key_2"}]})
+
+
+def test_a_wrong_way_a_number_for_a_price_and_a_number_for_a_share_are_one_problem_each():
+    teacher = {"name": "ada", "kind": "openai", "model": "m", "price": 0.1}
+    said = told(
+        teachers=[teacher], opinions={"teachers": {"ada": "letter"}}, data={"train": "q.csv", "cut": {"test": 30}}
+    )
+    assert said.splitlines()[0].endswith("3 problems")
+    assert "opinions.teachers.ada: Input should be 'letters', " in said
+    assert "teachers[0].price: a mapping is needed (US dollars per million tokens, as in {prompt: 0.15, " in said
+    assert "data.cut.test: Input should be less than 1, got 30. It is a share, as in 0.3" in said
+
+
+def test_an_address_without_http_is_told_what_it_needs():
+    teacher = {"name": "ada", "kind": "openai", "model": "m", "base_url": "127.0.0.1:8000/v1"}
+    with pytest.raises(ConfigError, match="begins with http:// or https://"):
+        build_config({"data": {"train": "q.csv"}, "teachers": [teacher]})
+
+
+def test_of_a_section_that_only_one_configuration_has_the_unusual_settings_are_shown():
+    tree = {
+        "data": {"train": "q.csv"},
+        "teachers": [{"name": "ada", "kind": "given"}],
+        "opinions": {"teachers": ["ada"]},
+    }
+    plain, soft = (
+        build_config(tree | {"train": {"method": "fine-tuning", **of}}) for of in ({}, {"soft": {"shuffle": True}})
+    )
+    assert describe_differences(plain, soft) == ["train.soft: None → {'shuffle': True}"]
+    assert describe_differences(soft, plain) == ["train.soft: {'shuffle': True} → None"]

@@ -671,6 +671,20 @@ def test_the_kit_of_question_files(tmp_path: Path) -> None:
                 assert list(ours.choices) == q["choices"], name
 
 
+@pytest.mark.parametrize(("wishes", "words"), [
+    ({"answers_as": "text"}, "no column of answers can be read as --answers-as text says"),
+    ({"answers_as": "text", "answer": "Solution"}, "does not name a choice by text, as --answers-as says. Read as"),
+])  # fmt: skip
+def test_an_option_that_no_column_of_answers_fits_does_not_lose_the_answers(
+    tmp_path: Path, wishes: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "quiz.csv"
+    path.write_text(table(["question", "A", "B", "C", "D", "Solution"], lettered()))
+    with pytest.raises(DataError) as caught:
+        find_reading(path, Wishes(**wishes))
+    assert words in str(caught.value)
+
+
 def test_a_copy_of_a_repository_with_shards(tmp_path: Path) -> None:
     data = tmp_path / "copy" / "data"
     data.mkdir(parents=True)

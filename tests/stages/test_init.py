@@ -271,6 +271,25 @@ def test_a_file_without_answers_gets_a_configuration_that_learns_from_opinions(c
     assert "No problems found" in checked.out
 
 
+@pytest.mark.parametrize(("answered", "opinions"), [(20, True), (24, True), (25, False), (30, False)])
+def test_where_many_answers_are_missing_teachers_give_opinions(cli, tmp_path, monkeypatch, answered, opinions):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"Which of these is the colder one in house {i}?,ice,fire,{'AB'[i % 2] if i < answered else ''}"
+        for i in range(30)
+    ]
+    Path("some.csv").write_text("\n".join(["question,A,B,answer", *rows]), "utf-8")
+    said = cli("init", "some.csv").out
+    config = load_config(Path("some.yaml"))
+    assert (set(config.opinions.teachers) == {t.name for t in config.teachers}) == opinions
+    assert config.train.method == ("fine-tuning" if opinions else "tinyllm")
+    assert (config.train.soft is not None) == opinions
+    assert ("learns them from the teachers' opinions" in said) == opinions
+    assert config.data.on_invalid == ("drop" if answered == 25 else "error")
+    checked = cli("check", "some.yaml")
+    assert checked.code == 0, checked.err
+
+
 def test_what_the_configuration_names_and_is_not_installed_is_told_with_its_commands(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(packaged._PackagedModel, "installed", property(lambda model: model.name != "gemma3-270m"))

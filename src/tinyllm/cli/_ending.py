@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tinyllm.stages.folder import RunFolder
 
 _FEW = 100  # questions; with fewer, the interval is about 20 points wide
-_PLOT_WIDTH = 50  # characters
+_PLOT_WIDTH, _NARROW = 50, 80  # characters
 
 
 def ending_text(figures: dict[str, Any], config: Config, folder: RunFolder, page: Path) -> str:
@@ -119,20 +119,27 @@ def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
         f"What to try next{'' if is_known else f' (first: source {shlex.quote(os.path.relpath(activate))})'}:\n"
         "  open the report in a browser: the student's answers, the teachers, the training\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
-        f"{_own_questions(config, folder)}"
+        f"{_own_questions(config, folder)}\n"
         "  docs/experiments.md shows how to test whether the teachers helped: an experiment to copy, and its command"
     )
 
 
 def _own_questions(config: Config, folder: RunFolder) -> str:
     if config.data.dataset == "starter":
-        return "  tinyllm init FILE                     write a configuration for your own questions\n"
+        return _explained("tinyllm init FILE", "writes a configuration for your own questions")
     first, *others = _exports(folder.student)
-    return (
-        f"  tinyllm predict {folder.path} FILE -o answers.xlsx     answer every question of a file\n"
-        f"  tinyllm serve {folder.path}     a page to ask, and an API\n"
-        f"  tinyllm export {folder.path} --to {first}     for another program; also {', '.join(others)}\n"
-    )
+    commands = {
+        f"predict {folder.path} FILE -o answers.xlsx": "answers every question of a file",
+        f"serve {folder.path}": "a page to ask, and an API",
+        f"export {folder.path} --to {first}": f"for another program; also {', '.join(others)}",
+    }
+    return "\n".join(_explained(f"tinyllm {command}", what) for command, what in commands.items())
+
+
+def _explained(command: str, what: str) -> str:
+    """Return a command with what it does: behind it if that fits into 80 columns, or else below."""
+    line = f"  {command}   # {what}"
+    return line if len(line) <= _NARROW else f"  {command}\n      # {what}"
 
 
 def _exports(student: Path) -> tuple[str, ...]:

@@ -97,6 +97,7 @@ def _experiment_text(summary: Summary, folder: Path) -> str:
     lines += [f"Failed: {key}: {error}" for key, error in summary.failed.items()]
     if summary.failed:
         lines.append(f"To try the failed runs again: tinyllm experiment {folder}")
+    lines += [summary.shows] if summary.shows else []
     if summary.report is not None:
         lines.append(f"Report: {summary.report.resolve()}")
         lines.append(f"Tables and figures as files: {folder}/tables, {folder}/figures")

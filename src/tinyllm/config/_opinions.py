@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from tinyllm.config.section import Section
 
 Way = Literal["letters", "texts", "votes", "given"]
+_Wish = Literal["letters", "texts", "votes", "given", "auto"]
 
 
 def _ways(value: Any) -> Any:
@@ -22,7 +23,7 @@ class OpinionsSection(Section):
     per choice. null: nobody is asked.
     """
 
-    teachers: Annotated[dict[str, Way | Literal["auto"]], BeforeValidator(_ways)] = Field(
+    teachers: Annotated[dict[str, _Wish], BeforeValidator(_ways)] = Field(
         default_factory=dict,
         description="Which teachers are asked, and how, as in `{qwen: letters, gpt: votes}`. A list of names, or "
         "`auto`: the best way for each teacher. `letters`: log-probabilities of the choices' letters. `texts`: "

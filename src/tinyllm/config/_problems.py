@@ -30,6 +30,9 @@ _PLAINLY = {
     "bool_type": "true or false is needed",
     "path_type": "a path is needed",
 }
+_EXAMPLES = {
+    "price": " (US dollars per million tokens, as in {prompt: 0.15, completion: 0.6})", "budget": " (as in {usd: 5})",
+}  # fmt: skip
 _IS_NEEDED = re.compile(r"(?P<where>.*?): (?P<kind>[^:]*) is needed(?P<got>, got .*)", re.DOTALL)
 _MAY_HOLD_SECRETS = ("base_url", "api_key_env", "headers", "query", "extra_body", "arguments")
 """Settings into which users paste keys by mistake. Messages do not repeat their values."""
@@ -110,8 +113,15 @@ def _one_problem(detail: Any, root: type[BaseModel], lines: Lines) -> str:
         return f"{where}: {detail['msg'].removeprefix('Value error, ')}"
     if detail["type"] in _PLAINLY:
         point = " (write a point, not a comma)" if re.fullmatch(r"-?\d+,\d+", str(got)) else ""
-        return f"{where}: {_PLAINLY[detail['type']]}, got {short(repr(got))}{point}"
+        example = _EXAMPLES.get(str(place.keys[-1]), "") if detail["type"] == "model_type" else ""
+        return f"{where}: {_PLAINLY[detail['type']]}{example}, got {short(repr(got))}{point}"
     hint = did_you_mean(str(got), re.findall(r"'([^']+)'", detail["msg"])) if detail["type"] == "literal_error" else ""
+    if (
+        detail["type"] in ("less_than", "less_than_equal")
+        and 1 in detail["ctx"].values()
+        and isinstance(got, int | float)
+    ):
+        hint = " It is a share, as in 0.3"
     return f"{where}: {detail['msg']}, got {short(repr(got))}.{hint}"
 
 

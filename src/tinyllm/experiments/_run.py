@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyllm.experiments._forecast import Forecast
@@ -27,6 +27,7 @@ class Summary:
         seconds_left: estimated time of those runs; None if there are none.
         unanswered: the number of requests to teachers without a reply.
         report: the page; None while no run is done.
+        shows: the sentences that the page begins with.
     """
 
     done: int
@@ -35,6 +36,7 @@ class Summary:
     seconds_left: float | None
     unanswered: int
     report: Path | None
+    shows: str = ""
 
 
 def run_experiment(
@@ -90,13 +92,14 @@ def run_experiment(
             ):
                 runner.run(places, show)
         board = runner.board()
-        report = None
+        report, shows = None, list[str]()
         if board.done:
             from tinyllm.report import write_experiment
 
             with news.task("Writing the report"):
-                report = write_experiment(folder)
-        return _summary(experiment, forecast, board, sum(shared.unanswered.values()), report)
+                report = write_experiment(folder, shows.append)
+        summary = _summary(experiment, forecast, board, sum(shared.unanswered.values()), report)
+        return replace(summary, shows=" ".join(shows))
 
 
 def _planned(experiment: Experiment, folder: Path, news: News, workers: int, *, is_here: bool) -> Summary:

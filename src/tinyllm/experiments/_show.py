@@ -91,7 +91,9 @@ class Overview:
         """Return the table with the runs in progress."""
         left = f"{_runs(count)} to go, about {duration(seconds)}" if count else "none to go"
         title = Text(f"{self._experiment.grid.name}: {_runs(len(board.done))} done, {left}", style="bold")
-        note = "Test accuracy in %, with settings chosen on validation; (runs done/of)."
+        chooses = any(group.sweep.chooses for group in self._experiment.groups)
+        note = "Accuracy on the test questions in %, of the runs that are done (of all)"
+        note += "; settings are chosen on validation questions" if chooses else ""
         under_way = [
             Text(f"▶ {key}: {label}" + (f" {done}/{total}" if total else ""), overflow="ellipsis", no_wrap=True)
             for key, (label, done, total) in sorted(board.running.items())

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from tinyllm.questions._spool import pick
+from tinyllm.questions._words import words_of
 from tinyllm.questions.types import Question
 
 
@@ -16,8 +17,9 @@ def cut(
     """Take `counts[split]` questions for each named split, in that order. The rest is `train`.
 
     Questions are taken in the order of a hash of the seed and the question's texts. So adding or removing a question
-    moves few others. Duplicates (same question, context and choices) always go to the same split, so a split may be a
-    few questions larger than requested. Inside each split, questions keep the order of the file.
+    moves few others. Duplicates always go to the same split, so a split may be a few questions larger than requested:
+    question, context and choices have the same words, whatever their case, punctuation and the order of the choices.
+    Inside each split, questions keep the order of the file.
 
     Args:
         answered: whether questions without an answer, which cannot be scored, stay in `train`.
@@ -38,19 +40,52 @@ def cut(
 
 
 def _duplicates(questions: Sequence[Question], seed: int) -> Iterator[list[int]]:
-    """Yield the places of questions that are duplicates of each other, group by group, in hash order."""
+    """Yield the places of questions that are duplicates of each other, group by group, in hash order.
+
+    A group has the lowest hash of its questions.
+    """
     import numpy as np
 
     # Sort by four bytes of the hash, to save memory. The whole hash is only computed again where these are equal.
     ranks = np.fromiter((int.from_bytes(_rank(q, seed)[:4], "big") for q in questions), np.uint32, len(questions))
+    leaders: dict[int, bytes] = {}
+    for alike in _same_words(questions):
+        lowest = min(_rank(questions[place], seed) for place in alike)
+        leaders |= dict.fromkeys(alike, lowest)
+        ranks[alike] = int.from_bytes(lowest[:4], "big")
     for _, equal in itertools.groupby(map(int, np.argsort(ranks)), key=ranks.__getitem__):
         places = list(equal)
         if len(places) == 1:
             yield places
             continue
-        whole = {place: _rank(questions[place], seed) for place in places}
+        whole = {place: leaders.get(place) or _rank(questions[place], seed) for place in places}
         for _, group in itertools.groupby(sorted(places, key=lambda p: (whole[p], p)), key=whole.__getitem__):
             yield list(group)
+
+
+def _same_words(questions: Sequence[Question]) -> Iterator[list[int]]:
+    """Yield the places of questions that have the same words, if there is more than one."""
+    import numpy as np
+
+    if not questions:
+        return
+    keys = np.fromiter((hash(_words(q)) for q in questions), np.int64, len(questions))
+    order = np.argsort(keys, kind="stable")
+    equal = keys[order][1:] == keys[order][:-1]
+    for _, several in itertools.groupby(order[np.append(equal, False) | np.append(False, equal)], keys.__getitem__):
+        alike: dict[tuple[str, ...], list[int]] = {}
+        for place in map(int, several):
+            alike.setdefault(_words(questions[place]), []).append(place)
+        yield from (places for places in alike.values() if len(places) > 1)
+
+
+def _words(question: Question) -> tuple[str, ...]:
+    """Return the words of each text, as texts. One without words, such as a formula, stays as it is."""
+    return (_plain(question.context or ""), _plain(question.question), *sorted(map(_plain, question.choices)))
+
+
+def _plain(text: str) -> str:
+    return " ".join(words_of(text)) or text
 
 
 def _rank(question: Question, seed: int) -> bytes:

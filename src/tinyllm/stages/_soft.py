@@ -113,7 +113,7 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         return
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in figures["weights"].items())
     right = figures["valid_accuracy"]
-    meaning = "0: not used; above 1: taken as surer than it says"
+    meaning = "0: not used; above 1: taken as surer than it says, which moves little where it is unsure"
     yield f"weights of the opinions: {weights}, {figures['weights_from']} ({meaning})"
     if right is not None:
         same = ", which set the weights" if str(figures["weights_from"]).startswith("learned on") else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from tinyllm.report._words import count, duration, interval, percent
 from tinyllm.system.files import write_text
 
 
-def write_experiment(folder: Path) -> Path:
+def write_experiment(folder: Path, tell: Callable[[str], object] | None = None) -> Path:
     """Write `report.html`, `tables/` and `figures/` into an experiment's folder, from its records.
 
     `figures/` needs matplotlib. Without it, the page says so. The plots of the page do not need it.
+
+    Args:
+        tell: takes the sentences that the page begins with.
 
     Raises:
         RunFolderError: the folder holds no experiment, or a damaged record, or cannot be written.
@@ -42,6 +45,8 @@ def write_experiment(folder: Path) -> Path:
                 write_text(folder / "tables" / f"{name}.{kind}", write(table))
     if figures.can_draw():
         figures.write_figures(results, results.scorers[0], folder / "figures")
+    if tell is not None:
+        tell(headline(results, results.scorers[0]))
     return write_page(folder, render(results, folder))
 
 
