@@ -39,6 +39,7 @@ def test_it_tells_each_step_once_and_ends_with_the_gain_and_what_to_do_next(tmp_
         assert told.err.count(f"\n{'' if ' of ' in step else '✓ '}{step}") == 1, step
     for words in ("Training on the teachers' opinions, without an answer,", "95 % interval", "What to try next"):
         assert words in told.out
+    assert ("make demo-best" in told.out) == ("is not shown to change the accuracy" in told.out)
     again = cli("demo", "--run-dir", tmp_path / "demo")
     assert (again.code, "✓ The student is already evaluated" in again.err) == (0, True)
 

@@ -16,12 +16,23 @@ if TYPE_CHECKING:
     from tinyllm.stages.folder import RunFolder
 
 _FEW = 100  # questions; with fewer, the interval is about 20 points wide
+_SHOWN_P = 0.05
 _PLOT_WIDTH, _NARROW = 50, 80  # characters
 
 
 def ending_text(figures: dict[str, Any], config: Config, folder: RunFolder, page: Path) -> str:
     """Return what `tinyllm run` and `tinyllm demo` print at their end."""
     return accuracy_text(figures, config) + _next_steps(folder, page, config)
+
+
+def best_demo_text(figures: Mapping[str, Any]) -> str:
+    """Name the longer demo where this one shows no gain."""
+    if any(of["p"] < _SHOWN_P for of in (figures.get("gain") or {}).values()):
+        return ""
+    return (
+        "\n  make demo-best   # the large teacher answers here, and the student learns for longer:"
+        "\n      # 1.1 GB to download, and about seven minutes"
+    )
 
 
 def accuracy_text(figures: dict[str, Any], config: Config) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from tinyllm.cli import _completion
 from tinyllm.cli._ahead import check_text, plan_text
-from tinyllm.cli._ending import accuracy_text, ending_text, export_text, few_text
+from tinyllm.cli._ending import accuracy_text, best_demo_text, ending_text, export_text, few_text
 from tinyllm.cli._options import AsJson, DryRun, Overrides, Quiet, RunDir, print_result
 
 if TYPE_CHECKING:
@@ -266,7 +266,8 @@ def demo(
 
     folder = RunFolder(run_dir or Path("runs") / ("demo-best" if best else "demo"))
     config, metrics, page = run_demo(folder, News(quiet=quiet), best=best)
-    print_result(metrics, as_json, lambda: ending_text(metrics, config, folder, page))
+    more = "" if best else best_demo_text(metrics)
+    print_result(metrics, as_json, lambda: ending_text(metrics, config, folder, page) + more)
 
 
 def _opened(
