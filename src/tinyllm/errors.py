@@ -93,7 +93,10 @@ class RunFolderError(TinyLLMError):
         listed = ", ".join(runs[:_LISTED]) + (", …" if len(runs) > _LISTED else "")
         there = f" Runs in {within}: {listed}." if runs else " `tinyllm run CONFIG` makes one."
         what = "holds no student itself." if inside else f"is not there.{meant}"
-        what = "is a file." if folder.is_file() else what
+        if folder.is_file():
+            raise cls(
+                f"{folder} is a file. The folder of a run, of its student, or of an export is needed here.{there}"
+            )
         raise cls(f"The folder {folder} {what}{there} Give the folder of a run, of its student, or of an export.")
 
 

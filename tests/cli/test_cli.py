@@ -473,6 +473,10 @@ def test_a_configuration_that_is_not_there_or_not_yaml(cli, project):
 def test_a_command_that_is_like_no_other_is_answered_by_all_of_them(cli):
     refused(cli("store", "show"), "The commands: ls, export, import, prune, salvage.")
     refused(cli("models", "lst"), "Did you mean 'list'?")
+    refused(
+        cli("ask", "runs/mine", "What", "is", "it?", "-c", "a", "-c", "b"),
+        "A text with blanks stands in quotation marks.",
+    )
 
 
 def test_check_says_where_the_steps_end_before_max_steps_and_how_long_all_takes(cli, project):

@@ -82,6 +82,32 @@ def test_ctrl_d_at_a_question_is_no_traceback(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_cannot_be_right_is_asked_again_and_a_pasted_key_is_neither_shown_nor_written(tmp_path):
+    key = "sk-proj-abcdefghijklmnopqrstuvwxyz123456"
+    answers = [
+        "",
+        "2",
+        "",
+        "api.openai.com",
+        "",
+        key,
+        "MY_KEY",
+        "smollm2-135",
+        "smollm2-135m-instruct",
+        "mine",
+        "mine.yaml",
+    ]
+    shown = typed(tmp_path, *answers)
+    assert "Not taken: an address begins with http:// or https://" in shown
+    assert "Not taken: the name of the environment variable that holds the key is needed" in shown
+    assert "There is no packaged model, and no folder, 'smollm2-135'. Did you mean 'smollm2-135m-instruct'?" in shown
+    assert "A configuration has a name that ends in .yaml." in shown
+    assert [f.name for f in tmp_path.iterdir()] == ["mine.yaml"]
+    (teacher,) = load_config(tmp_path / "mine.yaml").teachers
+    assert (teacher.model, teacher.api_key_env) == ("gpt-4o-mini", "MY_KEY")
+    assert key not in (tmp_path / "mine.yaml").read_text("utf-8")
+
+
 def test_a_name_that_is_taken_is_not_proposed_again(tmp_path):
     (tmp_path / "tinyllm.yaml").write_text("")
     (tmp_path / "tinyllm-2.questions.jsonl").write_text("")

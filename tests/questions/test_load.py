@@ -53,6 +53,26 @@ def test_repeated_questions_stay_on_one_side_and_count_once_in_validation_and_te
     assert len(splits.dropped) == splits.warnings["copy of a validation or test question, left out"] == 10
 
 
+def test_a_question_with_other_punctuation_is_repeated_and_one_with_other_signs_is_not(tmp_path: Path) -> None:
+    texts = [
+        "What is the capital of Peru?",
+        "what is, the capital of Peru ?!",
+        "What is 5 + 3?",
+        "What is 5 - 3?",
+        "1.5?",
+        "15?",
+    ]
+    made = [
+        {"question": t, "choices": ["Lima.", "Quito"] if i else ["lima", "Quito"], "answer": 0}
+        for i, t in enumerate(texts)
+    ]
+    path = write(tmp_path / "t.jsonl", *made, made[0] | {"answer": 1})
+    assert load(train=path, cut=NO_CUT).warnings == {
+        f"question that is there more than once ({path}, lines 1, 2, 7)": 1,
+        f"question that is there more than once with different answers; correct them ({path}, lines 1, 2, 7)": 1,
+    }
+
+
 def test_repeated_questions_and_their_different_answers_are_told_by_their_lines(tmp_path: Path) -> None:
     again = [
         {"question": f"q {i}?", "choices": ["y", "x"], "answer": answer}
@@ -206,7 +226,7 @@ def test_nothing_to_read() -> None:
 TWICE = "question that is there more than once"
 REAL = {
     "arc": (1117, 295, 1165, {TWICE: 1}),
-    "obqa": (4957, 500, 500, {"choice twice": 3, TWICE: 42, f"{TWICE} with different answers; correct them": 1}),
+    "obqa": (4957, 500, 500, {"choice twice": 3, TWICE: 43, f"{TWICE} with different answers; correct them": 1}),
     "piqa": (16113, 919, 919, {"choice twice": 1, TWICE: 6}),  # two choices that differ in white space alone
     "riddle": (3510, 511, 510, {}),
     "pubmedqa": (500, 100, 400, {}),

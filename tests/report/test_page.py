@@ -275,7 +275,7 @@ def test_a_damaged_file_is_named_and_the_old_report_stays(
 
 
 def test_no_folder_is_the_persons_mistake(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="No run folder at"):
+    with pytest.raises(RunFolderError, match="is not there"):
         write_report(tmp_path / "nowhere")
 
 

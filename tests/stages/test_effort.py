@@ -32,7 +32,7 @@ def test_more_work_takes_longer():
     assert seconds(SPLITS, evaluate={"scorers": ["likelihood"]}) < seconds(evaluate={"scorers": ["likelihood"]})
 
 
-def test_rationales_that_are_still_to_be_written_count_as_long_as_allowed():
+def test_rationales_that_are_still_to_be_written_count_by_how_long_they_may_be():
     ada = [{"name": "ada", "kind": "scripted"}]
     usual = {"teachers": ada, "evaluate": {"rationales": 0}}
     alone = seconds(**usual)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tinyllm.errors import DataError
+from tinyllm.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from tinyllm.questions.intake import Wishes
 
 _TEACHERS = """\
-Which models teach? They write rationales of your answers, or, where many answers are missing, opinions.
+Which models teach? They explain your answers (rationales). Where many answers are
+missing, they answer themselves (opinions).
   1  two small models on this machine: free, offline; they know little
   2  a service, or a server of your own, with OpenAI's protocol (OpenAI, OpenRouter, vLLM, Ollama, …)
   3  nobody: learn the answers alone"""
@@ -33,7 +36,7 @@ def converse() -> tuple[Path, Path | None, Wishes, dict[str, Any]]:
     from tinyllm.questions.intake import Wishes
     from tinyllm.stages.init import config_for
 
-    typer.echo("Enter takes the answer in brackets. Everything can be changed in the file that is written.\n")
+    typer.echo("Enter takes the answer in brackets. All can be changed in the file later.\n")
     data = _data()
     wishes = Wishes() if data is None else _wishes(data)
     typer.echo(_TEACHERS)
@@ -42,11 +45,32 @@ def converse() -> tuple[Path, Path | None, Wishes, dict[str, Any]]:
     teachers: list[dict[str, Any]] | None = {"1": None, "3": []}.get(number)
     if number == "2":
         teachers = [_service()]
-    student = typer.prompt("Student: a name on the Hugging Face hub, a folder, or", default="smollm2-135m-instruct")
+    student = _asked("Student: a name on the Hugging Face hub, a folder, or", "smollm2-135m-instruct", _no_student)
     proposed = _free(Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml"))
-    while (path := Path(typer.prompt("Write to", default=str(proposed)))).exists():
-        typer.echo(f"{path} is there already; give another name.")
-    return path, data, wishes, {"teachers": teachers, "student": student.strip()}
+    path = Path(_asked("Write to", str(proposed), _no_place))
+    return path, data, wishes, {"teachers": teachers, "student": student}
+
+
+def _asked(question: str, default: str, problem_of: Callable[[str], str]) -> str:
+    """Ask until the answer has no problem."""
+    while problem := problem_of(answer := str(typer.prompt(question, default=default)).strip()):
+        typer.echo(problem)
+    return answer
+
+
+def _no_student(name: str) -> str:
+    from tinyllm.system.packaged import known_models
+
+    if name in known_models() or "/" in name or Path(name).expanduser().exists():
+        return ""
+    meant = did_you_mean(name, known_models())
+    return f"There is no packaged model, and no folder, '{name}'.{meant}" if meant else ""
+
+
+def _no_place(name: str) -> str:
+    if Path(name).exists():
+        return f"{name} is there already; give another name."
+    return "" if Path(name).suffix in (".yaml", ".yml") else "A configuration has a name that ends in .yaml."
 
 
 def _free(path: Path) -> Path:
@@ -87,13 +111,23 @@ def _wishes(data: Path) -> Wishes:
 
 
 def _service() -> dict[str, Any]:
-    model = typer.prompt("Model, as the service calls it", default="gpt-4o-mini").strip()
-    url = typer.prompt("Address, with /v1", default="https://api.openai.com/v1").strip()
-    key = typer.prompt(f"Environment variable that holds the key ({_NO_KEY}: no key)", default="OPENAI_API_KEY").strip()
-    return {
-        "name": "teacher",
-        "kind": "openai",
-        "model": model,
-        "base_url": url,
-        "api_key_env": None if key == _NO_KEY else key,
-    }
+    from pydantic import ValidationError
+
+    from tinyllm.config import OpenAITeacher
+
+    teacher: dict[str, Any] = {"name": "teacher", "kind": "openai"}
+
+    def problem_of(setting: str, text: str) -> str:
+        """Say what is wrong with a setting, without the text: it may be a key that was pasted."""
+        teacher[setting] = None if (setting, text) == ("api_key_env", _NO_KEY) else text
+        try:
+            OpenAITeacher(**{"model": "m", **teacher})
+        except ValidationError as error:
+            return f"Not taken: {error.errors()[0]['msg']}."
+        return ""
+
+    _asked("Model, as the service calls it", "gpt-4o-mini", partial(problem_of, "model"))
+    _asked("Address, with /v1", "https://api.openai.com/v1", partial(problem_of, "base_url"))
+    key = f"Environment variable that holds the key ({_NO_KEY}: no key)"
+    _asked(key, "OPENAI_API_KEY", partial(problem_of, "api_key_env"))
+    return teacher

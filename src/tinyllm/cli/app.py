@@ -123,6 +123,8 @@ def _say_what_is_allowed(error: Any) -> None:
     commands = getattr(getattr(getattr(error, "ctx", None), "command", None), "commands", None)
     if commands and str(error.message).startswith("No such command") and "Did you mean" not in error.message:
         error.message += f" The commands: {', '.join(commands)}."
+    if str(getattr(error, "message", "")).startswith("Got unexpected extra argument"):
+        error.message += " A text with blanks stands in quotation marks."
     option, problems = getattr(error, "param", None), getattr(error.__cause__, "errors", None)
     if option is None or problems is None:
         return

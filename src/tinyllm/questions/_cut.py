@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from tinyllm.questions._spool import pick
-from tinyllm.questions._words import words_of
+from tinyllm.questions._words import texts_of
 from tinyllm.questions.types import Question
 
 
@@ -18,7 +18,7 @@ def cut(
 
     Questions are taken in the order of a hash of the seed and the question's texts. So adding or removing a question
     moves few others. Duplicates always go to the same split, so a split may be a few questions larger than requested:
-    question, context and choices have the same words, whatever their case, punctuation and the order of the choices.
+    question, context and choices are the same but for case, white space, punctuation and the order of the choices.
     Inside each split, questions keep the order of the file.
 
     Args:
@@ -49,10 +49,10 @@ def _duplicates(questions: Sequence[Question], seed: int) -> Iterator[list[int]]
     # Sort by four bytes of the hash, to save memory. The whole hash is only computed again where these are equal.
     ranks = np.fromiter((int.from_bytes(_rank(q, seed)[:4], "big") for q in questions), np.uint32, len(questions))
     leaders: dict[int, bytes] = {}
-    for alike in _same_words(questions):
-        lowest = min(_rank(questions[place], seed) for place in alike)
-        leaders |= dict.fromkeys(alike, lowest)
-        ranks[alike] = int.from_bytes(lowest[:4], "big")
+    for copies in _alike(questions):
+        lowest = min(_rank(questions[place], seed) for place in copies)
+        leaders |= dict.fromkeys(copies, lowest)
+        ranks[copies] = int.from_bytes(lowest[:4], "big")
     for _, equal in itertools.groupby(map(int, np.argsort(ranks)), key=ranks.__getitem__):
         places = list(equal)
         if len(places) == 1:
@@ -63,29 +63,20 @@ def _duplicates(questions: Sequence[Question], seed: int) -> Iterator[list[int]]
             yield list(group)
 
 
-def _same_words(questions: Sequence[Question]) -> Iterator[list[int]]:
-    """Yield the places of questions that have the same words, if there is more than one."""
+def _alike(questions: Sequence[Question]) -> Iterator[list[int]]:
+    """Yield the places of questions that are duplicates, if there is more than one."""
     import numpy as np
 
     if not questions:
         return
-    keys = np.fromiter((hash(_words(q)) for q in questions), np.int64, len(questions))
+    keys = np.fromiter((hash(texts_of(q)) for q in questions), np.int64, len(questions))
     order = np.argsort(keys, kind="stable")
     equal = keys[order][1:] == keys[order][:-1]
     for _, several in itertools.groupby(order[np.append(equal, False) | np.append(False, equal)], keys.__getitem__):
         alike: dict[tuple[str, ...], list[int]] = {}
         for place in map(int, several):
-            alike.setdefault(_words(questions[place]), []).append(place)
+            alike.setdefault(texts_of(questions[place]), []).append(place)
         yield from (places for places in alike.values() if len(places) > 1)
-
-
-def _words(question: Question) -> tuple[str, ...]:
-    """Return the words of each text, as texts. One without words, such as a formula, stays as it is."""
-    return (_plain(question.context or ""), _plain(question.question), *sorted(map(_plain, question.choices)))
-
-
-def _plain(text: str) -> str:
-    return " ".join(words_of(text)) or text
 
 
 def _rank(question: Question, seed: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Questions that stand more than once: context, question and choices are the same. The order of the choices is free.
+"""Questions that stand more than once: context, question and choices are the same but for punctuation, case and order.
 
 Twelve bytes of each question are kept while a file is read: hashes of its texts and of its answer.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from tinyllm.questions._words import texts_of, unpunctuated
 from tinyllm.questions.types import Question
 
 _SHOWN = 3  # repeated questions that are named, and lines of each
@@ -23,7 +24,7 @@ class Repeats:
     def add(self, question: Question) -> None:
         """Look at a question."""
         self._codes.append(_code(question))
-        self._answers.append(-1 if question.answer is None else hash(question.choices[question.answer]) & 0x7FFFFFFF)
+        self._answers.append(-1 if question.answer is None else _code_of(question.choices[question.answer]))
 
     @property
     def different(self) -> int:
@@ -86,5 +87,9 @@ def copies(questions: Iterable[Question]) -> dict[int, int]:
 
 
 def _code(question: Question) -> int:
-    # Half a microsecond. Python's hash differs between processes, so it is never stored.
-    return hash("\0".join((question.context or "", question.question, *sorted(question.choices))))
+    # Ten microseconds. Python's hash differs between processes, so it is never stored.
+    return hash(texts_of(question))
+
+
+def _code_of(answer: str) -> int:
+    return hash(unpunctuated(answer)) & 0x7FFFFFFF

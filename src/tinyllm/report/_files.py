@@ -57,7 +57,7 @@ def read_run(folder: Path) -> RunFiles:
         RunFolderError: there is no such folder, or one of its files is damaged.
     """
     if not folder.is_dir():
-        raise RunFolderError(f"No run folder at {folder}. `tinyllm run CONFIG` makes one.")
+        RunFolderError.check(folder)  # names what is there
 
     def read(name: str, parse: Callable[[str], _T], stage: str | None = None) -> _T | None:
         path = folder / name

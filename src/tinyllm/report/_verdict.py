@@ -141,7 +141,7 @@ def by_other_scorer(gains: Mapping[str, Gain], scorer: str) -> str:
     way = "by the whole text of a choice" if scorer == "likelihood_normalised" else "per token"
     return (
         f"Compared {way}, the student gets {percent(other.before)} right untrained and {percent(other.after)} trained "
-        f"({p_value(other.p)}). So part of the gain may be that it learnt to be compared this way."
+        f"({p_value(other.p)}). So this gain may be, in part or as a whole, that it learnt to be compared in one way."
     )
 
 

@@ -24,6 +24,7 @@ _SAMPLE = 64  # questions that are tokenised for the estimate
 # Shares of the matrix product's speed. In bf16 the product itself is faster, so that everything else weighs more.
 _TRAINING, _ASKING = {"fp32": 0.6, "bf16": 0.3, "fp16": 0.3}, {"fp32": 0.45, "bf16": 0.25, "fp16": 0.25}
 _WRITING = 0.08
+_ENDS_AT = 0.5  # share of the longest rationale at which one ends on average
 _START_S = 3.0  # loading, planning, saving
 
 
@@ -63,7 +64,7 @@ class Effort:
         """Estimate the work of a run from a sample of its questions.
 
         Args:
-            rationales: None: those that come with the questions; all others are supposed to be as long as allowed.
+            rationales: None: those that come with the questions; all others are supposed to be half as long as allowed.
             trains: False: the student is only evaluated.
 
         Raises:
@@ -83,11 +84,10 @@ class Effort:
         likely, targets = most_targets(config, sample, [r for r in given if r.question_id in known])
         rows = [r for of in tokenise(encoder, sample, targets) for r in of]
         count = max(1, len(sample))
-        coming = 0
+        coming = 0.0
         if rationales is None:
-            coming = min(config.rationales.max_tokens, longest) * sum(
-                t.kind != "given" for t in teachers_in_use(likely)
-            )
+            writers = sum(t.kind != "given" for t in teachers_in_use(likely))
+            coming = _ENDS_AT * writers * min(config.rationales.max_tokens, longest)
         passed = _questions_passed(config, splits) if trains else 0
         tested, looked_at = len(splits.test), min(len(splits.valid), config.train.validate_questions)
         asked = splits.test[:_SAMPLE] or splits.valid[:_SAMPLE]
@@ -107,7 +107,7 @@ class Effort:
             read=mean * (tested + looks * looked_at),
             read_again=mean * tested,
             written=float(written),
-            shown=float(2 * section.rationales * section.max_rationale_tokens * len(teachers_in_use(likely))),
+            shown=_ENDS_AT * 2 * section.rationales * section.max_rationale_tokens * len(teachers_in_use(likely)),
             is_lora=config.student.adapter == "lora",
             trains_in=config.train.precision,
             answers_in=section.precision,
