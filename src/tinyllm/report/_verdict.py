@@ -10,6 +10,7 @@ from tinyllm.comparison import Accuracy
 from tinyllm.report._words import interval, p_value, percent, plural, points, signed
 
 _SIGNIFICANT = 0.05
+_LITTLE = 3  # a gain by the other way that is less than a third of this one
 _COMPARING = {"likelihood": "likelihood_normalised", "likelihood_normalised": "likelihood"}
 """The two ways to compare choices: each with the other."""
 
@@ -138,10 +139,11 @@ def by_other_scorer(gains: Mapping[str, Gain], scorer: str) -> str:
         return ""
     if other.p < _SIGNIFICANT or other.before <= own.before or (own.p >= _SIGNIFICANT and other.before < own.after):
         return ""
+    share = "most" if _LITTLE * (other.after - other.before) < own.after - own.before else "part"
     way = "by the whole text of a choice" if scorer == "likelihood_normalised" else "per token"
     return (
         f"Compared {way}, the student gets {percent(other.before)} right untrained and {percent(other.after)} trained "
-        f"({p_value(other.p)}). So this gain may be, in part or as a whole, that it learnt to be compared in one way."
+        f"({p_value(other.p)}). So {share} of the gain may be that it learnt to be compared in one way."
     )
 
 
