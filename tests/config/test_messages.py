@@ -143,7 +143,7 @@ def test_null_differs_from_a_setting_that_is_absent():
         build_config({"data": {"dataset": "starter"}, "train": {"method": "auto"}, "auto": {"candidates": [candidate]}})
         for candidate in ({"epochs": 2, "soft": None}, {"epochs": 2})
     )
-    assert describe_differences(one, other) == ["auto.candidates[0].soft: None → absent"]
+    assert describe_differences(one, other) == ["auto.candidates[0].soft: null → absent"]
 
 
 @pytest.mark.parametrize(
@@ -183,5 +183,5 @@ def test_of_a_section_that_only_one_configuration_has_the_unusual_settings_are_s
     plain, soft = (
         build_config(tree | {"train": {"method": "fine-tuning", **of}}) for of in ({}, {"soft": {"shuffle": True}})
     )
-    assert describe_differences(plain, soft) == ["train.soft: None → {'shuffle': True}"]
-    assert describe_differences(soft, plain) == ["train.soft: {'shuffle': True} → None"]
+    assert describe_differences(plain, soft) == ["train.soft: null → {'shuffle': True}"]
+    assert describe_differences(soft, plain) == ["train.soft: {'shuffle': True} → null"]

@@ -71,8 +71,8 @@ def test_an_export_gives_the_answers_of_the_student(tmp_path, caplog, family, ki
     told: list[int] = []
     found = compare(own, runtime, QUESTIONS, precision, lambda done, total, note: told.append(done))
     assert found.holds, found
-    assert told[-1] == 2 * len(QUESTIONS)
-    assert kind not in ("gguf", "onnx", "openvino") or {*told} >= {13, 14, 15, 23}  # each question counts
+    assert max(told) == told[-1] == len(QUESTIONS), "each program counts by itself"
+    assert kind not in ("gguf", "onnx", "openvino") or {*told} >= {1, 2, 3, 11}  # each question counts
     assert found.same_tokens is (True if kind == "gguf" else None)
     close = {"fp32": 1e-4, "f32": 1e-3, "f16": 2e-2}.get(precision)
     if close is not None:

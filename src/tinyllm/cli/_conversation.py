@@ -63,7 +63,8 @@ def _no_student(name: str) -> str:
 
     if name in known_models() or "/" in name or Path(name).expanduser().exists():
         return ""
-    meant = did_you_mean(name, known_models())
+    begins = next((f" Did you mean '{known}'?" for known in known_models() if known.startswith(name.lower())), "")
+    meant = did_you_mean(name, known_models()) or begins
     return f"There is no packaged model, and no folder, '{name}'.{meant}" if meant else ""
 
 

@@ -128,7 +128,7 @@ def _unusual(config: Config, keys: Sequence[str | int], value: Any) -> Any:
 
 
 def _change(old: Any, new: Any) -> str:
-    texts = ["absent" if value is _ABSENT else repr(value) for value in (old, new)]
+    texts = ["absent" if value is _ABSENT else "null" if value is None else repr(value) for value in (old, new)]
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
     start = max(0, alike - _SHOWN // 3) if max(map(len, texts)) > _SHOWN else 0
     cut = [text[start : start + _SHOWN] + ("…" if len(text) > start + _SHOWN else "") for text in texts]

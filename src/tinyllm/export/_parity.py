@@ -59,19 +59,18 @@ def compare(
 
     Args:
         precision: the precision of the export, which determines the tolerance.
-        progress: as of `Runtime`. It counts the questions of both programs.
+        progress: as of `Runtime`. It counts the questions of each program by itself: they differ in speed.
 
     Raises:
         StudentError: a score of the export is not a finite number.
     """
     layout, temperature = own.card.layout, own.card.temperature
-    total = 2 * len(questions)
 
-    def ranked(runtime: Runtime, before: int, note: str) -> list[tuple[float, ...]]:
-        scores = runtime.scores(questions, lambda done, *_: progress(before + done, total, note))
+    def ranked(runtime: Runtime, note: str) -> list[tuple[float, ...]]:
+        scores = runtime.scores(questions, lambda done, *_: progress(done, len(questions), note))
         return [s.ranking(layout) for s in scores]
 
-    ours, theirs = ranked(own, 0, "the student"), ranked(exported, len(questions), "the export")
+    ours, theirs = ranked(own, "by the student"), ranked(exported, "by the export")
     if broken := sum(not all(map(math.isfinite, scores)) for scores in theirs):
         raise StudentError(
             f"The export gives scores that are not numbers for {broken} of {len(questions)} questions. Choose another "

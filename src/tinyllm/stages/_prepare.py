@@ -70,6 +70,8 @@ def prepare_training(config: Config, run: RunFolder, news: News, splits: Splits,
             processes=processes,
         )
     notes = [*soft_lines(learnt.figures), *learner.notes(), *cut_targets(encoder, targets)]
+    if config.train.max_steps is not None and config.train.max_steps > len(plan):
+        notes.append(f"train.max_steps: {config.train.max_steps} is not reached; train.epochs ends after {len(plan)}")
     if teachers_in_use(config) and not rationales:
         notes.insert(
             0, f"no question has a rationale, so answers alone are learnt, by {config.train.method} as by fine-tuning"
