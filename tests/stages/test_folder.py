@@ -82,7 +82,7 @@ def test_what_is_bound_to_a_configuration(tmp_path):
         pass
     with run.claimed(other_data), run.path.joinpath("rationales.parquet").open("w"):
         pass
-    with pytest.raises(RunFolderError, match=r"data.limit: 5 → None"), run.claimed(CONFIG):
+    with pytest.raises(RunFolderError, match=r"data.limit: 5 → null"), run.claimed(CONFIG):
         pass
     with run.claimed(CONFIG, renews_rationales=True):
         pass
