@@ -2,7 +2,7 @@
 
     make docs                                                  makes the site
     tinyllm demo                                               makes the run runs/demo
-    tinyllm run configs/demo.yaml --run-dir runs/explains      makes a student that explains
+    tinyllm run configs/rationales.yaml --run-dir runs/explains      makes a student that explains
     python docs/picture.py all runs/demo runs/explains         each screen, at 1280 and 390 pixels, light and dark
     python docs/picture.py kept runs/demo runs/explains        the pictures in docs/images
 

@@ -101,6 +101,7 @@ def test_what_cannot_be_right_is_asked_again_and_a_pasted_key_is_neither_shown_n
     assert "Not taken: an address begins with http:// or https://" in shown
     assert "Not taken: the name of the environment variable that holds the key is needed" in shown
     assert "There is no packaged model, and no folder, 'smollm2-135'. Did you mean 'smollm2-135m-instruct'?" in shown
+    assert "MY_KEY is not set now. Set it before `tinyllm check`: export MY_KEY=" in shown
     assert "A configuration has a name that ends in .yaml." in shown
     assert [f.name for f in tmp_path.iterdir()] == ["mine.yaml"]
     (teacher,) = load_config(tmp_path / "mine.yaml").teachers

@@ -219,6 +219,14 @@ def test_a_message_ends_with_the_page_that_helps_if_there_is_one(cli, project):
     assert "See docs" not in cli("check", "runs/none").err
 
 
+def test_a_missing_key_is_told_beside_a_student_that_cannot_be_loaded(cli, project):
+    project.change("teachers", [{"name": "ada", "kind": "openai", "model": "m", "api_key_env": "NO_SUCH_KEY"}])
+    said = cli("check", project.config, "--set", "student.model=./no-such-folder")
+    assert said.code == 2
+    assert "no-such-folder" in said.err
+    assert "NO_SUCH_KEY" in said.err
+
+
 def test_without_arguments_the_help_is_shown(cli):
     said = cli()
     assert "Usage" in said.out + said.err

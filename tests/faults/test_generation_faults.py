@@ -14,6 +14,7 @@ import pytest
 from benchmarks.server import FAULTS, running
 
 from faults.scene import Scene, asked, until
+from tinyllm.replies import Store
 
 # How patient an endpoint is waited for when every fault is deliberate.
 HASTY = {"timeout_s": 3.0, "first_byte_s": 1.5, "stall_s": 1.0, "connect_s": 1.0}
@@ -24,7 +25,9 @@ def test_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path, tiny_
     draw = random.Random(0)
     lost_at_most = 0
     with running(latency=0.1) as server:
-        scene = Scene(tmp_path, tiny_t5, questions, server.url, concurrency=in_flight)
+        scene = Scene(
+            tmp_path, tiny_t5, questions, server.url, concurrency=in_flight, price={"prompt": 1, "completion": 1}
+        )
         done = 0
         for _ in range(kills):
             before = asked(server)
@@ -38,13 +41,22 @@ def test_kills_at_random_moments_lose_nothing_and_double_nothing(tmp_path, tiny_
             lost_at_most = max(lost_at_most, asked(server) - before - (stored - done))
             done = stored
         assert done < questions, "the kills must fall into the run"
-        assert scene.generate("--quiet").code == 0
+        with Store(scene.store) as store:
+            left = store._db.execute("SELECT count(*) FROM charges").fetchone()[0]
+        last, again = scene.generate(), scene.generate()
+        assert last.code == again.code == 0
         stats = server.stats()
+    assert (f"{left} attempt" in last.said and "ended without a word on the cost" in last.said) or not left
+    assert "ended without a word on the cost" not in again.said  # told once
     assert sorted(scene.replies()) == sorted((f"q{n}", 0) for n in range(questions))
     assert sorted(scene.rationales()) == sorted(f"q{n}" for n in range(questions))
     assert stats.prompts == questions
     assert stats.requests - questions <= kills * 2 * in_flight  # in flight, or not yet on the disk
     assert lost_at_most <= 2 * in_flight
+    with Store(scene.store) as store:
+        spent = store.spent((scene.run / ".account").read_text().strip())["ada"]
+        assert not store._db.execute("SELECT count(*) FROM charges").fetchone()[0]
+    assert spent.lost >= stats.requests - questions  # what was under way when the process was killed
     figures(
         "kill -9", questions=questions, kills=kills, requests=stats.requests, asked_again=stats.requests - questions,
         most_by_one_kill=lost_at_most, wrong=2 * questions - len(scene.replies()) - len(scene.rationales()),

@@ -37,6 +37,7 @@ def place(tmp_path_factory, tiny_llama) -> Path:
     """A folder with what the README supposes: a trained run, and a file of questions."""
     folder = tmp_path_factory.mktemp("use")
     trained(folder, tiny_llama)
+    (folder / "runs" / "mine").rename(folder / "runs" / "my")
     asked = [f"{r['question']},{','.join(r['choices'])},{'ABCD'[r['answer']]}" for r in rows(12)]
     (folder / "questions.csv").write_text("\n".join(["question,A,B,C,D,answer", *asked]) + "\n", "utf-8")
     return folder
@@ -57,7 +58,7 @@ def ended(place: Path, command: str) -> str:
 
 
 def test_predict_writes_the_answers(place):
-    given = [c for c in commands() if c.startswith("tinyllm predict runs/mine ")]
+    given = [c for c in commands() if c.startswith("tinyllm predict runs/my ")]
     assert len(given) == 2
     for command in given:
         assert "12 rows" in ended(place, command)
@@ -73,7 +74,7 @@ def test_serve_answers_curl(place):
         if taken.connect_ex(("127.0.0.1", PORT)) == 0:  # someone else's server: the same commands, on another port
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
-            serve, curl = serve.replace("runs/mine", f"runs/mine --port {port}"), curl.replace(str(PORT), str(port))
+            serve, curl = serve.replace("runs/my", f"runs/my --port {port}"), curl.replace(str(PORT), str(port))
     server = start_tinyllm(*words(serve), cwd=place)
     try:
         for _ in range(600):
@@ -99,8 +100,8 @@ def _is_up(port: int) -> bool:
 @pytest.mark.parametrize(("kind", "needs"), [("gguf", "xllamacpp"), ("onnx", "onnxruntime")])
 def test_export_writes_a_folder_that_answers(place, kind, needs):
     pytest.importorskip(needs)
-    (command,) = (c for c in commands() if c.startswith(f"tinyllm export runs/mine --to {kind}"))
+    (command,) = (c for c in commands() if c.startswith(f"tinyllm export runs/my --to {kind}"))
     assert "choices are the same" in ended(place, command)
     if kind == "gguf":
-        (by_it,) = (c for c in commands() if c.startswith("tinyllm predict runs/mine/export/"))
+        (by_it,) = (c for c in commands() if c.startswith("tinyllm predict runs/my/export/"))
         assert "12 rows: 12 answered" in ended(place, by_it)

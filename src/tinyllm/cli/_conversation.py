@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,15 @@ from tinyllm.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     from tinyllm.questions.intake import Wishes
 
+_INTRODUCTION = """\
+This writes a configuration. Enter takes the answer in brackets. All can be changed in the file later.
+Nothing is asked or trained yet.
+
+Your questions are in a table, JSON or a quiz file, with answers or without. To look around first, Enter takes
+320 science and everyday questions that come with TinyLLM."""
+_STUDENT = """\
+The student is the small model that is trained. The proposed one has 135 million parameters and knows English; it
+comes as a package."""
 _TEACHERS = """\
 Which models teach? They explain your answers (rationales). Where many answers are
 missing, they answer themselves (opinions).
@@ -36,7 +46,7 @@ def converse() -> tuple[Path, Path | None, Wishes, dict[str, Any]]:
     from tinyllm.questions.intake import Wishes
     from tinyllm.stages.init import config_for
 
-    typer.echo("Enter takes the answer in brackets. All can be changed in the file later.\n")
+    typer.echo(_INTRODUCTION)
     data = _data()
     wishes = Wishes() if data is None else _wishes(data)
     typer.echo(_TEACHERS)
@@ -45,6 +55,7 @@ def converse() -> tuple[Path, Path | None, Wishes, dict[str, Any]]:
     teachers: list[dict[str, Any]] | None = {"1": None, "3": []}.get(number)
     if number == "2":
         teachers = [_service()]
+    typer.echo(_STUDENT)
     student = _asked("Student: a name on the Hugging Face hub, a folder, or", "smollm2-135m-instruct", _no_student)
     proposed = _free(Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml"))
     path = Path(_asked("Write to", str(proposed), _no_place))
@@ -131,4 +142,6 @@ def _service() -> dict[str, Any]:
     _asked("Address, with /v1", "https://api.openai.com/v1", partial(problem_of, "base_url"))
     key = f"Environment variable that holds the key ({_NO_KEY}: no key)"
     _asked(key, "OPENAI_API_KEY", partial(problem_of, "api_key_env"))
+    if (name := teacher["api_key_env"]) is not None and not os.environ.get(name):
+        typer.echo(f"{name} is not set now. Set it before `tinyllm check`: export {name}=…")
     return teacher

@@ -236,7 +236,7 @@ class LoadedStudent:
 def load(folder: str | Path) -> LoadedStudent:
     """Load a trained student.
 
-        student = tinyllm.load("runs/mine")
+        student = tinyllm.load("runs/my")
         student.choose("What does a thermometer measure?", ["mass", "temperature", "time"]).text
 
     Args:

@@ -101,6 +101,17 @@ def lose(db: sqlite3.Connection, most: Charge, charge: int | None) -> None:
     db.execute(_ADD, (most.run, most.teacher, 0, 0, 0, 0, 0.0, 0, 1, most.tokens, _units(most.usd)))
 
 
+def lapse(db: sqlite3.Connection, run: str, teacher: str) -> int:
+    """Keep, for good, what attempts without an outcome may have cost: nobody waits for them now. Return how many."""
+    rows = db.execute(
+        "DELETE FROM charges WHERE run = ? AND teacher = ? RETURNING tokens, cost", (run, teacher)
+    ).fetchall()
+    if rows:
+        tokens, price = map(sum, zip(*rows, strict=True))
+        db.execute(_ADD, (run, teacher, 0, 0, 0, 0, 0.0, 0, len(rows), tokens, price))
+    return len(rows)
+
+
 def set_aside(db: sqlite3.Connection, charges: Sequence[Charge], cap: BudgetSection | None) -> list[int | None]:
     """Charge attempts of one run, in order. Return the ids; None where the cap leaves no room."""
     if not charges:

@@ -308,6 +308,11 @@ class Store:
                     _ledger.price_tokens(self._db, run, prices)
             return {teacher: found for (_, teacher), found in _ledger.spent(self._db, run).items()}
 
+    def lapse(self, run: str, teacher: str) -> int:
+        """Write off the attempts of a process that ended without their outcome. Return how many there were."""
+        with self._lock, explained(self.path), self._transaction():
+            return _ledger.lapse(self._db, run, teacher)
+
     def manners(self, identity: Mapping[str, str]) -> Manners:
         """Return what is known about the requests that a model accepts."""
         with self._lock, explained(self.path):

@@ -175,6 +175,9 @@ class Asking:
             return sum(s.lost for name, s in store.spent(budget.run).items() if name not in in_turn)
 
         before = lost()
+        for teacher in asked:  # another process was killed while it waited; a provider keeps its batches
+            if not (teacher.local or isinstance(teacher, Resumable)):
+                before -= store.lapse(budget.run, teacher.name)
         total = sum(min(first or len(r.questions), len(r.questions)) for r in self._requests if r.teacher in asked)
         with news.task(label, total) as task:
             notes = [t.note for t in asked if isinstance(t, Resumable)]
@@ -192,8 +195,9 @@ class Asking:
             )
         if (number := lost() - before) > 0:
             news.say(
-                f"  {number:,} attempts ended without a word on what they cost (time-outs, cut connections, requests "
-                "under way when the teacher was given up). They are charged with the most that they can have cost."
+                f"  {number:,} attempt{'s' if number > 1 else ''} ended without a word on the cost (time-outs, cut "
+                "connections, requests under way when the teacher was given up or TinyLLM was killed). Each is charged "
+                "with the most that it can have cost."
             )
         if ended.errors:
             raise TeacherError("\n".join(map(str, ended.errors)), page=ended.errors[0].page)

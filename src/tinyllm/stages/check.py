@@ -180,8 +180,9 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
     problems: list[TinyLLMError] = []
     with _collected(problems):
         check_engine(config.rationales.engine)
+    unset: list[TinyLLMError] = []
     with _collected(problems):
-        _check_models(config, run)
+        _check_models(config, run, unset)
     forecasts: tuple[Forecast, ...] = ()
     missing_keys: tuple[str, ...] = ()
     with _collected(problems):
@@ -191,7 +192,9 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
             news.say(f"  warning: {text}")
         if can_ask:
             forecasts, missing_keys = _forecasts(config, run, splits, news, 0 if of_folder else pilot, dry_run)
-    if of_folder:
+    if problems:  # so nobody looked whether the store has every reply, and the keys are not needed
+        problems += unset
+    elif of_folder:
         problems += map(TinyLLMError, missing_keys)
     _raise_all([*problems, *of_folder], "")  # a folder often differs by the mistake that is told before it
     questions = supposed(config, splits)
@@ -233,14 +236,18 @@ def _seconds(config: Config, splits: Splits, news: News) -> float | None:
         return effort.seconds(peak_flops, reads=times, writes=times)
 
 
-def _check_models(config: Config, run: RunFolder) -> None:
-    """Check that the models of the teachers that will be asked are there, whatever is wrong with the questions."""
+def _check_models(config: Config, run: RunFolder, unset: list[TinyLLMError]) -> None:
+    """Check that the models of the teachers that will be asked are there, whatever is wrong with the questions.
+
+    Args:
+        unset: missing keys are added to it.
+    """
     from tinyllm.teachers import make_teachers
 
     used = teachers_in_use(config)
     asked = [t for t in config.teachers if t in used or t.name in config.opinions.teachers]
     specs = [t for t in asked if isinstance(t, PromptedTeacher)]
-    make_teachers(specs, (), run.path, is_needed=lambda _: False)
+    make_teachers(specs, (), run.path, is_needed=lambda _: False, missing_keys=unset)
 
 
 def _forecasts(

@@ -67,7 +67,7 @@ def _yield_text(name: str, found: TeacherYield) -> str:
     return (
         f"  {name}: {found.rationales} rationales"
         + (f" ({sum(found.repaired.values())} repaired)" if found.repaired else "")
-        + (f", {sum(found.resampled.values())} replies asked for anew" if found.resampled else "")
+        + (f", {sum(found.resampled.values())} needed a second request" if found.resampled else "")
         + (f", {found.missing} missing" if found.missing else "")
         + (f", {found.thinking_tokens:,} tokens of thoughts" if found.thinking_tokens else "")
         + (f", rejected: {rejected}" if rejected else "")

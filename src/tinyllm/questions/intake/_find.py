@@ -134,6 +134,8 @@ class Found:
         yield f"  choices:  {reading.choices.said}"
         for proof in reading.proof:
             yield f"  answer:   {proof}"
+        if reading.identity is not None:
+            yield f"  id:       '{reading.identity}'"
 
     def not_read(self) -> Iterator[str]:
         """Yield the lines that say what of the file is not read."""
