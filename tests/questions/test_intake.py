@@ -476,6 +476,7 @@ REFUSED: dict[str, tuple[str, list[str]]] = {
     "class_numbers.csv": (table(["text", "label"], [["Good.", 1], ["Bad.", 0], ["Nice.", 1], ["Awful.", 0]]), ["'label'", "--classes"]),
     "long_text.csv": (table(["Notizen", *HEAD], [[c, *r] for c, r in zip(STORIES, lettered(), strict=True)]), ["'Notizen'", "--context", "--no-context"]),
     "moodle.xml": ('<?xml version="1.0"?><quiz><question type="multichoice"></question></quiz>', ["XML", "GIFT"]),
+    "quiz.yaml": ("name: quiz\ndata: {train: quiz.csv}\n", ["is YAML, as a configuration is"]),
     "page.html": ("<!DOCTYPE html><html><body>1. What?</body></html>", ["web page"]),
     "cut_off.json": ('[{"question": "Which?", "choices": ["a", "b"], "ans', ["not JSON", "cut off"]),
     "prose.txt": ("Dear all,\n\nplease find the quiz attached. It has ten questions.\n\nYours\n", []),

@@ -69,6 +69,7 @@ def test_without_upload_nothing_is_sent_and_the_card_has_the_accuracies(cli, run
     assert "Nothing was sent" in shown
     assert "no licence" not in shown
     assert "no licence is stated. An upload needs it" in cli("push", run, "me/mine", *NAMED[:2]).out
+    assert "is not an identifier of a licence" in cli("push", run, "me/mine", *NAMED[:2], "--license", "Apache 2").err
 
 
 def test_the_card_says_if_the_student_has_learnt_test_questions(cli, run):

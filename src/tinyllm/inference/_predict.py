@@ -275,7 +275,8 @@ def _told_what_is_kept(out: Path, count: Count, total: int, news: News) -> Itera
     try:
         yield
     except KeyboardInterrupt:
-        news.say(f"  {count.rows} of {total} rows are kept, in {_part(out)}. Rows that were being computed are not.")
+        kept = f"{count.rows} of {total} rows are kept, in {_part(out)}. Rows that were being computed are not."
+        news.say(f"  {kept if count.rows else 'No row is kept: the first block of rows was not finished.'}")
         raise
 
 

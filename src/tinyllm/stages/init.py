@@ -101,6 +101,7 @@ _LETTERS = str.maketrans({
 })  # fmt: skip
 _FEW_LETTERS = 0.01  # share of letters with accents that an English text may have; German has 0.02
 _OF_FORMULAS = {"GREEK", "MATHEMATICAL", "MICRO", "DOUBLE-STRUCK", "MODIFIER", "SCRIPT", "SUPERSCRIPT", "ANGSTROM"}
+_CONVERTED = ".questions.jsonl"
 _CONFIG_ENDINGS = (".yaml", ".yml")
 _QUESTION_ENDINGS = (
     ".csv", ".tsv", ".tab", ".psv", ".txt", ".gift", ".aiken", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow",
@@ -130,7 +131,8 @@ def _not_there(data: Path) -> str:
     """Say that there is no such file of questions, what there is, and what is allowed."""
     if data.parent.is_dir():
         inside = [p for p in data.parent.iterdir() if not p.name.startswith(".")]
-        here = sorted(p.name for p in inside if p.is_dir() or p.suffix.lower() in _QUESTION_ENDINGS)
+        known = [p for p in inside if p.is_dir() or p.suffix.lower() in _QUESTION_ENDINGS]
+        here = sorted(p.name for p in known if not p.name.endswith(_CONVERTED))
         listed = ", ".join(here[:_LISTED]) + (", …" if len(here) > _LISTED else "")
         stem, stems = data.stem.lower(), [Path(name).stem.lower() for name in here]
         near = difflib.get_close_matches(stem, stems, n=1) or [s for s in stems if stem and s.startswith(stem)]
@@ -273,7 +275,7 @@ def _read(
         said = f"Read {_count(tally.questions)} from {data}"
     else:
         why, settings, tally = settings, {}, Tally()
-        where = _converted(found, data.name, config.parent / f"{_stem(config)}.questions.jsonl", tally)
+        where = _converted(found, data.name, config.parent / f"{_stem(config)}{_CONVERTED}", tally)
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}, because {why}"
     if not tally.questions:
         raise DataError(f"{data}: no row is a question: {_left_out(tally)}")

@@ -18,6 +18,7 @@ from tinyllm.system.news import News
 from tinyllm.system.packaged import packaged_models
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _HUB = "https://huggingface.co/"
 
 
@@ -77,6 +78,11 @@ def push_run(
         raise TinyLLMError(
             "An upload needs the licence of the student. Give it with --license (apache-2.0, mit, other, …). It must "
             "agree with the licences of the base model, the teachers' outputs and the questions."
+        )
+    if licence and not _LICENCE.fullmatch(licence):
+        raise TinyLLMError(
+            f"'{licence[:80]}' is not an identifier of a licence on the hub. They have small letters and no blanks, as "
+            "apache-2.0, mit, cc-by-4.0 or other: https://hf.co/docs/hub/repositories-licenses"
         )
     known = read_json(run.student / CARD_FILE).get("sha256") or {}
     if not known:

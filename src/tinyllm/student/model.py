@@ -187,10 +187,11 @@ def read_student(folder: Path) -> Student:
         known = {f.name: raw[f.name] for f in fields(StudentCard) if f.name in raw}
         card = StudentCard(**known)
     except (OSError, ValueError, TypeError):
-        raise StudentError(
-            f"{folder} holds no student that TinyLLM saved: {CARD_FILE} is missing or cannot be read. `tinyllm train` "
-            "trains one."
-        ) from None
+        if (folder / "config.yaml").is_file():
+            why = "its training has not ended. `tinyllm run` with its configuration continues it, if no process does"
+        else:
+            why = f"{CARD_FILE} is missing or cannot be read. `tinyllm train` trains one"
+        raise StudentError(f"{folder} holds no student that TinyLLM saved: {why}.") from None
     check_files(folder, raw.get("sha256", {}))
     return _read(str(folder), None, card)
 

@@ -112,6 +112,8 @@ def _bytes(path: Path, name: str, opened: Callable[[], IO[bytes]], packed: str) 
         quiz = any(mark in start for mark in (b"<quiz", b"<questestinterop", b"<assessment", b"<?xml"))
         what = "a quiz in XML (Moodle, QTI)" if quiz else "a web page or XML"
         raise DataError(f"{where}: is {what}, which is not read; export the quiz as GIFT or Aiken, or the table as CSV")
+    elif Path(name).suffix.lower() in (".yaml", ".yml"):
+        raise DataError(f"{where}: is YAML, as a configuration is; give the file of the questions")
     return Bytes(path, name, kind, opened, packed)
 
 
