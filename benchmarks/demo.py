@@ -16,7 +16,7 @@ from benchmarks.common import Reach, Result, Row, row, say
 _ABOUT = """\
 `make demo` in {count} fresh clones with an empty home, alone on the machine or nearly so. The packages came from a
 local disk, so *all* has no download in it. The steps are those that the demo prints; *other steps* have no imports in
-them. The gains and their p-values, of 120 test questions each: {gains}."""
+them. The gains and their p-values, of 240 test questions each: {gains}."""
 _AVX2 = """
 *AVX2* is the same with `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2`, so that PyTorch
 uses no AVX-512 and no BF16; installed already. Its gain: {gains}."""

@@ -24,7 +24,7 @@ def part(starter: Splits, split: str) -> tuple[Question, ...]:
 
 
 def test_counts(starter: Splits) -> None:
-    assert [len(part(starter, s)) for s in SPLITS] == [160, 40, 120]
+    assert [len(part(starter, s)) for s in SPLITS] == [160, 40, 240]
     assert starter.warnings == {}
     assert starter.dropped == ()
 
@@ -32,7 +32,7 @@ def test_counts(starter: Splits) -> None:
 def test_four_different_choices_and_no_question_twice(starter: Splits) -> None:
     questions = [q for s in SPLITS for q in part(starter, s)]
     assert all(len({c.casefold() for c in q.choices}) == 4 for q in questions)
-    assert len({q.id for q in questions}) == len({q.question.casefold() for q in questions}) == 320
+    assert len({q.id for q in questions}) == len({q.question.casefold() for q in questions}) == 440
     assert all(re.fullmatch(r"(science|everyday)-\d{3}", q.id) for q in questions)
 
 
@@ -67,7 +67,7 @@ def test_worked_rationales_are_in_train(starter: Splits) -> None:
 
 def test_the_datasheet_tells_these_counts() -> None:
     sheet = (resources.files("tinyllm.questions") / "starter" / "DATASHEET.md").read_text(encoding="utf-8")
-    for row in ("| train | 160 | 100 | 60 | 64 |", "| valid | 40 | 26 | 14 | 0 |", "| test | 120 | 74 | 46 | 0 |"):
+    for row in ("| train | 160 | 100 | 60 | 64 |", "| valid | 40 | 26 | 14 | 0 |", "| test | 240 | 149 | 91 | 0 |"):
         assert row in sheet
 
 
@@ -76,5 +76,5 @@ def test_the_datasheets_kinds(starter: Splits) -> None:
     assert kinds == {
         "train": {"science": 100, "everyday": 60},
         "valid": {"science": 26, "everyday": 14},
-        "test": {"science": 74, "everyday": 46},
+        "test": {"science": 149, "everyday": 91},
     }

@@ -20,7 +20,7 @@ This writes a configuration. Enter takes the answer in brackets. All can be chan
 Nothing is asked or trained yet.
 
 Your questions are in a table, JSON or a quiz file, with answers or without. To look around first, Enter takes
-320 science and everyday questions that come with TinyLLM."""
+440 science and everyday questions that come with TinyLLM."""
 _STUDENT = """\
 The student is the small model that is trained. The proposed one has 135 million parameters and knows English; it
 comes as a package."""
@@ -96,8 +96,8 @@ def _free(path: Path) -> Path:
 
 def _data() -> Path | None:
     while True:
-        text = typer.prompt("A file or folder of questions", default="320 starter questions").strip()
-        if text == "320 starter questions":
+        text = typer.prompt("A file or folder of questions", default="440 starter questions").strip()
+        if text == "440 starter questions":
             return None
         if (data := Path(text).expanduser()).exists():
             return data

@@ -88,7 +88,7 @@ _ANSWER = """\
 """
 
 _STARTER = """\
-  dataset: starter              # 320 questions that come with TinyLLM; put your own file here:
+  dataset: starter              # 440 questions that come with TinyLLM; put your own file here:
   # train: questions.csv        # columns: question, choices (or choices: [A, B, C, D]), answer
 """
 
