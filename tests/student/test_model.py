@@ -63,7 +63,7 @@ def test_a_saved_student_is_a_plain_transformers_model(tmp_path):
 
 
 def test_a_folder_without_a_student(tmp_path):
-    with pytest.raises(StudentError, match="holds no student .* `tinyllm train` trains one"):
+    with pytest.raises(StudentError, match=r"holds no student .* `tinyllm train` trains one"):
         read_student(tmp_path)
     (tmp_path / "config.yaml").touch()
     with pytest.raises(StudentError, match="its training has not ended"):
