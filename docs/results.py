@@ -22,8 +22,8 @@ PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 _FEW, _ALL = ("few-labels", "few-labels-obqa", "few-labels-more"), ("choose", "choose-more", "text-or-choices")
 _ASKED = (
-    ("100 labels and opinions on the rest, or 100 labels", _FEW, "opinions", "choices-short"),
-    ("Opinions and no label, or 100 labels", _FEW, "no-labels", "choices-short"),
+    ("100 labels and opinions on the rest, or 100 labels, stopped early", _FEW, "opinions", "choices-short"),
+    ("Opinions and no label, or 100 labels, stopped early", _FEW, "no-labels", "choices-short"),
     ("All labels and opinions, or all labels", _ALL, "opinions", "choices"),
     ("Learn to choose, or to write the answer", _ALL, "choices", "fine-tuning"),
     ("Learn to write and to choose, or only to write", _ALL, "both", "fine-tuning"),

@@ -57,7 +57,9 @@ def test_a_file_a_service_and_a_student_of_ones_own(tmp_path, rows):
         tmp_path, "quizz.csv", "quiz.csv", "9", "2", "llama3", "http://127.0.0.1:11434/v1", "-", "google/flan-t5-small",
         "taken.yaml", "",
     )  # fmt: skip
-    assert "There is no quizz.csv" in shown
+    assert "There is no quizz.csv. Did you mean 'quiz.csv'?" in shown
+    assert shown.count("question: 'question'") == 1  # before the teachers are asked for, and not again at the end
+    assert shown.index("question: 'question'") < shown.index("Which models teach?")
     assert "'9' is none of them; type 1, 2 or 3." in shown
     assert "taken.yaml is there already" in shown
     config = load_config(tmp_path / "quiz.yaml")
@@ -113,6 +115,15 @@ def test_a_name_that_is_taken_is_not_proposed_again(tmp_path):
     (tmp_path / "tinyllm.yaml").write_text("")
     (tmp_path / "tinyllm-2.questions.jsonl").write_text("")
     assert "Wrote tinyllm-3.yaml" in typed(tmp_path, "", "", "", "")
+
+
+def test_after_a_file_of_the_wrong_kind_another_one_is_asked_for(tmp_path):
+    (tmp_path / "notes.md").write_text("# Notes\n\nNothing to ask.\n", "utf-8")
+    (tmp_path / "quiz.csv").write_text("question,A,B,answer\nWhich is cold?,ice,fire,A\nHot?,ice,fire,B\n", "utf-8")
+    shown = typed(tmp_path, "notes.md", "quiz.cvs", "quiz.csv", "3", "", "")
+    assert "There is no quiz.cvs." in shown
+    assert "Wrote quiz.yaml" in shown
+    assert "Nothing was written." in typed(tmp_path, "notes.md", "", code=2)
 
 
 def test_of_texts_to_be_classified_the_classes_are_asked_for(tmp_path):

@@ -84,10 +84,11 @@ def test_replies_that_fail_the_checks_are_forecast_too(tmp_path):
         return Reply("" if int(question.id[1:]) % 2 and not request.sample else REASON, "stop", 30, 10)
 
     ada = Counting("ada", asked, often_empty)
-    run(tmp_path / "s", asked[:100], [ada], SECTION)
-    with Store(tmp_path / "s") as store:
-        found = forecast(requests_of([ada], asked, SECTION)[0], store)
-    assert found.requests == 150
+    run(tmp_path / "few", asked[:8], [ada], SECTION)
+    run(tmp_path / "many", asked[:100], [ada], SECTION)
+    with Store(tmp_path / "few") as few, Store(tmp_path / "many") as many:
+        found = [forecast(requests_of([ada], asked, SECTION)[0], store).requests for store in (few, many)]
+    assert found == [256, 148]  # a half is asked again; so say 8 questions and 4 of the prior, and 100 and 4
 
 
 def test_if_everything_is_stored_the_forecast_is_zero(tmp_path):

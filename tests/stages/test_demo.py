@@ -15,7 +15,13 @@ from tinyllm.stages.folder import RunFolder
 
 @pytest.mark.parametrize(
     ("fp32", "bf16", "precision", "epochs"),
-    [(40e9, 10e9, "fp32", 1), (216e9, 20e9, "fp32", 4), (200e9, 210e9, "fp32", 3), (300e9, 888e9, "bf16", 4)],
+    [
+        (40e9, 10e9, "fp32", 1),
+        (100e9, 20e9, "fp32", 1),
+        (120e9, 20e9, "fp32", 2),
+        (200e9, 210e9, "fp32", 3),
+        (300e9, 888e9, "bf16", 3),
+    ],
 )
 def test_the_length_of_the_training_fits_the_machine(monkeypatch, fp32, bf16, precision, epochs):
     monkeypatch.setattr(demo, "peak_flops", {"fp32": fp32, "bf16": bf16}.__getitem__)

@@ -43,10 +43,16 @@ def test_the_time_to_go_counts_a_teacher_whose_turn_has_not_come(monkeypatch):
     news.advance(ada)
     news.look(task)
     assert task.to_go_s is None
-    clock[0], ada.done, ada.kept = 10.0, 30, 30
+    clock[0], ada.done, ada.kept = 6.0, 12, 12  # a model that loads is not slow
+    news.look(task)
+    assert task.to_go_s is None
+    clock[0], ada.done, ada.kept = 15.0, 30, 30
     news.look(task)
     assert task.to_go_s == pytest.approx(10 + 20)  # two a second: 20 of ada, and 40 of bob
-    assert task.note.startswith("ada 30 kept (10 earlier)")
+    assert task.note.startswith("ada 30 kept (10 earlier) · 2.0/s")
+    clock[0], ada.done, ada.kept = 20.0, 50, 50
+    news.look(task)
+    assert "/s" not in task.note  # of a teacher that has finished
 
 
 def test_after_ctrl_c_the_bar_says_what_is_in_flight_and_not_when_all_would_be_done(monkeypatch):
@@ -55,6 +61,7 @@ def test_after_ctrl_c_the_bar_says_what_is_in_flight_and_not_when_all_would_be_d
     news = GenerationNews(News(quiet=True), Budget(BudgetSection(), {}), {})
     ada, task = Standing("ada", 50, in_flight=4), Task("Rationales", 50)
     news.advance(ada)
+    clock[0], ada.done, ada.kept = 1.0, 2, 2
     news.look(task)
     clock[0], ada.done, ada.kept = 10.0, 20, 20
     news.look(task)

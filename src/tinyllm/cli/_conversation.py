@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,24 +32,39 @@ missing, they answer themselves (opinions).
   2  a service, or a server of your own, with OpenAI's protocol (OpenAI, OpenRouter, vLLM, Ollama, …)
   3  nobody: learn the answers alone"""
 _NO_KEY = "-"
+_STARTER = "440 starter questions"
 
 
-def converse() -> tuple[Path, Path | None, Wishes, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a person answered.
+
+    Attributes:
+        path: the configuration to write.
+        data: the file of questions; None: the starter dataset.
+        wishes: how the questions are to be read.
+        chosen: other arguments of `write_config`.
+        shown: lines on the questions that were shown.
+    """
+
+    path: Path
+    data: Path | None
+    wishes: Wishes
+    chosen: Mapping[str, Any]
+    shown: tuple[str, ...]
+
+
+def converse() -> Answers:
     """Ask for the questions, the teachers, the student and the file to write. Enter takes the answer in brackets.
 
-    Returns:
-        The configuration to write, the file of questions (None: the starter dataset), how it is to be read, and other
-        arguments of `write_config`.
-
     Raises:
-        DataError: the questions cannot be read.
+        Exit: nobody wants other questions in place of those that cannot be read.
     """
-    from tinyllm.questions.intake import Wishes
     from tinyllm.stages.init import config_for
+    from tinyllm.system.packaged import known_models
 
     typer.echo(_INTRODUCTION)
-    data = _data()
-    wishes = Wishes() if data is None else _wishes(data)
+    data, wishes, shown = _questions()
     typer.echo(_TEACHERS)
     while (number := typer.prompt("Number", default="1").strip()) not in ("1", "2", "3"):
         typer.echo(f"'{number}' is none of them; type 1, 2 or 3.")
@@ -57,9 +73,11 @@ def converse() -> tuple[Path, Path | None, Wishes, dict[str, Any]]:
         teachers = [_service()]
     typer.echo(_STUDENT)
     student = _asked("Student: a name on the Hugging Face hub, a folder, or", "smollm2-135m-instruct", _no_student)
+    if student not in known_models() and not Path(student).expanduser().exists():
+        typer.echo(f"{student} is taken from the Hugging Face hub; `tinyllm check` asks for it.")
     proposed = _free(Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml"))
     path = Path(_asked("Write to", str(proposed), _no_place))
-    return path, data, wishes, {"teachers": teachers, "student": student}
+    return Answers(path, data, wishes, {"teachers": teachers, "student": student}, shown)
 
 
 def _asked(question: str, default: str, problem_of: Callable[[str], str]) -> str:
@@ -94,32 +112,44 @@ def _free(path: Path) -> Path:
     return tried
 
 
-def _data() -> Path | None:
-    while True:
-        text = typer.prompt("A file or folder of questions", default="440 starter questions").strip()
-        if text == "440 starter questions":
-            return None
-        if (data := Path(text).expanduser()).exists():
-            return data
-        typer.echo(f"There is no {data}.")
+def _questions() -> tuple[Path | None, Wishes, tuple[str, ...]]:
+    """Ask for questions until they can be read. Return them, how they are read, and the lines that said so."""
+    from tinyllm.questions.intake import Tally, Wishes, find_reading
 
-
-def _wishes(data: Path) -> Wishes:
-    """Try to read the questions before more is asked. If they cannot be read, ask for classes."""
-    from tinyllm.questions.intake import Wishes, find_reading
-
-    wishes = Wishes()
-    while True:
+    text, wishes = typer.prompt("A file or folder of questions", default=_STARTER).strip(), Wishes()
+    while text != _STARTER:
+        if not (data := Path(text).expanduser()).exists():
+            here = [p.name for p in data.parent.iterdir()] if data.parent.is_dir() else []
+            typer.echo(f"There is no {data}.{did_you_mean(data.name, here)}")
+            text = typer.prompt("A file or folder of questions", default=_STARTER).strip()
+            continue
         try:
-            find_reading(data, wishes)
+            found, tally = find_reading(data, wishes), Tally()
+            for _ in found.counted(tally):
+                pass
         except DataError as error:
             typer.echo(f"{error}\n")
-            named = typer.prompt("If texts are to be classified: the classes, with commas (Enter: stop)", default="")
-            if not (classes := tuple(part.strip() for part in named.split(",") if part.strip())):
-                raise
-            wishes = Wishes(classes=classes)
+            text, wishes = _otherwise(data)
         else:
-            return wishes
+            lines = (*found.read_as(), *found.not_read(), *tally.shown())
+            typer.echo("\n".join([f"Read {tally.questions} questions from {data}", *lines, ""]))
+            return data, wishes, lines
+    return None, Wishes(), ()
+
+
+def _otherwise(data: Path) -> tuple[str, Wishes]:
+    """Ask for another file, or for the classes by which the file that could not be read is to be read."""
+    from tinyllm.questions.intake import Wishes
+
+    prompt = "Another file; or, to classify texts, the classes with commas (Enter: stop)"
+    while text := typer.prompt(prompt, default="", show_default=False).strip():
+        if Path(text).expanduser().exists():
+            return text, Wishes()
+        if classes := tuple(part.strip() for part in text.split(",") if part.strip()) if "," in text else ():
+            return str(data), Wishes(classes=classes)
+        typer.echo(f"There is no {text}.")
+    typer.echo("Nothing was written.")
+    raise typer.Exit(2)
 
 
 def _service() -> dict[str, Any]:

@@ -31,7 +31,7 @@ def best_demo_text(figures: Mapping[str, Any]) -> str:
         return ""
     return (
         "\n  make demo-best   # the large teacher answers here, and the student learns for longer:"
-        "\n      # 1.1 GB to download, and about seven minutes"
+        "\n      # 1.1 GB to download, and about eleven minutes"
     )
 
 

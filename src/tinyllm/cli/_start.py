@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,13 +39,15 @@ def init(
     from tinyllm.stages.init import write_config
     from tinyllm.system.news import News
 
-    chosen: Mapping[str, Any] = {}
-    wishes = reading.wishes()
+    answers = None
     if sys.argv[1:] == ["init"] and sys.stdin.isatty() and sys.stdout.isatty():
-        path, data, wishes, chosen = converse()
-    written = write_config(path, data, wishes, out, **chosen)
+        answers = converse()
+        written = write_config(answers.path, answers.data, answers.wishes, **answers.chosen)
+    else:
+        written = write_config(path, data, reading.wishes(), out)
     for line in written.lines:
-        typer.echo(News.wrapped(line, sys.stdout))
+        if answers is None or line not in answers.shown:
+            typer.echo(News.wrapped(line, sys.stdout))
     made = written.config
     if written.needs:
         typer.echo(

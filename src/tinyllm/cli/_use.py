@@ -248,7 +248,6 @@ def _answer_text(choices: Sequence[str], answered: dict[str, Any]) -> str:
 
 
 def _predictions_text(done: Predictions, min_confidence: float) -> str:
-    new = done.rows - done.kept
     lines = [f"{done.rows} rows: {done.answered} answered"]
     if done.abstained:
         lines[0] += f", {done.abstained} without a choice (probability below {min_confidence:g})"
@@ -265,8 +264,6 @@ def _predictions_text(done: Predictions, min_confidence: float) -> str:
         )
     if done.kept:
         lines.append(f"An earlier, interrupted command answered {done.kept} of these rows.")
-    if new and done.seconds:
-        lines.append(f"{new / done.seconds:,.1f} questions/s")
     return "\n".join([*lines, *_accuracy_lines(done), f"Answers: {done.file}"])
 
 
@@ -314,6 +311,11 @@ def _export_text(folder: Path, found: Parity) -> str:
         lines.append(
             f"Accuracy: student in fp32 {100 * found.before.value:.1f} %, export {100 * found.after.value:.1f} % "
             f"({found.after.n} questions{used}), paired p = {found.change.p:.2g}."
+        )
+    if next(folder.glob("*.gguf"), None) is not None:
+        lines.append(
+            "To choose as the student does, use `tinyllm predict` or `serve` with this folder. In llama.cpp and Ollama "
+            "it writes freely, and seldom one of the choices word for word."
         )
     lines.append(
         f"Export: {folder}\nREADME.md in this folder shows how to run the export. `tinyllm predict`, `serve` and "

@@ -25,7 +25,7 @@ _MEASURED = 200  # prompts to tokenize, spread over all requests
 _RECENT = 200  # newest replies to look at
 _CHARACTERS_PER_TOKEN = 4  # in English, where there is no tokenizer
 _TEMPLATE_TOKENS = 8  # a chat template adds so many to a message
-_ENOUGH = 20  # so many questions are enough to estimate how often a reply fails the checks
+_PRIOR = 4  # questions that are taken to need one request each, so that a few stored ones do not say too much
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,7 @@ def _survey(requests: Requests, store: Store | None, first: int | None) -> _Surv
         survey.measured += [ask for ask in missing if ask.place % every == 0]
         if not survey.measured:
             survey.measured += missing[:1]
-    if survey.stored >= _ENOUGH:
-        survey.samples_each = samples / survey.stored
+    survey.samples_each = (samples + _PRIOR) / (survey.stored + _PRIOR)
     return survey
 
 

@@ -71,7 +71,7 @@ class GenerationNews:
     def summary(self) -> str:
         """Return, by teacher, what is kept and what is not; and what is spent, of what, how fast."""
         parts = [_words(s) for s in self.standings.values()]
-        rate = sum(r.per_s() or 0.0 for r in self._rates.values())
+        rate = sum(self._rates[s.teacher].per_s() or 0.0 for s in self.standings.values() if s.done < s.total)
         parts += [f"{rate:.1f}/s"] if rate else []
         parts += filter(None, (note() for note in self.notes))
         usd = self.budget.usd
@@ -104,13 +104,15 @@ class GenerationNews:
 
 
 class _Rate:
-    """How many a second, lately. What the store answered at once does not count."""
+    """How many a second, lately, from the first reply on. What the store answered at once does not count."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
 
     def see(self, count: int) -> None:
         now = time.monotonic()
+        if self._seen and not self._seen[0][1]:  # until now it was loaded, and nothing came
+            self._seen.clear()
         self._seen.append((now, count))
         while len(self._seen) > 2 and now - self._seen[1][0] > _RATE_WINDOW_S:
             self._seen.pop(0)

@@ -22,9 +22,10 @@ from tinyllm.system.news import News
 _RECORDED = "qwen-1.5b"  # its opinions come with the starter questions
 _PASS = 6.2e12  # operations of one epoch over the 160 training questions with their choices
 _REACHED = {"fp32": 0.8, "bf16": 0.4}  # share of a matrix product's speed that the small batches of the demo reach
-_OTHER_S, _TEACHER_S = 60.0, 520.0  # opinions of the small teacher and evaluations; answers of the large teacher
-_TRAINING_S = 145.0  # what remains of five minutes after opinions and two evaluations, on a slow machine as well
-_MOST, _MOST_OF_BEST = 4, 6  # epochs
+_LIMIT_S = 300.0  # after the installation
+_OTHER_S, _OTHER_PASSES = 25.0, 2.1  # imports and files; opinions of the small teacher and two evaluations, in epochs
+_TEACHER_S = 520.0  # answers of the large teacher
+_MOST, _MOST_OF_BEST = 3, 6  # epochs
 _LONGEST_CHOICE = 24  # columns; with the bars of both teachers a line has 80
 _SPACE_BYTES = 4_000_000_000  # two checkpoints with the optimizer's state, and the student
 
@@ -58,7 +59,8 @@ def _fitted(best: bool) -> tuple[Config, tuple[str, ...]]:
     speeds = {"fp32": peak_flops("fp32"), "bf16": peak_flops("bf16")}
     precision = "bf16" if speeds["bf16"] > 1.3 * speeds["fp32"] else "fp32"
     seconds = _PASS / (_REACHED[precision] * speeds[precision])
-    epochs = _MOST_OF_BEST if best else max(1, min(_MOST, int(_TRAINING_S / seconds)))
+    fitting = int((_LIMIT_S - _OTHER_S) / seconds - _OTHER_PASSES)
+    epochs = _MOST_OF_BEST if best else max(1, min(_MOST, fitting))
     loaded: dict[str, Any] = {"kind": "llamacpp", "context_tokens": 1024}
     large = {"model": "qwen2.5-coder-1.5b-instruct", **loaded} if best else {"kind": "given"}
     tree = {
@@ -85,7 +87,7 @@ def _fitted(best: bool) -> tuple[Config, tuple[str, ...]]:
     }
     asked = "answers now (1.1 GB of weights)" if best else "answered beforehand; its opinions come with the questions"
     training = epochs * seconds
-    whole = training + _OTHER_S + (_TEACHER_S if best else 0)
+    whole = training + _OTHER_PASSES * seconds + _OTHER_S + (_TEACHER_S if best else 0)
     minutes = plural(math.ceil(whole / 60), "minute")
     said = (
         "A student of 135 million parameters learns science and everyday questions from two teachers' opinions.",

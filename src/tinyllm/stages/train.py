@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tinyllm.student.learner import Learner
     from tinyllm.student.model import Student
 
+_FEW_TO_CALIBRATE = 40  # with fewer validation questions, the temperature often misses (docs/using.md#probabilities)
+
 
 def plan_run(config: Config, run: RunFolder, news: News, *, processes: int = 1) -> Prepared:
     """Load the student and plan what it learns from the rationales of the run; train nothing.
@@ -162,6 +164,8 @@ def _calibration(
     with news.task("Calibrating its probabilities on validation questions") as task:
         temperature, accuracy = calibration(config, student, learner, splits, task.update)
         task.note = f"temperature {temperature:.2f}"
+        if (known := sum(q.answer is not None for q in splits.valid)) < _FEW_TO_CALIBRATE:
+            task.note += f", a guess from {known} question{'s' if known > 1 else ''}"
     return temperature, accuracy
 
 

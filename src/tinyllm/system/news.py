@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from tinyllm.errors import printable
 
 _LINE_EVERY_S = 5.0
+_TELLING_S = 10.0  # one result that took so long tells how long the others take; a quick one may be mostly the start
 _BAR = 5, 40  # the fewest and the most columns of a bar
 _SHARE, _LONGEST_S = 0.2, 60.0  # this share of the time so far passes between two lines, and no longer than this
 
@@ -33,10 +34,12 @@ class Task:
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done, self.note = label, total, 0, ""
         self.started = time.monotonic()
-        # Count and time of the first update of what is counted now, and of the last one that changed the count. Resumed
-        # work does not begin at 0.
+        # Count and time where the estimate begins, and of the last update that changed the count. It begins with the
+        # first update of what is counted now (resumed work does not begin at 0); from the second result on, with the
+        # first result, because what comes before it is a start as well.
         self._first: tuple[int, float] | None = None
         self._last: tuple[int, float] = (0, self.started)
+        self._results = 0
         self.look: Callable[[Task], None] | None = None
         """Called before the task is shown, to update it. For values that change more often than they are shown."""
         self.to_go_s: float | None = None
@@ -47,9 +50,14 @@ class Task:
         if done < self.done or total not in (None, self.total):
             self._first = None
         self.done, self.note = done, note
-        if done != self._last[0] or self._first is None:
+        if self._first is None:
+            self._first = self._last = (done, time.monotonic())
+            self._results = 0
+        elif done != self._last[0]:
+            if self._results == 1:
+                self._first = self._last
             self._last = (done, time.monotonic())
-            self._first = self._first or self._last
+            self._results += 1
         if total is not None:
             self.total = total
 
@@ -65,7 +73,8 @@ class Task:
         seconds = self.to_go_s
         if seconds is None and self._first and self.look is None:  # `look` sets `to_go_s` where it can
             (before, began), (done, at) = self._first, self._last
-            if done > before:  # counts may come in blocks, so the time since the last one is taken off, not added
+            is_telling = self._results > 1 or at - began >= _TELLING_S
+            if done > before and is_telling:  # counts may come in blocks: the time since the last one is taken off
                 seconds = (at - began) * (self.total - done) / (done - before) - (time.monotonic() - at)
         if seconds is None or seconds < 1:  # it takes longer than it should, and nobody knows how much longer
             return ""

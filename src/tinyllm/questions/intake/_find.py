@@ -268,10 +268,9 @@ def find_reading(path: Path, wishes: Wishes) -> Found:
             f"{path}: its rows do not prove how to read it.\n" + "\n".join(f"  - {r}" for r in listed),
             page="questions.md",
         )
-    others = tuple(
-        f"the sheet '{s.sheet}': {r.reasons[0]}" for s, r in refused if s.sheet and s.sheet != proven[0][1].sheet
-    )
-    return Found(*proven[0], tuple(dict.fromkeys(others)))
+    read = proven[0][1].sheet
+    sheets = [(s.sheet, r.reasons[0].partition(":")[0]) for s, r in refused if s.sheet and s.sheet != read]
+    return Found(*proven[0], tuple(dict.fromkeys(f"the sheet '{name}': {why}" for name, why in sheets)))
 
 
 def _is_predictions(table: Table) -> bool:
