@@ -225,6 +225,7 @@ def test_a_missing_key_is_told_beside_a_student_that_cannot_be_loaded(cli, proje
     assert said.code == 2
     assert "no-such-folder" in said.err
     assert "NO_SUCH_KEY" in said.err
+    assert cli("check", project.config, "--pilot", "2").err.count("(export NO_SUCH_KEY=") == 1
 
 
 def test_without_arguments_the_help_is_shown(cli):

@@ -116,12 +116,12 @@ def _questions() -> tuple[Path | None, Wishes, tuple[str, ...]]:
     """Ask for questions until they can be read. Return them, how they are read, and the lines that said so."""
     from tinyllm.questions.intake import Tally, Wishes, find_reading
 
-    text, wishes = typer.prompt("A file or folder of questions", default=_STARTER).strip(), Wishes()
+    text, wishes = _file(), Wishes()
     while text != _STARTER:
         if not (data := Path(text).expanduser()).exists():
             here = [p.name for p in data.parent.iterdir()] if data.parent.is_dir() else []
             typer.echo(f"There is no {data}.{did_you_mean(data.name, here)}")
-            text = typer.prompt("A file or folder of questions", default=_STARTER).strip()
+            text = _file()
             continue
         try:
             found, tally = find_reading(data, wishes), Tally()
@@ -137,6 +137,10 @@ def _questions() -> tuple[Path | None, Wishes, tuple[str, ...]]:
     return None, Wishes(), ()
 
 
+def _file() -> str:
+    return str(typer.prompt("A file or folder of questions", default=_STARTER)).strip()
+
+
 def _otherwise(data: Path) -> tuple[str, Wishes]:
     """Ask for another file, or for the classes by which the file that could not be read is to be read."""
     from tinyllm.questions.intake import Wishes
@@ -145,8 +149,8 @@ def _otherwise(data: Path) -> tuple[str, Wishes]:
     while text := typer.prompt(prompt, default="", show_default=False).strip():
         if Path(text).expanduser().exists():
             return text, Wishes()
-        if classes := tuple(part.strip() for part in text.split(",") if part.strip()) if "," in text else ():
-            return str(data), Wishes(classes=classes)
+        if "," in text:
+            return str(data), Wishes(classes=tuple(part.strip() for part in text.split(",") if part.strip()))
         typer.echo(f"There is no {text}.")
     typer.echo("Nothing was written.")
     raise typer.Exit(2)

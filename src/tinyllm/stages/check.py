@@ -193,7 +193,8 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         if can_ask:
             forecasts, missing_keys = _forecasts(config, run, splits, news, 0 if of_folder else pilot, dry_run)
     if problems:  # so nobody looked whether the store has every reply, and the keys are not needed
-        problems += unset
+        told = "\n".join(map(str, problems))
+        problems += [error for error in unset if str(error) not in told]
     elif of_folder:
         problems += map(TinyLLMError, missing_keys)
     _raise_all([*problems, *of_folder], "")  # a folder often differs by the mistake that is told before it
