@@ -126,6 +126,16 @@ def test_after_a_file_of_the_wrong_kind_another_one_is_asked_for(tmp_path):
     assert "Nothing was written." in typed(tmp_path, "notes.md", "", code=2)
 
 
+def test_the_option_that_a_message_names_can_be_typed(tmp_path):
+    rows = [f"{n},What is thing {n}?,ice {n},fire {n},sand {n},{1 + n % 3}" for n in range(9)]
+    (tmp_path / "quiz.csv").write_text("\n".join(["No,Item,Option 1,Option 2,Option 3,Key", *rows]), "utf-8")
+    shown = typed(tmp_path, "quiz.csv", "--answer", "--wrong", "--help", "--answer Key", "3", "", "")
+    assert "use --answer Key, otherwise --no-answers" in shown
+    assert "No such option: --wrong" in shown
+    assert "line 4 holds the number of choices, and no row holds 0" in shown
+    assert load_config(tmp_path / "quiz.yaml").data.fields.answer == "Key"
+
+
 def test_of_texts_to_be_classified_the_classes_are_asked_for(tmp_path):
     rows = [f"Ticket number {n} is about it.;{'Billing' if n % 3 else 'Account'}" for n in range(30)]
     (tmp_path / "tickets.csv").write_text("\n".join(["ticket;team", *rows]), "utf-8")

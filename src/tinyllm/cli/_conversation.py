@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tinyllm.cli._options import Reading, reads_questions
 from tinyllm.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 _INTRODUCTION = """\
 This writes a configuration. Enter takes the answer in brackets. All can be changed in the file later.
-Nothing is asked or trained yet.
+No teacher is asked and nothing is trained yet.
 
 Your questions are in a table, JSON or a quiz file, with answers or without. To look around first, Enter takes
 440 science and everyday questions that come with TinyLLM."""
@@ -114,46 +116,71 @@ def _free(path: Path) -> Path:
 
 def _questions() -> tuple[Path | None, Wishes, tuple[str, ...]]:
     """Ask for questions until they can be read. Return them, how they are read, and the lines that said so."""
-    from tinyllm.questions.intake import Tally, Wishes, find_reading
+    from tinyllm.questions.intake import Tally, find_reading
 
-    text, wishes = _file(), Wishes()
+    text, options = _file(), list[str]()
     while text != _STARTER:
         if not (data := Path(text).expanduser()).exists():
-            here = [p.name for p in data.parent.iterdir()] if data.parent.is_dir() else []
-            typer.echo(f"There is no {data}.{did_you_mean(data.name, here)}")
+            here = [str(data.parent / p.name) for p in data.parent.iterdir()] if data.parent.is_dir() else []
+            typer.echo(f"There is no {data}.{did_you_mean(str(data), here)}")
             text = _file()
             continue
         try:
+            wishes = _wishes(options)
             found, tally = find_reading(data, wishes), Tally()
             for _ in found.counted(tally):
                 pass
         except DataError as error:
             typer.echo(f"{error}\n")
-            text, wishes = _otherwise(data)
+            text = _otherwise(data, options)
         else:
             lines = (*found.read_as(), *found.not_read(), *tally.shown())
             typer.echo("\n".join([f"Read {tally.questions} questions from {data}", *lines, ""]))
             return data, wishes, lines
-    return None, Wishes(), ()
+    return None, _wishes([]), ()
 
 
 def _file() -> str:
     return str(typer.prompt("A file or folder of questions", default=_STARTER)).strip()
 
 
-def _otherwise(data: Path) -> tuple[str, Wishes]:
-    """Ask for another file, or for the classes by which the file that could not be read is to be read."""
-    from tinyllm.questions.intake import Wishes
-
-    prompt = "Another file; or, to classify texts, the classes with commas (Enter: stop)"
-    while text := typer.prompt(prompt, default="", show_default=False).strip():
+def _otherwise(data: Path, options: list[str]) -> str:
+    """Ask for another file, and return it; or for options to read this one, which are added to the others."""
+    typer.echo("Type an option that this names (as --answer COLUMN), or another file. To classify texts, type the")
+    typer.echo("classes with commas. Enter stops.")
+    while text := typer.prompt("Option, file or classes", default="", show_default=False).strip():
         if Path(text).expanduser().exists():
-            return text, Wishes()
-        if "," in text:
-            return str(data), Wishes(classes=tuple(part.strip() for part in text.split(",") if part.strip()))
-        typer.echo(f"There is no {text}.")
+            options.clear()
+            return text
+        more = shlex.split(text) if text.startswith("--") else ["--classes", text] if "," in text else []
+        if not more:
+            typer.echo(f"There is no {text}.")
+            continue
+        try:
+            _wishes([*options, *more])
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # of a wrong option
+                raise
+            typer.echo(error.format_message())
+            continue
+        options += more
+        return str(data)
     typer.echo("Nothing was written.")
     raise typer.Exit(2)
+
+
+def _wishes(options: Sequence[str]) -> Wishes:
+    """Return what options as those of `tinyllm init` say of how a file is to be read."""
+    told: list[Wishes] = []
+    reader = typer.Typer(add_completion=False)
+
+    @reader.command(context_settings={"help_option_names": []})
+    @reads_questions
+    def read(reading: Reading = Reading()) -> None:
+        told.append(reading.wishes())
+
+    reader(list(options), standalone_mode=False)
+    return told[0]
 
 
 def _service() -> dict[str, Any]:

@@ -91,6 +91,8 @@ def forecast(
     most_prompt, most_completion = survey.most_prompt * len(longest_replies), survey.missing * sum(longest_replies)
     if not said and total:
         basis += "; replies of the longest length"
+    if (more := round(100 * (survey.samples_each - 1))) and total:
+        basis += f"; {more} % more requests, for replies that fail a check"
     if hours is None or not total:
         limits = (
             (requests_per_minute, total),

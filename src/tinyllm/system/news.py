@@ -33,6 +33,7 @@ class Task:
 
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done, self.note = label, total, 0, ""
+        self._whole = label
         self.started = time.monotonic()
         # Count and time where the estimate begins, and of the last update that changed the count. It begins with the
         # first update of what is counted now (resumed work does not begin at 0); from the second result on, with the
@@ -79,7 +80,8 @@ class Task:
         if seconds is None or seconds < 1:  # it takes longer than it should, and nobody knows how much longer
             return ""
         minutes = round(seconds / 60)
-        return f"about {f'{minutes} min' if round(seconds) >= 60 and minutes < 60 else duration(seconds)} to go"
+        part = "" if self.label == self._whole else " in this part"  # several things are counted, one after the other
+        return f"about {f'{minutes} min' if round(seconds) >= 60 and minutes < 60 else duration(seconds)} to go{part}"
 
     def line(self) -> str:
         """Return the progress in one line: label, share, remaining time, elapsed time, note."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,8 +151,9 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
     numbers = [t for t in unsaid if _fits_any(t, "from 0", "from 1") and not _counts_rows(t)]
     if numbers:
         listed = ", ".join(f"'{t.column}'" for t in numbers)
+        column = shlex.quote(numbers[0].column) if len(numbers) == 1 else "COL"
         return Doubt(
-            f"the numbers in {listed} may be answers, but the name does not say so. If they are, use --answer COL, "
+            f"the numbers in {listed} may be answers, but the name does not say so. If they are, use --answer {column}, "
             "otherwise --no-answers",
             rank=2,
             about_answer=True,
@@ -289,7 +291,7 @@ def _of_numbers(trial: Trial, numbers: Sequence[Way], wishes: Wishes) -> Meaning
         elif way == "from 0":
             said = f"there is a 0 ({trial.zero})"
         else:
-            said = f"one equals the number of choices ({trial.last}), and there is no 0"
+            said = f"{trial.last} holds the number of choices, and no row holds 0"
         return Meaning(trial.column, way, (f"{name} is {SAID[way]}: {said}{_but(trial, way)}",))
     if numbers:
         reason = (
