@@ -259,16 +259,25 @@ def test_a_student_can_be_trained_without_any_answer(tmp_path, tiny_t5, capsys, 
         assert run(project) == 0
     assert "not scored" in capsys.readouterr().out
     assert (project.run / "student" / "config.json").is_file()
-    assert (project.run / "report.html").is_file()
+    page = (project.run / "report.html").read_text("utf-8")
+    assert "No test question has an answer, so the student is not scored." in page
+    assert "This run is not complete" not in page
+    island = re.search(r'<script type="application/json" id="island">(.*?)</script>', page, re.DOTALL)
+    assert island is not None
+    shown = json.loads(island[1])["questions"]
+    assert [(len(q["opinions"]), q["answer"], "after" in q) for q in shown] == [
+        (3, None, True)
+    ] * 3  # and the pooled one
     figures = json.loads((project.run / "train_result.json").read_text())
     assert figures["soft"]["learnt_without_answer"] == 3
     assert figures["soft"]["weights"] == {"one": 0.5, "two": 0.5}
     found, _ = prepared(project)
     assert [q.answer_text for q in found.questions] == list(KNOWS[:3])
-    assert run(project, "evaluate") == 2
-    said = capsys.readouterr()
-    assert "no test questions" in said.err
-    assert "Traceback" not in said.err
+    assert run(project, "evaluate") == 0
+    assert "not scored" in capsys.readouterr().out
+    before = (project.run / "metrics.json").read_text()
+    assert run(project) == 0
+    assert (project.run / "metrics.json").read_text() == before
     chosen = load(project.run).choose("Which is a mammal?", ["The trout", "The bat", "The wasp"])
     assert sum(chosen.probabilities) == pytest.approx(1, abs=1e-3)
 

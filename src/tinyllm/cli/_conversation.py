@@ -148,7 +148,7 @@ def _otherwise(data: Path, options: list[str]) -> str:
     """Ask for another file, and return it; or for options to read this one, which are added to the others."""
     typer.echo("Type an option that this names (as --answer COLUMN), or another file. To classify texts, type the")
     typer.echo("classes with commas. Enter stops.")
-    while text := typer.prompt("Option, file or classes", default="", show_default=False).strip():
+    while text := str(typer.prompt("Option, file or classes", default="", show_default=False)).strip():
         if Path(text).expanduser().exists():
             options.clear()
             return text

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 _FEW = 100  # questions; with fewer, the interval is about 20 points wide
 _SHOWN_P = 0.05
+_HELPED = "docs/experiments.md shows how to test whether the teachers helped: an experiment to copy, and its command"
+_UNSCORED = "to see how good it is: answer 100 questions or more yourself, and give them as data.test"
 _PLOT_WIDTH, _NARROW = 50, 80  # characters
 
 
 def ending_text(figures: dict[str, Any], config: Config, folder: RunFolder, page: Path) -> str:
     """Return what `tinyllm run` and `tinyllm demo` print at their end."""
-    return accuracy_text(figures, config) + _next_steps(folder, page, config)
+    return accuracy_text(figures, config) + _next_steps(folder, page, config, is_scored=bool(figures.get("accuracy")))
 
 
 def best_demo_text(figures: Mapping[str, Any]) -> str:
@@ -39,7 +41,7 @@ def accuracy_text(figures: dict[str, Any], config: Config) -> str:
     """Say in a sentence what training changed, draw it, and give the figures of every scorer."""
     from tinyllm.report import scorers, verdict_in_words
 
-    if "accuracy" not in figures:
+    if not figures.get("accuracy"):
         return "The student is trained. No test question has an answer, so it is not scored."
     before, after, gains = (figures.get(key) or {} for key in ("before", "accuracy", "gain"))
     labels = scorers(by_token=config.student.layout == "cloze")
@@ -121,7 +123,7 @@ def _share_text(found: Mapping[str, Any] | None) -> str:
     return f"{100 * found['value']:.1f} % ({100 * low:.1f}–{100 * high:.1f}{counted})"
 
 
-def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
+def _next_steps(folder: RunFolder, page: Path, config: Config, *, is_scored: bool) -> str:
     explain = " --explain" if config.train.method not in ("fine-tuning", "auto") else ""
     activate = Path(sys.executable).with_name("activate")
     is_known = shutil.which("tinyllm") is not None or not activate.is_file()
@@ -130,8 +132,7 @@ def _next_steps(folder: RunFolder, page: Path, config: Config) -> str:
         f"What to try next{'' if is_known else f' (first: source {shlex.quote(os.path.relpath(activate))})'}:\n"
         "  open the report in a browser: the student's answers, the teachers, the training\n"
         f'  tinyllm ask {folder.path} "A question?" -c "one choice" -c another{explain}\n'
-        f"{_own_questions(config, folder)}\n"
-        "  docs/experiments.md shows how to test whether the teachers helped: an experiment to copy, and its command"
+        f"{_own_questions(config, folder)}\n  {_HELPED if is_scored else _UNSCORED}"
     )
 
 

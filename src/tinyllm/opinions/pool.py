@@ -123,4 +123,6 @@ def _weights(
     for split, known in (("validation", valid), ("training", train)):
         if len(known) >= FEW:
             return weights_by_answers(known, teachers), f"learned on {len(known)} {split} questions"
+    if len(teachers) == 1:
+        return weights_by_agreement(asked, teachers), "because it is the only teacher and too few answers are known"
     return weights_by_agreement(asked, teachers), "from the teachers' agreement, because too few answers are known"

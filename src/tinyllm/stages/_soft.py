@@ -120,7 +120,7 @@ def soft_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield f"the pooled opinion is right on {100 * right:.1f} % of {figures['valid']} validation questions{same}"
     if right is None and (agreed := figures.get("agreement")) and agreed[0] <= agreed[1]:
         yield (
-            f"warning: the teachers name the same choice on {100 * agreed[0]:.0f} % of the questions, which is no more "
+            f"the teachers name the same choice on {100 * agreed[0]:.0f} % of the questions, which is no more "
             "than chance. Nothing shows that they know the answers: answer some questions yourself (data.valid; 40 or "
             "more), or take better teachers"
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
+from tinyllm.questions import with_answers
 from tinyllm.questions.types import Splits
 from tinyllm.stages.check import checked_questions
 from tinyllm.stages.folder import RunFolder
@@ -32,16 +33,16 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
 
     if not run.is_trained:
         raise RunFolderError(f"{run.path} has no trained student; run `tinyllm train` first.")
-    splits = splits or checked_questions(config, news, ("train", "test"))[0]
-    if not splits.test:
+    splits = splits or scored_questions(config, news)
+    if not splits.test and config.train.soft is None:
         raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
     splits = _with_learnt(splits, run, news)
     yields = read_yields(run.path) if teachers_in_use(config) else {}
     train = read_json(run.train_result)
     predictions: list[Prediction] = []
-    for stage in ("before", "after") if config.evaluate.before else ("after",):
+    for stage in ("before", "after") if config.evaluate.before and splits.test else ("after",):
         who = "the untrained student" if stage == "before" else "the student"
-        on = f"{len(splits.test)} test questions"
+        on = f"{len(splits.test)} test questions" if splits.test else "no test question"
         # The report shows these questions, with the teachers' opinions.
         may_be_shown = (q for q in splits.train if q.answer is not None or config.opinions.teachers)
         taught = tuple(islice(may_be_shown, config.evaluate.train_questions)) if stage == "after" else ()
@@ -64,6 +65,20 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     write_jsonl(run.predictions, [p.as_json() for p in predictions])
     write_json(run.metrics, figures)
     return figures
+
+
+def scored_questions(config: Config, news: News, run: RunFolder | None = None) -> Splits:
+    """Return the questions of a run, as `checked_questions` does. None is a test question if no answer of one is known.
+
+    This may be so where opinions stand in for answers. The student then answers training questions for the report.
+    """
+    if config.train.soft is None:
+        return checked_questions(config, news, ("train", "test"), run=run)[0]
+    splits, _ = checked_questions(config, news, ("train",), run=run)
+    if any(q.answer is not None for q in splits.test):
+        return with_answers(splits, ("test",), drop=config.data.on_invalid == "drop")
+    news.say("  note: no test question has an answer, so the student is not scored")
+    return replace(splits, test=())
 
 
 def _with_learnt(splits: Splits, run: RunFolder, news: News) -> Splits:

@@ -52,7 +52,8 @@ _TEACHERS = """\
 teachers:                       # {task}
   - {{name: smollm2, kind: llamacpp, model: smollm2-135m-instruct}}
   - {{name: gemma3, kind: llamacpp, model: gemma3-270m}}
-  # These two know little (the first is the student itself): with them you see that all works. Take better ones.
+  # These two know little (the first is the student itself): with them you see that all works. Take better ones:
+  # - {{name: qwen, kind: llamacpp, model: qwen2.5-coder-1.5b-instruct}}   # 1.1 GB: tinyllm models get MODEL
   # An API, or a server of your own; the key is read from the environment:
   # - {{name: big, kind: openai, model: gpt-4o-mini, api_key_env: OPENAI_API_KEY}}
   # - {{name: mine, kind: openai, model: llama3, base_url: http://127.0.0.1:11434/v1, api_key_env: null}}

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.config import Config
-from tinyllm.questions import with_answers
 from tinyllm.stages._auto import few_to_choose_by
-from tinyllm.stages.check import checked_questions
-from tinyllm.stages.evaluate import evaluate_run
+from tinyllm.stages.evaluate import evaluate_run, scored_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.generate import generate_run
 from tinyllm.stages.opinions import unanswered_opinions
@@ -26,7 +24,7 @@ class _Outcome:
     """What a whole run gave.
 
     Attributes:
-        metrics: `metrics.json`; only what training gave where no test question has an answer.
+        metrics: `metrics.json`; without an accuracy where no test question has an answer.
         unanswered: questions for which a teacher gave no reply at all, by teacher and reason.
     """
 
@@ -45,21 +43,14 @@ def run_all(
     """
     from tinyllm.comparison.metrics import evaluation_fingerprint
 
-    has_opinions = config.train.soft is not None
-    splits, _ = checked_questions(config, news, ("train",) if has_opinions else ("train", "test"), run=run)
+    splits = scored_questions(config, news, run)
     if not run.is_trained and (text := few_to_choose_by(config, splits)):
         news.say(f"  warning: {text}")
-    can_score = not has_opinions or any(q.answer is not None for q in splits.test)
-    if can_score:
-        splits = with_answers(splits, ("test",), drop=config.data.on_invalid == "drop")
     yields = generate_run(config, run, news, splits)
     for line in after_generate():
         news.say(line)
-    trained = train_run(config, run, news, splits)
-    if not can_score:
-        news.say("  note: no test question has an answer, so the student is not scored")
-        figures = {"train": trained}
-    elif run.metrics.is_file() and read_json(run.metrics).get("fingerprint") == evaluation_fingerprint(config, splits):
+    train_run(config, run, news, splits)
+    if run.metrics.is_file() and read_json(run.metrics).get("fingerprint") == evaluation_fingerprint(config, splits):
         news.say(f"✓ The student is already evaluated ({run.metrics})")
         figures = read_json(run.metrics)
     else:

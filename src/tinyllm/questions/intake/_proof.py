@@ -153,8 +153,8 @@ def settle(candidate: Candidate, rows: int, wishes: Wishes) -> Meaning | Doubt:
         listed = ", ".join(f"'{t.column}'" for t in numbers)
         column = shlex.quote(numbers[0].column) if len(numbers) == 1 else "COL"
         return Doubt(
-            f"the numbers in {listed} may be answers, but the name does not say so. If they are, use --answer {column}, "
-            "otherwise --no-answers",
+            f"the numbers in {listed} may be answers, but the name does not say so. If they are, use --answer "
+            f"{column}, otherwise --no-answers",
             rank=2,
             about_answer=True,
         )
