@@ -80,7 +80,7 @@ def build_page(files: RunFiles) -> dict[str, Any]:
         "name": name if name == folder else f"{name} ({folder})",  # runs with other settings share their name
         "facts": list(_head(files, teachers)),
         "missing_stages": list(_missing_stages(files)),
-        "unscored": _is_unscored(files),
+        "unscored": files.is_unscored,
         "cards": list(_cards(metrics, predictions, scorers)),
         "dots": list(_dots(metrics, scorers)),
         "marks": list(_marks(metrics)),
@@ -194,18 +194,12 @@ def _missing_stages(files: RunFiles) -> Iterable[dict[str, str]]:
         yield stage("generate", "the teachers' rationales are missing")
     if files.log is None:
         yield stage("train", "the learning curve is missing")
-    if _is_unscored(files):
+    if files.is_unscored:
         return
     if not _mapping(files.metrics or {}, "accuracy"):
         yield stage("evaluate", "the accuracies are missing")
     elif files.predictions is None:
         yield stage("evaluate", "the student's answer to each question is missing")
-
-
-def _is_unscored(files: RunFiles) -> bool:
-    """Return whether the student was not scored because no test question has an answer."""
-    metrics = files.metrics or {}
-    return bool(metrics) and not _mapping(metrics, "accuracy") and not _number(_mapping(metrics, "data"), "test")
 
 
 # --- result -------------------------------------------------------------------------------------------------------

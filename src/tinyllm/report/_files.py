@@ -49,6 +49,13 @@ class RunFiles:
     rationales: tuple[Rationale, ...] | None
     rejected: tuple[Rejection, ...] | None
 
+    @property
+    def is_unscored(self) -> bool:
+        """Whether the student was not scored because no test question has an answer."""
+        metrics = self.metrics or {}
+        data = metrics.get("data")
+        return not metrics.get("accuracy") and isinstance(data, dict) and not data.get("test")
+
 
 def read_run(folder: Path) -> RunFiles:
     """Read a run folder.

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, teachers_in_use
 from tinyllm.errors import DataError, RunFolderError
-from tinyllm.questions import with_answers
 from tinyllm.questions.types import Splits
-from tinyllm.stages.check import checked_questions
+from tinyllm.stages._scored import scored_questions
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.student import student_card
 from tinyllm.system.files import read_json, write_json, write_jsonl
@@ -65,20 +64,6 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     write_jsonl(run.predictions, [p.as_json() for p in predictions])
     write_json(run.metrics, figures)
     return figures
-
-
-def scored_questions(config: Config, news: News, run: RunFolder | None = None) -> Splits:
-    """Return the questions of a run, as `checked_questions` does. None is a test question if no answer of one is known.
-
-    This may be so where opinions stand in for answers. The student then answers training questions for the report.
-    """
-    if config.train.soft is None:
-        return checked_questions(config, news, ("train", "test"), run=run)[0]
-    splits, _ = checked_questions(config, news, ("train",), run=run)
-    if any(q.answer is not None for q in splits.test):
-        return with_answers(splits, ("test",), drop=config.data.on_invalid == "drop")
-    news.say("  note: no test question has an answer, so the student is not scored")
-    return replace(splits, test=())
 
 
 def _with_learnt(splits: Splits, run: RunFolder, news: News) -> Splits:

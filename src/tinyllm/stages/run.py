@@ -9,7 +9,8 @@ from typing import Any
 
 from tinyllm.config import Config
 from tinyllm.stages._auto import few_to_choose_by
-from tinyllm.stages.evaluate import evaluate_run, scored_questions
+from tinyllm.stages._scored import scored_questions
+from tinyllm.stages.evaluate import evaluate_run
 from tinyllm.stages.folder import RunFolder
 from tinyllm.stages.generate import generate_run
 from tinyllm.stages.opinions import unanswered_opinions
