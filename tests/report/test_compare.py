@@ -63,6 +63,10 @@ def test_runs_without_a_question_in_common_are_refused(run, tmp_path) -> None:
     with pytest.raises(RunFolderError, match="no test question in common"):
         compare_runs([a, run("b", range(3), range(5, 9))])
     (tmp_path / "empty").mkdir()
+    (tmp_path / "unscored").mkdir()
+    (tmp_path / "unscored" / "metrics.json").write_text('{"accuracy": {}, "data": {"train": 3, "test": 0}}')
+    with pytest.raises(RunFolderError, match="no test question of it has an answer"):
+        compare_runs([tmp_path / "unscored", tmp_path / "unscored"])
     with pytest.raises(RunFolderError, match=r"empty has no scored test question.*tinyllm evaluate"):
         compare_runs([a, tmp_path / "empty"])
 

@@ -73,4 +73,8 @@ def _marks(folder: Path) -> tuple[str, Mapping[_Key, float]]:
         }
         if found:
             return label, found
+    if files.is_unscored:
+        raise RunFolderError(
+            f"{folder} cannot be compared: no test question of it has an answer. Give some (data.test)."
+        )
     raise RunFolderError(f"{folder} has no scored test question. `tinyllm evaluate {folder}` scores its student.")
