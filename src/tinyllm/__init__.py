@@ -1,4 +1,4 @@
-"""TinyLLM: learn a small student from the rationales of several large language models.
+"""TinyLLM: learn a small student from the rationales and opinions of several large language models.
 
 The public names are imported when they are first used, so `import tinyllm` loads no torch.
 """

@@ -238,7 +238,7 @@ def run(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run all stages: rationales, training, evaluation, report. Stages that are done are skipped."""
+    """Run all stages: rationales or opinions, training, evaluation, report. Stages that are done are skipped."""
     from tinyllm.stages.run import run_all
 
     if dry_run:

@@ -32,7 +32,7 @@ _PATH_ERRORS = frozenset((
 ))  # fmt: skip
 app = typer.Typer(
     name="tinyllm",
-    help="Train a small student model on the rationales of several large language models.",
+    help="Train a small student model on the rationales and opinions of several large language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
