@@ -54,13 +54,15 @@ def test_a_file_a_service_and_a_student_of_ones_own(tmp_path, rows):
     (tmp_path / "quiz.csv").write_text("\n".join(lines), "utf-8")
     (tmp_path / "taken.yaml").touch()
     shown = typed(
-        tmp_path, "quizz.csv", "quiz.csv", "9", "2", "llama3", "http://127.0.0.1:11434/v1", "-", "google/flan-t5-small",
-        "taken.yaml", "",
+        tmp_path, "quizz.csv", "quiz.csv", "9", "2", "llama3", "http://127.0.0.1:11434/v1", "-", "no/such folder",
+        "google/flan-t5-small", "taken.yaml", "",
     )  # fmt: skip
     assert "There is no quizz.csv. Did you mean 'quiz.csv'?" in shown
     assert shown.count("question: 'question'") == 1  # before the teachers are asked for, and not again at the end
     assert shown.index("question: 'question'") < shown.index("Which models teach?")
     assert "'9' is none of them; type 1, 2 or 3." in shown
+    assert "There is no folder 'no/such folder', and this is no name on the hub" in shown
+    assert "Most addresses end in /v1" not in shown
     assert "taken.yaml is there already" in shown
     config = load_config(tmp_path / "quiz.yaml")
     assert config.data.train is not None

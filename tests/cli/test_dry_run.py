@@ -55,6 +55,12 @@ def test_a_dry_run_asks_nobody_and_writes_nothing(cli, spending, options):
         assert "have the values of the paper (preset: paper)" in said.out
 
 
+def test_check_says_that_nobody_has_tried_a_service_until_it_has(cli, spending):
+    project, _ = spending
+    assert "Not tried yet: whether 'ada' answers." in cli("check", project.config).out
+    assert "Not tried yet" not in cli("check", project.config, "--pilot", "2").out
+
+
 def test_the_same_commands_ask_without_it(cli, spending):
     """The endpoint counts: so that it counts nothing above means something."""
     project, server = spending

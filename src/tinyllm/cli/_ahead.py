@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from tinyllm.stages.student import Prepared
 
 _SHOWN_STEPS = 10
+_SERVICES = ("openai", "openai-batch", "litellm", "vllm")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth", 8: "an eighth", 9: "a ninth"}
 _PRESETS: Mapping[str, str] = {"paper": "the paper", "release": "the authors' code"}
 
 
-def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0) -> str:
+def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0, *, tried: bool = False) -> str:
     """Return what `tinyllm check` and `--dry-run` say of a run.
 
     Args:
         pilot: questions of the pilot that is forecast; 0: the run is forecast.
+        tried: each teacher was asked just now, so the run is forecast, and it is known that they answer.
     """
     from tinyllm.stages.asking import forecast_lines
 
@@ -43,6 +45,7 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0)
         if not pilot and any(f.hours is None for f in checked.forecasts):
             lines.append("  To measure the duration, add --pilot 8 to this command (the replies are kept)")
         lines += [*_without_price(config, checked), *_over_budget(config, checked)]
+        lines += [] if tried else _untried(config, checked)
     return "\n".join(
         [*lines, *_training_text(config, checked), *_time_text(checked.seconds), f"Run folder: {run.path}"]
     )
@@ -66,6 +69,19 @@ def _without_price(config: Config, checked: Checked) -> list[str]:
     return [
         f"  No price is known for {', '.join(names)}, so no cost is forecast and no cap on dollars holds. Add one to",
         "  the teacher, as in `price: {prompt: 0.15, completion: 0.6}` (US dollars per million tokens)",
+    ]
+
+
+def _untried(config: Config, checked: Checked) -> list[str]:
+    """Say that nobody has looked whether services answer, and how to find out."""
+    asked = {f.teacher.removesuffix(" (opinions)") for f in checked.forecasts if f.requests}
+    names = [f"'{t.name}'" for t in config.teachers if t.name in asked and t.kind in _SERVICES]
+    if not names:
+        return []
+    does = "answers" if len(names) == 1 else "answer"
+    return [
+        f"  Not tried yet: whether {', '.join(names)} {does}. --pilot 8 asks; at no cost, `tinyllm doctor` with this",
+        "  configuration tries the address",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def converse() -> Answers:
     typer.echo(_STUDENT)
     student = _asked("Student: a name on the Hugging Face hub, a folder, or", "smollm2-135m-instruct", _no_student)
     if student not in known_models() and not Path(student).expanduser().exists():
-        typer.echo(f"{student} is taken from the Hugging Face hub; `tinyllm check` asks for it.")
+        typer.echo(f"{student} is taken from the Hugging Face hub; `tinyllm check` looks it up.")
     proposed = _free(Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml"))
     path = Path(_asked("Write to", str(proposed), _no_place))
     return Answers(path, data, wishes, {"teachers": teachers, "student": student}, shown)
@@ -92,8 +93,10 @@ def _asked(question: str, default: str, problem_of: Callable[[str], str]) -> str
 def _no_student(name: str) -> str:
     from tinyllm.system.packaged import known_models
 
-    if name in known_models() or "/" in name or Path(name).expanduser().exists():
+    if name in known_models() or re.fullmatch(r"[\w.-]+/[\w.-]+", name) or Path(name).expanduser().exists():
         return ""
+    if "/" in name or " " in name:
+        return f"There is no folder '{name}', and this is no name on the hub (OWNER/NAME)."
     begins = next((f" Did you mean '{known}'?" for known in known_models() if known.startswith(name.lower())), "")
     meant = did_you_mean(name, known_models()) or begins
     return f"There is no packaged model, and no folder, '{name}'.{meant}" if meant else ""
@@ -200,9 +203,13 @@ def _service() -> dict[str, Any]:
         return ""
 
     _asked("Model, as the service calls it", "gpt-4o-mini", partial(problem_of, "model"))
-    _asked("Address, with /v1", "https://api.openai.com/v1", partial(problem_of, "base_url"))
+    url = _asked("Address, with /v1", "https://api.openai.com/v1", partial(problem_of, "base_url"))
+    if not url.rstrip("/").endswith("/v1"):
+        typer.echo("Most addresses end in /v1. `tinyllm doctor` tries this one, at no cost.")
     key = f"Environment variable that holds the key ({_NO_KEY}: no key)"
     _asked(key, "OPENAI_API_KEY", partial(problem_of, "api_key_env"))
     if (name := teacher["api_key_env"]) is not None and not os.environ.get(name):
         typer.echo(f"{name} is not set now. Set it before `tinyllm check`: export {name}=…")
+    if name is not None:
+        typer.echo("It may cost money. With a price in the file, `tinyllm check` forecasts how much: docs/costs.md")
     return teacher

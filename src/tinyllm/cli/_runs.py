@@ -44,18 +44,22 @@ def check(
         bool, typer.Option("--dry-run", help="With --pilot: only forecast what the pilot will take. Asks no teacher.")
     ] = False,
 ) -> None:
-    """Find all problems before anything is spent, and forecast the cost and duration of a run."""
+    """Find all problems that show without asking a teacher, and forecast the cost and duration of a run.
+
+    `--pilot` asks each teacher a few questions; `tinyllm doctor CONFIG` only tries the addresses, at no cost.
+    """
     from tinyllm.stages.check import check_run
 
     config, run, news = _opened(target, set_, run_dir)
     checked = check_run(config, run, news, pilot=pilot, dry_run=dry_run)
     following = ("set what is missing, then " if checked.missing_keys else "") + _same("run", target, set_, run_dir)
-    if dry_run and pilot:
+    forecast_pilot = pilot if dry_run else 0
+    if forecast_pilot:
         following = f"{_same('check', target, set_, run_dir)} --pilot {pilot}"
     print_result(
         asdict(checked),
         as_json,
-        lambda: check_text(config, run, checked, pilot if dry_run else 0) + f"\nNext: {following}",
+        lambda: f"{check_text(config, run, checked, forecast_pilot, tried=pilot > forecast_pilot)}\nNext: {following}",
     )
     if checked.missing_keys:  # the forecast needs no key, but a script must not go on to the run
         raise typer.Exit(2)

@@ -71,7 +71,10 @@ def _load_questions(config: Config, news: News, problems: list[TinyLLMError], *,
 
     with news.task("Reading questions") as task:
         splits = load_splits(config.data, test=test, problems=problems)
-        task.note = f"{len(splits.train)} train, {len(splits.valid)} valid"
+        task.note = f"{len(splits.train)} train"
+        if splits.warnings.get("no answer") and (known := sum(q.answer is not None for q in splits.train)):
+            task.note += f" ({known} with an answer)" if known < len(splits.train) else ""
+        task.note += f", {len(splits.valid)} valid"
         task.note += f", {len(splits.test)} test" if test else ""
         known = sum(q.answer is not None for q in splits.test)
         task.note += f" ({known} with an answer)" if known < len(splits.test) else ""

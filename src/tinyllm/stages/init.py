@@ -70,7 +70,7 @@ opinions:                       # they stand in for missing answers; few labels,
 """
 _TRAIN = """\
   method: {method}
-{answer}  alpha: 0.5                    # weight of each teacher's loss; or one a teacher: {{smollm2: 1.0, gemma3: 0.1}}
+{answer}  alpha: 0.5                    # weight of each teacher's loss; or one for each: {{NAME: 1.0, NAME: 0.1}}
 """
 _TRAIN_WITHOUT_ANSWERS = """\
   method: fine-tuning           # no rationales
