@@ -191,6 +191,19 @@ def test_the_tokens_of_contexts_are_compared():
     assert not compare(own, exported, [replace(QUESTIONS[0], context="Ice is cold.")], "fp32").same_tokens
 
 
+@pytest.mark.parametrize(("ties", "holds"), [(1, True), (2, False)])
+def test_one_near_tie_of_few_questions_refuses_no_export(ties, holds):
+    own, other = TorchRuntime(tiny_student("llama")), TorchRuntime(tiny_student("llama"))
+    scores = own.scores(QUESTIONS)
+
+    def tied(first, second):
+        return [replace(s, total=(first, second, *(-9.0 for _ in s.total[2:]))) for s in scores[:ties]] + scores[ties:]
+
+    own.scores, other.scores = (lambda *_: tied(0.0, 1e-4)), (lambda *_: tied(1e-4, 0.0))
+    found = compare(own, other, QUESTIONS, "fp32")
+    assert (found.differing, found.holds) == (ties, holds)
+
+
 def test_other_answers_are_beyond_the_tolerance():
     alike = [replace(q, choices=("ice", "fog", "sun", "dew")) for q in QUESTIONS]  # of one length: it does not decide
     own, other = tiny_student("llama"), tiny_student("llama", seed=1)
@@ -247,7 +260,7 @@ def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli
     assert "merged: fp32, bf16; gguf: f16" in cli("export", project.run, "--to", "ggml").err
     elsewhere = project.folder / "other"
     assert f"Export: {elsewhere}\n" in cli("export", project.run, "--to", "merged", "--out", elsewhere).out
-    monkeypatch.setattr("tinyllm.export._parity._TOLERANCES", {"fp32": (-1.0, 0.0)})
+    monkeypatch.setattr("tinyllm.export._parity._TOLERANCES", {"fp32": (0.0, -1.0)})
     said = cli("export", project.run, "--to", "merged")
     assert (said.code, "gives other answers than the student" in said.err) == (2, True)
     assert (project.run / "export" / "merged-fp32.refused" / "parity.json").is_file()

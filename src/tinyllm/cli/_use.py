@@ -303,7 +303,7 @@ def _pushed_text(repo: str, card: str, sizes: Mapping[str, int], url: str | None
 def _export_text(folder: Path, found: Parity) -> str:
     same, least = found.questions - found.differing, 100 * (1 - found.allowed_share)
     lines = [
-        f"{same} of {found.questions} choices are the same; this format must keep {least:g} %.",
+        f"{same} of {found.questions} choices are the same; this format must keep {least:g} %, or all but one.",
         f"Probabilities differ by at most {found.largest_difference:.4f}; {found.allowed_difference:g} is allowed.",
     ]
     used = f", {found.learnt} of them used in training" if found.learnt else ""

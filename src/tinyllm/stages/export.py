@@ -97,10 +97,11 @@ def export_run(
     if not found.holds:
         raise StudentError(
             f"The export gives other answers than the student. {found.differing} of {found.questions} choices differ "
-            f"(allowed: {100 * found.allowed_share:g} %). Probabilities differ by up to "
+            f"(allowed: one, or {100 * found.allowed_share:g} %). Probabilities differ by up to "
             f"{found.largest_difference:.3f} (allowed: {found.allowed_difference:g})."
             + ("" if found.same_tokens is not False else " The exported tokenizer gives other tokens.")
-            + f" The export and parity.json are in {place}. Choose another precision or format.",
+            + f" The export and parity.json are in {place}. Choose a higher precision "
+            "(--quantize f32 with gguf, fp32 with the others) or another format (--to).",
             page="using.md#export",
         )
     return _Exported(place, found)
