@@ -135,3 +135,11 @@ def test_folders_may_share_an_account(tmp_path):
     own = old.account()
     old.share_account(whole)
     assert old.account() == own
+
+
+def test_a_shared_account_is_not_a_folders_own(tmp_path):
+    whole, part = RunFolder(tmp_path / "grid"), RunFolder(tmp_path / "grid" / "part")
+    for run in (whole, part):
+        run.path.mkdir()
+    part.share_account(whole)
+    assert (whole.owns_account, part.owns_account) == (True, False)

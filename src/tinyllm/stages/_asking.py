@@ -175,7 +175,9 @@ class Asking:
             return sum(s.lost for name, s in store.spent(budget.run).items() if name not in in_turn)
 
         before = lost()
-        for teacher in asked:  # another process was killed while it waited; a provider keeps its batches
+        # What is open was left by a killed process: this one has the lock of the only folder of the account. A provider
+        # keeps its batches.
+        for teacher in asked if self._run.owns_account else ():
             if not (teacher.local or isinstance(teacher, Resumable)):
                 before -= store.lapse(budget.run, teacher.name)
         total = sum(min(first or len(r.questions), len(r.questions)) for r in self._requests if r.teacher in asked)

@@ -113,6 +113,11 @@ class RunFolder:
         """Remove the name of the account if nothing was spent."""
         (self.path / ".account").unlink(missing_ok=True)
 
+    @property
+    def owns_account(self) -> bool:
+        """Whether no other folder spends on its account, as the runs of an experiment do on one."""
+        return self.account().startswith(f"{printable(self.path.resolve().name)}-")
+
     def share_account(self, other: RunFolder) -> None:
         """Spend on another folder's account, unless this one has its own already."""
         file = self.path / ".account"
