@@ -54,7 +54,7 @@ def test_a_file_a_service_and_a_student_of_ones_own(tmp_path, rows):
     (tmp_path / "quiz.csv").write_text("\n".join(lines), "utf-8")
     (tmp_path / "taken.yaml").touch()
     shown = typed(
-        tmp_path, "quizz.csv", "quiz.csv", "9", "2", "llama3", "http://127.0.0.1:11434/v1", "-", "no/such folder",
+        tmp_path, "quizz.csv", "quiz.csv", "", "9", "2", "http://127.0.0.1:11434/v1", "", "llama3", "", "no/such folder",
         "google/flan-t5-small", "taken.yaml", "",
     )  # fmt: skip
     assert "There is no quizz.csv. Did you mean 'quiz.csv'?" in shown
@@ -74,7 +74,7 @@ def test_a_file_a_service_and_a_student_of_ones_own(tmp_path, rows):
 
 def test_nobody_explains_the_answers_of_a_few_questions(tmp_path):
     (tmp_path / "quiz.csv").write_text("question,A,B,answer\nWhich is cold?,ice,fire,A\nHot?,ice,fire,B\n", "utf-8")
-    typed(tmp_path, "quiz.csv", "3", "", "")
+    typed(tmp_path, "quiz.csv", "", "3", "", "")
     config = load_config(tmp_path / "quiz.yaml")
     assert (config.teachers, config.train.method) == ((), "fine-tuning")
 
@@ -91,8 +91,8 @@ def test_what_cannot_be_right_is_asked_again_and_a_pasted_key_is_neither_shown_n
     answers = [
         "",
         "2",
-        "",
         "api.openai.com",
+        "",
         "",
         key,
         "MY_KEY",
@@ -122,7 +122,7 @@ def test_a_name_that_is_taken_is_not_proposed_again(tmp_path):
 def test_after_a_file_of_the_wrong_kind_another_one_is_asked_for(tmp_path):
     (tmp_path / "notes.md").write_text("# Notes\n\nNothing to ask.\n", "utf-8")
     (tmp_path / "quiz.csv").write_text("question,A,B,answer\nWhich is cold?,ice,fire,A\nHot?,ice,fire,B\n", "utf-8")
-    shown = typed(tmp_path, "notes.md", "quiz.cvs", "quiz.csv", "3", "", "")
+    shown = typed(tmp_path, "notes.md", "quiz.cvs", "quiz.csv", "y", "3", "", "")
     assert "There is no quiz.cvs." in shown
     assert "Wrote quiz.yaml" in shown
     assert "Nothing was written." in typed(tmp_path, "notes.md", "", code=2)
@@ -131,7 +131,7 @@ def test_after_a_file_of_the_wrong_kind_another_one_is_asked_for(tmp_path):
 def test_the_option_that_a_message_names_can_be_typed(tmp_path):
     rows = [f"{n},What is thing {n}?,ice {n},fire {n},sand {n},{1 + n % 3}" for n in range(9)]
     (tmp_path / "quiz.csv").write_text("\n".join(["No,Item,Option 1,Option 2,Option 3,Key", *rows]), "utf-8")
-    shown = typed(tmp_path, "quiz.csv", "--answer", "--wrong", "--help", "--answer Key", "3", "", "")
+    shown = typed(tmp_path, "quiz.csv", "--answer", "--wrong", "--help", "--answer Key", "", "3", "", "")
     assert "use --answer Key, otherwise --no-answers" in shown
     assert "No such option: --wrong" in shown
     assert "line 4 holds the number of choices, and no row holds 0" in shown
@@ -141,7 +141,22 @@ def test_the_option_that_a_message_names_can_be_typed(tmp_path):
 def test_of_texts_to_be_classified_the_classes_are_asked_for(tmp_path):
     rows = [f"Ticket number {n} is about it.;{'Billing' if n % 3 else 'Account'}" for n in range(30)]
     (tmp_path / "tickets.csv").write_text("\n".join(["ticket;team", *rows]), "utf-8")
-    shown = typed(tmp_path, "tickets.csv", "Billing, Acount", "Billing, Account", "3", "", "")
+    shown = typed(tmp_path, "tickets.csv", "Billing, Acount", "Billing, Account", "", "3", "", "")
     assert "none of the classes Billing, Acount: 10 × 'Account'. Did you mean 'Acount'?" in " ".join(shown.split())
     first = json.loads((tmp_path / "tickets.questions.jsonl").read_text("utf-8").splitlines()[0])
     assert (first["choices"], first["answer"]) == (["Billing", "Account"], 1)
+
+
+def test_a_file_that_is_read_in_another_way_than_meant_is_read_anew(tmp_path):
+    rows = [f"Thing {n}?,ice,fire,{'AB'[n % 2]},{'BA'[n % 3 == 0]}" for n in range(30)]
+    (tmp_path / "quiz.csv").write_text("\n".join(["question,A,B,answer,given", *rows]), "utf-8")
+    shown = typed(tmp_path, "quiz.csv", "n", "--answer given", "y", "3", "", "")
+    assert shown.index("answer:   'answer'") < shown.index("answer:   'given'") < shown.index("Which models teach?")
+    assert load_config(tmp_path / "quiz.yaml").data.fields.answer == "given"
+
+
+def test_a_key_is_proposed_for_a_service_and_none_for_a_server_of_ones_own(tmp_path):
+    typed(tmp_path, "", "2", "http://localhost:8000/v1", "mine", "", "", "own.yaml")
+    typed(tmp_path, "", "2", "https://openrouter.ai/api/v1", "theirs", "", "", "service.yaml")
+    ((own,), (service,)) = (load_config(tmp_path / f"{n}.yaml").teachers for n in ("own", "service"))
+    assert (own.api_key_env, service.api_key_env) == (None, "OPENAI_API_KEY")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -35,6 +36,7 @@ missing, they answer themselves (opinions).
   2  a service, or a server of your own, with OpenAI's protocol (OpenAI, OpenRouter, vLLM, Ollama, …)
   3  nobody: learn the answers alone"""
 _NO_KEY = "-"
+_OPENAI = "https://api.openai.com/v1"
 _STARTER = "440 starter questions"
 
 
@@ -63,7 +65,7 @@ def converse() -> Answers:
     Raises:
         Exit: nobody wants other questions in place of those that cannot be read.
     """
-    from tinyllm.stages.init import config_for
+    from tinyllm.stages.init import free_config
     from tinyllm.system.packaged import known_models
 
     typer.echo(_INTRODUCTION)
@@ -78,12 +80,11 @@ def converse() -> Answers:
     student = _asked("Student: a name on the Hugging Face hub, a folder, or", "smollm2-135m-instruct", _no_student)
     if student not in known_models() and not Path(student).expanduser().exists():
         typer.echo(f"{student} is taken from the Hugging Face hub; `tinyllm check` looks it up.")
-    proposed = _free(Path("tinyllm.yaml") if data is None else config_for(data) or Path("tinyllm.yaml"))
-    path = Path(_asked("Write to", str(proposed), _no_place))
+    path = Path(_asked("Write to", str(free_config(data)), _no_place))
     return Answers(path, data, wishes, {"teachers": teachers, "student": student}, shown)
 
 
-def _asked(question: str, default: str, problem_of: Callable[[str], str]) -> str:
+def _asked(question: str, default: str | None, problem_of: Callable[[str], str]) -> str:
     """Ask until the answer has no problem."""
     while problem := problem_of(answer := str(typer.prompt(question, default=default)).strip()):
         typer.echo(problem)
@@ -108,15 +109,6 @@ def _no_place(name: str) -> str:
     return "" if Path(name).suffix in (".yaml", ".yml") else "A configuration has a name that ends in .yaml."
 
 
-def _free(path: Path) -> Path:
-    """Return the path; with a number if a file, or converted questions, are there already."""
-    tried, number = path, 1
-    while tried.exists() or tried.with_name(f"{tried.stem}.questions.jsonl").exists():
-        number += 1
-        tried = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return tried
-
-
 def _questions() -> tuple[Path | None, Wishes, tuple[str, ...]]:
     """Ask for questions until they can be read. Return them, how they are read, and the lines that said so."""
     from tinyllm.questions.intake import Tally, find_reading
@@ -139,7 +131,9 @@ def _questions() -> tuple[Path | None, Wishes, tuple[str, ...]]:
         else:
             lines = (*found.read_as(), *found.not_read(), *tally.shown())
             typer.echo("\n".join([f"Read {tally.questions} questions from {data}", *lines, ""]))
-            return data, wishes, lines
+            if typer.confirm("Is it read as you mean it?", default=True):
+                return data, wishes, lines
+            text = _otherwise(data, options)
     return None, _wishes([]), ()
 
 
@@ -149,7 +143,7 @@ def _file() -> str:
 
 def _otherwise(data: Path, options: list[str]) -> str:
     """Ask for another file, and return it; or for options to read this one, which are added to the others."""
-    typer.echo("Type an option that this names (as --answer COLUMN), or another file. To classify texts, type the")
+    typer.echo("Type an option of `tinyllm init` (as --answer COLUMN), or another file. To classify texts, type the")
     typer.echo("classes with commas. Enter stops.")
     while text := str(typer.prompt("Option, file or classes", default="", show_default=False)).strip():
         if Path(text).expanduser().exists():
@@ -202,12 +196,14 @@ def _service() -> dict[str, Any]:
             return f"Not taken: {error.errors()[0]['msg']}."
         return ""
 
-    _asked("Model, as the service calls it", "gpt-4o-mini", partial(problem_of, "model"))
-    url = _asked("Address, with /v1", "https://api.openai.com/v1", partial(problem_of, "base_url"))
+    url = _asked("Address, with /v1", _OPENAI, partial(problem_of, "base_url"))
     if not url.rstrip("/").endswith("/v1"):
         typer.echo("Most addresses end in /v1. `tinyllm doctor` tries this one, at no cost.")
+    model = "gpt-4o-mini" if url == _OPENAI else None
+    _asked("Model, as the service calls it", model, partial(problem_of, "model"))
     key = f"Environment variable that holds the key ({_NO_KEY}: no key)"
-    _asked(key, "OPENAI_API_KEY", partial(problem_of, "api_key_env"))
+    here = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+    _asked(key, _NO_KEY if here else "OPENAI_API_KEY", partial(problem_of, "api_key_env"))
     if (name := teacher["api_key_env"]) is not None and not os.environ.get(name):
         typer.echo(f"{name} is not set now. Set it before `tinyllm check`: export {name}=…")
     if name is not None:

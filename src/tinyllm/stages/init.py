@@ -119,13 +119,27 @@ class _Written:
     needs: tuple[str, ...]
 
 
-def config_for(path: Path) -> Path | None:
+def free_config(data: Path | None) -> Path:
+    """Return a name for the configuration of these questions: with a number if it, or converted questions, are there."""
+    first = tried = (data and _config_for(data)) or Path("tinyllm.yaml")
+    number = 1
+    while tried.exists() or _converted_beside(tried).exists():
+        number += 1
+        tried = first.with_stem(f"{first.stem}-{number}")
+    return tried
+
+
+def _config_for(path: Path) -> Path | None:
     """Return the configuration that is written for a file of questions: `quiz.yaml` here, for `quiz.csv` anywhere.
 
     Returns:
         None if the path is a configuration to write.
     """
     return None if path.suffix.lower() in _CONFIG_ENDINGS else Path(f"{_stem(path)}.yaml")
+
+
+def _converted_beside(config: Path) -> Path:
+    return config.parent / f"{_stem(config)}{_CONVERTED}"
 
 
 def _not_there(data: Path) -> str:
@@ -176,7 +190,7 @@ def write_config(
         ConfigError: there is a file already.
         DataError: the questions cannot be read, or no reading of them is proven.
     """
-    if data is None and (config := config_for(path)) is not None:
+    if data is None and (config := _config_for(path)) is not None:
         data, path = path, config
     if data is not None and not data.exists():
         raise DataError(_not_there(data), page="questions.md")
@@ -276,7 +290,7 @@ def _read(
         said = f"Read {_count(tally.questions)} from {data}"
     else:
         why, settings, tally = settings, {}, Tally()
-        where = _converted(found, data.name, config.parent / f"{_stem(config)}{_CONVERTED}", tally)
+        where = _converted(found, data.name, _converted_beside(config), tally)
         said = f"Read {_count(tally.questions)} from {data}, converted to {next(iter(where.values()))}, because {why}"
     if not tally.questions:
         raise DataError(f"{data}: no row is a question: {_left_out(tally)}")
