@@ -255,7 +255,7 @@ def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli
     assert "is not inside a run folder" in cli("evaluate", elsewhere).err
     assert json.loads(cli("evaluate", elsewhere, "--run-dir", project.run, "--json").out) == beside
     said = cli("export", project.run, "--to", "merged", "--out", "merged")
-    assert "(20 questions, 14 of them used in training)" in said.out, said.err
+    assert "(20 questions, 14 of them used in training or to choose settings)" in said.out, said.err
     assert "exists already" in cli("export", project.run, "--to", "gguf").err
     assert "merged: fp32, bf16; gguf: f16" in cli("export", project.run, "--to", "ggml").err
     elsewhere = project.folder / "other"

@@ -88,6 +88,12 @@ def test_the_command_prints_a_row_for_each_run(run, monkeypatch) -> None:
     assert "corrected" not in second
     rows = json.loads(CliRunner().invoke(app, ["compare", *names, "--json"]).output)
     assert [row["run"] for row in rows] == names
+    assert " steps" not in said.output
+    (Path(names[0]) / "train_result.json").write_text('{"steps": 45}')
+    assert " steps" not in CliRunner().invoke(app, ["compare", *names]).output  # of the other nothing is known
+    (Path(names[1]) / "train_result.json").write_text('{"steps": 90}')
+    _, first, second, *_ = CliRunner().invoke(app, ["compare", *names]).output.splitlines()
+    assert (first.endswith(")  45 steps"), second.endswith("  90 steps")) == (True, True)
     for name, rate in zip(names, (1e-4, 2e-4), strict=True):
         train = f"{{method: fine-tuning, learning_rate: {rate}}}"
         (Path(name) / "config.yaml").write_text(f"data: {{train: q.csv}}\ntrain: {train}\n", "utf-8")

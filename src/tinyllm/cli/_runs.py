@@ -211,6 +211,7 @@ def compare(
         raise TinyLLMError("A run was given twice. Give two or more different ones.")
     rows = compare_runs(runs)
     first, width = rows[0], max(len(row.run) for row in rows)
+    tells_steps = len({row.steps for row in rows} - {None}) > 1
 
     def text() -> str:
         lines = [f"{first.accuracy.n} test questions in common, by {first.scorer.lower()}:"]
@@ -221,6 +222,7 @@ def compare(
                 low, high = (100 * end for end in change.ci95)
                 line += f"  {100 * change.difference:+5.1f} points ({low:+.1f} to {high:+.1f}), p = {change.p:.2g}"
                 line += f", corrected {row.corrected:.2g}" if len(rows) > 2 else ""
+            line += f"  {row.steps} steps" if tells_steps and row.steps is not None else ""
             lines.append(line + (f"  (by {row.scorer.lower()})" if row.scorer != first.scorer else ""))
         lines += few_text(first.accuracy.n)
         lines.append(f"  Points are differences from {first.run}, paired by question, with 95 % intervals.")

@@ -306,7 +306,7 @@ def _export_text(folder: Path, found: Parity) -> str:
         f"{same} of {found.questions} choices are the same; this format must keep {least:g} %, or all but one.",
         f"Probabilities differ by at most {found.largest_difference:.4f}; {found.allowed_difference:g} is allowed.",
     ]
-    used = f", {found.learnt} of them used in training" if found.learnt else ""
+    used = f", {found.learnt} of them used in training or to choose settings" if found.learnt else ""
     if found.before is not None and found.after is not None and found.change is not None:
         lines.append(
             f"Accuracy: student in fp32 {100 * found.before.value:.1f} %, export {100 * found.after.value:.1f} % "

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinyllm.comparison import Accuracy, Paired, paired
 from tinyllm.errors import RunFolderError
 from tinyllm.report._browser import scorers
-from tinyllm.report._files import read_run
+from tinyllm.report._files import RunFiles, read_run
 
 _Key = tuple[str, str, tuple[str, ...], int | None]
 """What makes a question the same in two runs: its id, its text, its choices and its answer."""
@@ -23,6 +23,7 @@ class _Compared:
         scorer: the run's headline scorer, in words.
         difference: from the first run; None for the first run itself.
         corrected: p after Bonferroni's correction for the number of runs that are compared with the first.
+        steps: of the optimiser; None for a student that was not trained.
     """
 
     run: str
@@ -30,6 +31,7 @@ class _Compared:
     accuracy: Accuracy
     difference: Paired | None
     corrected: float | None
+    steps: int | None
 
 
 def compare_runs(folders: Sequence[Path]) -> tuple[_Compared, ...]:
@@ -40,7 +42,8 @@ def compare_runs(folders: Sequence[Path]) -> tuple[_Compared, ...]:
     Raises:
         RunFolderError: a run has no scored test questions, or the runs have none in common.
     """
-    marks = [_marks(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
+    marks = [_marks(run) for run in runs]
     common = [key for key in marks[0][1] if all(key in found for _, found in marks)]
     if not common:
         raise RunFolderError(
@@ -50,19 +53,19 @@ def compare_runs(folders: Sequence[Path]) -> tuple[_Compared, ...]:
     rows = [[found[key] for key in common] for _, found in marks]
     return tuple(
         _Compared(
-            str(folder),
+            str(run.folder),
             scorer,
             Accuracy.of(sum(row), len(row)),
             difference := paired(rows[0], row) if place else None,
             min(1.0, difference.p * (len(rows) - 1)) if difference else None,
+            (run.trained or {}).get("steps"),
         )
-        for place, (folder, (scorer, _), row) in enumerate(zip(folders, marks, rows, strict=True))
+        for place, (run, (scorer, _), row) in enumerate(zip(runs, marks, rows, strict=True))
     )
 
 
-def _marks(folder: Path) -> tuple[str, Mapping[_Key, float]]:
+def _marks(files: RunFiles) -> tuple[str, Mapping[_Key, float]]:
     """Return the headline scorer of a run, and its mark of each test question after training."""
-    files = read_run(folder)
     tested = [p for p in files.predictions or () if p.split == "test" and p.stage == "after"]
     labels = scorers(by_token=(files.config.get("student") or {}).get("layout") == "cloze")
     for scorer, label in labels.items():
@@ -75,6 +78,8 @@ def _marks(folder: Path) -> tuple[str, Mapping[_Key, float]]:
             return label, found
     if files.is_unscored:
         raise RunFolderError(
-            f"{folder} cannot be compared: no test question of it has an answer. Give some (data.test)."
+            f"{files.folder} cannot be compared: no test question of it has an answer. Give some (data.test)."
         )
-    raise RunFolderError(f"{folder} has no scored test question. `tinyllm evaluate {folder}` scores its student.")
+    raise RunFolderError(
+        f"{files.folder} has no scored test question. `tinyllm evaluate {files.folder}` scores its student."
+    )
