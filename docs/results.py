@@ -22,16 +22,16 @@ PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 _FEW, _ALL = ("few-labels", "few-labels-obqa", "few-labels-more"), ("choose", "choose-more", "text-or-choices")
 _ASKED = (
-    ("100 labels and opinions on the rest, or 100 labels, stopped early", _FEW, "opinions", "choices-short"),
-    ("Opinions and no label, or 100 labels, stopped early", _FEW, "no-labels", "choices-short"),
-    ("All labels and opinions, or all labels", _ALL, "opinions", "choices"),
-    ("Learn to choose, or to write the answer", _ALL, "choices", "fine-tuning"),
-    ("Learn to write and to choose, or only to write", _ALL, "both", "fine-tuning"),
-    ("`method: auto`, or fine-tuning", _ALL, "auto", "fine-tuning"),
-    ("A student of 0.5B, trained or untrained", ("qwen-student",), "choices", "inference"),
-    ("The paper's method, or fine-tuning", ("smollm2",), "tinyllm", "fine-tuning"),
+    ("100 labels, and opinions on the rest", "100 labels, stopped early", _FEW, "opinions", "choices-short"),
+    ("Opinions, and no label", "100 labels, stopped early", _FEW, "no-labels", "choices-short"),
+    ("All labels, and opinions", "all labels", _ALL, "opinions", "choices"),
+    ("To choose", "to write the answer", _ALL, "choices", "fine-tuning"),
+    ("To write and to choose", "to write the answer", _ALL, "both", "fine-tuning"),
+    ("By `method: auto`", "fine-tuning", _ALL, "auto", "fine-tuning"),
+    ("A student of 0.5B: to choose", "the same, untrained", ("qwen-student",), "choices", "inference"),
+    ("The paper's method", "fine-tuning", ("smollm2",), "tinyllm", "fine-tuning"),
 )
-"""What README.md tells: a question, the experiments that answer it, and the two methods that are compared."""
+"""The rows of README.md: what is learnt, what it is compared with, the experiments, and the two methods."""
 _DATASETS = {
     "arc": "ARC",
     "obqa": "OBQA",
@@ -152,13 +152,13 @@ def readme() -> str:
 
 
 def _asked(kept: Mapping[str, Results]) -> Iterator[str]:
-    """Yield a table: a row for each question, a column for each dataset."""
-    asked = [(said, _answers(kept, names, method, other)) for said, names, method, other in _ASKED]
-    columns = [name for name in _DATASETS if any(name in answers for _, answers in asked)]
-    yield "| " + " | ".join(["", *(_DATASETS[c] for c in columns)]) + " |"
-    yield "|---|" + "---:|" * len(columns)
-    for said, answers in asked:
-        yield "| " + " | ".join([said, *(answers.get(c, "–") for c in columns)]) + " |"
+    """Yield a table: a row for each comparison, a column for each dataset."""
+    asked = [(*said, _answers(kept, names, method, other)) for *said, names, method, other in _ASKED]
+    columns = [name for name in _DATASETS if any(name in answers for *_, answers in asked)]
+    yield "| " + " | ".join(["The student learns", "compared with", *(_DATASETS[c] for c in columns)]) + " |"
+    yield "|---|---|" + "---:|" * len(columns)
+    for learnt, compared, answers in asked:
+        yield "| " + " | ".join([learnt, compared, *(answers.get(c, "–") for c in columns)]) + " |"
 
 
 def _answers(kept: Mapping[str, Results], names: tuple[str, ...], method: str, other: str) -> dict[str, str]:

@@ -120,7 +120,7 @@ class _Written:
 
 
 def free_config(data: Path | None) -> Path:
-    """Return a name for the configuration of these questions: with a number if it, or converted questions, are there."""
+    """Return a name for the configuration of these questions, with a number where it is taken."""
     first = tried = (data and _config_for(data)) or Path("tinyllm.yaml")
     number = 1
     while tried.exists() or _converted_beside(tried).exists():
