@@ -148,11 +148,24 @@ def test_of_texts_to_be_classified_the_classes_are_asked_for(tmp_path):
 
 
 def test_a_file_that_is_read_in_another_way_than_meant_is_read_anew(tmp_path):
-    rows = [f"Thing {n}?,ice,fire,{'AB'[n % 2]},{'BA'[n % 3 == 0]}" for n in range(30)]
-    (tmp_path / "quiz.csv").write_text("\n".join(["question,A,B,answer,given", *rows]), "utf-8")
-    shown = typed(tmp_path, "quiz.csv", "n", "--answer given", "y", "3", "", "")
+    rows = [f"Thing {n}?,ice,fire,{'AB'[n % 2]},{'BA'[n % 3 == 0]},story {n}" for n in range(30)]
+    (tmp_path / "quiz.csv").write_text("\n".join(["question,A,B,answer,given,story", *rows]), "utf-8")
+    shown = typed(tmp_path, "quiz.csv", "n", "--answer given", "n", "--no-context", "y", "3", "", "")
     assert shown.index("answer:   'answer'") < shown.index("answer:   'given'") < shown.index("Which models teach?")
-    assert load_config(tmp_path / "quiz.yaml").data.fields.answer == "given"
+    fields = load_config(tmp_path / "quiz.yaml").data.fields
+    assert (fields.answer, fields.context) == ("given", "context")  # the second option does not undo the first
+
+
+def test_options_for_one_file_do_not_hold_for_another_one(tmp_path):
+    (tmp_path / "quiz.csv").write_text("question,A,B,answer,given\nCold?,ice,fire,A,A\nHot?,ice,fire,B,B\n", "utf-8")
+    (tmp_path / "other.csv").write_text("question,A,B,answer\nWet?,sea,sand,A\nDry?,sea,sand,B\n", "utf-8")
+    shown = typed(tmp_path, "quiz.csv", "n", "--answer given", "n", "other.csv", "", "3", "", "")
+    assert "Wrote other.yaml" in shown
+
+
+def test_the_start_of_a_packaged_models_name_is_enough_for_a_hint(tmp_path):
+    shown = typed(tmp_path, "", "3", "gemma", "smollm2-135m-instruct", "")
+    assert "There is no packaged model, and no folder, 'gemma'. Did you mean 'gemma3-270m'?" in shown
 
 
 def test_a_key_is_proposed_for_a_service_and_none_for_a_server_of_ones_own(tmp_path):

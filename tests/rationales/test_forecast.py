@@ -1,6 +1,7 @@
 """The forecast agrees with the run that follows."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -62,7 +63,9 @@ def test_the_pace_of_the_last_replies_limits_the_speed(tmp_path):
     asked = questions(100)
     ada = Counting("ada", asked, script, concurrency=10)
     run(tmp_path / "s", asked[:40], [ada], SECTION)
-    with sqlite3.connect(tmp_path / "s") as db:  # one in two seconds, and a break of a day between two commands
+    with closing(
+        sqlite3.connect(tmp_path / "s", isolation_level=None)
+    ) as db:  # one in two seconds, and a break of a day between two commands
         db.execute("UPDATE replies SET created = 2 * id + 86400 * (id > 20)")
     with Store(tmp_path / "s") as store:
         found = forecast(requests_of([ada], asked, SECTION)[0], store)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_many_keys_at_once(tmp_path):
 def test_what_was_asked_is_kept_beside_the_reply(tmp_path):
     with Store(tmp_path / "s") as store:
         store.put(entry(3))
-    with sqlite3.connect(tmp_path / "s") as db:
+    with closing(sqlite3.connect(tmp_path / "s", isolation_level=None)) as db:
         teacher, question_id, asked, created = db.execute(
             "SELECT teacher, question_id, request, created FROM replies"
         ).fetchone()
@@ -206,7 +207,7 @@ def test_a_truncated_store_is_named(tmp_path):
 
 
 def test_another_programs_database_is_left_alone(tmp_path):
-    with sqlite3.connect(tmp_path / "s") as db:
+    with closing(sqlite3.connect(tmp_path / "s", isolation_level=None)) as db:
         db.execute("CREATE TABLE photos (name TEXT)")
     db.close()
     before = (tmp_path / "s").read_bytes()
@@ -217,7 +218,7 @@ def test_another_programs_database_is_left_alone(tmp_path):
 
 
 def test_a_newer_store_is_left_alone(tmp_path):
-    with sqlite3.connect(filled(tmp_path / "s", 1)) as db:
+    with closing(sqlite3.connect(filled(tmp_path / "s", 1), isolation_level=None)) as db:
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
     db.close()
     with pytest.raises(RunFolderError, match="newer TinyLLM"):
@@ -398,7 +399,7 @@ def test_a_store_of_version_1_is_converted(tmp_path):
         assert store.put(entry(0, "late")) == replies[0]
         store.put(entry(700))
         assert len(store) == 701
-    with sqlite3.connect(tmp_path / "s") as db:
+    with closing(sqlite3.connect(tmp_path / "s", isolation_level=None)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert {name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")} == {
             "replies", "failures", "spent", "charges", "manners",
