@@ -243,12 +243,16 @@ def knowing(body):
     return web.json_response(reply)
 
 
-@pytest.mark.parametrize(("answer", "method"), [("choices", "fine-tuning"), ("text", "tinyllm")])
-def test_a_student_can_be_trained_without_any_answer(tmp_path, tiny_t5, capsys, answer, method):
+@pytest.mark.parametrize(("answer", "method", "test"), [("choices", "fine-tuning", True), ("text", "tinyllm", False)])
+def test_a_student_can_be_trained_without_any_answer(tmp_path, tiny_t5, capsys, answer, method, test):
     project = Project(tmp_path, tiny_t5)
     questions = tmp_path / "unlabelled.csv"
     questions.write_text(UNLABELLED)
     project.tree["data"] = {"train": str(questions), "fields": {"choices": ["A", "B", "C"], "answer": None}}
+    project.tree["evaluate"] = {**project.tree.get("evaluate", {}), "before": True}
+    if test:  # without answers, too
+        (tmp_path / "test.csv").write_text("question,A,B,C\nWhich is a fish?,The trout,The bat,The wasp\n")
+        project.tree["data"]["test"] = str(tmp_path / "test.csv")
     project.tree["opinions"] = {"teachers": ["one", "two"], "orders": 3}
     project.tree["train"] |= {"method": method, "answer": answer, "soft": {}, "epochs": 8, "batch_size": 3}
     with in_thread(FakeEndpoint(knowing)) as url:
@@ -257,7 +261,9 @@ def test_a_student_can_be_trained_without_any_answer(tmp_path, tiny_t5, capsys, 
         project.save()
         assert run(project, "check") == 0
         assert run(project) == 0
-    assert "not scored" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "not scored" in said
+    assert "the untrained student" not in said.casefold()
     assert (project.run / "student" / "config.json").is_file()
     page = (project.run / "report.html").read_text("utf-8")
     assert "No test question has an answer, so the student is not scored." in page
