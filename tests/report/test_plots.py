@@ -77,6 +77,12 @@ def test_any_curve_stays_within_its_picture(values: tuple[float, ...]) -> None:
             assert 0 <= float(y) <= height
 
 
+def test_a_curve_of_one_height_is_drawn_above_zero() -> None:
+    svg = plots.learning_curve([curve(0.9333702)], plots.NARROW)
+    assert ">0<" in svg
+    assert "0.93" not in svg, "a label as long as this is cut off"
+
+
 def test_no_points_no_picture() -> None:
     assert plots.learning_curve([Line("answer", (), 0)], plots.WIDE) == ""
 

@@ -80,6 +80,19 @@ def test_the_card_says_if_the_student_has_learnt_test_questions(cli, run):
     assert "not trained on" not in card
 
 
+def test_a_run_without_test_questions_is_complete_and_page_and_card_say_that_nothing_is_scored(cli, project):
+    project.change("data.cut", {"valid": 0.1, "test": 0})
+    assert "No test question has an answer, so the student is not scored" in cli("check", project.config).out
+    said = cli("run", project.config)
+    assert (said.code, "it is not scored" in said.out) == (0, True), said.err
+    assert cli("evaluate", project.run).code == 0
+    page = (project.run / "report.html").read_text("utf-8")
+    assert "No test question has an answer, so the student is not scored." in page
+    assert "This run is not complete" not in page
+    card = json.loads(cli("push", project.run, "me/mine", *NAMED, "--json").out)["card"]
+    assert "its accuracy is not known" in card
+
+
 def test_the_card_of_a_chosen_student_says_what_was_chosen_and_names_no_teacher_that_was_not_used(
     cli, project, tiny_llama
 ):

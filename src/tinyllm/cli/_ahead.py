@@ -35,7 +35,11 @@ def check_text(config: Config, run: RunFolder, checked: Checked, pilot: int = 0,
         *(_ready(config, checked)),
         f"Settings that the file leaves out have the values of {_PRESETS[config.preset]} (preset: {config.preset})",
         f"Questions: {sizes}" + (f"; {checked.dropped} left out" if checked.dropped else ""),
-        *(few_text(checked.questions["test"]) if checked.questions["test"] else ()),
+        *(
+            few_text(checked.scored)
+            if checked.scored
+            else ["  No test question has an answer, so the student is not scored"]
+        ),
         f"Teachers: {', '.join(t.name for t in config.teachers) or 'none'}",
         *(f"  {name}: {n} rationales come with the data" for name, n in checked.given.items()),
     ]

@@ -121,7 +121,8 @@ class _Frame:
         self.width, self.height = width, 360 if width >= 600 else 260
         self._log = log_x
         self._x_ticks = sorted(set(xs)) if log_x else ticks(min(xs), max(xs), 8 if width >= 600 else 4)
-        low = 0.0 if 0 <= min(ys) < 0.4 * max(ys) else min(ys)
+        from_zero = 0 <= min(ys) < 0.4 * max(ys) or 0 < min(ys) == max(ys)
+        low = 0.0 if from_zero else min(ys)
         self._y_ticks = _covering(ticks(low, max(ys), 5), low, max(ys))
         self._x = self._across(min(xs)), max(self._across(max(xs)), self._across(min(xs)) + (0.1 if log_x else 1))
         self._y = self._y_ticks[0], max(self._y_ticks[-1], self._y_ticks[0] + 1e-9)

@@ -15,11 +15,11 @@ from tinyllm.system.news import News
 def scored_questions(config: Config, news: News, run: RunFolder | None = None) -> Splits:
     """Return the questions of a run, as `checked_questions` does. None is a test question if no answer of one is known.
 
-    This may be so where opinions stand in for answers. The student then answers training questions for the report.
+    This may be so where opinions stand in for answers, or where there is no test question. The student then answers
+    training questions for the report.
     """
-    if config.train.soft is None:
-        return checked_questions(config, news, ("train", "test"), run=run)[0]
-    splits, _ = checked_questions(config, news, ("train",), run=run)
+    needed = ("train", "test") if config.train.soft is None else ("train",)
+    splits, _ = checked_questions(config, news, needed, run=run)
     if any(q.answer is not None for q in splits.test):
         return with_answers(splits, ("test",), drop=config.data.on_invalid == "drop")
     news.say("  note: no test question has an answer, so the student is not scored")

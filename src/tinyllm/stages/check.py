@@ -43,6 +43,7 @@ class Checked:
     """What `check` found: all that can be said before anything is spent.
 
     Attributes:
+        scored: test questions with an answer.
         forecasts: what asking each teacher will take.
         given: rationales that the data have, by teacher.
         steps: optimizer steps of the training, at most: `unsure` questions may drop out. With `method: auto` those of
@@ -54,6 +55,7 @@ class Checked:
     """
 
     questions: dict[str, int]
+    scored: int
     dropped: int
     warnings: dict[str, int]
     forecasts: tuple[Forecast, ...]
@@ -218,6 +220,7 @@ def check_run(config: Config, run: RunFolder, news: News, *, pilot: int = 0, dry
         questions={
             name: len(questions) for name in _SPLITS if len(questions := getattr(splits, name)) or name != "more"
         },
+        scored=len(answered(splits.test)),
         dropped=len(splits.dropped),
         warnings=dict(splits.warnings),
         forecasts=forecasts,
@@ -236,7 +239,7 @@ def _seconds(config: Config, splits: Splits, news: News) -> float | None:
             effort = Effort.of(config, splits)
         except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
             return None  # a model without the usual parts: how large it is shows when it is loaded
-        times = 1 + config.evaluate.before if len(splits.test) else 0
+        times = 1 + config.evaluate.before if answered(splits.test) else 0
         return effort.seconds(peak_flops, reads=times, writes=times)
 
 

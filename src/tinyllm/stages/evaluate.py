@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tinyllm.config import Config, teachers_in_use
-from tinyllm.errors import DataError, RunFolderError
+from tinyllm.errors import RunFolderError
 from tinyllm.questions.types import Splits
 from tinyllm.stages._scored import scored_questions
 from tinyllm.stages.folder import RunFolder
@@ -33,8 +33,6 @@ def evaluate_run(config: Config, run: RunFolder, news: News, splits: Splits | No
     if not run.is_trained:
         raise RunFolderError(f"{run.path} has no trained student; run `tinyllm train` first.")
     splits = splits or scored_questions(config, news)
-    if not splits.test and config.train.soft is None:
-        raise DataError("There are no test questions to evaluate on: give data.test, or data.cut with a test share.")
     splits = _with_learnt(splits, run, news)
     yields = read_yields(run.path) if teachers_in_use(config) else {}
     train = read_json(run.train_result)

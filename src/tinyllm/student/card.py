@@ -32,8 +32,7 @@ def model_card(config: Config, learnt: Mapping[str, Any], licence: str = "", res
         results: how good it is, in Markdown; empty: that is not known yet.
     """
     stated = f"license: {licence}\n" if licence else ""
-    measured = f"## How good it is\n\n{results}\n\n" if results else ""
-    good = "`metrics.json` of its run says" if not results else "the table above says"
+    measured = results or "`metrics.json` of its run says it, if it was evaluated."
     targets = learnt.get("targets", {})
     writes = [t for t in config.teachers if targets.get(t.name)]
     prefixes = prefixes_in_use(config)
@@ -55,7 +54,11 @@ A student that answers multiple-choice questions, trained with TinyLLM by the me
 
 {sources}
 
-{measured}## How to ask it
+## How good it is
+
+{measured}
+
+## How to ask it
 
     tinyllm ask FOLDER "{_EXAMPLE.question}" {choices}{" --explain" if writes else ""}
 
@@ -74,7 +77,7 @@ A prefix tells it what to do. It stands before the text (encoder-decoder) or on 
 
 ## Limits
 
-It is as good as {good}, on questions like its test questions, and not better.{own if writes else ""}
+On questions unlike those of its evaluation, it may be worse.{own if writes else ""}
 The licences of the base model, of the teachers' outputs and of the questions apply.
 """
 
