@@ -50,6 +50,9 @@ def test_the_time_to_go_counts_a_teacher_whose_turn_has_not_come(monkeypatch):
     news.look(task)
     assert task.to_go_s == pytest.approx(10 + 20)  # two a second: 20 of ada, and 40 of bob
     assert task.note.startswith("ada 30 kept (10 earlier) · 2.0/s")
+    ada.resampled = 7
+    news.look(task)
+    assert task.note.startswith("ada 30 kept 7 asked anew (10 earlier)")
     clock[0], ada.done, ada.kept = 20.0, 50, 50
     news.look(task)
     assert "/s" not in task.note  # of a teacher that has finished

@@ -126,6 +126,7 @@ class _Rate:
 
 def _words(standing: Standing) -> str:
     bad = [f"{standing.rejected} rejected"] if standing.rejected else []
+    bad += [f"{standing.resampled} asked anew"] if standing.resampled else []
     bad += [f"{standing.failed} failed"] if standing.failed else []
     bad += [f"({standing.stored} earlier)"] if standing.stored else []
     return " ".join([f"{standing.teacher} {standing.kept} kept", *bad])
