@@ -482,7 +482,7 @@ def test_a_command_that_is_like_no_other_is_answered_by_all_of_them(cli):
 def test_check_says_where_the_steps_end_before_max_steps_and_how_long_all_takes(cli, project):
     said = cli("check", project.config, "--set", "train.max_steps=500").out
     assert "  train.max_steps: 500 is not reached in 1 epoch; train.epochs allows more\n" in said
-    assert "  Training and evaluation take roughly 1 minute on this machine\n" in said
+    assert "  Training and evaluation take a minute or less on this machine\n" in said
     assert "is not reached" not in cli("check", project.config, "--set", "train.max_steps=2").out
 
 

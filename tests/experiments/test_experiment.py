@@ -174,6 +174,12 @@ def test_a_teacher_behind_an_endpoint_answers_the_test_questions_itself(grid):
     assert scored.right.mean() == 0.25
 
 
+def test_a_long_plan_proposes_a_first_look(grid, cli, monkeypatch):
+    monkeypatch.setattr("tinyllm.cli._experiment._LONG_S", 0)
+    assert "A first look: --set 'seeds=[3]'" in cli("experiment", grid(seeds=[3, 4]), "--plan").out
+    assert "A first look" not in cli("experiment", grid(seeds=[3]), "--plan").out
+
+
 def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
     settings = base()
     settings["teachers"][1] = {
@@ -185,6 +191,7 @@ def test_a_plan_says_what_is_left_and_runs_nothing(grid, cli):
     said = cli("experiment", grid(base=settings), "--plan")
     assert said.code == 0, said.err
     assert "0 runs done, 10 to go: about" in said.out
+    assert "A first look" not in said.out
     asked = cli("experiment", grid(base=settings, methods=["fine-tuning", "teachers"]), "--plan")
     assert asked.code == 0, asked.err
     assert len(re.findall(r"bob +0 +12 ", asked.err)) == 2, asked.err  # of each dataset's test questions

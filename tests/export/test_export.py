@@ -259,7 +259,9 @@ def test_the_command_writes_a_folder_with_a_report_and_refuses_other_answers(cli
     assert "exists already" in cli("export", project.run, "--to", "gguf").err
     assert "merged: fp32, bf16; gguf: f16" in cli("export", project.run, "--to", "ggml").err
     elsewhere = project.folder / "other"
-    assert f"Export: {elsewhere}\n" in cli("export", project.run, "--to", "merged", "--out", elsewhere).out
+    said = cli("export", project.run, "--to", "merged", "--out", elsewhere).out
+    size = sum(file.stat().st_size for file in elsewhere.iterdir()) / 1e6
+    assert f"Export: {elsewhere} ({size:.0f} MB)\n" in said
     monkeypatch.setattr("tinyllm.export._parity._TOLERANCES", {"fp32": (0.0, -1.0)})
     said = cli("export", project.run, "--to", "merged")
     assert (said.code, "gives other answers than the student" in said.err) == (2, True)

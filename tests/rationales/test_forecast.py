@@ -9,6 +9,7 @@ from generation import REASON, Counting, questions, requests_of, run
 from tinyllm.config import ExamplesSection, PriceSection, RationalesSection
 from tinyllm.rationales.forecast import forecast
 from tinyllm.replies._store import Store
+from tinyllm.stages.asking import forecast_lines
 from tinyllm.teachers.base import Reply
 
 SECTION = RationalesSection(examples=ExamplesSection(strategy="none"), max_tokens=100)
@@ -92,6 +93,28 @@ def test_replies_that_fail_the_checks_are_forecast_too(tmp_path):
     with Store(tmp_path / "few") as few, Store(tmp_path / "many") as many:
         found = [forecast(requests_of([ada], asked, SECTION)[0], store).requests for store in (few, many)]
     assert found == [256, 148]  # a half is asked again; so say 8 questions and 4 of the prior, and 100 and 4
+
+
+def test_questions_whose_replies_all_failed_so_far_are_forecast_with_all_their_samples(tmp_path):
+    asked = questions(200)
+    ada = Counting("ada", asked, lambda question, request: Reply("", "stop", 30, 10))
+    run(tmp_path / "s", asked[:8], [ada], SECTION.model_copy(update={"samples": 1}))  # interrupted after one each
+    with Store(tmp_path / "s") as store:
+        found = forecast(requests_of([ada], asked, SECTION)[0], store)
+    assert (found.stored, found.requests) == (0, 200 * SECTION.samples - 8)
+
+
+def test_what_a_teacher_may_cost_at_most_has_room_for_thoughts_until_it_was_asked(tmp_path):
+    asked = questions(20)
+    ada = Counting("ada", asked)
+    requests = requests_of([ada], asked, SECTION)[0]
+    found = forecast(requests, None, price=PRICE)
+    assert found.may_think
+    assert "in case they think: ada. --pilot 8" in "\n".join(forecast_lines([found]))
+    requests.saw(requests.verdict(asked[0], Reply(REASON, "stop")))
+    known = forecast(requests, None, price=PRICE)
+    assert (known.may_think, known.usd_most < found.usd_most / 10) == (False, True)
+    assert "think" not in "\n".join(forecast_lines([known]))
 
 
 def test_if_everything_is_stored_the_forecast_is_zero(tmp_path):

@@ -178,6 +178,8 @@ def test_earlier_spending_counts():
     budget = Budget(section, {"ada": PRICE}, before, clock=lambda: 0.0)
     assert budget.left() == "$0.3020 of $1, 1,150 of 5,000 tokens, 0.50 of 2 h"
     assert Budget(BudgetSection(), {}).left() == ""
+    budget.spend(-budget.usd - 1e-18, 0)  # sums of floats miss zero
+    assert budget.left().startswith("$0.0000 of $1")
     assert not Budget(BudgetSection(), {}).is_set
 
 

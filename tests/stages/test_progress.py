@@ -50,9 +50,23 @@ def test_the_time_to_go_counts_a_teacher_whose_turn_has_not_come(monkeypatch):
     news.look(task)
     assert task.to_go_s == pytest.approx(10 + 20)  # two a second: 20 of ada, and 40 of bob
     assert task.note.startswith("ada 30 kept (10 earlier) · 2.0/s")
+    ada.resampled = 7
+    news.look(task)
+    assert task.note.startswith("ada 30 kept 7 asked anew (10 earlier)")
     clock[0], ada.done, ada.kept = 20.0, 50, 50
     news.look(task)
     assert "/s" not in task.note  # of a teacher that has finished
+
+
+def test_the_rate_of_a_slow_teacher_is_that_of_its_last_twenty_replies(monkeypatch):
+    clock, rate = [0.0], _progress._Rate()
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: clock[0])
+    for second, count in [(0, 1), *((10 * n, 1 + n) for n in range(1, 31))]:  # one in ten seconds
+        clock[0] = float(second)
+        rate.see(count)
+    clock[0] += 9  # and the next one is due: a window of half a minute would now say less
+    rate.see(31)
+    assert rate.per_s() == pytest.approx(0.1, rel=0.1)
 
 
 def test_after_ctrl_c_the_bar_says_what_is_in_flight_and_not_when_all_would_be_done(monkeypatch):

@@ -125,6 +125,8 @@ def _time_text(seconds: float | None) -> list[str]:
     if seconds is None:
         return []
     minutes = math.ceil(seconds / 60)
+    if minutes == 1:
+        return ["  Training and evaluation take a minute or less on this machine"]
     time = plural(minutes, "minute") if minutes < 120 else plural(round(minutes / 60), "hour")
     return [f"  Training and evaluation take roughly {time} on this machine"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,8 @@ from tinyllm.cli._options import AsJson, Overrides, Quiet, print_result
 
 if TYPE_CHECKING:
     from tinyllm.experiments import Summary
+
+_LONG_S = 600  # of an experiment; then a part of it is proposed for a first look
 
 
 def experiment(
@@ -51,7 +54,8 @@ def experiment(
     folder = run_dir or (grid if grid.is_dir() else Path("runs") / loaded.grid.name)
     news = News(quiet=quiet)
     summary = run_experiment(loaded, folder, news, workers=workers, ray_address=ray, plan_only=plan)
-    print_result(asdict(summary), as_json, lambda: _experiment_text(summary, folder))
+    seeds = loaded.grid.seeds if plan and (summary.seconds_left or 0) > _LONG_S else ()
+    print_result(asdict(summary), as_json, lambda: _experiment_text(summary, folder, seeds))
     if summary.failed or summary.unanswered or (summary.left and not plan):
         raise typer.Exit(3)
 
@@ -85,13 +89,16 @@ def lm_eval(
     print_result(found, as_json, lambda: "\n".join(lines))
 
 
-def _experiment_text(summary: Summary, folder: Path) -> str:
+def _experiment_text(summary: Summary, folder: Path, seeds: Sequence[int]) -> str:
+    """Return what is said at the end. Of several seeds, the first one is proposed for a first look."""
     from tinyllm.report import plural
     from tinyllm.system.news import duration
 
     left = f", {summary.left} to go" if summary.left else ""
     left += f": about {duration(summary.seconds_left)} on this machine" if summary.seconds_left is not None else ""
     lines = [f"{plural(summary.done, 'run')} done{left}"]
+    if len(seeds) > 1:
+        lines.append(f"A first look: --set 'seeds=[{seeds[0]}]'. Nothing is tested then; the whole continues from it")
     if summary.unanswered:
         lines.append(f"{summary.unanswered} requests to teachers got no reply; the same command sends them again.")
     lines += [f"Failed: {key}: {error}" for key, error in summary.failed.items()]

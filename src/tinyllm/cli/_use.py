@@ -317,8 +317,10 @@ def _export_text(folder: Path, found: Parity) -> str:
             "To choose as the student does, use `tinyllm predict` or `serve` with this folder. In llama.cpp and Ollama "
             "it writes freely, and seldom one of the choices word for word."
         )
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     lines.append(
-        f"Export: {folder}\nREADME.md in this folder shows how to run the export. `tinyllm predict`, `serve` and "
+        f"Export: {folder} ({size / 1e6:,.0f} MB)\n"
+        "README.md in this folder shows how to run the export. `tinyllm predict`, `serve` and "
         "`evaluate` take this folder in place of the run."
     )
     return "\n".join(lines)

@@ -125,8 +125,9 @@ class DataSection(Section):
     )
     limit: _Number | dict[Literal["train", "valid", "test"], _Number] | None = Field(
         None,
-        description="Maximum number of questions of each split, or of some splits, as in `{train: 100}`. null: no "
-        "limit.",
+        description="Maximum number of questions of each split, or of some splits, as in `{train: 100}`. The examples "
+        "in prompts come from the questions that are left, so that teachers are asked anew with another limit. null: "
+        "no limit.",
     )
     on_invalid: Literal["error", "drop"] = Field(
         "error",

@@ -211,7 +211,7 @@ def _read_folder(folder: Path, dataset: str | None) -> dict[str, SplitRows]:
         folder = folder / dataset
     if not folder.is_dir():
         raise DataError(
-            f"data.folder: no folder {folder}; give a folder with train, valid and test files "
+            f"data.folder: no folder {folder.absolute()}; give a folder with train, valid and test files "
             "(`tinyllm import-release` makes one from the authors' published files)",
             page="questions.md#splits-bad-rows-named-datasets",
         )

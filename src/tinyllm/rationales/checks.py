@@ -78,7 +78,8 @@ def to_rationale(
     text, repaired = _repaired(whole.strip(), reply) if repair else (whole.strip(), ())
     for name, fails in _CHECKS.items():
         if name in checks and fails(text, reply, question):
-            return Rejection(question.id, teacher, name, whole)
+            cut_away = name == "empty" and not text and "runs_on" in repaired  # it begins with a new question
+            return Rejection(question.id, teacher, "runs_on" if cut_away else name, whole)
     return Rationale(question.id, teacher, text, repaired)
 
 

@@ -115,7 +115,7 @@ def read_yields(folder: Path) -> dict[str, TeacherYield]:
 def _explained(file: Path, *errors: type[Exception]) -> Iterator[Path]:
     """Turn errors of reading the file inside the block into messages for the user."""
     if not file.is_file():
-        raise RunFolderError(f"No {file.name} in {file.parent}: run `tinyllm generate` for this run first.")
+        raise RunFolderError(f"No {file.name} in {file.parent}: run `tinyllm generate` for this run to its end first.")
     damage: tuple[type[Exception], ...] = (ValueError, KeyError, AttributeError, TypeError, *errors)
     try:
         yield file

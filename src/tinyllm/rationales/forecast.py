@@ -41,6 +41,7 @@ class Forecast:
             (timeouts, for example) come on top, up to the cap.
         hours: from the latency of its newest replies, and how fast they came; None if it has none.
         basis: what the token estimates are based on.
+        may_think: `tokens_most` has room for thoughts only because the teacher was never asked.
     """
 
     teacher: str
@@ -54,6 +55,7 @@ class Forecast:
     usd_most: float | None
     hours: float | None
     basis: str
+    may_think: bool = False
 
 
 def forecast(
@@ -82,7 +84,7 @@ def forecast(
     if store is not None:  # replies of the same kind: a vote has one token, and a rationale a hundred
         recent = store.last(identity, _RECENT, rated=rated, max_tokens=longest)
         pace = store.pace(identity, _RECENT, rated=rated, max_tokens=longest)
-    total = round(survey.missing * survey.samples_each)
+    total = survey.requests
     prompt_each, basis = _prompt_tokens(survey.measured, recent, count)
     said = [min(longest, r.completion_tokens) for r in recent if r.completion_tokens is not None]
     thought = [r.thinking_tokens for r in recent if r.thinking_tokens is not None]
@@ -91,8 +93,8 @@ def forecast(
     most_prompt, most_completion = survey.most_prompt * len(longest_replies), survey.missing * sum(longest_replies)
     if not said and total:
         basis += "; replies of the longest length"
-    if (more := round(100 * (survey.samples_each - 1))) and total:
-        basis += f"; {more} % more requests, for replies that fail a check"
+    if more := total - survey.missing:
+        basis += f"; {round(100 * more / survey.missing)} % more requests, for replies that fail a check"
     if hours is None or not total:
         limits = (
             (requests_per_minute, total),
@@ -112,16 +114,17 @@ def forecast(
         None if price is None else most_cost(price, most_prompt, most_completion),
         hours,
         basis if total else "",
+        bool(total) and max(longest_replies) > longest and not requests.thinking_tokens,
     )
 
 
 @dataclass(slots=True)
 class _Survey:
-    """`most_prompt`: the most tokens that the prompts of all missing questions can have."""
+    """`most_prompt`: the most tokens that the prompts of all missing questions can have. `requests`: to be sent."""
 
     stored: int = 0
     missing: int = 0
-    samples_each: float = 1.0
+    requests: int = 0
     most_prompt: int = 0
     measured: list[Ask] = field(default_factory=list)
 
@@ -130,7 +133,7 @@ def _survey(requests: Requests, store: Store | None, first: int | None) -> _Surv
     """Go through all questions once, and keep a few requests, spread over all, to be measured."""
     total = min(first or len(requests.questions), len(requests.questions))
     survey = _Survey()
-    samples = 0
+    samples = failed = 0
     every = max(1, total // _MEASURED)
     for start in range(0, total, _CHUNK):
         asks = requests.between(start, min(start + _CHUNK, total))
@@ -138,12 +141,14 @@ def _survey(requests: Requests, store: Store | None, first: int | None) -> _Surv
         survey.stored += len(settled)
         samples += sum(requests.tries(ask) for ask, _ in settled)
         once = {ask.root: ask for ask in missing}.values()  # the same prompt is asked once
+        failed += sum(requests.tries(ask) - 1 for ask in once)
         survey.missing += len(once)
         survey.most_prompt += sum(most_tokens(ask.request.prompt) for ask in once)
         survey.measured += [ask for ask in missing if ask.place % every == 0]
         if not survey.measured:
             survey.measured += missing[:1]
-    survey.samples_each = (samples + _PRIOR) / (survey.stored + _PRIOR)
+    each = min(len(requests.longest_replies()), (samples + failed + _PRIOR) / (survey.stored + _PRIOR))
+    survey.requests = max(survey.missing, round(survey.missing * each) - failed)
     return survey
 
 

@@ -137,7 +137,7 @@ class Budget:
     def left(self) -> str:
         """Return how much of each cap is spent, as text; empty if there is no cap."""
         cap = self.cap
-        parts = [] if cap.usd is None else [f"${self.usd:.4f} of ${cap.usd:g}"]
+        parts = [] if cap.usd is None else [f"${max(0.0, self.usd):.4f} of ${cap.usd:g}"]
         parts += [] if cap.tokens is None else [f"{self.tokens:,} of {cap.tokens:,} tokens"]
         parts += [] if cap.hours is None else [f"{self.hours:.2f} of {cap.hours:g} h"]
         return ", ".join(parts)

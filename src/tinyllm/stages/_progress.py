@@ -19,7 +19,7 @@ from tinyllm.spending.budget import Budget
 from tinyllm.stages._loops import completed
 from tinyllm.system.news import News, Task
 
-_RATE_WINDOW_S = 30.0
+_RATE_WINDOW_S, _RATE_REPLIES = 30.0, 20  # the longer of both
 _NEW_OBJECTS = 50_000  # between two looks for cycles among the newest objects
 
 
@@ -114,7 +114,11 @@ class _Rate:
         if self._seen and not self._seen[0][1]:  # until now it was loaded, and nothing came
             self._seen.clear()
         self._seen.append((now, count))
-        while len(self._seen) > 2 and now - self._seen[1][0] > _RATE_WINDOW_S:
+        while (
+            len(self._seen) > 2
+            and now - self._seen[1][0] > _RATE_WINDOW_S
+            and count - self._seen[1][1] >= _RATE_REPLIES
+        ):
             self._seen.pop(0)
 
     def per_s(self) -> float | None:
@@ -126,6 +130,7 @@ class _Rate:
 
 def _words(standing: Standing) -> str:
     bad = [f"{standing.rejected} rejected"] if standing.rejected else []
+    bad += [f"{standing.resampled} asked anew"] if standing.resampled else []
     bad += [f"{standing.failed} failed"] if standing.failed else []
     bad += [f"({standing.stored} earlier)"] if standing.stored else []
     return " ".join([f"{standing.teacher} {standing.kept} kept", *bad])

@@ -116,8 +116,10 @@ def forecast_lines(forecasts: Sequence[Forecast]) -> list[str]:
     bases: dict[str, list[str]] = {}
     for f in forecasts:
         bases.setdefault(f.basis, []).append(f.teacher)
+    unknown = ", ".join(f.teacher for f in forecasts if f.may_think and f.usd_most is not None)
     return [
         *("  " + "  ".join(row[column].ljust(widths[column]) for column in shown).rstrip() for row in (head, *rows)),
         *(f"  Tokens of {', '.join(names)}: {basis}" for basis, names in bases.items() if basis),
         *([_AT_MOST] if any((f.usd_most or 0) > (f.usd or 0) for f in forecasts) else ()),
+        *([f"  With room for thoughts, in case they think: {unknown}. --pilot 8 finds out"] if unknown else ()),
     ]

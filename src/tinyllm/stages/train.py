@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from tinyllm.config import Config
+from tinyllm.config import ANSWER_TASK, Config
 from tinyllm.questions.types import Splits
 from tinyllm.stages._auto import chosen, chosen_in
 from tinyllm.stages._prepare import (
@@ -130,7 +130,10 @@ def train_run(config: Config, run: RunFolder, news: News, splits: Splits | None 
     figures["questions"] = training_fingerprint(splits)
     with news.task("Saving the student"):
         student = whole_student(config, prepared)
-        student.card = replace(student.card, temperature=temperature)
+        # A teacher that gave no rationale was not learnt, so the student does not write as it.
+        learnt = {ANSWER_TASK, student.card.reasons_as, *(t for t, n in prepared.targets.items() if n)}
+        prefixes = {task: prefix for task, prefix in student.card.prefixes.items() if task in learnt}
+        student.card = replace(student.card, temperature=temperature, prefixes=prefixes)
         if processes.is_first:
             run.forget_training()  # a student of other targets stays until this one is done
             splits.write_learnt(run.path)
