@@ -113,6 +113,8 @@ class _Rate:
         now = time.monotonic()
         if self._seen and not self._seen[0][1]:  # until now it was loaded, and nothing came
             self._seen.clear()
+        if [c for _, c in self._seen[-2:]] == [count, count]:  # while nothing comes, the list does not grow
+            self._seen.pop()
         self._seen.append((now, count))
         while (
             len(self._seen) > 2
