@@ -74,7 +74,8 @@ def run_experiment(
         if board.done:
             news.say(f"  {len(board.done)} runs are done already")
         if left := _count(experiment, board):
-            news.say(f"  {left} runs to go: about {duration(_to_go(experiment, forecast, board))} on this machine")
+            runs = "1 run" if left == 1 else f"{left} runs"
+            news.say(f"  {runs} to go: about {duration(_to_go(experiment, forecast, board))} on this machine")
         if undated := runner.undated():
             news.say(
                 f"  note: {undated} finished runs of an earlier version do not record their training and validation "
